@@ -1,0 +1,1 @@
+//! Stentor: a broadcast server for chat.

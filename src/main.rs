@@ -1,0 +1,2 @@
+//! Command line to configuration to server; nothing else.
+fn main() {}
