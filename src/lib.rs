@@ -1,1 +1,32 @@
-//! Stentor: a broadcast server for chat.
+//! Stentor: a broadcast server for chat. Tens of thousands of clients hold a WebSocket to one process; what one says in a
+//! room, all hear: in one order, once.
+//!
+//! The modules in the order of the data's path:
+//!
+//! ```text
+//! bytes in ─ driver ─ conn ─ http / ws ─ app ─ chat ─ encoded once ─ base::log ─ shard::fanout ─ driver ─ bytes out
+//! ```
+//!
+//! Everything but `driver`, `server`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
+//! that core alone.
+
+pub mod base;
+pub mod metrics;
+
+pub mod http;
+pub mod ws;
+
+pub mod app;
+pub mod chat;
+pub mod conn;
+pub mod page;
+pub mod shard;
+
+#[cfg(feature = "edges")]
+pub mod config;
+#[cfg(feature = "edges")]
+pub mod driver;
+#[cfg(feature = "edges")]
+pub mod logging;
+#[cfg(feature = "edges")]
+pub mod server;

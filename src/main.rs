@@ -1,2 +1,72 @@
-//! Command line to configuration to server; nothing else.
-fn main() {}
+//! Command line → configuration → server; nothing else.
+
+use std::io::{Write, stderr, stdout};
+use std::process::ExitCode;
+
+use stentor::config::{self, Command, Invocation, Problem, settings};
+use stentor::logging::Logging;
+use stentor::server;
+
+/// The command line, or the configuration, is wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let invocation = match config::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    match invocation.command {
+        Command::Serve => serve(&invocation),
+        Command::Check => check(&invocation),
+        Command::Config => print(settings::commented_defaults().as_bytes()),
+        Command::Completions(shell) => {
+            let mut script = Vec::new();
+            config::completions(shell, &mut script);
+            print(&script)
+        }
+    }
+}
+
+fn serve(invocation: &Invocation) -> ExitCode {
+    let config = match config::load(invocation) {
+        Ok(config) => config,
+        Err(problems) => return complain(&problems),
+    };
+    let logging = match Logging::start(&config.log, config.log_format) {
+        Ok(logging) => logging,
+        Err(error) => return complain(&[Problem::new("log", error.to_string())]),
+    };
+    match server::run(config, &logging, || config::load(invocation)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            drop(logging);
+            let _ = writeln!(stderr(), "stentor: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(invocation: &Invocation) -> ExitCode {
+    match config::load(invocation) {
+        Ok(_) => print(b"ok\n"),
+        Err(problems) => complain(&problems),
+    }
+}
+
+fn complain(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        let _ = writeln!(stderr(), "stentor: {problem}");
+    }
+    ExitCode::from(USAGE)
+}
+
+/// A reader that has seen enough closes the pipe: that is no failure.
+fn print(page: &[u8]) -> ExitCode {
+    match stdout().write_all(page) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}

@@ -1,0 +1,134 @@
+//! The connection table: a slab whose slots carry a generation, so that an event for a connection that is
+//! gone never reaches the one that took over its slot.
+
+use slab::Slab;
+
+/// Names a connection for as long as it lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnKey {
+    index: u32,
+    generation: u32,
+}
+
+impl ConnKey {
+    /// The slot. Dense: drivers index their own tables of sockets with it.
+    pub const fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// Both halves in one word, to be carried through the kernel as an event's token.
+    pub const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    /// The reverse of [`ConnKey::to_bits`].
+    pub const fn from_bits(bits: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "each half of the word is a u32 by construction")]
+        Self { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+/// A slab with a generation beside each value.
+#[derive(Debug)]
+pub struct Table<T> {
+    slots: Slab<(u32, T)>,
+    next_generation: u32,
+    slots_used: usize,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { slots: Slab::new(), next_generation: 0, slots_used: 0 }
+    }
+}
+
+impl<T> Table<T> {
+    /// Stores `value`.
+    ///
+    /// # Panics
+    /// Past 2³² − 1 connections, which no machine's memory reaches.
+    pub fn insert(&mut self, value: T) -> ConnKey {
+        self.next_generation = self.next_generation.wrapping_add(1) & GENERATION_MASK;
+        let index = self.slots.insert((self.next_generation, value));
+        self.slots_used = self.slots_used.max(index + 1);
+        let index = u32::try_from(index).expect("fewer than 2^32 connections");
+        ConnKey { index, generation: self.next_generation }
+    }
+
+    /// The value, unless that connection is gone.
+    pub fn get(&self, key: ConnKey) -> Option<&T> {
+        self.slots.get(key.index()).and_then(|(generation, value)| (*generation == key.generation).then_some(value))
+    }
+
+    /// The value, unless that connection is gone.
+    pub fn get_mut(&mut self, key: ConnKey) -> Option<&mut T> {
+        self.slots
+            .get_mut(key.index())
+            .and_then(|(generation, value)| (*generation == key.generation).then_some(value))
+    }
+
+    /// Takes the value out and frees the slot.
+    pub fn remove(&mut self, key: ConnKey) -> Option<T> {
+        self.get(key)?;
+        Some(self.slots.remove(key.index()).1)
+    }
+
+    /// The key of the connection that holds slot `index` now.
+    pub fn key_at(&self, index: usize) -> Option<ConnKey> {
+        let (generation, _) = self.slots.get(index)?;
+        Some(ConnKey { index: u32::try_from(index).ok()?, generation: *generation })
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Slots that are or were in use: every index is below it.
+    pub fn slots(&self) -> usize {
+        self.slots_used
+    }
+
+    /// Every key, in slot order.
+    pub fn keys(&self) -> impl Iterator<Item = ConnKey> + '_ {
+        self.slots.iter().filter_map(|(index, (generation, _))| {
+            Some(ConnKey { index: u32::try_from(index).ok()?, generation: *generation })
+        })
+    }
+}
+
+/// Generations stay below 2³¹, so that no key's bits collide with the tokens that drivers reserve for
+/// themselves (all ones and its neighbours).
+const GENERATION_MASK: u32 = u32::MAX >> 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_slot_does_not_answer_to_the_old_key() {
+        let mut table = Table::default();
+        let first = table.insert("first");
+        assert_eq!(table.remove(first), Some("first"));
+        let second = table.insert("second");
+        assert_eq!(second.index(), first.index());
+        assert_eq!(table.get(first), None);
+        assert_eq!(table.remove(first), None);
+        assert_eq!(table.get(second), Some(&"second"));
+    }
+
+    #[test]
+    fn keys_survive_the_trip_through_a_token() {
+        let mut table = Table::default();
+        for value in 0..3 {
+            let key = table.insert(value);
+            assert_eq!(ConnKey::from_bits(key.to_bits()), key);
+            assert_eq!(table.key_at(key.index()), Some(key));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The command line.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
+use clap_complete::Shell;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::settings::{self, Kind, Setting};
+use super::{Entry, Raw};
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Run the server.
+    Serve,
+    /// Say what is wrong with the configuration.
+    Check,
+    /// Print the commented defaults.
+    Config,
+    /// Print a shell's completions.
+    Completions(Shell),
+}
+
+/// A command line that was understood.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// What is to be done.
+    pub command: Command,
+    /// The file that was named.
+    pub config_file: Option<PathBuf>,
+    /// Settings that were given as flags.
+    pub flags: Vec<Entry>,
+}
+
+/// Reads the command line. Asked for help or the version, or faced with an error, it returns what is to be printed.
+///
+/// # Errors
+/// clap's, which also carry help and version.
+pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Error> {
+    let matches = grammar().try_get_matches_from(arguments)?;
+    let (command, matches) = match matches.subcommand() {
+        Some(("check", matches)) => (Command::Check, matches),
+        Some(("config", matches)) => (Command::Config, matches),
+        Some(("completions", chosen)) => {
+            let shell = chosen.get_one("shell").copied().unwrap_or(Shell::Bash);
+            return Ok(Invocation { command: Command::Completions(shell), config_file: None, flags: Vec::new() });
+        }
+        Some((_, matches)) => (Command::Serve, matches),
+        None => (Command::Serve, &matches),
+    };
+    let config_file = matches.try_get_one::<PathBuf>("config").ok().flatten().cloned();
+    let flags = settings::ALL.iter().filter_map(|setting| flag_value(setting, matches)).collect();
+    Ok(Invocation { command, config_file, flags })
+}
+
+/// Prints the completions for `shell`.
+pub fn completions(shell: Shell, out: &mut dyn std::io::Write) {
+    clap_complete::generate(shell, &mut grammar(), "stentor", &mut CompletionWriter(out));
+}
+
+struct CompletionWriter<'a>(&'a mut dyn std::io::Write);
+
+impl std::io::Write for CompletionWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn grammar() -> clap::Command {
+    let settings = || {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .help("The TOML file to read [env: STENTOR_CONFIG]")
+            .value_hint(ValueHint::FilePath)
+            .value_parser(value_parser!(PathBuf));
+        std::iter::once(config).chain(settings::ALL.iter().map(flag))
+    };
+    let shell = Arg::new("shell").required(true).value_parser(value_parser!(Shell));
+    clap::Command::new("stentor")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A broadcast server for chat. Without a command, it serves.")
+        .args_conflicts_with_subcommands(true)
+        .args(settings())
+        .subcommand(clap::Command::new("serve").about("Run the server (the default)").args(settings()))
+        .subcommand(clap::Command::new("check").about("Say what is wrong with the configuration").args(settings()))
+        .subcommand(clap::Command::new("config").about("Print all settings and their defaults, as a TOML file"))
+        .subcommand(clap::Command::new("completions").about("Print completions for a shell").arg(shell))
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let arg = Arg::new(setting.name).long(setting.name.replace('_', "-")).help(format!(
+        "{} [default: {}]",
+        setting.doc,
+        setting.default.trim_matches(['"', '[', ']'])
+    ));
+    match setting.kind {
+        Kind::Switch => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_name("true|false")
+            .value_parser(PossibleValuesParser::new(["true", "false"])),
+        Kind::Choice(words) => arg.value_parser(PossibleValuesParser::new(words)),
+        Kind::List => arg.action(ArgAction::Append).value_delimiter(',').value_name("LIST"),
+        Kind::Size => arg.value_name("SIZE"),
+        Kind::Span => arg.value_name("TIME"),
+        Kind::Count | Kind::CountOrAuto => arg.value_name("N"),
+        Kind::Text => arg.value_name("TEXT"),
+    }
+}
+
+fn flag_value(setting: &Setting, matches: &ArgMatches) -> Option<Entry> {
+    let mut values: Vec<String> = matches.try_get_many(setting.name).ok()??.cloned().collect();
+    let value = match setting.kind {
+        Kind::List => Raw::List(values),
+        _ => Raw::Text(values.pop()?),
+    };
+    let place = format!("--{}", setting.name.replace('_', "-"));
+    Some(Entry { name: setting.name.to_owned(), value, place })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(line: &str) -> Vec<(String, Raw)> {
+        let invocation = parse(line.split(' ').map(OsString::from)).unwrap();
+        assert_eq!(invocation.command, Command::Serve);
+        invocation.flags.into_iter().map(|entry| (entry.name, entry.value)).collect()
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        grammar().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default() {
+        let expected = vec![
+            ("listen".to_owned(), Raw::List(vec!["a:1".into(), "b:2".into()])),
+            ("shards".to_owned(), Raw::Text("2".into())),
+            ("echo".to_owned(), Raw::Text("true".into())),
+        ];
+        assert_eq!(flags("stentor --listen a:1,b:2 --shards 2 --echo"), expected);
+        assert_eq!(flags("stentor serve --listen a:1 --listen b:2 --shards 2 --echo=true"), expected);
+    }
+
+    #[test]
+    fn every_setting_is_a_flag() {
+        for setting in settings::ALL {
+            let word = match setting.kind {
+                Kind::Choice(words) => words[0],
+                Kind::Switch => "true",
+                _ => "1",
+            };
+            let found = flags(&format!("stentor --{}={word}", setting.name.replace('_', "-")));
+            assert_eq!(found.len(), 1, "{}", setting.name);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Configuration: what the user wrote (a TOML file, the environment, flags) → one checked [`Config`].
+//!
+//! One table, in [`settings`], declares every setting. The file's keys, the variables `STENTOR_…`, the flags and the page
+//! that `stentor config` prints are all made from it, so they cannot drift apart. The file is weaker than the
+//! environment, the environment weaker than a flag. What is not known is an error, with a suggestion.
+
+#![forbid(unsafe_code)]
+
+mod checked;
+mod cli;
+mod file;
+pub mod settings;
+
+use std::fmt::{self, Display};
+use std::path::Path;
+
+pub use checked::{Config, Driver};
+pub use cli::{Command, Invocation, completions, parse};
+
+/// A value as it was written, not yet understood.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Raw {
+    /// `"64KiB"`; everything from the environment and from flags.
+    Text(String),
+    /// `64`.
+    Integer(i64),
+    /// `true`.
+    Bool(bool),
+    /// `["a", "b"]`.
+    List(Vec<String>),
+}
+
+/// A value and where it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    /// The setting's name.
+    pub name: String,
+    /// Its value.
+    pub value: Raw,
+    /// Where it was written: `file:line:column`, a variable, a flag.
+    pub place: String,
+}
+
+/// One thing that is wrong: a sentence that says what and what to do, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    place: String,
+    sentence: String,
+}
+
+impl Problem {
+    /// A problem at `place`.
+    pub fn new(place: impl Into<String>, sentence: impl Into<String>) -> Self {
+        Self { place: place.into(), sentence: sentence.into() }
+    }
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.sentence)
+    }
+}
+
+/// Reads the file that the invocation or the environment names, the environment, and the invocation's flags. Can be called
+/// again: that is how a reload reads what has changed.
+///
+/// # Errors
+/// Everything that is wrong, in the order in which it was read.
+pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut entries = Vec::new();
+    let (variables, named_file) = environment(std::env::vars_os(), &mut problems);
+    if let Some(path) = invocation.config_file.clone().or(named_file) {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => entries.extend(file::parse(&path.display().to_string(), &text, &mut problems)),
+            Err(error) => problems.push(unreadable(&path, &error)),
+        }
+    }
+    entries.extend(variables);
+    entries.extend(invocation.flags.iter().cloned());
+    let config = checked::check(&entries, &mut problems);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    Problem::new(path.display().to_string(), format!("the file cannot be read ({error}); name another with --config"))
+}
+
+const PREFIX: &str = "STENTOR_";
+
+/// The settings in the environment, and the file that it names.
+fn environment(
+    variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    problems: &mut Vec<Problem>,
+) -> (Vec<Entry>, Option<std::path::PathBuf>) {
+    let (mut entries, mut file) = (Vec::new(), None);
+    for (key, value) in variables {
+        let Some(name) = key.to_str().and_then(|key| key.strip_prefix(PREFIX)) else { continue };
+        let place = format!("{PREFIX}{name}");
+        let name = name.to_ascii_lowercase();
+        if name == "config" {
+            file = Some(value.into());
+        } else if settings::find(&name).is_none() {
+            let known = settings::ALL.iter().map(|setting| setting.name);
+            let meant = suggestion(&name, known).map(|name| PREFIX.to_owned() + &name.to_ascii_uppercase());
+            problems.push(Problem::new(place, unknown("variable", meant.as_deref())));
+        } else if let Ok(value) = value.into_string() {
+            entries.push(Entry { name, value: Raw::Text(value), place });
+        } else {
+            problems.push(Problem::new(place, "the value is not UTF-8"));
+        }
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    (entries, file)
+}
+
+fn unknown(what: &str, meant: Option<&str>) -> String {
+    match meant {
+        Some(meant) => format!("there is no such {what}; did you mean {meant}?"),
+        None => format!("there is no such {what}; `stentor config` prints all settings"),
+    }
+}
+
+/// The known name that is most like `name`, if any is like it at all.
+fn suggestion<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_environment(variables: &[(&str, &str)]) -> (Vec<Entry>, Vec<String>) {
+        let mut problems = Vec::new();
+        let variables = variables.iter().map(|(key, value)| (key.into(), value.into()));
+        let (entries, _) = environment(variables, &mut problems);
+        (entries, problems.iter().map(Problem::to_string).collect())
+    }
+
+    #[test]
+    fn the_environment_has_the_same_names() {
+        let (entries, problems) = from_environment(&[("STENTOR_MAX_MESSAGE", "1MiB"), ("PATH", "/bin")]);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(entries[0].name, "max_message");
+    }
+
+    #[test]
+    fn unknown_variables_are_errors_with_a_suggestion() {
+        let (_, problems) = from_environment(&[("STENTOR_LISTN", "x"), ("STENTOR_QQ", "x")]);
+        assert_eq!(
+            problems,
+            [
+                "STENTOR_LISTN: there is no such variable; did you mean STENTOR_LISTEN?",
+                "STENTOR_QQ: there is no such variable; `stentor config` prints all settings",
+            ]
+        );
+    }
+}

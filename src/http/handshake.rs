@@ -1,0 +1,262 @@
+//! The opening handshake, the server's half (RFC 6455 §4.2).
+
+use tungstenite::handshake::derive_accept_key;
+
+use super::{Head, Reject};
+use crate::ws::{Agreed, negotiate};
+
+/// Which pages may open a WebSocket here. Browsers say whose page asks; everyone else may say anything, so this protects
+/// users of browsers, not the server (§10.2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OriginRule {
+    /// Pages that came from the same host and port.
+    SameHost,
+    /// All.
+    Any,
+    /// Pages without an origin of their own: sandboxed frames, local files.
+    Null,
+    /// This one: `scheme://host[:port]`.
+    Exact(String),
+}
+
+/// A request passes if any of these lets it. Requests without an Origin pass always.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OriginRules(pub Vec<OriginRule>);
+
+impl Default for OriginRules {
+    fn default() -> Self {
+        Self(vec![OriginRule::SameHost])
+    }
+}
+
+impl OriginRules {
+    fn allow(&self, origin: &[u8], host: Option<&[u8]>) -> bool {
+        let Ok(origin) = std::str::from_utf8(origin) else { return false };
+        self.0.iter().any(|rule| match rule {
+            OriginRule::Any => true,
+            OriginRule::Null => origin == "null",
+            OriginRule::Exact(allowed) => match (split_origin(origin), split_origin(allowed)) {
+                (Some(origin), Some(allowed)) => origin == allowed,
+                _ => false,
+            },
+            OriginRule::SameHost => {
+                let host = host.and_then(|host| std::str::from_utf8(host).ok());
+                match (split_origin(origin), host) {
+                    // The scheme in front of a proxy is unknown: its default port is the one that fits.
+                    (Some((scheme, name, port)), Some(host)) => {
+                        let (host, host_port) = split_port(host);
+                        name.eq_ignore_ascii_case(host) && host_port.or(default_port(&scheme)) == Some(port)
+                    }
+                    _ => false,
+                }
+            }
+        })
+    }
+}
+
+/// `scheme://host[:port]` in lower case, with the port that the scheme implies.
+fn split_origin(origin: &str) -> Option<(String, String, u16)> {
+    let (scheme, rest) = origin.split_once("://")?;
+    let (host, port) = split_port(rest);
+    if host.is_empty() || host.contains(['/', '?', '#', '@']) {
+        return None;
+    }
+    let scheme = scheme.to_ascii_lowercase();
+    let port = port.or(default_port(&scheme))?;
+    Some((scheme, host.to_ascii_lowercase(), port))
+}
+
+/// A host and the port behind it; colons inside an IPv6 address's brackets are none of a port.
+fn split_port(host: &str) -> (&str, Option<u16>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => match port.parse() {
+            Ok(port) => (name, Some(port)),
+            Err(_) => (host, None),
+        },
+        _ => (host, None),
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
+    }
+}
+
+/// Whether a request wants to become a WebSocket at all.
+pub fn is_upgrade(head: &Head<'_>) -> bool {
+    head.has_token("Upgrade", "websocket")
+}
+
+/// A handshake that may be answered with 101.
+#[derive(Debug)]
+pub struct Upgrade<'b> {
+    key: &'b [u8],
+    /// What was agreed on about compression.
+    pub deflate: Option<Agreed>,
+}
+
+/// Checks everything that §4.2.1 wants of the client's handshake, and the origin.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check_upgrade<'b>(head: &Head<'b>, origins: &OriginRules, deflate: bool) -> Result<Upgrade<'b>, Reject> {
+    if head.method != "GET" {
+        return Err(Reject::Method);
+    }
+    if head.minor_version < 1 {
+        return Err(Reject::Version);
+    }
+    if !head.has_token("Connection", "upgrade") {
+        return Err(Reject::Connection);
+    }
+    if head.only_field("Sec-WebSocket-Version") != Some(b"13") {
+        return Err(Reject::WebSocketVersion);
+    }
+    let key = head.only_field("Sec-WebSocket-Key").filter(|key| is_key(key)).ok_or(Reject::Key)?;
+    let mut origin = head.fields("Origin");
+    if let Some(first) = origin.next()
+        && (origin.next().is_some() || !origins.allow(first, head.only_field("Host")))
+    {
+        return Err(Reject::Origin);
+    }
+    let deflate = if deflate { negotiate(head.fields("Sec-WebSocket-Extensions")) } else { None };
+    Ok(Upgrade { key, deflate })
+}
+
+/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits, of which the last has four bits to
+/// spare, and `==`.
+fn is_key(key: &[u8]) -> bool {
+    let Some(digits) = key.strip_suffix(b"==") else { return false };
+    let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    digits.len() == 22 && digits.iter().all(base64) && digits.last().is_some_and(|last| b"AQgw".contains(last))
+}
+
+/// Appends the answer (§4.2.2).
+pub fn accept_into(out: &mut Vec<u8>, upgrade: &Upgrade<'_>, subprotocol: Option<&str>) {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+    let mut field = |name: &str, value: &dyn Fn(&mut Vec<u8>)| {
+        out.extend_from_slice(name.as_bytes());
+        value(out);
+        out.extend_from_slice(b"\r\n");
+    };
+    let key = derive_accept_key(upgrade.key);
+    field("Sec-WebSocket-Accept: ", &|out| out.extend_from_slice(key.as_bytes()));
+    if let Some(subprotocol) = subprotocol {
+        field("Sec-WebSocket-Protocol: ", &|out| out.extend_from_slice(subprotocol.as_bytes()));
+    }
+    if let Some(agreed) = upgrade.deflate {
+        field("Sec-WebSocket-Extensions: ", &|out| agreed.response_into(out));
+    }
+    field("", &|_| {});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{HeadLimits, parse_head};
+    use crate::ws::Step;
+
+    /// The example of RFC 6455 §1.3, with one line replaced or added.
+    fn handshake(change: &str) -> Result<String, Reject> {
+        handshake_with(change, &OriginRules(vec![OriginRule::Any]))
+    }
+
+    fn handshake_with(change: &str, origins: &OriginRules) -> Result<String, Reject> {
+        let mut lines = vec![
+            "GET /chat HTTP/1.1",
+            "Host: server.example.com",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Origin: http://example.com",
+            "Sec-WebSocket-Protocol: chat, superchat",
+            "Sec-WebSocket-Version: 13",
+        ];
+        let name = |line: &str| match line.split_once(": ") {
+            Some((name, _)) => name.to_ascii_lowercase(),
+            None => "the request line".to_owned(),
+        };
+        match lines.iter().position(|line| name(line) == name(change)) {
+            Some(at) => lines[at] = change,
+            None => lines.push(change),
+        }
+        let request = lines.join("\r\n") + "\r\n\r\n";
+        let Step::Done(head) = parse_head(request.as_bytes(), &mut 0, &HeadLimits { head_bytes_max: 8192 })? else {
+            panic!("incomplete")
+        };
+        assert!(is_upgrade(&head));
+        let upgrade = check_upgrade(&head, origins, true)?;
+        let mut out = Vec::new();
+        accept_into(&mut out, &upgrade, head.has_token("Sec-WebSocket-Protocol", "chat").then_some("chat"));
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_rfcs_own_example() {
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+        assert_eq!(handshake("Accept: */*").as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn what_may_vary() {
+        for fine in [
+            "Connection: keep-alive, uPgrade",
+            "Upgrade: h2c, WebSocket",
+            "Sec-WebSocket-Protocol: other",
+            "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+        ] {
+            assert!(handshake(fine).is_ok(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_gets_its_status() {
+        for (change, expected) in [
+            ("POST /chat HTTP/1.1", Reject::Method),
+            ("GET /chat HTTP/1.0", Reject::Version),
+            ("Connection: keep-alive", Reject::Connection),
+            ("Sec-WebSocket-Version: 8", Reject::WebSocketVersion),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=", Reject::Key),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR==", Reject::Key),
+            ("Sec-WebSocket-Key: c2hvcnQ=", Reject::Key),
+            ("Sec-WebSocket-Key: ", Reject::Key),
+        ] {
+            assert_eq!(handshake(change), Err(expected), "{change}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        let check = |rules: &[OriginRule], origin: &str, host: &str| {
+            OriginRules(rules.to_vec()).allow(origin.as_bytes(), Some(host.as_bytes()))
+        };
+        let same = [OriginRule::SameHost];
+        assert!(check(&same, "http://chat.example", "chat.example"));
+        assert!(check(&same, "https://Chat.example", "chat.example:443"));
+        assert!(check(&same, "http://localhost:8080", "localhost:8080"));
+        assert!(check(&same, "http://[::1]:8080", "[::1]:8080"));
+        for other in [
+            "http://evil.example",
+            "http://chat.example.evil.example",
+            "http://chat.example:81",
+            "http://chat.example@evil.example",
+            "null",
+            "chat.example",
+            "",
+        ] {
+            assert!(!check(&same, other, "chat.example"), "{other}");
+        }
+        let exact = [OriginRule::Exact("https://a.example".into()), OriginRule::Null];
+        assert!(check(&exact, "https://A.example:443", "x"));
+        assert!(check(&exact, "null", "x"));
+        assert!(!check(&exact, "http://a.example", "x"));
+        assert_eq!(
+            handshake_with("Origin: http://example.com", &OriginRules::default()),
+            Err(Reject::Origin)
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! As much of HTTP/1.1 (RFC 9110, 9112) as the opening handshake and a few small pages need, as functions of bytes.
+
+#![forbid(unsafe_code)]
+
+mod handshake;
+mod head;
+mod response;
+
+pub use handshake::{OriginRule, OriginRules, Upgrade, accept_into, check_upgrade, is_upgrade};
+pub use head::{Head, HeadLimits, parse_head, percent_decode, query_value};
+pub use response::{Reject, Response};

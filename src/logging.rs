@@ -1,0 +1,138 @@
+//! Logs: human text on a terminal, JSON otherwise, written by a thread of their own so that a slow terminal never holds
+//! up a loop. What a peer can provoke is rate-limited, and what it can name is escaped.
+
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt as layer, reload};
+
+/// How a line looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// Human text when standard error is a terminal, else JSON.
+    Auto,
+    /// Text.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Lines that may wait to be written; more are dropped, and the loops go on.
+const WAITING_LINES_MAX: usize = 16 * 1024;
+
+/// The running logger. Dropped, it writes what waits.
+#[derive(Debug)]
+pub struct Logging {
+    filter: reload::Handle<EnvFilter, Registry>,
+    _writer: WorkerGuard,
+}
+
+impl Logging {
+    /// Starts it for the whole process.
+    ///
+    /// # Errors
+    /// `directives` are none of tracing's.
+    pub fn start(directives: &str, format: LogFormat) -> Result<Self, ParseError> {
+        let (filter, handle) = reload::Layer::new(EnvFilter::try_new(directives)?);
+        let (writer, guard) =
+            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES_MAX).finish(io::stderr());
+        let terminal = io::stderr().is_terminal();
+        let json = match format {
+            LogFormat::Auto => !terminal,
+            LogFormat::Human => false,
+            LogFormat::Json => true,
+        };
+        let registry = tracing_subscriber::registry().with(filter);
+        let started = if json {
+            registry.with(layer::layer().json().flatten_event(true).with_writer(writer)).try_init()
+        } else {
+            registry.with(layer::layer().with_ansi(terminal).with_target(false).with_writer(writer)).try_init()
+        };
+        // It fails only when the process has a logger already, as in a test: that one stays.
+        drop(started);
+        Ok(Self { filter: handle, _writer: guard })
+    }
+
+    /// Replaces the filter.
+    ///
+    /// # Errors
+    /// `directives` are none of tracing's; the old filter stays.
+    pub fn reload(&self, directives: &str) -> Result<(), ParseError> {
+        let filter = EnvFilter::try_new(directives)?;
+        // It fails only when the logger is gone, and then there is nothing to filter.
+        let _ = self.filter.reload(filter);
+        Ok(())
+    }
+}
+
+/// A text that a client chose, so shown that it cannot forge a line, move the cursor or hide itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                _ if c.is_control() || hidden => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                _ => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// Lets some lines through in each interval and counts the rest.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    lines_max: u32,
+    interval_ns: u64,
+    began_ns: u64,
+    lines: u32,
+    suppressed: u64,
+}
+
+impl RateLimit {
+    /// At most `lines_max` lines in each `interval`.
+    pub fn new(lines_max: u32, interval: Duration) -> Self {
+        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        Self { lines_max, interval_ns, began_ns: 0, lines: 0, suppressed: 0 }
+    }
+
+    /// Whether a line may be written at `now_ns`, and how many were not since the last one that was.
+    pub fn allow(&mut self, now_ns: u64) -> Option<u64> {
+        if now_ns.saturating_sub(self.began_ns) >= self.interval_ns {
+            (self.began_ns, self.lines) = (now_ns, 0);
+        }
+        if self.lines == self.lines_max {
+            self.suppressed += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_forge_lines() {
+        let shown = Escaped("a\r\n2026 INFO \x1b[2J\u{85}\u{202e}\"\\ü").to_string();
+        assert_eq!(shown, r#""a\u{d}\u{a}2026 INFO \u{1b}[2J\u{85}\u{202e}\"\\ü""#);
+    }
+
+    #[test]
+    fn a_flood_of_lines_becomes_a_count() {
+        let mut limit = RateLimit::new(2, Duration::from_nanos(100));
+        let seen: Vec<_> = [100, 110, 120, 130, 199, 200].into_iter().map(|now| limit.allow(now)).collect();
+        assert_eq!(seen, [Some(0), Some(0), None, None, None, Some(3)]);
+    }
+}

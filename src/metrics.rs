@@ -1,0 +1,337 @@
+//! What is counted, and how it reads in Prometheus' text format.
+//!
+//! Each shard writes its own block and nobody else's, with plain loads and stores; a scrape adds the blocks
+//! up. A block is aligned so that no two shards share a cache line.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that one shard writes and anyone reads.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds, as the only writer.
+    pub fn add(&self, n: u64) {
+        // Not `fetch_add`: with one writer a load and a store are enough, and cost no locked instruction.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes away, as the only writer.
+    pub fn sub(&self, n: u64) {
+        self.add(n.wrapping_neg());
+    }
+
+    /// Replaces the value, as the only writer.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the histograms' buckets, in microseconds: powers of two from 16 µs to 8 s.
+const BUCKETS: usize = 20;
+const FIRST_BUCKET_US: u64 = 16;
+
+/// Durations in buckets whose bounds double.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// Not cumulative here; the scrape adds them up. The last one is the overflow.
+    buckets: [Cell; BUCKETS + 1],
+    sum_ns: Cell,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn observe(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (micros / FIRST_BUCKET_US).checked_ilog2().map_or(0, |log| log as usize + 1);
+        self.buckets[bucket.min(BUCKETS)].add(1);
+        self.sum_ns.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// Why a connection ended: the `reason` of `stentor_closes_total`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The peer began the closing handshake and had its answer.
+    ClosedByPeer,
+    /// The stream ended, or broke, without a closing handshake.
+    Gone,
+    /// The peer broke RFC 6455 or 7692.
+    Protocol,
+    /// A message over the bound.
+    TooBig,
+    /// Data of a kind that the endpoint does not take.
+    Unsupported,
+    /// No answer to a ping.
+    Silent,
+    /// A member that read too slowly for its room.
+    TooSlow,
+    /// The server is going away.
+    Shutdown,
+    /// The request head took too long, or a kept-alive connection had no further request.
+    HeadTimeout,
+    /// The request was refused.
+    Refused,
+    /// An HTTP exchange that ended as it should.
+    HttpDone,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of its discriminant.
+    pub const ALL: [Self; 11] = [
+        Self::ClosedByPeer,
+        Self::Gone,
+        Self::Protocol,
+        Self::TooBig,
+        Self::Unsupported,
+        Self::Silent,
+        Self::TooSlow,
+        Self::Shutdown,
+        Self::HeadTimeout,
+        Self::Refused,
+        Self::HttpDone,
+    ];
+
+    /// The label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ClosedByPeer => "closed_by_peer",
+            Self::Gone => "gone",
+            Self::Protocol => "protocol",
+            Self::TooBig => "too_big",
+            Self::Unsupported => "unsupported",
+            Self::Silent => "silent",
+            Self::TooSlow => "too_slow",
+            Self::Shutdown => "shutdown",
+            Self::HeadTimeout => "head_timeout",
+            Self::Refused => "refused",
+            Self::HttpDone => "http_done",
+        }
+    }
+}
+
+/// One shard's block.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    /// Connections accepted.
+    pub accepted: Cell,
+    /// Connections open now.
+    pub connections: Cell,
+    /// Of these, the ones that speak WebSocket.
+    pub websockets: Cell,
+    /// Rooms with members on this shard.
+    pub rooms: Cell,
+    /// Members of rooms.
+    pub members: Cell,
+    /// Messages that clients said into rooms.
+    pub messages_in: Cell,
+    /// Publications that this shard, as their room's home, has ordered.
+    pub publications: Cell,
+    /// Frames handed to the kernel whole, each for one member.
+    pub deliveries: Cell,
+    /// Publications that a lagging member was made to skip.
+    pub skipped: Cell,
+    /// Bytes read.
+    pub bytes_in: Cell,
+    /// Bytes written.
+    pub bytes_out: Cell,
+    /// Calls to the kernel that wrote something.
+    pub writes: Cell,
+    /// Members whose socket takes nothing while their room has something for them.
+    pub lagging: Cell,
+    /// Times that reading from a client was put off because a room or a ring was full.
+    pub pauses: Cell,
+    /// Times that accepting was put off for lack of descriptors.
+    pub accept_pauses: Cell,
+    /// HTTP requests answered, without the upgrades.
+    pub requests: Cell,
+    /// Wake-ups that this shard sent to others.
+    pub wakes: Cell,
+    /// Closes, by [`CloseReason`].
+    pub closes: [Cell; CloseReason::ALL.len()],
+    /// One turn of the loop, without the sleep.
+    pub turn: Histogram,
+    /// From a publication to the moment that it has been offered to every member on this shard.
+    pub fanout: Histogram,
+}
+
+/// All blocks of a process, and the facts that every shard may be asked for.
+#[derive(Debug)]
+pub struct Registry {
+    shards: Box<[Arc<ShardMetrics>]>,
+    ready: AtomicBool,
+}
+
+impl Registry {
+    /// For `shards` shards; not ready yet.
+    pub fn new(shards: usize) -> Self {
+        Self { shards: (0..shards).map(|_| Arc::default()).collect(), ready: AtomicBool::new(false) }
+    }
+
+    /// The block of one shard.
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    pub fn shard(&self, id: usize) -> Arc<ShardMetrics> {
+        Arc::clone(&self.shards[id])
+    }
+
+    /// Whether new clients are welcome: after start, until the drain.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Turns `/readyz` on or off.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Connections open now, in all shards.
+    pub fn connections(&self) -> u64 {
+        self.sum(|shard| &shard.connections)
+    }
+
+    fn sum(&self, pick: impl Fn(&ShardMetrics) -> &Cell) -> u64 {
+        self.shards.iter().map(|shard| pick(shard).value()).fold(0, u64::wrapping_add)
+    }
+
+    /// The page at `/metrics` (Prometheus text format 0.0.4).
+    pub fn exposition(&self) -> String {
+        let mut page = String::with_capacity(16 * 1024);
+        self.render(&mut page);
+        page
+    }
+
+    fn render(&self, page: &mut String) {
+        let _ = writeln!(page, "# HELP stentor_build_info The running version.\n# TYPE stentor_build_info gauge");
+        let _ = writeln!(page, "stentor_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+        self.total(page, "ready", "gauge", "1 while new clients are welcome.", u64::from(self.is_ready()));
+        for (name, kind, help, pick) in FAMILIES {
+            family(page, name, kind, help);
+            for (id, shard) in self.shards.iter().enumerate() {
+                let _ = writeln!(page, "stentor_{name}{{shard=\"{id}\"}} {}", pick(shard).value());
+            }
+        }
+        family(page, "closes_total", "counter", "Connections that ended, by reason.");
+        for reason in CloseReason::ALL {
+            let count = self.sum(|shard| &shard.closes[reason as usize]);
+            let _ = writeln!(page, "stentor_closes_total{{reason=\"{}\"}} {count}", reason.label());
+        }
+        self.histogram(page, "turn_seconds", "One turn of an event loop, without its sleep.", |shard| &shard.turn);
+        self.histogram(
+            page,
+            "fanout_seconds",
+            "From a publication to the offer to its last member on the shard (sampled).",
+            |shard| &shard.fanout,
+        );
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as one family among the others")]
+    fn total(&self, page: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+        family(page, name, kind, help);
+        let _ = writeln!(page, "stentor_{name} {value}");
+    }
+
+    fn histogram(&self, page: &mut String, name: &str, help: &str, pick: impl Fn(&ShardMetrics) -> &Histogram) {
+        family(page, name, "histogram", help);
+        for (id, shard) in self.shards.iter().enumerate() {
+            let histogram = pick(shard);
+            let mut count = 0;
+            for (bucket, cell) in histogram.buckets.iter().enumerate() {
+                count += cell.value();
+                let bound = match bucket {
+                    BUCKETS => "+Inf".to_owned(),
+                    _ => seconds((FIRST_BUCKET_US << bucket) * 1000),
+                };
+                let _ = writeln!(page, "stentor_{name}_bucket{{shard=\"{id}\",le=\"{bound}\"}} {count}");
+            }
+            let sum = seconds(histogram.sum_ns.value());
+            let _ = writeln!(page, "stentor_{name}_sum{{shard=\"{id}\"}} {sum}");
+            let _ = writeln!(page, "stentor_{name}_count{{shard=\"{id}\"}} {count}");
+        }
+    }
+}
+
+type Pick = fn(&ShardMetrics) -> &Cell;
+
+/// Every plain family: name without prefix, type, help, where it is.
+const FAMILIES: [(&str, &str, &str, Pick); 17] = [
+    ("accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
+    ("connections", "gauge", "Connections open now.", |s| &s.connections),
+    ("websockets", "gauge", "Connections that speak WebSocket now.", |s| &s.websockets),
+    ("rooms", "gauge", "Rooms with members on the shard.", |s| &s.rooms),
+    ("members", "gauge", "Members of rooms.", |s| &s.members),
+    ("messages_in_total", "counter", "Messages said into rooms.", |s| &s.messages_in),
+    ("publications_total", "counter", "Publications ordered by the shard as their room's home.", |s| {
+        &s.publications
+    }),
+    ("deliveries_total", "counter", "Publications handed to the kernel whole, one for each member.", |s| {
+        &s.deliveries
+    }),
+    ("skipped_total", "counter", "Publications that lagging members were made to skip.", |s| &s.skipped),
+    ("bytes_in_total", "counter", "Bytes read from clients.", |s| &s.bytes_in),
+    ("bytes_out_total", "counter", "Bytes written to clients.", |s| &s.bytes_out),
+    ("writes_total", "counter", "Calls to the kernel that wrote to clients.", |s| &s.writes),
+    ("lagging_members", "gauge", "Members that are behind and whose socket takes nothing.", |s| &s.lagging),
+    ("read_pauses_total", "counter", "Times a client was not read from because a room was full.", |s| &s.pauses),
+    ("accept_pauses_total", "counter", "Times accepting paused for lack of descriptors.", |s| &s.accept_pauses),
+    ("http_requests_total", "counter", "HTTP requests answered, upgrades not counted.", |s| &s.requests),
+    ("mesh_wakes_total", "counter", "Wake-ups sent to other shards.", |s| &s.wakes),
+];
+
+fn family(page: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(page, "# HELP stentor_{name} {help}\n# TYPE stentor_{name} {kind}");
+}
+
+/// Nanoseconds as a decimal number of seconds, without the detour over floating point.
+fn seconds(nanos: u64) -> String {
+    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_cumulative_and_their_bounds_hold() {
+        let registry = Registry::new(1);
+        let turn = &registry.shard(0).turn;
+        for micros in [0, 15, 16, 31, 32, 5_000_000, 60_000_000] {
+            turn.observe(Duration::from_micros(micros));
+        }
+        let page = registry.exposition();
+        for line in [
+            "stentor_turn_seconds_bucket{shard=\"0\",le=\"0.000016000\"} 2",
+            "stentor_turn_seconds_bucket{shard=\"0\",le=\"0.000032000\"} 4",
+            "stentor_turn_seconds_bucket{shard=\"0\",le=\"0.000064000\"} 5",
+            "stentor_turn_seconds_bucket{shard=\"0\",le=\"8.388608000\"} 6",
+            "stentor_turn_seconds_bucket{shard=\"0\",le=\"+Inf\"} 7",
+            "stentor_turn_seconds_sum{shard=\"0\"} 65.000094000",
+            "stentor_turn_seconds_count{shard=\"0\"} 7",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn reasons_stand_at_their_discriminants() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(index, reason as usize);
+        }
+    }
+
+    #[test]
+    fn shards_share_no_cache_line() {
+        assert_eq!(align_of::<ShardMetrics>() % 128, 0);
+    }
+}

@@ -1,0 +1,398 @@
+//! The composition root: listeners, shards, threads, signals and the service manager. It may name every module; no module
+//! names it.
+
+use mio::{Poll, Waker};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt::{self, Display};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crate::base::hash::Seed;
+use crate::config::{Config, Problem};
+use crate::driver::{Control, epoll};
+use crate::http::HeadLimits;
+use crate::logging::Logging;
+use crate::metrics::Registry;
+use crate::shard::mesh::{Mesh, SHARDS_MAX};
+use crate::shard::{Options, SURPLUS_MAX, Shard};
+use crate::ws;
+
+/// Why the server did not start, or stopped: one sentence that says what, and what to do.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Connections that the kernel holds for a listener until they are accepted; it lowers this to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Descriptors of a shard's own: its poller, its waker, its listeners, and room for a log and a scrape.
+const DESCRIPTORS_PER_SHARD: u64 = 8;
+
+/// Descriptors for what is not a client.
+const DESCRIPTORS_RESERVED: u64 = 32;
+
+/// Serves until SIGTERM or SIGINT, then drains. `reload` reads the configuration anew, for SIGHUP.
+///
+/// # Errors
+/// The server cannot start, or a shard has failed.
+pub fn run(
+    config: Config,
+    logging: &Logging,
+    reload: impl Fn() -> Result<Config, Vec<Problem>>,
+) -> Result<(), Failure> {
+    // Before any thread, so that every thread leaves the signals to this one.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| failure("signals cannot be handled", &error))?;
+    let shards = config.shards.unwrap_or_else(available_cpus);
+    let connections_max = connections_max(&config, shards)?;
+    let listeners = listeners(&config, shards)?;
+    let addresses: Vec<_> = listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
+    let registry = Arc::new(Registry::new(shards));
+    let options = Arc::new(options(&config, connections_max));
+    let fleet = Fleet::start(listeners, &options, &registry, &signals.handle())?;
+
+    registry.set_ready(true);
+    for address in &addresses {
+        tracing::info!(%address, shards, connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
+    }
+    tell_manager(&[NotifyState::Ready, NotifyState::Status(&format!("serving on {} shards", fleet.threads.len()))]);
+    Process { config, logging, registry, fleet, connections_max }.attend(signals, reload)
+}
+
+/// What the main thread holds while the shards run.
+struct Process<'a> {
+    config: Config,
+    logging: &'a Logging,
+    registry: Arc<Registry>,
+    fleet: Fleet,
+    connections_max: u64,
+}
+
+impl Process<'_> {
+    /// Waits for signals, and for the end.
+    fn attend(mut self, mut signals: Signals, reload: impl Fn() -> Result<Config, Vec<Problem>>) -> Result<(), Failure> {
+        let mut draining = false;
+        for signal in &mut signals {
+            match signal {
+                SIGHUP => self.reload(&reload),
+                _ if draining => {
+                    tracing::warn!("second signal: ending at once");
+                    self.fleet.tell(|| Control::Stop);
+                }
+                _ => {
+                    draining = true;
+                    let connections = self.registry.connections();
+                    tracing::info!(connections, bound = ?self.config.drain, "draining");
+                    tell_manager(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+                    self.registry.set_ready(false);
+                    let bound = self.config.drain;
+                    self.fleet.tell(|| Control::Drain(bound));
+                }
+            }
+        }
+        let left = self.registry.connections();
+        let outcome = self.fleet.join();
+        if draining && outcome.is_ok() {
+            tracing::info!(left, "ended");
+        }
+        outcome
+    }
+
+    /// Takes over what can be changed in the running server, or says why nothing was.
+    fn reload(&mut self, read: &impl Fn() -> Result<Config, Vec<Problem>>) {
+        let monotonic = NotifyState::monotonic_usec_now().ok();
+        tell_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
+        match read() {
+            Ok(new) => {
+                for name in self.config.needs_restart(&new) {
+                    tracing::warn!(setting = name, "has changed, which needs a restart");
+                }
+                if let Err(error) = self.logging.reload(&new.log) {
+                    tracing::warn!(%error, "the log filter stays as it was");
+                }
+                let connections_max = new.max_connections.unwrap_or(self.connections_max);
+                let options = Arc::new(options(&new, connections_max));
+                self.fleet.tell(|| Control::Reload(Arc::clone(&options)));
+                self.config = Config { listen: self.config.listen.clone(), ..new };
+                tracing::info!("reloaded");
+            }
+            Err(problems) => {
+                for problem in problems {
+                    tracing::error!(%problem, "not reloaded");
+                }
+            }
+        }
+        tell_manager(&[NotifyState::Ready]);
+    }
+}
+
+/// The running shards.
+struct Fleet {
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    controls: Vec<Sender<Control>>,
+    wakers: Arc<[Waker]>,
+}
+
+impl Fleet {
+    /// Everything that can fail is made before the first thread starts.
+    fn start(
+        listeners: Vec<Vec<mio::net::TcpListener>>,
+        options: &Arc<Options>,
+        registry: &Arc<Registry>,
+        watch: &Handle,
+    ) -> Result<Self, Failure> {
+        let no_poller = |error| failure("the kernel gives no event poller", &error);
+        let shards = listeners.len();
+        let polls: Vec<_> = (0..shards).map(|_| Poll::new()).collect::<Result<_, _>>().map_err(no_poller)?;
+        let wakers: Arc<[Waker]> = polls.iter().map(epoll::waker).collect::<Result<_, _>>().map_err(no_poller)?;
+        let meshes = Mesh::build(shards, &Seed::new(random()));
+        #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
+        let origin = Instant::now();
+        let (mut controls, mut threads) = (Vec::new(), Vec::new());
+        let last = Arc::new(CloseOnDrop(watch.clone()));
+        for ((mesh, poll), listeners) in meshes.into_iter().zip(polls).zip(listeners) {
+            let (sender, control) = channel();
+            let id = mesh.me();
+            let shard = Shard::new(mesh, Arc::clone(options), Arc::clone(registry), random());
+            let parts = epoll::Parts { shard, poll, listeners, control, wakers: Arc::clone(&wakers), origin };
+            let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{id}"))
+                .spawn(move || {
+                    let mut ended = ended; // whole: it tells of the end when it is dropped, a panic's too
+                    let outcome = epoll::run(parts);
+                    ended.fine = outcome.is_ok();
+                    outcome
+                })
+                .map_err(|error| failure("a thread cannot be started", &error))?;
+            controls.push(sender);
+            threads.push(thread);
+        }
+        Ok(Self { threads, controls, wakers })
+    }
+
+    fn tell(&self, control: impl Fn() -> Control) {
+        for (sender, waker) in self.controls.iter().zip(self.wakers.iter()) {
+            // A shard that has ended hears nothing any more, which is what it was to be told.
+            let _ = sender.send(control());
+            let _ = waker.wake();
+        }
+    }
+
+    fn join(self) -> Result<(), Failure> {
+        // After one has failed the others are told to stop; after a drain they have stopped.
+        self.tell(|| Control::Stop);
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(failure("a shard has failed", &error)),
+                Err(_) => return Err(Failure("a shard has panicked; please report this".to_owned())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the main thread's wait for signals: when the last shard has ended, or as soon as one has failed.
+struct Ended {
+    watch: Handle,
+    /// Dropped by the last shard that holds it.
+    _last: Arc<CloseOnDrop>,
+    fine: bool,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if !self.fine {
+            self.watch.close();
+        }
+    }
+}
+
+struct CloseOnDrop(Handle);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The listeners of every shard: from the service manager when it passed any, else new ones, each shard its own
+/// (`SO_REUSEPORT`), so that the kernel spreads the connections.
+fn listeners(config: &Config, shards: usize) -> Result<Vec<Vec<mio::net::TcpListener>>, Failure> {
+    let passed = activated()?;
+    (0..shards)
+        .map(|_| {
+            let sockets = if passed.is_empty() {
+                config.listen.iter().map(|&address| listen(address, config.listen_is_default)).collect::<Result<Vec<_>, _>>()?
+            } else {
+                let shared = passed.iter().map(Socket::try_clone).collect::<Result<_, _>>();
+                shared.map_err(|error| failure("a socket from the service manager cannot be shared", &error))?
+            };
+            Ok(sockets.into_iter().map(|socket| mio::net::TcpListener::from_std(socket.into())).collect())
+        })
+        .collect()
+}
+
+/// Sockets that systemd opened for us (sd_listen_fds(3)).
+fn activated() -> Result<Vec<Socket>, Failure> {
+    use std::os::fd::FromRawFd;
+    let passed = sd_notify::listen_fds().map_err(|error| failure("the passed sockets cannot be taken", &error))?;
+    passed
+        .map(|descriptor| {
+            // SAFETY: the service manager passed this descriptor to this process, and nothing else here owns it:
+            // `listen_fds` takes the variables that announce it, and is called once.
+            let socket = unsafe { Socket::from_raw_fd(descriptor) };
+            let prepared = socket.set_nonblocking(true).and_then(|()| socket.set_tcp_nodelay(true));
+            prepared.map_err(|error| failure("a passed socket is no listening TCP socket", &error))?;
+            Ok(socket)
+        })
+        .collect()
+}
+
+fn listen(address: SocketAddr, is_default: bool) -> Result<Socket, Failure> {
+    match bind(address) {
+        // Nobody asked for IPv6: a machine without it serves IPv4.
+        Err(error) if is_default && rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::AFNOSUPPORT) => {
+            let address = SocketAddr::from(([0, 0, 0, 0], address.port()));
+            bind(address).map_err(|error| cannot_listen(address, &error))
+        }
+        other => other.map_err(|error| cannot_listen(address, &error)),
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_cloexec(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    probe_port(address)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Inherited by every accepted socket, which saves a call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// With `SO_REUSEPORT` two servers of one user would share a port in silence. The first bind of an address in this
+/// process is tried without it.
+fn probe_port(address: SocketAddr) -> io::Result<()> {
+    use std::sync::Mutex;
+    static OURS: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+    let Ok(mut ours) = OURS.lock() else { return Ok(()) };
+    if address.port() == 0 || ours.contains(&address) {
+        return Ok(());
+    }
+    let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    probe.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        probe.set_only_v6(false)?;
+    }
+    probe.bind(&address.into())?;
+    ours.push(address);
+    Ok(())
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
+    use std::io::ErrorKind;
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => "another process listens there; stop it or choose another port with --listen",
+        ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE or a socket from systemd; or choose another with --listen"
+        }
+        ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another with --listen",
+        _ => "choose another address with --listen",
+    };
+    Failure(format!("cannot listen on {address}: {error}; {advice}"))
+}
+
+/// How many connections may be open: what was chosen, or what the limit on open files leaves.
+fn connections_max(config: &Config, shards: usize) -> Result<u64, Failure> {
+    let (soft, hard) = raise_descriptor_limit();
+    let reserve = DESCRIPTORS_RESERVED + shards as u64 * DESCRIPTORS_PER_SHARD + SURPLUS_MAX * shards as u64;
+    let room = soft.saturating_sub(reserve);
+    if room == 0 {
+        return Err(Failure(format!(
+            "only {soft} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
+             (ulimit -n)"
+        )));
+    }
+    match config.max_connections {
+        Some(wanted) if wanted > room => Err(Failure(format!(
+            "max_connections = {wanted} needs {} open files, and only {hard} are allowed; raise LimitNOFILE (ulimit -n) \
+             or lower max_connections",
+            wanted + reserve
+        ))),
+        Some(wanted) => Ok(wanted),
+        None => Ok(room),
+    }
+}
+
+/// Raises the soft limit on open files to the hard one; returns both.
+fn raise_descriptor_limit() -> (u64, u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let soft = if raised.is_ok() { hard } else { limit.current.unwrap_or(hard) };
+    (soft, hard)
+}
+
+fn options(config: &Config, connections_max: u64) -> Options {
+    Options {
+        head: HeadLimits { head_bytes_max: config.max_head },
+        message: ws::Limits { message_bytes_max: config.max_message },
+        name_bytes_max: config.max_name,
+        room_bytes_max: config.max_room,
+        handshake_timeout: config.handshake_timeout,
+        ping_interval: config.ping_interval,
+        pong_timeout: config.pong_timeout,
+        close_timeout: config.close_timeout,
+        connections_max,
+        room_log_bytes_max: config.room_log,
+        slow_member: config.slow_member,
+        coalesce: config.coalesce,
+        origins: config.origins.clone(),
+        deflate: config.deflate,
+        deflate_bytes_min: config.deflate_min,
+        echo: config.echo,
+        page: config.page,
+    }
+}
+
+fn available_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get().min(SHARDS_MAX))
+}
+
+/// 64 bits that nobody can guess: std seeds each of its hashers from the system's randomness.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Tells systemd, if it listens; nobody else minds.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+fn failure(what: &str, error: &dyn Display) -> Failure {
+    Failure(format!("{what}: {error}"))
+}

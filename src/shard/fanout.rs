@@ -1,0 +1,435 @@
+//! The fan-out: audiences, and the sweep that brings each member up to its log's head.
+//!
+//! An audience is the members of one room on this shard that take one wire format. Publishing appends to
+//! its log and touches no member. The sweep goes round the members in a circle and hands out, for each that is
+//! behind, everything from its cursor to the head. It is sliced: after a budget of writes the shard looks
+//! for input again, and what arrives meanwhile is taken along to every member that comes later in the circle. So under load
+//! batches form by themselves, and a publication has reached everybody once the circle has closed.
+//!
+//! What becomes of members that cannot keep up is decided here, in [`Audience::next_due`], and nowhere else.
+
+use bytes::Bytes;
+use slab::Slab;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use super::rooms::RoomId;
+use crate::app::WireFormat;
+use crate::base::log::{ChunkPool, Cursor, Log};
+use crate::base::{ConnKey, Time};
+
+/// Names an audience of this shard.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct AudienceId(u32);
+
+/// Where a connection stands in the audience that it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seat {
+    /// The audience.
+    pub audience: AudienceId,
+    /// The place among its members; changes when another one leaves.
+    pub place: u32,
+}
+
+/// What is done with a member whose cursor has fallen behind by more than the room log's bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlowMember {
+    /// Close the connection (1013).
+    Disconnect,
+    /// Jump to the head, and tell the member how many publications it missed.
+    Skip,
+    /// Jump to the newest publication as soon as its socket takes something again.
+    Conflate,
+}
+
+/// One reader of an audience's log: 16 bytes, in one dense array.
+#[derive(Debug)]
+struct Member {
+    cursor: Cursor,
+    /// The slot of its connection.
+    conn: u32,
+    /// Whether the sweep may write to it. Not while its socket takes nothing, nor while bytes of its own
+    /// wait: then its connection's flush goes first and brings the member up to the head itself.
+    ready: bool,
+}
+
+/// The members of one room on this shard that take one format, and the log that they read.
+#[derive(Debug)]
+pub struct Audience {
+    /// The room.
+    pub room: RoomId,
+    /// What its members speak.
+    pub format: WireFormat,
+    log: Log,
+    members: Vec<Member>,
+    /// Where the sweep goes on.
+    next: usize,
+    /// How many members must still be visited until all have been offered everything: 0 when the circle is closed.
+    due: usize,
+    /// Visits since ever.
+    visits: u64,
+    /// The publication whose way round is timed: when it came, and the visit that closes its circle.
+    timed: Option<(Time, u64)>,
+    /// Stands in the sweep's queue, or waits for its time to be put there.
+    queued: bool,
+}
+
+/// What the sweep found next.
+#[derive(Debug)]
+enum Due {
+    /// This member is behind and its socket takes data.
+    Write(usize),
+    /// This member is behind by more than the bound and its socket takes nothing.
+    Overdue(usize),
+    /// The circle is closed.
+    Done,
+}
+
+impl Audience {
+    fn next_due(&mut self, log_bytes_max: u64) -> Due {
+        while self.due > 0 {
+            let place = self.next;
+            self.next = if place + 1 == self.members.len() { 0 } else { place + 1 };
+            self.due -= 1;
+            self.visits += 1;
+            let member = &self.members[place];
+            if member.cursor == self.log.head() {
+                continue;
+            }
+            if member.ready {
+                return Due::Write(place);
+            }
+            if self.log.head().since(member.cursor) > log_bytes_max {
+                return Due::Overdue(place);
+            }
+        }
+        Due::Done
+    }
+
+    /// How much the sweep has not yet offered to the member that has waited longest.
+    fn unswept_bytes(&self) -> u64 {
+        let ahead = self.members[self.next..].iter().chain(&self.members[..self.next]);
+        let next_ready = ahead.take(self.due.min(UNSWEPT_SCAN_MAX)).find(|member| member.ready);
+        next_ready.map_or(0, |member| self.log.head().since(member.cursor))
+    }
+
+    fn visit_again(&mut self, place: usize) {
+        let distance = (place + self.members.len() - self.next) % self.members.len();
+        self.due = self.due.max(distance + 1);
+    }
+}
+
+/// How far to look for a member that is not stuck, to learn how far behind the sweep is.
+const UNSWEPT_SCAN_MAX: usize = 16;
+
+/// Bytes to be written to one member: everything from its cursor on that lies in one piece, or all pieces.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// The slot of the member's connection.
+    pub conn: usize,
+    log: &'a Log,
+    from: Cursor,
+}
+
+impl<'a> Offer<'a> {
+    /// The bytes, when they are contiguous: the usual case, for which one `send` is enough.
+    pub fn contiguous(&self) -> Option<&'a [u8]> {
+        self.log.is_contiguous(self.from).then(|| self.log.first(self.from))
+    }
+
+    /// The bytes as slices; returns how many were filled in.
+    pub fn gather(&self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+        self.log.gather(self.from, slices)
+    }
+}
+
+/// What a write did for a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Publications that went out whole.
+    pub delivered: u64,
+    /// Whether the member has everything now.
+    pub caught_up: bool,
+    /// Whether the write ended inside a frame.
+    pub torn: bool,
+}
+
+/// What the sweep wants of the shard.
+#[derive(Clone, Copy, Debug)]
+pub enum Sweep {
+    /// Write [`Fanout::offer`] to this seat's connection.
+    Write(Seat),
+    /// The room's policy for slow members is due for this seat.
+    Overdue(Seat),
+    /// Nothing more in this slice.
+    Idle,
+}
+
+/// All audiences of a shard, and the queue of those that have something to send.
+#[derive(Debug, Default)]
+pub struct Fanout {
+    audiences: Slab<Audience>,
+    pool: ChunkPool,
+    queue: VecDeque<AudienceId>,
+    /// Audiences that hold back their sweep for a moment (`coalesce`).
+    held: BinaryHeap<Reverse<(Time, AudienceId)>>,
+    /// Visits that are left in this slice.
+    slice: usize,
+    /// Circles that closed since the last look, for the histogram.
+    timed: Vec<Duration>,
+}
+
+/// Writes in a slice: about a millisecond. Long enough that looking for input costs nothing, short enough that a new
+/// message waits little and that rooms take turns.
+pub const SLICE_WRITES: usize = 256;
+
+impl Fanout {
+    /// A new audience without members.
+    pub fn open(&mut self, room: RoomId, format: WireFormat) -> AudienceId {
+        let audience = Audience {
+            room,
+            format,
+            log: Log::default(),
+            members: Vec::new(),
+            next: 0,
+            due: 0,
+            visits: 0,
+            timed: None,
+            queued: false,
+        };
+        AudienceId(u32::try_from(self.audiences.insert(audience)).expect("fewer audiences than connections"))
+    }
+
+    /// Removes an audience that has lost its last member.
+    pub fn close(&mut self, id: AudienceId) {
+        debug_assert!(self[id].members.is_empty());
+        if self.audiences.remove(id.0 as usize).queued {
+            self.queue.retain(|&queued| queued != id);
+            self.held.retain(|&Reverse((_, held))| held != id);
+        }
+    }
+
+    /// Seats a connection: it will get what is published from now on, once [`Fanout::set_ready`] is called.
+    pub fn join(&mut self, id: AudienceId, conn: ConnKey) -> Seat {
+        let audience = &mut self[id];
+        let cursor = audience.log.join();
+        let place = u32::try_from(audience.members.len()).expect("fewer members than connections");
+        let conn = u32::try_from(conn.index()).expect("slots are u32");
+        audience.members.push(Member { cursor, conn, ready: false });
+        Seat { audience: id, place }
+    }
+
+    /// Takes a member out. Returns the connection that was moved into its place, if one was: its seat is `seat` now.
+    pub fn leave(&mut self, seat: Seat) -> Option<usize> {
+        let (audience, pool) = self.split(seat.audience);
+        let place = seat.place as usize;
+        let gone = audience.members.swap_remove(place);
+        audience.log.leave(gone.cursor, pool);
+        let count = audience.members.len();
+        if audience.next >= count {
+            audience.next = 0;
+        }
+        audience.due = audience.due.min(count);
+        let moved = audience.members.get(place)?;
+        let (conn, behind) = (moved.conn as usize, moved.cursor != audience.log.head());
+        if behind {
+            // It may have been moved from before the sweep to behind it.
+            audience.visit_again(place);
+            self.enqueue(seat.audience);
+        }
+        Some(conn)
+    }
+
+    /// Appends a publication's frame; the sweep will bring it to everybody.
+    pub fn publish(&mut self, now: Time, id: AudienceId, frame: &Bytes, hold: Duration) {
+        let (audience, pool) = self.split(id);
+        audience.log.append(frame, pool);
+        let count = audience.members.len();
+        if audience.due == 0 {
+            // Another beginning each time: nobody is always last. The stride is odd and far from any period.
+            audience.next = (audience.next + START_STRIDE) % count.max(1);
+        }
+        audience.due = count;
+        if audience.timed.is_none() {
+            audience.timed = Some((now, audience.visits + count as u64));
+        }
+        if !hold.is_zero() && !audience.queued {
+            audience.queued = true;
+            self.held.push(Reverse((now + hold, id)));
+        } else {
+            self.enqueue(id);
+        }
+    }
+
+    /// Begins a turn: releases the audiences whose time has come and renews the slice.
+    pub fn begin_slice(&mut self, now: Time) {
+        self.slice = SLICE_WRITES;
+        while let Some(&Reverse((due, id))) = self.held.peek()
+            && due <= now
+        {
+            self.held.pop();
+            self.queue.push_back(id);
+        }
+    }
+
+    /// What to do next. After [`Sweep::Write`] comes [`Fanout::wrote`].
+    pub fn poll(&mut self, now: Time, log_bytes_max: u64) -> Sweep {
+        while let Some(&id) = self.queue.front() {
+            if self.slice == 0 {
+                self.queue.rotate_left(1); // the others' turn first, next time
+                return Sweep::Idle;
+            }
+            let audience = &mut self.audiences[id.0 as usize];
+            let due = audience.next_due(log_bytes_max);
+            if let Some((since, closes)) = audience.timed
+                && audience.visits >= closes
+            {
+                audience.timed = None;
+                self.timed.push(now.since(since));
+            }
+            let seat = |place| Seat { audience: id, place: u32::try_from(place).expect("places are u32") };
+            match due {
+                Due::Write(place) => {
+                    self.slice -= 1;
+                    return Sweep::Write(seat(place));
+                }
+                Due::Overdue(place) => return Sweep::Overdue(seat(place)),
+                Due::Done => {
+                    audience.queued = false;
+                    self.queue.pop_front();
+                }
+            }
+        }
+        Sweep::Idle
+    }
+
+    /// What a member is to be sent.
+    pub fn offer(&self, seat: Seat) -> Offer<'_> {
+        let audience = &self[seat.audience];
+        let member = &audience.members[seat.place as usize];
+        Offer { conn: member.conn as usize, log: &audience.log, from: member.cursor }
+    }
+
+    /// Moves a member on by what the kernel took. A member that is not caught up is not visited by the sweep until
+    /// [`Fanout::set_ready`] or [`Fanout::sweep_again`].
+    pub fn wrote(&mut self, seat: Seat, len: usize) -> Progress {
+        let (audience, pool) = self.split(seat.audience);
+        let member = &mut audience.members[seat.place as usize];
+        let from = member.cursor;
+        let to = from.plus(len);
+        member.cursor = to;
+        let log = &mut audience.log;
+        let progress = Progress {
+            delivered: log.frames_between(from, to),
+            caught_up: to == log.head(),
+            torn: to != log.head() && log.frame_boundary(to) != to,
+        };
+        log.advance(from, to, pool);
+        progress
+    }
+
+    /// Whether there is something for this member.
+    pub fn is_behind(&self, seat: Seat) -> bool {
+        let audience = &self[seat.audience];
+        audience.members[seat.place as usize].cursor != audience.log.head()
+    }
+
+    /// Lets the sweep write to a member, or no longer. When it is behind, the sweep comes to it.
+    pub fn set_ready(&mut self, seat: Seat, ready: bool) {
+        let audience = &mut self[seat.audience];
+        let member = &mut audience.members[seat.place as usize];
+        member.ready = ready;
+        if ready && member.cursor != audience.log.head() {
+            self.sweep_again(seat);
+        }
+    }
+
+    /// Has the sweep come back to a member.
+    pub fn sweep_again(&mut self, seat: Seat) {
+        self[seat.audience].visit_again(seat.place as usize);
+        self.enqueue(seat.audience);
+    }
+
+    /// Moves a member to the head, or to the newest publication. Returns what it misses, and the rest of the frame
+    /// that it was in the middle of, which must still go out before anything else.
+    pub fn jump(&mut self, seat: Seat, target: Jump) -> (u64, Vec<u8>) {
+        let (audience, pool) = self.split(seat.audience);
+        let log = &mut audience.log;
+        let member = &mut audience.members[seat.place as usize];
+        let from = member.cursor;
+        let boundary = log.frame_boundary(from);
+        let to = match target {
+            Jump::Head => log.head(),
+            Jump::Newest => log.newest_frame().max(boundary),
+        };
+        let rest = log.copy_range(from, boundary);
+        let missed = log.frames_between(boundary, to);
+        member.cursor = to;
+        log.advance(from, to, pool);
+        (missed, rest)
+    }
+
+    /// Whether publishing more would outrun the sweep, with `bytes_max` not yet offered to somebody who could take it.
+    pub fn is_congested(&self, id: AudienceId, bytes_max: u64) -> bool {
+        let audience = &self[id];
+        audience.due > 0 && audience.unswept_bytes() > bytes_max
+    }
+
+    /// Whether anything is left to be swept.
+    pub fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// When the next audience that holds back is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.held.peek().map(|&Reverse((due, _))| due)
+    }
+
+    /// How long the circles took that closed since the last call.
+    pub fn take_timed(&mut self) -> std::vec::Drain<'_, Duration> {
+        self.timed.drain(..)
+    }
+
+    /// How many members an audience has.
+    pub fn member_count(&self, id: AudienceId) -> usize {
+        self[id].members.len()
+    }
+
+    fn enqueue(&mut self, id: AudienceId) {
+        let audience = &mut self.audiences[id.0 as usize];
+        if !std::mem::replace(&mut audience.queued, true) {
+            self.queue.push_back(id);
+        }
+    }
+
+    fn split(&mut self, id: AudienceId) -> (&mut Audience, &mut ChunkPool) {
+        (&mut self.audiences[id.0 as usize], &mut self.pool)
+    }
+}
+
+/// Where a slow member goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Jump {
+    /// Behind the newest publication.
+    Head,
+    /// Before the newest publication.
+    Newest,
+}
+
+/// A prime near the golden section of a thousand.
+const START_STRIDE: usize = 619;
+
+impl std::ops::Index<AudienceId> for Fanout {
+    type Output = Audience;
+
+    fn index(&self, id: AudienceId) -> &Audience {
+        &self.audiences[id.0 as usize]
+    }
+}
+
+impl std::ops::IndexMut<AudienceId> for Fanout {
+    fn index_mut(&mut self, id: AudienceId) -> &mut Audience {
+        &mut self.audiences[id.0 as usize]
+    }
+}

@@ -1,0 +1,320 @@
+//! The messages between shards, and the rings they travel in.
+//!
+//! Two rings for each ordered pair of shards. *Up* carries what a room's home must order; *down* carries
+//! what it has ordered. Down can always be taken, for taking it sends nothing on; up is taken only
+//! while every way down has room. So a full ring slows its writers and can never lock two shards up.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::app::{Encodings, WireFormat};
+use crate::base::hash::Seed;
+use crate::base::spsc::{Doorbell, Receiver, RingLimits, Sender, Weigh, ring};
+use crate::chat::{Draft, Position};
+
+/// To a room's home.
+#[derive(Debug)]
+pub enum Up {
+    /// Somebody said something.
+    Say(Draft),
+    /// This shard has its first member of the room in that format.
+    Enter {
+        /// The room.
+        room: Arc<str>,
+        /// The format.
+        format: WireFormat,
+    },
+    /// This shard has no member of the room in that format any more.
+    Leave {
+        /// The room.
+        room: Arc<str>,
+        /// The format.
+        format: WireFormat,
+    },
+}
+
+/// From a room's home: one publication, in every format in use.
+#[derive(Clone, Debug)]
+pub struct Down {
+    /// The room.
+    pub room: Arc<str>,
+    /// Its place in the room's order.
+    pub position: Position,
+    /// Its frames.
+    pub encodings: Arc<Encodings>,
+}
+
+impl Weigh for Up {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Say(draft) => draft.weight(),
+            Self::Enter { .. } | Self::Leave { .. } => size_of::<Self>(),
+        }
+    }
+}
+
+impl Weigh for Down {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.encodings.weight()
+    }
+}
+
+const RING: RingLimits = RingLimits { messages_max: 4096, bytes_max: 1 << 20 };
+
+/// A ring's writing end, with what did not fit yet. Whoever fills `waiting` looks at [`Link::is_clear`] before
+/// it takes more work in, so it holds one turn's overshoot at most.
+#[derive(Debug)]
+struct Link<T> {
+    ring: Sender<T>,
+    waiting: VecDeque<T>,
+}
+
+impl<T: Weigh> Link<T> {
+    fn is_clear(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// True when something went into the ring.
+    fn send(&mut self, message: T) -> bool {
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(message);
+            return false;
+        }
+        match self.ring.send(message) {
+            Ok(()) => true,
+            Err(message) => {
+                self.waiting.push_back(message);
+                false
+            }
+        }
+    }
+
+    fn flush(&mut self) -> bool {
+        let mut sent = false;
+        while let Some(message) = self.waiting.pop_front() {
+            if let Err(message) = self.ring.send(message) {
+                self.waiting.push_front(message);
+                break;
+            }
+            sent = true;
+        }
+        sent
+    }
+}
+
+/// What goes between this shard and one other.
+#[derive(Debug)]
+struct Peer {
+    id: usize,
+    up: Link<Up>,
+    down: Link<Down>,
+    from_up: Receiver<Up>,
+    from_down: Receiver<Down>,
+    /// Something was put into its rings since it was last woken.
+    touched: bool,
+}
+
+/// One shard's ends of all rings.
+#[derive(Debug)]
+pub struct Mesh {
+    me: usize,
+    shards: usize,
+    seed: Seed,
+    /// In the order of their ids, without `me`.
+    peers: Vec<Peer>,
+    doorbells: Arc<[Doorbell]>,
+}
+
+impl Mesh {
+    /// The ends of `shards` shards that are all connected with each other.
+    ///
+    /// # Panics
+    /// With more shards than [`SHARDS_MAX`].
+    pub fn build(shards: usize, seed: &Seed) -> Vec<Self> {
+        assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards");
+        let doorbells: Arc<[Doorbell]> = (0..shards).map(|_| Doorbell::default()).collect();
+        let mut meshes: Vec<_> = (0..shards)
+            .map(|me| Self {
+                me,
+                shards,
+                seed: seed.clone(),
+                peers: Vec::with_capacity(shards - 1),
+                doorbells: Arc::clone(&doorbells),
+            })
+            .collect();
+        for a in 0..shards {
+            for b in a + 1..shards {
+                let ((a_up, b_from_up), (b_up, a_from_up)) = (ring(RING), ring(RING));
+                let ((a_down, b_from_down), (b_down, a_from_down)) = (ring(RING), ring(RING));
+                meshes[a].peers.push(Peer::new(b, a_up, a_down, a_from_up, a_from_down));
+                meshes[b].peers.push(Peer::new(a, b_up, b_down, b_from_up, b_from_down));
+            }
+        }
+        for mesh in &mut meshes {
+            mesh.peers.sort_by_key(|peer| peer.id);
+        }
+        meshes
+    }
+
+    /// This shard's own number.
+    pub const fn me(&self) -> usize {
+        self.me
+    }
+
+    /// Which shard orders what is said in `room`.
+    pub fn home(&self, room: &str) -> usize {
+        self.seed.home(room, self.shards)
+    }
+
+    /// The seed that all shards share.
+    pub const fn seed(&self) -> &Seed {
+        &self.seed
+    }
+
+    /// Sends `message` to the home shard `to`, which is not this one.
+    pub fn send_up(&mut self, to: usize, message: Up) {
+        let index = self.index_of(to);
+        let peer = &mut self.peers[index];
+        peer.touched |= peer.up.send(message);
+    }
+
+    /// Sends `message` to the shards in `to`, without this one.
+    pub fn send_down(&mut self, to: ShardSet, message: &Down) {
+        for peer in &mut self.peers {
+            if to.contains(peer.id) {
+                peer.touched |= peer.down.send(message.clone());
+            }
+        }
+    }
+
+    /// Whether the way up to `to` has room.
+    pub fn is_clear_up(&self, to: usize) -> bool {
+        to == self.me || self.peers[self.index_of(to)].up.is_clear()
+    }
+
+    /// Whether every way down has room.
+    pub fn is_clear_down(&self) -> bool {
+        self.peers.iter().all(|peer| peer.down.is_clear())
+    }
+
+    /// The oldest message for this home from peer number `peer` (0 to [`Mesh::peer_count`]), and who sent it, if `takes` says
+    /// that its room has space for it. `None` too while a way down is full.
+    pub fn receive_up(&mut self, peer: usize, takes: impl Fn(&Up) -> bool) -> Option<(usize, Up)> {
+        if !self.is_clear_down() {
+            return None;
+        }
+        let peer = &mut self.peers[peer];
+        if !takes(peer.from_up.peek()?) {
+            return None;
+        }
+        Some((peer.id, peer.from_up.receive()?))
+    }
+
+    /// The oldest publication from peer number `peer`, if `takes` says that its room has space for it.
+    pub fn receive_down(&mut self, peer: usize, takes: impl Fn(&Down) -> bool) -> Option<Down> {
+        let peer = &mut self.peers[peer];
+        if !takes(peer.from_down.peek()?) {
+            return None;
+        }
+        peer.from_down.receive()
+    }
+
+    /// Whether nothing waits for room in a ring. While something does, a shard looks again soon instead of
+    /// sleeping: the reader of a full ring does not ring back.
+    pub fn is_clear(&self) -> bool {
+        self.peers.iter().all(|peer| peer.up.is_clear() && peer.down.is_clear())
+    }
+
+    /// How many other shards there are.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Puts what had to wait into the rings. True when that made any way clear.
+    pub fn flush(&mut self) -> bool {
+        let mut cleared = false;
+        for peer in &mut self.peers {
+            let was_clear = peer.up.is_clear() && peer.down.is_clear();
+            let sent = peer.up.flush() | peer.down.flush();
+            peer.touched |= sent;
+            cleared |= !was_clear && peer.up.is_clear() && peer.down.is_clear();
+        }
+        cleared
+    }
+
+    /// The next shard to be woken, at the end of a turn; call until `None`. At most one wake a turn each, and only
+    /// for one that sleeps.
+    pub fn poll_wake(&mut self) -> Option<usize> {
+        for peer in &mut self.peers {
+            if std::mem::take(&mut peer.touched) && self.doorbells[peer.id].ring() {
+                return Some(peer.id);
+            }
+        }
+        None
+    }
+
+    /// Announces that this shard is about to sleep. False when something has arrived: then it must not.
+    pub fn may_sleep(&self) -> bool {
+        self.doorbells[self.me].announce_sleep();
+        let empty = self.peers.iter().all(|peer| peer.from_up.is_empty() && peer.from_down.is_empty());
+        if !empty {
+            self.announce_awake();
+        }
+        empty
+    }
+
+    /// After the sleep.
+    pub fn announce_awake(&self) {
+        self.doorbells[self.me].announce_awake();
+    }
+
+    fn index_of(&self, id: usize) -> usize {
+        debug_assert_ne!(id, self.me);
+        if id < self.me { id } else { id - 1 }
+    }
+}
+
+impl Peer {
+    fn new(id: usize, up: Sender<Up>, down: Sender<Down>, from_up: Receiver<Up>, from_down: Receiver<Down>) -> Self {
+        let (up, down) = (
+            Link { ring: up, waiting: VecDeque::new() },
+            Link { ring: down, waiting: VecDeque::new() },
+        );
+        Self { id, up, down, from_up, from_down, touched: false }
+    }
+}
+
+/// More cores than any machine that this is run on; a [`ShardSet`] is one word.
+pub const SHARDS_MAX: usize = 128;
+
+/// Some of the shards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ShardSet(u128);
+
+impl ShardSet {
+    /// Adds `shard`.
+    pub const fn insert(&mut self, shard: usize) {
+        self.0 |= 1 << shard;
+    }
+
+    /// Removes `shard`.
+    pub const fn remove(&mut self, shard: usize) {
+        self.0 &= !(1 << shard);
+    }
+
+    /// Whether `shard` is in it.
+    pub const fn contains(self, shard: usize) -> bool {
+        self.0 & (1 << shard) != 0
+    }
+
+    /// Whether it is empty.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// All that are in either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}

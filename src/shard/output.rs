@@ -1,0 +1,305 @@
+//! What leaves a shard: bytes for the kernel, and connections to be closed.
+
+use std::io::IoSlice;
+
+use super::fanout::{Jump, Offer, Seat, SlowMember, Sweep};
+use super::{Shard, Slot};
+use crate::app::text;
+use crate::base::ConnKey;
+use crate::conn::{Ending, State};
+use crate::metrics::CloseReason;
+use crate::ws::CloseCode;
+
+/// Bytes to be written to one connection.
+#[derive(Debug)]
+pub struct Write<'a> {
+    /// The slot of the connection.
+    pub conn: usize,
+    payload: Payload<'a>,
+}
+
+#[derive(Debug)]
+enum Payload<'a> {
+    /// The connection's own words.
+    Own(&'a [u8]),
+    /// A run of a room's log.
+    Log(Offer<'a>),
+}
+
+/// How many pieces of a log leave in one call at most.
+pub const SLICES_MAX: usize = 32;
+
+impl<'a> Write<'a> {
+    /// The bytes, when they lie in one piece; else use [`Write::gather`].
+    pub fn contiguous(&self) -> Option<&'a [u8]> {
+        match &self.payload {
+            Payload::Own(bytes) => Some(bytes),
+            Payload::Log(offer) => offer.contiguous(),
+        }
+    }
+
+    /// The bytes as slices for a vectored write; returns how many were filled in.
+    pub fn gather(&self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        match &self.payload {
+            Payload::Own(bytes) => {
+                slices[0] = IoSlice::new(bytes);
+                1
+            }
+            Payload::Log(offer) => offer.gather(slices),
+        }
+    }
+}
+
+/// How a connection is to be closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HowToClose {
+    /// Close the socket, then call [`Shard::closed`].
+    Now,
+    /// Close it with a reset, so that nothing lingers in the kernel, then call [`Shard::closed`].
+    Reset,
+    /// Shut the sending side only; the connection goes on.
+    Shutdown,
+}
+
+/// Whose bytes the driver is writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Writing {
+    /// The outbox of a connection.
+    Own(ConnKey),
+    /// A member's backlog, as a part of its connection's flush.
+    Backlog(ConnKey, Seat),
+    /// A member's backlog, as a part of the sweep.
+    Sweep(Seat),
+}
+
+impl Shard {
+    /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or [`Shard::broken`] before
+    /// anything else.
+    pub fn poll_write(&mut self) -> Option<Write<'_>> {
+        debug_assert!(self.writing.is_none(), "the last write was not answered");
+        let writing = self.next_own().or_else(|| self.next_swept())?;
+        self.writing = Some(writing);
+        Some(match writing {
+            Writing::Own(key) => {
+                let slot = self.conns.get_mut(key)?;
+                let bytes = slot.conn.outbox.unsent(text::skipped_into);
+                Write { conn: key.index(), payload: Payload::Own(bytes) }
+            }
+            Writing::Backlog(_, seat) | Writing::Sweep(seat) => {
+                let offer = self.fanout.offer(seat);
+                Write { conn: offer.conn, payload: Payload::Log(offer) }
+            }
+        })
+    }
+
+    /// The kernel took `len` of the `offered` bytes of the last [`Shard::poll_write`].
+    pub fn wrote(&mut self, len: usize, offered: usize) {
+        let Some(writing) = self.writing.take() else { return };
+        self.metrics.writes.add(1);
+        self.metrics.bytes_out.add(len as u64);
+        let full = len < offered;
+        match writing {
+            Writing::Own(key) => {
+                let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+                conn.outbox.wrote(len);
+                if full {
+                    self.block(key);
+                }
+            }
+            Writing::Backlog(key, seat) => {
+                let torn = self.advance(seat, len).torn;
+                if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
+                    conn.torn = torn;
+                }
+                if full {
+                    self.block(key);
+                }
+            }
+            Writing::Sweep(seat) => {
+                let progress = self.advance(seat, len);
+                if full {
+                    self.block_seat(seat, progress.torn);
+                } else if !progress.caught_up {
+                    self.fanout.sweep_again(seat);
+                }
+            }
+        }
+    }
+
+    /// The kernel took nothing of the last [`Shard::poll_write`]: the socket is full.
+    pub fn refused(&mut self) {
+        match self.writing.take() {
+            Some(Writing::Own(key) | Writing::Backlog(key, _)) => self.block(key),
+            Some(Writing::Sweep(seat)) => self.block_seat(seat, false),
+            None => {}
+        }
+    }
+
+    /// The socket of the last [`Shard::poll_write`] failed.
+    pub fn write_failed(&mut self) {
+        let key = match self.writing.take() {
+            Some(Writing::Own(key) | Writing::Backlog(key, _)) => Some(key),
+            Some(Writing::Sweep(seat)) => self.conns.key_at(self.fanout.offer(seat).conn),
+            None => None,
+        };
+        if let Some(key) = key {
+            self.broken(key);
+        }
+    }
+
+    /// The next connection to be closed, how, and why.
+    pub fn poll_close(&mut self) -> Option<(ConnKey, HowToClose, CloseReason)> {
+        loop {
+            let (key, how) = self.closing.pop_front()?;
+            if let Some(slot) = self.conns.get(key) {
+                return Some((key, how, slot.conn.reason));
+            }
+        }
+    }
+
+    /// Puts a connection into the queue of those with something of their own to send.
+    pub(super) fn flush_later(&mut self, key: ConnKey) {
+        let Some(Slot { conn, seat }) = self.conns.get_mut(key) else { return };
+        if conn.blocked || conn.queued {
+            return;
+        }
+        conn.queued = true;
+        self.flush.push_back(key);
+        if let Some(seat) = *seat {
+            self.fanout.set_ready(seat, false);
+        }
+    }
+
+    /// With `conflate`, a member that was stuck goes on with the newest publication.
+    pub(super) fn catch_up_conflated(&mut self, key: ConnKey) {
+        if self.options.slow_member == SlowMember::Conflate
+            && let Some(Slot { seat: Some(seat), .. }) = self.conns.get(key)
+        {
+            let seat = *seat;
+            self.jump(key, seat, Jump::Newest);
+        }
+    }
+
+    fn next_own(&mut self) -> Option<Writing> {
+        while let Some(&key) = self.flush.front() {
+            if let Some(Slot { conn, seat }) = self.conns.get_mut(key)
+                && !conn.blocked
+                && conn.state != State::Closed
+            {
+                match *seat {
+                    Some(seat) if conn.torn => return Some(Writing::Backlog(key, seat)),
+                    _ if !conn.outbox.is_empty() => return Some(Writing::Own(key)),
+                    Some(seat) if self.fanout.is_behind(seat) => return Some(Writing::Backlog(key, seat)),
+                    Some(seat) => self.fanout.set_ready(seat, true),
+                    None => {}
+                }
+            }
+            self.flush.pop_front();
+            self.flushed(key);
+        }
+        None
+    }
+
+    /// A connection has left the flush queue: either it is blocked, or everything of its own is out.
+    fn flushed(&mut self, key: ConnKey) {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        conn.queued = false;
+        if conn.blocked {
+            return;
+        }
+        let (state, reason) = (conn.state, conn.reason);
+        match state {
+            State::Finishing(_) if conn.ended => self.close(key, HowToClose::Now, reason),
+            State::Finishing(Ending::AtOnce) => self.close(key, HowToClose::Now, reason),
+            State::Finishing(Ending::Linger) => {
+                conn.state = State::Lingering;
+                self.closing.push_back((key, HowToClose::Shutdown));
+            }
+            State::Head | State::Open | State::Closing | State::Lingering | State::Closed => {}
+        }
+    }
+
+    fn next_swept(&mut self) -> Option<Writing> {
+        loop {
+            match self.fanout.poll(self.now, self.options.log_bytes_max()) {
+                Sweep::Write(seat) => return Some(Writing::Sweep(seat)),
+                Sweep::Overdue(seat) => self.overdue(seat),
+                Sweep::Idle => return None,
+            }
+        }
+    }
+
+    /// A member has fallen behind by more than its room's log may hold.
+    fn overdue(&mut self, seat: Seat) {
+        let Some(key) = self.conns.key_at(self.fanout.offer(seat).conn) else { return };
+        match self.options.slow_member {
+            SlowMember::Disconnect => self.fail(
+                key,
+                CloseCode::Again,
+                "this connection reads too slowly for the room",
+                CloseReason::TooSlow,
+            ),
+            SlowMember::Skip => {
+                let missed = self.jump(key, seat, Jump::Head);
+                if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
+                    conn.outbox.skipped(missed);
+                }
+            }
+            SlowMember::Conflate => {
+                self.jump(key, seat, Jump::Newest);
+            }
+        }
+    }
+
+    fn jump(&mut self, key: ConnKey, seat: Seat, target: Jump) -> u64 {
+        let (missed, rest) = self.fanout.jump(seat, target);
+        self.metrics.skipped.add(missed);
+        if let Some(Slot { conn, .. }) = self.conns.get_mut(key)
+            && std::mem::replace(&mut conn.torn, false)
+        {
+            conn.outbox.prepend(&rest);
+        }
+        missed
+    }
+
+    fn advance(&mut self, seat: Seat, len: usize) -> super::fanout::Progress {
+        let progress = self.fanout.wrote(seat, len);
+        self.metrics.deliveries.add(progress.delivered);
+        progress
+    }
+
+    fn block_seat(&mut self, seat: Seat, torn: bool) {
+        let Some(key) = self.conns.key_at(self.fanout.offer(seat).conn) else { return };
+        if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
+            conn.torn |= torn;
+        }
+        self.block(key);
+    }
+
+    fn block(&mut self, key: ConnKey) {
+        let Some(Slot { conn, seat }) = self.conns.get_mut(key) else { return };
+        if std::mem::replace(&mut conn.blocked, true) {
+            return;
+        }
+        if let Some(seat) = *seat {
+            self.fanout.set_ready(seat, false);
+            self.metrics.lagging.add(1);
+        }
+    }
+
+    /// Takes a connection out of its room, if it is in one. The rest of a frame that has begun to go out stays.
+    pub(super) fn leave_room(&mut self, key: ConnKey) {
+        let Some(Slot { conn, seat }) = self.conns.get_mut(key) else { return };
+        let Some(seat) = seat.take() else { return };
+        if std::mem::replace(&mut conn.torn, false) {
+            let (_, rest) = self.fanout.jump(seat, Jump::Head);
+            conn.outbox.prepend(&rest);
+        }
+        if conn.blocked {
+            self.metrics.lagging.sub(1);
+        }
+        self.metrics.members.sub(1);
+        self.vacate(seat);
+    }
+}
+

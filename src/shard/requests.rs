@@ -1,0 +1,202 @@
+//! From bytes to requests, and which answer each gets: the pages, the health checks, the opening handshakes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{OUTBOX_PAUSE_BYTES, Shard, Slot, jittered};
+use crate::app::{WireFormat, text};
+use crate::base::ConnKey;
+use crate::chat::{self, BadName};
+use crate::conn::{Endpoint, Ending, PartialHead, State};
+use crate::http::{
+    Head, Reject, Response, accept_into, check_upgrade, is_upgrade, parse_head, percent_decode, query_value,
+};
+use crate::metrics::CloseReason;
+use crate::page;
+use crate::ws::{Decoder, Step, Window};
+
+/// What a request asks for.
+enum Target<'a> {
+    /// An open WebSocket to this endpoint.
+    Upgrade(Endpoint, Identity<'a>),
+    /// A page.
+    Page(&'static page::Asset),
+    /// Whether the process lives.
+    Health,
+    /// Whether it wants clients.
+    Ready,
+    /// The counters.
+    Metrics,
+}
+
+/// Who comes, and where to.
+#[derive(Default)]
+struct Identity<'a> {
+    name: Cow<'a, str>,
+    room: Cow<'a, str>,
+}
+
+/// What becomes of the rest of the input after a request.
+enum Next {
+    /// It begins with the next request.
+    Request,
+    /// It begins with a frame.
+    Frames,
+    /// It is not looked at.
+    Nothing,
+}
+
+/// What every page may do: load its own style and script and talk to its own server, and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                           connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+impl Shard {
+    /// Bytes of a connection that is reading request heads.
+    pub(super) fn head_bytes(&mut self, key: ConnKey, input: &mut [u8]) {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        let Some(partial) = conn.head.take() else {
+            return self.requests(key, input, 0);
+        };
+        let PartialHead { mut bytes, scanned } = *partial;
+        bytes.extend_from_slice(input);
+        self.requests(key, &mut bytes, scanned);
+    }
+
+    fn requests(&mut self, key: ConnKey, mut input: &mut [u8], mut scanned: usize) {
+        while !input.is_empty() {
+            let head = match parse_head(input, &mut scanned, &self.options.head) {
+                Ok(Step::Done(head)) => head,
+                Ok(Step::NeedMore) => {
+                    if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
+                        conn.head = Some(Box::new(PartialHead { bytes: input.to_vec(), scanned }));
+                    }
+                    return;
+                }
+                Err(reject) => return self.reject(key, reject, CloseReason::Refused),
+            };
+            let len = head.len;
+            let next = self.request(key, &head);
+            input = &mut input[len..];
+            scanned = 0;
+            match next {
+                Ok(Next::Request) => {}
+                Ok(Next::Frames) => return self.frame_bytes(key, input),
+                Ok(Next::Nothing) => return,
+                Err(reject) => return self.reject(key, reject, CloseReason::Refused),
+            }
+        }
+    }
+
+    fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<Next, Reject> {
+        let Some(Slot { conn, .. }) = self.conns.get(key) else { return Ok(Next::Nothing) };
+        if conn.surplus {
+            return Err(Reject::Overloaded);
+        }
+        match self.target(head)? {
+            Target::Upgrade(endpoint, identity) => self.upgrade(key, head, endpoint, &identity),
+            Target::Page(asset) => {
+                let etag = [("ETag", asset.etag.as_str()), ("Cache-Control", "no-cache"), ("Content-Security-Policy", PAGE_POLICY)];
+                let known = head.fields("If-None-Match").any(|value| value == asset.etag.as_bytes());
+                let (status, body) = if known { (304, &[][..]) } else { (200, asset.body) };
+                Ok(self.answer(key, head, &Response { fields: &etag, ..Response::new(status, asset.content_type, body) }))
+            }
+            Target::Health => Ok(self.answer(key, head, &Response::new(200, PLAIN, b"ok\n"))),
+            Target::Ready if self.registry.is_ready() => {
+                Ok(self.answer(key, head, &Response::new(200, PLAIN, b"ready\n")))
+            }
+            Target::Ready => Err(Reject::NotReady),
+            Target::Metrics => {
+                let page = self.registry.exposition();
+                let content_type = "text/plain; version=0.0.4; charset=utf-8";
+                Ok(self.answer(key, head, &Response::new(200, content_type, page.as_bytes())))
+            }
+        }
+    }
+
+    /// Every path that is served.
+    fn target<'b>(&self, head: &Head<'b>) -> Result<Target<'b>, Reject> {
+        let target = match head.path {
+            "/echo" if self.options.echo => Target::Upgrade(Endpoint::Echo, Identity::default()),
+            "/healthz" => Target::Health,
+            "/readyz" => Target::Ready,
+            "/metrics" => Target::Metrics,
+            path => match (path.strip_prefix("/ws/"), page::asset(path)) {
+                (Some(name), _) => Target::Upgrade(Endpoint::Chat, self.identity(name, head.query)?),
+                (None, Some(asset)) if self.options.page => Target::Page(asset),
+                (None, _) => return Err(Reject::NotFound),
+            },
+        };
+        match target {
+            Target::Upgrade(..) if !is_upgrade(head) => Err(Reject::UpgradeRequired),
+            Target::Upgrade(..) => Ok(target),
+            _ if !matches!(head.method, "GET" | "HEAD") => Err(Reject::Method),
+            _ => Ok(target),
+        }
+    }
+
+    /// `/ws/{name}?room=R`: the room is the lobby unless it is named.
+    fn identity<'b>(&self, name: &'b str, query: Option<&'b str>) -> Result<Identity<'b>, Reject> {
+        if name.contains('/') {
+            return Err(Reject::NotFound);
+        }
+        let name = percent_decode(name)?;
+        let room = query_value(query, "room")?.filter(|room| !room.is_empty());
+        let room = room.unwrap_or(Cow::Borrowed(chat::DEFAULT_ROOM));
+        chat::check_name(&name, self.options.name_bytes_max).map_err(bad_name)?;
+        chat::check_name(&room, self.options.room_bytes_max).map_err(bad_name)?;
+        Ok(Identity { name, room })
+    }
+
+    fn upgrade(&mut self, key: ConnKey, head: &Head<'_>, to: Endpoint, who: &Identity<'_>) -> Result<Next, Reject> {
+        let upgrade = check_upgrade(head, &self.options.origins, self.options.deflate)?;
+        if self.draining.is_some() {
+            return Err(Reject::NotReady);
+        }
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return Ok(Next::Nothing) };
+        let offered = to == Endpoint::Chat && head.has_token("Sec-WebSocket-Protocol", text::SUBPROTOCOL);
+        accept_into(conn.outbox.bytes(), &upgrade, offered.then_some(text::SUBPROTOCOL));
+        let window: Option<Window> = upgrade.deflate.and_then(|agreed| agreed.window);
+        conn.state = State::Open;
+        conn.endpoint = Some(to);
+        conn.decoder = Decoder::new(upgrade.deflate.is_some());
+        conn.window = window;
+        self.metrics.websockets.add(1);
+        if to == Endpoint::Chat {
+            conn.name = Arc::from(&*who.name);
+            self.join(key, &who.room, WireFormat::text(window));
+        }
+        if self.options.ping_interval.is_zero() {
+            self.wheel.cancel(key.index());
+        } else {
+            let first = self.now + jittered(&mut self.rng, self.options.ping_interval);
+            self.wheel.set(key.index(), first);
+        }
+        self.flush_later(key);
+        Ok(Next::Frames)
+    }
+
+    fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) -> Next {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return Next::Nothing };
+        // Whoever asks for much at once and does not read gets no more than this.
+        let keep_alive = head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
+        Response { keep_alive, head_only: head.method == "HEAD", ..*response }.write_into(conn.outbox.bytes());
+        self.metrics.requests.add(1);
+        if !keep_alive {
+            self.finish(key, Ending::Linger, CloseReason::HttpDone);
+            return Next::Nothing;
+        }
+        self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
+        self.flush_later(key);
+        Next::Request
+    }
+}
+
+const fn bad_name(bad: BadName) -> Reject {
+    match bad {
+        BadName::Empty => Reject::NameEmpty,
+        BadName::TooLong => Reject::NameTooLong,
+        BadName::Control => Reject::NameControl,
+    }
+}
