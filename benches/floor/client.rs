@@ -1,0 +1,273 @@
+//! All clients in one thread: it speaks, and takes in and times everything that is heard.
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::process::Server;
+
+/// A blocking connection from 127.0.0.`source`, so that ports do not run out.
+pub fn connect(to: SocketAddr, source: u8) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    let from = SocketAddr::from(([127, 0, 0, source], 0));
+    // Without this a port is taken for all destinations when it is bound.
+    socket.bind(&from.into())?;
+    socket.set_tcp_nodelay(true)?;
+    socket.connect(&to.into())?;
+    Ok(socket)
+}
+
+/// Opens a WebSocket; `extra` are further header lines.
+pub fn upgrade(server: &Server, source: u8, name: &str, extra: &str) -> TcpStream {
+    let mut socket = connect(server.address, source).expect("the server listens");
+    let request = format!(
+        "GET /ws/{name} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extra}\r\n",
+        server.address
+    );
+    socket.write_all(request.as_bytes()).expect("the server reads");
+    let mut answer = Vec::new();
+    let mut byte = [0; 1];
+    // Byte by byte: what follows the head belongs to the room.
+    while !answer.ends_with(b"\r\n\r\n") {
+        socket.read_exact(&mut byte).expect("the server answers");
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    socket.set_nonblocking(true).expect("a socket");
+    TcpStream::from_std(socket.into())
+}
+
+/// Everything that is held open against one server.
+pub struct Client {
+    poll: Poll,
+    events: Events,
+    /// Listeners; the first ones are also the speakers.
+    streams: Vec<TcpStream>,
+    /// Bytes that each has received.
+    received: Vec<u64>,
+    /// Against the bare loop, the connection that speaks.
+    speaker: Option<TcpStream>,
+    frame_bytes: usize,
+    /// Members beyond these are connected but never read.
+    silent: Vec<TcpStream>,
+    buffer: Vec<u8>,
+    origin: Instant,
+}
+
+/// What was seen in one measurement.
+#[derive(Default)]
+pub struct Seen {
+    /// Messages said.
+    pub said: u64,
+    /// Frames received by those who read.
+    pub deliveries: u64,
+    /// From the intended time of saying to hearing, in nanoseconds.
+    pub latencies: Vec<u32>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Seen {
+    /// The 99th percentile of the latencies.
+    pub fn p99(&mut self) -> Duration {
+        if self.latencies.is_empty() {
+            return Duration::ZERO;
+        }
+        let at = self.latencies.len() * 99 / 100;
+        let (_, p99, _) = self.latencies.select_nth_unstable(at);
+        Duration::from_nanos(u64::from(*p99))
+    }
+}
+
+/// How messages are paced.
+#[derive(Clone, Copy)]
+pub enum Pace {
+    /// The next message is said when everybody has the last one.
+    OneAtATime,
+    /// So many a second, whatever happens.
+    Open(u32),
+    /// So many speakers, each with so many messages of its own under way.
+    Closed { speakers: usize, window: u32 },
+}
+
+impl Client {
+    /// Takes over connections that are open.
+    pub fn new(streams: Vec<TcpStream>, speaker: Option<TcpStream>, silent: Vec<TcpStream>, frame_bytes: usize) -> Self {
+        let poll = Poll::new().expect("a poller");
+        let mut streams = streams;
+        for (index, stream) in streams.iter_mut().enumerate() {
+            poll.registry().register(stream, Token(index), Interest::READABLE).expect("a socket");
+        }
+        let received = vec![0; streams.len()];
+        #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
+        let origin = Instant::now();
+        Self {
+            poll,
+            events: Events::with_capacity(1024),
+            streams,
+            received,
+            speaker,
+            frame_bytes,
+            silent,
+            buffer: vec![0; 256 * 1024],
+            origin,
+        }
+    }
+
+    /// Speaks for `time` at `pace`, then takes in what is still under way.
+    pub fn drive(&mut self, pace: Pace, time: Duration) -> Seen {
+        let mut seen = Seen::default();
+        let readers = self.streams.len() as u64;
+        let begun = self.now();
+        let until = begun + nanos(time);
+        let mut next = begun;
+        match pace {
+            Pace::OneAtATime => self.say(0, begun, &mut seen),
+            Pace::Closed { speakers, window } => {
+                for speaker in 0..speakers {
+                    for _ in 0..window {
+                        self.say(speaker, begun, &mut seen);
+                    }
+                }
+            }
+            Pace::Open(_) => {}
+        }
+        loop {
+            let now = self.now();
+            if let Pace::Open(rate) = pace {
+                while next <= now && next < until {
+                    let speaker = usize::try_from(seen.said).unwrap_or(0) % 10;
+                    self.say(speaker, next, &mut seen);
+                    next += 1_000_000_000 / u64::from(rate);
+                }
+            }
+            if seen.deliveries == seen.said * readers && now >= until {
+                break;
+            }
+            assert!(now < until + 20_000_000_000, "lost: {} of {}", seen.said * readers - seen.deliveries, seen.said * readers);
+            let wait = Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_millis(1));
+            let own = self.hear(wait, &mut seen);
+            let now = self.now();
+            match pace {
+                Pace::OneAtATime if seen.deliveries == seen.said * readers && now < until => self.say(0, now, &mut seen),
+                Pace::Closed { speakers, .. } if now < until => {
+                    for speaker in own.into_iter().filter(|&speaker| speaker < speakers) {
+                        self.say(speaker, now, &mut seen);
+                    }
+                }
+                _ => {}
+            }
+        }
+        seen.elapsed = Duration::from_nanos(self.now() - begun);
+        seen
+    }
+
+    /// Nobody reads these.
+    pub fn silent(&self) -> usize {
+        self.silent.len()
+    }
+
+    fn say(&mut self, speaker: usize, intended: u64, seen: &mut Seen) {
+        seen.said += 1;
+        let text_bytes = self.frame_bytes - 2 - usize::from(self.frame_bytes > 127) * 2;
+        // "member-0003: " is the name; the stamp and the speaker follow.
+        let stamp = format!("{intended:016x}{speaker:04}");
+        let name = name_of(speaker);
+        let fill = text_bytes - name.len() - 2 - stamp.len();
+        let text = format!("{stamp}{}", "x".repeat(fill));
+        if let Some(stream) = &mut self.speaker {
+            let mut frame = vec![0x81, u8::try_from(text_bytes).unwrap_or(0)];
+            frame.extend_from_slice(format!("{name}: {text}").as_bytes());
+            write_whole(stream, &frame);
+        } else {
+            write_whole(&mut self.streams[speaker], &client_frame(text.as_bytes()));
+        }
+    }
+
+    /// Takes in what has arrived. Returns, for each own message that a speaker heard, the speaker.
+    fn hear(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
+        self.poll.poll(&mut self.events, Some(wait)).expect("a poller");
+        let mut own = Vec::new();
+        for event in &self.events {
+            let index = event.token().0;
+            loop {
+                let len = match self.streams[index].read(&mut self.buffer) {
+                    Ok(0) => panic!("the server closed connection {index}"),
+                    Ok(len) => len,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("connection {index}: {error}"),
+                };
+                #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
+                let now = nanos(Instant::now().duration_since(self.origin));
+                let frame = self.frame_bytes as u64;
+                let before = self.received[index];
+                self.received[index] += len as u64;
+                seen.deliveries += self.received[index] / frame - before / frame;
+                // Frames that began and whose stamp lies in what was just read.
+                let mut at = usize::try_from((frame - before % frame) % frame).unwrap_or(0);
+                while at + 40 <= len {
+                    let payload = &self.buffer[at + 2 + usize::from(self.frame_bytes > 127) * 2..];
+                    let stamp = &payload[NAME_BYTES + 2..NAME_BYTES + 22];
+                    seen.latencies.push(u32::try_from(now.saturating_sub(hex(&stamp[..16]))).unwrap_or(u32::MAX));
+                    if index < 10 && payload[..NAME_BYTES] == *name_of(index).as_bytes() {
+                        own.push(index);
+                    }
+                    at += self.frame_bytes;
+                }
+                if len < self.buffer.len() {
+                    break;
+                }
+            }
+        }
+        own
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
+    fn now(&self) -> u64 {
+        nanos(Instant::now().duration_since(self.origin))
+    }
+}
+
+const NAME_BYTES: usize = 11;
+
+/// What member number `index` is called: always 11 bytes.
+pub fn name_of(index: usize) -> String {
+    format!("member-{index:04}")
+}
+
+/// A masked text frame of up to 64 KiB.
+pub fn client_frame(text: &[u8]) -> Vec<u8> {
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut frame = vec![0x81];
+    match u8::try_from(text.len()) {
+        Ok(len @ 0..=125) => frame.push(0x80 | len),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&KEY);
+    frame.extend(text.iter().enumerate().map(|(index, byte)| byte ^ KEY[index % 4]));
+    frame
+}
+
+fn write_whole(stream: &mut TcpStream, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(len) => bytes = &bytes[len..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) => panic!("speaking: {error}"),
+        }
+    }
+}
+
+fn hex(digits: &[u8]) -> u64 {
+    digits.iter().fold(0, |value, digit| value << 4 | u64::from(char::from(*digit).to_digit(16).unwrap_or(0)))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,26 @@
+#![expect(unreachable_pub, reason = "a benchmark is one program; its modules share what they need")]
+//! The server beside the floor: a bare loop of `send(2)` over as many sockets, with the same bytes at the same pace, in
+//! the same run. What is printed is CPU time of the server for each delivery, and its ratio to the floor's.
+//!
+//! ```text
+//! cargo bench --bench floor                    # every row
+//! cargo bench --bench floor -- one flood       # these rows
+//! cargo bench --bench floor -- --rounds 5      # more rounds; the median of each is printed
+//! cargo bench --bench floor -- --server PATH --arguments "serve …"   # another server that speaks the same protocol
+//! ```
+//!
+//! The server is pinned to the first core, the client to the last. Rounds of floor and server alternate. One process
+//! holds all clients, so the limit on open files bounds their number.
+
+mod bare;
+mod client;
+mod process;
+mod rows;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.first().map(String::as_str) {
+        Some("bare") => bare::run(),
+        _ => rows::run(&rows::Plan::parse(&arguments)),
+    }
+}

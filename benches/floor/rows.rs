@@ -1,0 +1,222 @@
+//! The rows of the table: what is measured, and how it is printed.
+
+#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+
+use mio::net::TcpStream;
+use std::time::Duration;
+
+use super::client::{Client, Pace, Seen, connect, name_of, upgrade};
+use super::process::{Server, pin_client};
+
+/// A frame as it arrives: 2 bytes of header, `member-0000: `, and the text.
+const FRAME_BYTES: usize = 110;
+const TIME: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_millis(700);
+/// The clients answer no pings, so none are sent.
+const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s";
+
+/// What to measure.
+pub struct Plan {
+    rows: Vec<String>,
+    rounds: usize,
+    program: String,
+    arguments: String,
+}
+
+impl Plan {
+    /// From the command line.
+    pub fn parse(arguments: &[String]) -> Self {
+        let mut plan = Self {
+            rows: Vec::new(),
+            rounds: 3,
+            program: env!("CARGO_BIN_EXE_stentor").to_owned(),
+            arguments: STENTOR.to_owned(),
+        };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().cloned().unwrap_or_default();
+            match argument.as_str() {
+                "--rounds" => plan.rounds = value().parse().unwrap_or(3),
+                "--server" => plan.program = value(),
+                "--arguments" => plan.arguments = value(),
+                row => plan.rows.push(row.to_owned()),
+            }
+        }
+        plan
+    }
+
+    fn wants(&self, row: &str) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|wanted| wanted == row)
+    }
+
+    fn serve(&self, more: &[&str]) -> Server {
+        Server::start(&self.program, &self.arguments, more)
+    }
+}
+
+/// Measures and prints.
+pub fn run(plan: &Plan) {
+    pin_client();
+    println!("{:<34}{:>10}{:>10}{:>8}  {}", "row", "floor µs", "server µs", "ratio", "also");
+    let one = ["--shards", "1"];
+    let two = ["--shards", "2"];
+    ratio(plan, "one", 1000, Pace::OneAtATime, &one);
+    ratio(plan, "open", 1000, Pace::Open(200), &one);
+    ratio(plan, "ten", 1000, Pace::Closed { speakers: 10, window: 1 }, &one);
+    ratio(plan, "flood", 1000, Pace::Closed { speakers: 10, window: 16 }, &one);
+    ratio(plan, "large", 15_000, Pace::Open(5), &one);
+    stuck(plan);
+    between(plan, "one-two-shards", Pace::OneAtATime, (&one, &two));
+    between(plan, "ten-two-shards", Pace::Closed { speakers: 10, window: 1 }, (&one, &two));
+    idle(plan);
+}
+
+/// CPU for each delivery, beside the floor's.
+fn ratio(plan: &Plan, row: &str, members: usize, pace: Pace, arguments: &[&str]) {
+    if !plan.wants(row) {
+        return;
+    }
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    for round in 0..plan.rounds {
+        let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
+        let floor = {
+            // Batches are the server's to form: the floor of every closed row is one message at a time.
+            let pace = if matches!(pace, Pace::Closed { .. }) { Pace::OneAtATime } else { pace };
+            let server = Server::bare(members, FRAME_BYTES);
+            measure(&server, &mut against_bare(&server, members, source), pace).0
+        };
+        let server = plan.serve(arguments);
+        let (cost, mut seen) = measure(&server, &mut members_of(&server, members, 0, source + 1, ""), pace);
+        let per_second = rate(&seen);
+        rounds.push([floor, cost, millis(seen.p99()), per_second]);
+    }
+    let [floor, cost, p99, per_second] = medians(&rounds);
+    let sweep = floor * to_f64(members as u64) / 1000.0;
+    println!(
+        "{row:<34}{floor:>10.2}{cost:>10.2}{:>8.3}  p99 {p99:.1} ms, one sweep {sweep:.1} ms, {per_second:.0} messages/s",
+        cost / floor
+    );
+}
+
+/// The same work with two configurations.
+fn between(plan: &Plan, row: &str, pace: Pace, (base, other): (&[&str], &[&str])) {
+    if !plan.wants(row) {
+        return;
+    }
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    for round in 0..plan.rounds {
+        let mut costs = [0.0; 4];
+        for (index, arguments) in [base, other].into_iter().enumerate() {
+            let server = plan.serve(arguments);
+            let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
+            let (cost, mut seen) = measure(&server, &mut members_of(&server, 1000, 0, source, ""), pace);
+            costs[index] = cost;
+            costs[index + 2] = millis(seen.p99());
+        }
+        rounds.push(costs);
+    }
+    let [base, other, _, p99] = medians(&rounds);
+    println!("{row:<34}{base:>10.2}{other:>10.2}{:>8.3}  p99 {p99:.1} ms (the first column is one shard)", other / base);
+}
+
+/// A tenth of the members never reads.
+fn stuck(plan: &Plan) {
+    if !plan.wants("stuck") {
+        return;
+    }
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    for round in 0..plan.rounds {
+        let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
+        let mut result = [0.0; 4];
+        for (index, silent) in [0, 100].into_iter().enumerate() {
+            let server = plan.serve(&["--shards", "1"]);
+            let mut client = members_of(&server, 1000 - silent, silent, source, "");
+            assert_eq!(client.silent(), silent);
+            client.drive(Pace::Open(200), WARM_UP);
+            let before = server.rss_bytes();
+            // Long enough for the kernel's buffers to fill, and the room's log after them.
+            let mut seen = client.drive(Pace::Open(200), 4 * TIME);
+            result[index] = millis(seen.p99());
+            result[2] = to_f64(server.rss_bytes().saturating_sub(before)) / 1048576.0;
+        }
+        rounds.push(result);
+    }
+    let [without, with, grown, _] = medians(&rounds);
+    println!(
+        "{:<34}{:>10}{:>10}{:>8.3}  p99 {without:.1} ms without, {with:.1} ms with 100 that never read; RSS grew {grown:.1} MiB",
+        "stuck", "", "", with / without
+    );
+}
+
+/// What an opening handshake costs, and what a member that says nothing does.
+fn idle(plan: &Plan) {
+    if !plan.wants("idle") {
+        return;
+    }
+    const MEMBERS: usize = 15_000;
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    for round in 0..plan.rounds {
+        let server = plan.serve(&["--shards", "1"]);
+        let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
+        drop(members_of(&server, 100, 0, source, ""));
+        let (cpu, rss) = (server.cpu_ns(), server.rss_bytes());
+        let _members = members_of(&server, MEMBERS, 0, source, "");
+        let each = to_f64(server.cpu_ns() - cpu) / 1000.0 / to_f64(MEMBERS as u64);
+        let kib = to_f64(server.rss_bytes() - rss) / 1024.0 / to_f64(MEMBERS as u64);
+        rounds.push([each, kib, 0.0, 0.0]);
+    }
+    let [each, kib, ..] = medians(&rounds);
+    println!("{:<34}{:>10}{each:>10.2}{:>8}  CPU µs for each handshake; {kib:.3} KiB RSS for each member", "idle", "", "");
+}
+
+/// CPU microseconds for each delivery, after a warm-up.
+fn measure(server: &Server, client: &mut Client, pace: Pace) -> (f64, Seen) {
+    client.drive(pace, WARM_UP);
+    let before = server.cpu_ns();
+    let seen = client.drive(pace, TIME);
+    let cost = to_f64(server.cpu_ns() - before) / 1000.0 / to_f64(seen.deliveries);
+    (cost, seen)
+}
+
+fn against_bare(server: &Server, members: usize, source: u8) -> Client {
+    let open = || {
+        let socket = connect(server.address, source).expect("the floor listens");
+        socket.set_nonblocking(true).expect("a socket");
+        TcpStream::from_std(socket.into())
+    };
+    let speaker = open();
+    Client::new((0..members).map(|_| open()).collect(), Some(speaker), Vec::new(), FRAME_BYTES)
+}
+
+/// Speakers sit evenly among the others, as they would.
+fn members_of(server: &Server, members: usize, silent: usize, source: u8, extra: &str) -> Client {
+    let stride = (members / 10).max(1);
+    let mut order: Vec<usize> = (0..members).collect();
+    order.sort_by_key(|&index| if index < 10 { index * stride } else { index });
+    let mut streams: Vec<(usize, TcpStream)> =
+        order.into_iter().map(|index| (index, upgrade(server, source, &name_of(index), extra))).collect();
+    streams.sort_by_key(|(index, _)| *index);
+    let silent = (0..silent).map(|index| upgrade(server, source, &name_of(9000 + index % 1000), extra)).collect();
+    Client::new(streams.into_iter().map(|(_, stream)| stream).collect(), None, silent, FRAME_BYTES)
+}
+
+fn rate(seen: &Seen) -> f64 {
+    to_f64(seen.said) / seen.elapsed.as_secs_f64()
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn to_f64(value: u64) -> f64 {
+    value as f64
+}
+
+fn medians(rounds: &[[f64; 4]]) -> [f64; 4] {
+    std::array::from_fn(|column| {
+        let mut values: Vec<f64> = rounds.iter().map(|round| round[column]).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    })
+}
