@@ -10,32 +10,59 @@ use super::process::Server;
 
 /// A blocking connection from 127.0.0.`source`, so that ports do not run out.
 pub fn connect(to: SocketAddr, source: u8) -> io::Result<socket2::Socket> {
+    connect_with(to, source, false)
+}
+
+fn connect_with(to: SocketAddr, source: u8, narrow: bool) -> io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     let from = SocketAddr::from(([127, 0, 0, source], 0));
-    // Without this a port is taken for all destinations when it is bound.
+    if narrow {
+        socket.set_recv_buffer_size(1)?;
+    }
     socket.bind(&from.into())?;
     socket.set_tcp_nodelay(true)?;
     socket.connect(&to.into())?;
     Ok(socket)
 }
 
-/// Opens a WebSocket; `extra` are further header lines.
-pub fn upgrade(server: &Server, source: u8, name: &str, extra: &str) -> TcpStream {
-    let mut socket = connect(server.address, source).expect("the server listens");
-    let request = format!(
-        "GET /ws/{name} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extra}\r\n",
-        server.address
-    );
-    socket.write_all(request.as_bytes()).expect("the server reads");
-    let mut answer = Vec::new();
-    let mut byte = [0; 1];
-    // Byte by byte: what follows the head belongs to the room.
-    while !answer.ends_with(b"\r\n\r\n") {
-        socket.read_exact(&mut byte).expect("the server answers");
-        answer.push(byte[0]);
+/// What a client says when it opens its WebSocket.
+#[derive(Clone, Copy, Default)]
+pub struct Manners {
+    /// Offers permessage-deflate.
+    pub deflate: bool,
+    /// Has the smallest receive buffer there is, to be full soon.
+    pub narrow: bool,
+}
+
+/// How many opening handshakes are under way at a time.
+const HANDSHAKES: usize = 100;
+
+/// Opens a WebSocket for each name, in order.
+pub fn upgrade(server: &Server, source: u8, names: &[String], manners: Manners) -> Vec<TcpStream> {
+    let mut streams = Vec::with_capacity(names.len());
+    for names in names.chunks(HANDSHAKES) {
+        let mut sockets: Vec<_> =
+            names.iter().map(|_| connect_with(server.address, source, manners.narrow).expect("the server listens")).collect();
+        for (socket, name) in sockets.iter_mut().zip(names) {
+            let extension = if manners.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
+            let request = format!(
+                "GET /ws/{name} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n",
+                server.address
+            );
+            socket.write_all(request.as_bytes()).expect("the server reads");
+        }
+        streams.extend(sockets.into_iter().map(answered));
     }
-    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    streams
+}
+
+fn answered(mut socket: socket2::Socket) -> TcpStream {
+    let mut answer = [0; 1024];
+    let len = socket.read(&mut answer).expect("the server answers");
+    let answer = &answer[..len];
+    // Nobody speaks yet, so nothing of a room can follow it.
+    assert!(answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n"), "{}", answer.escape_ascii());
     socket.set_nonblocking(true).expect("a socket");
     TcpStream::from_std(socket.into())
 }
@@ -50,7 +77,11 @@ pub struct Client {
     received: Vec<u64>,
     /// Against the bare loop, the connection that speaks.
     speaker: Option<TcpStream>,
+    /// Every frame has this length; 0: they differ, and are counted by their headers.
     frame_bytes: usize,
+    /// What is said when frames differ in length.
+    text: String,
+    counters: Vec<FrameCounter>,
     /// Members beyond these are connected but never read.
     silent: Vec<TcpStream>,
     buffer: Vec<u8>,
@@ -102,6 +133,7 @@ impl Client {
             poll.registry().register(stream, Token(index), Interest::READABLE).expect("a socket");
         }
         let received = vec![0; streams.len()];
+        let counters = vec![FrameCounter::default(); streams.len()];
         #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
         let origin = Instant::now();
         Self {
@@ -111,6 +143,8 @@ impl Client {
             received,
             speaker,
             frame_bytes,
+            text: String::new(),
+            counters,
             silent,
             buffer: vec![0; 256 * 1024],
             origin,
@@ -165,6 +199,13 @@ impl Client {
         seen
     }
 
+    /// Has this said, whatever the length of the frames that it becomes.
+    pub fn saying(mut self, text: &str) -> Self {
+        self.text = text.to_owned();
+        self.frame_bytes = 0;
+        self
+    }
+
     /// Nobody reads these.
     pub fn silent(&self) -> usize {
         self.silent.len()
@@ -172,6 +213,9 @@ impl Client {
 
     fn say(&mut self, speaker: usize, intended: u64, seen: &mut Seen) {
         seen.said += 1;
+        if self.frame_bytes == 0 {
+            return write_whole(&mut self.streams[speaker], &client_frame(self.text.as_bytes()));
+        }
         let text_bytes = self.frame_bytes - 2 - usize::from(self.frame_bytes > 127) * 2;
         // "member-0003: " is the name; the stamp and the speaker follow.
         let stamp = format!("{intended:016x}{speaker:04}");
@@ -202,6 +246,10 @@ impl Client {
                 };
                 #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
                 let now = nanos(Instant::now().duration_since(self.origin));
+                if self.frame_bytes == 0 {
+                    seen.deliveries += self.counters[index].count(&self.buffer[..len]);
+                    continue;
+                }
                 let frame = self.frame_bytes as u64;
                 let before = self.received[index];
                 self.received[index] += len as u64;
@@ -228,6 +276,43 @@ impl Client {
     #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
     fn now(&self) -> u64 {
         nanos(Instant::now().duration_since(self.origin))
+    }
+}
+
+/// Counts frames by their headers, whatever the pieces.
+#[derive(Clone, Copy, Default)]
+struct FrameCounter {
+    header: [u8; 4],
+    header_len: usize,
+    payload_left: usize,
+}
+
+impl FrameCounter {
+    /// How many frames end in `bytes`. Their payloads are shorter than 64 KiB.
+    fn count(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut frames = 0;
+        while let Some((&byte, rest)) = bytes.split_first() {
+            if self.payload_left > 0 {
+                let take = self.payload_left.min(bytes.len());
+                self.payload_left -= take;
+                bytes = &bytes[take..];
+                frames += u64::from(self.payload_left == 0);
+                continue;
+            }
+            self.header[self.header_len] = byte;
+            self.header_len += 1;
+            bytes = rest;
+            let [_, short, high, low] = self.header;
+            let needed = if short & 0x7F == 126 { 4 } else { 2 };
+            if self.header_len >= needed {
+                self.header_len = 0;
+                self.payload_left = match short & 0x7F {
+                    126 => usize::from(u16::from_be_bytes([high, low])),
+                    short => usize::from(short),
+                };
+            }
+        }
+        frames
     }
 }
 

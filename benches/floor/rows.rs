@@ -5,7 +5,7 @@
 use mio::net::TcpStream;
 use std::time::Duration;
 
-use super::client::{Client, Pace, Seen, connect, name_of, upgrade};
+use super::client::{Client, Manners, Pace, Seen, connect, name_of, upgrade};
 use super::process::{Server, pin_client};
 
 /// A frame as it arrives: 2 bytes of header, `member-0000: `, and the text.
@@ -68,6 +68,7 @@ pub fn run(plan: &Plan) {
     stuck(plan);
     between(plan, "one-two-shards", Pace::OneAtATime, (&one, &two));
     between(plan, "ten-two-shards", Pace::Closed { speakers: 10, window: 1 }, (&one, &two));
+    deflate(plan);
     idle(plan);
 }
 
@@ -86,7 +87,7 @@ fn ratio(plan: &Plan, row: &str, members: usize, pace: Pace, arguments: &[&str])
             measure(&server, &mut against_bare(&server, members, source), pace).0
         };
         let server = plan.serve(arguments);
-        let (cost, mut seen) = measure(&server, &mut members_of(&server, members, 0, source + 1, ""), pace);
+        let (cost, mut seen) = measure(&server, &mut members_of(&server, members, 0, source + 1, Manners::default()), pace);
         let per_second = rate(&seen);
         rounds.push([floor, cost, millis(seen.p99()), per_second]);
     }
@@ -109,7 +110,7 @@ fn between(plan: &Plan, row: &str, pace: Pace, (base, other): (&[&str], &[&str])
         for (index, arguments) in [base, other].into_iter().enumerate() {
             let server = plan.serve(arguments);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
-            let (cost, mut seen) = measure(&server, &mut members_of(&server, 1000, 0, source, ""), pace);
+            let (cost, mut seen) = measure(&server, &mut members_of(&server, 1000, 0, source, Manners::default()), pace);
             costs[index] = cost;
             costs[index + 2] = millis(seen.p99());
         }
@@ -117,6 +118,34 @@ fn between(plan: &Plan, row: &str, pace: Pace, (base, other): (&[&str], &[&str])
     }
     let [base, other, _, p99] = medians(&rounds);
     println!("{row:<34}{base:>10.2}{other:>10.2}{:>8.3}  p99 {p99:.1} ms (the first column is one shard)", other / base);
+}
+
+/// Every member takes compressed frames, against none that does.
+fn deflate(plan: &Plan) {
+    if !plan.wants("deflate") {
+        return;
+    }
+    let fields: Vec<_> = (0..12).map(|i| format!("\"field-{i}\":\"value {}\"", i * 7919 % 1000)).collect();
+    let mut text = format!("{{{}}}", fields.join(","));
+    text.truncate(498);
+    let text = format!("{text:.<499}}}");
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    for round in 0..plan.rounds {
+        let mut costs = [0.0; 4];
+        for (index, deflate) in [false, true].into_iter().enumerate() {
+            let server = plan.serve(&["--shards", "1"]);
+            let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
+            let manners = Manners { deflate, ..Manners::default() };
+            let mut client = members_of(&server, 1000, 0, source, manners).saying(&text);
+            costs[index] = measure(&server, &mut client, Pace::OneAtATime).0;
+        }
+        rounds.push(costs);
+    }
+    let [plain, deflated, ..] = medians(&rounds);
+    println!(
+        "{:<34}{plain:>10.2}{deflated:>10.2}{:>8.3}  {} bytes of JSON (the first column is uncompressed)",
+        "deflate", deflated / plain, text.len()
+    );
 }
 
 /// A tenth of the members never reads.
@@ -130,7 +159,7 @@ fn stuck(plan: &Plan) {
         let mut result = [0.0; 4];
         for (index, silent) in [0, 100].into_iter().enumerate() {
             let server = plan.serve(&["--shards", "1"]);
-            let mut client = members_of(&server, 1000 - silent, silent, source, "");
+            let mut client = members_of(&server, 1000 - silent, silent, source, Manners::default());
             assert_eq!(client.silent(), silent);
             client.drive(Pace::Open(200), WARM_UP);
             let before = server.rss_bytes();
@@ -158,9 +187,9 @@ fn idle(plan: &Plan) {
     for round in 0..plan.rounds {
         let server = plan.serve(&["--shards", "1"]);
         let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
-        drop(members_of(&server, 100, 0, source, ""));
+        drop(members_of(&server, 100, 0, source, Manners::default()));
         let (cpu, rss) = (server.cpu_ns(), server.rss_bytes());
-        let _members = members_of(&server, MEMBERS, 0, source, "");
+        let _members = members_of(&server, MEMBERS, 0, source, Manners::default());
         let each = to_f64(server.cpu_ns() - cpu) / 1000.0 / to_f64(MEMBERS as u64);
         let kib = to_f64(server.rss_bytes() - rss) / 1024.0 / to_f64(MEMBERS as u64);
         rounds.push([each, kib, 0.0, 0.0]);
@@ -189,14 +218,15 @@ fn against_bare(server: &Server, members: usize, source: u8) -> Client {
 }
 
 /// Speakers sit evenly among the others, as they would.
-fn members_of(server: &Server, members: usize, silent: usize, source: u8, extra: &str) -> Client {
+fn members_of(server: &Server, members: usize, silent: usize, source: u8, manners: Manners) -> Client {
     let stride = (members / 10).max(1);
     let mut order: Vec<usize> = (0..members).collect();
     order.sort_by_key(|&index| if index < 10 { index * stride } else { index });
-    let mut streams: Vec<(usize, TcpStream)> =
-        order.into_iter().map(|index| (index, upgrade(server, source, &name_of(index), extra))).collect();
+    let names: Vec<_> = order.iter().map(|&index| name_of(index)).collect();
+    let mut streams: Vec<_> = order.into_iter().zip(upgrade(server, source, &names, manners)).collect();
     streams.sort_by_key(|(index, _)| *index);
-    let silent = (0..silent).map(|index| upgrade(server, source, &name_of(9000 + index % 1000), extra)).collect();
+    let silent: Vec<_> = (0..silent).map(|index| name_of(9000 + index % 1000)).collect();
+    let silent = upgrade(server, source, &silent, Manners { narrow: true, ..manners });
     Client::new(streams.into_iter().map(|(_, stream)| stream).collect(), None, silent, FRAME_BYTES)
 }
 
