@@ -242,7 +242,12 @@ impl Driver {
         self.accept_again = None;
         let mut budget = ACCEPTS_PER_TURN;
         for index in 0..self.listeners.len() {
+            let mut accepted = 0;
             while self.acceptable[index] && budget > 0 {
+                if accepted == 1 && !has_connection(&self.listeners[index]) {
+                    self.acceptable[index] = false;
+                    break;
+                }
                 budget -= 1;
                 let admission = self.shard.admission();
                 if admission == Admission::Later {
@@ -251,7 +256,10 @@ impl Driver {
                 // What was closed in this turn must have left its slot before it is given away.
                 self.close_all();
                 match self.listeners[index].accept() {
-                    Ok((stream, _)) => self.open(stream, admission),
+                    Ok((stream, _)) => {
+                        accepted += 1;
+                        self.open(stream, admission);
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.acceptable[index] = false,
                     Err(error) if is_shortage(&error) => return self.pause_accepting(now, &error.to_string()),
                     // The connection was gone before it was accepted; the next one may be fine.
@@ -327,6 +335,15 @@ fn write_to(stream: &mut TcpStream, write: &Write<'_>) -> io::Result<(usize, usi
     let count = write.gather(&mut slices);
     let offered = slices[..count].iter().map(|slice| slice.len()).sum();
     Ok((stream.write_vectored(&slices[..count])?, offered))
+}
+
+/// Whether a connection waits. An accept that finds none costs the kernel a socket made and thrown away, ten times as much
+/// as this question; where connections come one by one that would be one for each.
+fn has_connection(listener: &TcpListener) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // If it cannot be asked, the accept itself will tell.
+    poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&now)).map_or(true, |ready| ready > 0)
 }
 
 /// No descriptor, or no memory for one: it will not be better at once.
