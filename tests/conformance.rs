@@ -1,0 +1,273 @@
+//! The protocol against its own text and against a second opinion: RFC 6455's examples, a decoder written the plainest way,
+//! and tungstenite in both directions. (The Autobahn test-suite is a step of `test.sh`.)
+
+use proptest::prelude::*;
+use std::io::{self, Cursor, Read, Write};
+use stentor::ws::{
+    CloseCode, Decoded, Decoder, Event, Fail, Inflater, Limits, Opcode, ProtocolError, close_into, frame_into,
+};
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Message, WebSocket};
+
+const LIMITS: Limits = Limits { message_bytes_max: 100_000 };
+
+/// An event that owns its bytes.
+#[derive(Clone, PartialEq, Debug)]
+enum Owned {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<(u16, String)>),
+}
+
+impl From<Event<'_>> for Owned {
+    fn from(event: Event<'_>) -> Self {
+        match event {
+            Event::Text(text) => Self::Text(text.to_owned()),
+            Event::Binary(bytes) => Self::Binary(bytes.to_vec()),
+            Event::Ping(bytes) => Self::Ping(bytes.to_vec()),
+            Event::Pong(bytes) => Self::Pong(bytes.to_vec()),
+            Event::Close(close) => Self::Close(close.map(|(code, reason)| (code.into(), reason.to_owned()))),
+        }
+    }
+}
+
+/// What the decoder makes of `bytes` when they come in pieces that end at `cuts`.
+fn decode(bytes: &[u8], deflate: bool, cuts: &[usize]) -> (Vec<Owned>, Option<Fail>) {
+    let (mut decoder, mut inflater, mut events) = (Decoder::new(deflate), Inflater::default(), Vec::new());
+    let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([0, bytes.len()]).collect();
+    bounds.sort_unstable();
+    for piece in bounds.windows(2) {
+        let mut piece = bytes[piece[0]..piece[1]].to_vec();
+        let mut rest = &mut piece[..];
+        loop {
+            match decoder.decode(rest, &mut inflater, &LIMITS) {
+                Ok(Decoded { event: None, consumed }) => {
+                    assert!(consumed <= rest.len());
+                    break;
+                }
+                Ok(Decoded { event: Some(event), consumed }) => {
+                    let event = Owned::from(event);
+                    rest = &mut rest[consumed..];
+                    let last = matches!(event, Owned::Close(_));
+                    events.push(event);
+                    if last {
+                        return (events, None);
+                    }
+                }
+                Err(fail) => return (events, Some(fail)),
+            }
+        }
+    }
+    assert!(bytes.is_empty() || decoder.kept_bytes() < 2 * LIMITS.message_bytes_max + 1024);
+    (events, None)
+}
+
+fn masked(b0: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let mut frame = vec![b0];
+    match payload.len() {
+        len @ 0..=125 => frame.push(0x80 | u8::try_from(len).unwrap()),
+        len @ 126..=65_535 => {
+            frame.push(0xFE);
+            frame.extend(u16::try_from(len).unwrap().to_be_bytes());
+        }
+        len => {
+            frame.push(0xFF);
+            frame.extend((len as u64).to_be_bytes());
+        }
+    }
+    frame.extend(key);
+    frame.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]));
+    frame
+}
+
+/// The examples of RFC 6455 §5.7.
+#[test]
+fn the_rfcs_examples() {
+    let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+    assert_eq!(decode(&hello, false, &[]), (vec![Owned::Text("Hello".into())], None));
+    let mut out = Vec::new();
+    frame_into(&mut out, Opcode::Text, &[b"Hello"]);
+    assert_eq!(out, [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
+    let fragments = [masked(0x01, b"Hel", [1, 2, 3, 4]), masked(0x80, b"lo", [5, 6, 7, 8])].concat();
+    assert_eq!(decode(&fragments, false, &[]), (vec![Owned::Text("Hello".into())], None));
+    let ping = masked(0x89, b"Hello", [0x37, 0xfa, 0x21, 0x3d]);
+    assert_eq!(decode(&ping, false, &[]), (vec![Owned::Ping(b"Hello".to_vec())], None));
+    for len in [256, 65_536] {
+        let mut out = Vec::new();
+        frame_into(&mut out, Opcode::Binary, &[&vec![0; len]]);
+        let header: &[u8] = if len == 256 { &[0x82, 0x7E, 1, 0] } else { &[0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0] };
+        assert_eq!(&out[..header.len()], header);
+    }
+}
+
+#[test]
+fn faults_and_their_codes() {
+    for (bytes, code) in [
+        (vec![0x81, 0x05], 1002),                                                    // not masked
+        (masked(0x80, b"x", [0; 4]), 1002),                                          // continues nothing
+        ([masked(0x01, b"x", [0; 4]), masked(0x81, b"y", [0; 4])].concat(), 1002),  // two at once
+        (masked(0x81, b"\xff", [9; 4]), 1007),
+        ([masked(0x01, b"\xe2\x82", [0; 4]), masked(0x80, b"", [0; 4])].concat(), 1007), // ends inside a character
+        (masked(0x88, &[3], [0; 4]), 1002),
+        (masked(0x88, &1005_u16.to_be_bytes(), [0; 4]), 1002),
+        (masked(0x88, &999_u16.to_be_bytes(), [0; 4]), 1002),
+        (masked(0x88, b"\x03\xe8\xff", [0; 4]), 1007),
+        (vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 0], 1009),                         // 1 MiB announced: refused at once
+        (vec![0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0], 1009),
+    ] {
+        let (_, fail) = decode(&bytes, false, &[]);
+        // The length alone is not a header yet: one more byte of mask tells.
+        let fail = fail.or_else(|| decode(&[&bytes[..], &[0; 4]].concat(), false, &[]).1);
+        assert_eq!(fail.map(|fail| u16::from(fail.close_code())), Some(code), "{bytes:02x?}");
+    }
+}
+
+#[test]
+fn a_fault_in_text_is_found_before_the_frame_ends() {
+    let mut frame = masked(0x81, &[b"fine, then ".as_slice(), b"\xed\xa0"].concat(), [1, 2, 3, 4]);
+    frame[1] = 0x80 | 100; // as if much more were to come
+    let (_, fail) = decode(&frame, false, &[]);
+    assert_eq!(fail, Some(Fail::Protocol(ProtocolError::InvalidUtf8)));
+}
+
+#[test]
+fn tiny_fragments_cost_no_memory_of_their_own() {
+    let mut bytes = masked(0x02, b"x", [0; 4]);
+    for _ in 0..65_534 {
+        bytes.extend(masked(0x00, b"x", [0; 4]));
+    }
+    bytes.extend(masked(0x80, b"x", [0; 4]));
+    assert_eq!(decode(&bytes, false, &[7, 1000]).0, [Owned::Binary(vec![b'x'; 65_536])]);
+}
+
+/// A stream with one end for reading and one for writing.
+struct Pipe {
+    input: Cursor<Vec<u8>>,
+    output: Vec<u8>,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.input.read(buffer)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn tungstenite(role: Role, input: Vec<u8>) -> WebSocket<Pipe> {
+    let pipe = Pipe { input: Cursor::new(input), output: Vec::new() };
+    WebSocket::from_raw_socket(pipe, role, Some(WebSocketConfig::default()))
+}
+
+fn owned(message: Message) -> Owned {
+    match message {
+        Message::Text(text) => Owned::Text(text.to_string()),
+        Message::Binary(bytes) => Owned::Binary(bytes.to_vec()),
+        Message::Ping(bytes) => Owned::Ping(bytes.to_vec()),
+        Message::Pong(bytes) => Owned::Pong(bytes.to_vec()),
+        Message::Close(frame) => Owned::Close(frame.map(|frame| (frame.code.into(), frame.reason.to_string()))),
+        Message::Frame(_) => unreachable!("tungstenite reads messages"),
+    }
+}
+
+fn message() -> impl Strategy<Value = Owned> {
+    let bytes = |max| prop::collection::vec(any::<u8>(), 0..max);
+    prop_oneof![
+        any::<String>().prop_map(Owned::Text),
+        bytes(300).prop_map(Owned::Binary),
+        Just(Owned::Binary(vec![7; 70_000])),
+        bytes(126).prop_map(Owned::Ping),
+        bytes(126).prop_map(Owned::Pong),
+    ]
+}
+
+/// Frames of every kind, some of them wrong.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let frame = (
+        prop_oneof![
+            8 => prop::sample::select(vec![0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8A, 0xC1, 0x41]),
+            1 => any::<u8>(),
+        ],
+        prop_oneof![
+            any::<String>().prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 0..140),
+        ],
+        any::<[u8; 4]>(),
+    );
+    prop::collection::vec(frame, 0..8)
+        .prop_map(|frames| frames.into_iter().flat_map(|(b0, payload, key)| masked(b0, &payload, key)).collect())
+}
+
+proptest! {
+    #[test]
+    fn any_split_equals_the_whole(bytes in frames(), deflate: bool, cuts in prop::collection::vec(any::<usize>(), 0..20)) {
+        prop_assert_eq!(decode(&bytes, deflate, &cuts), decode(&bytes, deflate, &[]));
+        let every_byte: Vec<usize> = (0..bytes.len()).collect();
+        prop_assert_eq!(decode(&bytes, deflate, &every_byte), decode(&bytes, deflate, &[]));
+    }
+
+    #[test]
+    fn what_tungstenites_client_sends_is_understood(messages in prop::collection::vec(message(), 0..8)) {
+        let mut client = tungstenite(Role::Client, Vec::new());
+        for message in &messages {
+            client.send(match message.clone() {
+                Owned::Text(text) => Message::text(text),
+                Owned::Binary(bytes) => Message::binary(bytes),
+                Owned::Ping(bytes) => Message::Ping(bytes.into()),
+                Owned::Pong(bytes) => Message::Pong(bytes.into()),
+                Owned::Close(_) => Message::Close(None),
+            }).unwrap();
+        }
+        prop_assert_eq!(decode(&client.get_ref().output, false, &[]), (messages, None));
+    }
+
+    #[test]
+    fn what_we_send_is_understood_by_tungstenites_client(
+        messages in prop::collection::vec(message(), 0..8), code in 3000u16..5000, reason: String,
+    ) {
+        let mut out = Vec::new();
+        for message in &messages {
+            match message {
+                Owned::Text(text) => frame_into(&mut out, Opcode::Text, &[text.as_bytes()]),
+                Owned::Binary(bytes) => frame_into(&mut out, Opcode::Binary, &[bytes]),
+                Owned::Ping(bytes) => frame_into(&mut out, Opcode::Ping, &[bytes]),
+                Owned::Pong(bytes) => frame_into(&mut out, Opcode::Pong, &[bytes]),
+                Owned::Close(_) => {}
+            }
+        }
+        close_into(&mut out, CloseCode::from(code), &reason);
+        let mut client = tungstenite(Role::Client, out);
+        for message in messages {
+            prop_assert_eq!(owned(client.read().unwrap()), message);
+        }
+        let Owned::Close(Some((seen, cut))) = owned(client.read().unwrap()) else { panic!("no Close") };
+        prop_assert_eq!(seen, code);
+        prop_assert!(reason.starts_with(&cut) && (cut.len() > 119 || cut == reason));
+    }
+
+    /// tungstenite's server reads the same frames: both take the same messages, and stop at the same one.
+    #[test]
+    fn tungstenite_agrees_on_what_is_wrong(bytes in frames()) {
+        let (events, fail) = decode(&bytes, false, &[]);
+        let mut server = tungstenite(Role::Server, bytes);
+        for event in events {
+            prop_assert_eq!(owned(server.read().unwrap()), event);
+        }
+        let end = server.read().unwrap_err();
+        let ended = matches!(&end, tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake));
+        // It notices a fault only when the frame is complete, so the end of the input may come first.
+        prop_assert!(fail.is_some() || ended, "we took what tungstenite refuses: {end}");
+        prop_assert!(fail.is_none() || !ended || matches!(fail, Some(Fail::Protocol(ProtocolError::InvalidUtf8))), "{fail:?}");
+    }
+}

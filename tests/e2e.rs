@@ -1,0 +1,225 @@
+//! The server over real sockets, with tungstenite's client.
+
+mod support;
+
+use std::io::{Read, Write};
+
+use rustix::process::Signal;
+use support::{Server, close_code, text};
+use tungstenite::Message;
+
+#[test]
+fn what_one_says_all_hear_on_every_shard() {
+    let server = Server::start(&["--shards", "3"]);
+    let mut members: Vec<_> = (0..12).map(|index| server.client(&format!("/ws/m{index}?room=r"))).collect();
+    let mut stranger = server.client("/ws/stranger");
+    for (index, member) in members.iter_mut().enumerate() {
+        member.send(Message::text(format!("I am {index}"))).unwrap();
+    }
+    let heard: Vec<Vec<_>> = members.iter_mut().map(|member| (0..12).map(|_| text(member)).collect()).collect();
+    let mut sorted = heard[0].clone();
+    sorted.sort();
+    let mut expected: Vec<_> = (0..12).map(|index| format!("m{index}: I am {index}")).collect();
+    expected.sort();
+    assert_eq!(sorted, expected);
+    assert!(heard.iter().all(|lines| *lines == heard[0]), "one order for all");
+    stranger.send(Message::text("alone")).unwrap();
+    assert_eq!(text(&mut stranger), "stranger: alone");
+    assert_eq!(server.metric("stentor_deliveries_total"), 12 * 12 + 1);
+    assert_eq!(server.metric("stentor_members"), 13);
+}
+
+#[test]
+fn the_subprotocol_and_names_in_any_script() {
+    let server = Server::start(&["--shards", "1"]);
+    let (mut client, response) =
+        server.try_client("/ws/Gr%C3%BC%C3%9Fe%20%F0%9F%99%82", &[("Sec-WebSocket-Protocol", "chat")]).unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    client.send(Message::text("hi")).unwrap();
+    assert_eq!(text(&mut client), "Grüße 🙂: hi");
+}
+
+#[test]
+fn refusals_have_a_status_and_a_sentence() {
+    let server = Server::start(&["--shards", "1", "--origins", "https://chat.example"]);
+    for (path, headers, expected) in [
+        ("/ws/%0A", &[][..], "400"),
+        ("/ws/a", &[("Origin", "https://evil.example")], "403"),
+        ("/echo", &[], "404"),
+        ("/ws/a", &[("Sec-WebSocket-Version", "8")], "426"),
+    ] {
+        let error = server.try_client(path, headers).err().expect("a refusal");
+        assert!(error.contains(expected), "{path}: {error}");
+    }
+    assert!(server.try_client("/ws/a", &[("Origin", "https://chat.example")]).is_ok());
+    let answer = server.get("/ws/a");
+    assert!(answer.starts_with("HTTP/1.1 426 ") && answer.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{answer}");
+}
+
+#[test]
+fn close_codes() {
+    let server = Server::start(&["--shards", "1", "--max-message", "1000", "--echo"]);
+    let mut client = server.client("/ws/a");
+    client.send(Message::text("x".repeat(1001))).unwrap();
+    assert_eq!(close_code(&mut client), 1009);
+    let mut client = server.client("/ws/a");
+    client.send(Message::binary(vec![0])).unwrap();
+    assert_eq!(close_code(&mut client), 1003);
+    let mut client = server.client("/echo");
+    client.send(Message::binary(vec![7; 1000])).unwrap();
+    assert_eq!(client.read().unwrap(), Message::binary(vec![7; 1000]));
+    client.close(None).unwrap();
+    assert_eq!(close_code(&mut client), 1005, "a Close without a code is answered by one");
+}
+
+#[test]
+fn a_lost_member_is_gone_from_the_room() {
+    let server = Server::start(&["--shards", "2"]);
+    let mut stays = server.client("/ws/stays");
+    let leaves = server.client("/ws/leaves");
+    assert_eq!(server.metric("stentor_members"), 2);
+    drop(leaves);
+    while server.metric("stentor_members") != 1 {
+        stays.send(Message::text("anyone?")).unwrap();
+        assert_eq!(text(&mut stays), "stays: anyone?");
+    }
+}
+
+#[test]
+fn pages_and_their_rules() {
+    let server = Server::start(&["--shards", "1"]);
+    let page = server.get("/");
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("<title>Stentor</title>"));
+    assert!(page.contains("Content-Security-Policy: default-src 'none'"));
+    let etag = page.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
+    let again = server.ask(&format!("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: {etag}\r\nConnection: close\r\n\r\n"));
+    assert!(again.starts_with("HTTP/1.1 304 "), "{again}");
+    for (path, expected) in [("/healthz", "ok"), ("/readyz", "ready"), ("/chat.js", "use strict"), ("/style.css", "--ink")] {
+        let answer = server.get(path);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(expected), "{path}: {answer}");
+    }
+    let two = server.ask("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\nGET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert_eq!(two.matches("HTTP/1.1 200 OK").count(), 2, "pipelined: {two}");
+}
+
+#[test]
+fn sigterm_drains_and_exits_with_0() {
+    let mut server = Server::start(&["--shards", "2", "--drain", "20s"]);
+    let mut clients: Vec<_> = (0..20).map(|index| server.client(&format!("/ws/m{index}"))).collect();
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(close_code(client), 1001);
+        // Reading on sends our answer, then finds the end.
+        while client.read().is_ok() {}
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut server = Server::start(&["--shards", "2", "--drain", "1h", "--close-timeout", "1h"]);
+    let client = server.client("/ws/never-answers");
+    server.signal(Signal::INT);
+    server.log_line("draining");
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code(), Some(0));
+    drop(client);
+}
+
+#[test]
+fn the_drain_is_bounded() {
+    let mut server = Server::start(&["--shards", "1", "--drain", "300ms", "--close-timeout", "1h"]);
+    let client = server.client("/ws/never-answers");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    drop(client);
+}
+
+#[test]
+fn sighup_takes_over_what_can_change() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "max_message = 100\nshards = 1\n").unwrap();
+    let mut command = support::stentor();
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(file.path());
+    let mut server = Server::from(command);
+    let mut client = server.client("/ws/a");
+    std::fs::write(file.path(), "max_message = 10\nshards = 2\n").unwrap();
+    server.signal(Signal::HUP);
+    assert!(server.log_line("needs a restart").contains("\"setting\":\"shards\""));
+    server.log_line("\"reloaded\"");
+    client.send(Message::text("more than ten bytes")).unwrap();
+    assert_eq!(close_code(&mut client), 1009);
+    std::fs::write(file.path(), "max_mesage = 10\n").unwrap();
+    server.signal(Signal::HUP);
+    assert!(server.log_line("not reloaded").contains("did you mean max_message?"));
+    server.client("/ws/b");
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_and_recovers() {
+    let mut command = std::process::Command::new("sh");
+    // Below what the reserve alone needs nothing starts; this leaves room for some clients.
+    let run = "ulimit -n 110; exec \"$0\" serve --listen 127.0.0.1:0 --shards 1 --log-format json";
+    command.args(["-c", run, env!("CARGO_BIN_EXE_stentor")]);
+    let server = Server::from(command);
+    let mut inside = Vec::new();
+    let refused = loop {
+        match server.try_client(&format!("/ws/m{}", inside.len()), &[]) {
+            Ok((client, _)) => inside.push(client),
+            Err(error) => break error,
+        }
+        assert!(inside.len() < 110);
+    };
+    assert!(refused.contains("503"), "{refused}");
+    assert!(inside.len() > 10);
+    // Far more than there is room for, all waiting.
+    let waiting: Vec<_> = (0..100).map(|_| server.raw()).collect();
+    inside[0].send(Message::text("still here")).unwrap();
+    assert_eq!(text(&mut inside[0]), "m0: still here");
+    drop(waiting);
+    drop(inside.split_off(1));
+    loop {
+        // Those that left are noticed one by one.
+        if let Ok((mut late, _)) = server.try_client("/ws/late", &[]) {
+            late.send(Message::text("made it")).unwrap();
+            assert_eq!(text(&mut late), "late: made it");
+            break;
+        }
+    }
+}
+
+#[test]
+fn half_a_handshake_holds_nobody_up() {
+    let server = Server::start(&["--shards", "1", "--handshake-timeout", "300ms"]);
+    let mut slow = server.raw();
+    slow.write_all(b"GET /ws/a HTTP/1.1\r\nHo").unwrap();
+    let mut client = server.client("/ws/b");
+    client.send(Message::text("quick")).unwrap();
+    assert_eq!(text(&mut client), "b: quick");
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[test]
+fn a_socket_from_the_service_manager_is_served() {
+    if std::process::Command::new("systemd-socket-activate").arg("--version").output().is_err() {
+        return; // the step `systemd` of test.sh has it
+    }
+    let port = { std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
+    let mut command = std::process::Command::new("systemd-socket-activate");
+    command.args(["-l", &format!("127.0.0.1:{port}"), env!("CARGO_BIN_EXE_stentor"), "--shards", "2", "--log-format", "json"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut answer = String::new();
+    let mut stream = loop {
+        match support::Tcp::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(answer.ends_with("ok\n"), "{answer}");
+}

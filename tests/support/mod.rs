@@ -1,0 +1,148 @@
+//! A running server for tests, and clients that nobody here wrote.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::handshake::client::Response;
+use tungstenite::http::HeaderValue;
+use tungstenite::{Message, WebSocket};
+
+#[expect(clippy::disallowed_types, reason = "a blocking client")]
+pub type Tcp = std::net::TcpStream;
+
+/// The program under test.
+pub fn stentor() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("STENTOR_")) {
+        command.env_remove(key);
+    }
+    command
+}
+
+/// A running server. Killed when dropped.
+pub struct Server {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut command = stentor();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]).args(arguments);
+        Self::from(command)
+    }
+
+    /// Starts `command`, whose log is JSON, and waits until it listens.
+    pub fn from(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let line = wait_for(&mut log, "\"listening\"");
+        let address = line.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let address = address.and_then(|address| address.parse().ok()).expect("an address in the log");
+        Self { child, log, address }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+
+    /// Reads the log up to a line with `part` in it, and returns that.
+    pub fn log_line(&mut self, part: &str) -> String {
+        wait_for(&mut self.log, part)
+    }
+
+    /// A raw connection; reads fail after ten seconds instead of hanging.
+    pub fn raw(&self) -> Tcp {
+        let stream = Tcp::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+        stream
+    }
+
+    pub fn client(&self, path: &str) -> WebSocket<Tcp> {
+        self.try_client(path, &[]).expect("a handshake").0
+    }
+
+    pub fn try_client(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(WebSocket<Tcp>, Response), String> {
+        let mut request = format!("ws://{}{path}", self.address).into_client_request().expect("a request");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_str(value).expect("a value"));
+        }
+        tungstenite::client(request, self.raw()).map_err(|error| error.to_string())
+    }
+
+    /// Sends one request and returns the whole answer, which ends the connection.
+    pub fn ask(&self, request: &str) -> String {
+        let mut stream = self.raw();
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers and closes");
+        answer
+    }
+
+    pub fn get(&self, path: &str) -> String {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address))
+    }
+
+    /// One number of `/metrics`, summed over its labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.get("/metrics");
+        let lines = page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for(log: &mut impl BufRead, part: &str) -> String {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert!(log.read_line(&mut line).expect("a log") > 0, "the log ended before {part}");
+        if line.contains(part) {
+            return line;
+        }
+    }
+}
+
+/// The next text; pings are answered on the way.
+pub fn text(client: &mut WebSocket<Tcp>) -> String {
+    loop {
+        match client.read().expect("a message") {
+            Message::Text(text) => return text.to_string(),
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => panic!("not a text: {other:?}"),
+        }
+    }
+}
+
+/// The code of the Close that comes next.
+pub fn close_code(client: &mut WebSocket<Tcp>) -> u16 {
+    loop {
+        match client.read() {
+            Ok(Message::Close(frame)) => return frame.map_or(1005, |frame| frame.code.into()),
+            Ok(_) => {}
+            Err(error) => panic!("no Close frame: {error}"),
+        }
+    }
+}
