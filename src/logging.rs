@@ -38,8 +38,10 @@ impl Logging {
     /// `directives` are none of tracing's.
     pub fn start(directives: &str, format: LogFormat) -> Result<Self, ParseError> {
         let (filter, handle) = reload::Layer::new(EnvFilter::try_new(directives)?);
-        let (writer, guard) =
-            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES_MAX).finish(io::stderr());
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(WAITING_LINES_MAX)
+            .finish(io::stderr());
         let terminal = io::stderr().is_terminal();
         let json = match format {
             LogFormat::Auto => !terminal,
@@ -50,7 +52,9 @@ impl Logging {
         let started = if json {
             registry.with(layer::layer().json().flatten_event(true).with_writer(writer)).try_init()
         } else {
-            registry.with(layer::layer().with_ansi(terminal).with_target(false).with_writer(writer)).try_init()
+            registry
+                .with(layer::layer().with_ansi(terminal).with_target(false).with_writer(writer))
+                .try_init()
         };
         // It fails only when the process has a logger already, as in a test: that one stays.
         drop(started);

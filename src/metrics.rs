@@ -213,7 +213,8 @@ impl Registry {
     }
 
     fn render(&self, page: &mut String) {
-        let _ = writeln!(page, "# HELP stentor_build_info The running version.\n# TYPE stentor_build_info gauge");
+        let _ =
+            writeln!(page, "# HELP stentor_build_info The running version.\n# TYPE stentor_build_info gauge");
         let _ = writeln!(page, "stentor_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
         self.total(page, "ready", "gauge", "1 while new clients are welcome.", u64::from(self.is_ready()));
         for (name, kind, help, pick) in FAMILIES {
@@ -227,7 +228,9 @@ impl Registry {
             let count = self.sum(|shard| &shard.closes[reason as usize]);
             let _ = writeln!(page, "stentor_closes_total{{reason=\"{}\"}} {count}", reason.label());
         }
-        self.histogram(page, "turn_seconds", "One turn of an event loop, without its sleep.", |shard| &shard.turn);
+        self.histogram(page, "turn_seconds", "One turn of an event loop, without its sleep.", |shard| {
+            &shard.turn
+        });
         self.histogram(
             page,
             "fanout_seconds",
@@ -242,7 +245,13 @@ impl Registry {
         let _ = writeln!(page, "stentor_{name} {value}");
     }
 
-    fn histogram(&self, page: &mut String, name: &str, help: &str, pick: impl Fn(&ShardMetrics) -> &Histogram) {
+    fn histogram(
+        &self,
+        page: &mut String,
+        name: &str,
+        help: &str,
+        pick: impl Fn(&ShardMetrics) -> &Histogram,
+    ) {
         family(page, name, "histogram", help);
         for (id, shard) in self.shards.iter().enumerate() {
             let histogram = pick(shard);
@@ -283,8 +292,12 @@ const FAMILIES: [(&str, &str, &str, Pick); 17] = [
     ("bytes_out_total", "counter", "Bytes written to clients.", |s| &s.bytes_out),
     ("writes_total", "counter", "Calls to the kernel that wrote to clients.", |s| &s.writes),
     ("lagging_members", "gauge", "Members that are behind and whose socket takes nothing.", |s| &s.lagging),
-    ("read_pauses_total", "counter", "Times a client was not read from because a room was full.", |s| &s.pauses),
-    ("accept_pauses_total", "counter", "Times accepting paused for lack of descriptors.", |s| &s.accept_pauses),
+    ("read_pauses_total", "counter", "Times a client was not read from because a room was full.", |s| {
+        &s.pauses
+    }),
+    ("accept_pauses_total", "counter", "Times accepting paused for lack of descriptors.", |s| {
+        &s.accept_pauses
+    }),
     ("http_requests_total", "counter", "HTTP requests answered, upgrades not counted.", |s| &s.requests),
     ("mesh_wakes_total", "counter", "Wake-ups sent to other shards.", |s| &s.wakes),
 ];

@@ -56,11 +56,13 @@ pub fn run(
     reload: impl Fn() -> Result<Config, Vec<Problem>>,
 ) -> Result<(), Failure> {
     // Before any thread, so that every thread leaves the signals to this one.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| failure("signals cannot be handled", &error))?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| failure("signals cannot be handled", &error))?;
     let shards = config.shards.unwrap_or_else(available_cpus);
     let connections_max = connections_max(&config, shards)?;
     let listeners = listeners(&config, shards)?;
-    let addresses: Vec<_> = listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
+    let addresses: Vec<_> =
+        listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
     let registry = Arc::new(Registry::new(shards));
     let options = Arc::new(options(&config, connections_max));
     let fleet = Fleet::start(listeners, &options, &registry, &signals.handle())?;
@@ -69,7 +71,10 @@ pub fn run(
     for address in &addresses {
         tracing::info!(%address, shards, connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
     }
-    tell_manager(&[NotifyState::Ready, NotifyState::Status(&format!("serving on {} shards", fleet.threads.len()))]);
+    tell_manager(&[
+        NotifyState::Ready,
+        NotifyState::Status(&format!("serving on {} shards", fleet.threads.len())),
+    ]);
     Process { config, logging, registry, fleet, connections_max }.attend(signals, reload)
 }
 
@@ -84,7 +89,11 @@ struct Process<'a> {
 
 impl Process<'_> {
     /// Waits for signals, and for the end.
-    fn attend(mut self, mut signals: Signals, reload: impl Fn() -> Result<Config, Vec<Problem>>) -> Result<(), Failure> {
+    fn attend(
+        mut self,
+        mut signals: Signals,
+        reload: impl Fn() -> Result<Config, Vec<Problem>>,
+    ) -> Result<(), Failure> {
         let mut draining = false;
         for signal in &mut signals {
             match signal {
@@ -158,7 +167,8 @@ impl Fleet {
         let no_poller = |error| failure("the kernel gives no event poller", &error);
         let shards = listeners.len();
         let polls: Vec<_> = (0..shards).map(|_| Poll::new()).collect::<Result<_, _>>().map_err(no_poller)?;
-        let wakers: Arc<[Waker]> = polls.iter().map(epoll::waker).collect::<Result<_, _>>().map_err(no_poller)?;
+        let wakers: Arc<[Waker]> =
+            polls.iter().map(epoll::waker).collect::<Result<_, _>>().map_err(no_poller)?;
         let meshes = Mesh::build(shards, &Seed::new(random()));
         #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
         let origin = Instant::now();
@@ -238,10 +248,15 @@ fn listeners(config: &Config, shards: usize) -> Result<Vec<Vec<mio::net::TcpList
     (0..shards)
         .map(|_| {
             let sockets = if passed.is_empty() {
-                config.listen.iter().map(|&address| listen(address, config.listen_is_default)).collect::<Result<Vec<_>, _>>()?
+                config
+                    .listen
+                    .iter()
+                    .map(|&address| listen(address, config.listen_is_default))
+                    .collect::<Result<Vec<_>, _>>()?
             } else {
                 let shared = passed.iter().map(Socket::try_clone).collect::<Result<_, _>>();
-                shared.map_err(|error| failure("a socket from the service manager cannot be shared", &error))?
+                shared
+                    .map_err(|error| failure("a socket from the service manager cannot be shared", &error))?
             };
             Ok(sockets.into_iter().map(|socket| mio::net::TcpListener::from_std(socket.into())).collect())
         })
@@ -251,7 +266,8 @@ fn listeners(config: &Config, shards: usize) -> Result<Vec<Vec<mio::net::TcpList
 /// Sockets that systemd opened for us (sd_listen_fds(3)).
 fn activated() -> Result<Vec<Socket>, Failure> {
     use std::os::fd::FromRawFd;
-    let passed = sd_notify::listen_fds().map_err(|error| failure("the passed sockets cannot be taken", &error))?;
+    let passed =
+        sd_notify::listen_fds().map_err(|error| failure("the passed sockets cannot be taken", &error))?;
     passed
         .map(|descriptor| {
             // SAFETY: the service manager passed this descriptor to this process, and nothing else here owns it:
@@ -267,7 +283,10 @@ fn activated() -> Result<Vec<Socket>, Failure> {
 fn listen(address: SocketAddr, is_default: bool) -> Result<Socket, Failure> {
     match bind(address) {
         // Nobody asked for IPv6: a machine without it serves IPv4.
-        Err(error) if is_default && rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::AFNOSUPPORT) => {
+        Err(error)
+            if is_default
+                && rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::AFNOSUPPORT) =>
+        {
             let address = SocketAddr::from(([0, 0, 0, 0], address.port()));
             bind(address).map_err(|error| cannot_listen(address, &error))
         }
@@ -317,7 +336,9 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
         ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE or a socket from systemd; or choose another with --listen"
         }
-        ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another with --listen",
+        ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address; choose another with --listen"
+        }
         _ => "choose another address with --listen",
     };
     Failure(format!("cannot listen on {address}: {error}; {advice}"))

@@ -15,7 +15,8 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn check_names_every_problem_and_its_place() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "# a comment\nlisten = \"nowhere\"\npong_timout = \"8s\"\nshards = 0\n").unwrap();
+    std::fs::write(file.path(), "# a comment\nlisten = \"nowhere\"\npong_timout = \"8s\"\nshards = 0\n")
+        .unwrap();
     let path = file.path().display().to_string();
     let (code, _, problems) = run(&["check", "--config", &path]);
     assert_eq!(code, Some(2));
@@ -94,7 +95,11 @@ fn a_second_server_on_the_same_port_is_refused() {
 #[test]
 fn too_few_descriptors_are_one_sentence() {
     let output = std::process::Command::new("sh")
-        .args(["-c", "ulimit -n 40; exec \"$0\" --listen 127.0.0.1:0 --shards 1", env!("CARGO_BIN_EXE_stentor")])
+        .args([
+            "-c",
+            "ulimit -n 40; exec \"$0\" --listen 127.0.0.1:0 --shards 1",
+            env!("CARGO_BIN_EXE_stentor"),
+        ])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));

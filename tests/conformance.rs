@@ -36,7 +36,8 @@ impl From<Event<'_>> for Owned {
 /// What the decoder makes of `bytes` when they come in pieces that end at `cuts`.
 fn decode(bytes: &[u8], deflate: bool, cuts: &[usize]) -> (Vec<Owned>, Option<Fail>) {
     let (mut decoder, mut inflater, mut events) = (Decoder::new(deflate), Inflater::default(), Vec::new());
-    let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([0, bytes.len()]).collect();
+    let mut bounds: Vec<usize> =
+        cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([0, bytes.len()]).collect();
     bounds.sort_unstable();
     for piece in bounds.windows(2) {
         let mut piece = bytes[piece[0]..piece[1]].to_vec();
@@ -97,7 +98,8 @@ fn the_rfcs_examples() {
     for len in [256, 65_536] {
         let mut out = Vec::new();
         frame_into(&mut out, Opcode::Binary, &[&vec![0; len]]);
-        let header: &[u8] = if len == 256 { &[0x82, 0x7E, 1, 0] } else { &[0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0] };
+        let header: &[u8] =
+            if len == 256 { &[0x82, 0x7E, 1, 0] } else { &[0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0] };
         assert_eq!(&out[..header.len()], header);
     }
 }
@@ -105,16 +107,16 @@ fn the_rfcs_examples() {
 #[test]
 fn faults_and_their_codes() {
     for (bytes, code) in [
-        (vec![0x81, 0x05], 1002),                                                    // not masked
-        (masked(0x80, b"x", [0; 4]), 1002),                                          // continues nothing
-        ([masked(0x01, b"x", [0; 4]), masked(0x81, b"y", [0; 4])].concat(), 1002),  // two at once
+        (vec![0x81, 0x05], 1002),           // not masked
+        (masked(0x80, b"x", [0; 4]), 1002), // continues nothing
+        ([masked(0x01, b"x", [0; 4]), masked(0x81, b"y", [0; 4])].concat(), 1002), // two at once
         (masked(0x81, b"\xff", [9; 4]), 1007),
         ([masked(0x01, b"\xe2\x82", [0; 4]), masked(0x80, b"", [0; 4])].concat(), 1007), // ends inside a character
         (masked(0x88, &[3], [0; 4]), 1002),
         (masked(0x88, &1005_u16.to_be_bytes(), [0; 4]), 1002),
         (masked(0x88, &999_u16.to_be_bytes(), [0; 4]), 1002),
         (masked(0x88, b"\x03\xe8\xff", [0; 4]), 1007),
-        (vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 0], 1009),                         // 1 MiB announced: refused at once
+        (vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 0], 1009), // 1 MiB announced: refused at once
         (vec![0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0], 1009),
     ] {
         let (_, fail) = decode(&bytes, false, &[]);
@@ -175,7 +177,9 @@ fn owned(message: Message) -> Owned {
         Message::Binary(bytes) => Owned::Binary(bytes.to_vec()),
         Message::Ping(bytes) => Owned::Ping(bytes.to_vec()),
         Message::Pong(bytes) => Owned::Pong(bytes.to_vec()),
-        Message::Close(frame) => Owned::Close(frame.map(|frame| (frame.code.into(), frame.reason.to_string()))),
+        Message::Close(frame) => {
+            Owned::Close(frame.map(|frame| (frame.code.into(), frame.reason.to_string())))
+        }
         Message::Frame(_) => unreachable!("tungstenite reads messages"),
     }
 }
@@ -198,14 +202,12 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
             8 => prop::sample::select(vec![0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8A, 0xC1, 0x41]),
             1 => any::<u8>(),
         ],
-        prop_oneof![
-            any::<String>().prop_map(String::into_bytes),
-            prop::collection::vec(any::<u8>(), 0..140),
-        ],
+        prop_oneof![any::<String>().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..140),],
         any::<[u8; 4]>(),
     );
-    prop::collection::vec(frame, 0..8)
-        .prop_map(|frames| frames.into_iter().flat_map(|(b0, payload, key)| masked(b0, &payload, key)).collect())
+    prop::collection::vec(frame, 0..8).prop_map(|frames| {
+        frames.into_iter().flat_map(|(b0, payload, key)| masked(b0, &payload, key)).collect()
+    })
 }
 
 proptest! {

@@ -16,7 +16,8 @@ fn what_one_says_all_hear_on_every_shard() {
     for (index, member) in members.iter_mut().enumerate() {
         member.send(Message::text(format!("I am {index}"))).unwrap();
     }
-    let heard: Vec<Vec<_>> = members.iter_mut().map(|member| (0..12).map(|_| text(member)).collect()).collect();
+    let heard: Vec<Vec<_>> =
+        members.iter_mut().map(|member| (0..12).map(|_| text(member)).collect()).collect();
     let mut sorted = heard[0].clone();
     sorted.sort();
     let mut expected: Vec<_> = (0..12).map(|index| format!("m{index}: I am {index}")).collect();
@@ -32,8 +33,9 @@ fn what_one_says_all_hear_on_every_shard() {
 #[test]
 fn the_subprotocol_and_names_in_any_script() {
     let server = Server::start(&["--shards", "1"]);
-    let (mut client, response) =
-        server.try_client("/ws/Gr%C3%BC%C3%9Fe%20%F0%9F%99%82", &[("Sec-WebSocket-Protocol", "chat")]).unwrap();
+    let (mut client, response) = server
+        .try_client("/ws/Gr%C3%BC%C3%9Fe%20%F0%9F%99%82", &[("Sec-WebSocket-Protocol", "chat")])
+        .unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
     client.send(Message::text("hi")).unwrap();
     assert_eq!(text(&mut client), "Grüße 🙂: hi");
@@ -53,7 +55,10 @@ fn refusals_have_a_status_and_a_sentence() {
     }
     assert!(server.try_client("/ws/a", &[("Origin", "https://chat.example")]).is_ok());
     let answer = server.get("/ws/a");
-    assert!(answer.starts_with("HTTP/1.1 426 ") && answer.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 426 ") && answer.contains("\r\nSec-WebSocket-Version: 13\r\n"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -92,9 +97,12 @@ fn pages_and_their_rules() {
     assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("<title>Stentor</title>"));
     assert!(page.contains("Content-Security-Policy: default-src 'none'"));
     let etag = page.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
-    let again = server.ask(&format!("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: {etag}\r\nConnection: close\r\n\r\n"));
+    let again = server
+        .ask(&format!("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: {etag}\r\nConnection: close\r\n\r\n"));
     assert!(again.starts_with("HTTP/1.1 304 "), "{again}");
-    for (path, expected) in [("/healthz", "ok"), ("/readyz", "ready"), ("/chat.js", "use strict"), ("/style.css", "--ink")] {
+    for (path, expected) in
+        [("/healthz", "ok"), ("/readyz", "ready"), ("/chat.js", "use strict"), ("/style.css", "--ink")]
+    {
         let answer = server.get(path);
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(expected), "{path}: {answer}");
     }
@@ -208,7 +216,15 @@ fn a_socket_from_the_service_manager_is_served() {
     }
     let port = { std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
     let mut command = std::process::Command::new("systemd-socket-activate");
-    command.args(["-l", &format!("127.0.0.1:{port}"), env!("CARGO_BIN_EXE_stentor"), "--shards", "2", "--log-format", "json"]);
+    command.args([
+        "-l",
+        &format!("127.0.0.1:{port}"),
+        env!("CARGO_BIN_EXE_stentor"),
+        "--shards",
+        "2",
+        "--log-format",
+        "json",
+    ]);
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut answer = String::new();
     let mut stream = loop {

@@ -51,9 +51,10 @@ fn imports_run_one_way() {
         if matches!(module.as_str(), "main" | "lib") {
             continue;
         }
-        let (_, allowed) = MAY_IMPORT.iter().find(|(name, _)| *name == module).unwrap_or_else(|| {
-            panic!("{module} is in no row of the table: say what it may import")
-        });
+        let (_, allowed) = MAY_IMPORT
+            .iter()
+            .find(|(name, _)| *name == module)
+            .unwrap_or_else(|| panic!("{module} is in no row of the table: say what it may import"));
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
             for (_, rest) in line.match_indices("crate::").map(|(at, name)| line.split_at(at + name.len())) {
                 let named: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -69,7 +70,9 @@ fn the_core_does_no_io() {
     let core = ["base", "metrics", "ws", "http", "chat", "app", "conn", "page", "shard"];
     for path in sources("src").into_iter().filter(|path| core.contains(&module_of(path).as_str())) {
         let text = fs::read_to_string(&path).unwrap();
-        for word in ["std::net", "std::fs", "std::thread", "std::env", "Instant", "SystemTime", "mio::", "tracing::"] {
+        for word in
+            ["std::net", "std::fs", "std::thread", "std::env", "Instant", "SystemTime", "mio::", "tracing::"]
+        {
             assert!(!text.contains(word), "{} names {word}", path.display());
         }
     }

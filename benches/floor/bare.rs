@@ -4,12 +4,18 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 /// The first line on standard output is the port. The first client speaks, the others listen.
-#[expect(clippy::disallowed_types, clippy::print_stdout, reason = "blocking sockets are the floor; the port is for the parent")]
+#[expect(
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "blocking sockets are the floor; the port is for the parent"
+)]
 pub fn run() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     println!("{}", listener.local_addr().expect("bound").port());
-    let members: usize = std::env::args().nth(2).and_then(|count| count.parse().ok()).expect("bare MEMBERS FRAME_BYTES");
-    let frame_bytes: usize = std::env::args().nth(3).and_then(|count| count.parse().ok()).expect("bare MEMBERS FRAME_BYTES");
+    let members: usize =
+        std::env::args().nth(2).and_then(|count| count.parse().ok()).expect("bare MEMBERS FRAME_BYTES");
+    let frame_bytes: usize =
+        std::env::args().nth(3).and_then(|count| count.parse().ok()).expect("bare MEMBERS FRAME_BYTES");
     let accept = || {
         let (stream, _) = listener.accept().expect("a client");
         stream.set_nodelay(true).expect("a socket");

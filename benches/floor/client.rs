@@ -41,10 +41,13 @@ const HANDSHAKES: usize = 100;
 pub fn upgrade(server: &Server, source: u8, names: &[String], manners: Manners) -> Vec<TcpStream> {
     let mut streams = Vec::with_capacity(names.len());
     for names in names.chunks(HANDSHAKES) {
-        let mut sockets: Vec<_> =
-            names.iter().map(|_| connect_with(server.address, source, manners.narrow).expect("the server listens")).collect();
+        let mut sockets: Vec<_> = names
+            .iter()
+            .map(|_| connect_with(server.address, source, manners.narrow).expect("the server listens"))
+            .collect();
         for (socket, name) in sockets.iter_mut().zip(names) {
-            let extension = if manners.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
+            let extension =
+                if manners.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
             let request = format!(
                 "GET /ws/{name} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n",
@@ -62,7 +65,11 @@ fn answered(mut socket: socket2::Socket) -> TcpStream {
     let len = socket.read(&mut answer).expect("the server answers");
     let answer = &answer[..len];
     // Nobody speaks yet, so nothing of a room can follow it.
-    assert!(answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n"), "{}", answer.escape_ascii());
+    assert!(
+        answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n"),
+        "{}",
+        answer.escape_ascii()
+    );
     socket.set_nonblocking(true).expect("a socket");
     TcpStream::from_std(socket.into())
 }
@@ -126,7 +133,12 @@ pub enum Pace {
 
 impl Client {
     /// Takes over connections that are open.
-    pub fn new(streams: Vec<TcpStream>, speaker: Option<TcpStream>, silent: Vec<TcpStream>, frame_bytes: usize) -> Self {
+    pub fn new(
+        streams: Vec<TcpStream>,
+        speaker: Option<TcpStream>,
+        silent: Vec<TcpStream>,
+        frame_bytes: usize,
+    ) -> Self {
         let poll = Poll::new().expect("a poller");
         let mut streams = streams;
         for (index, stream) in streams.iter_mut().enumerate() {
@@ -181,12 +193,19 @@ impl Client {
             if seen.deliveries == seen.said * readers && now >= until {
                 break;
             }
-            assert!(now < until + 20_000_000_000, "lost: {} of {}", seen.said * readers - seen.deliveries, seen.said * readers);
+            assert!(
+                now < until + 20_000_000_000,
+                "lost: {} of {}",
+                seen.said * readers - seen.deliveries,
+                seen.said * readers
+            );
             let wait = Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_millis(1));
             let own = self.hear(wait, &mut seen);
             let now = self.now();
             match pace {
-                Pace::OneAtATime if seen.deliveries == seen.said * readers && now < until => self.say(0, now, &mut seen),
+                Pace::OneAtATime if seen.deliveries == seen.said * readers && now < until => {
+                    self.say(0, now, &mut seen)
+                }
                 Pace::Closed { speakers, .. } if now < until => {
                     for speaker in own.into_iter().filter(|&speaker| speaker < speakers) {
                         self.say(speaker, now, &mut seen);
@@ -259,7 +278,8 @@ impl Client {
                 while at + 40 <= len {
                     let payload = &self.buffer[at + 2 + usize::from(self.frame_bytes > 127) * 2..];
                     let stamp = &payload[NAME_BYTES + 2..NAME_BYTES + 22];
-                    seen.latencies.push(u32::try_from(now.saturating_sub(hex(&stamp[..16]))).unwrap_or(u32::MAX));
+                    seen.latencies
+                        .push(u32::try_from(now.saturating_sub(hex(&stamp[..16]))).unwrap_or(u32::MAX));
                     if index < 10 && payload[..NAME_BYTES] == *name_of(index).as_bytes() {
                         own.push(index);
                     }

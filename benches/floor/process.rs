@@ -53,7 +53,8 @@ impl Server {
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it runs");
-        let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("resident pages");
+        let pages: u64 =
+            statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("resident pages");
         pages * 4096
     }
 }

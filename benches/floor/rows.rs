@@ -87,7 +87,8 @@ fn ratio(plan: &Plan, row: &str, members: usize, pace: Pace, arguments: &[&str])
             measure(&server, &mut against_bare(&server, members, source), pace).0
         };
         let server = plan.serve(arguments);
-        let (cost, mut seen) = measure(&server, &mut members_of(&server, members, 0, source + 1, Manners::default()), pace);
+        let (cost, mut seen) =
+            measure(&server, &mut members_of(&server, members, 0, source + 1, Manners::default()), pace);
         let per_second = rate(&seen);
         rounds.push([floor, cost, millis(seen.p99()), per_second]);
     }
@@ -110,14 +111,18 @@ fn between(plan: &Plan, row: &str, pace: Pace, (base, other): (&[&str], &[&str])
         for (index, arguments) in [base, other].into_iter().enumerate() {
             let server = plan.serve(arguments);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
-            let (cost, mut seen) = measure(&server, &mut members_of(&server, 1000, 0, source, Manners::default()), pace);
+            let (cost, mut seen) =
+                measure(&server, &mut members_of(&server, 1000, 0, source, Manners::default()), pace);
             costs[index] = cost;
             costs[index + 2] = millis(seen.p99());
         }
         rounds.push(costs);
     }
     let [base, other, _, p99] = medians(&rounds);
-    println!("{row:<34}{base:>10.2}{other:>10.2}{:>8.3}  p99 {p99:.1} ms (the first column is one shard)", other / base);
+    println!(
+        "{row:<34}{base:>10.2}{other:>10.2}{:>8.3}  p99 {p99:.1} ms (the first column is one shard)",
+        other / base
+    );
 }
 
 /// Every member takes compressed frames, against none that does.
@@ -144,7 +149,9 @@ fn deflate(plan: &Plan) {
     let [plain, deflated, ..] = medians(&rounds);
     println!(
         "{:<34}{plain:>10.2}{deflated:>10.2}{:>8.3}  {} bytes of JSON (the first column is uncompressed)",
-        "deflate", deflated / plain, text.len()
+        "deflate",
+        deflated / plain,
+        text.len()
     );
 }
 
@@ -173,7 +180,10 @@ fn stuck(plan: &Plan) {
     let [without, with, grown, _] = medians(&rounds);
     println!(
         "{:<34}{:>10}{:>10}{:>8.3}  p99 {without:.1} ms without, {with:.1} ms with 100 that never read; RSS grew {grown:.1} MiB",
-        "stuck", "", "", with / without
+        "stuck",
+        "",
+        "",
+        with / without
     );
 }
 
@@ -195,7 +205,10 @@ fn idle(plan: &Plan) {
         rounds.push([each, kib, 0.0, 0.0]);
     }
     let [each, kib, ..] = medians(&rounds);
-    println!("{:<34}{:>10}{each:>10.2}{:>8}  CPU µs for each handshake; {kib:.3} KiB RSS for each member", "idle", "", "");
+    println!(
+        "{:<34}{:>10}{each:>10.2}{:>8}  CPU µs for each handshake; {kib:.3} KiB RSS for each member",
+        "idle", "", ""
+    );
 }
 
 /// CPU microseconds for each delivery, after a warm-up.

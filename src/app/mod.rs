@@ -146,7 +146,8 @@ mod tests {
         assert_eq!(short.get(WireFormat::TextDeflated), short.get(WireFormat::Text));
         assert_eq!(short.get(WireFormat::TextDeflatedSmall), None);
         let long = encoder.encode("ann", &"la".repeat(200), both);
-        let (plain, deflated) = (long.get(WireFormat::Text).unwrap(), long.get(WireFormat::TextDeflated).unwrap());
+        let (plain, deflated) =
+            (long.get(WireFormat::Text).unwrap(), long.get(WireFormat::TextDeflated).unwrap());
         assert!(deflated.len() < plain.len() / 4);
     }
 }

@@ -57,7 +57,9 @@ impl<T> Table<T> {
 
     /// The value, unless that connection is gone.
     pub fn get(&self, key: ConnKey) -> Option<&T> {
-        self.slots.get(key.index()).and_then(|(generation, value)| (*generation == key.generation).then_some(value))
+        self.slots
+            .get(key.index())
+            .and_then(|(generation, value)| (*generation == key.generation).then_some(value))
     }
 
     /// The value, unless that connection is gone.

@@ -200,7 +200,12 @@ impl Reader<'_> {
             _ => None,
         };
         let bounds = format!("{} to {}", humantime::format_duration(min), humantime::format_duration(max));
-        self.read(name, &format!("a time with its unit, such as \"25s\" or \"250ms\", from {bounds}"), parse, min)
+        self.read(
+            name,
+            &format!("a time with its unit, such as \"25s\" or \"250ms\", from {bounds}"),
+            parse,
+            min,
+        )
     }
 
     fn addresses(&mut self, name: &str) -> (Vec<SocketAddr>, bool) {
@@ -224,7 +229,12 @@ impl Reader<'_> {
             Raw::Text(text) => tracing_subscriber::EnvFilter::try_new(text).ok().map(|_| text.clone()),
             _ => None,
         };
-        self.read(name, "a level (off, error, warn, info, debug, trace) or a list of directives", parse, String::new())
+        self.read(
+            name,
+            "a level (off, error, warn, info, debug, trace) or a list of directives",
+            parse,
+            String::new(),
+        )
     }
 }
 
@@ -244,8 +254,15 @@ fn list(raw: &Raw) -> Option<Vec<String>> {
     }
 }
 
-const UNITS: [(&str, usize); 7] =
-    [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("KB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1)];
+const UNITS: [(&str, usize); 7] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("KB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
 
 fn bytes(raw: &Raw) -> Option<usize> {
     let Raw::Text(text) = raw else { return whole(raw) };
@@ -266,7 +283,8 @@ struct Size(usize);
 
 impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let unit = UNITS[..3].iter().rev().find(|(_, bytes)| self.0 >= *bytes && self.0.is_multiple_of(*bytes));
+        let unit =
+            UNITS[..3].iter().rev().find(|(_, bytes)| self.0 >= *bytes && self.0.is_multiple_of(*bytes));
         match unit {
             Some((unit, bytes)) => write!(f, "{}{unit}", self.0 / bytes),
             None => write!(f, "{}", self.0),
@@ -285,7 +303,10 @@ fn origin(text: &str) -> Option<OriginRule> {
         "null" => OriginRule::Null,
         exact => {
             let (scheme, host) = exact.split_once("://")?;
-            if !matches!(scheme, "http" | "https") || host.is_empty() || host.contains(['/', '?', '#', '@', '*', ' ']) {
+            if !matches!(scheme, "http" | "https")
+                || host.is_empty()
+                || host.contains(['/', '?', '#', '@', '*', ' '])
+            {
                 return None;
             }
             OriginRule::Exact(exact.to_owned())
@@ -319,7 +340,11 @@ mod tests {
     fn stronger_entries_win() {
         let mut problems = Vec::new();
         let mut entries = file::parse("s.toml", "max_name = 7\nshards = 3", &mut problems);
-        entries.push(Entry { name: "max_name".into(), value: Raw::Text("9".into()), place: "--max-name".into() });
+        entries.push(Entry {
+            name: "max_name".into(),
+            value: Raw::Text("9".into()),
+            place: "--max-name".into(),
+        });
         let config = check(&entries, &mut problems);
         assert_eq!((config.max_name, config.shards), (9, Some(3)));
     }

@@ -44,7 +44,11 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
         Some(("config", matches)) => (Command::Config, matches),
         Some(("completions", chosen)) => {
             let shell = chosen.get_one("shell").copied().unwrap_or(Shell::Bash);
-            return Ok(Invocation { command: Command::Completions(shell), config_file: None, flags: Vec::new() });
+            return Ok(Invocation {
+                command: Command::Completions(shell),
+                config_file: None,
+                flags: Vec::new(),
+            });
         }
         Some((_, matches)) => (Command::Serve, matches),
         None => (Command::Serve, &matches),
@@ -88,8 +92,12 @@ fn grammar() -> clap::Command {
         .args_conflicts_with_subcommands(true)
         .args(settings())
         .subcommand(clap::Command::new("serve").about("Run the server (the default)").args(settings()))
-        .subcommand(clap::Command::new("check").about("Say what is wrong with the configuration").args(settings()))
-        .subcommand(clap::Command::new("config").about("Print all settings and their defaults, as a TOML file"))
+        .subcommand(
+            clap::Command::new("check").about("Say what is wrong with the configuration").args(settings()),
+        )
+        .subcommand(
+            clap::Command::new("config").about("Print all settings and their defaults, as a TOML file"),
+        )
         .subcommand(clap::Command::new("completions").about("Print completions for a shell").arg(shell))
 }
 

@@ -37,7 +37,9 @@ pub(super) fn parse(name: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<
 fn raw(value: Spanned<DeValue<'_>>) -> Option<Raw> {
     match value.into_inner() {
         DeValue::String(text) => Some(Raw::Text(text.into_owned())),
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(Raw::Integer),
+        DeValue::Integer(integer) => {
+            i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(Raw::Integer)
+        }
         DeValue::Boolean(value) => Some(Raw::Bool(value)),
         DeValue::Array(values) => {
             let texts = values.into_iter().map(|value| match value.into_inner() {
@@ -70,13 +72,17 @@ mod tests {
 
     #[test]
     fn places() {
-        check("echo = true\n\n max_mesage = 5\n", &[
-            "s.toml:3:2: `max_mesage`: there is no such setting; did you mean max_message?",
-        ]);
-        check("echo = 1.5\n[rooms]\n", &[
-            "s.toml:1:8: `echo` cannot have a value of this kind",
-            "s.toml:2:2: `rooms`: there is no such setting; did you mean room_log?",
-        ]);
+        check(
+            "echo = true\n\n max_mesage = 5\n",
+            &["s.toml:3:2: `max_mesage`: there is no such setting; did you mean max_message?"],
+        );
+        check(
+            "echo = 1.5\n[rooms]\n",
+            &[
+                "s.toml:1:8: `echo` cannot have a value of this kind",
+                "s.toml:2:2: `rooms`: there is no such setting; did you mean room_log?",
+            ],
+        );
     }
 
     #[test]

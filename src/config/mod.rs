@@ -83,7 +83,10 @@ pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
-    Problem::new(path.display().to_string(), format!("the file cannot be read ({error}); name another with --config"))
+    Problem::new(
+        path.display().to_string(),
+        format!("the file cannot be read ({error}); name another with --config"),
+    )
 }
 
 const PREFIX: &str = "STENTOR_";

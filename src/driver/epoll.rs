@@ -163,7 +163,8 @@ impl Driver {
         if accepting || !self.readable.is_empty() || self.shard.has_work() || !self.shard.may_sleep() {
             return Some(Duration::ZERO);
         }
-        let next = [self.shard.next_deadline(), self.accept_again, self.stop_at].into_iter().flatten().min()?;
+        let next =
+            [self.shard.next_deadline(), self.accept_again, self.stop_at].into_iter().flatten().min()?;
         Some(next.since(self.now()))
     }
 
@@ -213,7 +214,9 @@ impl Driver {
     fn read_some(&mut self) {
         for _ in 0..READS_PER_TURN.min(self.readable.len()) {
             let Some(key) = self.readable.pop_front() else { return };
-            let Some(Socket { stream: Some(stream), queued }) = self.sockets.get_mut(key.index()) else { continue };
+            let Some(Socket { stream: Some(stream), queued }) = self.sockets.get_mut(key.index()) else {
+                continue;
+            };
             *queued = false;
             if !self.shard.may_read(key) {
                 continue;
@@ -261,7 +264,9 @@ impl Driver {
                         self.open(stream, admission);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.acceptable[index] = false,
-                    Err(error) if is_shortage(&error) => return self.pause_accepting(now, &error.to_string()),
+                    Err(error) if is_shortage(&error) => {
+                        return self.pause_accepting(now, &error.to_string());
+                    }
                     // The connection was gone before it was accepted; the next one may be fine.
                     Err(error) => tracing::debug!(%error, "accept"),
                 }
@@ -272,7 +277,8 @@ impl Driver {
     fn open(&mut self, mut stream: TcpStream, admission: Admission) {
         let key = self.shard.opened(admission);
         let token = Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX));
-        let registered = self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
+        let registered =
+            self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
         if key.index() >= self.sockets.len() {
             self.sockets.resize_with(key.index() + 1, Socket::default);
         }

@@ -102,7 +102,11 @@ pub struct Upgrade<'b> {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn check_upgrade<'b>(head: &Head<'b>, origins: &OriginRules, deflate: bool) -> Result<Upgrade<'b>, Reject> {
+pub fn check_upgrade<'b>(
+    head: &Head<'b>,
+    origins: &OriginRules,
+    deflate: bool,
+) -> Result<Upgrade<'b>, Reject> {
     if head.method != "GET" {
         return Err(Reject::Method);
     }
@@ -131,12 +135,16 @@ pub fn check_upgrade<'b>(head: &Head<'b>, origins: &OriginRules, deflate: bool) 
 fn is_key(key: &[u8]) -> bool {
     let Some(digits) = key.strip_suffix(b"==") else { return false };
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    digits.len() == 22 && digits.iter().all(base64) && digits.last().is_some_and(|last| b"AQgw".contains(last))
+    digits.len() == 22
+        && digits.iter().all(base64)
+        && digits.last().is_some_and(|last| b"AQgw".contains(last))
 }
 
 /// Appends the answer (§4.2.2).
 pub fn accept_into(out: &mut Vec<u8>, upgrade: &Upgrade<'_>, subprotocol: Option<&str>) {
-    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+    );
     let mut field = |name: &str, value: &dyn Fn(&mut Vec<u8>)| {
         out.extend_from_slice(name.as_bytes());
         value(out);
@@ -184,7 +192,8 @@ mod tests {
             None => lines.push(change),
         }
         let request = lines.join("\r\n") + "\r\n\r\n";
-        let Step::Done(head) = parse_head(request.as_bytes(), &mut 0, &HeadLimits { head_bytes_max: 8192 })? else {
+        let Step::Done(head) = parse_head(request.as_bytes(), &mut 0, &HeadLimits { head_bytes_max: 8192 })?
+        else {
             panic!("incomplete")
         };
         assert!(is_upgrade(&head));

@@ -48,7 +48,9 @@ impl<'b> Head<'b> {
     /// Whether a field that is a list has `token` in it, in any case (RFC 9110 §5.6.1).
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.fields(name).any(|value| {
-            value.split(|&byte| byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+            value
+                .split(|&byte| byte == b',')
+                .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
         })
     }
 
@@ -67,7 +69,11 @@ impl<'b> Head<'b> {
 /// # Errors
 /// It is too long, not HTTP, has no valid Host, or is followed by a body: nothing that is served here has one, and to
 /// guess where it ends is how requests are smuggled.
-pub fn parse_head<'b>(bytes: &'b [u8], scanned: &mut usize, limits: &HeadLimits) -> Result<Step<Head<'b>>, Reject> {
+pub fn parse_head<'b>(
+    bytes: &'b [u8],
+    scanned: &mut usize,
+    limits: &HeadLimits,
+) -> Result<Step<Head<'b>>, Reject> {
     // The end is an empty line. Its two line feeds are at most one byte apart.
     let from = scanned.saturating_sub(3);
     let end = memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at).find(|&at| {
@@ -76,7 +82,11 @@ pub fn parse_head<'b>(bytes: &'b [u8], scanned: &mut usize, limits: &HeadLimits)
     });
     *scanned = bytes.len();
     let Some(end) = end else {
-        return if bytes.len() >= limits.head_bytes_max { Err(Reject::HeadTooLong) } else { plausible(bytes) };
+        return if bytes.len() >= limits.head_bytes_max {
+            Err(Reject::HeadTooLong)
+        } else {
+            plausible(bytes)
+        };
     };
     if end >= limits.head_bytes_max {
         return Err(Reject::HeadTooLong);
@@ -89,7 +99,8 @@ pub fn parse_head<'b>(bytes: &'b [u8], scanned: &mut usize, limits: &HeadLimits)
         Err(httparse::Error::TooManyHeaders) => return Err(Reject::HeadTooLong),
         Err(_) => return Err(Reject::Malformed),
     };
-    let (Some(method), Some(target), Some(minor_version)) = (request.method, request.path, request.version) else {
+    let (Some(method), Some(target), Some(minor_version)) = (request.method, request.path, request.version)
+    else {
         return Err(Reject::Malformed);
     };
     let field_count = request.headers.len();

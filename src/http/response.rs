@@ -108,8 +108,12 @@ impl Reject {
             Self::Overloaded | Self::NotReady => &[("Retry-After", RETRY_AFTER_S)],
             _ => &[],
         };
-        Response { fields, keep_alive: false, ..Response::new(self.status(), "text/plain; charset=utf-8", &body) }
-            .write_into(out);
+        Response {
+            fields,
+            keep_alive: false,
+            ..Response::new(self.status(), "text/plain; charset=utf-8", &body)
+        }
+        .write_into(out);
     }
 }
 

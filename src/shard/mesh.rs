@@ -275,11 +275,15 @@ impl Mesh {
 }
 
 impl Peer {
-    fn new(id: usize, up: Sender<Up>, down: Sender<Down>, from_up: Receiver<Up>, from_down: Receiver<Down>) -> Self {
-        let (up, down) = (
-            Link { ring: up, waiting: VecDeque::new() },
-            Link { ring: down, waiting: VecDeque::new() },
-        );
+    fn new(
+        id: usize,
+        up: Sender<Up>,
+        down: Sender<Down>,
+        from_up: Receiver<Up>,
+        from_down: Receiver<Down>,
+    ) -> Self {
+        let (up, down) =
+            (Link { ring: up, waiting: VecDeque::new() }, Link { ring: down, waiting: VecDeque::new() });
         Self { id, up, down, from_up, from_down, touched: false }
     }
 }

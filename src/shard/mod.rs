@@ -287,7 +287,7 @@ impl Shard {
             State::Lingering => {
                 let reason = conn.reason;
                 self.close(key, HowToClose::Now, reason);
-            },
+            }
             State::Finishing(_) | State::Closed => {}
         }
     }
@@ -416,7 +416,9 @@ impl Shard {
             let Some(key) = self.conns.key_at(index) else { continue };
             let Some(Slot { conn, .. }) = self.conns.get(key) else { continue };
             match conn.state {
-                State::Open => self.close_handshake(key, CloseCode::Away, "server is going away", CloseReason::Shutdown),
+                State::Open => {
+                    self.close_handshake(key, CloseCode::Away, "server is going away", CloseReason::Shutdown)
+                }
                 State::Head => self.finish(key, Ending::AtOnce, CloseReason::Shutdown),
                 State::Closing | State::Finishing(_) | State::Lingering | State::Closed => {}
             }
@@ -432,11 +434,11 @@ impl Shard {
             State::Lingering => {
                 let reason = conn.reason;
                 self.close(key, HowToClose::Now, reason);
-            },
+            }
             State::Closing | State::Finishing(_) => {
                 let reason = conn.reason;
                 self.close(key, HowToClose::Reset, reason);
-            },
+            }
             State::Closed => {}
         }
     }

@@ -302,4 +302,3 @@ impl Shard {
         self.vacate(seat);
     }
 }
-

@@ -7,7 +7,7 @@ use super::{OUTBOX_PAUSE_BYTES, Shard, Slot, jittered};
 use crate::app::{WireFormat, text};
 use crate::base::ConnKey;
 use crate::chat::{self, BadName};
-use crate::conn::{Endpoint, Ending, PartialHead, State};
+use crate::conn::{Ending, Endpoint, PartialHead, State};
 use crate::http::{
     Head, Reject, Response, accept_into, check_upgrade, is_upgrade, parse_head, percent_decode, query_value,
 };
@@ -97,10 +97,18 @@ impl Shard {
         match self.target(head)? {
             Target::Upgrade(endpoint, identity) => self.upgrade(key, head, endpoint, &identity),
             Target::Page(asset) => {
-                let etag = [("ETag", asset.etag.as_str()), ("Cache-Control", "no-cache"), ("Content-Security-Policy", PAGE_POLICY)];
+                let etag = [
+                    ("ETag", asset.etag.as_str()),
+                    ("Cache-Control", "no-cache"),
+                    ("Content-Security-Policy", PAGE_POLICY),
+                ];
                 let known = head.fields("If-None-Match").any(|value| value == asset.etag.as_bytes());
                 let (status, body) = if known { (304, &[][..]) } else { (200, asset.body) };
-                Ok(self.answer(key, head, &Response { fields: &etag, ..Response::new(status, asset.content_type, body) }))
+                Ok(self.answer(
+                    key,
+                    head,
+                    &Response { fields: &etag, ..Response::new(status, asset.content_type, body) },
+                ))
             }
             Target::Health => Ok(self.answer(key, head, &Response::new(200, PLAIN, b"ok\n"))),
             Target::Ready if self.registry.is_ready() => {
@@ -149,7 +157,13 @@ impl Shard {
         Ok(Identity { name, room })
     }
 
-    fn upgrade(&mut self, key: ConnKey, head: &Head<'_>, to: Endpoint, who: &Identity<'_>) -> Result<Next, Reject> {
+    fn upgrade(
+        &mut self,
+        key: ConnKey,
+        head: &Head<'_>,
+        to: Endpoint,
+        who: &Identity<'_>,
+    ) -> Result<Next, Reject> {
         let upgrade = check_upgrade(head, &self.options.origins, self.options.deflate)?;
         if self.draining.is_some() {
             return Err(Reject::NotReady);
@@ -180,8 +194,10 @@ impl Shard {
     fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) -> Next {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return Next::Nothing };
         // Whoever asks for much at once and does not read gets no more than this.
-        let keep_alive = head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
-        Response { keep_alive, head_only: head.method == "HEAD", ..*response }.write_into(conn.outbox.bytes());
+        let keep_alive =
+            head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
+        Response { keep_alive, head_only: head.method == "HEAD", ..*response }
+            .write_into(conn.outbox.bytes());
         self.metrics.requests.add(1);
         if !keep_alive {
             self.finish(key, Ending::Linger, CloseReason::HttpDone);

@@ -55,7 +55,8 @@ impl Home {
 
     /// The formats in which other shards want it.
     pub fn formats(&self) -> FormatSet {
-        let wanted = WireFormat::ALL.into_iter().filter(|&format| !self.listeners[format as usize].is_empty());
+        let wanted =
+            WireFormat::ALL.into_iter().filter(|&format| !self.listeners[format as usize].is_empty());
         wanted.fold(FormatSet::default(), FormatSet::with)
     }
 }

@@ -9,7 +9,7 @@ use super::{Seat, Shard, Slot};
 use crate::app::{Encodings, WireFormat};
 use crate::base::ConnKey;
 use crate::chat::{Draft, Position};
-use crate::conn::{Endpoint, Ending, State};
+use crate::conn::{Ending, Endpoint, State};
 use crate::metrics::CloseReason;
 use crate::ws::{self, CloseCode, Event, Fail, Opcode};
 
@@ -120,7 +120,8 @@ impl Shard {
         if room.home.is_some() {
             self.publish(id, &author, text);
         } else {
-            let draft = Draft { room: Arc::clone(&room.name), author, text: Bytes::copy_from_slice(text.as_bytes()) };
+            let draft =
+                Draft { room: Arc::clone(&room.name), author, text: Bytes::copy_from_slice(text.as_bytes()) };
             self.mesh.send_up(room.home_shard, Up::Say(draft));
         }
     }
@@ -188,7 +189,9 @@ impl Shard {
             for _ in 0..MESH_BUDGET {
                 let (rooms, fanout, limit) = (&self.rooms, &self.fanout, self.options.congestion_bytes());
                 let up = self.mesh.receive_up(peer, |up| match up {
-                    Up::Say(draft) => rooms.find(&draft.room).is_none_or(|id| !rooms[id].is_congested(fanout, limit)),
+                    Up::Say(draft) => {
+                        rooms.find(&draft.room).is_none_or(|id| !rooms[id].is_congested(fanout, limit))
+                    }
                     Up::Enter { .. } | Up::Leave { .. } => true,
                 });
                 let Some((from, up)) = up else { break };
@@ -233,7 +236,8 @@ impl Shard {
         let encodings = self.encoder.encode(author, text, formats);
         self.metrics.publications.add(1);
         if !shards.is_empty() {
-            let down = Down { room: Arc::clone(&room.name), position, encodings: Arc::new(encodings.clone()) };
+            let down =
+                Down { room: Arc::clone(&room.name), position, encodings: Arc::new(encodings.clone()) };
             self.mesh.send_down(shards, &down);
         }
         self.hand_out(id, position, &encodings);

@@ -134,7 +134,9 @@ impl World {
             }
             self.shards[id].run();
             moved |= self.outputs(id);
-            moved |= self.shards[id].has_work() || !self.shards[id].may_sleep() || !self.shards[id].mesh.is_clear();
+            moved |= self.shards[id].has_work()
+                || !self.shards[id].may_sleep()
+                || !self.shards[id].mesh.is_clear();
             self.shards[id].awake();
         }
         moved
@@ -172,9 +174,10 @@ impl World {
         let shard = &mut self.shards[id];
         while let Some(write) = shard.poll_write() {
             moved = true;
-            let peer = self.peers.iter_mut().rfind(|peer| {
-                peer.shard == id && peer.key.index() == write.conn && peer.closed.is_none()
-            });
+            let peer = self
+                .peers
+                .iter_mut()
+                .rfind(|peer| peer.shard == id && peer.key.index() == write.conn && peer.closed.is_none());
             let peer = peer.expect("a connection that is open");
             let mut slices = [std::io::IoSlice::new(&[]); SLICES_MAX];
             let count = write.gather(&mut slices);
@@ -234,7 +237,8 @@ impl World {
             let (payload, rest) = rest.split_at(len);
             match b0 {
                 0x81 => texts.push(String::from_utf8(payload.to_vec()).unwrap()),
-                0xC1 => texts.push(String::from_utf8(inflater.inflate(payload, 1 << 20).unwrap().to_vec()).unwrap()),
+                0xC1 => texts
+                    .push(String::from_utf8(inflater.inflate(payload, 1 << 20).unwrap().to_vec()).unwrap()),
                 0x88 => return (texts, Some(u16::from_be_bytes([payload[0], payload[1]]))),
                 0x89 | 0x8A => {}
                 other => panic!("a frame that nobody sends: {other:#x}"),
@@ -343,7 +347,8 @@ proptest! {
 #[test]
 fn a_flood_is_slowed_down_and_nothing_is_lost() {
     let mut world = World::new(2, 5, 65_536, Options { room_log_bytes_max: 64 * 1024, ..options() });
-    let listeners: Vec<_> = (0..80).map(|index| world.join(index % 2, &format!("l{index}"), "r", "")).collect();
+    let listeners: Vec<_> =
+        (0..80).map(|index| world.join(index % 2, &format!("l{index}"), "r", "")).collect();
     let speakers: Vec<_> = (0..4).map(|index| world.join(index % 2, &"s".repeat(64), "r", "")).collect();
     for &speaker in &speakers {
         for _ in 0..6_000 {
@@ -362,8 +367,12 @@ fn a_flood_is_slowed_down_and_nothing_is_lost() {
 
 /// One member whose socket takes `window` bytes and then nothing, while a room says `count` messages of 1 KiB.
 fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (World, usize, usize) {
-    let mut world =
-        World::new(1, 3, 65_536, Options { slow_member: policy, message: ws::Limits { message_bytes_max: 4096 }, ..options() });
+    let mut world = World::new(
+        1,
+        3,
+        65_536,
+        Options { slow_member: policy, message: ws::Limits { message_bytes_max: 4096 }, ..options() },
+    );
     let speaker = world.join(0, "s", "r", "");
     let stuck = world.join(0, "slow", "r", "");
     world.peers[stuck].window = window;
@@ -378,7 +387,10 @@ fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (Worl
 fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
     let (mut world, speaker, stuck) = with_a_stuck_member(SlowMember::Disconnect, 1500, 400);
     assert_eq!(world.heard(speaker).0.len(), 400);
-    assert!(world.shards[0].metrics.closes[CloseReason::TooSlow as usize].value() == 0, "its last words wait");
+    assert!(
+        world.shards[0].metrics.closes[CloseReason::TooSlow as usize].value() == 0,
+        "its last words wait"
+    );
     world.peers[stuck].window = usize::MAX;
     world.settle();
     let (texts, close) = world.heard(stuck);
@@ -545,7 +557,8 @@ fn pings_of_one_that_does_not_read_cost_one_answer() {
 #[test]
 fn rooms_are_forgotten_when_the_last_member_leaves() {
     let mut world = World::new(3, 2, 1000, options());
-    let members: Vec<_> = (0..30).map(|index| world.join(index % 3, "m", &format!("room{}", index % 10), "")).collect();
+    let members: Vec<_> =
+        (0..30).map(|index| world.join(index % 3, "m", &format!("room{}", index % 10), "")).collect();
     for &member in &members {
         world.peers[member].shut = true;
     }

@@ -53,7 +53,12 @@ impl Inflater {
     }
 }
 
-fn inflate_piece(stream: &mut Decompress, mut piece: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), Fail> {
+fn inflate_piece(
+    stream: &mut Decompress,
+    mut piece: &[u8],
+    out: &mut Vec<u8>,
+    max: usize,
+) -> Result<(), Fail> {
     loop {
         if out.len() == out.capacity() {
             out.reserve((out.len() / 2).clamp(1024, 1 << 20));
@@ -180,9 +185,9 @@ mod tests {
     #[test]
     fn the_examples_of_rfc_7692() {
         let hello: [&[u8]; 4] = [
-            &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],                                     // §7.2.3.1
-            &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],             // §7.2.3.3
-            &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],                               // §7.2.3.4
+            &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], // §7.2.3.1
+            &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00], // §7.2.3.3
+            &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00], // §7.2.3.4
             &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00], // §7.2.3.5
         ];
         let mut inflater = Inflater::default();
@@ -196,7 +201,11 @@ mod tests {
     fn what_is_not_deflate_is_refused() {
         let mut inflater = Inflater::default();
         for payload in [&[0xff, 0xff][..], &[0x07], b"\x00\x05\x00\x00\x00hello"] {
-            assert_eq!(inflater.inflate(payload, 1000), Err(ProtocolError::InvalidDeflate.into()), "{payload:x?}");
+            assert_eq!(
+                inflater.inflate(payload, 1000),
+                Err(ProtocolError::InvalidDeflate.into()),
+                "{payload:x?}"
+            );
         }
     }
 }

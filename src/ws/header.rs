@@ -93,7 +93,9 @@ pub fn decode_header(bytes: &[u8], rsv1_allowed: bool) -> Result<Step<Header>, P
     let (payload_len, rest) = match (b1 & 0x7F, rest) {
         (short @ 0..=125, rest) => (u64::from(short), rest),
         (126, &[a, b, ref rest @ ..]) => (u64::from(u16::from_be_bytes([a, b])), rest),
-        (127, &[a, b, c, d, e, f, g, h, ref rest @ ..]) => (u64::from_be_bytes([a, b, c, d, e, f, g, h]), rest),
+        (127, &[a, b, c, d, e, f, g, h, ref rest @ ..]) => {
+            (u64::from_be_bytes([a, b, c, d, e, f, g, h]), rest)
+        }
         _ => return Ok(Step::NeedMore),
     };
     // "the minimal number of bytes MUST be used to encode the length"

@@ -5,7 +5,8 @@
 
 use super::header::HEADER_BYTES_MAX;
 use super::{
-    CloseCode, Fail, Header, Inflater, LimitExceeded, Opcode, ProtocolError, Step, Utf8, decode_header, unmask,
+    CloseCode, Fail, Header, Inflater, LimitExceeded, Opcode, ProtocolError, Step, Utf8, decode_header,
+    unmask,
 };
 
 /// Bounds of what is taken in.
@@ -179,7 +180,9 @@ impl Partial {
             }
             if header.fin {
                 self.handed_out = Some(HandedOut::Message);
-                let Some(message) = &self.message else { return Err(ProtocolError::ContinuationUnexpected.into()) };
+                let Some(message) = &self.message else {
+                    return Err(ProtocolError::ContinuationUnexpected.into());
+                };
                 return Ok(Decoded { consumed, event: Some(message.event(inflater, limits)?) });
             }
         }
@@ -247,7 +250,8 @@ fn check_in_order(header: &Header, message: Option<&Message>, limits: &Limits) -
         (Opcode::Continuation, Some(_)) | (Opcode::Text | Opcode::Binary, None) => {}
     }
     let compressed = message.map_or(header.rsv1, |message| message.compressed);
-    let max = if compressed { deflated_bytes_max(limits.message_bytes_max) } else { limits.message_bytes_max };
+    let max =
+        if compressed { deflated_bytes_max(limits.message_bytes_max) } else { limits.message_bytes_max };
     let before = message.map_or(0, |message| message.bytes.len() as u64);
     if before.saturating_add(header.payload_len) > max as u64 {
         return Err(LimitExceeded::MessageTooBig.into());
@@ -288,7 +292,9 @@ fn control_event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, ProtocolEr
     Ok(match opcode {
         Opcode::Ping => Event::Ping(payload),
         Opcode::Pong => Event::Pong(payload),
-        Opcode::Close | Opcode::Continuation | Opcode::Text | Opcode::Binary => Event::Close(close_payload(payload)?),
+        Opcode::Close | Opcode::Continuation | Opcode::Text | Opcode::Binary => {
+            Event::Close(close_payload(payload)?)
+        }
     })
 }
 

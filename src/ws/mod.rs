@@ -16,7 +16,8 @@ mod utf8;
 
 pub use deflate::{Deflater, Inflater, Window};
 pub use encode::{
-    FRAME_HEAD_BYTES_MAX, FrameHead, close_empty_into, close_into, deflated_frame_into, frame_header, frame_into,
+    FRAME_HEAD_BYTES_MAX, FrameHead, close_empty_into, close_into, deflated_frame_into, frame_header,
+    frame_into,
 };
 pub use error::{Fail, LimitExceeded, ProtocolError};
 pub use extension::{Agreed, negotiate};

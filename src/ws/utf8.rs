@@ -66,7 +66,9 @@ mod tests {
 
     #[test]
     fn faults_are_found_at_once() {
-        for (valid, fault) in [(&b"ok\xed"[..], 0xa0), (b"\xf4", 0x90), (b"\xe2\x82", b'x'), (b"", 0xc0), (b"\xc3", 0xc3)] {
+        for (valid, fault) in
+            [(&b"ok\xed"[..], 0xa0), (b"\xf4", 0x90), (b"\xe2\x82", b'x'), (b"", 0xc0), (b"\xc3", 0xc3)]
+        {
             let mut utf8 = Utf8::default();
             assert_eq!(utf8.push(valid), Ok(()));
             assert_eq!(utf8.push(&[fault]), Err(ProtocolError::InvalidUtf8), "{valid:x?} {fault:x}");
