@@ -331,6 +331,10 @@ fn probe_port(address: SocketAddr) -> io::Result<()> {
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
     use std::io::ErrorKind;
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "of the errors of bind(2), these have an advice of their own"
+    )]
     let advice = match error.kind() {
         ErrorKind::AddrInUse => "another process listens there; stop it or choose another port with --listen",
         ErrorKind::PermissionDenied => {

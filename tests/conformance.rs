@@ -1,6 +1,8 @@
 //! The protocol against its own text and against a second opinion: RFC 6455's examples, a decoder written the plainest way,
 //! and tungstenite in both directions. (The Autobahn test-suite is a step of `test.sh`.)
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use proptest::prelude::*;
 use std::io::{self, Cursor, Read, Write};
 use stentor::ws::{

@@ -1,5 +1,7 @@
 //! The rules that no compiler checks: who may import whom, and how long a file may be.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -211,7 +211,7 @@ impl Client {
                         self.say(speaker, now, &mut seen);
                     }
                 }
-                _ => {}
+                Pace::OneAtATime | Pace::Open(_) | Pace::Closed { .. } => {}
             }
         }
         seen.elapsed = Duration::from_nanos(self.now() - begun);
@@ -349,7 +349,7 @@ pub fn client_frame(text: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x81];
     match u8::try_from(text.len()) {
         Ok(len @ 0..=125) => frame.push(0x80 | len),
-        _ => {
+        Ok(_) | Err(_) => {
             frame.push(0x80 | 126);
             frame.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
         }

@@ -57,7 +57,7 @@ impl Plan {
 /// Measures and prints.
 pub fn run(plan: &Plan) {
     pin_client();
-    println!("{:<34}{:>10}{:>10}{:>8}  {}", "row", "floor µs", "server µs", "ratio", "also");
+    println!("{:<34}{:>10}{:>10}{:>8}  also", "row", "floor µs", "server µs", "ratio");
     let one = ["--shards", "1"];
     let two = ["--shards", "2"];
     ratio(plan, "one", 1000, Pace::OneAtATime, &one);

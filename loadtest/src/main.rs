@@ -1,1 +1,3 @@
+//! swarm: a load tester for WebSocket broadcast servers.
+
 fn main() {}

@@ -8,8 +8,11 @@ use std::time::Duration;
 pub const TICK: Duration = Duration::from_millis(20);
 
 const SLOTS: usize = 1024;
+const TURN: u32 = 1024;
 const WORDS: usize = SLOTS / 64;
 const NONE: u32 = u32::MAX;
+
+const _: () = assert!(SLOTS == TURN as usize && SLOTS == WORDS * 64);
 
 /// Deadlines of connections, by slot index.
 #[derive(Debug)]
@@ -96,7 +99,7 @@ impl TimerWheel {
                 link = self.nodes[index].next;
             }
             // A jump over more than one turn of the wheel looks at each slot once.
-            self.tick = if now - self.tick > SLOTS as u32 { now - SLOTS as u32 } else { self.tick + 1 };
+            self.tick = if now - self.tick > TURN { now - TURN } else { self.tick + 1 };
         }
         self.tick = self.tick.max(now.saturating_add(1));
         None
@@ -122,7 +125,7 @@ impl TimerWheel {
 }
 
 const fn tick_nanos() -> u64 {
-    TICK.as_nanos() as u64
+    TICK.subsec_nanos() as u64
 }
 
 /// Two years of ticks fit; what lies beyond is as good as never.

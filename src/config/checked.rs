@@ -166,10 +166,7 @@ impl Reader<'_> {
         let Some(Kind::Choice(words)) = settings::find(name).map(|setting| setting.kind) else {
             return String::new();
         };
-        let parse = |raw: &Raw| match raw {
-            Raw::Text(text) if words.contains(&text.as_str()) => Some(text.clone()),
-            _ => None,
-        };
+        let parse = |raw: &Raw| raw.text().filter(|text| words.contains(text)).map(str::to_owned);
         self.read(name, &format!("one of {}", words.join(", ")), parse, String::new())
     }
 
@@ -179,9 +176,11 @@ impl Reader<'_> {
     }
 
     fn count_or_auto(&mut self, name: &str, min: usize, max: usize) -> Option<usize> {
-        let parse = |raw: &Raw| match raw {
-            Raw::Text(text) if text == "auto" => Some(None),
-            raw => whole(raw).filter(|count| (min..=max).contains(count)).map(Some),
+        let parse = |raw: &Raw| {
+            if raw.text() == Some("auto") {
+                return Some(None);
+            }
+            whole(raw).filter(|count| (min..=max).contains(count)).map(Some)
         };
         let bounds = if max > usize::MAX / 4 { format!("{min} or more") } else { format!("{min} to {max}") };
         self.read(name, &format!("auto, or a whole number: {bounds}"), parse, None)
@@ -194,10 +193,11 @@ impl Reader<'_> {
     }
 
     fn span(&mut self, name: &str, min: Duration, max: Duration) -> Duration {
-        let parse = |raw: &Raw| match raw {
-            Raw::Text(text) => humantime::parse_duration(text).ok().filter(|span| (min..=max).contains(span)),
-            Raw::Integer(0) if min.is_zero() => Some(Duration::ZERO),
-            _ => None,
+        let parse = |raw: &Raw| {
+            if *raw == Raw::Integer(0) && min.is_zero() {
+                return Some(Duration::ZERO);
+            }
+            humantime::parse_duration(raw.text()?).ok().filter(|span| (min..=max).contains(span))
         };
         let bounds = format!("{} to {}", humantime::format_duration(min), humantime::format_duration(max));
         self.read(
@@ -225,9 +225,9 @@ impl Reader<'_> {
     }
 
     fn directives(&mut self, name: &str) -> String {
-        let parse = |raw: &Raw| match raw {
-            Raw::Text(text) => tracing_subscriber::EnvFilter::try_new(text).ok().map(|_| text.clone()),
-            _ => None,
+        let parse = |raw: &Raw| {
+            let text = raw.text()?;
+            tracing_subscriber::EnvFilter::try_new(text).ok().map(|_| text.to_owned())
         };
         self.read(
             name,

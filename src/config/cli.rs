@@ -125,10 +125,7 @@ fn flag(setting: &'static Setting) -> Arg {
 
 fn flag_value(setting: &Setting, matches: &ArgMatches) -> Option<Entry> {
     let mut values: Vec<String> = matches.try_get_many(setting.name).ok()??.cloned().collect();
-    let value = match setting.kind {
-        Kind::List => Raw::List(values),
-        _ => Raw::Text(values.pop()?),
-    };
+    let value = if setting.kind == Kind::List { Raw::List(values) } else { Raw::Text(values.pop()?) };
     let place = format!("--{}", setting.name.replace('_', "-"));
     Some(Entry { name: setting.name.to_owned(), value, place })
 }
@@ -165,7 +162,7 @@ mod tests {
             let word = match setting.kind {
                 Kind::Choice(words) => words[0],
                 Kind::Switch => "true",
-                _ => "1",
+                Kind::Count | Kind::CountOrAuto | Kind::Size | Kind::Span | Kind::Text | Kind::List => "1",
             };
             let found = flags(&format!("stentor --{}={word}", setting.name.replace('_', "-")));
             assert_eq!(found.len(), 1, "{}", setting.name);

@@ -44,7 +44,12 @@ fn raw(value: Spanned<DeValue<'_>>) -> Option<Raw> {
         DeValue::Array(values) => {
             let texts = values.into_iter().map(|value| match value.into_inner() {
                 DeValue::String(text) => Some(text.into_owned()),
-                _ => None,
+                DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_)
+                | DeValue::Table(_) => None,
             });
             texts.collect::<Option<_>>().map(Raw::List)
         }

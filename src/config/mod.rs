@@ -30,6 +30,13 @@ pub enum Raw {
     List(Vec<String>),
 }
 
+impl Raw {
+    /// The value, if it is a text.
+    pub fn text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+}
+
 /// A value and where it stands.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Entry {

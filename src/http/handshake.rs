@@ -45,7 +45,8 @@ impl OriginRules {
                     // The scheme in front of a proxy is unknown: its default port is the one that fits.
                     (Some((scheme, name, port)), Some(host)) => {
                         let (host, host_port) = split_port(host);
-                        name.eq_ignore_ascii_case(host) && host_port.or(default_port(&scheme)) == Some(port)
+                        name.eq_ignore_ascii_case(host)
+                            && host_port.or_else(|| default_port(&scheme)) == Some(port)
                     }
                     _ => false,
                 }
@@ -62,7 +63,7 @@ fn split_origin(origin: &str) -> Option<(String, String, u16)> {
         return None;
     }
     let scheme = scheme.to_ascii_lowercase();
-    let port = port.or(default_port(&scheme))?;
+    let port = port.or_else(|| default_port(&scheme))?;
     Some((scheme, host.to_ascii_lowercase(), port))
 }
 

@@ -106,7 +106,20 @@ impl Reject {
             }
             Self::Method => &[("Allow", "GET, HEAD")],
             Self::Overloaded | Self::NotReady => &[("Retry-After", RETRY_AFTER_S)],
-            _ => &[],
+            Self::Malformed
+            | Self::HeadTooLong
+            | Self::HeadTimeout
+            | Self::Version
+            | Self::Host
+            | Self::Body
+            | Self::NotFound
+            | Self::Connection
+            | Self::Key
+            | Self::Origin
+            | Self::NameEmpty
+            | Self::NameTooLong
+            | Self::NameControl
+            | Self::Encoding => &[],
         };
         Response {
             fields,

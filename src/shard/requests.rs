@@ -137,10 +137,12 @@ impl Shard {
             },
         };
         match target {
-            Target::Upgrade(..) if !is_upgrade(head) => Err(Reject::UpgradeRequired),
-            Target::Upgrade(..) => Ok(target),
-            _ if !matches!(head.method, "GET" | "HEAD") => Err(Reject::Method),
-            _ => Ok(target),
+            Target::Upgrade(..) if is_upgrade(head) => Ok(target),
+            Target::Upgrade(..) => Err(Reject::UpgradeRequired),
+            Target::Page(_) | Target::Health | Target::Ready | Target::Metrics => match head.method {
+                "GET" | "HEAD" => Ok(target),
+                _ => Err(Reject::Method),
+            },
         }
     }
 

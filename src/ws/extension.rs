@@ -30,7 +30,7 @@ pub fn negotiate<'h>(headers: impl Iterator<Item = &'h [u8]>) -> Option<Agreed> 
     headers
         .filter_map(|header| std::str::from_utf8(header).ok())
         .flat_map(|header| header.split(','))
-        .find_map(|offer| accept(offer))
+        .find_map(accept)
 }
 
 fn accept(offer: &str) -> Option<Agreed> {

@@ -1,0 +1,123 @@
+//! The fan-out of one shard in memory, without sockets: what a member costs in a sweep, and what a publication costs.
+//! `cargo bench --bench fanout`
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::sync::Arc;
+use std::time::Duration;
+use stentor::base::hash::Seed;
+use stentor::base::{ConnKey, Time};
+use stentor::http::{HeadLimits, OriginRules};
+use stentor::metrics::Registry;
+use stentor::shard::mesh::Mesh;
+use stentor::shard::{Options, Shard, SlowMember};
+use stentor::ws::Limits;
+
+const MEMBERS: [usize; 3] = [100, 10_000, 100_000];
+
+fn shard() -> Shard {
+    let options = Options {
+        head: HeadLimits { head_bytes_max: 8192 },
+        message: Limits { message_bytes_max: 65_536 },
+        name_bytes_max: 64,
+        room_bytes_max: 255,
+        handshake_timeout: Duration::from_secs(15),
+        ping_interval: Duration::ZERO,
+        pong_timeout: Duration::from_secs(8),
+        close_timeout: Duration::from_secs(5),
+        connections_max: u64::MAX,
+        room_log_bytes_max: 1 << 20,
+        slow_member: SlowMember::Disconnect,
+        coalesce: Duration::ZERO,
+        origins: OriginRules::default(),
+        deflate: true,
+        deflate_bytes_min: 128,
+        echo: false,
+        page: false,
+    };
+    let mesh = Mesh::build(1, &Seed::new(1)).remove(0);
+    Shard::new(mesh, Arc::new(options), Arc::new(Registry::new(1)), 1)
+}
+
+/// A room with `members` in it; the first one's key.
+fn room(members: usize) -> (Shard, ConnKey) {
+    let mut shard = shard();
+    let mut keys = Vec::new();
+    for index in 0..members {
+        shard.begin_turn(Time::ZERO);
+        let admission = shard.admission();
+        let key = shard.opened(admission);
+        let request = format!(
+            "GET /ws/member-{index} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        shard.received(key, &mut request.into_bytes());
+        sweep(&mut shard);
+        keys.push(key);
+    }
+    (shard, keys[0])
+}
+
+/// Every write succeeds, as if the kernel cost nothing.
+fn sweep(shard: &mut Shard) -> usize {
+    let mut writes = 0;
+    loop {
+        shard.begin_turn(Time::ZERO);
+        while let Some(write) = shard.poll_write() {
+            let len = write.contiguous().map_or(0, <[u8]>::len);
+            shard.wrote(len, len);
+            writes += 1;
+        }
+        if !shard.has_work() {
+            return writes;
+        }
+    }
+}
+
+fn said(count: usize) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | 96, 0, 0, 0, 0];
+    frame.extend([b'x'; 96]);
+    frame.repeat(count)
+}
+
+fn fanout(criterion: &mut Criterion) {
+    for members in MEMBERS {
+        let (mut shard, speaker) = room(members);
+        let mut group = criterion.benchmark_group("fanout");
+        // The cost of a member in a sweep is the inverse of the throughput.
+        group.throughput(Throughput::Elements(members as u64));
+        for batch in [1, 20] {
+            let said = said(batch);
+            group.bench_function(format!("sweep-of-{batch}/{members}"), |bencher| {
+                bencher.iter(|| {
+                    shard.begin_turn(Time::ZERO);
+                    shard.received(speaker, &mut said.clone());
+                    assert_eq!(sweep(&mut shard), members);
+                });
+            });
+        }
+        group.throughput(Throughput::Elements(100));
+        let hundred = said(100);
+        group.bench_function(format!("publish/{members}"), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds {
+                    let mut hundred = hundred.clone();
+                    shard.begin_turn(Time::ZERO);
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "the sweep between two rounds is not measured"
+                    )]
+                    let begun = std::time::Instant::now();
+                    shard.received(speaker, &mut hundred);
+                    spent += begun.elapsed();
+                    sweep(&mut shard);
+                }
+                spent
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, fanout);
+criterion_main!(benches);
