@@ -40,6 +40,12 @@ apt_install() { # packages: only those that are missing
   (flock 9; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}") 9>"$CACHE/apt.lock"
 }
 
+need() { # command, packages that bring it: only when it is not there, however it came
+  command -v "$1" >/dev/null || apt_install "${@:2}"
+}
+
+need_python() { python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv; }
+
 venv() { # name, packages: a Python environment of its own
   local folder=$CACHE/$1; shift
   [ -x "$folder/bin/python" ] || python3 -m venv "$folder" || return 1
@@ -54,7 +60,7 @@ step_test() { cargo test --locked --workspace --no-fail-fast; }
 step_release() { cargo build --locked --release && cargo bench --locked --no-run; }
 
 step_systemd() {
-  apt_install systemd || return
+  need systemd-analyze systemd && need systemd-socket-activate systemd || return
   local folder; folder=$(mktemp -d)
   # The unit names the installed program; here it is the built one.
   sed "s|/usr/local/bin/stentor|$STENTOR|" deploy/stentor.service >"$folder/stentor.service"
@@ -65,7 +71,7 @@ step_systemd() {
 }
 
 step_clients() {
-  apt_install python3-venv nodejs npm || return
+  need_python && need npm nodejs npm && need curl curl || return
   venv clients -r tests/clients/requirements.txt && npm ci --prefix tests/clients --silent --no-audit --no-fund || return
   local port=$((20000 + RANDOM % 10000)) server failed=0
   "$STENTOR" serve --listen "127.0.0.1:$port" --log warn & server=$!
@@ -77,7 +83,7 @@ step_clients() {
 }
 
 step_browser() {
-  apt_install chromium nodejs npm || return
+  need chromium chromium && need npm nodejs npm || return
   npm ci --prefix tests/browser --silent --no-audit --no-fund && node tests/browser/chat.mjs "$STENTOR" "$CACHE/screenshots"
 }
 
@@ -85,14 +91,14 @@ step_autobahn() {
   local python
   python=$(command -v python3.11 || command -v python3)
   "$python" -c 'import lib2to3' 2>/dev/null || { echo "needs Python 3.11 or 3.12: later ones have no lib2to3"; return 77; }
-  apt_install python3-venv gcc || return
+  need_python && need gcc gcc libc6-dev || return
   [ -x "$CACHE/autobahn/bin/python" ] || "$python" -m venv "$CACHE/autobahn" || return
   venv autobahn autobahntestsuite==25.10.1 autobahn==0.10.9 txaio==2.1.0 twisted==22.10.0 wsaccel==0.6.7 six 'setuptools<70' &&
     tests/autobahn/run.sh "$CACHE/autobahn/bin/python" "$STENTOR" "$CACHE/autobahn-report"
 }
 
 step_fuzz() {
-  apt_install g++ || return
+  need g++ g++ || return
   command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked --quiet || return
   local target failed=0
   # libFuzzer's instrumentation is a nightly flag that stable takes when it is told that this is meant.

@@ -6,7 +6,8 @@
 //! for input again, and what arrives meanwhile is taken along to every member that comes later in the circle. So under load
 //! batches form by themselves, and a publication has reached everybody once the circle has closed.
 //!
-//! What becomes of members that cannot keep up is decided here, in [`Audience::next_due`], and nowhere else.
+//! Which members cannot keep up is found out here, in `Audience::next_due`; what becomes of them is decided in
+//! `Shard::overdue`, and nowhere else.
 
 use bytes::Bytes;
 use slab::Slab;
