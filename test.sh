@@ -8,7 +8,7 @@
 # A step prints one line; what it said is in .cache/log/STEP.log, and on the terminal when it failed. Nothing is skipped in
 # silence: a step that cannot run says why. Everything that is installed goes to .cache, or comes from apt.
 set -uo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")" || exit
 
 CACHE=$PWD/.cache
 LOG=$CACHE/log

@@ -10,6 +10,7 @@ use std::fmt::{self, Display};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -69,7 +70,7 @@ pub fn run(
 
     registry.set_ready(true);
     for address in &addresses {
-        tracing::info!(%address, shards, connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
+        tracing::info!(%address, shards, driver = "epoll", connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     tell_manager(&[
         NotifyState::Ready,
@@ -305,9 +306,28 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_port(true)?;
     // Inherited by every accepted socket, which saves a call for each.
     socket.set_tcp_nodelay(true)?;
+    defer_accept(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Has the kernel keep a connection until its first bytes are there, or a second has passed (tcp(7)). A client of HTTP
+/// always speaks first: so its request is read when it is accepted, and one wake-up does for both.
+fn defer_accept(socket: &Socket) -> io::Result<()> {
+    let seconds: libc::c_int = 1;
+    // SAFETY: the pointer and the length are those of one integer that lives until the call is over, and the descriptor is
+    // that of `socket`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            libc::socklen_t::try_from(size_of_val(&seconds)).unwrap_or(0),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// With `SO_REUSEPORT` two servers of one user would share a port in silence. The first bind of an address in this

@@ -239,3 +239,11 @@ fn a_socket_from_the_service_manager_is_served() {
     child.wait().unwrap();
     assert!(answer.ends_with("ok\n"), "{answer}");
 }
+
+#[test]
+fn names_in_the_log_cannot_forge_a_line() {
+    let mut server = Server::start(&["--shards", "1", "--log", "debug"]);
+    drop(server.client("/ws/%22%E2%80%AEevil"));
+    let line = server.log_line("\"closed\"");
+    assert!(line.contains(r"\u{202e}evil"), "{line}");
+}

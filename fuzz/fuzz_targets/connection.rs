@@ -10,7 +10,7 @@ use stentor::base::{ConnKey, Time};
 use stentor::http::{HeadLimits, OriginRules};
 use stentor::metrics::Registry;
 use stentor::shard::mesh::Mesh;
-use stentor::shard::{Admission, HowToClose, Options, SLICES_MAX, Shard, SlowMember};
+use stentor::shard::{Admission, Close, HowToClose, Options, SLICES_MAX, Shard, SlowMember};
 use stentor::ws::Limits;
 
 const UPGRADE: &str = "GET /ws/a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -51,7 +51,7 @@ fn outputs(shard: &mut Shard, open: &mut Vec<ConnKey>, takes: usize) {
             len => shard.wrote(len, offered),
         }
     }
-    while let Some((key, how, _)) = shard.poll_close() {
+    while let Some(Close { key, how, .. }) = shard.poll_close() {
         if how != HowToClose::Shutdown {
             open.retain(|other| *other != key);
             shard.closed(key);

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::Control;
 use crate::base::{ConnKey, Time};
-use crate::logging::RateLimit;
-use crate::shard::{Admission, HowToClose, SLICES_MAX, Shard, Write};
+use crate::logging::{Escaped, RateLimit};
+use crate::shard::{Admission, Close, HowToClose, SLICES_MAX, Shard, Write};
 
 /// Bytes that one read takes at most. One buffer for each shard: no connection owns one.
 const READ_BYTES: usize = 64 * 1024;
@@ -89,6 +89,7 @@ struct Driver {
     accept_again: Option<Time>,
     stop_at: Option<Time>,
     accept_log: RateLimit,
+    close_log: RateLimit,
 }
 
 impl Driver {
@@ -111,6 +112,7 @@ impl Driver {
             accept_again: None,
             stop_at: None,
             accept_log: RateLimit::new(1, Duration::from_secs(10)),
+            close_log: RateLimit::new(100, Duration::from_secs(1)),
         })
     }
 
@@ -132,8 +134,8 @@ impl Driver {
             for event in &events {
                 self.dispatch(event);
             }
-            self.read_some();
             self.accept_some(begun);
+            self.read_some();
             self.shard.run();
             self.write_all();
             self.close_all();
@@ -283,9 +285,13 @@ impl Driver {
             self.sockets.resize_with(key.index() + 1, Socket::default);
         }
         self.sockets[key.index()] = Socket { stream: Some(stream), queued: false };
-        if let Err(error) = registered {
-            tracing::warn!(%error, "a socket cannot be registered with epoll");
-            self.shard.broken(key);
+        match registered {
+            // Its first bytes are most likely there: the listener hands nobody out before (`TCP_DEFER_ACCEPT`).
+            Ok(()) => self.queue_read(key),
+            Err(error) => {
+                tracing::warn!(%error, "a socket cannot be registered with epoll");
+                self.shard.broken(key);
+            }
         }
     }
 
@@ -312,7 +318,7 @@ impl Driver {
     }
 
     fn close_all(&mut self) {
-        while let Some((key, how, reason)) = self.shard.poll_close() {
+        while let Some(Close { key, how, reason, name }) = self.shard.poll_close() {
             let Some(socket) = self.sockets.get_mut(key.index()) else { continue };
             if how == HowToClose::Shutdown {
                 if let Some(stream) = &socket.stream {
@@ -327,7 +333,11 @@ impl Driver {
             }
             drop(stream);
             self.shard.closed(key);
-            tracing::trace!(reason = reason.label(), "closed");
+            if tracing::enabled!(tracing::Level::DEBUG)
+                && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
+            {
+                tracing::debug!(name = %Escaped(&name), reason = reason.label(), suppressed, "closed");
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use fanout::SlowMember;
-pub use output::{HowToClose, SLICES_MAX, Write};
+pub use output::{Close, HowToClose, SLICES_MAX, Write};
 
 use crate::app::Encoder;
 use crate::base::rng::Rng;

@@ -1,6 +1,7 @@
 //! What leaves a shard: bytes for the kernel, and connections to be closed.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use super::fanout::{Jump, Offer, Seat, SlowMember, Sweep};
 use super::{Shard, Slot};
@@ -59,6 +60,19 @@ pub enum HowToClose {
     Reset,
     /// Shut the sending side only; the connection goes on.
     Shutdown,
+}
+
+/// A connection to be closed.
+#[derive(Clone, Debug)]
+pub struct Close {
+    /// Which.
+    pub key: ConnKey,
+    /// How.
+    pub how: HowToClose,
+    /// Why.
+    pub reason: CloseReason,
+    /// What it was called, as the client chose it; empty if it had no name.
+    pub name: Arc<str>,
 }
 
 /// Whose bytes the driver is writing.
@@ -147,12 +161,12 @@ impl Shard {
         }
     }
 
-    /// The next connection to be closed, how, and why.
-    pub fn poll_close(&mut self) -> Option<(ConnKey, HowToClose, CloseReason)> {
+    /// The next connection to be closed.
+    pub fn poll_close(&mut self) -> Option<Close> {
         loop {
             let (key, how) = self.closing.pop_front()?;
-            if let Some(slot) = self.conns.get(key) {
-                return Some((key, how, slot.conn.reason));
+            if let Some(Slot { conn, .. }) = self.conns.get(key) {
+                return Some(Close { key, how, reason: conn.reason, name: Arc::clone(&conn.name) });
             }
         }
     }

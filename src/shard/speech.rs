@@ -145,6 +145,7 @@ impl Shard {
         let seat = self.fanout.join(audience, key);
         if let Some(slot) = self.conns.get_mut(key) {
             slot.seat = Some(seat);
+            self.metrics.lagging.add(u64::from(slot.conn.blocked));
         }
         self.metrics.members.add(1);
     }

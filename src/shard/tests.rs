@@ -196,7 +196,7 @@ impl World {
                 shard.wrote(len, bytes.len());
             }
         }
-        while let Some((key, how, reason)) = shard.poll_close() {
+        while let Some(Close { key, how, reason, .. }) = shard.poll_close() {
             moved = true;
             let peer = self.peers.iter_mut().rfind(|peer| peer.shard == id && peer.key == key);
             let peer = peer.expect("a connection of ours");
