@@ -25,7 +25,6 @@ fn shard() -> Shard {
         pong_timeout: Duration::from_secs(8),
         close_timeout: Duration::from_secs(5),
         connections_max: u64::MAX,
-        shard_connections_max: u64::MAX,
         room_log_bytes_max: 1 << 20,
         slow_member: SlowMember::Disconnect,
         coalesce: Duration::ZERO,

@@ -7,7 +7,7 @@
 //! bytes in ─ driver ─ conn ─ http / ws ─ app ─ chat ─ encoded once ─ base::log ─ shard::fanout ─ driver ─ bytes out
 //! ```
 //!
-//! Everything but `driver`, `server`, `config`, `descriptors` and `logging` is free of I/O: built without the feature `edges`, the crate is
+//! Everything but `driver`, `server`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
 //! that core alone.
 
 pub mod base;
@@ -24,8 +24,6 @@ pub mod shard;
 
 #[cfg(feature = "edges")]
 pub mod config;
-#[cfg(feature = "edges")]
-pub mod descriptors;
 #[cfg(feature = "edges")]
 pub mod driver;
 #[cfg(feature = "edges")]

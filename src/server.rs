@@ -18,13 +18,12 @@ use std::time::Instant;
 
 use crate::base::hash::Seed;
 use crate::config::{Config, Problem};
-use crate::descriptors::{Capacity, own_table};
 use crate::driver::{Control, epoll};
 use crate::http::HeadLimits;
 use crate::logging::Logging;
 use crate::metrics::Registry;
 use crate::shard::mesh::{Mesh, SHARDS_MAX};
-use crate::shard::{Options, Shard};
+use crate::shard::{Options, SURPLUS_MAX, Shard};
 use crate::ws;
 
 /// Why the server did not start, or stopped: one sentence that says what, and what to do.
@@ -42,6 +41,12 @@ impl std::error::Error for Failure {}
 /// Connections that the kernel holds for a listener until they are accepted; it lowers this to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
+/// Descriptors of a shard's own: its poller, its waker, its listeners, and room for a log and a scrape.
+const DESCRIPTORS_PER_SHARD: u64 = 8;
+
+/// Descriptors for what is not a client.
+const DESCRIPTORS_RESERVED: u64 = 32;
+
 /// Serves until SIGTERM or SIGINT, then drains. `reload` reads the configuration anew, for SIGHUP.
 ///
 /// # Errors
@@ -55,33 +60,23 @@ pub fn run(
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| failure("signals cannot be handled", &error))?;
     let shards = config.shards.unwrap_or_else(available_cpus);
-    let capacity = Capacity::survey(shards);
-    check_capacity(&config, &capacity)?;
-    let passed = activated()?;
-    let listeners = listeners(&config, &passed, shards)?;
+    let connections_max = connections_max(&config, shards)?;
+    let listeners = listeners(&config, shards)?;
     let addresses: Vec<_> =
         listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
     let registry = Arc::new(Registry::new(shards));
-    let options = Arc::new(options(&config, &capacity));
-    let fleet = Fleet::start(
-        listeners,
-        passed.is_empty(),
-        capacity.own_tables,
-        &options,
-        &registry,
-        &signals.handle(),
-    )?;
+    let options = Arc::new(options(&config, connections_max));
+    let fleet = Fleet::start(listeners, &options, &registry, &signals.handle())?;
 
     registry.set_ready(true);
     for address in &addresses {
-        let connections_max = options.connections_max;
         tracing::info!(%address, shards, driver = "epoll", connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     tell_manager(&[
         NotifyState::Ready,
         NotifyState::Status(&format!("serving on {} shards", fleet.threads.len())),
     ]);
-    Process { config, logging, registry, fleet, capacity }.attend(signals, reload)
+    Process { config, logging, registry, fleet, connections_max }.attend(signals, reload)
 }
 
 /// What the main thread holds while the shards run.
@@ -90,7 +85,7 @@ struct Process<'a> {
     logging: &'a Logging,
     registry: Arc<Registry>,
     fleet: Fleet,
-    capacity: Capacity,
+    connections_max: u64,
 }
 
 impl Process<'_> {
@@ -139,7 +134,8 @@ impl Process<'_> {
                 if let Err(error) = self.logging.reload(&new.log) {
                     tracing::warn!(%error, "the log filter stays as it was");
                 }
-                let options = Arc::new(options(&new, &self.capacity));
+                let connections_max = new.max_connections.unwrap_or(self.connections_max);
+                let options = Arc::new(options(&new, connections_max));
                 self.fleet.tell(|| Control::Reload(Arc::clone(&options)));
                 self.config = Config { listen: self.config.listen.clone(), ..new };
                 tracing::info!("reloaded");
@@ -165,8 +161,6 @@ impl Fleet {
     /// Everything that can fail is made before the first thread starts.
     fn start(
         listeners: Vec<Vec<mio::net::TcpListener>>,
-        owns_listeners: bool,
-        own_tables: bool,
         options: &Arc<Options>,
         registry: &Arc<Registry>,
         watch: &Handle,
@@ -185,22 +179,13 @@ impl Fleet {
             let (sender, control) = channel();
             let id = mesh.me();
             let shard = Shard::new(mesh, Arc::clone(options), Arc::clone(registry), random());
-            let parts = epoll::Parts {
-                shard,
-                poll,
-                listeners,
-                owns_listeners,
-                control,
-                wakers: Arc::clone(&wakers),
-                origin,
-            };
+            let parts = epoll::Parts { shard, poll, listeners, control, wakers: Arc::clone(&wakers), origin };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{id}"))
                 .spawn(move || {
                     let mut ended = ended; // whole: it tells of the end when it is dropped, a panic's too
-                    let own_table = if own_tables { own_table() } else { Ok(()) };
-                    let outcome = own_table.map_err(io::Error::from).and_then(|()| epoll::run(parts));
+                    let outcome = epoll::run(parts);
                     ended.fine = outcome.is_ok();
                     outcome
                 })
@@ -259,11 +244,8 @@ impl Drop for CloseOnDrop {
 
 /// The listeners of every shard: from the service manager when it passed any, else new ones, each shard its own
 /// (`SO_REUSEPORT`), so that the kernel spreads the connections.
-fn listeners(
-    config: &Config,
-    passed: &[Socket],
-    shards: usize,
-) -> Result<Vec<Vec<mio::net::TcpListener>>, Failure> {
+fn listeners(config: &Config, shards: usize) -> Result<Vec<Vec<mio::net::TcpListener>>, Failure> {
+    let passed = activated()?;
     (0..shards)
         .map(|_| {
             let sockets = if passed.is_empty() {
@@ -386,23 +368,39 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
     Failure(format!("cannot listen on {address}: {error}; {advice}"))
 }
 
-/// Whether the limit on open files leaves room for what was chosen.
-fn check_capacity(config: &Config, capacity: &Capacity) -> Result<(), Failure> {
-    let Capacity { process, limit, reserve, .. } = *capacity;
-    match config.max_connections {
-        _ if process == 0 => Err(Failure(format!(
-            "only {limit} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
+/// How many connections may be open: what was chosen, or what the limit on open files leaves.
+fn connections_max(config: &Config, shards: usize) -> Result<u64, Failure> {
+    let (soft, hard) = raise_descriptor_limit();
+    let reserve = DESCRIPTORS_RESERVED + shards as u64 * DESCRIPTORS_PER_SHARD + SURPLUS_MAX * shards as u64;
+    let room = soft.saturating_sub(reserve);
+    if room == 0 {
+        return Err(Failure(format!(
+            "only {soft} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
              (ulimit -n)"
+        )));
+    }
+    match config.max_connections {
+        Some(wanted) if wanted > room => Err(Failure(format!(
+            "max_connections = {wanted} needs {} open files, and only {hard} are allowed; raise LimitNOFILE (ulimit -n) \
+             or lower max_connections",
+            wanted + reserve
         ))),
-        Some(wanted) if wanted > process => Err(Failure(format!(
-            "max_connections = {wanted}, but {limit} open files allow no more than {process}; raise LimitNOFILE \
-             (ulimit -n) or lower max_connections"
-        ))),
-        _ => Ok(()),
+        Some(wanted) => Ok(wanted),
+        None => Ok(room),
     }
 }
 
-fn options(config: &Config, capacity: &Capacity) -> Options {
+/// Raises the soft limit on open files to the hard one; returns both.
+fn raise_descriptor_limit() -> (u64, u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let soft = if raised.is_ok() { hard } else { limit.current.unwrap_or(hard) };
+    (soft, hard)
+}
+
+fn options(config: &Config, connections_max: u64) -> Options {
     Options {
         head: HeadLimits { head_bytes_max: config.max_head },
         message: ws::Limits { message_bytes_max: config.max_message },
@@ -412,8 +410,7 @@ fn options(config: &Config, capacity: &Capacity) -> Options {
         ping_interval: config.ping_interval,
         pong_timeout: config.pong_timeout,
         close_timeout: config.close_timeout,
-        connections_max: config.max_connections.unwrap_or(capacity.process),
-        shard_connections_max: capacity.shard,
+        connections_max,
         room_log_bytes_max: config.room_log,
         slow_member: config.slow_member,
         coalesce: config.coalesce,

@@ -28,7 +28,6 @@ fn options() -> Options {
         pong_timeout: Duration::from_secs(8),
         close_timeout: Duration::from_secs(5),
         connections_max: 6,
-        shard_connections_max: u64::MAX,
         room_log_bytes_max: 16 * 1024,
         slow_member: SlowMember::Skip,
         coalesce: Duration::ZERO,

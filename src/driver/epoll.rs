@@ -41,8 +41,6 @@ pub struct Parts {
     pub poll: Poll,
     /// Its listeners, each bound and listening.
     pub listeners: Vec<TcpListener>,
-    /// Whether they end with this process. Those of the service manager do not.
-    pub owns_listeners: bool,
     /// What the process has to say; whoever sends something wakes the shard.
     pub control: Receiver<Control>,
     /// The wakers of all shards, by number.
@@ -79,7 +77,6 @@ struct Driver {
     shard: Shard,
     poll: Poll,
     listeners: Vec<TcpListener>,
-    owns_listeners: bool,
     control: Receiver<Control>,
     wakers: Arc<[Waker]>,
     origin: Instant,
@@ -97,7 +94,7 @@ struct Driver {
 
 impl Driver {
     fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { shard, poll, mut listeners, owns_listeners, control, wakers, origin } = parts;
+        let Parts { shard, poll, mut listeners, control, wakers, origin } = parts;
         for (index, listener) in listeners.iter_mut().enumerate() {
             poll.registry().register(listener, Token(LISTENERS - index), Interest::READABLE)?;
         }
@@ -106,7 +103,6 @@ impl Driver {
             poll,
             acceptable: vec![true; listeners.len()],
             listeners,
-            owns_listeners,
             control,
             wakers,
             origin,
@@ -180,10 +176,7 @@ impl Driver {
             match control {
                 Control::Reload(options) => self.shard.reconfigure(options),
                 Control::Drain(bound) => {
-                    for listener in self.listeners.drain(..).filter(|_| self.owns_listeners) {
-                        // Copies in other descriptor tables keep the socket; this ends its listening all the same.
-                        let _ = socket2::SockRef::from(&listener).shutdown(Shutdown::Both);
-                    }
+                    self.listeners.clear();
                     self.acceptable.clear();
                     self.accept_again = None;
                     self.stop_at = Some(self.now() + bound);

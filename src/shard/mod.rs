@@ -71,8 +71,6 @@ pub struct Options {
     pub close_timeout: Duration,
     /// Connections of the whole process.
     pub connections_max: u64,
-    /// Connections of one shard.
-    pub shard_connections_max: u64,
     /// Bytes of a room's log on one shard, in one format.
     pub room_log_bytes_max: u64,
     /// What becomes of a member that falls behind by more.
@@ -225,9 +223,7 @@ impl Shard {
     pub fn admission(&self) -> Admission {
         if self.draining.is_some() {
             Admission::Later
-        } else if (self.conns.len() as u64) < self.options.shard_connections_max
-            && self.registry.connections() < self.options.connections_max
-        {
+        } else if self.registry.connections() < self.options.connections_max {
             Admission::Welcome
         } else if self.surplus < SURPLUS_MAX {
             Admission::Surplus

@@ -45,7 +45,6 @@ fn options() -> Options {
         pong_timeout: Duration::from_secs(8),
         close_timeout: Duration::from_secs(5),
         connections_max: 10_000,
-        shard_connections_max: u64::MAX,
         room_log_bytes_max: 256 * 1024,
         slow_member: SlowMember::Disconnect,
         coalesce: Duration::ZERO,
