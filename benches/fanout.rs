@@ -6,34 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use stentor::base::hash::Seed;
 use stentor::base::{ConnKey, Time};
-use stentor::http::{HeadLimits, OriginRules};
 use stentor::metrics::Registry;
 use stentor::shard::mesh::Mesh;
-use stentor::shard::{Options, Shard, SlowMember};
-use stentor::ws::Limits;
+use stentor::shard::{Options, Shard};
 
 const MEMBERS: [usize; 3] = [100, 10_000, 100_000];
 
 fn shard() -> Shard {
-    let options = Options {
-        head: HeadLimits { head_bytes_max: 8192 },
-        message: Limits { message_bytes_max: 65_536 },
-        name_bytes_max: 64,
-        room_bytes_max: 255,
-        handshake_timeout: Duration::from_secs(15),
-        ping_interval: Duration::ZERO,
-        pong_timeout: Duration::from_secs(8),
-        close_timeout: Duration::from_secs(5),
-        connections_max: u64::MAX,
-        room_log_bytes_max: 1 << 20,
-        slow_member: SlowMember::Disconnect,
-        coalesce: Duration::ZERO,
-        origins: OriginRules::default(),
-        deflate: true,
-        deflate_bytes_min: 128,
-        echo: false,
-        page: false,
-    };
+    let options = Options { ping_interval: Duration::ZERO, ..Options::default() };
     let mesh = Mesh::build(1, &Seed::new(1)).remove(0);
     Shard::new(mesh, Arc::new(options), Arc::new(Registry::new(1)), 1)
 }

@@ -441,3 +441,15 @@ fn tell_manager(states: &[NotifyState<'_>]) {
 fn failure(what: &str, error: &dyn Display) -> Failure {
     Failure(format!("{what}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cores_defaults_are_the_configurations() {
+        let invocation = crate::config::parse(std::iter::once("stentor".into())).unwrap();
+        let config = crate::config::load(&invocation).unwrap();
+        assert_eq!(options(&config, u64::MAX), Options::default());
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use stentor::base::hash::Seed;
 use stentor::base::{ConnKey, Time};
-use stentor::http::{HeadLimits, OriginRules};
+use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
 use stentor::shard::mesh::Mesh;
 use stentor::shard::{Admission, Close, HowToClose, Options, SLICES_MAX, Shard, SlowMember};
@@ -21,21 +21,12 @@ fn options() -> Options {
     Options {
         head: HeadLimits { head_bytes_max: 1024 },
         message: Limits { message_bytes_max: 4096 },
-        name_bytes_max: 64,
-        room_bytes_max: 64,
-        handshake_timeout: Duration::from_secs(15),
-        ping_interval: Duration::from_secs(25),
-        pong_timeout: Duration::from_secs(8),
-        close_timeout: Duration::from_secs(5),
         connections_max: 6,
         room_log_bytes_max: 16 * 1024,
         slow_member: SlowMember::Skip,
-        coalesce: Duration::ZERO,
-        origins: OriginRules::default(),
-        deflate: true,
         deflate_bytes_min: 16,
         echo: true,
-        page: true,
+        ..Options::default()
     }
 }
 

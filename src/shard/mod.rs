@@ -51,7 +51,7 @@ use output::Writing;
 use rooms::Rooms;
 
 /// What a shard is told about its limits and manners. Replaced as a whole on a reload.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Bounds of a request head.
     pub head: HeadLimits,
@@ -87,6 +87,31 @@ pub struct Options {
     pub echo: bool,
     /// Whether `/` is there.
     pub page: bool,
+}
+
+/// The defaults of the configuration, with as many connections as anyone wants.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            head: HeadLimits { head_bytes_max: 8 * 1024 },
+            message: ws::Limits { message_bytes_max: 64 * 1024 },
+            name_bytes_max: 64,
+            room_bytes_max: 255,
+            handshake_timeout: Duration::from_secs(15),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(8),
+            close_timeout: Duration::from_secs(5),
+            connections_max: u64::MAX,
+            room_log_bytes_max: 1024 * 1024,
+            slow_member: SlowMember::Disconnect,
+            coalesce: Duration::ZERO,
+            origins: OriginRules::default(),
+            deflate: true,
+            deflate_bytes_min: 128,
+            echo: false,
+            page: true,
+        }
+    }
 }
 
 impl Options {

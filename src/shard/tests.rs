@@ -36,23 +36,12 @@ struct World {
 
 fn options() -> Options {
     Options {
-        head: HeadLimits { head_bytes_max: 8192 },
-        message: ws::Limits { message_bytes_max: 65_536 },
-        name_bytes_max: 64,
-        room_bytes_max: 255,
-        handshake_timeout: Duration::from_secs(15),
         ping_interval: Duration::ZERO,
-        pong_timeout: Duration::from_secs(8),
-        close_timeout: Duration::from_secs(5),
         connections_max: 10_000,
         room_log_bytes_max: 256 * 1024,
-        slow_member: SlowMember::Disconnect,
-        coalesce: Duration::ZERO,
-        origins: OriginRules::default(),
-        deflate: true,
         deflate_bytes_min: 64,
         echo: true,
-        page: true,
+        ..Options::default()
     }
 }
 
