@@ -122,7 +122,7 @@ fn swarm(fault: Fault) -> ([u64; 4], bool) {
     let folder = std::env::temp_dir().join(format!("swarm-test-{}-{}", std::process::id(), fault as u8));
     let output = Command::new(env!("CARGO_BIN_EXE_swarm"))
         .args(["chat", &format!("ws://{address}/ws/{{name}}"), "--clients", &CLIENTS.to_string()])
-        .args(["--speakers", "1", "--rate", "100", "--duration", "300ms", "--handshakes", "1", "--json"])
+        .args(["--speakers", "1", "--rate", "100", "--duration", "500ms", "--handshakes", "1", "--json"])
         .arg(&folder)
         .output()
         .unwrap();
@@ -131,7 +131,7 @@ fn swarm(fault: Fault) -> ([u64; 4], bool) {
     std::fs::remove_file(&folder).unwrap();
     let result: serde_json::Value = serde_json::from_str(&text).unwrap();
     let count = |key: &str| result[key].as_u64().unwrap();
-    assert!(count("said") >= 25, "{text}");
+    assert!(count("said") >= 15, "{text}");
     ([count("lost"), count("duplicated"), count("reordered"), count("clients")], output.status.success())
 }
 
