@@ -283,8 +283,9 @@ impl Fanout {
             }
             let audience = &mut self.audiences[id.0 as usize];
             let due = audience.next_due(log_bytes_max);
+            // Members that left have made the circle shorter than it was going to be.
             if let Some((since, closes)) = audience.timed
-                && audience.visits >= closes
+                && (audience.visits >= closes || matches!(due, Due::Done))
             {
                 audience.timed = None;
                 self.timed.push(now.since(since));
