@@ -74,6 +74,9 @@ pub fn parse_head<'b>(
     scanned: &mut usize,
     limits: &HeadLimits,
 ) -> Result<Step<Head<'b>>, Reject> {
+    if *scanned < SNIFFED_BYTES {
+        check_beginning(&bytes[..bytes.len().min(SNIFFED_BYTES)])?;
+    }
     // The end is an empty line. Its two line feeds are at most one byte apart.
     let from = scanned.saturating_sub(3);
     let end = memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at).find(|&at| {
@@ -85,7 +88,7 @@ pub fn parse_head<'b>(
         return if bytes.len() >= limits.head_bytes_max {
             Err(Reject::HeadTooLong)
         } else {
-            plausible(bytes)
+            Ok(Step::NeedMore)
         };
     };
     if end >= limits.head_bytes_max {
@@ -114,14 +117,15 @@ pub fn parse_head<'b>(
     Ok(Step::Done(head))
 }
 
+/// How much of a head is looked at before its end is there. Enough for a method and the beginning of a target; a bound, so that
+/// a head that drips in byte by byte is not parsed again for each of them.
+const SNIFFED_BYTES: usize = 64;
+
 /// Refuses at once what cannot become a request: a TLS hello or another protocol does not wait for the time-out.
-fn plausible<'b>(bytes: &'b [u8]) -> Result<Step<Head<'b>>, Reject> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+fn check_beginning(bytes: &[u8]) -> Result<(), Reject> {
+    let mut fields = [httparse::EMPTY_HEADER; 0];
     let first_line = memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..=end]);
-    match httparse::Request::new(&mut fields).parse(first_line) {
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => Ok(Step::NeedMore),
-        Err(_) => Err(Reject::Malformed),
-    }
+    httparse::Request::new(&mut fields).parse(first_line).map(drop).map_err(|_| Reject::Malformed)
 }
 
 /// The path and the query of a request target: "/path?query", or the absolute form that every server must accept
@@ -232,6 +236,13 @@ mod tests {
         assert_eq!(parse(b"\x16\x03\x01\x02\x00\x01"), Err(Reject::Malformed));
         assert_eq!(parse(b"SSH-2.0-OpenSSH_9.2\r\n"), Err(Reject::Malformed));
         assert_eq!(parse(b"GET / HTTP/1.1\r\nHo"), Ok(Step::NeedMore));
+    }
+
+    #[test]
+    fn garbage_is_garbage_however_much_comes_at_once() {
+        let garbage = [0x16; 3000];
+        assert_eq!(parse(&garbage[..10]), Err(Reject::Malformed));
+        assert_eq!(parse(&garbage), Err(Reject::Malformed));
     }
 
     #[test]
