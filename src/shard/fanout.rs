@@ -181,9 +181,9 @@ pub struct Fanout {
     timed: Vec<Duration>,
 }
 
-/// Writes in a slice: about a millisecond. Long enough that looking for input costs nothing, short enough that a new
+/// Writes in a slice: about half a millisecond. Long enough that looking for input costs nothing, short enough that a new
 /// message waits little and that rooms take turns.
-pub const SLICE_WRITES: usize = 256;
+pub const SLICE_WRITES: usize = 128;
 
 impl Fanout {
     /// A new audience without members.
