@@ -267,7 +267,12 @@ proptest! {
         for event in events {
             prop_assert_eq!(owned(server.read().unwrap()), event);
         }
-        let end = server.read().unwrap_err();
+        let end = match server.read() {
+            Err(end) => end,
+            // It reports a code that must not be sent as the Close that it answers with.
+            Ok(Message::Close(_)) if fail == Some(Fail::Protocol(ProtocolError::InvalidCloseCode)) => return Ok(()),
+            Ok(message) => panic!("tungstenite takes what we refuse with {fail:?}: {message:?}"),
+        };
         let ended = matches!(&end, tungstenite::Error::Protocol(
             tungstenite::error::ProtocolError::ResetWithoutClosingHandshake));
         // It notices a fault only when the frame is complete, so the end of the input may come first.
