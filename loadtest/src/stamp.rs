@@ -1,11 +1,13 @@
-//! The stamp that every message carries, and how it is found again in what arrives.
+//! The stamp that every message carries, and how it is found again in what arrives. It is plain ASCII without quotes or
+//! brackets, so that it survives being put into JSON, HTML or a line of text.
+
+use memchr::memmem;
 
 /// Marks the beginning of a stamp. Unlikely in anything else that a room says.
-const MARK: &[u8] = b"@swarm:";
-const DIGITS: usize = 8 + 4 + 8 + 16;
+const MARK: [u8; 8] = *b"@swarm1:";
 
-/// Bytes of a stamp in a text.
-pub const STAMP_BYTES: usize = MARK.len() + DIGITS;
+/// Bytes of a stamp in a text: the mark and five groups of eight hexadecimal digits.
+pub const STAMP_BYTES: usize = 48;
 
 /// Who said it, which of its messages it is, and when it was meant to be said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,52 +15,105 @@ pub struct Stamp {
     /// Tells this run's messages from those of others in the same room.
     pub run: u32,
     /// 0, 1, 2 …
-    pub speaker: u16,
+    pub speaker: u32,
     /// 0, 1, 2 … for each speaker.
     pub sequence: u32,
-    /// Nanoseconds since the run began.
+    /// The moment at which it was meant to be said, by the machine's monotonic clock.
     pub intended_ns: u64,
 }
 
 impl Stamp {
-    /// A text of `bytes` bytes that begins with the stamp, or of as many as it needs.
-    pub fn text(self, bytes: usize) -> String {
+    /// Appends a text of `bytes` bytes that begins with the stamp, or of as many as that needs.
+    pub fn text_into(self, bytes: usize, out: &mut Vec<u8>) {
         let Self { run, speaker, sequence, intended_ns } = self;
-        let mark = "@swarm:";
-        let text = format!("{mark}{run:08x}{speaker:04x}{sequence:08x}{intended_ns:016x}");
-        format!("{text:x<bytes$}")
+        let end = out.len() + bytes.max(STAMP_BYTES);
+        out.extend_from_slice(&MARK);
+        let [high, low] = [intended_ns >> 32, intended_ns & 0xFFFF_FFFF];
+        for group in [u64::from(run), u64::from(speaker), u64::from(sequence), high, low] {
+            out.extend((0..8).rev().map(|digit| b"0123456789abcdef"[(group >> (4 * digit) & 0xF) as usize]));
+        }
+        out.resize(end, b'x');
     }
 
-    /// The stamp in `payload`, wherever a server has put the text.
-    pub fn find(payload: &[u8]) -> Option<Self> {
-        let at = memchr::memmem::find(payload, MARK)?;
-        let digits: &[u8; DIGITS] = payload[at + MARK.len()..].first_chunk()?;
-        let hex = |from: usize, to: usize| {
-            digits[from..to].iter().try_fold(0_u64, |value, digit| {
-                Some(value << 4 | u64::from(char::from(*digit).to_digit(16)?))
-            })
+    fn decode(digits: &[u8; STAMP_BYTES - MARK.len()]) -> Self {
+        let [run, speaker, sequence, high, low] = digits.as_chunks::<8>().0 else {
+            unreachable!("forty digits are five groups of eight")
         };
-        Some(Self {
-            run: u32::try_from(hex(0, 8)?).ok()?,
-            speaker: u16::try_from(hex(8, 12)?).ok()?,
-            sequence: u32::try_from(hex(12, 20)?).ok()?,
-            intended_ns: hex(20, 36)?,
-        })
+        Self {
+            run: hex(*run),
+            speaker: hex(*speaker),
+            sequence: hex(*sequence),
+            intended_ns: u64::from(hex(*high)) << 32 | u64::from(hex(*low)),
+        }
+    }
+}
+
+/// Eight hexadecimal digits at once: each step halves the number of groups. What is no digit gives some number.
+fn hex(digits: [u8; 8]) -> u32 {
+    let digits = u64::from_be_bytes(digits);
+    // '0'–'9' have their value in the low nibble; letters, which have bit 6, are nine behind theirs.
+    let nibbles = (digits & 0x0F0F_0F0F_0F0F_0F0F) + 9 * (digits >> 6 & 0x0101_0101_0101_0101);
+    let bytes = (nibbles | nibbles >> 4) & 0x00FF_00FF_00FF_00FF;
+    let words = (bytes | bytes >> 8) & 0x0000_FFFF_0000_FFFF;
+    u32::try_from((words | words >> 16) & 0xFFFF_FFFF).unwrap_or(0)
+}
+
+/// Looks for stamps. It remembers where in a payload the last one stood, since in a room all stand at the same place.
+#[derive(Debug, Default)]
+pub struct Finder {
+    usual: usize,
+}
+
+impl Finder {
+    /// Calls `found` with each stamp in `payload`: servers may put several messages into one. True if there was one.
+    pub fn each(&mut self, payload: &[u8], mut found: impl FnMut(Stamp)) -> bool {
+        let mut any = false;
+        let mut rest = payload;
+        while rest.len() >= STAMP_BYTES {
+            let Some(at) = self.find(rest) else { break };
+            let Some((digits, behind)) = rest[at + MARK.len()..].split_first_chunk() else { break };
+            found(Stamp::decode(digits));
+            any = true;
+            rest = behind;
+        }
+        any
+    }
+
+    fn find(&mut self, payload: &[u8]) -> Option<usize> {
+        if payload.get(self.usual..).is_some_and(|rest| rest.starts_with(&MARK)) {
+            return Some(self.usual);
+        }
+        let at = memmem::find(payload, &MARK)?;
+        self.usual = at;
+        Some(at)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    #[test]
-    fn a_stamp_is_found_wherever_it_stands() {
-        let stamp = Stamp { run: 7, speaker: 3, sequence: 99, intended_ns: 123_456_789 };
-        let text = stamp.text(100);
-        assert_eq!(text.len(), 100);
-        assert_eq!(Stamp::find(text.as_bytes()), Some(stamp));
-        assert_eq!(Stamp::find(format!("{{\"data\":\"{text}\"}}").as_bytes()), Some(stamp));
-        assert_eq!(Stamp::find(&text.as_bytes()[..STAMP_BYTES - 1]), None);
-        assert_eq!(Stamp::find(b"@swarm:zz"), None);
+    fn stamps(payload: &[u8]) -> Vec<Stamp> {
+        let mut found = Vec::new();
+        assert_eq!(Finder::default().each(payload, |stamp| found.push(stamp)), !found.is_empty());
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn a_stamp_is_found_wherever_it_stands(
+            run: u32, speaker: u32, sequence: u32, intended_ns: u64, size in 0..200_usize, before in "[^@]{0,40}",
+        ) {
+            let stamp = Stamp { run, speaker, sequence, intended_ns };
+            let mut payload = before.into_bytes();
+            let start = payload.len();
+            stamp.text_into(size, &mut payload);
+            prop_assert_eq!(payload.len() - start, size.max(STAMP_BYTES));
+            prop_assert_eq!(stamps(&payload), vec![stamp]);
+            let twice = [&payload[..], b"\n", &payload].concat();
+            prop_assert_eq!(stamps(&twice), vec![stamp, stamp]);
+            prop_assert_eq!(stamps(&payload[..start + STAMP_BYTES - 1]), vec![]);
+        }
     }
 }

@@ -1,0 +1,71 @@
+//! What a worker and its parent tell each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Plan;
+use crate::tally::Tally;
+
+/// What a worker is told first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The whole run.
+    pub plan: Plan,
+    /// Which of the workers it is.
+    pub index: u32,
+    /// How many workers there are.
+    pub of: u32,
+    /// When the run began: seconds are counted from here.
+    pub epoch_ns: u64,
+}
+
+/// What a worker is told later.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// All have come in: the first stage begins at this moment.
+    Begin(u64),
+    /// All have spoken: so many messages each. Hear what is still on its way, then end.
+    Finish(Vec<u32>),
+    /// End now, with what there is.
+    Stop,
+}
+
+/// What a worker tells.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Notice {
+    /// What has happened since the last one.
+    Tick(Box<Tick>),
+    /// Its clients have come in, or cannot.
+    Gathered,
+    /// Its part of the stages is over: its speakers, and how much each of them has said.
+    Spoken(Vec<(u32, u32)>),
+    /// It is over.
+    Done(End),
+    /// It cannot go on, for this reason.
+    Failed(String),
+}
+
+/// What has happened in one second, or in a part of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tick {
+    /// Which second, from the run's begin.
+    pub second: u64,
+    /// What was counted in it.
+    pub tally: Tally,
+    /// Clients that are in now.
+    pub connected: u32,
+}
+
+/// What is known only at the end.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct End {
+    /// How many different messages of each speaker its clients have heard.
+    pub heard: Vec<u32>,
+    /// For each storm, how long it took until the last client was back, in nanoseconds.
+    pub storms: Vec<Option<u64>>,
+    /// CPU that the worker has used while it talked, in nanoseconds.
+    pub cpu_ns: u64,
+    /// How long it talked, in nanoseconds.
+    pub talked_ns: u64,
+    /// The memory that its clients have cost it, in bytes.
+    pub memory: u64,
+}

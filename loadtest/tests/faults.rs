@@ -1,0 +1,161 @@
+//! swarm against a server that misbehaves on purpose: each fault is found and counted exactly.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod support;
+
+use support::{CLIENTS, Fault, Run, STALL, certificate, mistake, serve};
+
+fn chat(fault: Fault) -> Run {
+    let url = format!("ws://{}/ws/{{name}}", serve(fault, None));
+    let clients = CLIENTS.to_string();
+    let run = Run::new(&[
+        "chat",
+        &url,
+        "--clients",
+        &clients,
+        "--speakers",
+        "1",
+        "--rate",
+        "100",
+        "--duration",
+        "500ms",
+    ]);
+    assert_eq!(run.metric("said"), 50.0);
+    run
+}
+
+/// Lost, duplicated, reordered, crossed, heard by nobody, clients left; and the exit code.
+fn check(fault: Fault, expected: [f64; 6], code: i32) {
+    let run = chat(fault);
+    let found = run.metrics(["lost", "duplicated", "reordered", "crossed", "unheard", "connected"]);
+    assert_eq!((found, run.code), (expected, Some(code)), "{}", run.table);
+}
+
+#[test]
+fn a_server_that_behaves() {
+    check(Fault::None, [0.0, 0.0, 0.0, 0.0, 0.0, 5.0], 0);
+}
+
+#[test]
+fn one_lost_message() {
+    check(Fault::Drop, [1.0, 0.0, 0.0, 0.0, 0.0, 5.0], 1);
+}
+
+#[test]
+fn one_doubled_message() {
+    check(Fault::Duplicate, [0.0, 1.0, 0.0, 0.0, 0.0, 5.0], 1);
+}
+
+#[test]
+fn one_late_message() {
+    check(Fault::Reorder, [0.0, 0.0, 1.0, 0.0, 0.0, 5.0], 1);
+}
+
+#[test]
+fn one_message_that_nobody_gets() {
+    check(Fault::Swallow, [5.0, 0.0, 0.0, 0.0, 1.0, 5.0], 1);
+}
+
+#[test]
+fn one_lost_client() {
+    check(Fault::Close, [0.0, 0.0, 0.0, 0.0, 0.0, 4.0], 1);
+}
+
+#[test]
+fn a_stall_is_counted_for_every_message_that_it_delayed() {
+    let run = chat(Fault::Stall);
+    assert!(run.metric("max") >= STALL.as_secs_f64(), "{}", run.table);
+    // Forty messages were meant to be said after the tenth, most of them during the stall: the pace does not wait for it.
+    let pairs = run.json["latency"].as_array().unwrap();
+    let slow = pairs.iter().filter(|pair| pair[0].as_u64().unwrap() > 150_000);
+    let slow: u64 = slow.map(|pair| pair[1].as_u64().unwrap()).sum();
+    assert!(slow >= 25 * CLIENTS as u64, "{slow} of them: {}", run.table);
+    assert_eq!(run.metrics(["lost", "deliveries"]), [0.0, 50.0 * CLIENTS as f64]);
+}
+
+#[test]
+fn a_window_waits_for_what_comes_back() {
+    let url = format!("ws://{}/", serve(Fault::Stall, None));
+    let clients = CLIENTS.to_string();
+    let run = Run::new(&[
+        "chat",
+        &url,
+        "--clients",
+        &clients,
+        "--speakers",
+        "1",
+        "--window",
+        "1",
+        "--duration",
+        "1s",
+    ]);
+    assert!(run.metric("said") > 20.0, "{}", run.table);
+    // One message under way: only one per listener can have met the stall.
+    let pairs = run.json["latency"].as_array().unwrap();
+    let slow = pairs.iter().filter(|pair| pair[0].as_u64().unwrap() > 450_000);
+    assert_eq!(slow.map(|pair| pair[1].as_u64().unwrap()).sum::<u64>(), CLIENTS as u64, "{}", run.table);
+}
+
+#[test]
+fn through_tls() {
+    let (config, authority) = certificate();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, authority).unwrap();
+    let clients = CLIENTS.to_string();
+    let arguments = ["--clients", &clients, "--speakers", "1", "--duration", "300ms", "--size", "48..20000"];
+    for trust in [&["--ca", path.to_str().unwrap()][..], &["--insecure"]] {
+        let url = format!("wss://{}/", serve(Fault::None, Some(config.clone())));
+        let run = Run::new(&[&["chat", &url][..], &arguments, trust].concat());
+        assert_eq!(
+            (run.metric("lost"), run.metric("deliveries"), run.code),
+            (0.0, 150.0, Some(0)),
+            "{}",
+            run.table
+        );
+    }
+}
+
+#[test]
+fn mistakes_get_a_sentence() {
+    let check = |arguments: &[&str], part: &str| {
+        let (code, sentence) = mistake(arguments);
+        assert_eq!(code, Some(2), "{sentence}");
+        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+    };
+    check(&["chat", "nonsense"], "swarm: nonsense is no ws:// or wss:// URL");
+    check(&["chat", "ws://"], "names no host");
+    check(&["chat", "ws://a b/"], "not found");
+    check(&["chat", "ws://127.0.0.1:1/"], "no client came in at 127.0.0.1:1: the connection was refused");
+    check(&["chat", "--size", "5"], "at least 48 bytes");
+    check(&["chat", "--clients", "0"], "at least 1");
+    check(&["chat", "--speakers", "20", "--clients", "10"], "more than 10 clients");
+    check(&["chat", "--source", "::1"], "IPv4");
+    check(&["chat", "--say", "hello"], "{text}");
+    check(&["chat", "--clients", "200000", "--workers", "1"], "--workers");
+    check(&["chat", "--threshold", "p98 < 1ms"], "no number called");
+    check(&["run", "/nowhere.toml"], "/nowhere.toml cannot be read");
+    check(&["compare", "/nowhere", "/nowhere"], "/nowhere cannot be read");
+    let refused = serve_refusals();
+    check(&["chat", &format!("ws://{refused}/")], "refused with 403 Forbidden: no room for you");
+}
+
+/// A server that refuses every handshake, with its reason.
+fn serve_refusals() -> String {
+    use std::io::{Read, Write};
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(100).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap().to_string();
+    std::thread::Builder::new()
+        .spawn(move || {
+            while let Ok((mut socket, _)) = listener.accept() {
+                let _ = socket.read(&mut [0; 4096]);
+                let _ =
+                    socket.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 15\r\n\r\nno room for you");
+            }
+        })
+        .unwrap();
+    address
+}

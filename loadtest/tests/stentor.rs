@@ -1,0 +1,316 @@
+//! swarm against Stentor: every scenario, files with stages and thresholds, and what is written.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use support::{Run, swarm};
+
+/// A server of its own for each test; it ends with it.
+struct Stentor {
+    process: Child,
+    url: String,
+}
+
+impl Stentor {
+    fn start(arguments: &[&str]) -> Self {
+        let mut process = Command::new(binary())
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line: serde_json::Value = serde_json::from_str(&log.next().unwrap().unwrap()).unwrap();
+            if line["message"] == "listening" {
+                break line["address"].as_str().unwrap().to_owned();
+            }
+        };
+        // Whoever is not read would block.
+        std::thread::Builder::new().spawn(move || log.for_each(drop)).unwrap();
+        Self { process, url: format!("ws://{address}") }
+    }
+
+    fn pid(&self) -> String {
+        self.process.id().to_string()
+    }
+}
+
+impl Drop for Stentor {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The server's binary, built once: it belongs to the other package of this workspace.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<std::path::PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let build = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "stentor", "--bin", "stentor"])
+            .status();
+        assert!(build.unwrap().success());
+        Path::new(env!("CARGO_BIN_EXE_swarm")).with_file_name("stentor")
+    })
+}
+
+const FAULTS: [&str; 6] = ["lost", "duplicated", "reordered", "crossed", "strayed", "errors"];
+
+fn check_clean(run: &Run) {
+    assert_eq!((run.metrics(FAULTS), run.code), ([0.0; 6], Some(0)), "{}", run.table);
+}
+
+#[test]
+fn chat_on_several_shards_from_several_workers_in_several_rooms() {
+    let server = Stentor::start(&["--shards", "2"]);
+    let run = Run::new(&[
+        "chat",
+        &server.url,
+        "--clients",
+        "200",
+        "--rooms",
+        "4",
+        "--speakers",
+        "20",
+        "--rate",
+        "400",
+        "--workers",
+        "2",
+        "--duration",
+        "1s",
+        "--size",
+        "64*9,3000*1",
+        "--server-pid",
+        &server.pid(),
+    ]);
+    check_clean(&run);
+    assert_eq!(run.metrics(["connected", "said", "deliveries"]), [200.0, 400.0, 20_000.0]);
+    assert!(
+        run.metric("server_cpu_per_delivery") > 0.0 && run.metric("server_memory") > 1e6,
+        "{}",
+        run.table
+    );
+}
+
+#[test]
+fn compressed() {
+    let server = Stentor::start(&[]);
+    let arguments =
+        ["--clients", "50", "--speakers", "5", "--rate", "200", "--duration", "1s", "--size", "600"];
+    let run = Run::new(&[&["chat", &server.url][..], &arguments, &["--deflate"]].concat());
+    check_clean(&run);
+    assert_eq!(run.metric("deliveries"), 10_000.0);
+}
+
+#[test]
+fn echo() {
+    let server = Stentor::start(&[]);
+    let run = Run::new(&["echo", &server.url, "--clients", "20", "--duration", "500ms"]);
+    check_clean(&run);
+    assert!(run.metric("deliveries") == run.metric("said") && run.metric("said") > 100.0, "{}", run.table);
+}
+
+#[test]
+fn connect_again_and_again() {
+    let server = Stentor::start(&[]);
+    let run = Run::new(&["connect", &server.url, "--close", "--clients", "50", "--duration", "1s"]);
+    assert_eq!((run.metric("errors"), run.code), (0.0, Some(0)), "{}", run.table);
+    assert!(run.metric("handshakes") > 100.0 && run.metric("handshakes_per_s") > 50.0, "{}", run.table);
+}
+
+#[test]
+fn a_ramp_takes_its_time() {
+    let server = Stentor::start(&[]);
+    let run = Run::new(&["connect", &server.url, "--clients", "100", "--ramp", "200/s"]);
+    let rate = run.metric("handshakes_per_s");
+    assert!((100.0..=225.0).contains(&rate), "{}", run.table);
+}
+
+#[test]
+fn idle_clients_have_a_price() {
+    let server = Stentor::start(&[]);
+    let run = Run::new(&[
+        "idle",
+        &server.url,
+        "--clients",
+        "1000",
+        "--duration",
+        "200ms",
+        "--server-pid",
+        &server.pid(),
+    ]);
+    check_clean_idle(&run);
+    assert!((0.0..4096.0).contains(&run.metric("server_memory_per_client")), "{}", run.table);
+}
+
+fn check_clean_idle(run: &Run) {
+    assert_eq!((run.metrics(["connected", "errors"]), run.code), ([1000.0, 0.0], Some(0)), "{}", run.table);
+}
+
+#[test]
+fn churn_misses_nothing() {
+    let server = Stentor::start(&["--shards", "2"]);
+    let run = Run::new(&[
+        "churn",
+        &server.url,
+        "--clients",
+        "100",
+        "--speakers",
+        "5",
+        "--rate",
+        "500",
+        "--churn",
+        "200/s",
+        "--duration",
+        "2s",
+    ]);
+    check_clean(&run);
+    assert!(run.metric("handshakes") > 250.0, "{}", run.table);
+}
+
+#[test]
+fn storms_pass() {
+    let server = Stentor::start(&[]);
+    let run = Run::new(&["storm", &server.url, "--clients", "200", "--storms", "2", "--duration", "2s"]);
+    check_clean(&run);
+    assert_eq!(run.metrics(["handshakes", "storms_unfinished"]), [600.0, 0.0], "{}", run.table);
+    assert!((0.0..2.0).contains(&run.metric("storm_back")), "{}", run.table);
+}
+
+#[test]
+fn slow_readers_are_told_apart() {
+    let server =
+        Stentor::start(&["--slow-member", "disconnect", "--room-log", "64KiB", "--close-timeout", "300ms"]);
+    let run = Run::new(&[
+        "slow",
+        &server.url,
+        "--clients",
+        "20",
+        "--never-read",
+        "3",
+        "--slow-read",
+        "2",
+        "--speakers",
+        "4",
+        "--rate",
+        "800",
+        "--size",
+        "30000",
+        "--duration",
+        "3s",
+    ]);
+    check_clean(&run);
+    assert_eq!(run.metrics(["slow_clients", "slow_closed"]), [5.0, 5.0], "{}", run.table);
+    assert_eq!(run.metric("deliveries"), 15.0 * run.metric("said"));
+}
+
+const STAGES: &str = r#"
+scenario = "chat"
+speakers = 4
+threshold = ["lost == 0", "connected == 0", "p99 < 10s", "handshakes == 60"]
+
+[[stage]]
+duration = "1s"
+clients = 60
+rate = 100
+
+[[stage]]
+duration = "500ms"
+
+[[stage]]
+duration = "500ms"
+clients = 0
+rate = 0
+"#;
+
+#[test]
+fn a_file_with_stages_and_thresholds() {
+    let server = Stentor::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    std::fs::write(&path, STAGES).unwrap();
+    let path = path.to_str().unwrap();
+    let run = Run::new(&["run", path, &server.url]);
+    assert_eq!(run.code, Some(0), "{}", run.table);
+    assert_eq!(run.json["thresholds"].as_array().unwrap().len(), 4);
+    // 100/s rising for a second, holding for half of one, falling for half of one.
+    assert!((115.0..=130.0).contains(&(run.metric("said") + run.metric("unsaid"))), "{}", run.table);
+    let stricter = Run::new(&["run", path, &server.url, "--threshold", "p99 < 1us"]);
+    assert_eq!(stricter.code, Some(1), "{}", stricter.table);
+    assert!(stricter.table.contains("p99 < 1us: DOES NOT HOLD"), "{}", stricter.table);
+}
+
+#[test]
+fn what_is_wrong_in_a_file_has_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    let path = path.to_str().unwrap();
+    for (text, part) in [
+        ("scenario = \"chat\"\nclient = 5\n", "run.toml:2: unknown field `client`"),
+        ("clients = 5\n", "names no scenario"),
+        ("scenario = \"chat\"\n\nrate = \"often\"\n", "run.toml:3: write it as 100 or 100/s"),
+        ("scenario = \"chat\"\nthreshold = [\"p99\"]\n", "run.toml:2: \"p99\" compares nothing"),
+    ] {
+        std::fs::write(path, text).unwrap();
+        let (code, sentence) = support::mistake(&["run", path]);
+        assert_eq!(code, Some(2));
+        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn results_are_written_and_compared() {
+    let server = Stentor::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for name in ["one", "two"] {
+        let output = swarm(&[
+            "chat",
+            &server.url,
+            "--clients",
+            "20",
+            "--duration",
+            "300ms",
+            "--json",
+            &path(&format!("{name}.json")),
+            "--hdr",
+            &path("latency.hgrm"),
+            "--html",
+            &path("report.html"),
+        ]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let compared = swarm(&["compare", &path("one.json"), &path("two.json")]);
+    let table = String::from_utf8(compared.stdout).unwrap();
+    assert!(table.contains("latency p99 (p99)") && table.contains('×'), "{table}");
+    let hgrm = std::fs::read_to_string(path("latency.hgrm")).unwrap();
+    assert!(hgrm.contains("Total count    =          600]"), "{hgrm}");
+    let page = std::fs::read_to_string(path("report.html")).unwrap();
+    assert!(page.contains("<svg") && !page.contains("<script") && !page.contains("http://"), "{page}");
+}
+
+#[test]
+fn control_c_ends_with_the_results_so_far() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let server = Stentor::start(&[]);
+    let mut run = Command::new(env!("CARGO_BIN_EXE_swarm"))
+        .args(["chat", &server.url, "--clients", "50", "--duration", "10m"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut live = BufReader::new(run.stderr.take().unwrap()).lines();
+    assert!(live.any(|line| line.unwrap().contains("talking  50 in")));
+    kill_process(Pid::from_child(&run), Signal::INT).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("ended by hand") && table.contains("lost 0"), "{table}");
+    assert_eq!(output.status.code(), Some(0), "{table}");
+}
