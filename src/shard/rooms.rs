@@ -12,7 +12,7 @@ use crate::chat::Sequence;
 
 /// Names a room on this shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RoomId(u32);
+pub struct RoomId(pub(super) u32);
 
 /// A room, as one shard sees it.
 #[derive(Debug)]
