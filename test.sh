@@ -15,6 +15,7 @@ LOG=$CACHE/log
 mkdir -p "$LOG"
 export CARGO_TERM_COLOR=never CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 STENTOR=$CARGO_TARGET_DIR/release/stentor
+SWARM=$CARGO_TARGET_DIR/release/swarm
 FUZZ_SECONDS=${FUZZ_SECONDS:-10}
 
 # Before the first colon: the step. Those in one row run one after the other; rows run in the order of the phases below.
@@ -27,7 +28,8 @@ declare -A WHAT=(
   [release]="the release binary and the benches build"
   [systemd]="the unit is valid, and a passed socket is served"
   [clients]="clients that nobody here wrote: websockets, aiohttp, ws"
-  [browser]="the chat page in Chromium"
+  [browser]="the chat page and the load test's report in Chromium"
+  [nats]="the load test against another server, nats-server"
   [autobahn]="the Autobahn test-suite, all 517 cases"
   [fuzz]="every fuzz target for ${FUZZ_SECONDS} s"
 )
@@ -57,7 +59,7 @@ step_clippy() { cargo clippy --locked --workspace --all-targets -- -D warnings; 
 step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps; }
 step_core() { cargo check --locked --lib --no-default-features; }
 step_test() { cargo test --locked --workspace --no-fail-fast; }
-step_release() { cargo build --locked --release && cargo bench --locked --no-run; }
+step_release() { cargo build --locked --release --workspace && cargo bench --locked --no-run; }
 
 step_systemd() {
   need systemd-analyze systemd && need systemd-socket-activate systemd || return
@@ -84,7 +86,22 @@ step_clients() {
 
 step_browser() {
   need chromium chromium && need npm nodejs npm || return
-  npm ci --prefix tests/browser --silent --no-audit --no-fund && node tests/browser/chat.mjs "$STENTOR" "$CACHE/screenshots"
+  npm ci --prefix tests/browser --silent --no-audit --no-fund &&
+    node tests/browser/chat.mjs "$STENTOR" "$CACHE/screenshots" &&
+    node tests/browser/report.mjs "$STENTOR" "$SWARM" "$CACHE/screenshots"
+}
+
+step_nats() {
+  need nats-server nats-server || return
+  local port=$((20000 + RANDOM % 10000)) server outcome
+  printf 'listen: "127.0.0.1:%d"\nwebsocket { listen: "127.0.0.1:%d", no_tls: true }\n' "$((port + 1))" "$port" >"$CACHE/nats.conf"
+  nats-server -c "$CACHE/nats.conf" & server=$!
+  for _ in $(seq 100); do curl -s "http://127.0.0.1:$port/" >/dev/null; [ $? -ne 7 ] && break; sleep 0.05; done
+  # Its subscribers agree on the order of one publisher, not on that of several: so one speaks.
+  "$SWARM" chat "ws://127.0.0.1:$port" --preset nats --clients 200 --speakers 1 --duration 2s --size 48..3000 --deflate
+  outcome=$?
+  kill "$server"; wait "$server"
+  return "$outcome"
 }
 
 step_autobahn() {
@@ -111,10 +128,10 @@ step_fuzz() {
 }
 
 # Phases run one after the other; the lanes of a phase beside each other, the steps of a lane in order.
-PHASES=("fmt" "clippy doc core test release systemd" "autobahn|clients browser fuzz")
+PHASES=("fmt" "clippy doc core test release systemd" "autobahn|clients browser nats fuzz")
 
 if [ "${1:-}" = --list ]; then
-  for step in fmt clippy doc core test release systemd clients browser autobahn fuzz; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
+  for step in fmt clippy doc core test release systemd clients browser nats autobahn fuzz; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
   exit 0
 fi
 for step in "$@"; do
@@ -137,8 +154,8 @@ run_step() {
 
 rm -f "$LOG"/*.result
 # A step that needs the program builds it, even when it is asked for alone.
-if [ $# -gt 0 ] && [[ " $* " =~ \ (systemd|clients|browser|autobahn)\  ]] && [[ " $* " != *" release "* ]]; then
-  cargo build --locked --release || exit 1
+if [ $# -gt 0 ] && [[ " $* " =~ \ (systemd|clients|browser|nats|autobahn)\  ]] && [[ " $* " != *" release "* ]]; then
+  cargo build --locked --release --workspace || exit 1
 fi
 for phase in "${PHASES[@]}"; do
   IFS='|' read -ra lanes <<<"$phase"

@@ -363,11 +363,18 @@ impl Worker {
         tell(&Notice::Tick(Box::new(tick)));
     }
 
-    /// What everybody has heard need not be kept.
+    /// What everybody has heard need not be kept. Whoever is about to leave still hears.
     fn forget(&mut self) {
         let mut floors = vec![u64::MAX; self.hearing.rooms.len()];
-        for (room, slot) in self.present() {
-            floors[room] = floors[room].min(slot.listener.floor());
+        for (local, slot) in self.slots.iter().enumerate() {
+            let phase = slot.client.as_ref().map(|client| client.phase);
+            let global = self.global(local);
+            if matches!(phase, Some(Phase::Open | Phase::Leaving))
+                && self.plan().reading(global) == Manner::AtOnce
+            {
+                let floor = &mut floors[self.plan().room_of(global) as usize];
+                *floor = slot.listener.floor().min(*floor);
+            }
         }
         for (room, floor) in self.hearing.rooms.iter_mut().zip(floors) {
             room.forget_before(floor);

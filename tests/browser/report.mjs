@@ -1,0 +1,71 @@
+// swarm's report in a real Chromium, made by a real run against the real server.
+//
+//   node report.mjs STENTOR SWARM OUT
+//
+// The report and its screenshots go to OUT. Exits with 1 at the first thing that is not as it should be.
+import { chromium } from "playwright-core";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import assert from "node:assert/strict";
+
+const [stentor, swarm, folder] = process.argv.slice(2);
+assert(stentor && swarm && folder, "usage: node report.mjs STENTOR SWARM OUT");
+const out = resolve(folder);
+mkdirSync(out, { recursive: true });
+
+// The server says in its log which port it got.
+const server = spawn(stentor, ["--listen", "127.0.0.1:0", "--log-format", "json"], { stdio: ["ignore", "ignore", "pipe"] });
+const address = await new Promise((found) => {
+  let log = "";
+  server.stderr.on("data", (data) => {
+    log += data;
+    const line = log.split("\n").find((line) => line.includes('"listening"'));
+    if (line?.endsWith("}")) found(JSON.parse(line).address);
+  });
+});
+const run = spawnSync(swarm, [
+  "churn", `ws://${address}`, "--clients", "300", "--duration", "4s", "--server-pid", server.pid,
+  "--threshold", "lost == 0", "--threshold", "p99 < 1ns", "--room", "<b>room</b>",
+  "--html", `${out}/report.html`, "--json", `${out}/report.json`,
+], { encoding: "utf8" });
+server.kill();
+assert.equal(run.status, 1, `one threshold cannot hold: ${run.stderr}`);
+const report = JSON.parse(readFileSync(`${out}/report.json`, "utf8"));
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+});
+for (const [name, options] of [
+  ["light", { viewport: { width: 1000, height: 800 }, colorScheme: "light" }],
+  ["dark", { viewport: { width: 1000, height: 800 }, colorScheme: "dark" }],
+  ["phone", { viewport: { width: 390, height: 800 }, colorScheme: "light" }],
+]) {
+  const page = await browser.newPage(options);
+  const complaints = [];
+  page.on("console", (message) => complaints.push(message.text()));
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("request", (request) => request.url().startsWith("file:") || complaints.push(`asks for ${request.url()}`));
+  await page.goto(`file://${out}/report.html`);
+  const figures = await page.locator("figure figcaption b").allTextContents();
+  assert.deepEqual(figures, [
+    "Latency by percentile", "Latency over time", "Deliveries over time", "Connections over time", "The server's CPU",
+    "The server's memory",
+  ]);
+  for (const curve of await page.locator("path.curve.s0").all()) {
+    const box = await curve.boundingBox();
+    assert(box.width > 100, "a curve goes from one side to the other");
+  }
+  assert.equal(await page.locator(".verdict").textContent(), "failed");
+  assert.deepEqual(await page.locator("h2 + table >> nth=0").locator("td").allTextContents(), ["holds", "does not hold"]);
+  const lost = page.locator(".headlines li", { hasText: "lost" }).locator("b");
+  assert.equal(await lost.textContent(), String(report.metrics.lost));
+  assert.equal(await page.locator("main b", { hasText: /^room$/ }).count(), 0, "what was typed is data");
+  const [wide, there] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert(wide <= there, `the page is ${wide} px wide on ${there}`);
+  assert.deepEqual(complaints, []);
+  await page.screenshot({ path: `${out}/report-${name}.png`, fullPage: true });
+  console.log(`ok  the report, ${name}`);
+}
+await browser.close();
