@@ -81,15 +81,30 @@ impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
         for c in self.0.chars() {
-            let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
-                _ if c.is_control() || hidden => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                _ if c.is_control() || is_hidden(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
                 _ => f.write_char(c)?,
             }
         }
         f.write_char('"')
     }
+}
+
+/// Characters that show nothing, or change the direction or the lines of what stands around them.
+const fn is_hidden(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// Lets some lines through in each interval and counts the rest.
@@ -131,6 +146,12 @@ mod tests {
     fn names_cannot_forge_lines() {
         let shown = Escaped("a\r\n2026 INFO \x1b[2J\u{85}\u{202e}\"\\ü").to_string();
         assert_eq!(shown, r#""a\u{d}\u{a}2026 INFO \u{1b}[2J\u{85}\u{202e}\"\\ü""#);
+    }
+
+    #[test]
+    fn names_cannot_hide() {
+        let shown = Escaped("a\u{61c}\u{2067}\u{ad}\u{e0041}\u{200b}b").to_string();
+        assert_eq!(shown, r#""a\u{61c}\u{2067}\u{ad}\u{e0041}\u{200b}b""#);
     }
 
     #[test]
