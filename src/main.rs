@@ -3,7 +3,7 @@
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
-use stentor::config::{self, Command, Invocation, Problem, settings};
+use stentor::config::{self, Command, Invocation, Place, Problem, settings};
 use stentor::logging::Logging;
 use stentor::server;
 
@@ -37,7 +37,7 @@ fn serve(invocation: &Invocation) -> ExitCode {
     };
     let logging = match Logging::start(&config.log, config.log_format) {
         Ok(logging) => logging,
-        Err(error) => return complain(&[Problem::new("log", error.to_string())]),
+        Err(error) => return complain(&[Problem::new(Place::flag("log"), error.to_string())]),
     };
     match server::run(config, &logging, || config::load(invocation)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,7 +66,10 @@ fn complain(problems: &[Problem]) -> ExitCode {
 /// A reader that has seen enough closes the pipe: that is no failure.
 fn print(page: &[u8]) -> ExitCode {
     match stdout().write_all(page) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(stderr(), "stentor: the output cannot be written ({error})");
+            ExitCode::FAILURE
+        }
         _ => ExitCode::SUCCESS,
     }
 }

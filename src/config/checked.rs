@@ -142,15 +142,16 @@ impl Reader<'_> {
         self.problems.push(Problem::new(place, format!("`{name}` {sentence}")));
     }
 
-    /// The value as `parse` understands it; else the default, and a problem that says what it must be.
+    /// The strongest value as `parse` understands it; else `otherwise`, and a problem that says what it must be. A weaker
+    /// one has to be right as well: it comes into force when the stronger one is taken away.
     fn read<T>(&mut self, name: &str, must_be: &str, parse: impl Fn(&Raw) -> Option<T>, otherwise: T) -> T {
-        match parse(&self.entry(name).value) {
-            Some(value) => value,
-            None => {
-                self.wrong(name, &format!("must be {must_be}"));
-                otherwise
+        for entry in self.entries.iter().filter(|entry| entry.name == name) {
+            if parse(&entry.value).is_none() {
+                let sentence = format!("`{name}` must be {must_be}");
+                self.problems.push(Problem::new(entry.place.clone(), sentence));
             }
         }
+        parse(&self.entry(name).value).unwrap_or(otherwise)
     }
 
     fn switch(&mut self, name: &str) -> bool {
@@ -316,12 +317,14 @@ fn origin(text: &str) -> Option<OriginRule> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Place;
     use super::*;
 
     fn of_file(text: &str) -> (Config, Vec<String>) {
         let mut problems = Vec::new();
         let entries = file::parse("s.toml", text, &mut problems);
         let config = check(&entries, &mut problems);
+        problems.sort();
         (config, problems.iter().map(Problem::to_string).collect())
     }
 
@@ -343,10 +346,22 @@ mod tests {
         entries.push(Entry {
             name: "max_name".into(),
             value: Raw::Text("9".into()),
-            place: "--max-name".into(),
+            place: Place::flag("max_name"),
         });
         let config = check(&entries, &mut problems);
         assert_eq!((config.max_name, config.shards), (9, Some(3)));
+    }
+
+    #[test]
+    fn a_weaker_entry_has_to_be_right_as_well() {
+        let mut problems = Vec::new();
+        let mut entries = file::parse("s.toml", "max_name = 0", &mut problems);
+        let value = Raw::Text("9".into());
+        entries.push(Entry { name: "max_name".into(), value, place: Place::flag("max_name") });
+        let config = check(&entries, &mut problems);
+        assert_eq!(config.max_name, 9);
+        let problems: Vec<_> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(problems, ["s.toml:1:12: `max_name` must be a whole number from 1 to 1024"]);
     }
 
     #[test]
@@ -377,11 +392,11 @@ mod tests {
             [
                 "s.toml:1:10: `listen` must be a list of addresses with their ports, such as \"127.0.0.1:8080\" or \
                  \"[::]:8080\"",
+                "s.toml:3:12: `max_name` must be a whole number from 1 to 1024",
                 "s.toml:4:10: `driver` must be one of auto, epoll",
+                "s.toml:5:17: `ping_interval` must be a time with its unit, such as \"25s\" or \"250ms\", from 0s to 1day",
                 "s.toml:6:11: `origins` must be a list of same-host, any, null, or origins such as \
                  \"https://chat.example\" (no path)",
-                "s.toml:3:12: `max_name` must be a whole number from 1 to 1024",
-                "s.toml:5:17: `ping_interval` must be a time with its unit, such as \"25s\" or \"250ms\", from 0s to 1day",
                 "s.toml:7:7: `log` must be a level (off, error, warn, info, debug, trace) or a list of directives",
             ]
         );

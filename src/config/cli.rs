@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::settings::{self, Kind, Setting};
-use super::{Entry, Raw};
+use super::{Entry, Place, Raw};
 
 /// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,8 +126,7 @@ fn flag(setting: &'static Setting) -> Arg {
 fn flag_value(setting: &Setting, matches: &ArgMatches) -> Option<Entry> {
     let mut values: Vec<String> = matches.try_get_many(setting.name).ok()??.cloned().collect();
     let value = if setting.kind == Kind::List { Raw::List(values) } else { Raw::Text(values.pop()?) };
-    let place = format!("--{}", setting.name.replace('_', "-"));
-    Some(Entry { name: setting.name.to_owned(), value, place })
+    Some(Entry { name: setting.name.to_owned(), value, place: Place::flag(setting.name) })
 }
 
 #[cfg(test)]

@@ -4,18 +4,19 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Entry, Problem, Raw, settings, suggestion, unknown};
+use super::{Entry, Place, Problem, Raw, settings, suggestion, unknown};
 
 /// Reads `text`, the content of the file called `name`. What is wrong goes to `problems`; the rest is returned.
 pub(super) fn parse(name: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
-    let table = match DeTable::parse(text) {
-        Ok(table) => table,
-        Err(error) => {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What else such a file seems to say may be an effect of the mistake.
+        problems.extend(errors.iter().map(|error| {
             let place = place(name, text, error.span().unwrap_or(0..0));
-            problems.push(Problem::new(place, format!("this is not TOML: {}", error.message())));
-            return Vec::new();
-        }
-    };
+            Problem::new(place, format!("this is not TOML: {}", error.message()))
+        }));
+        return Vec::new();
+    }
     let mut entries = Vec::new();
     for (key, value) in table.into_inner() {
         let key_place = place(name, text, key.span());
@@ -57,12 +58,11 @@ fn raw(value: Spanned<DeValue<'_>>) -> Option<Raw> {
     }
 }
 
-/// `file:line:column`, both from 1.
-fn place(name: &str, text: &str, span: Range<usize>) -> String {
+fn place(name: &str, text: &str, span: Range<usize>) -> Place {
     let before = &text[..text.floor_char_boundary(span.start)];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-    format!("{name}:{line}:{column}")
+    Place::Line { file: name.to_owned(), line, column }
 }
 
 #[cfg(test)]
@@ -72,6 +72,7 @@ mod tests {
     fn check(text: &str, expected: &[&str]) {
         let mut problems = Vec::new();
         parse("s.toml", text, &mut problems);
+        problems.sort();
         assert_eq!(problems.iter().map(Problem::to_string).collect::<Vec<_>>(), expected);
     }
 
@@ -92,9 +93,12 @@ mod tests {
 
     #[test]
     fn broken_toml_says_where() {
-        let mut problems = Vec::new();
-        parse("s.toml", "echo = true\nlisten = [\"a\"\nshards 3", &mut problems);
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].to_string().starts_with("s.toml:3:"), "{}", problems[0]);
+        check(
+            "echo = yes\nshards 3\nlisten = []\n",
+            &[
+                "s.toml:1:8: this is not TOML: string values must be quoted, expected literal string",
+                "s.toml:2:8: this is not TOML: key with no value, expected `=`",
+            ],
+        );
     }
 }

@@ -12,6 +12,7 @@ mod file;
 pub mod settings;
 
 use std::fmt::{self, Display};
+use std::io;
 use std::path::Path;
 
 pub use checked::{Config, Driver};
@@ -37,6 +38,42 @@ impl Raw {
     }
 }
 
+/// Where something was written. The order is that in which it is read.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Place {
+    /// A file as a whole.
+    File(String),
+    /// A place in a file.
+    Line {
+        /// The file.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+    },
+    /// A variable of the environment, `STENTOR_…`.
+    Variable(String),
+    /// A flag, `--…`.
+    Flag(String),
+}
+
+impl Place {
+    /// The flag of the setting called `name`.
+    pub fn flag(name: &str) -> Self {
+        Self::Flag(format!("--{}", name.replace('_', "-")))
+    }
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(name) | Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+            Self::Line { file, line, column } => write!(f, "{file}:{line}:{column}"),
+        }
+    }
+}
+
 /// A value and where it stands.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Entry {
@@ -44,21 +81,21 @@ pub struct Entry {
     pub name: String,
     /// Its value.
     pub value: Raw,
-    /// Where it was written: `file:line:column`, a variable, a flag.
-    pub place: String,
+    /// Where it was written.
+    pub place: Place,
 }
 
 /// One thing that is wrong: a sentence that says what and what to do, and where.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Problem {
-    place: String,
+    place: Place,
     sentence: String,
 }
 
 impl Problem {
     /// A problem at `place`.
-    pub fn new(place: impl Into<String>, sentence: impl Into<String>) -> Self {
-        Self { place: place.into(), sentence: sentence.into() }
+    pub fn new(place: Place, sentence: impl Into<String>) -> Self {
+        Self { place, sentence: sentence.into() }
     }
 }
 
@@ -72,7 +109,7 @@ impl Display for Problem {
 /// again: that is how a reload reads what has changed.
 ///
 /// # Errors
-/// Everything that is wrong, in the order in which it was read.
+/// Everything that is wrong, in the order of the places.
 pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut entries = Vec::new();
@@ -86,14 +123,17 @@ pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     entries.extend(variables);
     entries.extend(invocation.flags.iter().cloned());
     let config = checked::check(&entries, &mut problems);
+    problems.sort();
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
-    Problem::new(
-        path.display().to_string(),
-        format!("the file cannot be read ({error}); name another with --config"),
-    )
+fn unreadable(path: &Path, error: &io::Error) -> Problem {
+    let sentence = if error.kind() == io::ErrorKind::InvalidData {
+        "the file is not UTF-8, which TOML has to be".to_owned()
+    } else {
+        format!("the file cannot be read ({error}); name another with --config")
+    };
+    Problem::new(Place::File(path.display().to_string()), sentence)
 }
 
 const PREFIX: &str = "STENTOR_";
@@ -106,9 +146,11 @@ fn environment(
     let (mut entries, mut file) = (Vec::new(), None);
     for (key, value) in variables {
         let Some(name) = key.to_str().and_then(|key| key.strip_prefix(PREFIX)) else { continue };
-        let place = format!("{PREFIX}{name}");
+        let place = Place::Variable(format!("{PREFIX}{name}"));
         let name = name.to_ascii_lowercase();
-        if name == "config" {
+        if name == "config" && value.is_empty() {
+            problems.push(Problem::new(place, "no file is named; name one, or leave the variable out"));
+        } else if name == "config" {
             file = Some(value.into());
         } else if settings::find(&name).is_none() {
             let known = settings::ALL.iter().map(|setting| setting.name);
@@ -159,13 +201,35 @@ mod tests {
     }
 
     #[test]
+    fn places_are_in_the_order_of_reading() {
+        let line = |line, column| Place::Line { file: "s.toml".into(), line, column };
+        let expected = [line(2, 9), line(10, 1), Place::Variable("STENTOR_LOG".into()), Place::flag("log")];
+        let mut places = expected.clone();
+        places.reverse();
+        places.sort();
+        assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn every_setting_is_a_variable() {
+        for setting in settings::ALL {
+            let variable = PREFIX.to_owned() + &setting.name.to_ascii_uppercase();
+            let (entries, problems) = from_environment(&[(&variable, "1")]);
+            assert_eq!(problems, Vec::<String>::new());
+            assert_eq!(entries[0].name, setting.name);
+        }
+    }
+
+    #[test]
     fn unknown_variables_are_errors_with_a_suggestion() {
-        let (_, problems) = from_environment(&[("STENTOR_LISTN", "x"), ("STENTOR_QQ", "x")]);
+        let (_, problems) =
+            from_environment(&[("STENTOR_LISTN", "x"), ("STENTOR_QQ", "x"), ("STENTOR_CONFIG", "")]);
         assert_eq!(
             problems,
             [
                 "STENTOR_LISTN: there is no such variable; did you mean STENTOR_LISTEN?",
                 "STENTOR_QQ: there is no such variable; `stentor config` prints all settings",
+                "STENTOR_CONFIG: no file is named; name one, or leave the variable out",
             ]
         );
     }
