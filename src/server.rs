@@ -76,7 +76,7 @@ pub fn run(
         NotifyState::Ready,
         NotifyState::Status(&format!("serving on {} shards", fleet.threads.len())),
     ]);
-    Process { config, logging, registry, fleet, connections_max }.attend(signals, reload)
+    Process { config, logging, registry, fleet, shards }.attend(signals, reload)
 }
 
 /// What the main thread holds while the shards run.
@@ -85,7 +85,7 @@ struct Process<'a> {
     logging: &'a Logging,
     registry: Arc<Registry>,
     fleet: Fleet,
-    connections_max: u64,
+    shards: usize,
 }
 
 impl Process<'_> {
@@ -126,24 +126,28 @@ impl Process<'_> {
     fn reload(&mut self, read: &impl Fn() -> Result<Config, Vec<Problem>>) {
         let monotonic = NotifyState::monotonic_usec_now().ok();
         tell_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
-        match read() {
-            Ok(new) => {
+        // What needs more than there is comes to light only here: it is refused like any other mistake.
+        let told = |problems: &[&dyn Display]| {
+            for problem in problems {
+                tracing::error!(%problem, "not reloaded");
+            }
+        };
+        match read().map(|new| (connections_max(&new, self.shards), new)) {
+            Ok((Err(failure), _)) => told(&[&failure]),
+            Ok((Ok(connections_max), new)) => {
                 for name in self.config.needs_restart(&new) {
                     tracing::warn!(setting = name, "has changed, which needs a restart");
                 }
                 if let Err(error) = self.logging.reload(&new.log) {
                     tracing::warn!(%error, "the log filter stays as it was");
                 }
-                let connections_max = new.max_connections.unwrap_or(self.connections_max);
                 let options = Arc::new(options(&new, connections_max));
                 self.fleet.tell(|| Control::Reload(Arc::clone(&options)));
-                self.config = Config { listen: self.config.listen.clone(), ..new };
+                self.config = self.config.reloaded(new);
                 tracing::info!("reloaded");
             }
             Err(problems) => {
-                for problem in problems {
-                    tracing::error!(%problem, "not reloaded");
-                }
+                told(&problems.iter().map(|problem| problem as &dyn Display).collect::<Vec<_>>())
             }
         }
         tell_manager(&[NotifyState::Ready]);

@@ -21,7 +21,7 @@ fn check_names_every_problem_and_its_place() {
     let (code, _, problems) = run(&["check", "--config", &path]);
     assert_eq!(code, Some(2));
     let expected = format!(
-        "stentor: {path}:2:10: `listen` must be a list of addresses with their ports, such as \"127.0.0.1:8080\" or \
+        "stentor: {path}:2:10: `listen` has \"nowhere\", which is no address with a port, such as \"127.0.0.1:8080\" or \
          \"[::]:8080\"\n\
          stentor: {path}:3:1: `pong_timout`: there is no such setting; did you mean pong_timeout?\n\
          stentor: {path}:4:10: `shards` must be auto, or a whole number: 1 to 128\n"

@@ -163,6 +163,60 @@ fn sighup_takes_over_what_can_change() {
     server.client("/ws/b");
 }
 
+/// A server with a file of settings, which can be written anew.
+fn with_file(settings: &str) -> (Server, impl Fn(&str)) {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), settings).expect("a temporary file");
+    let mut command = support::stentor();
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(file.path());
+    (Server::from(command), move |settings: &str| {
+        std::fs::write(file.path(), settings).expect("a temporary file")
+    })
+}
+
+#[test]
+fn what_needs_a_restart_is_told_with_every_reload() {
+    let (mut server, write) = with_file("shards = 1\n");
+    for settings in ["shards = 2\n", "shards = 2\nmax_name = 9\n"] {
+        write(settings);
+        server.signal(Signal::HUP);
+        assert!(server.log_line("needs a restart").contains("\"setting\":\"shards\""));
+        server.log_line("\"reloaded\"");
+    }
+    write("shards = 1\n");
+    server.signal(Signal::HUP);
+    // What runs is what is asked for again: nothing stands between the two lines.
+    assert!(!server.log_until("\"reloaded\"").iter().any(|line| line.contains("needs a restart")));
+}
+
+#[test]
+fn a_reload_that_asks_for_too_many_connections_changes_nothing() {
+    let (mut server, write) = with_file("shards = 1\nmax_message = 100\n");
+    write("shards = 1\nmax_message = 10\nmax_connections = 999999999\n");
+    server.signal(Signal::HUP);
+    assert!(server.log_line("not reloaded").contains("max_connections = 999999999"));
+    let mut client = server.client("/ws/a");
+    client.send(Message::text("more than ten bytes")).unwrap();
+    assert_eq!(client.read().unwrap(), Message::text("a: more than ten bytes"));
+}
+
+#[test]
+fn a_new_ping_interval_reaches_those_who_are_there() {
+    let (mut server, write) = with_file("shards = 1\nping_interval = \"0s\"\n");
+    let mut client = server.client("/ws/a");
+    write("shards = 1\nping_interval = \"200ms\"\npong_timeout = \"10s\"\n");
+    server.signal(Signal::HUP);
+    server.log_until("\"reloaded\"");
+    assert!(matches!(client.read().unwrap(), Message::Ping(_)));
+    client.flush().unwrap();
+    write("shards = 1\nping_interval = \"0s\"\n");
+    server.signal(Signal::HUP);
+    server.log_until("\"reloaded\"");
+    // Nobody is waited for any more, not even for the answer to a ping that is on its way.
+    client.send(Message::text("still here")).unwrap();
+    while !matches!(client.read().unwrap(), Message::Text(_)) {}
+}
+
 #[test]
 fn without_descriptors_accepting_pauses_and_recovers() {
     let mut command = std::process::Command::new("sh");

@@ -2,6 +2,9 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tungstenite::http::uri::Authority;
 
 use super::settings::{self, Kind};
 use super::{Entry, Problem, Raw, file};
@@ -62,6 +65,12 @@ impl Config {
             ("log_format", self.log_format != new.log_format),
         ];
         changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+    }
+
+    /// `new`, but for what needs a restart: that stays what is running.
+    pub fn reloaded(&self, new: Self) -> Self {
+        let Self { listen_is_default, shards, driver, log_format, .. } = *self;
+        Self { listen: self.listen.clone(), listen_is_default, shards, driver, log_format, ..new }
     }
 }
 
@@ -209,30 +218,39 @@ impl Reader<'_> {
         )
     }
 
+    /// Each element as `parse` understands it; a problem for each that it does not, with `parse`'s reason.
+    fn list<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Vec<T> {
+        let texts = self.read(name, "a list of texts", list, Vec::new());
+        let mut values = Vec::with_capacity(texts.len());
+        for text in texts {
+            match parse(&text) {
+                Ok(value) => values.push(value),
+                Err(reason) => self.wrong(name, &format!("has {text:?}, which {reason}")),
+            }
+        }
+        values
+    }
+
     fn addresses(&mut self, name: &str) -> (Vec<SocketAddr>, bool) {
-        let parse = |raw: &Raw| {
-            let resolved: Option<Vec<_>> = list(raw)?.iter().map(|text| resolve(text)).collect();
-            resolved.map(|addresses| addresses.concat()).filter(|addresses| !addresses.is_empty())
-        };
-        let must_be = "a list of addresses with their ports, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
         let is_default = self.given(name).is_none();
-        (self.read(name, must_be, parse, Vec::new()), is_default)
+        if self.given(name).and_then(|entry| list(&entry.value)).is_some_and(|texts| texts.is_empty()) {
+            self.wrong(name, "must have at least one address");
+        }
+        (self.list(name, resolve).concat(), is_default)
     }
 
     fn origins(&mut self, name: &str) -> OriginRules {
-        let parse = |raw: &Raw| list(raw)?.iter().map(|text| origin(text)).collect::<Option<Vec<_>>>();
-        let must_be = "a list of same-host, any, null, or origins such as \"https://chat.example\" (no path)";
-        OriginRules(self.read(name, must_be, parse, Vec::new()))
+        OriginRules(self.list(name, origin))
     }
 
     fn directives(&mut self, name: &str) -> String {
         let parse = |raw: &Raw| {
-            let text = raw.text()?;
-            tracing_subscriber::EnvFilter::try_new(text).ok().map(|_| text.to_owned())
+            let text = raw.text().filter(|text| text.split(',').all(is_directive))?;
+            EnvFilter::try_new(text).ok().map(|_| text.to_owned())
         };
         self.read(
             name,
-            "a level (off, error, warn, info, debug, trace) or a list of directives",
+            "a level (off, error, warn, info, debug, trace) or a list of directives such as \"info,stentor::driver=debug\"",
             parse,
             String::new(),
         )
@@ -293,26 +311,41 @@ impl std::fmt::Display for Size {
     }
 }
 
-fn resolve(text: &str) -> Option<Vec<SocketAddr>> {
-    text.to_socket_addrs().ok().map(Iterator::collect)
+/// A lone word that is no level would pass for the name of a module, and silence everything else.
+fn is_directive(text: &str) -> bool {
+    text == env!("CARGO_PKG_NAME") || text.contains(['=', ':', '[']) || text.parse::<LevelFilter>().is_ok()
 }
 
-fn origin(text: &str) -> Option<OriginRule> {
-    Some(match text {
-        "same-host" => OriginRule::SameHost,
-        "any" | "*" => OriginRule::Any,
-        "null" => OriginRule::Null,
-        exact => {
-            let (scheme, host) = exact.split_once("://")?;
-            if !matches!(scheme, "http" | "https")
-                || host.is_empty()
-                || host.contains(['/', '?', '#', '@', '*', ' '])
-            {
-                return None;
-            }
-            OriginRule::Exact(exact.to_owned())
+fn resolve(text: &str) -> Result<Vec<SocketAddr>, &'static str> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            let addresses = text.to_socket_addrs().map_err(|_| "has a host that cannot be resolved")?;
+            Ok(addresses.collect())
         }
-    })
+        _ => Err("is no address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\""),
+    }
+}
+
+fn origin(text: &str) -> Result<OriginRule, &'static str> {
+    match text {
+        "same-host" => Ok(OriginRule::SameHost),
+        "any" | "*" => Ok(OriginRule::Any),
+        "null" => Ok(OriginRule::Null),
+        exact if is_origin(exact) => Ok(OriginRule::Exact(exact.to_owned())),
+        _ => Err(
+            "is none of same-host, any, null, and no origin such as \"https://chat.example\" (ASCII, no path)",
+        ),
+    }
+}
+
+/// Whether a browser can send this: a scheme, a host, perhaps a port, and nothing else.
+fn is_origin(text: &str) -> bool {
+    let Some(("http" | "https", rest)) = text.split_once("://") else { return false };
+    let Ok(authority) = rest.parse::<Authority>() else { return false };
+    let port = authority.port().map_or_else(String::new, |port| format!(":{port}"));
+    !authority.host().is_empty()
+        && !authority.host().contains('*')
+        && rest == authority.host().to_owned() + &port
 }
 
 #[cfg(test)]
@@ -382,6 +415,77 @@ mod tests {
     }
 
     #[test]
+    fn addresses_have_a_host_and_a_port() {
+        assert_eq!(resolve("127.0.0.1:80"), Ok(vec![([127, 0, 0, 1], 80).into()]));
+        assert_eq!(resolve("[::]:0"), Ok(vec![([0_u16; 8], 0).into()]));
+        for wrong in ["8080", ":8080", "localhost", "127.0.0.1:", "127.0.0.1:65536", ""] {
+            assert!(resolve(wrong).is_err_and(|reason| reason.starts_with("is no address")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn origins_are_what_a_browser_can_send() {
+        for exact in
+            ["https://chat.example", "http://localhost:8080", "https://[::1]:8443", "https://a.b:443"]
+        {
+            assert_eq!(origin(exact), Ok(OriginRule::Exact(exact.to_owned())));
+        }
+        for wrong in [
+            "chat.example",
+            "ftp://chat.example",
+            "https://",
+            "https://:80",
+            "https://chat.example/",
+            "https://chat.example:",
+            "https://chat.example:65536",
+            "https://chat.example:a",
+            "https://me@chat.example",
+            "https://*.example",
+            "https://a b",
+            "https://bücher.example",
+            "https://[::1",
+            "",
+        ] {
+            assert!(origin(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn log_directives() {
+        for right in
+            ["off", "INFO", "stentor", "warn,stentor::driver=debug", "stentor[turn{shard=1,room=2}]=trace"]
+        {
+            assert!(right.split(',').all(is_directive), "{right}");
+        }
+        for wrong in ["inof", "info,debgu", "verbose"] {
+            assert!(!wrong.split(',').all(is_directive), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_the_table_calls_live_needs_no_restart() {
+        let (config, _) = of_file("");
+        for setting in settings::ALL {
+            let other = match setting.kind {
+                Kind::Switch if setting.default == "true" => "false",
+                Kind::Switch => "true",
+                Kind::Count | Kind::CountOrAuto => "7",
+                Kind::Size => "\"33KiB\"",
+                Kind::Span => "\"7s\"",
+                Kind::Text => "\"debug\"",
+                Kind::List if setting.name == "listen" => "\"127.0.0.1:7\"",
+                Kind::List => "\"any\"",
+                Kind::Choice(words) => &format!("{:?}", words[1]),
+            };
+            let (new, problems) = of_file(&format!("{} = {other}", setting.name));
+            assert_eq!(problems, Vec::<String>::new());
+            assert_ne!(new, config, "{}", setting.name);
+            let needed: &[&str] = if setting.live { &[] } else { &[setting.name] };
+            assert_eq!(config.needs_restart(&new), needed, "{}", setting.name);
+        }
+    }
+
+    #[test]
     fn everything_that_is_wrong_is_told_with_its_place() {
         let (_, problems) = of_file(
             "listen = [\"8080\"]\nmax_message = \"64\"\nmax_name = 0\ndriver = \"kqueue\"\nping_interval = 25\n\
@@ -390,14 +494,15 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "s.toml:1:10: `listen` must be a list of addresses with their ports, such as \"127.0.0.1:8080\" or \
+                "s.toml:1:10: `listen` has \"8080\", which is no address with a port, such as \"127.0.0.1:8080\" or \
                  \"[::]:8080\"",
                 "s.toml:3:12: `max_name` must be a whole number from 1 to 1024",
                 "s.toml:4:10: `driver` must be one of auto, epoll",
                 "s.toml:5:17: `ping_interval` must be a time with its unit, such as \"25s\" or \"250ms\", from 0s to 1day",
-                "s.toml:6:11: `origins` must be a list of same-host, any, null, or origins such as \
-                 \"https://chat.example\" (no path)",
-                "s.toml:7:7: `log` must be a level (off, error, warn, info, debug, trace) or a list of directives",
+                "s.toml:6:11: `origins` has \"chat.example/x\", which is none of same-host, any, null, and no origin such \
+                 as \"https://chat.example\" (ASCII, no path)",
+                "s.toml:7:7: `log` must be a level (off, error, warn, info, debug, trace) or a list of directives such as \
+                 \"info,stentor::driver=debug\"",
             ]
         );
     }

@@ -174,7 +174,7 @@ impl Driver {
     fn obey(&mut self) -> bool {
         while let Ok(control) = self.control.try_recv() {
             match control {
-                Control::Reload(options) => self.shard.reconfigure(options),
+                Control::Reload(options) => self.shard.reconfigure(self.now(), options),
                 Control::Drain(bound) => {
                     self.listeners.clear();
                     self.acceptable.clear();

@@ -215,10 +215,28 @@ impl Shard {
         }
     }
 
-    /// Replaces the options; they hold for what comes from now on.
-    pub fn reconfigure(&mut self, options: Arc<Options>) {
+    /// Replaces the options; they hold for what comes from now on, and the pings for everybody who is there.
+    pub fn reconfigure(&mut self, now: Time, options: Arc<Options>) {
         self.encoder.deflate_bytes_min = options.deflate_bytes_min;
+        let interval = options.ping_interval;
+        let pings_change = interval != self.options.ping_interval;
         self.options = options;
+        if !pings_change {
+            return;
+        }
+        let keys: Vec<_> = self.conns.keys().collect();
+        for key in keys {
+            let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { continue };
+            if conn.state != State::Open {
+                continue;
+            }
+            if interval.is_zero() {
+                conn.pinged = false;
+                self.wheel.cancel(key.index());
+            } else if !conn.pinged {
+                self.wheel.set(key.index(), now + jittered(&mut self.rng, interval));
+            }
+        }
     }
 
     /// Begins to close every connection (1001), some each turn. New ones are not accepted any more.

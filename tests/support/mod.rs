@@ -68,6 +68,11 @@ impl Server {
         wait_for(&mut self.log, part)
     }
 
+    /// Reads the log up to a line with `part` in it, and returns all that was read.
+    pub fn log_until(&mut self, part: &str) -> Vec<String> {
+        lines_until(&mut self.log, part)
+    }
+
     /// A raw connection; reads fail after ten seconds instead of hanging.
     pub fn raw(&self) -> Tcp {
         let stream = Tcp::connect(self.address).expect("it listens");
@@ -120,15 +125,22 @@ impl Drop for Server {
     }
 }
 
-fn wait_for(log: &mut impl BufRead, part: &str) -> String {
-    let mut line = String::new();
+/// The lines up to the one with `part` in it.
+fn lines_until(log: &mut impl BufRead, part: &str) -> Vec<String> {
+    let mut lines = Vec::new();
     loop {
-        line.clear();
+        let mut line = String::new();
         assert!(log.read_line(&mut line).expect("a log") > 0, "the log ended before {part}");
-        if line.contains(part) {
-            return line;
+        let found = line.contains(part);
+        lines.push(line);
+        if found {
+            return lines;
         }
     }
+}
+
+fn wait_for(log: &mut impl BufRead, part: &str) -> String {
+    lines_until(log, part).pop().expect("at least that line")
 }
 
 /// The next text; pings are answered on the way.
