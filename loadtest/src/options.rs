@@ -109,7 +109,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", help_heading = "Messages")]
     pub patience: Option<Span>,
 
-    /// Each client that is in closes at once and comes again [connect]
+    /// Each client that is in closes at once and comes again (for connect)
     #[arg(long, help_heading = "Disturbances")]
     pub close: bool,
     /// Clients that leave and come back each second [churn: a tenth of all]
