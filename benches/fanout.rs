@@ -44,7 +44,8 @@ fn sweep(shard: &mut Shard) -> usize {
         shard.begin_turn(Time::ZERO);
         while let Some(write) = shard.poll_write() {
             let len = write.contiguous().map_or(0, <[u8]>::len);
-            shard.wrote(len, len);
+            let ticket = write.ticket;
+            shard.wrote(ticket, len, len);
             writes += 1;
         }
         if !shard.has_work() {

@@ -37,9 +37,10 @@ fn outputs(shard: &mut Shard, open: &mut Vec<ConnKey>, takes: usize) {
         let count = write.gather(&mut slices);
         let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
         assert!(offered > 0);
+        let ticket = write.ticket;
         match offered.min(takes) {
-            0 => shard.refused(),
-            len => shard.wrote(len, offered),
+            0 => shard.refused(ticket),
+            len => shard.wrote(ticket, len, offered),
         }
     }
     while let Some(Close { key, how, .. }) = shard.poll_close() {

@@ -305,14 +305,15 @@ impl Driver {
 
     fn write_all(&mut self) {
         while let Some(write) = self.shard.poll_write() {
+            let ticket = write.ticket;
             let Some(Socket { stream: Some(stream), .. }) = self.sockets.get_mut(write.conn) else {
-                self.shard.refused();
+                self.shard.refused(ticket);
                 continue;
             };
             match write_to(stream, &write) {
-                Ok((len, offered)) => self.shard.wrote(len, offered),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.shard.refused(),
-                Err(_) => self.shard.write_failed(),
+                Ok((len, offered)) => self.shard.wrote(ticket, len, offered),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.shard.refused(ticket),
+                Err(_) => self.shard.write_failed(ticket),
             }
         }
     }

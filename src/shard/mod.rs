@@ -9,9 +9,9 @@
 //! 2. every input of the wake-up: [`opened`](Shard::opened), [`received`](Shard::received) (after
 //!    [`may_read`](Shard::may_read)), [`ended`](Shard::ended), [`broken`](Shard::broken),
 //!    [`writable`](Shard::writable), then [`run`](Shard::run) for the mesh and the timers;
-//! 3. every output until `None`: [`poll_write`](Shard::poll_write), each answered with
-//!    [`wrote`](Shard::wrote) or [`refused`](Shard::refused); [`poll_close`](Shard::poll_close), each answered
-//!    with [`closed`](Shard::closed) unless it only shuts the sending side; [`poll_resume`](Shard::poll_resume);
+//! 3. every output until `None`: [`poll_write`](Shard::poll_write), one or several at a time, each answered with
+//!    [`wrote`](Shard::wrote), [`refused`](Shard::refused) or [`write_failed`](Shard::write_failed);
+//!    [`poll_close`](Shard::poll_close), each answered with [`closed`](Shard::closed) unless it only shuts the sending side; [`poll_resume`](Shard::poll_resume);
 //!    [`poll_wake`](Shard::poll_wake);
 //! 4. sleep, unless [`Shard::has_work`], until [`Shard::next_deadline`].
 //!
@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use fanout::SlowMember;
-pub use output::{Close, HowToClose, SLICES_MAX, Write};
+pub use output::{Close, HowToClose, SLICES_MAX, Ticket, Write};
 
 use crate::app::Encoder;
 use crate::base::rng::Rng;
@@ -47,7 +47,7 @@ use crate::metrics::{CloseReason, Registry, ShardMetrics};
 use crate::ws::{self, CloseCode, Inflater};
 use fanout::{Fanout, Seat};
 use mesh::Mesh;
-use output::Writing;
+use output::Unsettled;
 use rooms::Rooms;
 
 /// What a shard is told about its limits and manners. Replaced as a whole on a reload.
@@ -168,8 +168,10 @@ pub struct Shard {
     paused: VecDeque<ConnKey>,
     resumed: Vec<ConnKey>,
     closing: VecDeque<(ConnKey, HowToClose)>,
-    /// What the driver was given by `poll_write` and has not answered yet.
-    writing: Option<Writing>,
+    /// Writes that the driver has not answered yet.
+    writes_under_way: usize,
+    /// What waits for them to be.
+    unsettled: Vec<(ConnKey, Unsettled)>,
     /// Connections accepted above the bound.
     surplus: u64,
     /// The slot at which the drain goes on, once it has begun.
@@ -208,7 +210,8 @@ impl Shard {
             paused: VecDeque::new(),
             resumed: Vec::new(),
             closing: VecDeque::new(),
-            writing: None,
+            writes_under_way: 0,
+            unsettled: Vec::new(),
             surplus: 0,
             draining: None,
             nameless: Arc::from(""),
@@ -258,6 +261,7 @@ impl Shard {
 
     /// Begins a turn at `now`, which never goes back.
     pub fn begin_turn(&mut self, now: Time) {
+        debug_assert_eq!(self.writes_under_way, 0, "a write was not answered");
         self.now = self.now.max(now);
         self.fanout.begin_slice(self.now);
     }
@@ -384,6 +388,7 @@ impl Shard {
             || !self.flush.is_empty()
             || !self.resumed.is_empty()
             || !self.closing.is_empty()
+            || !self.unsettled.is_empty()
             || self.draining.is_some_and(|next| next < self.conns.slots())
     }
 

@@ -16,6 +16,8 @@ use crate::ws::CloseCode;
 pub struct Write<'a> {
     /// The slot of the connection.
     pub conn: usize,
+    /// What its outcome is told with.
+    pub ticket: Ticket,
     payload: Payload<'a>,
 }
 
@@ -75,9 +77,23 @@ pub struct Close {
     pub name: Arc<str>,
 }
 
+/// Names a write that is under way.
+#[must_use = "the shard waits for the outcome of every write"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket(Writing);
+
+/// What is to be done about a connection once no write is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unsettled {
+    /// Its socket has failed.
+    Broken,
+    /// It is behind by more than its room's log may hold.
+    Overdue,
+}
+
 /// Whose bytes the driver is writing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Writing {
+enum Writing {
     /// The outbox of a connection.
     Own(ConnKey),
     /// A member's backlog, as a part of its connection's flush.
@@ -87,28 +103,33 @@ pub(super) enum Writing {
 }
 
 impl Shard {
-    /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or [`Shard::broken`] before
-    /// anything else.
+    /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or [`Shard::write_failed`].
+    ///
+    /// Several writes may be under way, all of different connections: their bytes stay where they are until the first of them
+    /// is answered. From then on ask for no more, and call nothing else, until all of them are.
     pub fn poll_write(&mut self) -> Option<Write<'_>> {
-        debug_assert!(self.writing.is_none(), "the last write was not answered");
+        if self.writes_under_way == 0 {
+            self.settle();
+        }
         let writing = self.next_own().or_else(|| self.next_swept())?;
-        self.writing = Some(writing);
+        self.writes_under_way += 1;
+        let ticket = Ticket(writing);
         Some(match writing {
             Writing::Own(key) => {
                 let slot = self.conns.get_mut(key)?;
                 let bytes = slot.conn.outbox.unsent(text::skipped_into);
-                Write { conn: key.index(), payload: Payload::Own(bytes) }
+                Write { conn: key.index(), ticket, payload: Payload::Own(bytes) }
             }
             Writing::Backlog(_, seat) | Writing::Sweep(seat) => {
                 let offer = self.fanout.offer(seat);
-                Write { conn: offer.conn, payload: Payload::Log(offer) }
+                Write { conn: offer.conn, ticket, payload: Payload::Log(offer) }
             }
         })
     }
 
-    /// The kernel took `len` of the `offered` bytes of the last [`Shard::poll_write`].
-    pub fn wrote(&mut self, len: usize, offered: usize) {
-        let Some(writing) = self.writing.take() else { return };
+    /// The kernel took `len` of the `offered` bytes of a write.
+    pub fn wrote(&mut self, Ticket(writing): Ticket, len: usize, offered: usize) {
+        self.writes_under_way -= 1;
         self.metrics.writes.add(1);
         self.metrics.bytes_out.add(len as u64);
         let full = len < offered;
@@ -119,6 +140,7 @@ impl Shard {
                 if full {
                     self.block(key);
                 }
+                self.flush.push_back(key);
             }
             Writing::Backlog(key, seat) => {
                 let torn = self.advance(seat, len).torn;
@@ -128,6 +150,7 @@ impl Shard {
                 if full {
                     self.block(key);
                 }
+                self.flush.push_back(key);
             }
             Writing::Sweep(seat) => {
                 let progress = self.advance(seat, len);
@@ -140,24 +163,38 @@ impl Shard {
         }
     }
 
-    /// The kernel took nothing of the last [`Shard::poll_write`]: the socket is full.
-    pub fn refused(&mut self) {
-        match self.writing.take() {
-            Some(Writing::Own(key) | Writing::Backlog(key, _)) => self.block(key),
-            Some(Writing::Sweep(seat)) => self.block_seat(seat, false),
-            None => {}
+    /// The kernel took nothing of a write: the socket is full.
+    pub fn refused(&mut self, Ticket(writing): Ticket) {
+        self.writes_under_way -= 1;
+        match writing {
+            Writing::Own(key) | Writing::Backlog(key, _) => {
+                self.block(key);
+                self.flush.push_back(key);
+            }
+            Writing::Sweep(seat) => self.block_seat(seat, false),
         }
     }
 
-    /// The socket of the last [`Shard::poll_write`] failed.
-    pub fn write_failed(&mut self) {
-        let key = match self.writing.take() {
-            Some(Writing::Own(key) | Writing::Backlog(key, _)) => Some(key),
-            Some(Writing::Sweep(seat)) => self.conns.key_at(self.fanout.offer(seat).conn),
-            None => None,
+    /// The socket of a write failed.
+    pub fn write_failed(&mut self, Ticket(writing): Ticket) {
+        self.writes_under_way -= 1;
+        let key = match writing {
+            Writing::Own(key) | Writing::Backlog(key, _) => {
+                self.flush.push_back(key);
+                Some(key)
+            }
+            Writing::Sweep(seat) => self.conns.key_at(self.fanout.offer(seat).conn),
         };
-        if let Some(key) = key {
-            self.broken(key);
+        self.unsettled.extend(key.map(|key| (key, Unsettled::Broken)));
+    }
+
+    /// Does what takes members out of their seats, which cannot be done while writes are under way.
+    fn settle(&mut self) {
+        for (key, what) in std::mem::take(&mut self.unsettled) {
+            match what {
+                Unsettled::Broken => self.broken(key),
+                Unsettled::Overdue => self.overdue(key),
+            }
         }
     }
 
@@ -195,7 +232,7 @@ impl Shard {
     }
 
     fn next_own(&mut self) -> Option<Writing> {
-        while let Some(&key) = self.flush.front() {
+        while let Some(key) = self.flush.pop_front() {
             if let Some(Slot { conn, seat }) = self.conns.get_mut(key)
                 && !conn.blocked
                 && conn.state != State::Closed
@@ -208,7 +245,6 @@ impl Shard {
                     None => {}
                 }
             }
-            self.flush.pop_front();
             self.flushed(key);
         }
         None
@@ -237,15 +273,21 @@ impl Shard {
         loop {
             match self.fanout.poll(self.now, self.options.log_bytes_max()) {
                 Sweep::Write(seat) => return Some(Writing::Sweep(seat)),
-                Sweep::Overdue(seat) => self.overdue(seat),
+                Sweep::Overdue(seat) => {
+                    let key = self.conns.key_at(self.fanout.offer(seat).conn);
+                    self.unsettled.extend(key.map(|key| (key, Unsettled::Overdue)));
+                    if self.writes_under_way == 0 {
+                        self.settle();
+                    }
+                }
                 Sweep::Idle => return None,
             }
         }
     }
 
     /// A member has fallen behind by more than its room's log may hold.
-    fn overdue(&mut self, seat: Seat) {
-        let Some(key) = self.conns.key_at(self.fanout.offer(seat).conn) else { return };
+    fn overdue(&mut self, key: ConnKey) {
+        let Some(&Slot { seat: Some(seat), .. }) = self.conns.get(key) else { return };
         match self.options.slow_member {
             SlowMember::Disconnect => self.fail(
                 key,

@@ -45,6 +45,13 @@ fn options() -> Options {
     }
 }
 
+/// Tells the shard what became of its writes.
+fn answer(shard: &mut Shard, under_way: &mut Vec<(Ticket, usize, usize)>) {
+    for (ticket, len, offered) in under_way.drain(..) {
+        if len == 0 { shard.refused(ticket) } else { shard.wrote(ticket, len, offered) }
+    }
+}
+
 impl World {
     fn new(shards: usize, seed: u64, piece: u64, options: Options) -> Self {
         let registry = Arc::new(Registry::new(shards));
@@ -161,6 +168,7 @@ impl World {
     fn outputs(&mut self, id: usize) -> bool {
         let mut moved = false;
         let shard = &mut self.shards[id];
+        let mut under_way = Vec::new();
         while let Some(write) = shard.poll_write() {
             moved = true;
             let peer = self
@@ -179,12 +187,13 @@ impl World {
             peer.received.extend_from_slice(&bytes[..len]);
             peer.window -= if peer.window == usize::MAX { 0 } else { len };
             peer.blocked |= len < bytes.len();
-            if len == 0 {
-                shard.refused();
-            } else {
-                shard.wrote(len, bytes.len());
+            under_way.push((write.ticket, len, bytes.len()));
+            // One, or several at a time, as a ring has them.
+            if self.rng.below(4) > 0 {
+                answer(shard, &mut under_way);
             }
         }
+        answer(shard, &mut under_way);
         while let Some(Close { key, how, reason, .. }) = shard.poll_close() {
             moved = true;
             let peer = self.peers.iter_mut().rfind(|peer| peer.shard == id && peer.key == key);
