@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("page", &[]),
     ("shard", &["base", "metrics", "ws", "http", "chat", "app", "conn", "page"]),
     ("logging", &[]),
-    ("config", &["http", "shard", "logging"]),
+    ("config", &["http", "chat", "shard", "logging"]),
     ("driver", &["base", "metrics", "shard", "logging"]),
     ("server", &["base", "metrics", "ws", "http", "shard", "driver", "config", "logging"]),
 ];

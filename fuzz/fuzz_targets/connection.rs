@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use stentor::base::hash::Seed;
 use stentor::base::{ConnKey, Time};
+use stentor::chat::SlowMember;
 use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
 use stentor::shard::mesh::Mesh;
-use stentor::shard::{Admission, Close, HowToClose, Options, SLICES_MAX, Shard, SlowMember};
+use stentor::shard::{Admission, Close, HowToClose, Options, SLICES_MAX, Shard};
 use stentor::ws::Limits;
 
 const UPGRADE: &str = "GET /ws/a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -3,8 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod identity;
+pub mod rules;
+
 use bytes::Bytes;
 use std::sync::Arc;
+
+pub use identity::{Authority, Grant, Identification, Identity, Question, TokenError, Verdict};
+pub use rules::{RoomOptions, RoomRules, SlowMember, Who};
 
 use crate::base::spsc::Weigh;
 

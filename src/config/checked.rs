@@ -8,9 +8,9 @@ use tungstenite::http::uri::Authority;
 
 use super::settings::{self, Kind};
 use super::{Entry, Problem, Raw, file};
+use crate::chat::SlowMember;
 use crate::http::{OriginRule, OriginRules};
 use crate::logging::LogFormat;
-use crate::shard::SlowMember;
 use crate::shard::mesh::SHARDS_MAX;
 
 /// Which driver runs the shards.

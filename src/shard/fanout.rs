@@ -33,17 +33,6 @@ pub struct Seat {
     pub place: u32,
 }
 
-/// What is done with a member whose cursor has fallen behind by more than the room log's bound.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SlowMember {
-    /// Close the connection (1013).
-    Disconnect,
-    /// Jump to the head, and tell the member how many publications it missed.
-    Skip,
-    /// Jump to the newest publication as soon as its socket takes something again.
-    Conflate,
-}
-
 /// One reader of an audience's log: 16 bytes, in one dense array.
 #[derive(Debug)]
 struct Member {

@@ -34,13 +34,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use fanout::SlowMember;
 pub use output::{Close, HowToClose, SLICES_MAX, Ticket, Write};
 
 use crate::app::Encoder;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
 use crate::base::{ConnKey, Table, Time};
+use crate::chat::SlowMember;
 use crate::conn::{Conn, Ending, State};
 use crate::http::{HeadLimits, OriginRules, Reject};
 use crate::metrics::{CloseReason, Registry, ShardMetrics};

@@ -3,10 +3,11 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::fanout::{Jump, Offer, Seat, SlowMember, Sweep};
+use super::fanout::{Jump, Offer, Seat, Sweep};
 use super::{Shard, Slot};
 use crate::app::text;
 use crate::base::ConnKey;
+use crate::chat::SlowMember;
 use crate::conn::{Ending, State};
 use crate::metrics::CloseReason;
 use crate::ws::CloseCode;

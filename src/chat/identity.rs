@@ -1,0 +1,123 @@
+//! Who somebody is, and who says so: the client itself, a token, or somebody outside who is asked.
+
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::ConnKey;
+
+/// Who a client is, as far as the server has made sure of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The user's id: one user may have many connections. Empty: nobody in particular.
+    pub user: Arc<str>,
+    /// What plain members see it called. Never empty.
+    pub name: Arc<str>,
+    /// JSON that others are shown beside the id (`conn_info`), compact.
+    pub info: Option<Arc<str>>,
+    /// How long this holds; `None`: for as long as the connection does.
+    pub expires_in: Option<Duration>,
+    /// Rooms that the server joins on the client's behalf.
+    pub rooms: Vec<Arc<str>>,
+}
+
+/// What a token for one room grants.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Grant {
+    /// JSON that others in the room are shown (`chan_info`), compact.
+    pub info: Option<Arc<str>>,
+    /// How long it holds; `None`: for as long as the connection does.
+    pub expires_in: Option<Duration>,
+}
+
+/// Why a token grants nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenError {
+    /// It was right once: a fresh one will do.
+    Expired,
+    /// It cannot be read, its signature is wrong, or it is about something else.
+    Invalid,
+}
+
+/// Reads tokens. Answers at once, from memory: a shard's loop waits for it.
+pub trait Authority: Debug + Send + Sync {
+    /// Who comes with this token.
+    ///
+    /// # Errors
+    /// It is not to be believed.
+    fn identify(&self, token: &str) -> Result<Identity, TokenError>;
+
+    /// What this token grants `user` in `room`.
+    ///
+    /// # Errors
+    /// It is not to be believed, or it is for another user or room.
+    fn admit(&self, token: &str, user: &str, room: &str) -> Result<Grant, TokenError>;
+}
+
+/// How the server finds out who somebody is.
+#[derive(Clone, Debug, Default)]
+pub enum Identification {
+    /// Everybody is who they say they are.
+    #[default]
+    Open,
+    /// A signed token says so.
+    Token(Arc<dyn Authority>),
+    /// Somebody outside is asked, with a [`Question`].
+    Asked,
+}
+
+/// Two authorities are the same if they are the same object.
+impl PartialEq for Identification {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Open, Self::Open) | (Self::Asked, Self::Asked) => true,
+            (Self::Token(one), Self::Token(two)) => Arc::ptr_eq(one, two),
+            (Self::Open | Self::Token(_) | Self::Asked, _) => false,
+        }
+    }
+}
+
+impl Eq for Identification {}
+
+/// What somebody outside is asked about a client that wants in. Texts are the client's own: data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// The connection; the verdict names it again.
+    pub conn: ConnKey,
+    /// The client's id, a UUID.
+    pub client: Box<str>,
+    /// The protocol: `text` or `json`.
+    pub protocol: &'static str,
+    /// The name that it wants, if it said one.
+    pub name: Option<Box<str>>,
+    /// The token that it brought, if any.
+    pub token: Option<Box<str>>,
+    /// What it said of itself: JSON.
+    pub data: Option<Box<str>>,
+    /// Where it comes from, if that is known.
+    pub address: Option<IpAddr>,
+}
+
+/// What somebody outside says of a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It may come in, as this one.
+    Welcome(Identity),
+    /// It gets this error. A temporary one: it may try again.
+    Refused {
+        /// 100 to 1999.
+        code: u16,
+        /// A sentence or a word.
+        message: Box<str>,
+        /// Whether to try again makes sense.
+        temporary: bool,
+    },
+    /// Its connection is closed.
+    Disconnect {
+        /// 3000 to 4999.
+        code: u16,
+        /// A sentence or a word, at most 123 bytes.
+        reason: Box<str>,
+    },
+}
