@@ -1,7 +1,7 @@
 //! Who somebody is, and who says so: the client itself, a token, or somebody outside who is asked.
 
+use core::net::IpAddr;
 use std::fmt::Debug;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
