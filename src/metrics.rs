@@ -24,6 +24,11 @@ impl Cell {
         self.add(n.wrapping_neg());
     }
 
+    /// Replaces a part of the value, as the only writer.
+    pub fn replace(&self, before: usize, after: usize) {
+        self.add((after as u64).wrapping_sub(before as u64));
+    }
+
     /// Replaces the value, as the only writer.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
@@ -83,11 +88,17 @@ pub enum CloseReason {
     Refused,
     /// An HTTP exchange that ended as it should.
     HttpDone,
+    /// Nobody that is let in, or not any more.
+    Denied,
+    /// Its token has expired, or it did not bring one in time.
+    Expired,
+    /// It said too much, again and again.
+    Flood,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::ClosedByPeer,
         Self::Gone,
         Self::Protocol,
@@ -99,6 +110,9 @@ impl CloseReason {
         Self::HeadTimeout,
         Self::Refused,
         Self::HttpDone,
+        Self::Denied,
+        Self::Expired,
+        Self::Flood,
     ];
 
     /// The label's value.
@@ -115,6 +129,9 @@ impl CloseReason {
             Self::HeadTimeout => "head_timeout",
             Self::Refused => "refused",
             Self::HttpDone => "http_done",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Flood => "flood",
         }
     }
 }
@@ -141,6 +158,12 @@ pub struct ShardMetrics {
     pub deliveries: Cell,
     /// Publications that a lagging member was made to skip.
     pub skipped: Cell,
+    /// Bytes of publications that rooms keep for those who come later.
+    pub history_bytes: Cell,
+    /// Members that came back and missed nothing.
+    pub recovered: Cell,
+    /// Members that came back too late for what they had missed.
+    pub unrecovered: Cell,
     /// Bytes read.
     pub bytes_in: Cell,
     /// Bytes written.
@@ -274,7 +297,7 @@ impl Registry {
 type Pick = fn(&ShardMetrics) -> &Cell;
 
 /// Every plain family: name without prefix, type, help, where it is.
-const FAMILIES: [(&str, &str, &str, Pick); 17] = [
+const FAMILIES: [(&str, &str, &str, Pick); 20] = [
     ("accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
     ("connections", "gauge", "Connections open now.", |s| &s.connections),
     ("websockets", "gauge", "Connections that speak WebSocket now.", |s| &s.websockets),
@@ -288,6 +311,11 @@ const FAMILIES: [(&str, &str, &str, Pick); 17] = [
         &s.deliveries
     }),
     ("skipped_total", "counter", "Publications that lagging members were made to skip.", |s| &s.skipped),
+    ("history_bytes", "gauge", "Bytes of publications kept in the histories of rooms.", |s| &s.history_bytes),
+    ("recovered_total", "counter", "Members that came back and missed nothing.", |s| &s.recovered),
+    ("unrecovered_total", "counter", "Members that came back too late for what they had missed.", |s| {
+        &s.unrecovered
+    }),
     ("bytes_in_total", "counter", "Bytes read from clients.", |s| &s.bytes_in),
     ("bytes_out_total", "counter", "Bytes written to clients.", |s| &s.bytes_out),
     ("writes_total", "counter", "Calls to the kernel that wrote to clients.", |s| &s.writes),

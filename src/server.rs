@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::base::hash::Seed;
+use crate::chat::{Identification, RoomOptions, RoomRules};
 use crate::config::{Config, Problem};
 use crate::driver::{Control, epoll};
 use crate::http::HeadLimits;
@@ -183,7 +184,9 @@ impl Fleet {
             let (sender, control) = channel();
             let id = mesh.me();
             let shard = Shard::new(mesh, Arc::clone(options), Arc::clone(registry), random());
-            let parts = epoll::Parts { shard, poll, listeners, control, wakers: Arc::clone(&wakers), origin };
+            let ask = Box::new(drop); // nobody outside is asked
+            let wakers = Arc::clone(&wakers);
+            let parts = epoll::Parts { shard, poll, listeners, control, wakers, origin, ask };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{id}"))
@@ -416,8 +419,17 @@ fn options(config: &Config, connections_max: u64) -> Options {
         close_timeout: config.close_timeout,
         connections_max,
         room_log_bytes_max: config.room_log,
-        slow_member: config.slow_member,
-        coalesce: config.coalesce,
+        rooms: Arc::new(RoomRules {
+            patterns: Vec::new(),
+            otherwise: Arc::new(RoomOptions {
+                slow_member: config.slow_member,
+                coalesce: config.coalesce,
+                ..RoomOptions::default()
+            }),
+        }),
+        rooms_per_client_max: 128,
+        identification: Identification::Open,
+        anonymous: false,
         origins: config.origins.clone(),
         deflate: config.deflate,
         deflate_bytes_min: config.deflate_min,

@@ -18,8 +18,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("shard", &["base", "metrics", "ws", "http", "chat", "app", "conn", "page"]),
     ("logging", &[]),
     ("config", &["http", "chat", "shard", "logging"]),
-    ("driver", &["base", "metrics", "shard", "logging"]),
-    ("server", &["base", "metrics", "ws", "http", "shard", "driver", "config", "logging"]),
+    ("driver", &["base", "metrics", "chat", "shard", "logging"]),
+    ("server", &["base", "metrics", "ws", "http", "chat", "shard", "driver", "config", "logging"]),
 ];
 
 /// Longer than a sitting.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use stentor::base::hash::Seed;
 use stentor::base::{ConnKey, Time};
-use stentor::chat::SlowMember;
+use stentor::chat::{RoomOptions, RoomRules, SlowMember};
 use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
 use stentor::shard::mesh::Mesh;
@@ -24,7 +24,10 @@ fn options() -> Options {
         message: Limits { message_bytes_max: 4096 },
         connections_max: 6,
         room_log_bytes_max: 16 * 1024,
-        slow_member: SlowMember::Skip,
+        rooms: Arc::new(RoomRules {
+            patterns: Vec::new(),
+            otherwise: Arc::new(RoomOptions { slow_member: SlowMember::Skip, ..RoomOptions::default() }),
+        }),
         deflate_bytes_min: 16,
         echo: true,
         ..Options::default()

@@ -54,7 +54,7 @@ impl ChunkPool {
 
 /// The log. Invariants, checked by [`Log::assert_invariants`]:
 /// - chunks are contiguous: each starts where the one before it ends, the last ends at `head`;
-/// - `frame_ends` ascends, and its last entry is `head`;
+/// - the ends of `frames` ascend, and the last one is `head`;
 /// - a reader at `p` is counted in the last chunk that starts at or before `p`;
 /// - there is no chunk exactly when no reader is behind `head`.
 #[derive(Debug)]
@@ -63,10 +63,18 @@ pub struct Log {
     head: Cursor,
     /// A frame boundary: every frame that ends at or before it is forgotten.
     floor: Cursor,
-    /// Where each frame after `floor` ends.
-    frame_ends: VecDeque<Cursor>,
+    /// Each frame after `floor`.
+    frames: VecDeque<Frame>,
     readers: usize,
     readers_at_head: usize,
+}
+
+/// A frame in the log.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    end: Cursor,
+    /// Which publication it is; 0: none.
+    offset: u64,
 }
 
 #[derive(Debug)]
@@ -100,7 +108,7 @@ impl Default for Log {
             chunks: VecDeque::new(),
             head: origin,
             floor: origin,
-            frame_ends: VecDeque::new(),
+            frames: VecDeque::new(),
             readers: 0,
             readers_at_head: 0,
         }
@@ -145,8 +153,8 @@ impl Log {
         self.forget_read(pool);
     }
 
-    /// Appends one frame. When nobody reads, nothing is stored.
-    pub fn append(&mut self, frame: &Bytes, pool: &mut ChunkPool) {
+    /// Appends one frame, which is the publication at `offset` (0: it is none). When nobody reads, nothing is stored.
+    pub fn append(&mut self, frame: &Bytes, offset: u64, pool: &mut ChunkPool) {
         if self.readers == 0 {
             self.head = self.head.plus(frame.len());
             self.floor = self.head;
@@ -164,7 +172,7 @@ impl Log {
             self.push_chunk(Body::Copied(chunk));
         }
         self.head = self.head.plus(frame.len());
-        self.frame_ends.push_back(self.head);
+        self.frames.push_back(Frame { end: self.head, offset });
         self.readers_at_head = 0;
     }
 
@@ -214,11 +222,11 @@ impl Log {
 
     /// How many frames end after `from`, up to and including `to`.
     pub fn frames_between(&self, from: Cursor, to: Cursor) -> u64 {
-        let newest = self.frame_ends.len();
-        if to == self.head && newest > 0 && (newest == 1 || self.frame_ends[newest - 2] <= from) {
+        let newest = self.frames.len();
+        if to == self.head && newest > 0 && (newest == 1 || self.frames[newest - 2].end <= from) {
             return u64::from(from < to); // one frame behind: the usual case needs no search
         }
-        let upto = |at: Cursor| self.frame_ends.partition_point(|&end| end <= at);
+        let upto = |at: Cursor| self.frames.partition_point(|frame| frame.end <= at);
         (upto(to) - upto(from)) as u64
     }
 
@@ -227,15 +235,27 @@ impl Log {
         if at <= self.floor {
             return self.floor;
         }
-        self.frame_ends.get(self.frame_ends.partition_point(|&end| end < at)).copied().unwrap_or(self.head)
+        let next = self.frames.partition_point(|frame| frame.end < at);
+        self.frames.get(next).map_or(self.head, |frame| frame.end)
+    }
+
+    /// The offset of the first publication that ends after `at`; `None`: there is none.
+    pub fn first_offset_after(&self, at: Cursor) -> Option<u64> {
+        let next = self.frames.partition_point(|frame| frame.end <= at);
+        self.frames.range(next..).map(|frame| frame.offset).find(|&offset| offset > 0)
+    }
+
+    /// Where the publication at `offset` ends; `None`: everybody has read it, or it was never here.
+    pub fn end_of(&self, offset: u64) -> Option<Cursor> {
+        self.frames.iter().find(|frame| frame.offset == offset && offset > 0).map(|frame| frame.end)
     }
 
     /// Where the newest frame starts; the head when none is kept.
     pub fn newest_frame(&self) -> Cursor {
-        match self.frame_ends.len() {
+        match self.frames.len() {
             0 => self.head,
             1 => self.floor,
-            len => self.frame_ends[len - 2],
+            len => self.frames[len - 2].end,
         }
     }
 
@@ -267,8 +287,8 @@ impl Log {
             end = end.plus(chunk.bytes().len());
         }
         assert_eq!(end, self.head);
-        assert!(self.frame_ends.iter().is_sorted());
-        assert_eq!(self.frame_ends.back().copied().unwrap_or(self.floor), self.head);
+        assert!(self.frames.iter().is_sorted_by_key(|frame| frame.end));
+        assert_eq!(self.frames.back().map_or(self.floor, |frame| frame.end), self.head);
     }
 
     fn push_chunk(&mut self, body: Body) {
@@ -301,17 +321,20 @@ impl Log {
             }
         }
         let start = self.chunks.front().map_or(self.head, |chunk| chunk.start);
-        while self.frame_ends.front().is_some_and(|&end| end <= start) {
-            self.floor = self.frame_ends.pop_front().unwrap_or(self.floor);
+        while let Some(&Frame { end, .. }) = self.frames.front()
+            && end <= start
+        {
+            self.floor = end;
+            self.frames.pop_front();
         }
-        if self.chunks.is_empty() && self.frame_ends.capacity() > FRAME_ENDS_KEPT {
-            self.frame_ends = VecDeque::new();
+        if self.chunks.is_empty() && self.frames.capacity() > FRAMES_KEPT {
+            self.frames = VecDeque::new();
         }
     }
 }
 
 /// An idle log gives the index of its frames back once it has grown past this many.
-const FRAME_ENDS_KEPT: usize = 16;
+const FRAMES_KEPT: usize = 16;
 
 fn offset_in(chunk: &Chunk, at: Cursor) -> usize {
     usize::try_from(at.since(chunk.start)).unwrap_or(usize::MAX)
@@ -326,15 +349,15 @@ mod tests {
     fn an_idle_log_owns_nothing() {
         let (mut log, mut pool) = (Log::default(), ChunkPool::default());
         let start = log.join();
-        log.append(&Bytes::from_static(b"hello"), &mut pool);
+        log.append(&Bytes::from_static(b"hello"), 0, &mut pool);
         assert_eq!(log.first(start), b"hello");
         assert_eq!(log.readers_behind(), 1);
         log.advance(start, log.head(), &mut pool);
         assert_eq!(log.kept_bytes(), 0);
-        log.append(&Bytes::from_static(b"again"), &mut pool);
+        log.append(&Bytes::from_static(b"again"), 0, &mut pool);
         assert_eq!(log.first(start.plus(5)), b"again");
         log.leave(start.plus(5), &mut pool);
-        log.append(&Bytes::from_static(b"nobody"), &mut pool);
+        log.append(&Bytes::from_static(b"nobody"), 0, &mut pool);
         log.assert_invariants();
         assert_eq!(log.kept_bytes(), 0);
     }
@@ -370,13 +393,14 @@ mod tests {
         fn every_reader_reads_what_was_appended_since_it_joined(ops in prop::collection::vec(op(), 1..200)) {
             let (mut log, mut pool) = (Log::default(), ChunkPool::default());
             let mut readers: Vec<Reader> = Vec::new();
-            let mut fill = 0_u8;
+            let (mut fill, mut offset) = (0_u8, 0);
             for op in ops {
                 match op {
                     Op::Append(len) => {
                         fill = fill.wrapping_add(1);
+                        offset += 1;
                         let frame = Bytes::from(vec![fill; len]);
-                        log.append(&frame, &mut pool);
+                        log.append(&frame, offset, &mut pool);
                         for reader in &mut readers {
                             reader.expected.extend_from_slice(&frame);
                         }

@@ -7,9 +7,7 @@
 
 mod outbox;
 
-use std::sync::Arc;
-
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Skipped};
 
 use crate::base::Time;
 use crate::metrics::CloseReason;
@@ -49,6 +47,8 @@ pub enum Endpoint {
     Echo,
     /// The plain text protocol, in a room.
     Chat,
+    /// The Centrifuge protocol, in JSON.
+    Centrifuge,
 }
 
 /// One connection.
@@ -72,18 +72,16 @@ pub struct Conn {
     pub paused: bool,
     /// The peer has ended its stream.
     pub ended: bool,
-    /// A write from a room's log ended inside a frame: nothing else may be written before its rest.
-    pub torn: bool,
     /// A ping is unanswered.
     pub pinged: bool,
+    /// A write is under way, in a batch with others. Kept up only for those who sit in several rooms.
+    pub under_way: bool,
     /// The fragments of a message under way.
     pub decoder: Decoder,
     /// Bytes of a request head that is not complete.
     pub head: Option<Box<PartialHead>>,
     /// Bytes of its own that wait to be written.
     pub outbox: Outbox,
-    /// What it is called. Empty before it is open, and at the echo endpoint.
-    pub name: Arc<str>,
     /// When anything was last received.
     pub heard: Time,
 }
@@ -98,8 +96,8 @@ pub struct PartialHead {
 }
 
 impl Conn {
-    /// A connection that was accepted at `now`. `nameless` is the empty name, shared by all that have none.
-    pub fn new(now: Time, nameless: &Arc<str>, surplus: bool) -> Self {
+    /// A connection that was accepted at `now`.
+    pub fn new(now: Time, surplus: bool) -> Self {
         Self {
             state: State::Head,
             endpoint: None,
@@ -110,12 +108,11 @@ impl Conn {
             queued: false,
             paused: false,
             ended: false,
-            torn: false,
+            under_way: false,
             pinged: false,
             decoder: Decoder::default(),
             head: None,
             outbox: Outbox::default(),
-            name: Arc::clone(nameless),
             heard: now,
         }
     }
@@ -127,5 +124,5 @@ impl Conn {
 }
 
 /// An idle member costs its slot in the table, 16 bytes in its audience, 16 in the timer wheel, a descriptor in the
-/// driver's table and its name.
-const _: () = assert!(size_of::<Conn>() <= 96, "a connection's slot has grown");
+/// driver's table and what its shard knows of the client.
+const _: () = assert!(size_of::<Conn>() <= 80, "a connection's slot has grown");

@@ -16,8 +16,17 @@ struct Content {
     sent: usize,
     /// The newest ping that is not answered; older ones need no answer (RFC 6455 §5.5.3).
     pong: Option<Box<[u8]>>,
-    /// Publications skipped and not yet told of.
-    skipped: u64,
+    /// What was skipped and is not yet told of.
+    skipped: Option<Skipped>,
+}
+
+/// Publications that a member will not be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Skipped {
+    /// How many.
+    pub count: u64,
+    /// The last one before them, as epoch and offset, if one can go back to there.
+    pub after: Option<(u32, u64)>,
 }
 
 impl Outbox {
@@ -48,13 +57,14 @@ impl Outbox {
         self.content().pong = Some(payload.into());
     }
 
-    /// Tells of `count` more skipped publications as soon as possible, in one sum.
-    pub fn skipped(&mut self, count: u64) {
-        self.content().skipped += count;
+    /// Tells of skipped publications as soon as possible, in one sum with those that it has not been told of yet.
+    pub fn skipped(&mut self, more: Skipped) {
+        let skipped = self.content().skipped.get_or_insert(Skipped { count: 0, ..more });
+        skipped.count += more.count;
     }
 
     /// What to write next. Turns what waits as a value into frames; `tell_skipped` is the protocol's word for skips.
-    pub fn unsent(&mut self, tell_skipped: fn(&mut Vec<u8>, u64)) -> &[u8] {
+    pub fn unsent(&mut self, tell_skipped: fn(&mut Vec<u8>, Skipped)) -> &[u8] {
         let Some(content) = &mut self.0 else { return &[] };
         if content.sent == content.bytes.len() {
             content.bytes.clear();
@@ -62,8 +72,8 @@ impl Outbox {
             if let Some(payload) = content.pong.take() {
                 ws::frame_into(&mut content.bytes, Opcode::Pong, &[&payload]);
             }
-            if content.skipped > 0 {
-                tell_skipped(&mut content.bytes, std::mem::take(&mut content.skipped));
+            if let Some(skipped) = content.skipped.take() {
+                tell_skipped(&mut content.bytes, skipped);
             }
         }
         &content.bytes[content.sent..]
@@ -74,7 +84,7 @@ impl Outbox {
         let Some(content) = &mut self.0 else { return };
         content.sent += len;
         debug_assert!(content.sent <= content.bytes.len());
-        if content.sent == content.bytes.len() && content.pong.is_none() && content.skipped == 0 {
+        if content.sent == content.bytes.len() && content.pong.is_none() && content.skipped.is_none() {
             self.0 = None;
         }
     }
@@ -93,8 +103,12 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn tell(out: &mut Vec<u8>, count: u64) {
-        ws::frame_into(out, Opcode::Text, &[count.to_string().as_bytes()]);
+    fn tell(out: &mut Vec<u8>, skipped: Skipped) {
+        ws::frame_into(
+            out,
+            Opcode::Text,
+            &[format!("{} after {:?}", skipped.count, skipped.after).as_bytes()],
+        );
     }
 
     fn drain(outbox: &mut Outbox, step: usize) -> Vec<u8> {
@@ -123,8 +137,8 @@ mod tests {
     #[test]
     fn skips_add_up_to_one_notice() {
         let mut outbox = Outbox::default();
-        outbox.skipped(40);
-        outbox.skipped(2);
-        assert_eq!(drain(&mut outbox, 3), b"\x81\x0242");
+        outbox.skipped(Skipped { count: 40, after: Some((1, 7)) });
+        outbox.skipped(Skipped { count: 2, after: Some((1, 50)) });
+        assert_eq!(drain(&mut outbox, 3), b"\x81\x1542 after Some((1, 7))");
     }
 }

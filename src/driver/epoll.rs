@@ -8,9 +8,9 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write as _};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::Control;
+use super::{Ask, Control};
 use crate::base::{ConnKey, Time};
 use crate::logging::{Escaped, RateLimit};
 use crate::shard::{Admission, Close, HowToClose, SLICES_MAX, Shard, Write};
@@ -33,7 +33,6 @@ const WAKE: Token = Token(usize::MAX);
 const LISTENERS: usize = usize::MAX - 1;
 
 /// The parts that the composition root makes before the thread starts, so that every error is known then.
-#[derive(Debug)]
 pub struct Parts {
     /// The shard to be run.
     pub shard: Shard,
@@ -47,6 +46,14 @@ pub struct Parts {
     pub wakers: Arc<[Waker]>,
     /// The origin of this process's time.
     pub origin: Instant,
+    /// Takes the shard's questions to somebody outside.
+    pub ask: Ask,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("shard", &self.shard).finish_non_exhaustive()
+    }
 }
 
 /// The waker of a shard whose poller is `poll`.
@@ -80,6 +87,7 @@ struct Driver {
     control: Receiver<Control>,
     wakers: Arc<[Waker]>,
     origin: Instant,
+    ask: Ask,
     sockets: Vec<Socket>,
     buffer: Box<[u8]>,
     /// Connections that may have bytes for us.
@@ -94,7 +102,7 @@ struct Driver {
 
 impl Driver {
     fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { shard, poll, mut listeners, control, wakers, origin } = parts;
+        let Parts { shard, poll, mut listeners, control, wakers, origin, ask } = parts;
         for (index, listener) in listeners.iter_mut().enumerate() {
             poll.registry().register(listener, Token(LISTENERS - index), Interest::READABLE)?;
         }
@@ -106,6 +114,7 @@ impl Driver {
             control,
             wakers,
             origin,
+            ask,
             sockets: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             readable: VecDeque::new(),
@@ -128,6 +137,7 @@ impl Driver {
             self.shard.awake();
             let begun = self.now();
             self.shard.begin_turn(begun);
+            self.shard.tell_wall_clock(unix_ms());
             if !self.obey() {
                 return Ok(());
             }
@@ -137,6 +147,9 @@ impl Driver {
             self.accept_some(begun);
             self.read_some();
             self.shard.run();
+            while let Some(question) = self.shard.poll_question() {
+                (self.ask)(question);
+            }
             self.write_all();
             self.close_all();
             while let Some(key) = self.shard.poll_resume() {
@@ -182,6 +195,7 @@ impl Driver {
                     self.stop_at = Some(self.now() + bound);
                     self.shard.drain();
                 }
+                Control::Decided(conn, verdict) => self.shard.decided(conn, verdict),
                 Control::Stop => return false,
             }
         }
@@ -341,6 +355,13 @@ impl Driver {
             }
         }
     }
+}
+
+/// Milliseconds of Unix time.
+#[expect(clippy::disallowed_methods, reason = "this is where the clock is read for the whole shard")]
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Writes as much as the socket takes; how much that was, and of how much.

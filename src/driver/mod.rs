@@ -5,7 +5,12 @@ pub mod epoll;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::ConnKey;
+use crate::chat::{Question, Verdict};
 use crate::shard::Options;
+
+/// Takes a question to somebody outside. The answer comes back as [`Control::Decided`]; taking it must not take time.
+pub type Ask = Box<dyn FnMut(Question) + Send>;
 
 /// What the process tells a shard's driver.
 #[derive(Debug)]
@@ -14,6 +19,8 @@ pub enum Control {
     Reload(Arc<Options>),
     /// Accept nothing more, close everybody, end when nobody is left or the time is up.
     Drain(Duration),
+    /// What somebody outside says of a client.
+    Decided(ConnKey, Verdict),
     /// End now.
     Stop,
 }

@@ -37,6 +37,16 @@ pub enum Reject {
     NameControl,
     /// Percent-encoding that is none, or not of UTF-8.
     Encoding,
+    /// `history` or `since` in the query cannot be read.
+    Query,
+    /// Only a subprotocol that is not spoken here is offered.
+    Subprotocol,
+    /// No token, or one that is not believed.
+    Token,
+    /// The token is somebody else's, or this room is not for its bearer.
+    Forbidden,
+    /// Too many connections from one address, or of one user.
+    TooMany,
     /// No room for one more connection.
     Overloaded,
     /// Not ready: starting, or going away.
@@ -59,12 +69,16 @@ impl Reject {
             | Self::NameEmpty
             | Self::NameTooLong
             | Self::NameControl
-            | Self::Encoding => 400,
-            Self::Origin => 403,
+            | Self::Encoding
+            | Self::Query
+            | Self::Subprotocol => 400,
+            Self::Token => 401,
+            Self::Origin | Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::Method => 405,
             Self::HeadTimeout => 408,
             Self::UpgradeRequired | Self::WebSocketVersion => 426,
+            Self::TooMany => 429,
             Self::HeadTooLong => 431,
             Self::Overloaded | Self::NotReady => 503,
         }
@@ -90,6 +104,11 @@ impl Reject {
             Self::NameTooLong => "The name is too long.",
             Self::NameControl => "A name must not contain control characters.",
             Self::Encoding => "The path or the query is not percent-encoded UTF-8.",
+            Self::Query => "The query is history=COUNT or since=EPOCH:OFFSET.",
+            Self::Subprotocol => "Only JSON is spoken here: offer centrifuge-json, or no subprotocol.",
+            Self::Token => "A valid token is needed: ?token=… or Authorization: Bearer ….",
+            Self::Forbidden => "That is not for you.",
+            Self::TooMany => "There are too many connections of yours: close one, or try again later.",
             Self::Overloaded => "The server is full: try again later.",
             Self::NotReady => "The server is not ready.",
         }
@@ -105,7 +124,8 @@ impl Reject {
                 &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
             }
             Self::Method => &[("Allow", "GET, HEAD")],
-            Self::Overloaded | Self::NotReady => &[("Retry-After", RETRY_AFTER_S)],
+            Self::Overloaded | Self::NotReady | Self::TooMany => &[("Retry-After", RETRY_AFTER_S)],
+            Self::Token => &[("WWW-Authenticate", "Bearer")],
             Self::Malformed
             | Self::HeadTooLong
             | Self::HeadTimeout
@@ -119,7 +139,10 @@ impl Reject {
             | Self::NameEmpty
             | Self::NameTooLong
             | Self::NameControl
-            | Self::Encoding => &[],
+            | Self::Encoding
+            | Self::Query
+            | Self::Subprotocol
+            | Self::Forbidden => &[],
         };
         Response {
             fields,

@@ -13,12 +13,14 @@ use bytes::Bytes;
 use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::rooms::RoomId;
 use crate::app::WireFormat;
 use crate::base::log::{ChunkPool, Cursor, Log};
 use crate::base::{ConnKey, Time};
+use crate::chat::{Epoch, Position, RoomOptions};
 
 /// Names an audience of this shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -42,7 +44,11 @@ struct Member {
     /// Whether the sweep may write to it. Not while its socket takes nothing, nor while bytes of its own
     /// wait: then its connection's flush goes first and brings the member up to the head itself.
     ready: bool,
+    /// Whether its connection sits in other rooms as well.
+    shared: bool,
 }
+
+const _: () = assert!(size_of::<Member>() == 16);
 
 /// The members of one room on this shard that take one format, and the log that they read.
 #[derive(Debug)]
@@ -51,6 +57,10 @@ pub struct Audience {
     pub room: RoomId,
     /// What its members speak.
     pub format: WireFormat,
+    /// What holds in the room.
+    pub options: Arc<RoomOptions>,
+    /// The room's life that its publications belong to.
+    epoch: Epoch,
     log: Log,
     members: Vec<Member>,
     /// Where the sweep goes on.
@@ -176,10 +186,12 @@ pub const SLICE_WRITES: usize = 128;
 
 impl Fanout {
     /// A new audience without members.
-    pub fn open(&mut self, room: RoomId, format: WireFormat) -> AudienceId {
+    pub fn open(&mut self, room: RoomId, format: WireFormat, options: Arc<RoomOptions>) -> AudienceId {
         let audience = Audience {
             room,
             format,
+            options,
+            epoch: Epoch(0),
             log: Log::default(),
             members: Vec::new(),
             next: 0,
@@ -200,13 +212,14 @@ impl Fanout {
         }
     }
 
-    /// Seats a connection: it will get what is published from now on, once [`Fanout::set_ready`] is called.
-    pub fn join(&mut self, id: AudienceId, conn: ConnKey) -> Seat {
+    /// Seats a connection: it will get what is published from now on, once [`Fanout::set_ready`] is called. `shared`: it sits in
+    /// other rooms as well.
+    pub fn join(&mut self, id: AudienceId, conn: ConnKey, shared: bool) -> Seat {
         let audience = &mut self[id];
         let cursor = audience.log.join();
         let place = u32::try_from(audience.members.len()).expect("fewer members than connections");
         let conn = u32::try_from(conn.index()).expect("slots are u32");
-        audience.members.push(Member { cursor, conn, ready: false });
+        audience.members.push(Member { cursor, conn, ready: false, shared });
         // The newcomer may stand in the middle of what is still to be visited, if that reaches round the end.
         audience.due += usize::from(audience.due > 0);
         Seat { audience: id, place }
@@ -233,10 +246,14 @@ impl Fanout {
         Some(conn)
     }
 
-    /// Appends a publication's frame; the sweep will bring it to everybody.
-    pub fn publish(&mut self, now: Time, id: AudienceId, frame: &Bytes, hold: Duration) {
+    /// Appends a frame, which is the publication at `position`, or none; the sweep will bring it to everybody.
+    pub fn publish(&mut self, now: Time, id: AudienceId, frame: &Bytes, position: Option<Position>) {
         let (audience, pool) = self.split(id);
-        audience.log.append(frame, pool);
+        if let Some(position) = position {
+            audience.epoch = position.epoch;
+        }
+        audience.log.append(frame, position.map_or(0, |position| position.offset), pool);
+        let hold = audience.options.coalesce;
         let count = audience.members.len();
         if audience.due == 0 {
             // Another beginning each time: nobody is always last. The stride is odd and far from any period.
@@ -328,6 +345,21 @@ impl Fanout {
         audience.members[seat.place as usize].cursor != audience.log.head()
     }
 
+    /// Says that a member's connection sits in other rooms as well.
+    pub fn share(&mut self, seat: Seat) {
+        self[seat.audience].members[seat.place as usize].shared = true;
+    }
+
+    /// Whether a member's connection sits in other rooms as well.
+    pub fn is_shared(&self, seat: Seat) -> bool {
+        self[seat.audience].members[seat.place as usize].shared
+    }
+
+    /// The slot of a member's connection.
+    pub fn conn(&self, seat: Seat) -> usize {
+        self[seat.audience].members[seat.place as usize].conn as usize
+    }
+
     /// Lets the sweep write to a member, or no longer. When it is behind, the sweep comes to it.
     pub fn set_ready(&mut self, seat: Seat, ready: bool) {
         let audience = &mut self[seat.audience];
@@ -344,9 +376,8 @@ impl Fanout {
         self.enqueue(seat.audience);
     }
 
-    /// Moves a member to the head, or to the newest publication. Returns what it misses, and the rest of the frame
-    /// that it was in the middle of, which must still go out before anything else.
-    pub fn jump(&mut self, seat: Seat, target: Jump) -> (u64, Vec<u8>) {
+    /// Moves a member to the head, or to the newest publication.
+    pub fn jump(&mut self, seat: Seat, target: Jump) -> Missed {
         let (audience, pool) = self.split(seat.audience);
         let log = &mut audience.log;
         let member = &mut audience.members[seat.place as usize];
@@ -357,10 +388,27 @@ impl Fanout {
             Jump::Newest => log.newest_frame().max(boundary),
         };
         let rest = log.copy_range(from, boundary);
-        let missed = log.frames_between(boundary, to);
+        let count = log.frames_between(boundary, to);
+        let epoch = audience.epoch;
+        let before = |first: u64| Position { epoch, offset: first - 1 };
+        let after = log.first_offset_after(boundary).map(before);
         member.cursor = to;
         log.advance(from, to, pool);
-        (missed, rest)
+        Missed { count, after, rest }
+    }
+
+    /// How many members of an audience have not been sent the publication at `offset` whole, and how many are behind at all with
+    /// a socket that takes nothing.
+    pub fn backlog(&self, id: AudienceId, offset: u64) -> Backlog {
+        let audience = &self[id];
+        let end = audience.log.end_of(offset);
+        let head = audience.log.head();
+        let count = |which: &dyn Fn(&Member) -> bool| audience.members.iter().filter(|it| which(it)).count();
+        Backlog {
+            members: audience.members.len(),
+            unsent: end.map_or(0, |end| count(&|member| member.cursor < end)),
+            lagging: count(&|member| !member.ready && member.cursor < head),
+        }
     }
 
     /// Whether publishing more would outrun the sweep, with `bytes_max` not yet offered to somebody who could take it.
@@ -399,6 +447,28 @@ impl Fanout {
     fn split(&mut self, id: AudienceId) -> (&mut Audience, &mut ChunkPool) {
         (&mut self.audiences[id.0 as usize], &mut self.pool)
     }
+}
+
+/// What a jump has left out.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Missed {
+    /// Frames.
+    pub count: u64,
+    /// The last publication before them, if any was among them: from there one can recover.
+    pub after: Option<Position>,
+    /// The rest of the frame that the member was in the middle of, which must still go out before anything else.
+    pub rest: Vec<u8>,
+}
+
+/// How far a publication has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backlog {
+    /// Members.
+    pub members: usize,
+    /// Of these, who has not been sent it.
+    pub unsent: usize,
+    /// Who is behind, and whose socket takes nothing.
+    pub lagging: usize,
 }
 
 /// Where a slow member goes.
@@ -471,14 +541,14 @@ mod tests {
         #[test]
         fn a_sweep_forgets_nobody(steps in steps()) {
             let mut fanout = Fanout::default();
-            let id = fanout.open(RoomId(0), WireFormat::Text);
+            let id = fanout.open(RoomId(0), WireFormat::Text, Arc::default());
             let mut table = crate::base::table::Table::default();
             let mut seats: Vec<(ConnKey, Seat)> = Vec::new();
             for step in steps {
                 match step {
                     Step::Join => {
                         let key = table.insert(());
-                        let seat = fanout.join(id, key);
+                        let seat = fanout.join(id, key, false);
                         fanout.set_ready(seat, true);
                         seats.push((key, seat));
                     }
@@ -490,7 +560,7 @@ mod tests {
                         }
                     }
                     Step::Leave(_) => {}
-                    Step::Publish => fanout.publish(Time::ZERO, id, &Bytes::from_static(b"hello"), Duration::ZERO),
+                    Step::Publish => fanout.publish(Time::ZERO, id, &Bytes::from_static(b"hello"), None),
                     Step::Sweep(writes) => {
                         sweep(&mut fanout, writes);
                     }

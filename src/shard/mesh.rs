@@ -4,20 +4,40 @@
 //! what it has ordered. Down can always be taken, for taking it sends nothing on; up is taken only
 //! while every way down has room. So a full ring slows its writers and can never lock two shards up.
 
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::fanout::Backlog;
+use crate::app::json::ErrorCode;
 use crate::app::{Encodings, WireFormat};
+use crate::base::ConnKey;
 use crate::base::hash::Seed;
 use crate::base::spsc::{Doorbell, Receiver, RingLimits, Sender, Weigh, ring};
-use crate::chat::{Draft, Position};
+use crate::chat::{ClientId, Draft, Member, Page, Past, Position, Wanted};
+
+/// Who is waiting for an answer. The shard that asked finds it again; nobody else looks inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// The connection.
+    pub conn: ConnKey,
+    /// Which of its questions it was.
+    pub number: u32,
+}
 
 /// To a room's home.
 #[derive(Debug)]
 pub enum Up {
     /// Somebody said something.
-    Say(Draft),
-    /// This shard has its first member of the room in that format.
+    Say {
+        /// Where.
+        room: Arc<str>,
+        /// What.
+        draft: Draft,
+        /// Who wants to know that it has its place.
+        ask: Option<Ask>,
+    },
+    /// This shard will have its first member of the room in that format.
     Enter {
         /// The room.
         room: Arc<str>,
@@ -31,31 +51,131 @@ pub enum Up {
         /// The format.
         format: WireFormat,
     },
+    /// Somebody comes into the room: [`Down::Joined`] is the answer. An `Enter` has gone before, so that everything that is
+    /// published after the answer will reach this shard after it.
+    Join {
+        /// The room.
+        room: Arc<str>,
+        /// Who.
+        member: Member,
+        /// What of the past.
+        wanted: Wanted,
+        /// Who waits.
+        ask: Ask,
+    },
+    /// Somebody goes out of it.
+    Part {
+        /// The room.
+        room: Arc<str>,
+        /// Who.
+        client: ClientId,
+    },
+    /// Somebody wants to know something of the room: [`Down::Answer`].
+    Ask {
+        /// The room.
+        room: Arc<str>,
+        /// What.
+        question: Question,
+        /// Who.
+        ask: Ask,
+    },
+    /// How far has a publication come on your shard? [`Down::Counted`].
+    Count {
+        /// The room.
+        room: Arc<str>,
+        /// The publication.
+        offset: u64,
+        /// Who wants to know.
+        ask: Ask,
+    },
 }
 
-/// From a room's home: one publication, in every format in use.
+/// What can be asked of a room's home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Question {
+    /// Who is there.
+    Presence,
+    /// How many are.
+    PresenceStats,
+    /// What was said.
+    History(Page),
+}
+
+/// From a room's home, or in answer to a question.
 #[derive(Clone, Debug)]
-pub struct Down {
-    /// The room.
-    pub room: Arc<str>,
-    /// Its place in the room's order.
-    pub position: Position,
-    /// Its frames.
-    pub encodings: Arc<Encodings>,
+pub enum Down {
+    /// One publication, in every format in use.
+    Publication {
+        /// The room.
+        room: Arc<str>,
+        /// Its place in the room's order.
+        position: Position,
+        /// Its frames.
+        encodings: Arc<Encodings>,
+    },
+    /// Who has come and gone.
+    Moves {
+        /// The room.
+        room: Arc<str>,
+        /// The frames that say so.
+        encodings: Arc<Encodings>,
+    },
+    /// Somebody is in: what comes behind this is for it.
+    Joined {
+        /// Who.
+        ask: Ask,
+        /// What it gets of the past.
+        past: Past,
+    },
+    /// The answer to a command.
+    Answer {
+        /// Whose.
+        ask: Ask,
+        /// What.
+        answer: Answer,
+    },
+    /// How far a publication has come on one shard.
+    Counted {
+        /// Who asked.
+        ask: Ask,
+        /// How far.
+        backlog: Backlog,
+    },
+}
+
+/// The answer to a command of the JSON protocol.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// What the command was called.
+    pub method: &'static str,
+    /// An object, or what is wrong.
+    pub result: Result<Bytes, ErrorCode>,
 }
 
 impl Weigh for Up {
     fn weight(&self) -> usize {
-        match self {
-            Self::Say(draft) => draft.weight(),
-            Self::Enter { .. } | Self::Leave { .. } => size_of::<Self>(),
-        }
+        let more = match self {
+            Self::Say { draft, .. } => draft.body.bytes().len(),
+            Self::Enter { .. }
+            | Self::Leave { .. }
+            | Self::Join { .. }
+            | Self::Part { .. }
+            | Self::Ask { .. }
+            | Self::Count { .. } => 0,
+        };
+        size_of::<Self>() + more
     }
 }
 
 impl Weigh for Down {
     fn weight(&self) -> usize {
-        size_of::<Self>() + self.encodings.weight()
+        let more = match self {
+            Self::Publication { encodings, .. } | Self::Moves { encodings, .. } => encodings.weight(),
+            Self::Joined { past, .. } => past.weight(),
+            Self::Answer { answer, .. } => answer.result.as_ref().map_or(0, Bytes::len),
+            Self::Counted { .. } => 0,
+        };
+        size_of::<Self>() + more
     }
 }
 
@@ -156,6 +276,11 @@ impl Mesh {
         meshes
     }
 
+    /// How many shards there are.
+    pub const fn shards(&self) -> usize {
+        self.shards
+    }
+
     /// This shard's own number.
     pub const fn me(&self) -> usize {
         self.me
@@ -192,6 +317,11 @@ impl Mesh {
         to == self.me || self.peers[self.index_of(to)].up.is_clear()
     }
 
+    /// Whether every way up has room.
+    pub fn is_clear_to_all(&self) -> bool {
+        self.peers.iter().all(|peer| peer.up.is_clear())
+    }
+
     /// Whether every way down has room.
     pub fn is_clear_down(&self) -> bool {
         self.peers.iter().all(|peer| peer.down.is_clear())
@@ -210,7 +340,7 @@ impl Mesh {
         Some((peer.id, peer.from_up.receive()?))
     }
 
-    /// The oldest publication from peer number `peer`, if `takes` says that its room has space for it.
+    /// The oldest of what has come down from peer number `peer`, if `takes` says that its room has space for it.
     pub fn receive_down(&mut self, peer: usize, takes: impl Fn(&Down) -> bool) -> Option<Down> {
         let peer = &mut self.peers[peer];
         if !takes(peer.from_down.peek()?) {
@@ -296,6 +426,16 @@ pub const SHARDS_MAX: usize = 128;
 pub struct ShardSet(u128);
 
 impl ShardSet {
+    /// This one.
+    pub const fn one(shard: usize) -> Self {
+        Self(1 << shard)
+    }
+
+    /// All but `me` of `shards` shards.
+    pub const fn others(me: usize, shards: usize) -> Self {
+        Self(u128::MAX >> (SHARDS_MAX - shards) & !(1 << me))
+    }
+
     /// Adds `shard`.
     pub const fn insert(&mut self, shard: usize) {
         self.0 |= 1 << shard;

@@ -21,111 +21,47 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
+mod endings;
 pub mod fanout;
+mod home;
+mod identity;
+mod inbox;
+mod json;
+mod members;
 pub mod mesh;
+mod options;
 mod output;
 mod requests;
 pub mod rooms;
+mod session;
 mod speech;
 #[cfg(test)]
 mod tests;
+mod text;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use options::Options;
 pub use output::{Close, HowToClose, SLICES_MAX, Ticket, Write};
 
 use crate::app::Encoder;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
 use crate::base::{ConnKey, Table, Time};
-use crate::chat::SlowMember;
+use crate::chat::{ClientId, Question, Verdict};
 use crate::conn::{Conn, Ending, State};
-use crate::http::{HeadLimits, OriginRules, Reject};
+use crate::http::Reject;
 use crate::metrics::{CloseReason, Registry, ShardMetrics};
 use crate::ws::{self, CloseCode, Inflater};
-use fanout::{Fanout, Seat};
-use mesh::Mesh;
+use client::Client;
+use fanout::{Backlog, Fanout};
+use mesh::{Ask, Mesh};
 use output::Unsettled;
-use rooms::Rooms;
-
-/// What a shard is told about its limits and manners. Replaced as a whole on a reload.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Options {
-    /// Bounds of a request head.
-    pub head: HeadLimits,
-    /// Bounds of a message, inflated.
-    pub message: ws::Limits,
-    /// Bytes of a name.
-    pub name_bytes_max: usize,
-    /// Bytes of a room's name.
-    pub room_bytes_max: usize,
-    /// From the accept, or the last response, to the end of the next request head.
-    pub handshake_timeout: Duration,
-    /// Silence after which a member is pinged; zero: never.
-    pub ping_interval: Duration,
-    /// From a ping to the close, when nothing is heard.
-    pub pong_timeout: Duration,
-    /// Bound of a closing handshake and of last words.
-    pub close_timeout: Duration,
-    /// Connections of the whole process.
-    pub connections_max: u64,
-    /// Bytes of a room's log on one shard, in one format.
-    pub room_log_bytes_max: u64,
-    /// What becomes of a member that falls behind by more.
-    pub slow_member: SlowMember,
-    /// How long a room waits for more before it sends.
-    pub coalesce: Duration,
-    /// Which origins may open a WebSocket.
-    pub origins: OriginRules,
-    /// Whether permessage-deflate is agreed to.
-    pub deflate: bool,
-    /// Publications shorter than this are not compressed.
-    pub deflate_bytes_min: usize,
-    /// Whether `/echo` is there.
-    pub echo: bool,
-    /// Whether `/` is there.
-    pub page: bool,
-}
-
-/// The defaults of the configuration, with as many connections as anyone wants.
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            head: HeadLimits { head_bytes_max: 8 * 1024 },
-            message: ws::Limits { message_bytes_max: 64 * 1024 },
-            name_bytes_max: 64,
-            room_bytes_max: 255,
-            handshake_timeout: Duration::from_secs(15),
-            ping_interval: Duration::from_secs(25),
-            pong_timeout: Duration::from_secs(8),
-            close_timeout: Duration::from_secs(5),
-            connections_max: u64::MAX,
-            room_log_bytes_max: 1024 * 1024,
-            slow_member: SlowMember::Disconnect,
-            coalesce: Duration::ZERO,
-            origins: OriginRules::default(),
-            deflate: true,
-            deflate_bytes_min: 128,
-            echo: false,
-            page: true,
-        }
-    }
-}
-
-impl Options {
-    /// A log must hold what is not swept yet beside what slow members need: at least twice the largest message.
-    fn log_bytes_max(&self) -> u64 {
-        self.room_log_bytes_max.max(2 * self.message.message_bytes_max as u64)
-    }
-
-    /// Above this many bytes that are not yet offered to everybody, a room takes nothing more in. One read of the smallest
-    /// possible messages grows tenfold with the longest names, and must still fit into the rest.
-    fn congestion_bytes(&self) -> u64 {
-        self.log_bytes_max() / 4
-    }
-}
+use rooms::{RoomId, Rooms};
 
 /// Connections above the bound that may be told so at the same time; further ones wait in the kernel's queue.
 pub const SURPLUS_MAX: u64 = 32;
@@ -143,8 +79,17 @@ const DRAINS_PER_TURN: usize = 256;
 #[derive(Debug)]
 struct Slot {
     conn: Conn,
-    /// Where it sits, once it is in a room.
-    seat: Option<Seat>,
+    /// Who is behind it, once its WebSocket is open to a room.
+    client: Option<Box<Client>>,
+}
+
+/// A count of members that is under way on all shards.
+#[derive(Debug)]
+struct Counting {
+    ask: Ask,
+    /// Shards that have not answered yet.
+    missing: usize,
+    sum: Backlog,
 }
 
 /// One core's whole world. See the module's page for how it is driven.
@@ -170,13 +115,28 @@ pub struct Shard {
     closing: VecDeque<(ConnKey, HowToClose)>,
     /// Writes that the driver has not answered yet.
     writes_under_way: usize,
-    /// What waits for them to be.
+    /// Connections with a write under way that could have a second one, as they sit in several rooms.
+    claimed: Vec<ConnKey>,
+    /// What waits for them to be answered.
     unsettled: Vec<(ConnKey, Unsettled)>,
     /// Connections accepted above the bound.
     surplus: u64,
     /// The slot at which the drain goes on, once it has begun.
     draining: Option<usize>,
     nameless: Arc<str>,
+    /// Unix time at the origin of this shard's time, in milliseconds.
+    unix_origin_ms: u64,
+    /// The last number that a question has got.
+    numbers: u32,
+    /// Rooms whose members are to be told who came and went, in the order in which that is due.
+    tellings: VecDeque<(Time, RoomId)>,
+    /// Rooms that nobody is in, and until when they are kept for the sake of their past.
+    kept_rooms: BinaryHeap<Reverse<(Time, RoomId)>>,
+    /// When the pasts of rooms are looked through again, and where that goes on.
+    ages_at: Time,
+    next_aged: u32,
+    countings: Vec<Counting>,
+    questions: VecDeque<Question>,
 }
 
 /// Whether one more connection may be accepted.
@@ -211,10 +171,19 @@ impl Shard {
             resumed: Vec::new(),
             closing: VecDeque::new(),
             writes_under_way: 0,
+            claimed: Vec::new(),
             unsettled: Vec::new(),
             surplus: 0,
             draining: None,
             nameless: Arc::from(""),
+            unix_origin_ms: 0,
+            numbers: 0,
+            tellings: VecDeque::new(),
+            kept_rooms: BinaryHeap::new(),
+            ages_at: Time::ZERO,
+            next_aged: 0,
+            countings: Vec::new(),
+            questions: VecDeque::new(),
         }
     }
 
@@ -223,17 +192,25 @@ impl Shard {
         self.encoder.deflate_bytes_min = options.deflate_bytes_min;
         let interval = options.ping_interval;
         let pings_change = interval != self.options.ping_interval;
+        for room in self.rooms.iter_mut() {
+            room.options = Arc::clone(options.rooms.of(&room.name));
+            for (_, audience) in room.attended() {
+                self.fanout[audience].options = Arc::clone(&room.options);
+            }
+        }
         self.options = options;
         if !pings_change {
             return;
         }
         let keys: Vec<_> = self.conns.keys().collect();
         for key in keys {
-            let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { continue };
+            let Some(Slot { conn, client }) = self.conns.get_mut(key) else { continue };
             if conn.state != State::Open {
                 continue;
             }
-            if interval.is_zero() {
+            if client.as_ref().is_some_and(|client| client.session.is_some()) {
+                self.renew_pings(key);
+            } else if interval.is_zero() {
                 conn.pinged = false;
                 self.wheel.cancel(key.index());
             } else if !conn.pinged {
@@ -266,6 +243,11 @@ impl Shard {
         self.fanout.begin_slice(self.now);
     }
 
+    /// The wall clock, for what people are told; the shard's own time is what everything else goes by.
+    pub fn tell_wall_clock(&mut self, unix_ms: u64) {
+        self.unix_origin_ms = unix_ms.saturating_sub(self.now.as_nanos() / 1_000_000);
+    }
+
     /// Whether another connection may be accepted.
     pub fn admission(&self) -> Admission {
         if self.draining.is_some() {
@@ -285,8 +267,8 @@ impl Shard {
         self.surplus += u64::from(surplus);
         self.metrics.accepted.add(1);
         self.metrics.connections.add(1);
-        let conn = Conn::new(self.now, &self.nameless, surplus);
-        let key = self.conns.insert(Slot { conn, seat: None });
+        let conn = Conn::new(self.now, surplus);
+        let key = self.conns.insert(Slot { conn, client: None });
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         key
     }
@@ -298,15 +280,20 @@ impl Shard {
         if slot.conn.paused {
             return false;
         }
-        if self.has_room_for_input_of(slot) {
+        if self.has_room_for_input_of(slot) && slot.client.as_ref().is_none_or(|it| it.held.is_none()) {
             return true;
         }
-        self.paused.push_back(key);
-        self.metrics.pauses.add(1);
-        if let Some(slot) = self.conns.get_mut(key) {
-            slot.conn.paused = true;
-        }
+        self.pause(key);
         false
+    }
+
+    /// Has a connection not read from until there is room for what it says.
+    fn pause(&mut self, key: ConnKey) {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        if !std::mem::replace(&mut conn.paused, true) {
+            self.paused.push_back(key);
+            self.metrics.pauses.add(1);
+        }
     }
 
     /// Bytes have arrived. They are unmasked and used in place.
@@ -350,9 +337,10 @@ impl Shard {
         if !std::mem::replace(&mut slot.conn.blocked, false) {
             return;
         }
-        if slot.seat.is_some() {
-            self.metrics.lagging.sub(1);
-            self.catch_up_conflated(key);
+        let seats = slot.client.as_ref().map(|client| client.seats()).unwrap_or_default();
+        self.metrics.lagging.sub(seats.len() as u64);
+        for seat in seats {
+            self.catch_up_conflated(key, seat);
         }
         self.flush_later(key);
     }
@@ -365,8 +353,25 @@ impl Shard {
                 self.expired(key);
             }
         }
+        self.tell_moves();
+        self.age();
         self.drain_some();
         self.resume_some();
+    }
+
+    /// What somebody outside is to be asked about a client; the answer is told with [`Shard::decided`], at any time.
+    pub fn poll_question(&mut self) -> Option<Question> {
+        self.questions.pop_front()
+    }
+
+    /// What somebody outside has said of a client. If it is gone, nothing happens.
+    pub fn decided(&mut self, conn: ConnKey, verdict: Verdict) {
+        let Some(client) = self.client_mut(conn) else { return };
+        let Some(held) = &mut client.held else { return self.verdict_of_connect(conn, verdict) };
+        match held.entrance.take() {
+            Some(entrance) => self.verdict_of_entrance(conn, &entrance, verdict),
+            None => self.verdict_of_connect(conn, verdict),
+        }
     }
 
     /// The driver stops accepting for a while.
@@ -388,6 +393,7 @@ impl Shard {
             || !self.flush.is_empty()
             || !self.resumed.is_empty()
             || !self.closing.is_empty()
+            || !self.questions.is_empty()
             || !self.unsettled.is_empty()
             || self.draining.is_some_and(|next| next < self.conns.slots())
     }
@@ -396,7 +402,9 @@ impl Shard {
     pub fn next_deadline(&self) -> Option<Time> {
         // What waits for another shard, or for a room to be swept, is looked at again soon.
         let soon = (!self.mesh.is_clear() || !self.paused.is_empty()).then(|| self.now + LOOK_AGAIN);
-        [self.wheel.next_deadline(), self.fanout.next_deadline(), soon].into_iter().flatten().min()
+        let moves = self.tellings.front().map(|&(due, _)| due);
+        let all = [self.wheel.next_deadline(), self.fanout.next_deadline(), soon, moves, self.next_aging()];
+        all.into_iter().flatten().min()
     }
 
     /// Announces that the driver is about to sleep; false when another shard has sent something meanwhile.
@@ -435,43 +443,34 @@ impl Shard {
         if slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES {
             return false;
         }
-        let Some(seat) = slot.seat else { return true };
-        let room = &self.rooms[self.fanout[seat.audience].room];
-        self.mesh.is_clear_up(room.home_shard)
-            && (room.home_shard != self.mesh.me() || self.mesh.is_clear_down())
-            && !room.is_congested(&self.fanout, self.options.congestion_bytes())
+        let Some(client) = &slot.client else { return true };
+        if client.session.as_ref().is_some_and(|session| session.must_wait())
+            || client.held.as_ref().is_some_and(|held| held.entrance.is_some())
+        {
+            return false;
+        }
+        let bound = self.options.congestion_bytes();
+        self.mesh.is_clear()
+            && client.memberships.iter().all(|it| !self.rooms[it.room].is_congested(&self.fanout, bound))
     }
 
     fn resume_some(&mut self) {
         for _ in 0..self.paused.len().min(RESUMES_PER_TURN) {
             let Some(key) = self.paused.pop_front() else { return };
             let Some(slot) = self.conns.get(key) else { continue };
-            if self.has_room_for_input_of(slot) {
-                if let Some(slot) = self.conns.get_mut(key) {
-                    slot.conn.paused = false;
-                }
-                self.resumed.push(key);
-            } else {
+            if !self.has_room_for_input_of(slot) {
                 self.paused.push_back(key);
+                continue;
+            }
+            if let Some(slot) = self.conns.get_mut(key) {
+                slot.conn.paused = false;
+            }
+            self.release_held(key);
+            // What was held may have brought about that it must wait again.
+            if self.conns.get(key).is_some_and(|slot| !slot.conn.paused) {
+                self.resumed.push(key);
             }
         }
-    }
-
-    fn drain_some(&mut self) {
-        let Some(first) = self.draining else { return };
-        let next = self.conns.slots().min(first + DRAINS_PER_TURN);
-        for index in first..next {
-            let Some(key) = self.conns.key_at(index) else { continue };
-            let Some(Slot { conn, .. }) = self.conns.get(key) else { continue };
-            match conn.state {
-                State::Open => {
-                    self.close_handshake(key, CloseCode::Away, "server is going away", CloseReason::Shutdown)
-                }
-                State::Head => self.finish(key, Ending::AtOnce, CloseReason::Shutdown),
-                State::Closing | State::Finishing(_) | State::Lingering | State::Closed => {}
-            }
-        }
-        self.draining = Some(next);
     }
 
     fn expired(&mut self, key: ConnKey) {
@@ -494,7 +493,14 @@ impl Shard {
     /// Pings a connection that has been silent, gives up one that stayed so.
     fn keep_alive(&mut self, key: ConnKey) {
         let interval = self.options.ping_interval;
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, client }) = self.conns.get_mut(key) else { return };
+        let expires = client.as_ref().map_or(Time::NEVER, |client| client.expires);
+        if client.as_ref().is_some_and(|client| client.session.is_some()) {
+            return self.session_due(key);
+        }
+        if expires <= self.now {
+            return self.fail(key, CloseCode::Policy, "your token has expired", CloseReason::Expired);
+        }
         if interval.is_zero() {
             return;
         }
@@ -502,68 +508,23 @@ impl Shard {
             self.fail(key, CloseCode::Away, "no answer to a ping", CloseReason::Silent);
         } else if self.now.since(conn.heard) < interval / 2 {
             let next = conn.heard + jittered(&mut self.rng, interval);
-            self.wheel.set(key.index(), next);
+            self.wheel.set(key.index(), next.min(expires));
         } else {
             conn.pinged = true;
             ws::frame_into(conn.outbox.bytes(), ws::Opcode::Ping, &[]);
-            self.wheel.set(key.index(), self.now + self.options.pong_timeout);
+            self.wheel.set(key.index(), (self.now + self.options.pong_timeout).min(expires));
             self.flush_later(key);
         }
     }
 
-    /// Answers a request that cannot be served, and ends the connection.
-    fn reject(&mut self, key: ConnKey, reject: Reject, reason: CloseReason) {
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        reject.response_into(conn.outbox.bytes());
-        self.metrics.requests.add(1);
-        self.finish(key, Ending::Linger, reason);
+    /// A new client's id.
+    fn new_client_id(&mut self) -> ClientId {
+        let (high, low) = (self.rng.next_u64(), self.rng.next_u64());
+        ClientId::from_random(u128::from(high) << 64 | u128::from(low))
     }
 
-    /// Fails a WebSocket: says why, and takes nothing more (RFC 6455 §7.1.7).
-    fn fail(&mut self, key: ConnKey, code: CloseCode, sentence: &str, reason: CloseReason) {
-        self.leave_room(key);
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        if conn.state == State::Open {
-            ws::close_into(conn.outbox.bytes(), code, sentence);
-        }
-        self.finish(key, Ending::Linger, reason);
-    }
-
-    /// Begins the closing handshake from our side (RFC 6455 §7.1.2).
-    fn close_handshake(&mut self, key: ConnKey, code: CloseCode, sentence: &str, reason: CloseReason) {
-        self.leave_room(key);
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        ws::close_into(conn.outbox.bytes(), code, sentence);
-        conn.state = State::Closing;
-        conn.reason = reason;
-        self.wheel.set(key.index(), self.now + self.options.close_timeout);
-        self.flush_later(key);
-    }
-
-    /// Takes nothing more in; ends when everything is out.
-    fn finish(&mut self, key: ConnKey, ending: Ending, reason: CloseReason) {
-        self.leave_room(key);
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        conn.reason = reason;
-        conn.state = State::Finishing(if conn.ended { Ending::AtOnce } else { ending });
-        conn.head = None;
-        conn.decoder = ws::Decoder::default();
-        self.wheel.set(key.index(), self.now + self.options.close_timeout);
-        self.flush_later(key);
-    }
-
-    /// Hands the connection to the driver to be closed.
-    fn close(&mut self, key: ConnKey, how: HowToClose, reason: CloseReason) {
-        self.leave_room(key);
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        if conn.state == State::Closed {
-            return;
-        }
-        conn.state = State::Closed;
-        conn.reason = reason;
-        conn.outbox.clear();
-        self.wheel.cancel(key.index());
-        self.closing.push_back((key, how));
+    fn unix_ms(&self) -> u64 {
+        self.unix_origin_ms + self.now.as_nanos() / 1_000_000
     }
 }
 

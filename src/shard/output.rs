@@ -3,12 +3,13 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::fanout::{Jump, Offer, Seat, Sweep};
+use super::fanout::{AudienceId, Jump, Missed, Offer, Seat, Sweep};
 use super::{Shard, Slot};
-use crate::app::text;
+use crate::app::json::{Disconnect, Unsubscribe};
+use crate::app::{Protocol, text};
 use crate::base::ConnKey;
-use crate::chat::SlowMember;
-use crate::conn::{Ending, State};
+use crate::chat::{Epoch, Position, SlowMember};
+use crate::conn::{Ending, Skipped, State};
 use crate::metrics::CloseReason;
 use crate::ws::CloseCode;
 
@@ -88,8 +89,8 @@ pub struct Ticket(Writing);
 pub(super) enum Unsettled {
     /// Its socket has failed.
     Broken,
-    /// It is behind by more than its room's log may hold.
-    Overdue,
+    /// It is behind by more than the log of this audience may hold.
+    Overdue(AudienceId),
 }
 
 /// Whose bytes the driver is writing.
@@ -107,7 +108,8 @@ impl Shard {
     /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or [`Shard::write_failed`].
     ///
     /// Several writes may be under way, all of different connections: their bytes stay where they are until the first of them
-    /// is answered. From then on ask for no more, and call nothing else, until all of them are.
+    /// is answered. From then on ask for no more, and call nothing else, until all of them are. `None` while some are under way
+    /// means no more than that these must be answered first.
     pub fn poll_write(&mut self) -> Option<Write<'_>> {
         if self.writes_under_way == 0 {
             self.settle();
@@ -118,7 +120,7 @@ impl Shard {
         Some(match writing {
             Writing::Own(key) => {
                 let slot = self.conns.get_mut(key)?;
-                let bytes = slot.conn.outbox.unsent(text::skipped_into);
+                let bytes = slot.conn.outbox.unsent(skipped_into);
                 Write { conn: key.index(), ticket, payload: Payload::Own(bytes) }
             }
             Writing::Backlog(_, seat) | Writing::Sweep(seat) => {
@@ -130,7 +132,7 @@ impl Shard {
 
     /// The kernel took `len` of the `offered` bytes of a write.
     pub fn wrote(&mut self, Ticket(writing): Ticket, len: usize, offered: usize) {
-        self.writes_under_way -= 1;
+        self.write_answered();
         self.metrics.writes.add(1);
         self.metrics.bytes_out.add(len as u64);
         let full = len < offered;
@@ -145,8 +147,8 @@ impl Shard {
             }
             Writing::Backlog(key, seat) => {
                 let torn = self.advance(seat, len).torn;
-                if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
-                    conn.torn = torn;
+                if let Some(client) = self.client_mut(key) {
+                    client.torn = torn.then_some(seat.audience);
                 }
                 if full {
                     self.block(key);
@@ -166,7 +168,7 @@ impl Shard {
 
     /// The kernel took nothing of a write: the socket is full.
     pub fn refused(&mut self, Ticket(writing): Ticket) {
-        self.writes_under_way -= 1;
+        self.write_answered();
         match writing {
             Writing::Own(key) | Writing::Backlog(key, _) => {
                 self.block(key);
@@ -178,15 +180,26 @@ impl Shard {
 
     /// The socket of a write failed.
     pub fn write_failed(&mut self, Ticket(writing): Ticket) {
-        self.writes_under_way -= 1;
+        self.write_answered();
         let key = match writing {
             Writing::Own(key) | Writing::Backlog(key, _) => {
                 self.flush.push_back(key);
                 Some(key)
             }
-            Writing::Sweep(seat) => self.conns.key_at(self.fanout.offer(seat).conn),
+            Writing::Sweep(seat) => self.conns.key_at(self.fanout.conn(seat)),
         };
         self.unsettled.extend(key.map(|key| (key, Unsettled::Broken)));
+    }
+
+    fn write_answered(&mut self) {
+        self.writes_under_way -= 1;
+        if self.writes_under_way == 0 {
+            while let Some(key) = self.claimed.pop() {
+                if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
+                    conn.under_way = false;
+                }
+            }
+        }
     }
 
     /// Does what takes members out of their seats, which cannot be done while writes are under way.
@@ -194,7 +207,7 @@ impl Shard {
         for (key, what) in std::mem::take(&mut self.unsettled) {
             match what {
                 Unsettled::Broken => self.broken(key),
-                Unsettled::Overdue => self.overdue(key),
+                Unsettled::Overdue(audience) => self.overdue(key, audience),
             }
         }
     }
@@ -203,47 +216,50 @@ impl Shard {
     pub fn poll_close(&mut self) -> Option<Close> {
         loop {
             let (key, how) = self.closing.pop_front()?;
-            if let Some(Slot { conn, .. }) = self.conns.get(key) {
-                return Some(Close { key, how, reason: conn.reason, name: Arc::clone(&conn.name) });
+            if let Some(Slot { conn, client }) = self.conns.get(key) {
+                let name = client.as_ref().map_or(&self.nameless, |client| &client.person.name);
+                return Some(Close { key, how, reason: conn.reason, name: Arc::clone(name) });
             }
         }
     }
 
     /// Puts a connection into the queue of those with something of their own to send.
     pub(super) fn flush_later(&mut self, key: ConnKey) {
-        let Some(Slot { conn, seat }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, client }) = self.conns.get_mut(key) else { return };
         if conn.blocked || conn.queued {
             return;
         }
         conn.queued = true;
         self.flush.push_back(key);
-        if let Some(seat) = *seat {
+        for seat in client.as_ref().map(|client| client.seats()).unwrap_or_default() {
             self.fanout.set_ready(seat, false);
         }
     }
 
     /// With `conflate`, a member that was stuck goes on with the newest publication.
-    pub(super) fn catch_up_conflated(&mut self, key: ConnKey) {
-        if self.options.slow_member == SlowMember::Conflate
-            && let Some(Slot { seat: Some(seat), .. }) = self.conns.get(key)
-        {
-            let seat = *seat;
+    pub(super) fn catch_up_conflated(&mut self, key: ConnKey, seat: Seat) {
+        if self.fanout[seat.audience].options.slow_member == SlowMember::Conflate {
             self.jump(key, seat, Jump::Newest);
         }
     }
 
     fn next_own(&mut self) -> Option<Writing> {
         while let Some(key) = self.flush.pop_front() {
-            if let Some(Slot { conn, seat }) = self.conns.get_mut(key)
+            if let Some(Slot { conn, client }) = self.conns.get_mut(key)
                 && !conn.blocked
                 && conn.state != State::Closed
             {
-                match *seat {
-                    Some(seat) if conn.torn => return Some(Writing::Backlog(key, seat)),
-                    _ if !conn.outbox.is_empty() => return Some(Writing::Own(key)),
-                    Some(seat) if self.fanout.is_behind(seat) => return Some(Writing::Backlog(key, seat)),
-                    Some(seat) => self.fanout.set_ready(seat, true),
-                    None => {}
+                let torn = client.as_mut().and_then(|client| client.seat_mut(client.torn?).copied());
+                let seats = client.as_ref().map(|client| client.seats()).unwrap_or_default();
+                if let Some(seat) = torn {
+                    return Some(Writing::Backlog(key, seat));
+                } else if !conn.outbox.is_empty() {
+                    return Some(Writing::Own(key));
+                } else if let Some(&seat) = seats.iter().find(|&&seat| self.fanout.is_behind(seat)) {
+                    return Some(Writing::Backlog(key, seat));
+                }
+                for seat in seats {
+                    self.fanout.set_ready(seat, true);
                 }
             }
             self.flushed(key);
@@ -273,10 +289,14 @@ impl Shard {
     fn next_swept(&mut self) -> Option<Writing> {
         loop {
             match self.fanout.poll(self.now, self.options.log_bytes_max()) {
+                Sweep::Write(seat) if self.fanout.is_shared(seat) && !self.claim(seat) => {
+                    self.fanout.sweep_again(seat);
+                    return None;
+                }
                 Sweep::Write(seat) => return Some(Writing::Sweep(seat)),
                 Sweep::Overdue(seat) => {
-                    let key = self.conns.key_at(self.fanout.offer(seat).conn);
-                    self.unsettled.extend(key.map(|key| (key, Unsettled::Overdue)));
+                    let key = self.conns.key_at(self.fanout.conn(seat));
+                    self.unsettled.extend(key.map(|key| (key, Unsettled::Overdue(seat.audience))));
                     if self.writes_under_way == 0 {
                         self.settle();
                     }
@@ -286,35 +306,61 @@ impl Shard {
         }
     }
 
+    /// Whether the connection of this seat, which sits in other rooms as well, has no write under way; from now on it has one.
+    fn claim(&mut self, seat: Seat) -> bool {
+        let Some(key) = self.conns.key_at(self.fanout.conn(seat)) else { return false };
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return false };
+        let free = !std::mem::replace(&mut conn.under_way, true);
+        if free {
+            self.claimed.push(key);
+        }
+        free
+    }
+
     /// A member has fallen behind by more than its room's log may hold.
-    fn overdue(&mut self, key: ConnKey) {
-        let Some(&Slot { seat: Some(seat), .. }) = self.conns.get(key) else { return };
-        match self.options.slow_member {
-            SlowMember::Disconnect => self.fail(
+    fn overdue(&mut self, key: ConnKey, audience: AudienceId) {
+        let Some(client) = self.client_mut(key) else { return };
+        let Some(index) =
+            client.memberships.iter().position(|it| it.seat.is_some_and(|s| s.audience == audience))
+        else {
+            return;
+        };
+        let Some(seat) = client.memberships[index].seat else { return };
+        let protocol = client.format.protocol();
+        match (self.fanout[audience].options.slow_member, protocol) {
+            (SlowMember::Disconnect, Protocol::Text) => self.fail(
                 key,
                 CloseCode::Again,
                 "this connection reads too slowly for the room",
                 CloseReason::TooSlow,
             ),
-            SlowMember::Skip => {
-                let missed = self.jump(key, seat, Jump::Head);
+            (SlowMember::Disconnect, Protocol::Json) => self.disconnect(key, Disconnect::Slow),
+            (SlowMember::Skip, Protocol::Text) => {
+                let positioned = self.fanout[audience].options.history_count_max > 0;
+                let Missed { count, after, .. } = self.jump(key, seat, Jump::Head);
+                let after = after.filter(|_| positioned).map(|at| (at.epoch.0, at.offset));
                 if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
-                    conn.outbox.skipped(missed);
+                    conn.outbox.skipped(Skipped { count, after });
                 }
             }
-            SlowMember::Conflate => {
+            // It knows its position, and resumes from there at once.
+            (SlowMember::Skip, Protocol::Json) => {
+                self.jump(key, seat, Jump::Head);
+                self.unsubscribe(key, index, Unsubscribe::Insufficient);
+            }
+            (SlowMember::Conflate, _) => {
                 self.jump(key, seat, Jump::Newest);
             }
         }
     }
 
-    fn jump(&mut self, key: ConnKey, seat: Seat, target: Jump) -> u64 {
-        let (missed, rest) = self.fanout.jump(seat, target);
-        self.metrics.skipped.add(missed);
-        if let Some(Slot { conn, .. }) = self.conns.get_mut(key)
-            && std::mem::replace(&mut conn.torn, false)
+    fn jump(&mut self, key: ConnKey, seat: Seat, target: Jump) -> Missed {
+        let mut missed = self.fanout.jump(seat, target);
+        self.metrics.skipped.add(missed.count);
+        if let Some(Slot { conn, client: Some(client) }) = self.conns.get_mut(key)
+            && client.torn.take_if(|torn| *torn == seat.audience).is_some()
         {
-            conn.outbox.prepend(&rest);
+            conn.outbox.prepend(&std::mem::take(&mut missed.rest));
         }
         missed
     }
@@ -326,36 +372,28 @@ impl Shard {
     }
 
     fn block_seat(&mut self, seat: Seat, torn: bool) {
-        let Some(key) = self.conns.key_at(self.fanout.offer(seat).conn) else { return };
-        if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
-            conn.torn |= torn;
+        let Some(key) = self.conns.key_at(self.fanout.conn(seat)) else { return };
+        if torn && let Some(client) = self.client_mut(key) {
+            client.torn = Some(seat.audience);
         }
         self.block(key);
     }
 
     fn block(&mut self, key: ConnKey) {
-        let Some(Slot { conn, seat }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, client }) = self.conns.get_mut(key) else { return };
         if std::mem::replace(&mut conn.blocked, true) {
             return;
         }
-        if let Some(seat) = *seat {
+        let seats = client.as_ref().map(|client| client.seats()).unwrap_or_default();
+        self.metrics.lagging.add(seats.len() as u64);
+        for seat in seats {
             self.fanout.set_ready(seat, false);
-            self.metrics.lagging.add(1);
         }
     }
+}
 
-    /// Takes a connection out of its room, if it is in one. The rest of a frame that has begun to go out stays.
-    pub(super) fn leave_room(&mut self, key: ConnKey) {
-        let Some(Slot { conn, seat }) = self.conns.get_mut(key) else { return };
-        let Some(seat) = seat.take() else { return };
-        if std::mem::replace(&mut conn.torn, false) {
-            let (_, rest) = self.fanout.jump(seat, Jump::Head);
-            conn.outbox.prepend(&rest);
-        }
-        if conn.blocked {
-            self.metrics.lagging.sub(1);
-        }
-        self.metrics.members.sub(1);
-        self.vacate(seat);
-    }
+/// What a plain member is told of publications that it will not be sent.
+fn skipped_into(out: &mut Vec<u8>, Skipped { count, after }: Skipped) {
+    let after = after.map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset });
+    text::skipped_into(out, count, after);
 }

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::client::{Client, Entrance};
+use super::identity::Visitor;
+use super::session::Session;
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot, jittered};
-use crate::app::{WireFormat, text};
+use crate::app::{Protocol, WireFormat, json, text};
 use crate::base::ConnKey;
-use crate::chat::{self, BadName};
+use crate::chat::{self, BadName, Person};
 use crate::conn::{Ending, Endpoint, PartialHead, State};
 use crate::http::{
     Head, Reject, Response, accept_into, check_upgrade, is_upgrade, parse_head, percent_decode, query_value,
@@ -17,8 +20,8 @@ use crate::ws::{Decoder, Step, Window};
 
 /// What a request asks for.
 enum Target<'a> {
-    /// An open WebSocket to this endpoint.
-    Upgrade(Endpoint, Identity<'a>),
+    /// An open WebSocket.
+    Upgrade(Opening<'a>),
     /// A page.
     Page(&'static page::Asset),
     /// Whether the process lives.
@@ -29,11 +32,39 @@ enum Target<'a> {
     Metrics,
 }
 
-/// Who comes, and where to.
-#[derive(Default)]
-struct Identity<'a> {
-    name: Cow<'a, str>,
-    room: Cow<'a, str>,
+/// What an open WebSocket is to be connected to.
+enum Opening<'a> {
+    /// To itself.
+    Echo,
+    /// To a room, in plain text.
+    Chat(Visitor<'a>),
+    /// To whatever it will ask for, in JSON.
+    Centrifuge {
+        /// It wants to see pings as frames.
+        frame_pings: bool,
+    },
+}
+
+impl Opening<'_> {
+    const fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Echo => Endpoint::Echo,
+            Self::Chat(_) => Endpoint::Chat,
+            Self::Centrifuge { .. } => Endpoint::Centrifuge,
+        }
+    }
+
+    /// The subprotocol that is selected.
+    fn subprotocol(&self, head: &Head<'_>) -> Result<Option<&'static str>, Reject> {
+        let offers = |name| head.has_token("Sec-WebSocket-Protocol", name);
+        match self {
+            Self::Echo => Ok(None),
+            Self::Chat(_) => Ok(offers(text::SUBPROTOCOL).then_some(text::SUBPROTOCOL)),
+            Self::Centrifuge { .. } if offers(json::SUBPROTOCOL) => Ok(Some(json::SUBPROTOCOL)),
+            Self::Centrifuge { .. } if offers(json::OTHER_SUBPROTOCOL) => Err(Reject::Subprotocol),
+            Self::Centrifuge { .. } => Ok(None),
+        }
+    }
 }
 
 /// What becomes of the rest of the input after a request.
@@ -95,7 +126,7 @@ impl Shard {
             return Err(Reject::Overloaded);
         }
         match self.target(head)? {
-            Target::Upgrade(endpoint, identity) => self.upgrade(key, head, endpoint, &identity),
+            Target::Upgrade(opening) => self.upgrade(key, head, &opening),
             Target::Page(asset) => {
                 let etag = [
                     ("ETag", asset.etag.as_str()),
@@ -126,12 +157,16 @@ impl Shard {
     /// Every path that is served.
     fn target<'b>(&self, head: &Head<'b>) -> Result<Target<'b>, Reject> {
         let target = match head.path {
-            "/echo" if self.options.echo => Target::Upgrade(Endpoint::Echo, Identity::default()),
+            "/echo" if self.options.echo => Target::Upgrade(Opening::Echo),
+            "/connection/websocket" => {
+                let frame_pings = query_value(head.query, "cf_ws_frame_ping_pong")?;
+                Target::Upgrade(Opening::Centrifuge { frame_pings: frame_pings.as_deref() == Some("true") })
+            }
             "/healthz" => Target::Health,
             "/readyz" => Target::Ready,
             "/metrics" => Target::Metrics,
             path => match (path.strip_prefix("/ws/"), page::asset(path)) {
-                (Some(name), _) => Target::Upgrade(Endpoint::Chat, self.identity(name, head.query)?),
+                (Some(name), _) => Target::Upgrade(Opening::Chat(self.visitor(name, head)?)),
                 (None, Some(asset)) if self.options.page => Target::Page(asset),
                 (None, _) => return Err(Reject::NotFound),
             },
@@ -146,51 +181,75 @@ impl Shard {
         }
     }
 
-    /// `/ws/{name}?room=R`: the room is the lobby unless it is named.
-    fn identity<'b>(&self, name: &'b str, query: Option<&'b str>) -> Result<Identity<'b>, Reject> {
+    /// `/ws/{name}?room=R&history=N&since=EPOCH:OFFSET&token=T`: the room is the lobby unless it is named.
+    fn visitor<'b>(&self, name: &'b str, head: &Head<'b>) -> Result<Visitor<'b>, Reject> {
         if name.contains('/') {
             return Err(Reject::NotFound);
         }
         let name = percent_decode(name)?;
-        let room = query_value(query, "room")?.filter(|room| !room.is_empty());
+        let room = query_value(head.query, "room")?.filter(|room| !room.is_empty());
         let room = room.unwrap_or(Cow::Borrowed(chat::DEFAULT_ROOM));
         chat::check_name(&name, self.options.name_bytes_max).map_err(bad_name)?;
         chat::check_name(&room, self.options.room_bytes_max).map_err(bad_name)?;
-        Ok(Identity { name, room })
+        let (history, since) = (query_value(head.query, "history")?, query_value(head.query, "since")?);
+        let wanted = text::wanted(history.as_deref(), since.as_deref()).ok_or(Reject::Query)?;
+        let bearer = head.only_field("Authorization").and_then(|field| field.strip_prefix(b"Bearer "));
+        let bearer = bearer.and_then(|token| std::str::from_utf8(token).ok()).map(Cow::Borrowed);
+        let token = query_value(head.query, "token")?.or(bearer);
+        Ok(Visitor { name, room, wanted, token })
     }
 
-    fn upgrade(
-        &mut self,
-        key: ConnKey,
-        head: &Head<'_>,
-        to: Endpoint,
-        who: &Identity<'_>,
-    ) -> Result<Next, Reject> {
+    fn upgrade(&mut self, key: ConnKey, head: &Head<'_>, to: &Opening<'_>) -> Result<Next, Reject> {
         let upgrade = check_upgrade(head, &self.options.origins, self.options.deflate)?;
         if self.draining.is_some() {
             return Err(Reject::NotReady);
         }
+        let subprotocol = to.subprotocol(head)?;
+        let pass = if let Opening::Chat(visitor) = to { self.pass(visitor)? } else { None };
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return Ok(Next::Nothing) };
-        let offered = to == Endpoint::Chat && head.has_token("Sec-WebSocket-Protocol", text::SUBPROTOCOL);
-        accept_into(conn.outbox.bytes(), &upgrade, offered.then_some(text::SUBPROTOCOL));
+        accept_into(conn.outbox.bytes(), &upgrade, subprotocol);
         let window: Option<Window> = upgrade.deflate.and_then(|agreed| agreed.window);
         conn.state = State::Open;
-        conn.endpoint = Some(to);
+        conn.endpoint = Some(to.endpoint());
         conn.decoder = Decoder::new(upgrade.deflate.is_some());
         conn.window = window;
         self.metrics.websockets.add(1);
-        if to == Endpoint::Chat {
-            conn.name = Arc::from(&*who.name);
-            self.join(key, &who.room, WireFormat::text(window));
-        }
-        if self.options.ping_interval.is_zero() {
+        let interval = self.options.ping_interval;
+        if interval.is_zero() {
             self.wheel.cancel(key.index());
         } else {
-            let first = self.now + jittered(&mut self.rng, self.options.ping_interval);
+            let first = self.now + jittered(&mut self.rng, interval);
             self.wheel.set(key.index(), first);
+        }
+        match to {
+            Opening::Echo => {}
+            Opening::Chat(visitor) => {
+                self.seat_client(key, WireFormat::new(Protocol::Text, window), None);
+                let entrance = Entrance { room: Box::from(&*visitor.room), wanted: visitor.wanted };
+                match pass {
+                    Some((identity, grant)) => self.enter_plain(key, identity, grant, &entrance),
+                    None => self.ask_who(key, visitor, entrance),
+                }
+            }
+            Opening::Centrifuge { frame_pings } => {
+                let deadline = self.now + self.options.handshake_timeout;
+                let session = Box::new(Session::new(deadline, *frame_pings));
+                self.seat_client(key, WireFormat::new(Protocol::Json, window), Some(session));
+                self.rearm(key);
+            }
         }
         self.flush_later(key);
         Ok(Next::Frames)
+    }
+
+    /// Makes a client of a connection: nobody in particular, in no room.
+    fn seat_client(&mut self, key: ConnKey, format: WireFormat, session: Option<Box<Session>>) {
+        let client = self.new_client_id();
+        let person =
+            Person { client, user: Arc::clone(&self.nameless), name: Arc::clone(&self.nameless), info: None };
+        if let Some(slot) = self.conns.get_mut(key) {
+            slot.client = Some(Box::new(Client { session, ..Client::new(Arc::new(person), format) }));
+        }
     }
 
     fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) -> Next {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use super::fanout::{AudienceId, Fanout};
 use super::mesh::ShardSet;
 use crate::app::{FormatSet, WireFormat};
+use crate::base::Time;
 use crate::base::hash::{Map, Seed};
-use crate::chat::Sequence;
+use crate::chat::{Epoch, History, Presence, RoomOptions};
 
 /// Names a room on this shard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct RoomId(pub(super) u32);
 
 /// A room, as one shard sees it.
@@ -19,27 +20,53 @@ pub struct RoomId(pub(super) u32);
 pub struct Room {
     /// Its name.
     pub name: Arc<str>,
+    /// What holds in it.
+    pub options: Arc<RoomOptions>,
     /// The shard that orders it.
     pub home_shard: usize,
     /// Its audiences on this shard.
-    pub audiences: [Option<AudienceId>; WireFormat::COUNT],
+    pub audiences: [Option<Attended>; WireFormat::COUNT],
     /// What only its home keeps.
-    pub home: Option<Home>,
+    pub home: Option<Box<Home>>,
 }
 
-/// A room's order, and who listens.
+/// An audience, and how many of this shard's clients are in it or on their way.
+#[derive(Clone, Copy, Debug)]
+pub struct Attended {
+    /// The audience.
+    pub audience: AudienceId,
+    /// Clients.
+    pub clients: u32,
+}
+
+/// A room's order, who is in it, and who listens.
 #[derive(Debug)]
 pub struct Home {
-    /// Gives positions.
-    pub sequence: Sequence,
+    /// Its order and its past.
+    pub history: History,
+    /// Who is in it.
+    pub presence: Presence,
     /// For each format, the other shards with members that take it.
     listeners: [ShardSet; WireFormat::COUNT],
+    /// When its members will be told who came and went; `None`: there is nothing to tell.
+    pub tells_at: Option<Time>,
+    /// Until when it is kept without members, for the sake of its past.
+    pub kept_until: Option<Time>,
+    /// Clients and users as they were last counted, and when.
+    pub counted: Option<(Time, usize, usize)>,
 }
 
 impl Home {
-    /// A home whose sequence begins with `epoch`.
-    pub fn new(epoch: u32) -> Self {
-        Self { sequence: Sequence::new(epoch), listeners: Default::default() }
+    /// A home whose life begins with `epoch`.
+    pub fn new(epoch: Epoch, seed: &Seed) -> Self {
+        Self {
+            history: History::new(epoch),
+            presence: Presence::new(seed),
+            listeners: Default::default(),
+            tells_at: None,
+            kept_until: None,
+            counted: None,
+        }
     }
 
     /// Adds or removes another shard's interest.
@@ -62,19 +89,26 @@ impl Home {
 }
 
 impl Room {
-    /// The formats of this shard's own members.
+    /// The formats of this shard's own members, and at its home those of the others' too.
     pub fn formats(&self) -> FormatSet {
         let here = WireFormat::ALL.into_iter().filter(|&format| self.audiences[format as usize].is_some());
-        here.fold(FormatSet::default(), FormatSet::with)
+        let here = here.fold(FormatSet::default(), FormatSet::with);
+        self.home.as_ref().map_or(here, |home| here.union(home.formats()))
+    }
+
+    /// Its audiences, by format.
+    pub fn attended(&self) -> impl Iterator<Item = (WireFormat, AudienceId)> {
+        let by_format = WireFormat::ALL.into_iter().zip(self.audiences);
+        by_format.filter_map(|(format, attended)| Some((format, attended?.audience)))
     }
 
     /// Whether saying more in it would outrun the sweep of one of its audiences.
     pub fn is_congested(&self, fanout: &Fanout, bytes_max: u64) -> bool {
-        self.audiences.iter().flatten().any(|&audience| fanout.is_congested(audience, bytes_max))
+        self.audiences.iter().flatten().any(|attended| fanout.is_congested(attended.audience, bytes_max))
     }
 
-    /// Whether nobody needs this shard to remember the room.
-    fn is_deserted(&self) -> bool {
+    /// Whether nobody is in it, as far as this shard knows.
+    pub fn is_deserted(&self) -> bool {
         self.audiences.iter().all(Option::is_none)
             && self.home.as_ref().is_none_or(|home| home.shards().is_empty())
     }
@@ -106,15 +140,28 @@ impl Rooms {
         id
     }
 
-    /// Forgets a room that nobody is in any more. Its next life has another epoch.
-    pub fn remove_if_deserted(&mut self, id: RoomId) {
-        if self[id].is_deserted() {
-            let room = self.rooms.remove(id.0 as usize);
-            self.by_name.remove(&room.name);
-        }
+    /// Forgets a room. Its next life has another epoch.
+    pub fn remove(&mut self, id: RoomId) {
+        let room = self.rooms.remove(id.0 as usize);
+        self.by_name.remove(&room.name);
     }
 
-    /// How many rooms have members on this shard.
+    /// The room of that number, if there is one.
+    pub fn get_mut(&mut self, id: RoomId) -> Option<&mut Room> {
+        self.rooms.get_mut(id.0 as usize)
+    }
+
+    /// All rooms.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Room> {
+        self.rooms.iter_mut().map(|(_, room)| room)
+    }
+
+    /// The numbers of all rooms are below it.
+    pub fn numbers(&self) -> u32 {
+        u32::try_from(self.rooms.capacity()).unwrap_or(u32::MAX)
+    }
+
+    /// How many rooms this shard knows.
     pub fn count(&self) -> usize {
         self.rooms.len()
     }

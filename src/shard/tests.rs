@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
+use crate::chat::{RoomOptions, SlowMember};
 
 /// A client's end: what it has still to send, what it has got, and how much its socket takes.
 struct Peer {
@@ -43,6 +44,11 @@ fn options() -> Options {
         echo: true,
         ..Options::default()
     }
+}
+
+/// One rule for all rooms.
+fn rooms(options: RoomOptions) -> Arc<RoomRules> {
+    Arc::new(RoomRules { patterns: Vec::new(), otherwise: Arc::new(options) })
 }
 
 /// Tells the shard what became of its writes.
@@ -369,7 +375,11 @@ fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (Worl
         1,
         3,
         65_536,
-        Options { slow_member: policy, message: ws::Limits { message_bytes_max: 4096 }, ..options() },
+        Options {
+            rooms: rooms(RoomOptions { slow_member: policy, ..RoomOptions::default() }),
+            message: ws::Limits { message_bytes_max: 4096 },
+            ..options()
+        },
     );
     let speaker = world.join(0, "s", "r", "");
     let stuck = world.join(0, "slow", "r", "");

@@ -1,0 +1,150 @@
+//! The protocol's numbers: errors of a command, reasons for a connection to end, reasons for a subscription to end. What a
+//! client does about each is decided by the ranges that the numbers lie in, so a new one must be put into the right range.
+
+use crate::ws::CloseCode;
+
+/// What is wrong with a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ErrorCode {
+    /// Not our client's fault; it may try again.
+    Internal,
+    /// There is no such room for anybody.
+    UnknownChannel,
+    /// Not for this client.
+    PermissionDenied,
+    /// There is no such thing to call.
+    MethodNotFound,
+    /// It is in that room already.
+    AlreadySubscribed,
+    /// One of the server's bounds.
+    LimitExceeded,
+    /// A command that means nothing.
+    BadRequest,
+    /// Switched off, here or at all.
+    NotAvailable,
+    /// A fresh token will do.
+    TokenExpired,
+    /// What was asked for is past.
+    Expired,
+    /// Later, perhaps.
+    TooManyRequests,
+    /// The history does not reach back so far.
+    UnrecoverablePosition,
+}
+
+impl ErrorCode {
+    /// The number, the words, and whether it makes sense to try again.
+    pub const fn parts(self) -> (u16, &'static str, bool) {
+        match self {
+            Self::Internal => (100, "internal server error", true),
+            Self::UnknownChannel => (102, "unknown channel", false),
+            Self::PermissionDenied => (103, "permission denied", false),
+            Self::MethodNotFound => (104, "method not found", false),
+            Self::AlreadySubscribed => (105, "already subscribed", false),
+            Self::LimitExceeded => (106, "limit exceeded", false),
+            Self::BadRequest => (107, "bad request", false),
+            Self::NotAvailable => (108, "not available", false),
+            Self::TokenExpired => (109, "token expired", false),
+            Self::Expired => (110, "expired", false),
+            Self::TooManyRequests => (111, "too many requests", true),
+            Self::UnrecoverablePosition => (112, "unrecoverable position", false),
+        }
+    }
+}
+
+/// Why a connection ends: 3000 to 3499, and the client comes back; 3500 to 3999, and it stays away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disconnect {
+    /// The server is going away.
+    Shutdown,
+    /// Its identity has expired, and it brought no fresh token in time.
+    Expired,
+    /// Its place in a room that the server had joined for it has expired.
+    SubscriptionExpired,
+    /// It reads too slowly.
+    Slow,
+    /// It does not answer pings.
+    NoPong,
+    /// It goes on although it was told that it says too much.
+    TooManyRequests,
+    /// Its token is none of ours.
+    InvalidToken,
+    /// It does not speak the protocol.
+    BadRequest,
+    /// It did not say who it is in time.
+    Stale,
+    /// It has, or its user has, too many connections.
+    ConnectionLimit,
+    /// It is nobody in particular, and such are not let in.
+    PermissionDenied,
+    /// It wants something that this server does not do.
+    NotAvailable,
+}
+
+impl Disconnect {
+    /// The status code and the reason in the Close frame. A reason is never JSON by itself: the client would try to read it so.
+    pub fn parts(self) -> (CloseCode, &'static str) {
+        let (code, reason) = match self {
+            Self::Shutdown => (3001, "shutdown"),
+            Self::Expired => (3005, "connection expired"),
+            Self::SubscriptionExpired => (3006, "subscription expired"),
+            Self::Slow => (3008, "slow"),
+            Self::NoPong => (3012, "no pong"),
+            Self::TooManyRequests => (3013, "too many requests"),
+            Self::InvalidToken => (3500, "invalid token"),
+            Self::BadRequest => (3501, "bad request"),
+            Self::Stale => (3502, "stale"),
+            Self::ConnectionLimit => (3504, "connection limit"),
+            Self::PermissionDenied => (3507, "permission denied"),
+            Self::NotAvailable => (3508, "not available"),
+        };
+        (CloseCode::from(code), reason)
+    }
+}
+
+/// Why a subscription ends without the client's asking: from 2500 on, it subscribes again at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsubscribe {
+    /// It lagged and was made to skip: it can recover from its position.
+    Insufficient,
+    /// It has expired.
+    Expired,
+}
+
+impl Unsubscribe {
+    /// The number and the words.
+    pub const fn parts(self) -> (u16, &'static str) {
+        match self {
+            Self::Insufficient => (2500, "insufficient state"),
+            Self::Expired => (2501, "subscription expired"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_close_code_may_be_sent_and_every_reason_fits() {
+        use Disconnect::*;
+        for disconnect in [
+            Shutdown,
+            Expired,
+            SubscriptionExpired,
+            Slow,
+            NoPong,
+            TooManyRequests,
+            InvalidToken,
+            BadRequest,
+            Stale,
+            ConnectionLimit,
+            PermissionDenied,
+            NotAvailable,
+        ] {
+            let (code, reason) = disconnect.parts();
+            assert!(code.is_allowed() && reason.len() <= 123, "{disconnect:?}");
+            assert!(serde_json::from_str::<serde_json::Value>(reason).is_err(), "{reason} is JSON");
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! The Centrifuge protocol in JSON: a frame holds commands, or replies and pushes, one JSON object a line.
+//!
+//! What all members of a room get alike (publications, who comes and goes) is a frame of its own, made once. Replies are made for
+//! the one that asked.
+
+pub mod codes;
+pub mod command;
+
+use bytes::Bytes;
+use std::io::Write as _;
+use std::time::Duration;
+
+use crate::chat::{Body, Epoch, Member, Move, Past, Publication};
+use crate::ws::{self, Opcode};
+pub use codes::{Disconnect, ErrorCode, Unsubscribe};
+pub use command::{Command, Method};
+
+/// The subprotocol that is selected when a client offers it.
+pub const SUBPROTOCOL: &str = "centrifuge-json";
+
+/// The subprotocol of the same protocol's other encoding, which is not spoken here.
+pub const OTHER_SUBPROTOCOL: &str = "centrifuge-protobuf";
+
+/// A ping, and the answer to it.
+pub const PING: &[u8] = b"{}";
+
+/// `data` without white space between its tokens, as one line holds one object. `data` is valid JSON.
+pub fn compact(data: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len());
+    let (mut quoted, mut escaped) = (false, false);
+    for &byte in data.as_bytes() {
+        if quoted {
+            quoted = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            continue;
+        } else {
+            quoted = byte == b'"';
+        }
+        out.push(byte);
+    }
+    out
+}
+
+/// One publication as an object. Its offset stands there if the room keeps a history.
+pub fn publication(publication: &Publication, positioned: bool) -> Bytes {
+    let author = &publication.author;
+    let mut out = Vec::with_capacity(publication.body.bytes().len() + 160);
+    out.extend_from_slice(b"{\"data\":");
+    match &publication.body {
+        Body::Data(data) => out.extend_from_slice(data),
+        Body::Text(text) => {
+            out.extend_from_slice(b"{\"name\":");
+            string_into(&mut out, &author.person.name);
+            out.extend_from_slice(b",\"text\":");
+            // It was checked when it came in.
+            string_into(&mut out, std::str::from_utf8(text).unwrap_or_default());
+            out.push(b'}');
+        }
+    }
+    if positioned {
+        append(&mut out, format_args!(",\"offset\":{}", publication.position.offset));
+    }
+    out.extend_from_slice(b",\"info\":");
+    info_into(&mut out, author);
+    append(&mut out, format_args!(",\"time\":{}}}", publication.unix_ms));
+    out.into()
+}
+
+/// A publication's push to the members of `channel`: the payload of a frame.
+pub fn push(channel: &str, publication: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(channel.len() + publication.len() + 40);
+    push_head_into(&mut out, channel);
+    out.extend_from_slice(b"\"pub\":");
+    out.extend_from_slice(publication);
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// What the members of `channel` are told of who came and went: the payload of a frame, a line each.
+pub fn moves(channel: &str, moves: &[Move]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(moves.len() * (channel.len() + 140));
+    for (index, event) in moves.iter().enumerate() {
+        if index > 0 {
+            out.push(b'\n');
+        }
+        push_head_into(&mut out, channel);
+        out.extend_from_slice(match event {
+            Move::Join(_) => b"\"join\":{\"info\":",
+            Move::Leave(_) => b"\"leave\":{\"info\":",
+        });
+        info_into(&mut out, event.member());
+        out.extend_from_slice(b"}}}");
+    }
+    out
+}
+
+/// Appends a frame that tells a member that its subscription has ended.
+pub fn unsubscribe_into(out: &mut Vec<u8>, channel: &str, why: Unsubscribe) {
+    let (code, reason) = why.parts();
+    let mut line = Vec::with_capacity(channel.len() + 90);
+    push_head_into(&mut line, channel);
+    append(&mut line, format_args!("\"unsubscribe\":{{\"code\":{code},\"reason\":\"{reason}\"}}}}}}"));
+    frame_into(out, &line);
+}
+
+/// Appends a frame with the reply to command `id`: the `result` of `method`, an object.
+pub fn reply_into(out: &mut Vec<u8>, id: u32, method: &str, result: &[u8]) {
+    let mut line = Vec::with_capacity(result.len() + 40);
+    append(&mut line, format_args!("{{\"id\":{id},\"{method}\":"));
+    line.extend_from_slice(result);
+    line.push(b'}');
+    frame_into(out, &line);
+}
+
+/// Appends a frame with the reply to command `id`: something is wrong.
+pub fn error_into(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
+    let (code, message, temporary) = code.parts();
+    other_error_into(out, id, code, message, temporary);
+}
+
+/// The same, with somebody else's number and words.
+pub fn other_error_into(out: &mut Vec<u8>, id: u32, code: u16, message: &str, temporary: bool) {
+    let mut line = Vec::with_capacity(80);
+    append(&mut line, format_args!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":"));
+    string_into(&mut line, message);
+    line.extend_from_slice(if temporary { b",\"temporary\":true}}" } else { b"}}" });
+    frame_into(out, &line);
+}
+
+/// Appends a text frame that holds `lines`.
+pub fn frame_into(out: &mut Vec<u8>, lines: &[u8]) {
+    ws::frame_into(out, Opcode::Text, &[lines]);
+}
+
+/// What is said of heartbeats, identity and the server in the answer to `connect`.
+#[derive(Clone, Copy, Debug)]
+pub struct Welcome<'a> {
+    /// The client's id.
+    pub client: crate::chat::ClientId,
+    /// Between two pings; zero: none are sent.
+    pub ping: Duration,
+    /// How long the identity holds.
+    pub expires_in: Option<Duration>,
+    /// The rooms that the server has joined for it, with what [`subscribed`] says of each: JSON members, without braces.
+    pub subs: &'a [u8],
+}
+
+/// The result of `connect`.
+pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(160 + welcome.subs.len());
+    let version = env!("CARGO_PKG_VERSION");
+    append(&mut out, format_args!("{{\"client\":\"{}\",\"version\":\"stentor {version}\"", welcome.client));
+    if !welcome.ping.is_zero() {
+        append(&mut out, format_args!(",\"ping\":{},\"pong\":true", seconds(welcome.ping)));
+    }
+    expiry_into(&mut out, welcome.expires_in);
+    if !welcome.subs.is_empty() {
+        out.extend_from_slice(b",\"subs\":{");
+        out.extend_from_slice(welcome.subs);
+        out.push(b'}');
+    }
+    out.push(b'}');
+    out
+}
+
+/// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `asked`: the offset from which
+/// the client wanted to resume.
+pub fn subscribed(
+    past: &Past,
+    positioned: bool,
+    asked: Option<u64>,
+    expires_in: Option<Duration>,
+) -> Vec<u8> {
+    let mut out =
+        Vec::with_capacity(140 + past.publications.iter().map(|it| it.json.len() + 1).sum::<usize>());
+    out.push(b'{');
+    if positioned {
+        // Who resumes goes on from where it was: each publication's own offset moves it forward.
+        let offset = if past.recovered == Some(true) { asked } else { None }.unwrap_or(past.top.offset);
+        append(
+            &mut out,
+            format_args!(
+                "\"recoverable\":true,\"positioned\":true,\"epoch\":\"{}\",\"offset\":{offset}",
+                past.top.epoch
+            ),
+        );
+    }
+    if let Some(recovered) = past.recovered {
+        separate(&mut out);
+        out.extend_from_slice(b"\"was_recovering\":true");
+        if recovered {
+            out.extend_from_slice(b",\"recovered\":true");
+        }
+    }
+    if !past.publications.is_empty() {
+        separate(&mut out);
+        publications_into(&mut out, past.publications.iter().map(|publication| &publication.json));
+    }
+    expiry_into(&mut out, expires_in);
+    out.push(b'}');
+    out
+}
+
+/// A room and what [`subscribed`] says of it, as a member of an object.
+pub fn named_into(out: &mut Vec<u8>, channel: &str, value: &[u8]) {
+    if !out.is_empty() {
+        out.push(b',');
+    }
+    string_into(out, channel);
+    out.push(b':');
+    out.extend_from_slice(value);
+}
+
+/// The result of `refresh` and `sub_refresh`.
+pub fn refreshed(expires_in: Option<Duration>) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    expiry_into(&mut out, expires_in);
+    out.push(b'}');
+    out
+}
+
+/// The result of `history`.
+pub fn history<'a>(epoch: Epoch, top: u64, publications: impl Iterator<Item = &'a Bytes>) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    publications_into(&mut out, publications);
+    append(&mut out, format_args!(",\"offset\":{top},\"epoch\":\"{epoch}\"}}"));
+    out
+}
+
+/// The result of `presence`: at most `most` people. If there are more, it says so, and how many there are.
+pub fn presence<'a>(people: impl Iterator<Item = &'a Member>, count: usize, most: usize) -> Vec<u8> {
+    let mut out = b"{\"presence\":{".to_vec();
+    for (index, member) in people.take(most).enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        append(&mut out, format_args!("\"{}\":", member.person.client));
+        info_into(&mut out, member);
+    }
+    out.push(b'}');
+    if count > most {
+        append(&mut out, format_args!(",\"truncated\":true,\"num_clients\":{count}"));
+    }
+    out.push(b'}');
+    out
+}
+
+/// The result of `presence_stats`.
+pub fn presence_stats(clients: usize, users: usize) -> Vec<u8> {
+    format!("{{\"num_clients\":{clients},\"num_users\":{users}}}").into_bytes()
+}
+
+/// What a plain member sees of JSON that was published: its member `text` if it has one, the text if it is one, else all of it.
+pub fn plain_text(data: &[u8]) -> Vec<u8> {
+    use serde::Deserialize;
+    use std::borrow::Cow;
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Said<'a> {
+        Object {
+            #[serde(borrow)]
+            text: Cow<'a, str>,
+        },
+        Text(#[serde(borrow)] Cow<'a, str>),
+    }
+    match serde_json::from_slice(data) {
+        Ok(Said::Object { text } | Said::Text(text)) => text.into_owned().into_bytes(),
+        Err(_) => data.to_vec(),
+    }
+}
+
+fn publications_into<'a>(out: &mut Vec<u8>, publications: impl Iterator<Item = &'a Bytes>) {
+    out.extend_from_slice(b"\"publications\":[");
+    for (index, publication) in publications.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(publication);
+    }
+    out.push(b']');
+}
+
+fn push_head_into(out: &mut Vec<u8>, channel: &str) {
+    out.extend_from_slice(b"{\"push\":{\"channel\":");
+    string_into(out, channel);
+    out.push(b',');
+}
+
+/// Who it is: the protocol's `ClientInfo`.
+fn info_into(out: &mut Vec<u8>, member: &Member) {
+    let person = &member.person;
+    out.extend_from_slice(b"{\"user\":");
+    string_into(out, &person.user);
+    append(out, format_args!(",\"client\":\"{}\"", person.client));
+    for (key, value) in [("conn_info", &person.info), ("chan_info", &member.info)] {
+        if let Some(value) = value {
+            append(out, format_args!(",\"{key}\":{value}"));
+        }
+    }
+    out.push(b'}');
+}
+
+fn expiry_into(out: &mut Vec<u8>, expires_in: Option<Duration>) {
+    if let Some(expires_in) = expires_in {
+        separate(out);
+        append(out, format_args!("\"expires\":true,\"ttl\":{}", seconds(expires_in)));
+    }
+}
+
+/// Between two members of an object; not before the first.
+fn separate(out: &mut Vec<u8>) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+}
+
+/// Whole seconds, and at least one: less would read as none.
+fn seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+fn string_into(out: &mut Vec<u8>, text: &str) {
+    // Into memory it cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // Into memory it cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Time;
+    use crate::chat::{ClientId, Person, Position};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn member(info: Option<&str>) -> Member {
+        let client = ClientId::from_random(5);
+        let person = Person { client, user: "u\"1".into(), name: "An\nn".into(), info: info.map(Arc::from) };
+        Member { person: Arc::new(person), info: None }
+    }
+
+    fn said(body: Body, info: Option<&str>) -> Publication {
+        Publication {
+            position: Position { epoch: Epoch(1), offset: 7 },
+            said: Time::ZERO,
+            unix_ms: 1000,
+            author: member(info),
+            body,
+            json: Bytes::new(),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Value {
+        assert!(!bytes.contains(&b'\n'), "a line is a line");
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_a_plain_client_says_is_an_object_with_name_and_text() {
+        let text = said(Body::Text(Bytes::from_static("hi \"you\"\n\u{2028}".as_bytes())), None);
+        let client = ClientId::from_random(5).to_string();
+        assert_eq!(
+            read(&push("a\"b", &publication(&text, true))),
+            json!({"push": {"channel": "a\"b", "pub": {
+                "data": {"name": "An\nn", "text": "hi \"you\"\n\u{2028}"}, "offset": 7,
+                "info": {"user": "u\"1", "client": client}, "time": 1000,
+            }}})
+        );
+    }
+
+    #[test]
+    fn what_a_json_client_says_stays_as_it_is() {
+        let data = Bytes::from(compact("{ \"a\" : [1.50, \"x y\\\" \\\\\" ,\n 3] }"));
+        assert_eq!(&data[..], br#"{"a":[1.50,"x y\" \\",3]}"#);
+        let push = push("r", &publication(&said(Body::Data(data), Some("{\"n\":1}")), false));
+        let read = read(&push);
+        assert_eq!(read["push"]["pub"]["data"], json!({"a": [1.5, "x y\" \\", 3]}));
+        assert_eq!(read["push"]["pub"]["info"]["conn_info"], json!({"n": 1}));
+        assert_eq!(read["push"]["pub"].get("offset"), None);
+    }
+
+    #[test]
+    fn what_plain_members_see_of_json() {
+        for (data, expected) in [
+            (r#"{"name":"x","text":"a\nb"}"#, "a\nb"),
+            (r#""hello""#, "hello"),
+            ("5", "5"),
+            (r#"{"text":5}"#, r#"{"text":5}"#),
+            ("[1]", "[1]"),
+        ] {
+            assert_eq!(plain_text(data.as_bytes()), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn moves_are_a_line_each() {
+        let lines = moves("r", &[Move::Join(member(None)), Move::Leave(member(None))]);
+        let lines: Vec<_> = lines.split(|&byte| byte == b'\n').map(read).collect();
+        assert_eq!(lines[0]["push"]["join"]["info"]["user"], "u\"1");
+        assert_eq!(lines[1]["push"]["leave"]["info"]["client"], ClientId::from_random(5).to_string());
+    }
+
+    #[test]
+    fn subscriptions_echo_the_offset_only_when_recovered() {
+        let past = |recovered| Past {
+            top: Position { epoch: Epoch(255), offset: 9 },
+            publications: Vec::new(),
+            recovered,
+        };
+        let check = |recovered, expected: Value| {
+            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None)), expected);
+        };
+        let base = json!({"recoverable": true, "positioned": true, "epoch": "000000ff", "offset": 9});
+        let with = |more: Value| {
+            let mut base = base.clone();
+            base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            base
+        };
+        check(None, base.clone());
+        check(Some(true), with(json!({"was_recovering": true, "recovered": true, "offset": 4})));
+        check(Some(false), with(json!({"was_recovering": true})));
+        assert_eq!(read(&subscribed(&past(None), false, None, None)), json!({}));
+        let ttl = Some(Duration::from_millis(1500));
+        assert_eq!(
+            read(&subscribed(&past(Some(true)), false, None, ttl)),
+            json!({"was_recovering": true, "recovered": true, "expires": true, "ttl": 2})
+        );
+    }
+
+    #[test]
+    fn a_presence_that_is_cut_says_so() {
+        let people = [member(None), member(None)];
+        assert_eq!(read(&presence(people.iter(), 2, 2))["truncated"], Value::Null);
+        let cut = read(&presence(people.iter(), 2, 1));
+        assert_eq!((&cut["truncated"], &cut["num_clients"]), (&json!(true), &json!(2)));
+        assert_eq!(read(&presence(people[..0].iter(), 0, 1)), json!({"presence": {}}));
+    }
+
+    #[test]
+    fn errors_say_whether_to_try_again() {
+        let mut out = Vec::new();
+        error_into(&mut out, 3, ErrorCode::TooManyRequests);
+        assert_eq!(
+            read(&out[2..]),
+            json!({"id": 3, "error": {"code": 111, "message": "too many requests", "temporary": true}})
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! A room's order and its recent past: positions are given out here, and what is still kept can be had from here.
+//!
+//! What is kept is always the newest run without a hole: the oldest kept publication and every one after it. So whether
+//! somebody can resume is one comparison.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{Draft, Epoch, Past, Position, Publication, RoomOptions, Since, Wanted};
+use crate::base::Time;
+
+/// The order of one room and what is kept of it. Exists once: on the room's home shard.
+///
+/// Invariant: `kept` holds the offsets `top - kept.len() + 1 ..= top`, in order.
+#[derive(Debug)]
+pub struct History {
+    top: Position,
+    kept: VecDeque<Arc<Publication>>,
+    kept_bytes: usize,
+}
+
+/// A page of the past.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// From where on, itself not included; `None`: from the oldest, or the newest with `reverse`.
+    pub since: Option<Since>,
+    /// How many at most.
+    pub limit: usize,
+    /// Backwards.
+    pub reverse: bool,
+}
+
+/// Why there is no such page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoPage {
+    /// The position is of another life of the room.
+    OtherEpoch,
+    /// Backwards from the very beginning.
+    BeforeTheFirst,
+}
+
+impl History {
+    /// A room that begins now.
+    pub const fn new(epoch: Epoch) -> Self {
+        Self { top: Position { epoch, offset: 0 }, kept: VecDeque::new(), kept_bytes: 0 }
+    }
+
+    /// The newest position.
+    pub const fn top(&self) -> Position {
+        self.top
+    }
+
+    /// The position that the next publication will get.
+    const fn next(&self) -> Position {
+        Position { offset: self.top.offset + 1, ..self.top }
+    }
+
+    /// Gives `draft` its place and keeps it, as far as the room keeps anything. `json` is made with the position already known.
+    pub fn push(
+        &mut self,
+        draft: Draft,
+        said: Time,
+        unix_ms: u64,
+        options: &RoomOptions,
+        json: impl FnOnce(&Publication) -> bytes::Bytes,
+    ) -> Arc<Publication> {
+        let Draft { author, body } = draft;
+        let position = self.next();
+        self.top = position;
+        let mut publication =
+            Publication { position, said, unix_ms, author, body, json: bytes::Bytes::new() };
+        publication.json = json(&publication);
+        let publication = Arc::new(publication);
+        if options.history_count_max > 0 {
+            self.kept_bytes += publication.weight();
+            self.kept.push_back(Arc::clone(&publication));
+        }
+        self.forget(said, options);
+        publication
+    }
+
+    /// Forgets what the options no longer let it keep. True when nothing is left.
+    pub fn forget(&mut self, now: Time, options: &RoomOptions) -> bool {
+        while let Some(oldest) = self.kept.front()
+            && (self.kept.len() > options.history_count_max
+                || self.kept_bytes > options.history_bytes_max
+                || now.since(oldest.said) > options.history_age_max)
+        {
+            self.kept_bytes -= oldest.weight();
+            self.kept.pop_front();
+        }
+        if self.kept.is_empty() && self.kept.capacity() > 0 {
+            self.kept = VecDeque::new();
+        }
+        self.kept.is_empty()
+    }
+
+    /// How many publications are kept, and how many bytes.
+    pub fn kept(&self) -> (usize, usize) {
+        (self.kept.len(), self.kept_bytes)
+    }
+
+    /// When the last of what is kept will be too old; `None` when nothing is kept.
+    pub fn lasts_until(&self, options: &RoomOptions) -> Option<Time> {
+        self.kept.back().map(|newest| newest.said + options.history_age_max)
+    }
+
+    /// What a newcomer gets. Expects [`History::forget`] to have been called with the present time.
+    pub fn past(&self, wanted: Wanted) -> Past {
+        let (publications, recovered) = match wanted {
+            Wanted::Nothing => (Vec::new(), None),
+            Wanted::Last(count) => {
+                let first = self.kept.len().saturating_sub(count);
+                (self.kept.range(first..).cloned().collect(), None)
+            }
+            Wanted::Since(since) => match self.after(since) {
+                Some(publications) => (publications, Some(true)),
+                None => (Vec::new(), Some(false)),
+            },
+            Wanted::Lost => (Vec::new(), Some(false)),
+        };
+        Past { top: self.top, publications, recovered }
+    }
+
+    /// Everything after `since`, if nothing of it is missing.
+    fn after(&self, since: Since) -> Option<Vec<Arc<Publication>>> {
+        if since.epoch.is_some_and(|epoch| epoch != self.top.epoch) {
+            return None;
+        }
+        let missed = usize::try_from(self.top.offset.checked_sub(since.offset)?).ok()?;
+        let first = self.kept.len().checked_sub(missed)?;
+        Some(self.kept.range(first..).cloned().collect())
+    }
+
+    /// One page. What is no longer kept is left out without a word.
+    ///
+    /// # Errors
+    /// There is no such page.
+    pub fn page(&self, page: Page) -> Result<Vec<Arc<Publication>>, NoPage> {
+        if let Some(since) = page.since {
+            if since.epoch.is_some_and(|epoch| epoch != self.top.epoch) {
+                return Err(NoPage::OtherEpoch);
+            }
+            if page.reverse && since.offset == 0 {
+                return Err(NoPage::BeforeTheFirst);
+            }
+        }
+        let before_kept = self.top.offset - self.kept.len() as u64;
+        // Where `since` stands among what is kept: so many are at or before it.
+        let index = |offset: u64| {
+            usize::try_from(offset.saturating_sub(before_kept)).unwrap_or(usize::MAX).min(self.kept.len())
+        };
+        Ok(if page.reverse {
+            let end = page.since.map_or(self.kept.len(), |since| index(since.offset.saturating_sub(1)));
+            self.kept.range(..end).rev().take(page.limit).cloned().collect()
+        } else {
+            let begin = page.since.map_or(0, |since| index(since.offset));
+            self.kept.range(begin..).take(page.limit).cloned().collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::{Body, ClientId, Member, Person};
+    use bytes::Bytes;
+    use std::time::Duration;
+
+    const EPOCH: Epoch = Epoch(9);
+
+    fn member() -> Member {
+        let person =
+            Person { client: ClientId::from_random(1), user: "u".into(), name: "u".into(), info: None };
+        Member { person: Arc::new(person), info: None }
+    }
+
+    fn said(count: u64, options: &RoomOptions) -> History {
+        let mut history = History::new(EPOCH);
+        for second in 1..=count {
+            let draft = Draft { author: member(), body: Body::Text(Bytes::from_static(b"hello")) };
+            let now = Time::ZERO + Duration::from_secs(second);
+            history.push(draft, now, 0, options, |_| Bytes::new());
+        }
+        history
+    }
+
+    fn keep(history_count_max: usize) -> RoomOptions {
+        RoomOptions { history_count_max, ..RoomOptions::default() }
+    }
+
+    fn offsets(publications: &[Arc<Publication>]) -> Vec<u64> {
+        publications.iter().map(|publication| publication.position.offset).collect()
+    }
+
+    /// What somebody gets who has heard up to `offset` of ten, of which five are kept.
+    fn check(epoch: Option<u32>, offset: u64, expected: Option<&[u64]>) {
+        let history = said(10, &keep(5));
+        let past = history.past(Wanted::Since(Since { epoch: epoch.map(Epoch), offset }));
+        assert_eq!(past.top, Position { epoch: EPOCH, offset: 10 });
+        assert_eq!(past.recovered, Some(expected.is_some()));
+        assert_eq!(offsets(&past.publications), expected.unwrap_or_default());
+    }
+
+    #[test]
+    fn resuming_is_without_a_gap_or_not_at_all() {
+        check(Some(9), 10, Some(&[]));
+        check(Some(9), 8, Some(&[9, 10]));
+        check(Some(9), 5, Some(&[6, 7, 8, 9, 10]));
+        check(Some(9), 4, None);
+        check(Some(9), 0, None);
+        check(Some(9), 11, None);
+        check(Some(9), u64::MAX, None);
+        check(Some(8), 9, None);
+        check(None, 9, Some(&[10]));
+    }
+
+    #[test]
+    fn an_empty_room_can_be_resumed_from_its_beginning() {
+        let history = said(0, &keep(5));
+        assert_eq!(history.past(Wanted::Since(Since { epoch: None, offset: 0 })).recovered, Some(true));
+        let nothing_kept = said(3, &keep(0));
+        let since = |offset| nothing_kept.past(Wanted::Since(Since { epoch: None, offset })).recovered;
+        assert_eq!((since(3), since(2)), (Some(true), Some(false)));
+    }
+
+    #[test]
+    fn pages_go_both_ways() {
+        let history = said(10, &keep(6));
+        let page = |since: Option<u64>, limit, reverse| {
+            let since = since.map(|offset| Since { epoch: Some(EPOCH), offset });
+            history.page(Page { since, limit, reverse }).map(|publications| offsets(&publications))
+        };
+        assert_eq!(page(None, 2, false), Ok(vec![5, 6]));
+        assert_eq!(page(None, 2, true), Ok(vec![10, 9]));
+        assert_eq!(page(Some(6), 2, false), Ok(vec![7, 8]));
+        assert_eq!(page(Some(1), 2, false), Ok(vec![5, 6]), "what is older is gone");
+        assert_eq!(page(Some(7), 9, true), Ok(vec![6, 5]));
+        assert_eq!(page(Some(5), 9, true), Ok(vec![]));
+        assert_eq!(page(Some(50), 9, true), Ok(vec![10, 9, 8, 7, 6, 5]));
+        assert_eq!(page(Some(50), 9, false), Ok(vec![]));
+        assert_eq!(page(Some(0), 9, true), Err(NoPage::BeforeTheFirst));
+        let other = Since { epoch: Some(Epoch(1)), offset: 6 };
+        assert_eq!(
+            history.page(Page { since: Some(other), limit: 1, reverse: false }),
+            Err(NoPage::OtherEpoch)
+        );
+    }
+
+    #[test]
+    fn age_and_bytes_bound_what_is_kept() {
+        let mut history = said(10, &keep(100));
+        let options = RoomOptions { history_age_max: Duration::from_secs(3), ..keep(100) };
+        assert!(!history.forget(Time::ZERO + Duration::from_secs(10), &options));
+        assert_eq!(history.kept().0, 4);
+        assert_eq!(history.lasts_until(&options), Some(Time::ZERO + Duration::from_secs(13)));
+        assert!(history.forget(Time::ZERO + Duration::from_secs(14), &options));
+        assert_eq!(history.kept(), (0, 0));
+        let one = said(1, &keep(1)).kept().1;
+        let history = said(10, &RoomOptions { history_bytes_max: 3 * one, ..keep(100) });
+        assert_eq!(history.kept(), (3, 3 * one));
+    }
+}

@@ -1,0 +1,135 @@
+//! Who is in a room, and what is still to be told of who has come and gone.
+
+use std::collections::hash_map::Entry;
+
+use super::{ClientId, Member};
+use crate::base::hash::{Map, Seed};
+
+/// Somebody has come, or gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Move {
+    /// Into the room.
+    Join(Member),
+    /// Out of it.
+    Leave(Member),
+}
+
+impl Move {
+    /// Who.
+    pub const fn member(&self) -> &Member {
+        match self {
+            Self::Join(member) | Self::Leave(member) => member,
+        }
+    }
+}
+
+/// The people of one room. Exists once: on the room's home shard.
+#[derive(Debug)]
+pub struct Presence {
+    people: Map<ClientId, Member>,
+    /// What has not been told yet: nobody stands in it twice.
+    untold: Vec<Move>,
+}
+
+impl Presence {
+    /// An empty room.
+    pub fn new(seed: &Seed) -> Self {
+        Self { people: seed.map(), untold: Vec::new() }
+    }
+
+    /// Somebody comes in; `told`: others are to hear of it.
+    pub fn join(&mut self, member: Member, told: bool) {
+        if told {
+            self.untold.push(Move::Join(member.clone()));
+        }
+        self.people.insert(member.person.client, member);
+    }
+
+    /// Somebody goes out. Who has come and gone between two tellings was never there.
+    pub fn leave(&mut self, client: ClientId, told: bool) {
+        let Entry::Occupied(entry) = self.people.entry(client) else { return };
+        let member = entry.remove();
+        let came = self.untold.iter().position(|event| event.member().person.client == client);
+        match came {
+            Some(index) => {
+                self.untold.remove(index);
+            }
+            None if told => self.untold.push(Move::Leave(member)),
+            None => {}
+        }
+        if self.people.is_empty() {
+            self.people.shrink_to_fit();
+        }
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Whether nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.people.is_empty()
+    }
+
+    /// The people, in no order.
+    pub fn people(&self) -> impl Iterator<Item = &Member> {
+        self.people.values()
+    }
+
+    /// How many users there are: one may have several connections, and all who are nobody in particular count as one.
+    pub fn users(&self) -> usize {
+        let mut users: Vec<&str> = self.people.values().map(|member| &*member.person.user).collect();
+        users.sort_unstable();
+        users.dedup();
+        users.len()
+    }
+
+    /// Whether there is something to be told.
+    pub fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// Takes what is to be told.
+    pub fn take_untold(&mut self) -> Vec<Move> {
+        std::mem::take(&mut self.untold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::Person;
+    use std::sync::Arc;
+
+    fn member(number: u128, user: &str) -> Member {
+        let client = ClientId::from_random(number);
+        Member {
+            person: Arc::new(Person { client, user: user.into(), name: user.into(), info: None }),
+            info: None,
+        }
+    }
+
+    #[test]
+    fn who_came_and_went_between_two_tellings_was_never_there() {
+        let mut presence = Presence::new(&Seed::new(1));
+        let (ann, bob) = (member(1, "ann"), member(2, "bob"));
+        presence.join(ann.clone(), true);
+        presence.join(bob.clone(), true);
+        presence.leave(ann.person.client, true);
+        assert_eq!(presence.take_untold(), [Move::Join(bob.clone())]);
+        presence.leave(bob.person.client, true);
+        presence.leave(bob.person.client, true);
+        assert_eq!(presence.take_untold(), [Move::Leave(bob)]);
+        assert!(presence.is_empty() && !presence.has_untold());
+    }
+
+    #[test]
+    fn users_are_counted_once() {
+        let mut presence = Presence::new(&Seed::new(1));
+        for (number, user) in [(1, "ann"), (2, "bob"), (3, "ann"), (4, ""), (5, "")] {
+            presence.join(member(number, user), false);
+        }
+        assert_eq!((presence.len(), presence.users()), (5, 3));
+    }
+}

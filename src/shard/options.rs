@@ -1,0 +1,91 @@
+//! What a shard is told about its limits and manners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::chat::{Identification, RoomRules};
+use crate::http::{HeadLimits, OriginRules};
+use crate::ws;
+
+/// What a shard is told about its limits and manners. Replaced as a whole on a reload.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Options {
+    /// Bounds of a request head.
+    pub head: HeadLimits,
+    /// Bounds of a message, inflated.
+    pub message: ws::Limits,
+    /// Bytes of a name.
+    pub name_bytes_max: usize,
+    /// Bytes of a room's name.
+    pub room_bytes_max: usize,
+    /// From the accept, or the last response, to the end of the next request head.
+    pub handshake_timeout: Duration,
+    /// Silence after which a member is pinged; zero: never.
+    pub ping_interval: Duration,
+    /// From a ping to the close, when nothing is heard.
+    pub pong_timeout: Duration,
+    /// Bound of a closing handshake and of last words.
+    pub close_timeout: Duration,
+    /// Connections of the whole process.
+    pub connections_max: u64,
+    /// Bytes of a room's log on one shard, in one format.
+    pub room_log_bytes_max: u64,
+    /// What holds in which room.
+    pub rooms: Arc<RoomRules>,
+    /// Rooms that one client is in, at most.
+    pub rooms_per_client_max: usize,
+    /// How it is found out who somebody is.
+    pub identification: Identification,
+    /// Whether those who are nobody in particular are let in, where a token says who somebody is.
+    pub anonymous: bool,
+    /// Which origins may open a WebSocket.
+    pub origins: OriginRules,
+    /// Whether permessage-deflate is agreed to.
+    pub deflate: bool,
+    /// Publications shorter than this are not compressed.
+    pub deflate_bytes_min: usize,
+    /// Whether `/echo` is there.
+    pub echo: bool,
+    /// Whether `/` is there.
+    pub page: bool,
+}
+
+/// The defaults of the configuration, with as many connections as anyone wants.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            head: HeadLimits { head_bytes_max: 8 * 1024 },
+            message: ws::Limits { message_bytes_max: 64 * 1024 },
+            name_bytes_max: 64,
+            room_bytes_max: 255,
+            handshake_timeout: Duration::from_secs(15),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(8),
+            close_timeout: Duration::from_secs(5),
+            connections_max: u64::MAX,
+            room_log_bytes_max: 1024 * 1024,
+            rooms: Arc::default(),
+            rooms_per_client_max: 128,
+            identification: Identification::Open,
+            anonymous: false,
+            origins: OriginRules::default(),
+            deflate: true,
+            deflate_bytes_min: 128,
+            echo: false,
+            page: true,
+        }
+    }
+}
+
+impl Options {
+    /// A log must hold what is not swept yet beside what slow members need: at least twice the largest message.
+    pub(super) fn log_bytes_max(&self) -> u64 {
+        self.room_log_bytes_max.max(2 * self.message.message_bytes_max as u64)
+    }
+
+    /// Above this many bytes that are not yet offered to everybody, a room takes nothing more in. One read of the smallest
+    /// possible messages grows tenfold with the longest names, and must still fit into the rest.
+    pub(super) fn congestion_bytes(&self) -> u64 {
+        self.log_bytes_max() / 4
+    }
+}
