@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
-use crate::chat::{RoomOptions, SlowMember};
+use crate::chat::{RoomOptions, RoomRules, SlowMember};
 
 /// A client's end: what it has still to send, what it has got, and how much its socket takes.
 struct Peer {
