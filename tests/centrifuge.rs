@@ -1,0 +1,389 @@
+//! The JSON protocol over real sockets: every command, every error, and what clients rely on when they come back.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod support;
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+use support::{Server, Tcp, close_code, text};
+use tungstenite::{Message, WebSocket};
+
+/// A client that keeps the lines it has not been asked for yet.
+struct Client {
+    socket: WebSocket<Tcp>,
+    lines: VecDeque<Value>,
+    id: u64,
+}
+
+impl Client {
+    fn raw(server: &Server) -> Self {
+        Self { socket: server.client("/connection/websocket"), lines: VecDeque::new(), id: 0 }
+    }
+
+    fn connect(server: &Server, name: &str) -> Self {
+        let mut client = Self::raw(server);
+        let reply = client.ask("connect", json!({"data": {"name": name}}));
+        assert_eq!(reply["connect"]["pong"], true, "{reply}");
+        client
+    }
+
+    fn say(&mut self, line: &str) {
+        self.socket.send(Message::text(line)).unwrap();
+    }
+
+    /// The next line that is no ping.
+    fn next(&mut self) -> Value {
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return line;
+            }
+            let frame = text(&mut self.socket);
+            let lines = frame.lines().map(|line| serde_json::from_str(line).unwrap());
+            self.lines.extend(lines.filter(|line| *line != json!({})));
+        }
+    }
+
+    /// Sends a command and waits for its reply; pushes that come before it stay.
+    fn ask(&mut self, method: &str, parameters: Value) -> Value {
+        self.id += 1;
+        let id = self.id;
+        self.say(&json!({"id": id, method: parameters}).to_string());
+        let mut others = Vec::new();
+        loop {
+            let line = self.next();
+            if line["id"] == id {
+                for other in others.into_iter().rev() {
+                    self.lines.push_front(other);
+                }
+                return line;
+            }
+            others.push(line);
+        }
+    }
+
+    fn result(&mut self, method: &str, parameters: Value) -> Value {
+        let reply = self.ask(method, parameters);
+        assert_eq!(reply.get("error"), None, "{reply}");
+        reply[method].clone()
+    }
+
+    fn error(&mut self, method: &str, parameters: Value) -> u64 {
+        let reply = self.ask(method, parameters);
+        reply["error"]["code"].as_u64().unwrap_or_else(|| panic!("no error: {reply}"))
+    }
+
+    fn publish(&mut self, channel: &str, data: impl Into<Value>) {
+        self.result("publish", json!({"channel": channel, "data": data.into()}));
+    }
+
+    /// The next push of this kind; others are thrown away.
+    fn push(&mut self, kind: &str) -> Value {
+        loop {
+            let line = self.next();
+            if let Some(push) = line["push"].get(kind) {
+                return push.clone();
+            }
+        }
+    }
+}
+
+fn publications(result: &Value) -> Vec<u64> {
+    let all = result["publications"].as_array();
+    all.into_iter().flatten().map(|publication| publication["offset"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn what_is_said_in_either_protocol_is_heard_in_both() {
+    let server = Server::start(&["--shards", "3"]);
+    let mut plain = server.client("/ws/bob?room=r");
+    let mut client = Client::connect(&server, "ann");
+    client.result("subscribe", json!({"channel": "r"}));
+    client.publish("r", json!({"text": "hi\n\"there\"", "n": [1, 2.50]}));
+    assert_eq!(text(&mut plain), "ann: hi\n\"there\"");
+    let heard = client.push("pub");
+    assert_eq!(heard["data"], json!({"text": "hi\n\"there\"", "n": [1, 2.50]}));
+    assert_eq!((&heard["offset"], &heard["info"]["user"]), (&json!(1), &json!("ann")));
+    plain.send(Message::text("hello")).unwrap();
+    assert_eq!(text(&mut plain), "bob: hello");
+    let heard = client.push("pub");
+    assert_eq!(heard["data"], json!({"name": "bob", "text": "hello"}));
+    assert_eq!((&heard["offset"], &heard["info"]["user"]), (&json!(2), &json!("bob")));
+    assert!(heard["time"].as_u64().unwrap() > 1_700_000_000_000);
+}
+
+#[test]
+fn commands_that_cannot_be_obeyed_get_their_error_and_nothing_happens() {
+    let server = Server::start(&["--shards", "2"]);
+    let mut client = Client::connect(&server, "ann");
+    client.result("subscribe", json!({"channel": "r"}));
+    let long = "c".repeat(256);
+    for (method, parameters, code) in [
+        ("subscribe", json!({"channel": "r"}), 105),
+        ("subscribe", json!({"channel": "a\nb"}), 107),
+        ("subscribe", json!({"channel": long}), 107),
+        ("subscribe", json!({"channel": "x", "tf": {"key": "a"}}), 107),
+        ("subscribe", json!({"channel": "x", "type": 1}), 108),
+        ("subscribe", json!({"channel": "x", "flag": 2, "recover": true, "offset": 9, "epoch": "none"}), 112),
+        ("publish", json!({"channel": "x", "data": 1}), 103),
+        ("publish", json!({"channel": "r"}), 107),
+        ("publish", json!({"channel": "r", "data": 1, "type": 1}), 108),
+        ("publish", json!({"channel": "r", "data": 1, "key": "k"}), 108),
+        ("publish", json!({"channel": long, "data": 1}), 107),
+        ("presence", json!({"channel": "x"}), 103),
+        ("presence_stats", json!({"channel": "x"}), 103),
+        ("history", json!({"channel": "x"}), 103),
+        ("history", json!({"channel": "r", "limit": 1, "since": {"offset": 1, "epoch": "other"}}), 112),
+        ("history", json!({"channel": "r", "limit": 1, "since": {"offset": 0}, "reverse": true}), 107),
+        ("rpc", json!({"method": "sum", "data": [1]}), 104),
+        ("rpc", json!({"method": "delivery"}), 107),
+        ("rpc", json!({"method": "delivery", "data": {"channel": "x", "offset": 1}}), 103),
+        ("refresh", json!({"token": "t"}), 108),
+        ("sub_refresh", json!({"channel": "r", "token": "t"}), 108),
+        ("sub_refresh", json!({"channel": "x", "token": "t"}), 103),
+        ("ping", json!({}), 108),
+    ] {
+        assert_eq!(client.error(method, parameters.clone()), code, "{method} {parameters}");
+    }
+    let history = client.result("history", json!({"channel": "r", "limit": -1}));
+    assert_eq!((publications(&history), &history["offset"]), (vec![], &json!(0)));
+    let people = client.result("presence", json!({"channel": "r"}));
+    assert_eq!(people["presence"].as_object().unwrap().len(), 1);
+}
+
+#[test]
+fn whoever_does_not_speak_the_protocol_is_disconnected() {
+    let server = Server::start(&["--shards", "1"]);
+    let connect = r#"{"id":1,"connect":{}}"#;
+    for (lines, code) in [
+        (&["hello"][..], 3501),
+        (&[""], 3501),
+        (&["{}"], 3501),
+        (&[r#"{"id":1,"subscribe":{"channel":"r"}}"#], 3501),
+        (&[connect, connect], 3501),
+        (&[connect, "{}"], 3501),
+        (&[connect, "[]"], 3501),
+        (&[connect, r#"{"subscribe":{"channel":"r"}}"#], 3501),
+        (&[connect, r#"{"id":2,"subscribe":{}}"#], 3501),
+        (&[connect, r#"{"id":2,"publish":{"data":1}}"#], 3501),
+        (&[connect, r#"{"id":2,"teleport":{}}"#], 3501),
+        (&[connect, r#"{"send":{"data":1}}"#], 3508),
+        (
+            &[r#"{"id":1,"connect":{"data":{"name":"a\u0000"}}}"#, r#"{"id":2,"subscribe":{"channel":"r"}}"#],
+            3501,
+        ),
+    ] {
+        let mut client = Client::raw(&server);
+        // In one frame, and one frame each.
+        let mut other = Client::raw(&server);
+        client.say(&lines.join("\n"));
+        for line in lines {
+            let _ = other.socket.send(Message::text(*line));
+        }
+        for client in [&mut client, &mut other] {
+            let code_seen = loop {
+                match client.socket.read().unwrap() {
+                    Message::Close(frame) => break frame.map(|frame| u16::from(frame.code)),
+                    Message::Text(_) | Message::Ping(_) => {}
+                    unexpected => panic!("{unexpected:?}"),
+                }
+            };
+            assert_eq!(code_seen, Some(code), "{lines:?}");
+        }
+    }
+    let mut binary = Client::raw(&server);
+    binary.socket.send(Message::binary(vec![1])).unwrap();
+    assert_eq!(close_code(&mut binary.socket), 1003);
+}
+
+#[test]
+fn subprotocols_of_the_handshake() {
+    let server = Server::start(&["--shards", "1"]);
+    let offer = |protocols: &str| {
+        server.try_client("/connection/websocket", &[("Sec-WebSocket-Protocol", protocols)])
+    };
+    let (_, response) = offer("centrifuge-json").unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "centrifuge-json");
+    let (_, response) = offer("centrifuge-protobuf, centrifuge-json").unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "centrifuge-json");
+    assert!(offer("centrifuge-protobuf").err().unwrap().contains("400"));
+}
+
+#[test]
+fn many_commands_in_one_frame_are_answered_in_order() {
+    let server = Server::start(&["--shards", "1"]);
+    let mut client = Client::raw(&server);
+    let mut lines = vec![r#"{"id":1,"connect":{}}"#.to_owned()];
+    lines.extend((2..100).map(|id| format!(r#"{{"id":{id},"subscribe":{{"channel":"room-{id}"}}}}"#)));
+    client.say(&(lines.join("\n") + "\n"));
+    for id in 1..100 {
+        assert_eq!(client.next()["id"], id);
+    }
+    assert_eq!(server.metric("stentor_members"), 98);
+}
+
+#[test]
+fn a_client_is_in_so_many_rooms_at_most() {
+    let server = Server::start(&["--shards", "2"]);
+    let mut client = Client::connect(&server, "ann");
+    for room in 0..128 {
+        client.result("subscribe", json!({"channel": format!("room-{room}")}));
+    }
+    assert_eq!(client.error("subscribe", json!({"channel": "one more"})), 106);
+    client.result("unsubscribe", json!({"channel": "room-5"}));
+    client.result("unsubscribe", json!({"channel": "room-5"}));
+    client.result("subscribe", json!({"channel": "one more"}));
+}
+
+#[test]
+fn who_comes_back_gets_what_it_missed_or_is_told_that_it_cannot() {
+    let server = Server::start(&["--shards", "3"]);
+    let mut speaker = Client::connect(&server, "ann");
+    let start = speaker.result("subscribe", json!({"channel": "r"}));
+    assert_eq!((&start["recoverable"], &start["offset"]), (&json!(true), &json!(0)));
+    let epoch = start["epoch"].clone();
+    for number in 1..=150 {
+        speaker.publish("r", number);
+    }
+    let mut back = Client::connect(&server, "bob");
+    let mut resume = |offset: u64, epoch: &Value| {
+        back.result("unsubscribe", json!({"channel": "r"}));
+        back.result("subscribe", json!({"channel": "r", "recover": true, "offset": offset, "epoch": epoch}))
+    };
+    let result = resume(140, &epoch);
+    assert_eq!(publications(&result), (141..=150).collect::<Vec<_>>());
+    assert_eq!((&result["recovered"], &result["was_recovering"]), (&json!(true), &json!(true)));
+    assert_eq!(result["offset"], 140, "the client's own, from which each publication moves it on");
+    assert_eq!(resume(50, &epoch)["recovered"], true);
+    assert_eq!(resume(150, &json!(""))["recovered"], true);
+    for (offset, epoch) in [
+        (49, epoch.clone()),
+        (0, epoch.clone()),
+        (151, epoch.clone()),
+        (140, json!("00000000")),
+        (140, json!("x")),
+    ] {
+        let result = resume(offset, &epoch);
+        assert_eq!(result.get("recovered"), None, "{offset} {epoch}");
+        assert_eq!((&result["was_recovering"], &result["offset"]), (&json!(true), &json!(150)));
+        assert!(publications(&result).is_empty());
+    }
+}
+
+#[test]
+fn the_past_is_there_for_the_last_one_who_comes_back() {
+    let server = Server::start(&["--shards", "2"]);
+    let mut alone = Client::connect(&server, "ann");
+    let epoch = alone.result("subscribe", json!({"channel": "r"}))["epoch"].clone();
+    alone.publish("r", 1);
+    drop(alone);
+    let mut back = Client::connect(&server, "ann");
+    let result =
+        back.result("subscribe", json!({"channel": "r", "recover": true, "offset": 0, "epoch": epoch}));
+    assert_eq!(publications(&result), [1]);
+}
+
+#[test]
+fn pages_of_the_past_go_both_ways() {
+    let server = Server::start(&["--shards", "2"]);
+    let mut client = Client::connect(&server, "ann");
+    client.result("subscribe", json!({"channel": "r"}));
+    for number in 1..=10 {
+        client.publish("r", number);
+    }
+    for (parameters, expected) in [
+        (json!({}), vec![]),
+        (json!({"limit": 3}), vec![1, 2, 3]),
+        (json!({"limit": -1}), (1..=10).collect()),
+        (json!({"limit": 2, "reverse": true}), vec![10, 9]),
+        (json!({"limit": 2, "since": {"offset": 4}}), vec![5, 6]),
+        (json!({"limit": 2, "since": {"offset": 4}, "reverse": true}), vec![3, 2]),
+    ] {
+        let mut parameters = parameters;
+        parameters["channel"] = json!("r");
+        let result = client.result("history", parameters.clone());
+        assert_eq!((publications(&result), &result["offset"]), (expected, &json!(10)), "{parameters}");
+    }
+}
+
+#[test]
+fn the_people_of_a_room() {
+    let server = Server::start(&["--shards", "3"]);
+    let mut ann = Client::connect(&server, "ann");
+    ann.result("subscribe", json!({"channel": "r"}));
+    assert_eq!(ann.push("join")["info"]["user"], "ann");
+    let mut others: Vec<_> = (0..5).map(|_| server.client("/ws/bob?room=r")).collect();
+    let ids: Vec<_> = (0..5).map(|_| ann.push("join")["info"]["client"].clone()).collect();
+    let people = ann.result("presence", json!({"channel": "r"}))["presence"].clone();
+    assert_eq!(people.as_object().unwrap().len(), 6);
+    assert!(ids.iter().all(|id| people[id.as_str().unwrap()]["user"] == "bob"));
+    let stats = ann.result("presence_stats", json!({"channel": "r"}));
+    assert_eq!(stats, json!({"num_clients": 6, "num_users": 2}));
+    others.pop().unwrap().close(None).unwrap();
+    assert_eq!(ann.push("leave")["info"]["user"], "bob");
+    assert_eq!(ann.result("presence_stats", json!({"channel": "r"}))["num_clients"], 5);
+}
+
+#[test]
+fn pings_are_answered_or_the_client_is_gone() {
+    let server = Server::start(&["--shards", "1", "--ping-interval", "400ms", "--pong-timeout", "300ms"]);
+    let mut client = Client::raw(&server);
+    client.say(r#"{"id":1,"connect":{}}"#);
+    assert_eq!(client.next()["connect"]["ping"], 1, "whole seconds, rounded up");
+    for _ in 0..3 {
+        assert_eq!(text(&mut client.socket), "{}");
+        client.say("{}");
+    }
+    assert_eq!(text(&mut client.socket), "{}");
+    assert_eq!(close_code(&mut client.socket), 3012);
+}
+
+#[test]
+fn a_drain_tells_clients_to_come_back() {
+    let mut server = Server::start(&["--shards", "2"]);
+    let mut client = Client::connect(&server, "ann");
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(close_code(&mut client.socket), 3001);
+    assert!(server.wait().success());
+}
+
+#[test]
+fn how_far_a_publication_has_come_can_be_asked() {
+    let server = Server::start(&["--shards", "3"]);
+    let mut ann = Client::connect(&server, "ann");
+    ann.result("subscribe", json!({"channel": "r"}));
+    let mut others: Vec<_> = (0..7).map(|_| server.client("/ws/bob?room=r")).collect();
+    ann.publish("r", "hello");
+    for other in &mut others {
+        assert_eq!(text(other), "ann: hello");
+    }
+    let result = ann.result("rpc", json!({"method": "delivery", "data": {"channel": "r", "offset": 1}}));
+    assert_eq!(result["data"], json!({"members": 8, "sent": 8, "lagging": 0}));
+}
+
+#[test]
+fn plain_clients_come_back_too() {
+    let server = Server::start(&["--shards", "2"]);
+    let mut speaker = server.client("/ws/ann?room=r");
+    for number in 1..=5 {
+        speaker.send(Message::text(number.to_string())).unwrap();
+        assert_eq!(text(&mut speaker), format!("ann: {number}"));
+    }
+    let mut late = server.client("/ws/bob?room=r&history=2");
+    assert_eq!([text(&mut late), text(&mut late)], ["ann: 4", "ann: 5"]);
+    let position = text(&mut late);
+    let position = position.strip_prefix(": since=").unwrap();
+    let epoch = position.strip_suffix(":5").unwrap();
+    let mut back = server.client(&format!("/ws/bob?room=r&since={epoch}:3"));
+    assert_eq!([text(&mut back), text(&mut back)], ["ann: 4", "ann: 5"]);
+    assert_eq!(text(&mut back), format!(": since={position}"));
+    speaker.send(Message::text("6")).unwrap();
+    assert_eq!(text(&mut back), "ann: 6");
+    let mut lost = server.client("/ws/bob?room=r&since=00000000:3");
+    assert_eq!(text(&mut lost), ": messages may be missing here");
+    for wrong in ["history=x", "history=-1", "since=3", "since=:x"] {
+        let error = server.try_client(&format!("/ws/bob?room=r&{wrong}"), &[]).err().unwrap();
+        assert!(error.contains("400"), "{wrong}: {error}");
+    }
+}
