@@ -16,6 +16,11 @@ impl Seed {
         Self(RandomState::with_seeds(value, value.rotate_left(32), !value, 0x5374_656e_746f_7221))
     }
 
+    /// The hash of a key, for tables that keep it inside of their values.
+    pub fn hash<K: std::hash::Hash>(&self, key: &K) -> u64 {
+        self.0.hash_one(key)
+    }
+
     /// An empty map under this seed.
     pub fn map<K, V>(&self) -> Map<K, V> {
         Map::with_hasher(self.0.clone())

@@ -24,17 +24,18 @@ pub(super) struct Visitor<'a> {
 impl Shard {
     /// Who a plain visitor is, and what lets it into its room; `None`: somebody outside must be asked.
     pub(super) fn pass(&self, visitor: &Visitor<'_>) -> Result<Option<(Identity, Option<Grant>)>, Reject> {
-        let named = |user: &str| Identity {
-            user: user.into(),
-            name: Arc::from(&*visitor.name),
+        let name: Arc<str> = Arc::from(&*visitor.name);
+        let named = |user: &Arc<str>| Identity {
+            user: Arc::clone(user),
+            name: Arc::clone(&name),
             info: None,
             expires_in: None,
             rooms: Vec::new(),
         };
         let identity = match (&self.options.identification, &visitor.token) {
-            (Identification::Open, _) => named(&visitor.name),
+            (Identification::Open, _) => named(&name),
             (Identification::Asked, _) => return Ok(None),
-            (Identification::Token(_), None) if self.options.anonymous => named(""),
+            (Identification::Token(_), None) if self.options.anonymous => named(&self.nameless),
             (Identification::Token(_), None) => return Err(Reject::Token),
             (Identification::Token(authority), Some(token)) => {
                 let identity = authority.identify(token);
