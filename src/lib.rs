@@ -7,7 +7,7 @@
 //! bytes in ─ driver ─ conn ─ http / ws ─ app ─ chat ─ encoded once ─ base::log ─ shard::fanout ─ driver ─ bytes out
 //! ```
 //!
-//! Everything but `driver`, `server`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
+//! Everything but `driver`, `server`, `identity`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
 //! that core alone.
 
 pub mod base;
@@ -26,6 +26,8 @@ pub mod shard;
 pub mod config;
 #[cfg(feature = "edges")]
 pub mod driver;
+#[cfg(feature = "edges")]
+pub mod identity;
 #[cfg(feature = "edges")]
 pub mod logging;
 #[cfg(feature = "edges")]

@@ -17,7 +17,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::base::hash::Seed;
-use crate::chat::{Identification, RoomOptions, RoomRules};
 use crate::config::{Config, Problem};
 use crate::driver::{Control, epoll};
 use crate::http::HeadLimits;
@@ -419,17 +418,10 @@ fn options(config: &Config, connections_max: u64) -> Options {
         close_timeout: config.close_timeout,
         connections_max,
         room_log_bytes_max: config.room_log,
-        rooms: Arc::new(RoomRules {
-            patterns: Vec::new(),
-            otherwise: Arc::new(RoomOptions {
-                slow_member: config.slow_member,
-                coalesce: config.coalesce,
-                ..RoomOptions::default()
-            }),
-        }),
-        rooms_per_client_max: 128,
-        identification: Identification::Open,
-        anonymous: false,
+        rooms: Arc::clone(&config.rooms),
+        rooms_per_client_max: config.max_rooms_per_client,
+        identification: config.identification(),
+        anonymous: config.anonymous,
         origins: config.origins.clone(),
         deflate: config.deflate,
         deflate_bytes_min: config.deflate_min,

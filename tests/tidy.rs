@@ -17,9 +17,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("page", &[]),
     ("shard", &["base", "metrics", "ws", "http", "chat", "app", "conn", "page"]),
     ("logging", &[]),
-    ("config", &["http", "chat", "shard", "logging"]),
+    ("identity", &["base", "chat", "app", "logging"]),
+    ("config", &["http", "chat", "shard", "identity", "logging"]),
     ("driver", &["base", "metrics", "chat", "shard", "logging"]),
-    ("server", &["base", "metrics", "ws", "http", "chat", "shard", "driver", "config", "logging"]),
+    (
+        "server",
+        &["base", "metrics", "ws", "http", "chat", "shard", "driver", "identity", "config", "logging"],
+    ),
 ];
 
 /// Longer than a sitting.

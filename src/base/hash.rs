@@ -1,6 +1,7 @@
 //! Hashing of what clients choose (names, rooms): seeded, so that nobody can aim at a bucket or at a shard.
 
 use ahash::RandomState;
+use std::hash::Hash;
 
 /// The map to use for keys that a client can choose.
 #[expect(clippy::disallowed_types, reason = "this is the seeded map that the lint points to")]
@@ -28,9 +29,14 @@ impl Seed {
 
     /// Which of `shards` shards orders the publications of `room`.
     pub fn home(&self, room: &str, shards: usize) -> usize {
-        let hash = u128::from(self.0.hash_one(room));
-        // The high half of hash × shards: uniform without a division (Lemire).
-        usize::try_from((hash * shards as u128) >> 64).unwrap_or(0)
+        self.spread(room, shards)
+    }
+
+    /// Which of `parts` parts is `key`'s.
+    pub fn spread(&self, key: &(impl Hash + ?Sized), parts: usize) -> usize {
+        let hash = u128::from(self.0.hash_one(key));
+        // The high half of hash × parts: uniform without a division (Lemire).
+        usize::try_from((hash * parts as u128) >> 64).unwrap_or(0)
     }
 }
 

@@ -1,15 +1,15 @@
 //! What the settings mean: units resolved, words understood, relations checked.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
-use tungstenite::http::uri::Authority;
 
-use super::settings::{self, Kind};
-use super::{Entry, Problem, Raw, file};
-use crate::chat::SlowMember;
-use crate::http::{OriginRule, OriginRules};
+use super::file::Table;
+use super::reader::Reader;
+use super::{Entry, Problem, identity, rooms};
+use crate::chat::{Identification, RoomRules};
+use crate::http::OriginRules;
+use crate::identity::{Bounds, HookOptions, Jwt};
 use crate::logging::LogFormat;
 use crate::shard::mesh::SHARDS_MAX;
 
@@ -22,8 +22,19 @@ pub enum Driver {
     Epoll,
 }
 
+/// Who says who a client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Auth {
+    /// The client.
+    Open,
+    /// A token.
+    Token,
+    /// A back end that is asked.
+    Hook,
+}
+
 /// The configuration, valid as a whole. The fields are the settings of the same names.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 #[expect(missing_docs, reason = "each is documented in the table of settings")]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
@@ -42,8 +53,17 @@ pub struct Config {
     /// `None`: what the limit on open files allows.
     pub max_connections: Option<u64>,
     pub room_log: u64,
-    pub slow_member: SlowMember,
-    pub coalesce: Duration,
+    pub max_connections_per_user: u32,
+    pub max_connections_per_address: u32,
+    pub max_rooms_per_client: usize,
+    /// The settings of rooms, with all `[[room]]` tables.
+    pub rooms: Arc<RoomRules>,
+    pub auth: Auth,
+    pub anonymous: bool,
+    /// All keys of tokens; `None`: there are none. They may be there without being what clients are known by.
+    pub authority: Option<Arc<Jwt>>,
+    /// All of the hook's settings; `None`: it has no URL.
+    pub hook: Option<HookOptions>,
     pub deflate: bool,
     pub deflate_min: usize,
     pub handshake_timeout: Duration,
@@ -72,14 +92,32 @@ impl Config {
         let Self { listen_is_default, shards, driver, log_format, .. } = *self;
         Self { listen: self.listen.clone(), listen_is_default, shards, driver, log_format, ..new }
     }
+
+    /// How it is found out who somebody is.
+    pub fn identification(&self) -> Identification {
+        match (self.auth, &self.authority) {
+            (Auth::Token, Some(authority)) => Identification::Token(Arc::clone(authority) as _),
+            (Auth::Hook, _) => Identification::Asked,
+            (Auth::Token | Auth::Open, _) => Identification::Open,
+        }
+    }
+
+    /// Bounds of what tokens and the hook say.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { name_bytes_max: self.max_name, room_bytes_max: self.max_room }
+    }
 }
 
 /// A message may be as large as memory allows, but its length must fit everywhere.
-const MESSAGE_BYTES_MAX: usize = 1 << 30;
+pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
-/// Makes sense of the entries; later ones are stronger. What is wrong goes to `problems`.
-pub(super) fn check(entries: &[Entry], problems: &mut Vec<Problem>) -> Config {
-    let mut read = Reader { entries, problems };
+/// Makes sense of the entries, later ones are stronger, and of the rooms' tables. What is wrong goes to `problems`.
+pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Problem>) -> Config {
+    let rooms = Arc::new(rooms::check(entries, tables, problems));
+    let mut read = Reader { entries, defaults: &[], problems };
+    let max_name = read.count("max_name", 1, 1024);
+    let max_room = read.count("max_room", 1, 1024);
+    let bounds = Bounds { name_bytes_max: max_name, room_bytes_max: max_room };
     let (listen, listen_is_default) = read.addresses("listen");
     let config = Config {
         listen,
@@ -92,18 +130,24 @@ pub(super) fn check(entries: &[Entry], problems: &mut Vec<Problem>) -> Config {
         echo: read.switch("echo"),
         page: read.switch("page"),
         origins: read.origins("origins"),
-        max_message: read.size("max_message", 1, MESSAGE_BYTES_MAX),
+        max_message: rooms.otherwise.message_bytes_max,
         max_head: read.size("max_head", 256, 1 << 20),
-        max_name: read.count("max_name", 1, 1024),
-        max_room: read.count("max_room", 1, 1024),
+        max_name,
+        max_room,
         max_connections: read.count_or_auto("max_connections", 1, usize::MAX >> 1).map(|count| count as u64),
         room_log: read.size("room_log", 16 * 1024, 1 << 40) as u64,
-        slow_member: match &*read.word("slow_member") {
-            "skip" => SlowMember::Skip,
-            "conflate" => SlowMember::Conflate,
-            _ => SlowMember::Disconnect,
+        max_connections_per_user: read.count_u32("max_connections_per_user", u32::MAX),
+        max_connections_per_address: read.count_u32("max_connections_per_address", u32::MAX),
+        max_rooms_per_client: read.count("max_rooms_per_client", 1, 100_000),
+        auth: match &*read.word("auth") {
+            "token" => Auth::Token,
+            "hook" => Auth::Hook,
+            _ => Auth::Open,
         },
-        coalesce: read.span("coalesce", Duration::ZERO, Duration::from_secs(10)),
+        anonymous: read.switch("anonymous"),
+        authority: identity::authority(&mut read, bounds),
+        hook: identity::hook(&mut read),
+        rooms,
         deflate: read.switch("deflate"),
         deflate_min: read.size("deflate_min", 0, MESSAGE_BYTES_MAX),
         handshake_timeout: read.span("handshake_timeout", Duration::from_millis(100), DAY),
@@ -118,245 +162,31 @@ pub(super) fn check(entries: &[Entry], problems: &mut Vec<Problem>) -> Config {
             _ => LogFormat::Auto,
         },
     };
+    identity::relations(
+        &mut read,
+        config.auth,
+        config.authority.as_ref(),
+        config.hook.as_ref(),
+        &config.rooms,
+    );
     if !config.ping_interval.is_zero() && config.ping_interval < Duration::from_millis(200) {
         read.wrong("ping_interval", "must be 0s or at least 200ms");
     }
     config
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-struct Reader<'a> {
-    entries: &'a [Entry],
-    problems: &'a mut Vec<Problem>,
-}
-
-impl Reader<'_> {
-    /// The strongest value of a setting, or its default.
-    fn entry(&self, name: &str) -> Entry {
-        self.given(name).cloned().unwrap_or_else(|| {
-            let default = settings::find(name).map_or("", |setting| setting.default);
-            let mut no_problem = Vec::new();
-            let mut entries = file::parse("default", &format!("{name} = {default}"), &mut no_problem);
-            entries.pop().expect("every setting has a default, which a test reads")
-        })
-    }
-
-    fn given(&self, name: &str) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.name == name)
-    }
-
-    fn wrong(&mut self, name: &str, sentence: &str) {
-        let place = self.entry(name).place;
-        self.problems.push(Problem::new(place, format!("`{name}` {sentence}")));
-    }
-
-    /// The strongest value as `parse` understands it; else `otherwise`, and a problem that says what it must be. A weaker
-    /// one has to be right as well: it comes into force when the stronger one is taken away.
-    fn read<T>(&mut self, name: &str, must_be: &str, parse: impl Fn(&Raw) -> Option<T>, otherwise: T) -> T {
-        for entry in self.entries.iter().filter(|entry| entry.name == name) {
-            if parse(&entry.value).is_none() {
-                let sentence = format!("`{name}` must be {must_be}");
-                self.problems.push(Problem::new(entry.place.clone(), sentence));
-            }
-        }
-        parse(&self.entry(name).value).unwrap_or(otherwise)
-    }
-
-    fn switch(&mut self, name: &str) -> bool {
-        let parse = |raw: &Raw| match raw {
-            Raw::Bool(value) => Some(*value),
-            Raw::Text(text) => text.parse().ok(),
-            Raw::Integer(_) | Raw::List(_) => None,
-        };
-        self.read(name, "true or false", parse, false)
-    }
-
-    fn word(&mut self, name: &str) -> String {
-        let Some(Kind::Choice(words)) = settings::find(name).map(|setting| setting.kind) else {
-            return String::new();
-        };
-        let parse = |raw: &Raw| raw.text().filter(|text| words.contains(text)).map(str::to_owned);
-        self.read(name, &format!("one of {}", words.join(", ")), parse, String::new())
-    }
-
-    fn count(&mut self, name: &str, min: usize, max: usize) -> usize {
-        let parse = |raw: &Raw| whole(raw).filter(|count| (min..=max).contains(count));
-        self.read(name, &format!("a whole number from {min} to {max}"), parse, min)
-    }
-
-    fn count_or_auto(&mut self, name: &str, min: usize, max: usize) -> Option<usize> {
-        let parse = |raw: &Raw| {
-            if raw.text() == Some("auto") {
-                return Some(None);
-            }
-            whole(raw).filter(|count| (min..=max).contains(count)).map(Some)
-        };
-        let bounds = if max > usize::MAX / 4 { format!("{min} or more") } else { format!("{min} to {max}") };
-        self.read(name, &format!("auto, or a whole number: {bounds}"), parse, None)
-    }
-
-    fn size(&mut self, name: &str, min: usize, max: usize) -> usize {
-        let parse = |raw: &Raw| bytes(raw).filter(|size| (min..=max).contains(size));
-        let (least, most) = (Size(min), Size(max));
-        self.read(name, &format!("a size from {least} to {most}, such as 65536 or \"64KiB\""), parse, min)
-    }
-
-    fn span(&mut self, name: &str, min: Duration, max: Duration) -> Duration {
-        let parse = |raw: &Raw| {
-            if *raw == Raw::Integer(0) && min.is_zero() {
-                return Some(Duration::ZERO);
-            }
-            humantime::parse_duration(raw.text()?).ok().filter(|span| (min..=max).contains(span))
-        };
-        let bounds = format!("{} to {}", humantime::format_duration(min), humantime::format_duration(max));
-        self.read(
-            name,
-            &format!("a time with its unit, such as \"25s\" or \"250ms\", from {bounds}"),
-            parse,
-            min,
-        )
-    }
-
-    /// Each element as `parse` understands it; a problem for each that it does not, with `parse`'s reason.
-    fn list<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Vec<T> {
-        let texts = self.read(name, "a list of texts", list, Vec::new());
-        let mut values = Vec::with_capacity(texts.len());
-        for text in texts {
-            match parse(&text) {
-                Ok(value) => values.push(value),
-                Err(reason) => self.wrong(name, &format!("has {text:?}, which {reason}")),
-            }
-        }
-        values
-    }
-
-    fn addresses(&mut self, name: &str) -> (Vec<SocketAddr>, bool) {
-        let is_default = self.given(name).is_none();
-        if self.given(name).and_then(|entry| list(&entry.value)).is_some_and(|texts| texts.is_empty()) {
-            self.wrong(name, "must have at least one address");
-        }
-        (self.list(name, resolve).concat(), is_default)
-    }
-
-    fn origins(&mut self, name: &str) -> OriginRules {
-        OriginRules(self.list(name, origin))
-    }
-
-    fn directives(&mut self, name: &str) -> String {
-        let parse = |raw: &Raw| {
-            let text = raw.text().filter(|text| text.split(',').all(is_directive))?;
-            EnvFilter::try_new(text).ok().map(|_| text.to_owned())
-        };
-        self.read(
-            name,
-            "a level (off, error, warn, info, debug, trace) or a list of directives such as \"info,stentor::driver=debug\"",
-            parse,
-            String::new(),
-        )
-    }
-}
-
-fn whole(raw: &Raw) -> Option<usize> {
-    match raw {
-        Raw::Integer(number) => usize::try_from(*number).ok(),
-        Raw::Text(text) => text.parse().ok(),
-        Raw::Bool(_) | Raw::List(_) => None,
-    }
-}
-
-fn list(raw: &Raw) -> Option<Vec<String>> {
-    match raw {
-        Raw::List(texts) => Some(texts.clone()),
-        Raw::Text(text) => Some(text.split(',').map(|part| part.trim().to_owned()).collect()),
-        Raw::Integer(_) | Raw::Bool(_) => None,
-    }
-}
-
-const UNITS: [(&str, usize); 7] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("KB", 1000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("B", 1),
-];
-
-fn bytes(raw: &Raw) -> Option<usize> {
-    let Raw::Text(text) = raw else { return whole(raw) };
-    let (digits, unit) = UNITS
-        .iter()
-        .find_map(|(unit, bytes)| Some((strip_suffix_ignoring_case(text, unit)?, *bytes)))
-        .unwrap_or((text, 1));
-    digits.trim_end().parse::<usize>().ok()?.checked_mul(unit)
-}
-
-fn strip_suffix_ignoring_case<'t>(text: &'t str, suffix: &str) -> Option<&'t str> {
-    let (front, back) = text.split_at_checked(text.len().checked_sub(suffix.len())?)?;
-    back.eq_ignore_ascii_case(suffix).then_some(front)
-}
-
-/// A number of bytes in the largest unit that divides it.
-struct Size(usize);
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let unit =
-            UNITS[..3].iter().rev().find(|(_, bytes)| self.0 >= *bytes && self.0.is_multiple_of(*bytes));
-        match unit {
-            Some((unit, bytes)) => write!(f, "{}{unit}", self.0 / bytes),
-            None => write!(f, "{}", self.0),
-        }
-    }
-}
-
-/// A lone word that is no level would pass for the name of a module, and silence everything else.
-fn is_directive(text: &str) -> bool {
-    text == env!("CARGO_PKG_NAME") || text.contains(['=', ':', '[']) || text.parse::<LevelFilter>().is_ok()
-}
-
-fn resolve(text: &str) -> Result<Vec<SocketAddr>, &'static str> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            let addresses = text.to_socket_addrs().map_err(|_| "has a host that cannot be resolved")?;
-            Ok(addresses.collect())
-        }
-        _ => Err("is no address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\""),
-    }
-}
-
-fn origin(text: &str) -> Result<OriginRule, &'static str> {
-    match text {
-        "same-host" => Ok(OriginRule::SameHost),
-        "any" | "*" => Ok(OriginRule::Any),
-        "null" => Ok(OriginRule::Null),
-        exact if is_origin(exact) => Ok(OriginRule::Exact(exact.to_owned())),
-        _ => Err(
-            "is none of same-host, any, null, and no origin such as \"https://chat.example\" (ASCII, no path)",
-        ),
-    }
-}
-
-/// Whether a browser can send this: a scheme, a host, perhaps a port, and nothing else.
-fn is_origin(text: &str) -> bool {
-    let Some(("http" | "https", rest)) = text.split_once("://") else { return false };
-    let Ok(authority) = rest.parse::<Authority>() else { return false };
-    let port = authority.port().map_or_else(String::new, |port| format!(":{port}"));
-    !authority.host().is_empty()
-        && !authority.host().contains('*')
-        && rest == authority.host().to_owned() + &port
-}
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
-    use super::super::Place;
+    use super::super::settings::{self, Kind};
+    use super::super::{Place, Raw, file};
     use super::*;
 
     fn of_file(text: &str) -> (Config, Vec<String>) {
         let mut problems = Vec::new();
-        let entries = file::parse("s.toml", text, &mut problems);
-        let config = check(&entries, &mut problems);
+        let written = file::parse("s.toml", text, &mut problems);
+        let config = check(&written.entries, &written.rooms, &mut problems);
         problems.sort();
         (config, problems.iter().map(Problem::to_string).collect())
     }
@@ -375,113 +205,123 @@ mod tests {
     #[test]
     fn stronger_entries_win() {
         let mut problems = Vec::new();
-        let mut entries = file::parse("s.toml", "max_name = 7\nshards = 3", &mut problems);
+        let mut entries = file::parse("s.toml", "max_name = 7\nshards = 3", &mut problems).entries;
         entries.push(Entry {
             name: "max_name".into(),
             value: Raw::Text("9".into()),
             place: Place::flag("max_name"),
         });
-        let config = check(&entries, &mut problems);
+        let config = check(&entries, &[], &mut problems);
         assert_eq!((config.max_name, config.shards), (9, Some(3)));
     }
 
     #[test]
     fn a_weaker_entry_has_to_be_right_as_well() {
         let mut problems = Vec::new();
-        let mut entries = file::parse("s.toml", "max_name = 0", &mut problems);
+        let mut entries = file::parse("s.toml", "max_name = 0", &mut problems).entries;
         let value = Raw::Text("9".into());
         entries.push(Entry { name: "max_name".into(), value, place: Place::flag("max_name") });
-        let config = check(&entries, &mut problems);
+        let config = check(&entries, &[], &mut problems);
         assert_eq!(config.max_name, 9);
         let problems: Vec<_> = problems.iter().map(Problem::to_string).collect();
         assert_eq!(problems, ["s.toml:1:12: `max_name` must be a whole number from 1 to 1024"]);
     }
 
-    #[test]
-    fn sizes() {
-        for (text, expected) in [
-            ("65536", Some(65_536)),
-            ("64KiB", Some(65_536)),
-            ("64 kib", Some(65_536)),
-            ("1MB", Some(1_000_000)),
-            ("5B", Some(5)),
-            ("1.5MiB", None),
-            ("KiB", None),
-            ("-1", None),
-            ("99999999999999GiB", None),
-        ] {
-            assert_eq!(bytes(&Raw::Text(text.to_owned())), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn addresses_have_a_host_and_a_port() {
-        assert_eq!(resolve("127.0.0.1:80"), Ok(vec![([127, 0, 0, 1], 80).into()]));
-        assert_eq!(resolve("[::]:0"), Ok(vec![([0_u16; 8], 0).into()]));
-        for wrong in ["8080", ":8080", "localhost", "127.0.0.1:", "127.0.0.1:65536", ""] {
-            assert!(resolve(wrong).is_err_and(|reason| reason.starts_with("is no address")), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn origins_are_what_a_browser_can_send() {
-        for exact in
-            ["https://chat.example", "http://localhost:8080", "https://[::1]:8443", "https://a.b:443"]
-        {
-            assert_eq!(origin(exact), Ok(OriginRule::Exact(exact.to_owned())));
-        }
-        for wrong in [
-            "chat.example",
-            "ftp://chat.example",
-            "https://",
-            "https://:80",
-            "https://chat.example/",
-            "https://chat.example:",
-            "https://chat.example:65536",
-            "https://chat.example:a",
-            "https://me@chat.example",
-            "https://*.example",
-            "https://a b",
-            "https://bücher.example",
-            "https://[::1",
-            "",
-        ] {
-            assert!(origin(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn log_directives() {
-        for right in
-            ["off", "INFO", "stentor", "warn,stentor::driver=debug", "stentor[turn{shard=1,room=2}]=trace"]
-        {
-            assert!(right.split(',').all(is_directive), "{right}");
-        }
-        for wrong in ["inof", "info,debgu", "verbose"] {
-            assert!(!wrong.split(',').all(is_directive), "{wrong}");
+    /// Another value than the default, as TOML.
+    fn other(setting: &settings::Setting) -> String {
+        match (setting.name, setting.kind) {
+            ("listen", _) => "\"127.0.0.1:7\"".to_owned(),
+            ("token_hmac_secret", _) => format!("{:?}", "s".repeat(33)),
+            ("token_hmac_secret_files", _) => "\"tests/keys/secret\"".to_owned(),
+            ("token_public_keys", _) => "\"tests/keys/rsa.pub.pem\"".to_owned(),
+            ("hook_url", _) => "\"http://127.0.0.1:7/\"".to_owned(),
+            ("hook_headers", _) => "\"X-Key: 7\"".to_owned(),
+            ("hook_ca", _) => "\"tests/keys/certificate.pem\"".to_owned(),
+            (_, Kind::Switch) if setting.default == "true" => "false".to_owned(),
+            (_, Kind::Switch) => "true".to_owned(),
+            (_, Kind::Count | Kind::CountOrAuto) => "7".to_owned(),
+            (_, Kind::Size) => "\"33KiB\"".to_owned(),
+            (_, Kind::Span) => "\"7s\"".to_owned(),
+            (_, Kind::Text) => "\"debug\"".to_owned(),
+            (_, Kind::List) => "\"any\"".to_owned(),
+            (_, Kind::Choice(words)) => {
+                let other = words.iter().find(|word| !setting.default.contains(*word));
+                format!("{:?}", other.expect("a choice"))
+            }
         }
     }
 
     #[test]
     fn what_the_table_calls_live_needs_no_restart() {
-        let (config, _) = of_file("");
+        // With a key and a hook, so that what is said of them makes a difference.
+        let keys = [
+            ("token_hmac_secret", format!("{:?}", "k".repeat(32))),
+            ("hook_url", "\"http://127.0.0.1:1/\"".into()),
+        ];
+        let with = |name: &str, value: &str| {
+            let others = keys.iter().filter(|(key, _)| *key != name);
+            let others: String = others.map(|(key, value)| format!("{key} = {value}\n")).collect();
+            of_file(&format!("{others}{name} = {value}"))
+        };
+        let (config, _) = with("echo", "false");
         for setting in settings::ALL {
-            let other = match setting.kind {
-                Kind::Switch if setting.default == "true" => "false",
-                Kind::Switch => "true",
-                Kind::Count | Kind::CountOrAuto => "7",
-                Kind::Size => "\"33KiB\"",
-                Kind::Span => "\"7s\"",
-                Kind::Text => "\"debug\"",
-                Kind::List if setting.name == "listen" => "\"127.0.0.1:7\"",
-                Kind::List => "\"any\"",
-                Kind::Choice(words) => &format!("{:?}", words[1]),
-            };
-            let (new, problems) = of_file(&format!("{} = {other}", setting.name));
+            let (new, problems) = with(setting.name, &other(setting));
             assert_eq!(problems, Vec::<String>::new());
             assert_ne!(new, config, "{}", setting.name);
             let needed: &[&str] = if setting.live { &[] } else { &[setting.name] };
             assert_eq!(config.needs_restart(&new), needed, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = "a secret of thirty-two characters";
+        let (config, _) = of_file(&format!(
+            "token_hmac_secret = {secret:?}\nhook_url = \"http://a/\"\nhook_headers = [\"X: {secret}\"]"
+        ));
+        assert!(config.authority.is_some() && config.hook.is_some());
+        assert!(!format!("{config:?}").contains("secret of"), "{config:?}");
+        let bytes: Vec<_> = secret.bytes().take(4).map(|byte| byte.to_string()).collect();
+        assert!(!format!("{config:?}").contains(&bytes.join(", ")), "{config:?}");
+        let mut problems = Vec::new();
+        let written = file::parse("s.toml", &format!("token_hmac_secret = {secret:?}"), &mut problems);
+        assert!(!format!("{:?}", written.entries).contains("secret of"));
+        let (_, problems) = of_file("token_hmac_secret = \"secret of\"\nhook_headers = [\"secret of\"]");
+        assert_eq!(problems.len(), 2);
+        assert!(problems.iter().all(|problem| !problem.contains("secret of")), "{problems:?}");
+    }
+
+    #[test]
+    fn who_says_who_somebody_is_must_be_there() {
+        let check = |text: &str, expected: &str| assert_eq!(of_file(text).1, [expected]);
+        check(
+            "auth = \"token\"",
+            "s.toml:1:8: `auth` = \"token\" needs a key: token_hmac_secret_files, token_hmac_secret or token_public_keys",
+        );
+        check("auth = \"hook\"", "s.toml:1:8: `auth` = \"hook\" needs hook_url");
+        check(
+            "auth = \"open\"\n[[room]]\npattern = \"a\"\nsubscribe = \"token\"",
+            "s.toml:1:8: `auth` must be \"token\", because there are rooms that want a token of those who come or speak",
+        );
+        for (file, fault) in [
+            (
+                "p521.pub.pem",
+                "is neither an RSA key nor an ECDSA key on P-256 or P-384 (PKCS #8, or PKCS #1 for RSA)",
+            ),
+            ("weak.pub.pem", "is an RSA key of fewer than 2048 bits (RFC 7518 §3.3)"),
+            (
+                "rsa.pem",
+                "is a private key, which only the signer should have; `openssl pkey -pubout` makes the public one",
+            ),
+            ("certificate.pem", "is a certificate; `openssl x509 -pubkey -noout` takes the key out"),
+            ("secret", "is no key in PEM form"),
+            ("none", "cannot be read (No such file or directory (os error 2))"),
+        ] {
+            let path = format!("tests/keys/{file}");
+            check(
+                &format!("token_public_keys = [\"tests/keys/p384.pub.pem\", \"{path}\"]"),
+                &format!("s.toml:1:21: `token_public_keys` has {path:?}, which {fault}"),
+            );
         }
     }
 

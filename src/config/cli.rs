@@ -54,7 +54,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
         None => (Command::Serve, &matches),
     };
     let config_file = matches.try_get_one::<PathBuf>("config").ok().flatten().cloned();
-    let flags = settings::ALL.iter().filter_map(|setting| flag_value(setting, matches)).collect();
+    let flags = with_flags().filter_map(|setting| flag_value(setting, matches)).collect();
     Ok(Invocation { command, config_file, flags })
 }
 
@@ -83,7 +83,7 @@ fn grammar() -> clap::Command {
             .help("The TOML file to read [env: STENTOR_CONFIG]")
             .value_hint(ValueHint::FilePath)
             .value_parser(value_parser!(PathBuf));
-        std::iter::once(config).chain(settings::ALL.iter().map(flag))
+        std::iter::once(config).chain(with_flags().map(flag))
     };
     let shell = Arg::new("shell").required(true).value_parser(value_parser!(Shell));
     clap::Command::new("stentor")
@@ -99,6 +99,11 @@ fn grammar() -> clap::Command {
             clap::Command::new("config").about("Print all settings and their defaults, as a TOML file"),
         )
         .subcommand(clap::Command::new("completions").about("Print completions for a shell").arg(shell))
+}
+
+/// What may be said where others can read it.
+fn with_flags() -> impl Iterator<Item = &'static Setting> {
+    settings::ALL.iter().filter(|setting| !setting.secret)
 }
 
 fn flag(setting: &'static Setting) -> Arg {
@@ -156,8 +161,18 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_no_flags() {
+        let secrets: Vec<_> = settings::ALL.iter().filter(|setting| setting.secret).collect();
+        assert!(!secrets.is_empty());
+        for setting in secrets {
+            let flag = format!("--{}=1", setting.name.replace('_', "-"));
+            assert!(parse(["stentor".into(), flag.into()].into_iter()).is_err());
+        }
+    }
+
+    #[test]
     fn every_setting_is_a_flag() {
-        for setting in settings::ALL {
+        for setting in with_flags() {
             let word = match setting.kind {
                 Kind::Choice(words) => words[0],
                 Kind::Switch => "true",

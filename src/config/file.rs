@@ -2,12 +2,34 @@
 
 use std::ops::Range;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::{Entry, Place, Problem, Raw, settings, suggestion, unknown};
 
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// The settings.
+    pub(super) entries: Vec<Entry>,
+    /// `[[room]]`, in order.
+    pub(super) rooms: Vec<Table>,
+}
+
+/// One `[[room]]`.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) place: Place,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// Tables of this name are rooms.
+const ROOM: &str = "room";
+
+/// In such a table, which rooms it is for.
+pub(super) const PATTERN: &str = "pattern";
+
 /// Reads `text`, the content of the file called `name`. What is wrong goes to `problems`; the rest is returned.
-pub(super) fn parse(name: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
+pub(super) fn parse(name: &str, text: &str, problems: &mut Vec<Problem>) -> Written {
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What else such a file seems to say may be an effect of the mistake.
@@ -15,24 +37,98 @@ pub(super) fn parse(name: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<
             let place = place(name, text, error.span().unwrap_or(0..0));
             Problem::new(place, format!("this is not TOML: {}", error.message()))
         }));
-        return Vec::new();
+        return Written::default();
     }
-    let mut entries = Vec::new();
+    let mut written = Written::default();
+    let mut file = File { name, text, problems };
     for (key, value) in table.into_inner() {
-        let key_place = place(name, text, key.span());
-        let key = key.into_inner();
-        if settings::find(&key).is_none() {
-            let meant = suggestion(&key.replace('-', "_"), settings::ALL.iter().map(|setting| setting.name));
-            problems.push(Problem::new(key_place, format!("`{key}`: {}", unknown("setting", meant))));
-            continue;
-        }
-        let place = place(name, text, value.span());
-        match raw(value) {
-            Some(value) => entries.push(Entry { name: key.into_owned(), value, place }),
-            None => problems.push(Problem::new(place, format!("`{key}` cannot have a value of this kind"))),
+        if &**key.get_ref() == ROOM {
+            file.rooms(value, &mut written.rooms);
+        } else if let Some(entry) = file.entry(key, value, &Scope::Server) {
+            written.entries.push(entry);
         }
     }
-    entries
+    written
+}
+
+/// Where a key stands.
+enum Scope {
+    Server,
+    Room,
+}
+
+impl Scope {
+    /// Why there is no such key here; `None`: there is.
+    fn refusal(&self, key: &str) -> Option<String> {
+        let setting = settings::find(key);
+        match self {
+            Self::Server if setting.is_some() => None,
+            Self::Server => {
+                let meant =
+                    suggestion(&key.replace('-', "_"), settings::ALL.iter().map(|setting| setting.name));
+                Some(unknown("setting", meant))
+            }
+            Self::Room if key == PATTERN || setting.is_some_and(|setting| setting.of_rooms) => None,
+            Self::Room if setting.is_some() => {
+                Some("this is a setting of the whole server; these stand above the first [[room]]".to_owned())
+            }
+            Self::Room => {
+                let of_rooms = settings::ALL.iter().filter(|setting| setting.of_rooms);
+                let known = of_rooms.map(|setting| setting.name).chain([PATTERN]);
+                Some(unknown("option of a room", suggestion(&key.replace('-', "_"), known)))
+            }
+        }
+    }
+}
+
+struct File<'a> {
+    name: &'a str,
+    text: &'a str,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl File<'_> {
+    fn place(&self, span: Range<usize>) -> Place {
+        place(self.name, self.text, span)
+    }
+
+    fn entry(
+        &mut self,
+        key: Spanned<DeString<'_>>,
+        value: Spanned<DeValue<'_>>,
+        scope: &Scope,
+    ) -> Option<Entry> {
+        let key_place = self.place(key.span());
+        let key = key.into_inner();
+        if let Some(refusal) = scope.refusal(&key) {
+            self.problems.push(Problem::new(key_place, format!("`{key}`: {refusal}")));
+            return None;
+        }
+        let place = self.place(value.span());
+        let Some(value) = raw(value) else {
+            self.problems.push(Problem::new(place, format!("`{key}` cannot have a value of this kind")));
+            return None;
+        };
+        Some(Entry { name: key.into_owned(), value, place })
+    }
+
+    fn rooms(&mut self, value: Spanned<DeValue<'_>>, rooms: &mut Vec<Table>) {
+        const TABLES: &str = "`room` is a list of tables, each headed by [[room]]";
+        let whole = self.place(value.span());
+        let DeValue::Array(tables) = value.into_inner() else {
+            self.problems.push(Problem::new(whole, TABLES));
+            return;
+        };
+        for table in tables {
+            let place = self.place(table.span());
+            let DeValue::Table(table) = table.into_inner() else {
+                self.problems.push(Problem::new(place, TABLES));
+                continue;
+            };
+            let entries = table.into_iter().filter_map(|(key, value)| self.entry(key, value, &Scope::Room));
+            rooms.push(Table { place, entries: entries.collect() });
+        }
+    }
 }
 
 fn raw(value: Spanned<DeValue<'_>>) -> Option<Raw> {
@@ -87,6 +183,25 @@ mod tests {
             &[
                 "s.toml:1:8: `echo` cannot have a value of this kind",
                 "s.toml:2:2: `rooms`: there is no such setting; did you mean room_log?",
+            ],
+        );
+    }
+
+    #[test]
+    fn rooms_are_tables() {
+        check("[[room]]\npattern = \"a\"\nhistory = 5\n[[room]]\npattern = \"b\"\n", &[]);
+        check(
+            "[room]\npattern = \"a\"\n",
+            &["s.toml:1:1: `room` is a list of tables, each headed by [[room]]"],
+        );
+        check("room = [1]\n", &["s.toml:1:9: `room` is a list of tables, each headed by [[room]]"]);
+        check(
+            "[[room]]\npatern = \"a\"\nhistroy = 5\nshards = 2\nx = 1\n",
+            &[
+                "s.toml:2:1: `patern`: there is no such option of a room; did you mean pattern?",
+                "s.toml:3:1: `histroy`: there is no such option of a room; did you mean history?",
+                "s.toml:4:1: `shards`: this is a setting of the whole server; these stand above the first [[room]]",
+                "s.toml:5:1: `x`: there is no such option of a room; `stentor config` prints all settings",
             ],
         );
     }

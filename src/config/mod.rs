@@ -9,13 +9,16 @@
 mod checked;
 mod cli;
 mod file;
+mod identity;
+mod reader;
+mod rooms;
 pub mod settings;
 
 use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
 
-pub use checked::{Config, Driver};
+pub use checked::{Auth, Config, Driver};
 pub use cli::{Command, Invocation, completions, parse};
 
 /// A value as it was written, not yet understood.
@@ -75,7 +78,7 @@ impl Display for Place {
 }
 
 /// A value and where it stands.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct Entry {
     /// The setting's name.
     pub name: String,
@@ -83,6 +86,16 @@ pub struct Entry {
     pub value: Raw,
     /// Where it was written.
     pub place: Place,
+}
+
+/// A secret's value is not shown.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = settings::find(&self.name).is_some_and(|setting| setting.secret);
+        let mut shown = f.debug_struct("Entry");
+        shown.field("name", &self.name).field("place", &self.place);
+        if secret { shown.finish_non_exhaustive() } else { shown.field("value", &self.value).finish() }
+    }
 }
 
 /// One thing that is wrong: a sentence that says what and what to do, and where.
@@ -112,17 +125,17 @@ impl Display for Problem {
 /// Everything that is wrong, in the order of the places.
 pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
-    let mut entries = Vec::new();
+    let mut written = file::Written::default();
     let (variables, named_file) = environment(std::env::vars_os(), &mut problems);
     if let Some(path) = invocation.config_file.clone().or(named_file) {
         match std::fs::read_to_string(&path) {
-            Ok(text) => entries.extend(file::parse(&path.display().to_string(), &text, &mut problems)),
+            Ok(text) => written = file::parse(&path.display().to_string(), &text, &mut problems),
             Err(error) => problems.push(unreadable(&path, &error)),
         }
     }
-    entries.extend(variables);
-    entries.extend(invocation.flags.iter().cloned());
-    let config = checked::check(&entries, &mut problems);
+    written.entries.extend(variables);
+    written.entries.extend(invocation.flags.iter().cloned());
+    let config = checked::check(&written.entries, &written.rooms, &mut problems);
     problems.sort();
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }

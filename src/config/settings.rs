@@ -32,17 +32,32 @@ pub struct Setting {
     pub default: &'static str,
     /// Whether a reload (SIGHUP) changes it in the running server.
     pub live: bool,
+    /// Whether it is a key of `[[room]]` too; the setting itself is for the rooms that no pattern fits.
+    pub of_rooms: bool,
+    /// Whether its value is nobody's business: it is not shown anywhere, and there is no flag, which others would see.
+    pub secret: bool,
     /// What it does.
     pub doc: &'static str,
 }
 
 const fn live(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting { name, kind, default, live: true, doc }
+    Setting { name, kind, default, live: true, of_rooms: false, secret: false, doc }
 }
 
 const fn fixed(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting { name, kind, default, live: false, doc }
+    Setting { live: false, ..live(name, kind, default, doc) }
 }
+
+const fn room(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    Setting { of_rooms: true, ..live(name, kind, default, doc) }
+}
+
+const fn secret(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    Setting { secret: true, ..live(name, kind, default, doc) }
+}
+
+/// Who may do something in a room.
+const WHO: Kind = Kind::Choice(&["anyone", "members", "users", "token", "nobody"]);
 
 /// All settings, in the order in which they are printed.
 pub const ALL: &[Setting] = &[
@@ -62,11 +77,12 @@ pub const ALL: &[Setting] = &[
         r#"["same-host"]"#,
         "Pages that may connect: same-host, any, null, or scheme://host[:port]. Clients that are no browsers always may.",
     ),
-    live(
+    room(
         "max_message",
         Kind::Size,
         r#""64KiB""#,
-        "The largest message taken from a client, put together and inflated.",
+        "The largest message taken from a client, put together and inflated. A room may have a lower bound for texts and \
+         data.",
     ),
     live("max_head", Kind::Size, r#""8KiB""#, "The largest request head."),
     live("max_name", Kind::Count, "64", "Bytes of the longest name."),
@@ -84,17 +100,110 @@ pub const ALL: &[Setting] = &[
         "How far a member may fall behind its room, on each shard. At least twice max_message is used.",
     ),
     live(
+        "max_connections_per_user",
+        Kind::Count,
+        "0",
+        "Connections of one user at a time, where a token or the hook says who that is; 0: any number.",
+    ),
+    live(
+        "max_connections_per_address",
+        Kind::Count,
+        "0",
+        "Connections from one IPv4 address or IPv6 network (/64) at a time; 0: any number. Behind a proxy all clients \
+         have its address.",
+    ),
+    live("max_rooms_per_client", Kind::Count, "128", "Rooms that one client is in at a time."),
+    room(
+        "max_messages_per_second",
+        Kind::Count,
+        "0",
+        "Messages of one client in a second, with twice as many in a burst; 0: any number.",
+    ),
+    room("history", Kind::Count, "100", "Messages that a room keeps for those who come later; 0: none."),
+    room("history_bytes", Kind::Size, r#""64KiB""#, "Bytes of these, at most."),
+    room("history_age", Kind::Span, r#""10m""#, "How long one is kept."),
+    room("presence", Kind::Switch, "true", "Whether clients can ask who is in a room."),
+    room("join_leave", Kind::Switch, "true", "Whether members are told who comes and goes."),
+    room("join_leave_max", Kind::Count, "500", "In rooms with more members nobody is told."),
+    room(
+        "subscribe",
+        WHO,
+        r#""anyone""#,
+        "Who may join a room: anyone; users, of whom a token or the hook says who they are; those with a token for the \
+         room; nobody but whom the server joins. members means anyone here.",
+    ),
+    room("publish", WHO, r#""members""#, "Who may speak in a room: the same, or those who are in it."),
+    room(
         "slow_member",
         Kind::Choice(&["disconnect", "skip", "conflate"]),
         r#""disconnect""#,
         "What becomes of a member that falls behind by more: closed with 1013; moved to the newest and told how much \
          it missed; or given only the newest message whenever it can take one.",
     ),
-    live(
+    room(
         "coalesce",
         Kind::Span,
         r#""0ms""#,
         "How long a room waits for more messages before it sends, to save sends.",
+    ),
+    live(
+        "auth",
+        Kind::Choice(&["open", "token", "hook"]),
+        r#""open""#,
+        "Who says who a client is: itself; a signed token (JWT); or a back end that is asked over HTTP.",
+    ),
+    live(
+        "anonymous",
+        Kind::Switch,
+        "false",
+        "With auth = \"token\": whether clients without a token are let in, as nobody in particular.",
+    ),
+    secret(
+        "token_hmac_secret",
+        Kind::Text,
+        r#""""#,
+        "The secret that tokens are signed with (HS256, HS384, HS512), at least 32 bytes. A file is safer.",
+    ),
+    live(
+        "token_hmac_secret_files",
+        Kind::List,
+        "[]",
+        "Files with such secrets, each as PATH or KID=PATH. Tokens may be signed with any; the first makes them.",
+    ),
+    live(
+        "token_public_keys",
+        Kind::List,
+        "[]",
+        "Files with public keys in PEM form, each as PATH or KID=PATH: RSA (RS256, RS384, RS512), or ECDSA on P-256 \
+         (ES256) or P-384 (ES384).",
+    ),
+    live("token_audience", Kind::Text, r#""""#, "What tokens must have as `aud`; empty: anything."),
+    live("token_issuer", Kind::Text, r#""""#, "What tokens must have as `iss`; empty: anything."),
+    live("hook_url", Kind::Text, r#""""#, "Where the back end is asked, with POST: http:// or https://."),
+    live(
+        "hook_timeout",
+        Kind::Span,
+        r#""2s""#,
+        "How long it may take; then the client is told to come back.",
+    ),
+    live("hook_concurrency", Kind::Count, "16", "Questions under way at a time."),
+    live(
+        "hook_waiting",
+        Kind::Count,
+        "4096",
+        "Questions that wait for that; further clients are told to come back.",
+    ),
+    secret(
+        "hook_headers",
+        Kind::List,
+        "[]",
+        "Headers that are sent along, each as \"Name: value\", such as one with a shared secret.",
+    ),
+    live(
+        "hook_ca",
+        Kind::Text,
+        r#""""#,
+        "A file with the certificates (PEM) of the authority that the back end's is from; empty: the web's.",
     ),
     live("deflate", Kind::Switch, "true", "Agree to permessage-deflate when a client offers it."),
     live("deflate_min", Kind::Size, "128", "Messages shorter than this are not compressed."),
@@ -137,6 +246,7 @@ pub fn commented_defaults() -> String {
     let mut page = String::from(
         "# Stentor's settings and their defaults. Every key is also a flag (--max-message) and a variable\n\
          # (STENTOR_MAX_MESSAGE); a flag is stronger than a variable, a variable stronger than this file.\n\
+         # Secrets have no flag, because others see a command line.\n\
          # Those marked * are taken over by a reload (SIGHUP), the others need a restart.\n",
     );
     for setting in ALL {
@@ -152,8 +262,34 @@ pub fn commented_defaults() -> String {
         let star = if setting.live { " # *" } else { "" };
         page.push_str(&format!("{} = {}{star}\n", setting.name, setting.default));
     }
+    page.push_str(ROOMS);
+    let of_rooms: Vec<_> =
+        ALL.iter().filter(|setting| setting.of_rooms).map(|setting| setting.name).collect();
+    for line in wrapped(&format!("Keys of [[room]]: pattern, {}.", of_rooms.join(", ")), 98) {
+        page.push_str(&format!("# {line}\n"));
+    }
     page
 }
+
+const ROOMS: &str = r#"
+# Rooms whose names fit a pattern may differ, in what is said of them; * stands for any characters, ? for one. The first
+# pattern that fits holds. These tables come last in the file.
+#
+# [[room]]
+# pattern = "news:*"
+# history = 1000
+# history_age = "1d"
+# presence = false
+# join_leave = false
+# publish = "nobody"
+#
+# [[room]]
+# pattern = "typing:*"
+# history = 0
+# slow_member = "conflate"
+# coalesce = "50ms"
+#
+"#;
 
 fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];

@@ -1,0 +1,308 @@
+//! JSON Web Tokens (RFC 7519): signed, with Centrifugo's claims.
+//!
+//! A token for a connection says who it is (`sub`), what others are shown (`info` or `b64info`), which rooms the server
+//! joins for it (`channels`, or the keys of `subs`) and how long that holds (`exp`, or apart from it `expire_at`, 0 for
+//! ever). A token for one room says whom it is for (`sub`), which room (`channel`), what the room's members are shown and
+//! how long it holds. One kind is not taken for the other. `aud` and `iss` are checked if they are configured. What else
+//! there may be is passed over: `meta`, `jti` and `iat`, and the options in `subs` and `override`, because a room's
+//! options are the server's own and the same for everybody in it.
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Header, Validation};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use super::keys::{Key, Signer};
+use super::{Bounds, NumericDate, Said, info, wall_clock};
+use crate::chat::{Authority, Grant, Identity, TokenError};
+
+/// What tokens must say beside who somebody is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Expectations {
+    /// Whom they must be for (`aud`).
+    pub audience: Option<String>,
+    /// Who must have issued them (`iss`).
+    pub issuer: Option<String>,
+}
+
+/// Believes tokens that were signed with one of its keys.
+#[derive(PartialEq, Debug)]
+pub struct Jwt {
+    keys: Vec<(Key, Validation)>,
+    expected: Expectations,
+    bounds: Bounds,
+}
+
+/// Why a token is not believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disbelief {
+    /// Not three parts with a header that can be read, or signed in a way that is unknown.
+    Malformed,
+    /// Its header has extensions that must be understood (`crit`, RFC 7515 §4.1.11).
+    Critical,
+    /// No key is configured for its algorithm, or for that and its `kid`.
+    NoKey,
+    /// The signature is none of any key's.
+    Signature,
+    /// It is over, since this long.
+    Expired(Duration),
+    /// It begins in this long (`nbf`).
+    TooEarly(Duration),
+    /// It is for others (`aud`).
+    Audience,
+    /// Somebody else issued it (`iss`).
+    Issuer,
+    /// A claim has a value of another kind, or stands twice.
+    Claims,
+    /// What it says cannot be.
+    Impossible(&'static str),
+    /// For one room, where one for the connection is wanted.
+    ForRoom,
+    /// Not for this room.
+    OtherRoom,
+    /// Not for this user.
+    OtherUser,
+}
+
+impl Display for Disbelief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let span =
+            |time: &Duration| humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
+        match self {
+            Self::Malformed => {
+                f.write_str("it is no signed JWT, or not signed with HS256, HS384, HS512, RS256, RS384, RS512, ES256 or ES384")
+            }
+            Self::Critical => f.write_str("its header has extensions that must be understood (`crit`), and are not"),
+            Self::NoKey => f.write_str("no key is configured for its algorithm, or for its `kid`"),
+            Self::Signature => f.write_str("its signature is wrong"),
+            Self::Expired(ago) => write!(f, "it has expired, {} ago", span(ago)),
+            Self::TooEarly(ahead) => write!(f, "it does not hold yet (`nbf`), but in {}", span(ahead)),
+            Self::Audience => f.write_str("it is for others: `aud` is not token_audience"),
+            Self::Issuer => f.write_str("somebody else issued it: `iss` is not token_issuer"),
+            Self::Claims => f.write_str("its claims are no JSON object, or one of them has a value of the wrong kind"),
+            Self::Impossible(what) => f.write_str(what),
+            Self::ForRoom => f.write_str("it is for one room (`channel`), not for a connection"),
+            Self::OtherRoom => f.write_str("it is not for this room (`channel`)"),
+            Self::OtherUser => f.write_str("it is not for this user (`sub`)"),
+        }
+    }
+}
+
+impl From<Disbelief> for TokenError {
+    fn from(why: Disbelief) -> Self {
+        match why {
+            Disbelief::Expired(_) => Self::Expired,
+            Disbelief::Malformed
+            | Disbelief::Critical
+            | Disbelief::NoKey
+            | Disbelief::Signature
+            | Disbelief::TooEarly(_)
+            | Disbelief::Audience
+            | Disbelief::Issuer
+            | Disbelief::Claims
+            | Disbelief::Impossible(_)
+            | Disbelief::ForRoom
+            | Disbelief::OtherRoom
+            | Disbelief::OtherUser => Self::Invalid,
+        }
+    }
+}
+
+/// What a token says, in so far as it is of interest here.
+#[derive(Debug, Deserialize)]
+pub struct Claims {
+    #[serde(default)]
+    sub: String,
+    exp: Option<NumericDate>,
+    nbf: Option<NumericDate>,
+    expire_at: Option<NumericDate>,
+    info: Option<Box<RawValue>>,
+    b64info: Option<String>,
+    #[serde(default)]
+    channels: Vec<String>,
+    #[serde(default)]
+    subs: BTreeMap<String, IgnoredAny>,
+    channel: Option<String>,
+}
+
+impl Claims {
+    /// The room that it is for, if it is for one.
+    pub fn room(&self) -> Option<&str> {
+        self.channel.as_deref()
+    }
+
+    /// Whose it is.
+    pub fn user(&self) -> &str {
+        &self.sub
+    }
+
+    /// Whether it holds at `now`, since 1970.
+    fn hold(&self, now: Duration) -> Result<(), Disbelief> {
+        match (self.exp, self.nbf) {
+            // "On or after" that time it must not be accepted (RFC 7519 §4.1.4).
+            (Some(NumericDate(exp)), _) if exp <= now => Err(Disbelief::Expired(now.saturating_sub(exp))),
+            (_, Some(NumericDate(nbf))) if nbf > now => Err(Disbelief::TooEarly(nbf.saturating_sub(now))),
+            _ => Ok(()),
+        }
+    }
+
+    /// How long what it says holds from `now` on; `None`: for as long as the connection does.
+    fn expires_in(&self, now: Duration) -> Result<Option<Duration>, Disbelief> {
+        match self.expire_at.or(self.exp) {
+            Some(NumericDate(Duration::ZERO)) | None => Ok(None),
+            Some(NumericDate(end)) if end <= now => Err(Disbelief::Expired(now.saturating_sub(end))),
+            Some(NumericDate(end)) => Ok(Some(end.saturating_sub(now))),
+        }
+    }
+}
+
+impl Jwt {
+    /// Believes what is signed with one of `keys`.
+    pub fn new(keys: Vec<Key>, expected: Expectations, bounds: Bounds) -> Self {
+        let keys = keys.into_iter().map(|key| (validation(&key, &expected), key));
+        Self { keys: keys.map(|(validation, key)| (key, validation)).collect(), expected, bounds }
+    }
+
+    /// What tokens must say.
+    pub fn expected(&self) -> &Expectations {
+        &self.expected
+    }
+
+    /// What signs as the first secret does, if there is one.
+    pub fn signer(&self) -> Option<Signer> {
+        self.keys.iter().find_map(|(key, _)| Signer::of(key))
+    }
+
+    /// What `token` says, if it is authentic and holds at `now`, since 1970. The signature is checked first: of a forged
+    /// token nothing else is told.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn read(&self, token: &str, now: Duration) -> Result<Claims, Disbelief> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Disbelief::Malformed)?;
+        if header.crit.is_some() {
+            return Err(Disbelief::Critical);
+        }
+        let mut outcome = Err(Disbelief::NoKey);
+        for (key, validation) in self.candidates(&header) {
+            match jsonwebtoken::decode::<Claims>(token, &key.key, validation) {
+                Ok(data) => {
+                    data.claims.hold(now)?;
+                    return Ok(data.claims);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {
+                    outcome = Err(Disbelief::Signature);
+                }
+                Err(error) => return Err(disbelief(error.kind())),
+            }
+        }
+        outcome
+    }
+
+    /// The keys that may have signed: those with the token's `kid` if there are any, else those without a name. A token
+    /// that names none may be of any key.
+    fn candidates<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a (Key, Validation)> {
+        let fits = move |key: &Key| key.algorithms.contains(&header.alg);
+        let named = move |key: &Key| fits(key) && key.id == header.kid;
+        let known = header.kid.is_some() && self.keys.iter().any(|(key, _)| named(key));
+        self.keys.iter().filter(move |(key, _)| match &header.kid {
+            Some(_) if known => named(key),
+            Some(_) => fits(key) && key.id.is_none(),
+            None => fits(key),
+        })
+    }
+
+    /// Who comes with `token` at `now`, since 1970.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn identify_at(&self, token: &str, now: Duration) -> Result<Identity, Disbelief> {
+        let claims = self.read(token, now)?;
+        if claims.channel.is_some() {
+            return Err(Disbelief::ForRoom);
+        }
+        let rooms: Vec<_> = claims.channels.iter().chain(claims.subs.keys()).cloned().collect();
+        let said = Said {
+            user: &claims.sub,
+            info: claims.info.as_deref(),
+            b64info: claims.b64info.as_deref(),
+            rooms: &rooms,
+            expires_in: claims.expires_in(now)?,
+        };
+        said.identity(&self.bounds).map_err(Disbelief::Impossible)
+    }
+
+    /// What `token` grants `user` in `room` at `now`, since 1970.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn admit_at(&self, token: &str, user: &str, room: &str, now: Duration) -> Result<Grant, Disbelief> {
+        let claims = self.read(token, now)?;
+        if claims.channel.as_deref() != Some(room) {
+            return Err(Disbelief::OtherRoom);
+        }
+        if claims.sub != user {
+            return Err(Disbelief::OtherUser);
+        }
+        let info = info(claims.info.as_deref(), claims.b64info.as_deref()).map_err(Disbelief::Impossible)?;
+        Ok(Grant { info, expires_in: claims.expires_in(now)? })
+    }
+}
+
+impl Authority for Jwt {
+    fn identify(&self, token: &str) -> Result<Identity, TokenError> {
+        self.identify_at(token, wall_clock()).map_err(|why| told(why, "connection"))
+    }
+
+    fn admit(&self, token: &str, user: &str, room: &str) -> Result<Grant, TokenError> {
+        self.admit_at(token, user, room, wall_clock()).map_err(|why| told(why, "room"))
+    }
+}
+
+/// The peer hears only that it was not believed; why stands in the log, for those who look for it.
+fn told(why: Disbelief, purpose: &str) -> TokenError {
+    tracing::debug!(%why, purpose, "a token is not believed");
+    why.into()
+}
+
+/// What the library checks: the signature with the key's own algorithms, and whom a token is for and from. When it holds is
+/// checked here, to the second, and by a clock that a test can set.
+fn validation(key: &Key, expected: &Expectations) -> Validation {
+    let mut validation = Validation::default();
+    validation.algorithms = key.algorithms.to_vec();
+    validation.required_spec_claims.clear();
+    validation.leeway = 0;
+    (validation.validate_exp, validation.validate_nbf) = (false, false);
+    validation.validate_aud = expected.audience.is_some();
+    if let Some(audience) = &expected.audience {
+        validation.set_audience(&[audience]);
+        validation.required_spec_claims.insert("aud".to_owned());
+    }
+    if let Some(issuer) = &expected.issuer {
+        validation.set_issuer(&[issuer]);
+        validation.required_spec_claims.insert("iss".to_owned());
+    }
+    validation
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library may learn new errors; they are all disbelief"
+)]
+fn disbelief(kind: &ErrorKind) -> Disbelief {
+    match kind {
+        ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => Disbelief::Claims,
+        ErrorKind::InvalidAudience => Disbelief::Audience,
+        ErrorKind::InvalidIssuer => Disbelief::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Disbelief::Audience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Disbelief::Issuer,
+        _ => Disbelief::Malformed,
+    }
+}
+
+#[cfg(test)]
+mod tests;
