@@ -7,7 +7,7 @@
 //! bytes in ─ driver ─ conn ─ http / ws ─ app ─ chat ─ encoded once ─ base::log ─ shard::fanout ─ driver ─ bytes out
 //! ```
 //!
-//! Everything but `driver`, `server`, `identity`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
+//! Everything but `driver`, `server`, `identity`, `token`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
 //! that core alone.
 
 pub mod base;
@@ -32,3 +32,5 @@ pub mod identity;
 pub mod logging;
 #[cfg(feature = "edges")]
 pub mod server;
+#[cfg(feature = "edges")]
+pub mod token;

@@ -83,7 +83,7 @@ impl Display for Escaped<'_> {
         for c in self.0.chars() {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
-                _ if c.is_control() || is_hidden(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                _ if c.is_control() || shows_nothing(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
                 _ => f.write_char(c)?,
             }
         }
@@ -92,7 +92,7 @@ impl Display for Escaped<'_> {
 }
 
 /// Characters that show nothing, or change the direction or the lines of what stands around them.
-const fn is_hidden(c: char) -> bool {
+pub const fn shows_nothing(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'

@@ -3,9 +3,9 @@
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
-use stentor::config::{self, Command, Invocation, Place, Problem, settings};
+use stentor::config::{self, Command, Invocation, Place, Problem, TokenCommand, settings};
 use stentor::logging::Logging;
-use stentor::server;
+use stentor::{server, token};
 
 /// The command line, or the configuration, is wrong.
 const USAGE: u8 = 2;
@@ -18,13 +18,14 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    match invocation.command {
+    match &invocation.command {
         Command::Serve => serve(&invocation),
         Command::Check => check(&invocation),
         Command::Config => print(settings::commented_defaults().as_bytes()),
+        Command::Token(command) => token(command, &invocation),
         Command::Completions(shell) => {
             let mut script = Vec::new();
-            config::completions(shell, &mut script);
+            config::completions(*shell, &mut script);
             print(&script)
         }
     }
@@ -53,6 +54,20 @@ fn check(invocation: &Invocation) -> ExitCode {
     match config::load(invocation) {
         Ok(_) => print(b"ok\n"),
         Err(problems) => complain(&problems),
+    }
+}
+
+fn token(command: &TokenCommand, invocation: &Invocation) -> ExitCode {
+    let config = match config::load(invocation) {
+        Ok(config) => config,
+        Err(problems) => return complain(&problems),
+    };
+    match token::run(command, &config) {
+        Ok(page) => print(page.as_bytes()),
+        Err(why) => {
+            let _ = writeln!(stderr(), "stentor: {why}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -19,6 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("logging", &[]),
     ("identity", &["base", "chat", "app", "logging"]),
     ("config", &["http", "chat", "shard", "identity", "logging"]),
+    ("token", &["identity", "config", "logging"]),
     ("driver", &["base", "metrics", "chat", "shard", "logging"]),
     (
         "server",

@@ -9,6 +9,7 @@ use super::reader::Reader;
 use super::{Entry, Problem, identity, rooms};
 use crate::chat::{Identification, RoomRules};
 use crate::http::OriginRules;
+use crate::identity::jwt::Expectations;
 use crate::identity::{Bounds, HookOptions, Jwt};
 use crate::logging::LogFormat;
 use crate::shard::mesh::SHARDS_MAX;
@@ -62,6 +63,8 @@ pub struct Config {
     pub anonymous: bool,
     /// All keys of tokens; `None`: there are none. They may be there without being what clients are known by.
     pub authority: Option<Arc<Jwt>>,
+    pub token_audience: Option<String>,
+    pub token_issuer: Option<String>,
     /// All of the hook's settings; `None`: it has no URL.
     pub hook: Option<HookOptions>,
     pub deflate: bool,
@@ -100,6 +103,11 @@ impl Config {
             (Auth::Hook, _) => Identification::Asked,
             (Auth::Token | Auth::Open, _) => Identification::Open,
         }
+    }
+
+    /// What tokens must say.
+    pub fn expectations(&self) -> Expectations {
+        Expectations { audience: self.token_audience.clone(), issuer: self.token_issuer.clone() }
     }
 
     /// Bounds of what tokens and the hook say.
@@ -146,6 +154,8 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
         },
         anonymous: read.switch("anonymous"),
         authority: identity::authority(&mut read, bounds),
+        token_audience: read.text("token_audience"),
+        token_issuer: read.text("token_issuer"),
         hook: identity::hook(&mut read),
         rooms,
         deflate: read.switch("deflate"),

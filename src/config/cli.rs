@@ -7,10 +7,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::settings::{self, Kind, Setting};
+use super::token::{self, TokenCommand};
 use super::{Entry, Place, Raw};
 
 /// What is to be done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Run the server.
     Serve,
@@ -18,6 +19,8 @@ pub enum Command {
     Check,
     /// Print the commented defaults.
     Config,
+    /// Make or check a token.
+    Token(TokenCommand),
     /// Print a shell's completions.
     Completions(Shell),
 }
@@ -50,6 +53,10 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
                 flags: Vec::new(),
             });
         }
+        Some(("token", matches)) => match token::read(matches) {
+            Some((command, matches)) => (Command::Token(command), matches),
+            None => (Command::Serve, matches), // clap insists on one of the two
+        },
         Some((_, matches)) => (Command::Serve, matches),
         None => (Command::Serve, &matches),
     };
@@ -98,6 +105,7 @@ fn grammar() -> clap::Command {
         .subcommand(
             clap::Command::new("config").about("Print all settings and their defaults, as a TOML file"),
         )
+        .subcommand(token::grammar(|| settings().collect()))
         .subcommand(clap::Command::new("completions").about("Print completions for a shell").arg(shell))
 }
 

@@ -28,7 +28,7 @@ pub(super) fn authority(read: &mut Reader<'_>, bounds: Bounds) -> Option<Arc<Jwt
     }));
     keys.extend(key_files(read, "token_public_keys", Key::public));
     let expected = Expectations { audience: read.text("token_audience"), issuer: read.text("token_issuer") };
-    (!keys.is_empty()).then(|| Arc::new(Jwt::new(keys, expected, bounds)))
+    (!keys.is_empty()).then(|| Arc::new(Jwt::new(keys, &expected, bounds)))
 }
 
 fn key_files(

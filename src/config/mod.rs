@@ -13,6 +13,7 @@ mod identity;
 mod reader;
 mod rooms;
 pub mod settings;
+mod token;
 
 use std::fmt::{self, Display};
 use std::io;
@@ -20,6 +21,7 @@ use std::path::Path;
 
 pub use checked::{Auth, Config, Driver};
 pub use cli::{Command, Invocation, completions, parse};
+pub use token::{Order, TokenCommand};
 
 /// A value as it was written, not yet understood.
 #[derive(Clone, PartialEq, Debug)]

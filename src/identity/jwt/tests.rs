@@ -22,7 +22,7 @@ fn hmac(secret: &[u8]) -> Key {
 }
 
 fn jwt(keys: Vec<Key>) -> Jwt {
-    Jwt::new(keys, Expectations::default(), BOUNDS)
+    Jwt::new(keys, &Expectations::default(), BOUNDS)
 }
 
 fn sign(claims: &Value) -> String {
@@ -161,7 +161,7 @@ fn a_token_for_a_room_is_for_that_room_and_that_user_alone() {
 #[test]
 fn audience_and_issuer() {
     let expected = Expectations { audience: Some("chat".into()), issuer: Some("us".into()) };
-    let jwt = Jwt::new(vec![hmac(SECRET)], expected, BOUNDS);
+    let jwt = Jwt::new(vec![hmac(SECRET)], &expected, BOUNDS);
     let check = |claims: Value, expected| {
         assert_eq!(jwt.identify_at(&sign(&claims), NOW).err(), expected, "{claims}");
     };
