@@ -25,7 +25,7 @@ fn room(members: usize) -> (Shard, ConnKey) {
     for index in 0..members {
         shard.begin_turn(Time::ZERO);
         let admission = shard.admission();
-        let key = shard.opened(admission);
+        let key = shard.opened(admission, None);
         let request = format!(
             "GET /ws/member-{index} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

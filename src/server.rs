@@ -20,6 +20,7 @@ use crate::base::hash::Seed;
 use crate::config::{Config, Problem};
 use crate::driver::{Control, epoll};
 use crate::http::HeadLimits;
+use crate::identity::hook::{Decided, Reception};
 use crate::logging::Logging;
 use crate::metrics::Registry;
 use crate::shard::mesh::{Mesh, SHARDS_MAX};
@@ -67,6 +68,10 @@ pub fn run(
     let registry = Arc::new(Registry::new(shards));
     let options = Arc::new(options(&config, connections_max));
     let fleet = Fleet::start(listeners, &options, &registry, &signals.handle())?;
+    fleet
+        .reception
+        .open(config.hook.as_ref(), config.bounds())
+        .map_err(|error| failure("the hook cannot be asked", &error))?;
 
     registry.set_ready(true);
     for address in &addresses {
@@ -142,6 +147,11 @@ impl Process<'_> {
                     tracing::warn!(%error, "the log filter stays as it was");
                 }
                 let options = Arc::new(options(&new, connections_max));
+                if new.hook != self.config.hook
+                    && let Err(error) = self.fleet.reception.open(new.hook.as_ref(), new.bounds())
+                {
+                    tracing::warn!(%error, "the hook stays as it was");
+                }
                 self.fleet.tell(|| Control::Reload(Arc::clone(&options)));
                 self.config = self.config.reloaded(new);
                 tracing::info!("reloaded");
@@ -159,6 +169,7 @@ struct Fleet {
     threads: Vec<JoinHandle<io::Result<()>>>,
     controls: Vec<Sender<Control>>,
     wakers: Arc<[Waker]>,
+    reception: Arc<Reception>,
 }
 
 impl Fleet {
@@ -177,13 +188,16 @@ impl Fleet {
         let meshes = Mesh::build(shards, &Seed::new(random()));
         #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
         let origin = Instant::now();
-        let (mut controls, mut threads) = (Vec::new(), Vec::new());
+        let (controls, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel()).unzip();
+        let reception = Arc::new(Reception::new(deliver(controls.clone(), Arc::clone(&wakers))));
+        let mut threads = Vec::new();
         let last = Arc::new(CloseOnDrop(watch.clone()));
-        for ((mesh, poll), listeners) in meshes.into_iter().zip(polls).zip(listeners) {
-            let (sender, control) = channel();
+        let parts = meshes.into_iter().zip(polls).zip(listeners).zip(receivers);
+        for (((mesh, poll), listeners), control) in parts {
             let id = mesh.me();
             let shard = Shard::new(mesh, Arc::clone(options), Arc::clone(registry), random());
-            let ask = Box::new(drop); // nobody outside is asked
+            let desk = Arc::clone(&reception);
+            let ask = Box::new(move |question| desk.ask(id, question));
             let wakers = Arc::clone(&wakers);
             let parts = epoll::Parts { shard, poll, listeners, control, wakers, origin, ask };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
@@ -196,10 +210,9 @@ impl Fleet {
                     outcome
                 })
                 .map_err(|error| failure("a thread cannot be started", &error))?;
-            controls.push(sender);
             threads.push(thread);
         }
-        Ok(Self { threads, controls, wakers })
+        Ok(Self { threads, controls, wakers, reception })
     }
 
     fn tell(&self, control: impl Fn() -> Control) {
@@ -222,6 +235,15 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Takes verdicts to their shards.
+fn deliver(controls: Vec<Sender<Control>>, wakers: Arc<[Waker]>) -> Arc<Decided> {
+    Arc::new(move |shard: usize, conn, verdict| {
+        // A shard that has ended has no client left that waits.
+        let _ = controls[shard].send(Control::Decided(conn, verdict));
+        let _ = wakers[shard].wake();
+    })
 }
 
 /// Ends the main thread's wait for signals: when the last shard has ended, or as soon as one has failed.
@@ -417,6 +439,8 @@ fn options(config: &Config, connections_max: u64) -> Options {
         pong_timeout: config.pong_timeout,
         close_timeout: config.close_timeout,
         connections_max,
+        connections_per_user_max: config.max_connections_per_user,
+        connections_per_address_max: config.max_connections_per_address,
         room_log_bytes_max: config.room_log,
         rooms: Arc::clone(&config.rooms),
         rooms_per_client_max: config.max_rooms_per_client,

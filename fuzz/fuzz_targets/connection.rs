@@ -67,7 +67,7 @@ fuzz_target!(|operations: Vec<(u8, u8, Vec<u8>)>| {
         match (operation % 8, key) {
             (0, _) if shard.admission() != Admission::Later => {
                 let admission = shard.admission();
-                open.push(shard.opened(admission));
+                open.push(shard.opened(admission, None));
             }
             (1, Some(key)) if shard.may_read(key) => {
                 shard.received(key, &mut UPGRADE.to_owned().into_bytes())

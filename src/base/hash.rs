@@ -18,7 +18,7 @@ impl Seed {
     }
 
     /// The hash of a key, for tables that keep it inside of their values.
-    pub fn hash<K: std::hash::Hash>(&self, key: &K) -> u64 {
+    pub fn hash<K: Hash>(&self, key: &K) -> u64 {
         self.0.hash_one(key)
     }
 

@@ -5,7 +5,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write as _};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
@@ -275,9 +275,9 @@ impl Driver {
                 // What was closed in this turn must have left its slot before it is given away.
                 self.close_all();
                 match self.listeners[index].accept() {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         accepted += 1;
-                        self.open(stream, admission);
+                        self.open(stream, peer.ip(), admission);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.acceptable[index] = false,
                     Err(error) if is_shortage(&error) => {
@@ -290,8 +290,8 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, mut stream: TcpStream, admission: Admission) {
-        let key = self.shard.opened(admission);
+    fn open(&mut self, mut stream: TcpStream, peer: IpAddr, admission: Admission) {
+        let key = self.shard.opened(admission, Some(peer));
         let token = Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX));
         let registered =
             self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);

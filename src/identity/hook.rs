@@ -120,6 +120,45 @@ impl Hook {
     }
 }
 
+/// Where the shards bring their questions: to the hook that there is at the moment.
+pub struct Reception {
+    hook: Mutex<Option<Hook>>,
+    decided: Arc<Decided>,
+}
+
+impl Debug for Reception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reception").field("hook", &self.hook).finish_non_exhaustive()
+    }
+}
+
+impl Reception {
+    /// Nobody is asked yet.
+    pub fn new(decided: Arc<Decided>) -> Self {
+        Self { hook: Mutex::new(None), decided }
+    }
+
+    /// From now on this hook is asked. The one before still answers what it was asked.
+    ///
+    /// # Errors
+    /// Its threads cannot be started; the one before stays.
+    pub fn open(&self, options: Option<&HookOptions>, bounds: Bounds) -> io::Result<()> {
+        let hook =
+            options.map(|options| Hook::start(options, bounds, Arc::clone(&self.decided))).transpose()?;
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = hook;
+        Ok(())
+    }
+
+    /// Has a question of `shard` asked. It always gets a verdict; where nobody can be asked, that of [`unavailable`].
+    pub fn ask(&self, shard: usize, question: Question) {
+        let conn = question.conn;
+        let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        if hook.as_ref().is_none_or(|hook| hook.ask(shard, question).is_err()) {
+            (self.decided)(shard, conn, unavailable());
+        }
+    }
+}
+
 /// The verdict while nobody can be asked.
 pub fn unavailable() -> Verdict {
     Verdict::Refused { code: 100, message: "internal server error".into(), temporary: true }

@@ -15,7 +15,7 @@ impl Shard {
         let next = self.conns.slots().min(first + DRAINS_PER_TURN);
         for index in first..next {
             let Some(key) = self.conns.key_at(index) else { continue };
-            let Some(Slot { conn, client }) = self.conns.get(key) else { continue };
+            let Some(Slot { conn, client, .. }) = self.conns.get(key) else { continue };
             match conn.state {
                 State::Open => {
                     let is_json = client.as_ref().is_some_and(|client| client.session.is_some());

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Shard;
 use super::client::{Entrance, Held};
+use super::{Shard, Slot};
 use crate::base::ConnKey;
 use crate::chat::{Grant, Identification, Identity, Person, Question, TokenError, Wanted};
 use crate::http::Reject;
@@ -87,7 +87,7 @@ impl Shard {
         token: Option<&str>,
         data: Option<&str>,
     ) {
-        let Some(client) = self.client_mut(key) else { return };
+        let Some(Slot { client: Some(client), provenance, .. }) = self.conns.get(key) else { return };
         let Person { client, .. } = *client.person;
         self.questions.push_back(Question {
             conn: key,
@@ -96,7 +96,7 @@ impl Shard {
             name: name.map(Box::from),
             token: token.map(Box::from),
             data: data.map(Box::from),
-            address: None,
+            address: provenance.as_ref().map(|provenance| provenance.address),
         });
     }
 }

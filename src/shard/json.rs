@@ -156,6 +156,9 @@ impl Shard {
 
     /// It is known who somebody is: the rooms that come with that are entered, and then `connect` is answered.
     fn enter(&mut self, key: ConnKey, identity: Identity, mut connecting: Connecting) {
+        if !self.count_user(key, &identity.user) {
+            return self.disconnect(key, Disconnect::ConnectionLimit);
+        }
         let Identity { user, name, info, expires_in, rooms } = identity;
         let expires = expires_in.map_or(Time::NEVER, |time| self.now + time + EXPIRY_GRACE);
         let Some(client) = self.client_mut(key) else { return };

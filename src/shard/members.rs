@@ -56,7 +56,7 @@ impl Shard {
         let Some(Attended { audience, .. }) = self.rooms[id].audiences[format as usize] else { return };
         let seat = self.fanout.join(audience, ask.conn, shared);
         self.metrics.members.add(1);
-        let Some(Slot { conn, client: Some(client) }) = self.conns.get_mut(ask.conn) else { return };
+        let Some(Slot { conn, client: Some(client), .. }) = self.conns.get_mut(ask.conn) else { return };
         client.memberships[index].seat = Some(seat);
         self.metrics.lagging.add(u64::from(conn.blocked));
         if shared {
@@ -95,7 +95,7 @@ impl Shard {
 
     /// Frees a seat. The rest of a frame that has begun to go out stays with the connection.
     fn unseat(&mut self, key: ConnKey, seat: Seat) {
-        if let Some(Slot { conn, client: Some(client) }) = self.conns.get_mut(key) {
+        if let Some(Slot { conn, client: Some(client), .. }) = self.conns.get_mut(key) {
             if client.torn == Some(seat.audience) {
                 client.torn = None;
                 let rest = self.fanout.jump(seat, Jump::Head).rest;

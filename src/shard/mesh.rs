@@ -8,6 +8,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::crowd::Crowd;
 use super::fanout::Backlog;
 use crate::app::json::ErrorCode;
 use crate::app::{Encodings, WireFormat};
@@ -243,6 +244,7 @@ pub struct Mesh {
     /// In the order of their ids, without `me`.
     peers: Vec<Peer>,
     doorbells: Arc<[Doorbell]>,
+    crowd: Crowd,
 }
 
 impl Mesh {
@@ -253,6 +255,7 @@ impl Mesh {
     pub fn build(shards: usize, seed: &Seed) -> Vec<Self> {
         assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards");
         let doorbells: Arc<[Doorbell]> = (0..shards).map(|_| Doorbell::default()).collect();
+        let crowd = Crowd::new(seed);
         let mut meshes: Vec<_> = (0..shards)
             .map(|me| Self {
                 me,
@@ -260,6 +263,7 @@ impl Mesh {
                 seed: seed.clone(),
                 peers: Vec::with_capacity(shards - 1),
                 doorbells: Arc::clone(&doorbells),
+                crowd: crowd.clone(),
             })
             .collect();
         for a in 0..shards {
@@ -289,6 +293,11 @@ impl Mesh {
     /// Which shard orders what is said in `room`.
     pub fn home(&self, room: &str) -> usize {
         self.seed.home(room, self.shards)
+    }
+
+    /// The counts that all shards share.
+    pub const fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
     /// The seed that all shards share.

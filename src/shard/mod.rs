@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod crowd;
 mod endings;
 pub mod fanout;
 mod home;
@@ -40,15 +41,18 @@ mod speech;
 mod tests;
 mod text;
 
+use core::net::IpAddr;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crowd::Crowd;
 pub use options::Options;
 pub use output::{Close, HowToClose, SLICES_MAX, Ticket, Write};
 
 use crate::app::Encoder;
+use crate::base::census;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
 use crate::base::{ConnKey, Table, Time};
@@ -58,6 +62,7 @@ use crate::http::Reject;
 use crate::metrics::{CloseReason, Registry, ShardMetrics};
 use crate::ws::{self, CloseCode, Inflater};
 use client::Client;
+use crowd::Provenance;
 use fanout::{Backlog, Fanout};
 use mesh::{Ask, Mesh};
 use output::Unsettled;
@@ -81,6 +86,10 @@ struct Slot {
     conn: Conn,
     /// Who is behind it, once its WebSocket is open to a room.
     client: Option<Box<Client>>,
+    /// Where it comes from, if that matters.
+    provenance: Option<Box<Provenance>>,
+    /// Counted among the connections of its user.
+    user: Option<Box<census::Ticket<Arc<str>>>>,
 }
 
 /// A count of members that is under way on all shards.
@@ -98,6 +107,7 @@ pub struct Shard {
     now: Time,
     options: Arc<Options>,
     registry: Arc<Registry>,
+    crowd: Crowd,
     metrics: Arc<ShardMetrics>,
     conns: Table<Slot>,
     wheel: TimerWheel,
@@ -157,6 +167,7 @@ impl Shard {
             now: Time::ZERO,
             metrics: registry.shard(mesh.me()),
             registry,
+            crowd: mesh.crowd().clone(),
             conns: Table::default(),
             wheel: TimerWheel::default(),
             rng: Rng::new(entropy),
@@ -204,7 +215,7 @@ impl Shard {
         }
         let keys: Vec<_> = self.conns.keys().collect();
         for key in keys {
-            let Some(Slot { conn, client }) = self.conns.get_mut(key) else { continue };
+            let Some(Slot { conn, client, .. }) = self.conns.get_mut(key) else { continue };
             if conn.state != State::Open {
                 continue;
             }
@@ -261,14 +272,16 @@ impl Shard {
         }
     }
 
-    /// A connection was accepted, with what [`Shard::admission`] said.
-    pub fn opened(&mut self, admission: Admission) -> ConnKey {
+    /// A connection was accepted, with what [`Shard::admission`] said, from `address` if that is known (see
+    /// [`Shard::wants_addresses`]).
+    pub fn opened(&mut self, admission: Admission, address: Option<IpAddr>) -> ConnKey {
         let surplus = admission != Admission::Welcome;
         self.surplus += u64::from(surplus);
         self.metrics.accepted.add(1);
         self.metrics.connections.add(1);
         let conn = Conn::new(self.now, surplus);
-        let key = self.conns.insert(Slot { conn, client: None });
+        let provenance = self.provenance(address);
+        let key = self.conns.insert(Slot { conn, client: None, provenance, user: None });
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         key
     }
@@ -493,7 +506,7 @@ impl Shard {
     /// Pings a connection that has been silent, gives up one that stayed so.
     fn keep_alive(&mut self, key: ConnKey) {
         let interval = self.options.ping_interval;
-        let Some(Slot { conn, client }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, client, .. }) = self.conns.get_mut(key) else { return };
         let expires = client.as_ref().map_or(Time::NEVER, |client| client.expires);
         if client.as_ref().is_some_and(|client| client.session.is_some()) {
             return self.session_due(key);

@@ -28,6 +28,10 @@ pub struct Options {
     pub close_timeout: Duration,
     /// Connections of the whole process.
     pub connections_max: u64,
+    /// Connections of one user; 0: any number. Those who are nobody in particular are not counted.
+    pub connections_per_user_max: u32,
+    /// Connections from one IPv4 address or IPv6 network (/64); 0: any number.
+    pub connections_per_address_max: u32,
     /// Bytes of a room's log on one shard, in one format.
     pub room_log_bytes_max: u64,
     /// What holds in which room.
@@ -63,6 +67,8 @@ impl Default for Options {
             pong_timeout: Duration::from_secs(8),
             close_timeout: Duration::from_secs(5),
             connections_max: u64::MAX,
+            connections_per_user_max: 0,
+            connections_per_address_max: 0,
             room_log_bytes_max: 1024 * 1024,
             rooms: Arc::default(),
             rooms_per_client_max: 128,

@@ -216,7 +216,7 @@ impl Shard {
     pub fn poll_close(&mut self) -> Option<Close> {
         loop {
             let (key, how) = self.closing.pop_front()?;
-            if let Some(Slot { conn, client }) = self.conns.get(key) {
+            if let Some(Slot { conn, client, .. }) = self.conns.get(key) {
                 let name = client.as_ref().map_or(&self.nameless, |client| &client.person.name);
                 return Some(Close { key, how, reason: conn.reason, name: Arc::clone(name) });
             }
@@ -225,7 +225,7 @@ impl Shard {
 
     /// Puts a connection into the queue of those with something of their own to send.
     pub(super) fn flush_later(&mut self, key: ConnKey) {
-        let Some(Slot { conn, client }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, client, .. }) = self.conns.get_mut(key) else { return };
         if conn.blocked || conn.queued {
             return;
         }
@@ -245,7 +245,7 @@ impl Shard {
 
     fn next_own(&mut self) -> Option<Writing> {
         while let Some(key) = self.flush.pop_front() {
-            if let Some(Slot { conn, client }) = self.conns.get_mut(key)
+            if let Some(Slot { conn, client, .. }) = self.conns.get_mut(key)
                 && !conn.blocked
                 && conn.state != State::Closed
             {
@@ -357,7 +357,7 @@ impl Shard {
     fn jump(&mut self, key: ConnKey, seat: Seat, target: Jump) -> Missed {
         let mut missed = self.fanout.jump(seat, target);
         self.metrics.skipped.add(missed.count);
-        if let Some(Slot { conn, client: Some(client) }) = self.conns.get_mut(key)
+        if let Some(Slot { conn, client: Some(client), .. }) = self.conns.get_mut(key)
             && client.torn.take_if(|torn| *torn == seat.audience).is_some()
         {
             conn.outbox.prepend(&std::mem::take(&mut missed.rest));
@@ -380,7 +380,7 @@ impl Shard {
     }
 
     fn block(&mut self, key: ConnKey) {
-        let Some(Slot { conn, client }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, client, .. }) = self.conns.get_mut(key) else { return };
         if std::mem::replace(&mut conn.blocked, true) {
             return;
         }

@@ -121,9 +121,12 @@ impl Shard {
     }
 
     fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<Next, Reject> {
-        let Some(Slot { conn, .. }) = self.conns.get(key) else { return Ok(Next::Nothing) };
+        let Some(Slot { conn, provenance, .. }) = self.conns.get(key) else { return Ok(Next::Nothing) };
         if conn.surplus {
             return Err(Reject::Overloaded);
+        }
+        if provenance.as_ref().is_some_and(|provenance| provenance.counted.is_none()) {
+            return Err(Reject::TooMany);
         }
         match self.target(head)? {
             Target::Upgrade(opening) => self.upgrade(key, head, &opening),
@@ -206,6 +209,11 @@ impl Shard {
         }
         let subprotocol = to.subprotocol(head)?;
         let pass = if let Opening::Chat(visitor) = to { self.pass(visitor)? } else { None };
+        if let Some((identity, _)) = &pass
+            && !self.count_user(key, &identity.user)
+        {
+            return Err(Reject::TooMany);
+        }
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return Ok(Next::Nothing) };
         accept_into(conn.outbox.bytes(), &upgrade, subprotocol);
         let window: Option<Window> = upgrade.deflate.and_then(|agreed| agreed.window);

@@ -74,7 +74,7 @@ impl World {
     fn connect(&mut self, shard: usize) -> usize {
         self.shards[shard].begin_turn(self.now);
         let admission = self.shards[shard].admission();
-        let key = self.shards[shard].opened(admission);
+        let key = self.shards[shard].opened(admission, None);
         self.peers.push(Peer {
             shard,
             key,

@@ -75,7 +75,10 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, String)> {
 }
 
 fn respond(stream: &mut TcpStream, status: &str, body: &str) {
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     // Who refuses a huge body hangs up while it is sent.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
@@ -125,12 +128,14 @@ fn the_back_end_is_asked_in_the_shape_of_the_connect_proxy() {
 
 #[test]
 fn answers() {
-    let body = r#"{"result":{"user":"7","info":{"name": "Ann"},"data":{},"channels":["a"],"expire_at":0,"else":1}}"#;
+    let body =
+        r#"{"result":{"user":"7","info":{"name": "Ann"},"data":{},"channels":["a"],"expire_at":0,"else":1}}"#;
     let Verdict::Welcome(ann) = verdict("200 OK", body) else { panic!("not welcome") };
     assert_eq!((&*ann.user, &*ann.name, ann.info.as_deref()), ("7", "Ann", Some(r#"{"name":"Ann"}"#)));
     assert_eq!((ann.rooms.as_slice(), ann.expires_in), (&[Arc::from("a")][..], None));
 
-    let refused = |code, message: &str, temporary| Verdict::Refused { code, message: message.into(), temporary };
+    let refused =
+        |code, message: &str, temporary| Verdict::Refused { code, message: message.into(), temporary };
     assert_eq!(
         verdict("200 OK", r#"{"error":{"code":1000,"message":"no","temporary":true}}"#),
         refused(1000, "no", true)
@@ -141,7 +146,10 @@ fn answers() {
         verdict("200 OK", r#"{"disconnect":{"code":4501,"reason":"banned"}}"#),
         disconnect(4501, "banned")
     );
-    assert_eq!(verdict("200 OK", r#"{"disconnect":{"code":4501,"reason":"null"}}"#), disconnect(4501, "null."));
+    assert_eq!(
+        verdict("200 OK", r#"{"disconnect":{"code":4501,"reason":"null"}}"#),
+        disconnect(4501, "null.")
+    );
     let long = format!(r#"{{"disconnect":{{"code":4501,"reason":"{}"}}}}"#, "ü".repeat(100));
     assert_eq!(verdict("200 OK", long), disconnect(4501, &"ü".repeat(61)));
 }
@@ -171,7 +179,10 @@ fn anything_else_tells_the_client_to_come_back() {
 #[test]
 fn a_huge_answer_is_not_read() {
     let padding = "x".repeat(usize::try_from(RESPONSE_BYTES_MAX).unwrap());
-    assert_eq!(verdict("200 OK", format!(r#"{{"result":{{"user":"7","info":"{padding}"}}}}"#)), unavailable());
+    assert_eq!(
+        verdict("200 OK", format!(r#"{{"result":{{"user":"7","info":"{padding}"}}}}"#)),
+        unavailable()
+    );
     let fits = format!(r#"{{"result":{{"user":"7","info":"{}"}}}}"#, &padding[100..]);
     assert!(matches!(verdict("200 OK", fits), Verdict::Welcome(_)));
 }
