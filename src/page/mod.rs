@@ -22,12 +22,22 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-static ASSETS: LazyLock<[Asset; 4]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
+    const SCRIPT: &str = "text/javascript; charset=utf-8";
     [
         file("/", "text/html; charset=utf-8", include_bytes!("index.html")),
         file("/style.css", "text/css; charset=utf-8", include_bytes!("style.css")),
-        file("/chat.js", "text/javascript; charset=utf-8", include_bytes!("chat.js")),
         file("/favicon.svg", "image/svg+xml", include_bytes!("favicon.svg")),
+        file("/chat.js", SCRIPT, include_bytes!("chat.js")),
+        file("/centrifuge.js", SCRIPT, include_bytes!("centrifuge.js")),
+        file("/room.js", SCRIPT, include_bytes!("room.js")),
+        file("/timeline.js", SCRIPT, include_bytes!("timeline.js")),
+        file("/people.js", SCRIPT, include_bytes!("people.js")),
+        file("/log.js", SCRIPT, include_bytes!("log.js")),
+        file("/rooms.js", SCRIPT, include_bytes!("rooms.js")),
+        file("/drawer.js", SCRIPT, include_bytes!("drawer.js")),
+        file("/announce.js", SCRIPT, include_bytes!("announce.js")),
+        file("/text.js", SCRIPT, include_bytes!("text.js")),
     ]
 });
 

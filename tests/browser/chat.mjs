@@ -3,172 +3,346 @@
 //   node chat.mjs STENTOR OUT
 //
 // Screenshots go to OUT. Exits with 1 at the first thing that is not as it should be.
-import { chromium } from "playwright-core";
-import { spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
-import { createServer } from "node:net";
 import assert from "node:assert/strict";
+import { Browser, Server, Wire, accessible, connected, enter, fitsItsScreen, join, line, plainSays, say, tab, texts } from "./stage.mjs";
 
 const [stentor, out] = process.argv.slice(2);
 assert(stentor && out, "usage: node chat.mjs STENTOR OUT");
 mkdirSync(out, { recursive: true });
 
-const freePort = () =>
-  new Promise((resolve) => {
-    const probe = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
-
-const port = await freePort();
-const origin = `http://localhost:${port}`;
-let server;
-
-async function startServer() {
-  server = spawn(stentor, ["serve", "--listen", `127.0.0.1:${port}`, "--shards", "2", "--log", "warn"], {
-    stdio: "inherit",
-  });
-  for (;;) {
-    if (server.exitCode !== null) throw new Error("the server ended");
-    if (await fetch(`http://127.0.0.1:${port}/readyz`).then((answer) => answer.ok, () => false)) return;
-  }
-}
-
-async function stopServer() {
-  const ended = new Promise((resolve) => server.once("exit", resolve));
-  server.kill("SIGTERM");
-  assert.equal(await ended, 0, "a drain ends with 0");
-}
-
+const server = new Server(stentor);
+const wire = new Wire(server);
 const passed = [];
 async function test(what, work) {
-  await work();
+  try {
+    await work();
+  } catch (error) {
+    console.log(`not ok  ${what}`);
+    throw error;
+  }
   passed.push(what);
   console.log(`ok  ${what}`);
 }
 
-await startServer();
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-});
-
-const complaints = [];
-async function open(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 900, height: 620 }, ...options });
-  const page = await context.newPage();
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  page.on("console", (message) => {
-    // A server that is away is logged by the browser itself; everything else is ours.
-    if (message.type() === "error" && !/ERR_CONNECTION_REFUSED|WebSocket connection to/.test(message.text())) {
-      complaints.push(message.text());
-    }
-  });
-  page.on("dialog", (dialog) => {
-    complaints.push(`a dialog: ${dialog.message()}`);
-    dialog.dismiss();
-  });
-  await page.goto(origin);
-  return page;
-}
-
-async function enter(page, name, room = "") {
-  await page.getByLabel("Your name").fill(name);
-  await page.getByLabel("Room").fill(room);
-  await page.keyboard.press("Enter");
-  await page.locator("#state[data-state=open]").waitFor();
-}
-
-async function say(page, text) {
-  await page.getByLabel("Message", { exact: true }).fill(text);
-  await page.keyboard.press("Enter");
-}
-
-const line = (page, who, text) =>
-  page.locator("#messages li").filter({ has: page.locator(".who", { hasText: who }) }).filter({ hasText: text });
+await server.start();
+await wire.start();
+const browser = new Browser(`http://localhost:${server.port}`);
+await browser.start();
+const open = (options) => browser.open(options);
+const overTheWire = (options) => browser.open({ origin: `http://localhost:${wire.port}`, ...options });
+const shot = (page, name) => page.screenshot({ path: `${out}/${name}.png` });
+const person = (page, name) => page.locator("#people .person").filter({ hasText: name });
 
 try {
   const ann = await open();
   const bob = await open();
 
+  await test("the entrance", async () => {
+    await shot(ann, "enter");
+    await accessible(ann, "the entrance");
+    await ann.getByLabel("Your name").fill("ü".repeat(60));
+    await ann.getByRole("button", { name: "Enter" }).click();
+    assert.match(await ann.getByRole("alert").textContent(), /too long: at most 64 bytes/);
+    assert(await ann.getByLabel("Your name").evaluate((box) => box === document.activeElement));
+  });
+
   await test("two pages chat with each other", async () => {
-    await ann.screenshot({ path: `${out}/enter.png` });
     await enter(ann, "Ann");
     await enter(bob, "Bob");
     await say(ann, "Is anybody here?");
     await line(bob, "Ann", "Is anybody here?").waitFor();
     await say(bob, "Fifty voices, and I am one of them.");
     await line(ann, "Bob", "Fifty voices").waitFor();
-    assert.equal(await ann.locator("#messages li.own").count(), 1);
-    await ann.screenshot({ path: `${out}/two.png` });
+    assert.equal(await ann.locator("#log .message.own").count(), 1);
+    assert.equal(await ann.locator(".unsent").count(), 0);
   });
 
-  await test("rooms do not hear each other", async () => {
-    const other = await open();
-    await enter(other, "Cleo", "elsewhere");
-    await say(other, "only here");
-    await line(other, "Cleo", "only here").waitFor();
-    await say(ann, "and only there");
-    await line(bob, "Ann", "and only there").waitFor();
-    assert.equal(await line(ann, "Cleo", "only here").count(), 0);
-    await other.context().close();
+  await test("who enters sees what was said, and everybody sees him come and go", async () => {
+    const cleo = await open();
+    await enter(cleo, "Cleo");
+    await line(cleo, "Bob", "Fifty voices").waitFor();
+    assert.deepEqual(await texts(cleo), ["Is anybody here?", "Fifty voices, and I am one of them."]);
+    await person(cleo, "Ann").waitFor();
+    await person(ann, "Cleo").waitFor();
+    await ann.locator("#log .note", { hasText: "Cleo joined" }).waitFor();
+    await ann.locator("#people-heading", { hasText: "People (3)" }).waitFor();
+    await shot(ann, "people");
+    await cleo.context().close();
+    await person(ann, "Cleo").waitFor({ state: "detached" });
+    await ann.locator("#log .note", { hasText: "Cleo" }).waitFor({ state: "detached" });
   });
 
-  await test("names and texts are never HTML", async () => {
+  await test("several rooms, each with its unread marks and its draft", async () => {
+    await join(bob, "tea");
+    await connected(bob);
+    await ann.getByLabel("Message", { exact: true }).fill("a thought for the lobby");
+    await join(ann, "tea");
+    assert.equal(await ann.getByLabel("Message", { exact: true }).inputValue(), "");
+    await say(ann, "Only here");
+    await line(bob, "Ann", "Only here").waitFor();
+    await tab(bob, "lobby").click();
+    assert.equal(await line(bob, "Ann", "Only here").count(), 0);
+    await say(bob, "Are you there?");
+    await say(bob, "Ann?");
+    await tab(ann, "lobby").locator(".badge", { hasText: "2 unread" }).waitFor();
+    assert.equal(await ann.title(), "(2) #tea – Stentor");
+    await shot(ann, "unread");
+    await tab(ann, "lobby").click();
+    await line(ann, "Bob", "Ann?").waitFor();
+    assert.equal(await ann.title(), "#lobby – Stentor");
+    assert.equal(await ann.locator("#log .new + .message .text").textContent(), "Are you there?");
+    assert.equal(await ann.getByLabel("Message", { exact: true }).inputValue(), "a thought for the lobby");
+    await ann.getByLabel("Message", { exact: true }).fill("");
+    await ann.getByRole("button", { name: "Leave the room tea" }).click();
+    await tab(ann, "tea").waitFor({ state: "detached" });
+  });
+
+  await test("names and texts are never HTML, nor tricks", async () => {
     const mallory = await open();
     await enter(mallory, '<script>alert("name")</script>');
     await say(mallory, '<img src=x onerror="alert(1)"><b>bold</b> & "quotes"');
-    const item = line(ann, "<script>", '<img src=x onerror="alert(1)"><b>bold</b> & "quotes"');
-    await item.waitFor();
-    assert.equal(await ann.locator("#messages :is(script, img, b)").count(), 0);
-    assert.equal(await mallory.locator(":is(#messages, header #place) :is(script, img, b)").count(), 0);
+    await line(ann, "<script>", '<img src=x onerror="alert(1)"><b>bold</b> & "quotes"').waitFor();
+    await plainSays(mallory, "\u202ennA", "lobby", "\u202egnp.exe \u001b[31mred\u0007");
+    await line(ann, "\ufffdnnA", "\ufffdgnp.exe \u241b[31mred\u2407").waitFor();
+    await say(mallory, "javascript:alert(1) https://example.org/a?b=\"c\" (see http://example.com/x_(y).)");
+    await line(ann, "<script>", "javascript:").waitFor();
+    const links = ann.locator("#log a");
+    assert.deepEqual(await links.evaluateAll((all) => all.map(({ href, rel }) => [href, rel])), [
+      ["https://example.org/a?b=", "noopener noreferrer nofollow"],
+      ["http://example.com/x_(y", "noopener noreferrer nofollow"],
+    ]);
+    for (const page of [ann, mallory]) assert.equal(await page.locator("body :is(script, #log img, #log b, #people img)").count(), 0);
+    await join(mallory, "<i>room</i>");
+    assert.equal(await mallory.locator(":is(#rooms, #room-name) i").count(), 0);
+    await shot(ann, "tricks");
     await mallory.context().close();
   });
 
-  await test("long texts and any script", async () => {
+  await test("long texts, of any script", async () => {
     await say(bob, "Grüße, 世界 🙂 " + "a".repeat(300));
     await line(ann, "Bob", "世界 🙂").waitFor();
-    const overflow = await ann.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    assert(overflow <= 0, `the page is ${overflow} px too wide`);
-    await ann.screenshot({ path: `${out}/chat.png` });
+    await say(bob, "מה שלומך? שלום (hello) עולם");
+    await fitsItsScreen(ann);
+    const long = "0123456789abcde ".repeat(3840);
+    await say(bob, `${long.trimEnd()}!`);
+    const message = line(ann, "Bob", "0123456789abcde");
+    await message.getByRole("button", { name: "Show all of it (60 KiB)" }).waitFor();
+    await shot(ann, "long");
+    await message.getByRole("button").click();
+    assert.equal((await message.locator(".text").textContent()).length, long.length);
+    await bob.getByLabel("Message", { exact: true }).fill("ü".repeat(33_000));
+    await bob.locator("#say-hint", { hasText: "too long" }).waitFor();
+    assert(await bob.getByRole("button", { name: "Send" }).isDisabled());
+    await bob.getByLabel("Message", { exact: true }).fill("");
   });
 
-  await test("a bad name gets a sentence", async () => {
+  await test("who reads further up stays there, and is told what is new", async () => {
+    await say(ann, "I read on.");
+    await line(bob, "Ann", "I read on.").waitFor();
+    await ann.locator("#log").evaluate((log) => log.scrollTo(0, 0));
+    await ann.getByRole("button", { name: "To the newest" }).waitFor();
+    await say(bob, "Something new");
+    await ann.getByRole("button", { name: "1 new message" }).waitFor();
+    assert.equal(await ann.locator("#log").evaluate((log) => log.scrollTop), 0);
+    await shot(ann, "scrolled-up");
+    await ann.getByRole("button", { name: "1 new message" }).click();
+    await ann.locator("#jump").waitFor({ state: "hidden" });
+  });
+
+  await test("earlier messages can be had, page by page", async () => {
+    const numbers = Array.from({ length: 90 }, (_, index) => `line ${index + 1}`);
+    await join(bob, "long");
+    for (const text of numbers) await say(bob, text);
+    await line(bob, "Bob", "line 90").waitFor();
+    const late = await open({ path: "/?name=Lena&room=long" });
+    await late.getByRole("button", { name: "Enter" }).click();
+    await line(late, "Bob", "line 90").waitFor();
+    assert.deepEqual(await texts(late), numbers.slice(40));
+    await late.getByRole("button", { name: "Show earlier messages" }).click();
+    await line(late, "Bob", /line 1$/).waitFor();
+    assert.deepEqual(await texts(late), numbers);
+    assert(await late.getByRole("button", { name: "Show earlier messages" }).isHidden());
+    await late.context().close();
+    await tab(bob, "lobby").click();
+  });
+
+  await test("a cut wire: nothing is missing afterwards, nothing is there twice", async () => {
+    const eve = await overTheWire();
+    await enter(eve, "Eve", "relay");
+    await join(bob, "relay");
+    const numbers = Array.from({ length: 120 }, (_, index) => `number ${index + 1}`);
+    for (const [index, text] of numbers.entries()) {
+      await say(bob, text);
+      if (index % 30 === 10) wire.cut();
+      if (index % 30 === 20) wire.mend();
+      if (index === 15) {
+        await eve.locator("#state[data-state=waiting]").waitFor();
+        await eve.getByLabel("Message", { exact: true }).fill("kept");
+        await shot(eve, "cut");
+      }
+      if (index % 30 === 25) await connected(eve);
+    }
+    await line(eve, "Bob", /number 120$/).waitFor({ timeout: 40_000 });
+    assert.deepEqual(await texts(eve), numbers);
+    await eve.locator("#log .note", { hasText: /Back after \d+ s: \d+ messages? caught up/ }).first().waitFor();
+    assert.equal(await eve.locator("#log .gap").count(), 0);
+    assert.equal(await eve.getByLabel("Message", { exact: true }).inputValue(), "kept");
+    await eve.context().close();
+  });
+
+  await test("what the server does not keep is marked with its number", async () => {
+    const eve = await overTheWire();
+    await enter(eve, "Eve", "flood");
+    await join(bob, "flood");
+    await say(bob, "before");
+    await line(eve, "Bob", "before").waitFor();
+    wire.cut();
+    for (let number = 1; number <= 130; number += 1) await say(bob, `flood ${number}`);
+    await line(bob, "Bob", "flood 130").waitFor();
+    wire.mend();
+    await line(eve, "Bob", "flood 130").waitFor({ timeout: 40_000 });
+    assert.match(await eve.locator("#log .gap").textContent(), /^30 messages may be missing here\./);
+    const expected = ["before", ...Array.from({ length: 100 }, (_, index) => `flood ${index + 31}`)];
+    assert.deepEqual(await texts(eve), expected);
+    await eve.locator("#log .gap").scrollIntoViewIfNeeded();
+    await shot(eve, "gap");
+    await accessible(eve, "a gap");
+    await eve.context().close();
+  });
+
+  await test("a wire that swallows everything: noticed by the missing pings, and no word is lost silently", async () => {
+    const eve = await overTheWire();
+    await enter(eve, "Eve", "silent");
+    wire.swallow();
+    await say(eve, "into the void");
+    const unsent = eve.locator(".unsent.failed");
+    await unsent.filter({ hasText: "not known whether this has arrived" }).waitFor({ timeout: 40_000 });
+    await eve.locator("#announcer", { hasText: "Connected again." }).waitFor({ timeout: 40_000 });
+    await shot(eve, "unsent");
+    await unsent.getByRole("button", { name: "Say it again" }).click();
+    await line(eve, "Eve", "into the void").waitFor();
+    await unsent.waitFor({ state: "detached" });
+    await eve.context().close();
+  });
+
+  await test("after a restart all pages come back by themselves, and say what may be missing", async () => {
+    await tab(bob, "lobby").click();
+    await ann.getByLabel("Message", { exact: true }).fill("half a sen");
+    await server.stop();
+    await ann.locator("#state[data-state=waiting]", { hasText: "the server is going away" }).waitFor();
+    await shot(ann, "reconnecting");
+    await accessible(ann, "while it waits");
+    await server.start();
+    for (const page of [ann, bob]) await connected(page);
+    await ann.locator("#log .gap", { hasText: "Messages may be missing here" }).waitFor();
+    assert.equal(await ann.getByLabel("Message", { exact: true }).inputValue(), "half a sen");
+    await say(ann, "back again");
+    await line(bob, "Ann", "back again").waitFor();
+    await person(ann, "Bob").waitFor();
+    await shot(ann, "restarted");
+  });
+
+  await test("a reload comes back to the same rooms", async () => {
+    await join(ann, "tea");
+    await ann.reload();
+    await connected(ann);
+    assert.equal(await ann.locator("#room-name").textContent(), "tea");
+    await tab(ann, "lobby").click();
+    await line(ann, "Ann", "back again").waitFor();
+    assert.equal(await ann.locator("#log .message.own").count(), 1);
+  });
+
+  await test("too many people to name them all", async () => {
+    const drawn = await ann.evaluate(async () => {
+      const { People } = await import("/people.js");
+      const people = new People();
+      const list = document.createElement("ul");
+      people.set({ presence: { a: { user: "A", client: "a" }, b: { user: "B", client: "b" } }, truncated: true, num_clients: 1234 });
+      people.draw(list, new Set(["b"]));
+      const told = [...list.children].map((item) => item.textContent);
+      return { told, again: people.counted(2000), fewer: people.counted(2) };
+    });
+    assert.deepEqual(drawn, { told: ["BByou", "AA", "and 1,232 others"], again: false, fewer: true });
+  });
+
+  await test("the keyboard is enough", async () => {
     const page = await open();
-    await page.getByLabel("Your name").fill("ü".repeat(60));
-    await page.getByRole("button", { name: "Enter" }).click();
-    assert.match(await page.getByRole("alert").textContent(), /too long: at most 64 bytes/);
+    await page.keyboard.type("Kim");
+    await page.keyboard.press("Tab");
+    await page.keyboard.type("keys");
+    await page.keyboard.press("Enter");
+    await connected(page);
+    await page.locator("#say textarea:focus").waitFor();
+    await page.keyboard.type("one");
+    await page.keyboard.press("Shift+Enter");
+    await page.keyboard.type("two");
+    await page.locator("#state[data-state=open]").waitFor();
+    await page.keyboard.press("Enter");
+    await line(page, "Kim", "one\ntwo").waitFor();
+    await page.keyboard.press("Shift+Tab");
+    await page.locator("#log:focus").waitFor();
+    const focused = () => page.evaluate(() => document.activeElement.id);
+    for (let steps = 0; (await focused()) !== "join-room"; steps += 1) {
+      assert(steps < 20, "the box for another room cannot be reached");
+      await page.keyboard.press("Shift+Tab");
+    }
+    await shot(page, "focus");
+    await page.keyboard.type("more");
+    await page.keyboard.press("Enter");
+    await page.locator("#room-name", { hasText: "more" }).waitFor();
+    await page.keyboard.press("Alt+ArrowUp");
+    await page.locator("#room-name", { hasText: "keys" }).waitFor();
+    await line(page, "Kim", "one").waitFor();
+    await plainSays(page, "Pat", "keys", "can you hear me?");
+    await page.locator("#announcer", { hasText: "Pat: can you hear me?" }).waitFor();
     await page.context().close();
   });
 
-  await test("after a restart both pages come back by themselves", async () => {
-    await stopServer();
-    await ann.locator("#state[data-state=waiting], #state[data-state=connecting]").first().waitFor();
-    await ann.locator("#messages li.note", { hasText: "the server is going away" }).waitFor();
-    await ann.screenshot({ path: `${out}/reconnecting.png` });
-    await startServer();
-    for (const page of [ann, bob]) await page.locator("#state[data-state=open]").waitFor({ timeout: 30_000 });
-    await say(ann, "back again");
-    await line(bob, "Ann", "back again").waitFor();
+  await test("light and dark, wide and in between", async () => {
+    await accessible(ann, "light");
+    await ann.getByLabel("Colours").selectOption("dark");
+    await shot(ann, "dark");
+    await accessible(ann, "dark");
+    await ann.getByLabel("Colours").selectOption("");
+    await ann.setViewportSize({ width: 800, height: 600 });
+    await ann.getByRole("button", { name: "People" }).click();
+    await person(ann, "Bob").waitFor();
+    await accessible(ann, "people, as a drawer");
+    await shot(ann, "between");
+    await ann.keyboard.press("Escape");
+    await person(ann, "Bob").waitFor({ state: "hidden" });
+    assert.equal(await ann.evaluate(() => document.activeElement.id), "open-people");
+    await ann.setViewportSize({ width: 1200, height: 760 });
   });
 
   await test("a phone, in the dark", async () => {
-    const phone = await open({ viewport: { width: 360, height: 640 }, colorScheme: "dark" });
+    const phone = await open({ viewport: { width: 360, height: 640 }, colorScheme: "dark", hasTouch: true, isMobile: true });
+    await shot(phone, "phone-enter");
     await enter(phone, "Dora");
-    await say(ann, "A long line that has to be broken on a small screen, because it does not fit in any other way.");
+    await say(ann, "A long line that has to be broken on a small screen, because it does not fit in any other way: " + "x".repeat(80));
     await line(phone, "Ann", "small screen").waitFor();
-    const overflow = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    assert(overflow <= 0, `the page is ${overflow} px too wide`);
-    await phone.screenshot({ path: `${out}/phone-dark.png` });
-    await phone.getByRole("button", { name: "Leave" }).click();
+    await fitsItsScreen(phone);
+    await shot(phone, "phone-dark");
+    await accessible(phone, "a phone");
+    await phone.getByRole("button", { name: "Rooms" }).tap();
+    await join(phone, "tea");
+    await say(ann, "Dora?");
+    await phone.locator("#other-unread", { hasText: "1 unread" }).waitFor();
+    await phone.getByRole("button", { name: "Rooms" }).tap();
+    await tab(phone, "lobby").waitFor();
+    await accessible(phone, "rooms on a phone");
+    await phone.locator("#rooms-panel").evaluate((panel) => Promise.all(panel.getAnimations().map((one) => one.finished)));
+    await shot(phone, "phone-rooms");
+    await phone.getByRole("button", { name: "Leave", exact: true }).tap();
     await phone.getByLabel("Your name").waitFor();
     await phone.context().close();
   });
 
-  await test("the browser has nothing to complain about", async () => assert.deepEqual(complaints, []));
+  await test("the browser has nothing to complain about", async () => assert.deepEqual(browser.complaints, []));
   console.log(`${passed.length} passed, 0 failed`);
 } finally {
-  await browser.close();
-  server.kill("SIGKILL");
+  await browser.stop();
+  wire.stop();
+  server.kill();
 }

@@ -1,0 +1,51 @@
+// The list of open rooms, with what is unread in each.
+"use strict";
+
+import { make, shownName } from "./text.js";
+
+export class RoomList {
+  /** `hooks`: `choose(room)`, `close(room)`. */
+  constructor(list, hooks) {
+    Object.assign(this, { list, hooks });
+    this.items = new Map(); // room → its nodes
+  }
+
+  add(room) {
+    const badge = make("span.badge");
+    const open = make("button.room", make("bdi", shownName(room.name)), badge);
+    const close = make("button.icon.close", "×");
+    for (const button of [open, close]) button.type = "button";
+    close.setAttribute("aria-label", `Leave the room ${shownName(room.name)}`);
+    close.title = "Leave this room";
+    open.addEventListener("click", () => this.hooks.choose(room));
+    close.addEventListener("click", () => this.hooks.close(room));
+    const item = make("li", open, close);
+    this.items.set(room, { item, open, badge });
+    this.list.append(item);
+    this.refresh(room, false);
+  }
+
+  refresh(room, isCurrent) {
+    const nodes = this.items.get(room);
+    if (!nodes) return;
+    const { item, open, badge } = nodes;
+    item.classList.toggle("waiting", !room.active);
+    item.classList.toggle("unread", room.unread > 0);
+    if (isCurrent) open.setAttribute("aria-current", "true");
+    else open.removeAttribute("aria-current");
+    badge.hidden = room.unread === 0;
+    badge.replaceChildren(room.unread > 99 ? "99+" : String(room.unread), make("span.visually-hidden", " unread"));
+  }
+
+  remove(room) {
+    this.items.get(room)?.item.remove();
+    this.items.delete(room);
+  }
+
+  /** Puts the focus on a room: false if it is not there. */
+  focus(room) {
+    const nodes = this.items.get(room);
+    nodes?.open.focus();
+    return nodes !== undefined;
+  }
+}

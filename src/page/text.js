@@ -1,0 +1,89 @@
+// What others say, made fit to be shown: as text nodes, never as HTML.
+"use strict";
+
+export const bytes = (text) => new TextEncoder().encode(text).length;
+
+/** A sentence about what is wrong with a name or a room, or nothing. The server has the last word; this one is quicker. */
+export function problemWith(what, text, bytesMax) {
+  if (text === "") return `The ${what} is empty.`;
+  if (bytes(text) > bytesMax) return `The ${what} is too long: at most ${bytesMax} bytes.`;
+  if (/\p{Cc}/u.test(text)) return `The ${what} must not contain control characters.`;
+  return "";
+}
+
+// What could make a name look like another one, or turn the line around it: control characters, and the marks that
+// order text from right to left.
+const TRICKS = /[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+
+/** A name as it is shown. */
+export const shownName = (name) => String(name).replace(TRICKS, "\ufffd");
+
+/** A text as it is shown: control characters get their visible pictures, and nothing turns "exe.png" around. */
+export const shownText = (text) =>
+  String(text).replace(/\r\n?/g, "\n").replace(/[\u202d\u202e]/g, "\ufffd").replace(/[\0-\x08\x0b-\x1f\x7f]/g, (control) =>
+    control === "\x7f" ? "\u2421" : String.fromCharCode(0x2400 + control.charCodeAt(0)));
+
+// A link ends before what usually ends a sentence.
+const LINK = /\bhttps?:\/\/[^\s<>"'`\p{Cc}]*[^\s<>"'`\p{Cc}.,;:!?)\]}]/giu;
+
+/** The text as nodes, its http and https links made clickable. */
+export function textNodes(text) {
+  const nodes = [];
+  let end = 0;
+  for (const { 0: link, index } of text.matchAll(LINK)) {
+    if (!URL.canParse(link)) continue;
+    nodes.push(text.slice(end, index), anchor(link));
+    end = index + link.length;
+  }
+  nodes.push(text.slice(end));
+  return nodes.filter((node) => node !== "");
+}
+
+function anchor(link) {
+  const anchor = document.createElement("a");
+  anchor.href = link;
+  anchor.target = "_blank";
+  anchor.rel = "noopener noreferrer nofollow";
+  anchor.textContent = link;
+  return anchor;
+}
+
+/** `make("p.quiet", child, …)`: an element with classes and children; strings become text nodes. */
+export function make(kind, ...children) {
+  const [tag, ...classes] = kind.split(".");
+  const element = document.createElement(tag);
+  element.classList.add(...classes);
+  element.append(...children);
+  return element;
+}
+
+/** "1 message", "2,000 messages". */
+export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+
+const TIME = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
+const EXACT = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium" });
+const DAY = new Intl.DateTimeFormat("en", { weekday: "long", day: "numeric", month: "long" });
+const DAY_OF_ANOTHER_YEAR = new Intl.DateTimeFormat("en", { dateStyle: "long" });
+
+/** A time of day, as a `<time>`. */
+export function clock(date) {
+  const time = make("time", TIME.format(date));
+  time.dateTime = date.toISOString();
+  time.title = EXACT.format(date);
+  return time;
+}
+
+/** "Today", "Yesterday", "Monday, November 23". */
+export function dayName(date, now = new Date()) {
+  const yesterday = new Date(now.getFullYear(), now.getMonth(), now.getDate() - 1);
+  if (date.toDateString() === now.toDateString()) return "Today";
+  if (date.toDateString() === yesterday.toDateString()) return "Yesterday";
+  return (date.getFullYear() === now.getFullYear() ? DAY : DAY_OF_ANOTHER_YEAR).format(date);
+}
+
+/** "4 s", "3 min", "2 h". */
+export function duration(ms) {
+  const seconds = Math.max(1, Math.round(ms / 1000));
+  if (seconds < 100) return `${seconds} s`;
+  return seconds < 100 * 60 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+}
