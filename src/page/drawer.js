@@ -2,15 +2,16 @@
 "use strict";
 
 const backdrop = document.getElementById("backdrop");
-const behind = document.getElementById("room");
 
 export class Drawer {
   /** `narrow`: the media query for the screens on which it is a drawer. */
   constructor(button, panel, narrow) {
     Object.assign(this, { button, panel });
+    this.shut = panel.querySelector(".shut");
+    this.behind = [...panel.parentElement.children].filter((one) => one !== panel && one !== backdrop);
     this.narrow = matchMedia(narrow);
     button.addEventListener("click", () => (this.isOpen ? this.close() : this.open()));
-    backdrop.addEventListener("click", () => this.close());
+    for (const closer of [backdrop, this.shut]) closer.addEventListener("click", () => this.close());
     document.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
     this.narrow.addEventListener("change", () => this.close(false));
   }
@@ -25,10 +26,8 @@ export class Drawer {
     this.button.setAttribute("aria-expanded", "true");
     backdrop.hidden = false;
     // What lies behind cannot be reached until it is closed.
-    behind.inert = true;
-    const first = this.panel.querySelector("[aria-current], button, input") ?? this.panel;
-    if (first === this.panel) first.tabIndex = -1;
-    first.focus();
+    for (const one of this.behind) one.inert = true;
+    (this.panel.querySelector("[aria-current]") ?? this.shut).focus();
   }
 
   close(giveFocusBack = true) {
@@ -36,7 +35,7 @@ export class Drawer {
     this.panel.classList.remove("open");
     this.button.setAttribute("aria-expanded", "false");
     backdrop.hidden = true;
-    behind.inert = false;
+    for (const one of this.behind) one.inert = false;
     if (giveFocusBack) this.button.focus();
   }
 }

@@ -124,7 +124,9 @@ export class Room {
     this.epoch = epoch;
     if (!sameLife) {
       this.top = 0;
-      this.timeline.add(gapEntry(null, "The server has begun a new history of this room."));
+      // Where nothing had been said, and all that was said since is there, there is nothing to warn of.
+      const complete = top === 0 && past && (past[0]?.offset ?? 1) === 1;
+      if (!complete) this.timeline.add(gapEntry(null, "The server has begun a new history of this room."));
     } else if (past) {
       const next = past.concat(this.held).find(({ offset }) => offset > top)?.offset ?? this.newest + 1;
       if (next > top + 1) this.timeline.add(gapEntry(next - top - 1, "The server no longer has them."));

@@ -8,8 +8,8 @@ const GROUP_MS = 5 * 60 * 1000;
 const ENTRIES_MAX = 1000;
 const NAMES_MAX = 3;
 // A message that is longer is cut, with a button for all of it.
-const SHOWN_LENGTH_MAX = 3000;
-const SHOWN_LINES_MAX = 40;
+const SHOWN_LENGTH_MAX = 1500;
+const SHOWN_LINES_MAX = 24;
 const TINTS = 8;
 
 /** Which of the colours is this name's, on every page. */

@@ -5,7 +5,7 @@
 // Screenshots go to OUT. Exits with 1 at the first thing that is not as it should be.
 import { mkdirSync } from "node:fs";
 import assert from "node:assert/strict";
-import { Browser, Server, Wire, accessible, connected, enter, fitsItsScreen, join, line, plainSays, say, tab, texts } from "./stage.mjs";
+import { Browser, Server, Wire, accessible, connected, enter, fitsItsScreen, interceptable, join, line, plainSays, say, tab, texts } from "./stage.mjs";
 
 const [stentor, out] = process.argv.slice(2);
 assert(stentor && out, "usage: node chat.mjs STENTOR OUT");
@@ -18,7 +18,7 @@ async function test(what, work) {
   try {
     await work();
   } catch (error) {
-    console.log(`not ok  ${what}`);
+    console.log(`not ok  ${what}`, browser.complaints);
     throw error;
   }
   passed.push(what);
@@ -241,6 +241,75 @@ try {
     await line(bob, "Ann", "back again").waitFor();
     await person(ann, "Bob").waitFor();
     await shot(ann, "restarted");
+  });
+
+  await test("a member that lagged is put out, and recovers by itself", async () => {
+    const eve = await open({ ready: interceptable });
+    await enter(eve, "Eve", "lag");
+    await join(bob, "lag");
+    await say(bob, "heard");
+    await line(eve, "Bob", "heard").waitFor();
+    eve.wireTap.deaf = true;
+    for (const text of ["missed one", "missed two"]) await say(bob, text);
+    await line(bob, "Bob", "missed two").waitFor();
+    eve.wireTap.deaf = false;
+    // The server does the same on its own when a member is too far behind.
+    eve.wireTap.toServer({ id: 1_000_000, unsubscribe: { channel: "lag" } });
+    eve.wireTap.toPage({ push: { channel: "lag", unsubscribe: { code: 2500, reason: "insufficient state" } } });
+    await line(eve, "Bob", "missed two").waitFor();
+    assert.deepEqual(await texts(eve), ["heard", "missed one", "missed two"]);
+    assert.equal(await eve.locator("#log .gap").count(), 0);
+
+    eve.wireTap.toPage({ push: { channel: "lag", unsubscribe: { code: 2000, reason: "not for you" } } });
+    await eve.locator("#say-hint", { hasText: "You are not in this room." }).waitFor();
+    await eve.locator("#log .note", { hasText: "not for you" }).waitFor();
+    await eve.context().close();
+  });
+
+  await test("the code of a close decides whether the page comes back", async () => {
+    const eve = await open({ ready: interceptable });
+    await enter(eve, "Eve", "codes");
+    for (const code of [1001, 3001, 3499, 4000]) {
+      await eve.wireTap.page.close({ code, reason: "go" });
+      await eve.locator("#announcer", { hasText: "Connected again." }).waitFor();
+      await connected(eve);
+      await eve.locator("#announcer").evaluate((region) => region.replaceChildren());
+    }
+    for (const code of [1009, 3500, 3999, 4500]) {
+      await eve.wireTap.page.close({ code, reason: "stay away" });
+      await eve.locator("#state[data-state=lost]").waitFor();
+      await eve.getByRole("button", { name: "Connect" }).click();
+      await connected(eve);
+    }
+    await eve.context().close();
+  });
+
+  await test("a token is taken from the address, used, and not left there", async () => {
+    const eve = await open({ ready: interceptable, path: "/?token=eyJ.secret.x&name=Eve" });
+    assert.equal(new URL(eve.url()).search, "?name=Eve");
+    await eve.getByRole("button", { name: "Enter" }).click();
+    await connected(eve);
+    assert.equal(eve.wireTap.commands.find(({ connect }) => connect).connect.token, "eyJ.secret.x");
+    await eve.getByRole("button", { name: "Leave", exact: true }).click();
+    eve.wireTap.refuse = { code: 3500, reason: "invalid token" };
+    await eve.getByRole("button", { name: "Enter" }).click();
+    await eve.getByRole("alert").filter({ hasText: "does not accept this token" }).waitFor();
+    await eve.context().close();
+  });
+
+  await test("what is said while one looks elsewhere is counted in the title", async () => {
+    const look = (away) => ann.evaluate((away) => {
+      Object.defineProperty(document, "hidden", { value: away, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, away);
+    await tab(bob, "lobby").click();
+    await look(true);
+    await say(bob, "psst");
+    await line(ann, "Bob", "psst").waitFor();
+    assert.equal(await ann.title(), "(1) #lobby – Stentor");
+    await look(false);
+    assert.equal(await ann.title(), "#lobby – Stentor");
+    assert.equal(await ann.locator("#log .new + .message .text").textContent(), "psst");
   });
 
   await test("a reload comes back to the same rooms", async () => {

@@ -99,7 +99,7 @@ export class Wire {
   }
 }
 
-/** With PAGE_FILES=src/page, a change of the page can be tried without a build. */
+/** With PAGE_FILES=src/page, a change of a script or a style can be tried without a build. */
 async function fromFolder(route) {
   const { pathname } = new URL(route.request().url());
   await route.fulfill({ path: process.env.PAGE_FILES + pathname });
@@ -119,7 +119,8 @@ export class Browser {
     });
   }
 
-  async open({ origin = this.origin, path = "/", ...options } = {}) {
+  /** `ready(page)`: what is done before the page is loaded. */
+  async open({ origin = this.origin, path = "/", ready = async () => {}, ...options } = {}) {
     const context = await this.browser.newContext({ viewport: { width: 1200, height: 760 }, colorScheme: "light", ...options });
     const page = await context.newPage();
     page.on("pageerror", (error) => this.complaints.push(String(error.stack)));
@@ -134,6 +135,7 @@ export class Browser {
       dialog.dismiss();
     });
     if (process.env.PAGE_FILES) await context.route("**/*.{js,css}", fromFolder);
+    await ready(page);
     await page.goto(origin + path);
     return page;
   }
@@ -141,6 +143,26 @@ export class Browser {
   stop() {
     return this.browser?.close();
   }
+}
+
+/** Puts `page.wireTap` between the page and the server: it can listen, be deaf, and speak for either side. */
+export async function interceptable(page) {
+  const tap = { deaf: false, refuse: null, commands: [], page: null };
+  page.wireTap = tap;
+  await page.routeWebSocket(/connection\/websocket/, (near) => {
+    if (tap.refuse) return near.close(tap.refuse);
+    const far = near.connectToServer();
+    tap.page = near;
+    tap.toPage = (reply) => near.send(JSON.stringify(reply));
+    tap.toServer = (command) => far.send(JSON.stringify(command));
+    near.onMessage((frame) => {
+      tap.commands.push(...frame.split("\n").map((line) => JSON.parse(line)));
+      far.send(frame);
+    });
+    far.onMessage((frame) => {
+      if (!tap.deaf || !frame.includes('"pub"')) near.send(frame);
+    });
+  });
 }
 
 export async function enter(page, name, room = "") {
