@@ -77,7 +77,8 @@ class Subscription {
 
 /**
  * The client. `hooks` are told what happens to the connection:
- * `connecting()`, `connected({client, transport})`, `waiting(ms, why)`, `disconnected(why)` for good,
+ * `connecting()`, `connected({client, transport})`, `waiting(ms, {code, message, reached})` (`reached`: there was a connection),
+ * `disconnected({code, message})` for good,
  * and `joined(channel)` → the hooks of a subscription that the server made.
  */
 export class Client {
@@ -282,7 +283,7 @@ export class Client {
       this.wanted = false;
       this.hooks.disconnected({ code, message: reason });
     } else {
-      this.waitAndConnect({ code, message: reason });
+      this.waitAndConnect({ code, message: reason, reached: this.openedAt > 0 });
     }
   }
 

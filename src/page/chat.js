@@ -68,12 +68,16 @@ function begin(name, names, shown) {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const token = localStorage.getItem("stentor.token") ?? "";
   client = new Client(`${scheme}//${location.host}/connection/websocket`, { data: { name }, token }, connectionHooks);
-  element("me").replaceChildren(face(name), make("bdi", shownName(name)));
+  showMe();
   showChat(true);
   for (const room of names) open(room);
   show(rooms.get(shown) ?? rooms.values().next().value ?? null);
   client.connect();
   focusRoom();
+}
+
+function showMe() {
+  element("me").replaceChildren(face(me.name), make("bdi", shownName(me.name)));
 }
 
 function leave() {
@@ -105,7 +109,7 @@ function remember() {
 // ---- the connection
 
 const connectionHooks = {
-  connecting: () => showState("connecting", "Connecting …"),
+  connecting: () => showState(everConnected ? "again" : "connecting", "Connecting …"),
 
   connected({ client: id, transport }) {
     if (everConnected) announcer.say("Connected again.");
@@ -115,10 +119,11 @@ const connectionHooks = {
     showState("open", "Connected", { transport });
   },
 
-  waiting(ms, { code }) {
+  waiting(ms, { code, reached }) {
     dueAt = performance.now() + ms;
-    const why = REASONS[code] ?? "the connection was lost";
-    announcer.say(`Not connected: ${why}. It is tried again.`);
+    const why = REASONS[code] ?? (reached ? "the connection was lost" : "the server cannot be reached");
+    // Later tries that fail are seen, but not read out one by one.
+    if (reached) announcer.say(`Not connected: ${why}. It is tried again.`);
     showState("waiting", `Not connected: ${why}.`, { button: "Try now" });
     countdown = setInterval(countDown, 250);
     countDown();
@@ -198,6 +203,15 @@ const page = {
 
   peopleChanged(room) {
     if (room === current) drawPeopleSoon();
+  },
+
+  /** The server knows better than we do who we are: a token may say so. */
+  identified({ user, name }) {
+    me.user = user;
+    // Who is nobody in particular for the server is called what he says himself.
+    if (user === "" || name === me.name) return;
+    me.name = name;
+    showMe();
   },
 
   keepingPlace: (room, change) => log.keepingPlace(room, change),

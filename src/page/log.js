@@ -9,6 +9,8 @@ export class Log {
     Object.assign(this, { frame, jump, count });
     this.room = null;
     this.below = 0; // messages that came while the reader was further up
+    this.frameAsked = null;
+    this.lastTop = 0;
     frame.addEventListener("scroll", () => this.scrolled(), { passive: true });
     jump.addEventListener("click", () => {
       this.toEnd();
@@ -27,9 +29,10 @@ export class Log {
     const { newMark } = room.timeline;
     if (newMark.isConnected && newMark.offsetTop < this.frame.scrollHeight - this.frame.clientHeight) {
       this.frame.scrollTop = newMark.offsetTop - NEAR_END_PX;
-      this.scrolled();
+      room.atEnd = this.atEnd;
     } else if (room.atEnd) this.toEnd();
     else this.frame.scrollTop = room.scrollTop;
+    this.lastTop = this.frame.scrollTop;
     this.refresh();
   }
 
@@ -39,20 +42,33 @@ export class Log {
 
   scrolled() {
     if (!this.room) return;
-    this.room.atEnd = this.atEnd;
+    // By the time that we hear of our own scrolling down, more may have come below: only who goes up leaves the end.
+    const wentUp = this.frame.scrollTop < this.lastTop;
+    this.lastTop = this.frame.scrollTop;
+    this.room.atEnd = this.atEnd || (this.room.atEnd && !wentUp);
     if (this.room.atEnd) this.below = 0;
     this.refresh();
   }
 
   /** Something has come at the end: `others` messages of others, and perhaps one of our own. */
   grown(others, own) {
-    if (this.room.atEnd || own) return this.toEnd();
+    if (own) this.room.atEnd = true;
+    if (this.room.atEnd) return this.toEndSoon();
     this.below += others;
     this.refresh();
   }
 
+  /** Many messages in one turn are one layout. */
+  toEndSoon() {
+    this.frameAsked ??= requestAnimationFrame(() => {
+      this.frameAsked = null;
+      if (this.room?.atEnd) this.toEnd();
+    });
+  }
+
   toEnd() {
     this.frame.scrollTop = this.frame.scrollHeight;
+    this.lastTop = this.frame.scrollTop;
     this.below = 0;
     if (this.room) this.room.atEnd = true;
     this.refresh();
@@ -62,7 +78,10 @@ export class Log {
   keepingPlace(room, change) {
     const fromEnd = this.frame.scrollHeight - this.frame.scrollTop;
     change();
-    if (room === this.room) this.frame.scrollTop = this.frame.scrollHeight - fromEnd;
+    if (room !== this.room) return;
+    if (room.atEnd) return this.toEndSoon();
+    this.frame.scrollTop = this.frame.scrollHeight - fromEnd;
+    this.lastTop = this.frame.scrollTop;
   }
 
   refresh() {

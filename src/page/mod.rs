@@ -48,3 +48,32 @@ fn file(path: &'static str, content_type: &'static str, body: &'static [u8]) -> 
     });
     Asset { path, content_type, body, etag: format!("\"{hash:016x}\"") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_the_page_asks_for_is_there() {
+        let mut found = 0;
+        for asset in ASSETS.iter() {
+            let text = str::from_utf8(asset.body).unwrap();
+            for before in ["from \"./", "src=\"/", "href=\"/"] {
+                for rest in text.split(before).skip(1) {
+                    let path = format!("/{}", rest.split('"').next().unwrap());
+                    assert!(super::asset(&path).is_some(), "{} asks for {path}", asset.path);
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > ASSETS.len(), "all but the first are asked for by another");
+    }
+
+    #[test]
+    fn no_two_files_have_the_same_tag() {
+        let mut tags: Vec<_> = ASSETS.iter().map(|asset| &asset.etag).collect();
+        tags.sort();
+        tags.dedup();
+        assert_eq!(tags.len(), ASSETS.len());
+    }
+}

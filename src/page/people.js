@@ -5,7 +5,8 @@ import { count, make, shownName } from "./text.js";
 import { face } from "./timeline.js";
 
 const SHOWN_MAX = 300;
-// With no more than this, a list that does not agree with the server's count is asked for again.
+// With no more than this, a list that does not agree with the server's count is asked for again; with more, nobody tells who
+// has gone, and names would soon be wrong.
 const LISTED_MAX = 500;
 
 /** What to call somebody: what the server says of a client comes before what it says of itself. */
@@ -59,6 +60,7 @@ export class People {
   counted(total) {
     const differs = total !== this.total;
     this.total = total;
+    if (differs && total > LISTED_MAX) this.clients.clear();
     return differs && total <= LISTED_MAX;
   }
 

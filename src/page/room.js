@@ -14,7 +14,7 @@ const NOT_AVAILABLE = 108;
 export class Room {
   /**
    * `me`: {name, user, clients}, all rooms' own. `page` is told: `changed(room)`, `heard(room, entries)`,
-   * `peopleChanged(room)`, and does `keepingPlace(room, change)` when what is above the reader's eyes changes.
+   * `peopleChanged(room)`, `identified({user, name})`, and does `keepingPlace(room, change)` when what is above the reader's eyes changes.
    */
   constructor(name, client, me, page) {
     Object.assign(this, { name, client, me, page });
@@ -128,12 +128,12 @@ export class Room {
       const complete = top === 0 && past && (past[0]?.offset ?? 1) === 1;
       if (!complete) this.timeline.add(gapEntry(null, "The server has begun a new history of this room."));
     } else if (past) {
-      const next = past.concat(this.held).find(({ offset }) => offset > top)?.offset ?? this.newest + 1;
+      const next = past.concat(this.held ?? []).find(({ offset }) => offset > top)?.offset ?? this.newest + 1;
       if (next > top + 1) this.timeline.add(gapEntry(next - top - 1, "The server no longer has them."));
     } else {
       this.timeline.add(gapEntry(null, "They could not be loaded."));
     }
-    this.held.unshift(...(past ?? []));
+    this.held = [...(past ?? []), ...(this.held ?? [])];
     this.release();
   }
 
@@ -196,6 +196,10 @@ export class Room {
       if (entry.author.own) this.arrived(entry.text, publication.info?.client);
       this.timeline.add(entry);
       entries.push(entry);
+    }
+    if (this.timeline.isLong) {
+      this.page.keepingPlace(this, () => this.timeline.trim());
+      this.earlier.hidden = false;
     }
     if (entries.length) this.page.heard(this, entries);
   }
@@ -260,8 +264,8 @@ export class Room {
     this.people.ask();
     try {
       this.people.set(await this.client.presence(this.name));
-      const user = this.people.clients.get(this.me.client)?.user;
-      if (user) this.me.user = user;
+      const self = this.people.clients.get(this.me.client);
+      if (self) this.page.identified(self);
     } catch (error) {
       if (error.code === NOT_AVAILABLE) this.people.known = false;
     }

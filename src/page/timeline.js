@@ -5,7 +5,9 @@ import { bytes, clock, count, dayName, make, shownName, shownText, textNodes } f
 
 // Messages of one author within this time stand together.
 const GROUP_MS = 5 * 60 * 1000;
+// A list that has grown longer by so much is cut to its bound.
 const ENTRIES_MAX = 1000;
+const ENTRIES_SLACK = 250;
 const NAMES_MAX = 3;
 // A message that is longer is cut, with a button for all of it.
 const SHOWN_LENGTH_MAX = 1500;
@@ -116,6 +118,8 @@ export class Timeline {
   constructor(label) {
     this.entries = [];
     this.list = make("ol.entries");
+    // Some readers take a list without its dots for no list.
+    this.list.setAttribute("role", "list");
     this.list.setAttribute("aria-label", label);
     this.newMark = make("li.new", make("span", "New"));
     this.firstNew = null;
@@ -125,10 +129,16 @@ export class Timeline {
     const before = this.entries.at(-1);
     this.entries.push(entry);
     this.list.append(...decorated(before, entry));
-    if (this.entries.length > ENTRIES_MAX) {
-      this.entries.splice(0, this.entries.length - ENTRIES_MAX);
-      this.draw();
-    }
+  }
+
+  get isLong() {
+    return this.entries.length > ENTRIES_MAX + ENTRIES_SLACK;
+  }
+
+  /** Lets go of the oldest entries. */
+  trim() {
+    this.entries.splice(0, this.entries.length - ENTRIES_MAX);
+    this.draw();
   }
 
   /** Puts what was said earlier on top. */

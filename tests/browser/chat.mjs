@@ -167,6 +167,26 @@ try {
     await tab(bob, "lobby").click();
   });
 
+  await test("a flood is shown in order, bounded, and with its end in sight", async () => {
+    const quiet = await open();
+    await enter(quiet, "Quinn", "flooded");
+    await bob.evaluate(async () => {
+      const socket = new WebSocket(`ws://${location.host}/ws/Flo?room=flooded`);
+      await new Promise((resolve) => socket.addEventListener("open", resolve));
+      for (let number = 1; number <= 3000; number += 1) socket.send(`drop ${number}`);
+    });
+    await line(quiet, "Flo", "drop 3000").waitFor();
+    const shown = await texts(quiet);
+    assert(shown.length >= 1000 && shown.length <= 1250, `${shown.length} messages are kept`);
+    assert.deepEqual(shown, Array.from(shown, (_, index) => `drop ${3001 - shown.length + index}`));
+    await quiet.waitForFunction(() => {
+      const log = document.getElementById("log");
+      return log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+    });
+    assert(await quiet.locator("#jump").isHidden());
+    await quiet.context().close();
+  });
+
   await test("a cut wire: nothing is missing afterwards, nothing is there twice", async () => {
     const eve = await overTheWire();
     await enter(eve, "Eve", "relay");
@@ -229,8 +249,9 @@ try {
   await test("after a restart all pages come back by themselves, and say what may be missing", async () => {
     await tab(bob, "lobby").click();
     await ann.getByLabel("Message", { exact: true }).fill("half a sen");
-    await server.stop();
-    await ann.locator("#state[data-state=waiting]", { hasText: "the server is going away" }).waitFor();
+    const told = ann.locator("#announcer", { hasText: "Not connected: the server is going away." }).waitFor();
+    await Promise.all([told, server.stop()]);
+    await ann.locator("#state[data-state=waiting]", { hasText: "the server cannot be reached" }).waitFor();
     await shot(ann, "reconnecting");
     await accessible(ann, "while it waits");
     await server.start();
@@ -330,9 +351,11 @@ try {
       people.set({ presence: { a: { user: "A", client: "a" }, b: { user: "B", client: "b" } }, truncated: true, num_clients: 1234 });
       people.draw(list, new Set(["b"]));
       const told = [...list.children].map((item) => item.textContent);
-      return { told, again: people.counted(2000), fewer: people.counted(2) };
+      const again = people.counted(2000);
+      people.draw(list, new Set(["b"]));
+      return { told, again, counted: list.textContent, fewer: people.counted(2) };
     });
-    assert.deepEqual(drawn, { told: ["BByou", "AA", "and 1,232 others"], again: false, fewer: true });
+    assert.deepEqual(drawn, { told: ["BByou", "AA", "and 1,232 others"], again: false, counted: "2,000 people", fewer: true });
   });
 
   await test("the keyboard is enough", async () => {
