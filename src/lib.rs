@@ -24,7 +24,6 @@ pub mod shard;
 
 #[cfg(feature = "edges")]
 pub mod config;
-#[cfg(feature = "edges")]
 pub mod driver;
 #[cfg(feature = "edges")]
 pub mod identity;

@@ -1,6 +1,8 @@
 //! What runs a shard: sockets, a clock, a thread. The contract is on [`crate::shard`]'s page.
 
+#[cfg(feature = "edges")]
 pub mod epoll;
+pub mod sim;
 
 use std::sync::Arc;
 use std::time::Duration;

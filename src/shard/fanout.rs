@@ -360,6 +360,11 @@ impl Fanout {
         self[seat.audience].members[seat.place as usize].conn as usize
     }
 
+    /// Whether the sweep may write to a member.
+    pub fn is_ready(&self, seat: Seat) -> bool {
+        self[seat.audience].members[seat.place as usize].ready
+    }
+
     /// Lets the sweep write to a member, or no longer. When it is behind, the sweep comes to it.
     pub fn set_ready(&mut self, seat: Seat, ready: bool) {
         let audience = &mut self[seat.audience];
@@ -435,6 +440,22 @@ impl Fanout {
     /// How many members an audience has.
     pub fn member_count(&self, id: AudienceId) -> usize {
         self[id].members.len()
+    }
+
+    /// Checks every log, and that whoever is behind and may be written to will be visited. Returns the bytes that the largest
+    /// log keeps. For tests and the simulator.
+    ///
+    /// # Panics
+    /// When an invariant does not hold.
+    pub fn assert_invariants(&self) -> u64 {
+        for (_, audience) in &self.audiences {
+            audience.log.assert_invariants();
+            let behind = |member: &&Member| member.cursor != audience.log.head();
+            assert_eq!(audience.members.iter().filter(behind).count(), audience.log.readers_behind());
+            let owed = audience.members.iter().filter(|member| member.ready).any(|member| behind(&member));
+            assert!(!owed || audience.queued, "somebody is behind, and no sweep is to come");
+        }
+        self.audiences.iter().map(|(_, audience)| audience.log.kept_bytes()).max().unwrap_or(0)
     }
 
     fn enqueue(&mut self, id: AudienceId) {

@@ -180,7 +180,8 @@ impl Weigh for Down {
     }
 }
 
-const RING: RingLimits = RingLimits { messages_max: 4096, bytes_max: 1 << 20 };
+/// What each ring takes, unless it is built with less.
+pub const RING: RingLimits = RingLimits { messages_max: 4096, bytes_max: 1 << 20 };
 
 /// A ring's writing end, with what did not fit yet. Whoever fills `waiting` looks at [`Link::is_clear`] before
 /// it takes more work in, so it holds one turn's overshoot at most.
@@ -253,6 +254,14 @@ impl Mesh {
     /// # Panics
     /// With more shards than [`SHARDS_MAX`].
     pub fn build(shards: usize, seed: &Seed) -> Vec<Self> {
+        Self::build_with(shards, seed, RING)
+    }
+
+    /// The same, with rings of another size.
+    ///
+    /// # Panics
+    /// With more shards than [`SHARDS_MAX`].
+    pub fn build_with(shards: usize, seed: &Seed, rings: RingLimits) -> Vec<Self> {
         assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards");
         let doorbells: Arc<[Doorbell]> = (0..shards).map(|_| Doorbell::default()).collect();
         let crowd = Crowd::new(seed);
@@ -268,8 +277,8 @@ impl Mesh {
             .collect();
         for a in 0..shards {
             for b in a + 1..shards {
-                let ((a_up, b_from_up), (b_up, a_from_up)) = (ring(RING), ring(RING));
-                let ((a_down, b_from_down), (b_down, a_from_down)) = (ring(RING), ring(RING));
+                let ((a_up, b_from_up), (b_up, a_from_up)) = (ring(rings), ring(rings));
+                let ((a_down, b_from_down), (b_down, a_from_down)) = (ring(rings), ring(rings));
                 meshes[a].peers.push(Peer::new(b, a_up, a_down, a_from_up, a_from_down));
                 meshes[b].peers.push(Peer::new(a, b_up, b_down, b_from_up, b_from_down));
             }
@@ -362,6 +371,11 @@ impl Mesh {
     /// sleeping: the reader of a full ring does not ring back.
     pub fn is_clear(&self) -> bool {
         self.peers.iter().all(|peer| peer.up.is_clear() && peer.down.is_clear())
+    }
+
+    /// How many messages wait for room in a ring.
+    pub fn waiting(&self) -> usize {
+        self.peers.iter().map(|peer| peer.up.waiting.len() + peer.down.waiting.len()).sum()
     }
 
     /// How many other shards there are.

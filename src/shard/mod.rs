@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod client;
 mod crowd;
 mod endings;
@@ -47,6 +48,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use audit::Audit;
 pub use crowd::Crowd;
 pub use options::Options;
 pub use output::{Close, HowToClose, SLICES_MAX, Ticket, Write};

@@ -1,0 +1,287 @@
+//! What must hold of what rooms say, whatever happens: everybody hears everything, once, in one order.
+//!
+//! The checker does not know the order that a room's home has given; it needs none. When two members hear `a` and then, with
+//! no gap announced, `b`, then `b` is *the* successor of `a`: for everybody, on every shard. So it keeps one successor and one
+//! predecessor for each publication. Together with each speaker's own numbering, in which no member may find a hole,
+//! a doubled, a lost, a foreign or a swapped publication contradicts what somebody has heard, at once.
+//!
+//! What cannot be contradicted because nobody has heard it is found [at rest](Checker::at_rest): when nothing moves any more,
+//! everybody who is in a room has heard the last word.
+
+use crate::base::hash::{Map, Seed};
+
+/// Names something that was said, in the whole simulation.
+pub(super) type SaidId = u32;
+
+/// Nothing.
+const NONE: SaidId = SaidId::MAX;
+
+/// Something that a client has said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said {
+    /// By which session.
+    pub(super) session: usize,
+    /// Where.
+    pub(super) room: usize,
+    /// The how-manieth of that session.
+    pub(super) number: u32,
+    /// What the same session said before.
+    pub(super) before: Option<SaidId>,
+    /// Bytes of its text behind the id.
+    pub(super) fill_bytes: usize,
+}
+
+/// What one session has heard of its room.
+#[derive(Debug)]
+pub(super) struct Ear {
+    room: usize,
+    /// Whether publications may be missing without a word: a socket that was full, in a room that conflates.
+    pub(super) conflated: bool,
+    last: Option<SaidId>,
+    /// Announced as skipped since the last one, if any.
+    skipped: Option<u64>,
+    /// Gaps so far.
+    gaps: u32,
+    /// The number that is to come next, by speaker, and how many gaps there were when the one before came.
+    next: Map<usize, (u32, u32)>,
+    /// From which publication on nothing may be missing.
+    sure_from: Option<SaidId>,
+    /// Publications heard.
+    pub(super) heard: u64,
+    /// Publications that were announced as skipped.
+    pub(super) missed: u64,
+}
+
+impl Ear {
+    /// The ear of a session that has just joined `room`.
+    pub(super) fn new(room: usize) -> Self {
+        Self {
+            room,
+            conflated: false,
+            last: None,
+            skipped: None,
+            gaps: 0,
+            next: Seed::new(0).map(),
+            sure_from: None,
+            heard: 0,
+            missed: 0,
+        }
+    }
+
+    /// Where it listens.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
+    const fn may_skip(&self) -> bool {
+        self.conflated || self.missed > 0 || self.skipped.is_some()
+    }
+
+    fn has_heard(&self, said: &Said) -> bool {
+        self.next.get(&said.session).is_some_and(|&(next, _)| next > said.number)
+    }
+}
+
+/// A gap that a member was told of, or may have had: after `before` comes `after`.
+#[derive(Debug)]
+struct Gap {
+    session: usize,
+    before: SaidId,
+    after: SaidId,
+    announced: Option<u64>,
+}
+
+/// All that was said, and what is known of its order.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    said: Vec<Said>,
+    successor: Vec<SaidId>,
+    predecessor: Vec<SaidId>,
+    gaps: Vec<Gap>,
+}
+
+impl Checker {
+    /// Notes what `session` is about to say, after what it said `before`.
+    pub(super) fn say(
+        &mut self,
+        session: usize,
+        room: usize,
+        before: Option<SaidId>,
+        fill_bytes: usize,
+    ) -> SaidId {
+        let id = SaidId::try_from(self.said.len()).expect("fewer publications than 2^32");
+        let number = before.map_or(0, |before| self.said(before).number + 1);
+        self.said.push(Said { session, room, number, before, fill_bytes });
+        self.successor.push(NONE);
+        self.predecessor.push(NONE);
+        id
+    }
+
+    /// What is known of something that was said.
+    ///
+    /// # Panics
+    /// When nobody has said it.
+    pub(super) fn said(&self, id: SaidId) -> Said {
+        *self.said.get(id as usize).expect("a publication that somebody has said")
+    }
+
+    /// A session has heard a publication.
+    ///
+    /// # Panics
+    /// When it must not have, now.
+    pub(super) fn hear(&mut self, session: usize, ear: &mut Ear, id: SaidId) {
+        let said = self.said(id);
+        assert_eq!(said.room, ear.room, "session {session} hears what was said in another room");
+        let gap = ear.conflated || ear.skipped.is_some();
+        // Of a speaker that was there before this session is sure to be, the beginning may be missing.
+        let unheard =
+            said.before.filter(|&before| ear.sure_from.is_some_and(|sure_from| before >= sure_from));
+        let first = unheard.map_or(said.number, |before| self.said(before).number);
+        ear.gaps += u32::from(gap);
+        let next = ear.next.entry(said.session).or_insert((first, 0));
+        let (expected, gaps) = std::mem::replace(next, (said.number + 1, ear.gaps));
+        assert!(
+            if gaps < ear.gaps { said.number >= expected } else { said.number == expected },
+            "session {session} hears number {} of session {}, and should have heard {expected}",
+            said.number,
+            said.session
+        );
+        if said.session == session && ear.heard == 0 && !gap {
+            assert_eq!(said.number, 0, "session {session} has not heard its own first word");
+        }
+        if let Some(before) = ear.last {
+            if gap {
+                self.gaps.push(Gap { session, before, after: id, announced: ear.skipped });
+            } else {
+                self.follow(session, before, id);
+            }
+        }
+        ear.heard += 1;
+        ear.last = Some(id);
+        ear.skipped = None;
+    }
+
+    fn follow(&mut self, session: usize, before: SaidId, after: SaidId) {
+        let (next, previous) = (&mut self.successor[before as usize], &mut self.predecessor[after as usize]);
+        assert!(
+            [NONE, after].contains(next) && [NONE, before].contains(previous),
+            "session {session} hears {after} after {before}; others heard {next} after {before}, and {after} after {previous}"
+        );
+        (*next, *previous) = (after, before);
+    }
+
+    /// A session was told that it will not hear `count` publications.
+    pub(super) fn skip(ear: &mut Ear, count: u64) {
+        ear.missed += count;
+        *ear.skipped.get_or_insert(0) += count;
+    }
+
+    /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything and
+    /// who have read all that came; `speakers` those whose words have all been taken in.
+    ///
+    /// # Panics
+    /// When one of them has not heard the last word.
+    pub(super) fn at_rest(
+        &self,
+        mut members: Vec<(usize, &mut Ear)>,
+        last_words: impl Iterator<Item = SaidId>,
+    ) {
+        let mut owed: Vec<SaidId> = last_words.collect();
+        owed.extend(members.iter().filter(|(_, ear)| !ear.may_skip()).filter_map(|(_, ear)| ear.last));
+        owed.sort_unstable();
+        owed.dedup();
+        for (session, ear) in &mut members {
+            let Some(sure_from) = ear.sure_from else {
+                ear.sure_from = Some(self.count());
+                continue;
+            };
+            let mut owed = owed.iter().map(|&id| (id, self.said(id)));
+            let missing =
+                owed.find(|&(id, said)| said.room == ear.room && id >= sure_from && !ear.has_heard(&said));
+            // Who has skipped something is at the head all the same, so far as is known where that is.
+            let excused = |id| ear.may_skip() && (ear.skipped.is_some() || self.may_follow(id, ear.last));
+            if let Some((id, _)) = missing.filter(|&(id, _)| !excused(id)) {
+                panic!("session {session} was not told what the others know: {id}");
+            }
+        }
+    }
+
+    /// Whether `last` may have its place behind `id`, for all that is known.
+    fn may_follow(&self, id: SaidId, last: Option<SaidId>) -> bool {
+        let Some(last) = last else { return false };
+        let is_last_word = self.successor_of(last).is_none();
+        is_last_word || std::iter::successors(Some(id), |&at| self.successor_of(at)).any(|at| at == last)
+    }
+
+    /// Checks every gap against the order, as far as somebody has heard what lies in it. Returns how many could be.
+    ///
+    /// # Panics
+    /// When a gap is not what was announced, or does not lead forward.
+    pub(super) fn check_gaps(&self) -> usize {
+        self.gaps.iter().filter(|gap| self.check_gap(gap)).count()
+    }
+
+    fn check_gap(&self, gap: &Gap) -> bool {
+        let Gap { session, before, after, announced } = *gap;
+        let mut walk = std::iter::successors(self.successor_of(before), |&at| self.successor_of(at));
+        match (walk.position(|at| at == after), announced) {
+            (Some(between), Some(count)) => {
+                assert_eq!(between as u64, count, "session {session} was told of another gap than it had");
+                true
+            }
+            (found, None) if found.is_some() => true,
+            _ => {
+                let mut back = std::iter::successors(self.successor_of(after), |&at| self.successor_of(at));
+                assert!(!back.any(|at| at == before), "session {session} was sent back in time");
+                false
+            }
+        }
+    }
+
+    fn successor_of(&self, id: SaidId) -> Option<SaidId> {
+        Some(self.successor[id as usize]).filter(|&next| next != NONE)
+    }
+
+    /// How much has been said.
+    pub(super) fn count(&self) -> SaidId {
+        SaidId::try_from(self.said.len()).unwrap_or(NONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three sessions in one room, of which the first says six things; who hears what, and whether it is found.
+    fn check(heard: [&[SaidId]; 2]) -> bool {
+        std::panic::catch_unwind(|| {
+            let mut checker = Checker::default();
+            let mut before = [None; 2];
+            for number in 0..6 {
+                let speaker = number % 2;
+                before[speaker] = Some(checker.say(speaker, 0, before[speaker], 1));
+            }
+            let mut ears = [Ear::new(0), Ear::new(0)];
+            for (session, ear) in ears.iter_mut().enumerate() {
+                ear.sure_from = Some(0);
+                for &id in heard[session] {
+                    checker.hear(session + 7, ear, id);
+                }
+            }
+            checker.at_rest(ears.iter_mut().enumerate().collect(), std::iter::empty());
+        })
+        .is_ok()
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_and_what_is_right_is_not() {
+        assert!(check([&[0, 1, 2, 3], &[0, 1, 2, 3]]));
+        assert!(check([&[1, 0, 2, 3], &[1, 0, 2, 3]]), "an order is an order");
+        assert!(!check([&[0, 1, 2, 3], &[1, 0, 2, 3]]), "two orders");
+        assert!(!check([&[0, 1, 2, 3], &[0, 1, 3, 2]]), "two orders at the end");
+        assert!(!check([&[0, 1, 2, 3], &[0, 1, 2]]), "the last word is missing");
+        assert!(!check([&[0, 1, 2, 3], &[0, 2, 3]]), "one is missing");
+        assert!(!check([&[0, 1, 1], &[0, 1]]), "one is doubled");
+        assert!(!check([&[0, 4], &[]]), "a hole in what one has said");
+    }
+}

@@ -1,0 +1,339 @@
+//! What clients do, and how they take what the server does.
+
+use std::fmt::Write as _;
+
+use super::checker::{Checker, Ear};
+use super::network::End;
+use super::scenario::{Act, Deflate, Leave, Place, Reading, Wrong};
+use super::session::{Session, Stage};
+use super::simulation::{Due, Simulation};
+use super::wire;
+use crate::chat::SlowMember;
+
+/// What texts are filled with.
+const FILL: &str =
+    "the herald whose voice was as loud as the voice of fifty men spoke to all of them at once, ";
+
+impl Simulation<'_> {
+    /// A client does something, if it can.
+    pub(super) fn act(&mut self, client: usize, act: Act) {
+        let session = self.current[client].filter(|&session| !self.sessions[session].over);
+        match (act, session) {
+            (Act::Join, None) => self.join(client),
+            (Act::Break(wrong), None) if wrong.is_http() => {
+                self.connect(client);
+                self.break_rule(self.sessions.len() - 1, wrong);
+            }
+            (_, None) | (Act::Join, Some(_)) => {}
+            (Act::Say(bytes), Some(session)) => self.say(session, bytes),
+            (Act::Ping, Some(session)) if self.sessions[session].may_speak() => {
+                self.sessions[session].pings += 1;
+                let payload = self.sessions[session].pings.to_be_bytes();
+                self.send(session, &wire::frame(0x89, &payload));
+            }
+            (Act::Stall(length), Some(session)) => {
+                self.sessions[session].stalled_until = self.now + length;
+                self.sessions[session].will_read = true;
+                self.later(length, Due::Read(session));
+            }
+            (Act::Leave(leave), Some(session)) => self.leave(session, leave),
+            (Act::Break(wrong), Some(session)) => {
+                let chat_only = wrong == Wrong::Binary && self.sessions[session].plan.place == Place::Echo;
+                if !wrong.is_http() && !chat_only && self.sessions[session].may_speak() {
+                    self.break_rule(session, wrong);
+                }
+            }
+            (Act::Ping, Some(_)) => {}
+        }
+    }
+
+    fn connect(&mut self, client: usize) {
+        let plan = self.scenario.clients[client];
+        let pipe = self.world.connect(plan.shard, plan.capacity);
+        let room = match plan.place {
+            Place::Room(room) => usize::from(room),
+            Place::Echo => usize::from(u16::MAX) + pipe, // a room of its own
+        };
+        self.sessions.push(Session::new(client, plan, pipe, Ear::new(room)));
+        self.current[client] = Some(self.sessions.len() - 1);
+        self.stir(plan.shard);
+    }
+
+    fn join(&mut self, client: usize) {
+        self.connect(client);
+        let plan = self.scenario.clients[client];
+        let target = match plan.place {
+            Place::Room(room) => format!("/ws/c{client}?room=r{room}"),
+            Place::Echo => "/echo".to_owned(),
+        };
+        let extension = match plan.deflate {
+            Deflate::No => "",
+            Deflate::Full => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+            Deflate::Small => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n",
+        };
+        self.send(self.sessions.len() - 1, wire::upgrade_request(&target, extension).as_bytes());
+    }
+
+    pub(super) fn send(&mut self, session: usize, bytes: &[u8]) {
+        let pipe = self.sessions[session].pipe;
+        self.world.send(pipe, bytes);
+        self.stir(self.world.pipe(pipe).shard);
+    }
+
+    fn say(&mut self, session: usize, bytes: usize) {
+        let it = &self.sessions[session];
+        if !it.may_speak() {
+            return;
+        }
+        let fill_bytes = bytes.min(self.scenario.options.message.message_bytes_max.saturating_sub(12));
+        let room = it.ear.room();
+        let id = self.checker.say(session, room, it.last_said, fill_bytes);
+        self.trace.note(self.now, || format!("client {} says {id}", it.client));
+        let mut text = String::with_capacity(fill_bytes + 12);
+        let _ = write!(text, "{id} ");
+        fill_into(&mut text, fill_bytes);
+        let it = &mut self.sessions[session];
+        it.last_said = Some(id);
+        let deflater = (it.deflated && id % 3 == 0).then_some(&mut self.deflater);
+        let mut frames = Vec::with_capacity(text.len() + 14);
+        wire::text_into(&mut frames, &text, if it.plan.fragments { 3 } else { 1 }, deflater);
+        self.send(session, &frames);
+    }
+
+    fn leave(&mut self, session: usize, leave: Leave) {
+        let it = &mut self.sessions[session];
+        if it.left.is_some() {
+            return;
+        }
+        match leave {
+            Leave::Close(code) if it.may_speak() && it.stage == Stage::Open => {
+                it.left = Some(leave);
+                it.close_sent = true;
+                self.send(session, &wire::frame(0x88, &code.to_be_bytes()));
+            }
+            Leave::Close(_) | Leave::HalfClose => {
+                it.left = Some(Leave::HalfClose);
+                self.fin(session);
+            }
+            Leave::Reset => {
+                it.left = Some(leave);
+                it.over = true;
+                self.end(session, End::Reset);
+            }
+        }
+    }
+
+    pub(super) fn fin(&mut self, session: usize) {
+        self.end(session, End::Fin);
+    }
+
+    fn end(&mut self, session: usize, end: End) {
+        let pipe = self.sessions[session].pipe;
+        if self.world.pipe(pipe).end != Some(end) {
+            self.world.end(pipe, end);
+            self.stir(self.world.pipe(pipe).shard);
+        }
+    }
+
+    fn break_rule(&mut self, session: usize, wrong: Wrong) {
+        let options = &self.scenario.options;
+        let mut bytes = Vec::new();
+        match wrong {
+            Wrong::Unmasked => bytes.extend_from_slice(b"\x81\x02hi"),
+            Wrong::ReservedOpcode => wire::frame_into(&mut bytes, 0x83, b"what"),
+            Wrong::ReservedBit => wire::frame_into(&mut bytes, 0xA1, b"what"),
+            Wrong::Continuation => wire::frame_into(&mut bytes, 0x80, b"and so on"),
+            Wrong::NotUtf8 => wire::frame_into(&mut bytes, 0x81, b"gr\xFC\xDFe"),
+            Wrong::TooBig => wire::head_into(&mut bytes, 0x81, options.message.message_bytes_max as u64 + 1),
+            Wrong::CloseCode => wire::frame_into(&mut bytes, 0x88, &1005_u16.to_be_bytes()),
+            Wrong::LongPing => wire::frame_into(&mut bytes, 0x89, &[b'p'; 126]),
+            Wrong::Binary => wire::frame_into(&mut bytes, 0x82, &[0, 1, 2]),
+            Wrong::Garbage => {
+                bytes.extend_from_slice(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+            }
+            Wrong::EndlessHead => {
+                bytes.extend_from_slice(b"GET / HTTP/1.1\r\nX: ");
+                bytes.resize(options.head.head_bytes_max + 100, b'x');
+            }
+            Wrong::HalfAHead => bytes.extend_from_slice(b"GET /ws/half HTTP/1.1\r\nHost:"),
+        }
+        self.sessions[session].wrong = Some(wrong);
+        self.send(session, &bytes);
+    }
+
+    /// Something has reached a client: bytes, or the server's end.
+    pub(super) fn news(&mut self, session: usize) {
+        let it = &self.sessions[session];
+        if it.over {
+            return;
+        }
+        let pipe = self.world.pipe(it.pipe);
+        if let Some(reason) = pipe.closed {
+            self.trace.note(self.now, || format!("client {}'s socket is closed: {reason:?}", it.client));
+            it.check_reason(reason, &self.world, &self.circumstances);
+        }
+        self.read(session);
+    }
+
+    /// A client reads, if it does now.
+    pub(super) fn read(&mut self, session: usize) {
+        let it = &self.sessions[session];
+        let pipe = self.world.pipe(it.pipe);
+        if it.over {
+            return;
+        }
+        let (mut bytes_max, mut again) = (usize::MAX, None);
+        match it.plan.reading {
+            _ if self.now < it.stalled_until => bytes_max = 0,
+            Reading::AtOnce => {}
+            Reading::Slowly(bytes, every) => {
+                if it.will_read {
+                    return; // not yet
+                }
+                bytes_max = bytes;
+                again = (pipe.to_client.len() > bytes).then_some(every);
+            }
+            Reading::Never if it.stage == Stage::Head => {}
+            Reading::Never => bytes_max = 0,
+        }
+        if bytes_max > 0 && !pipe.to_client.is_empty() {
+            let (shard, pipe, starved) = (pipe.shard, it.pipe, pipe.starved);
+            let mut buffer = std::mem::take(&mut self.sessions[session].buffer);
+            self.world.read(pipe, &mut buffer, bytes_max);
+            if starved {
+                self.stir(shard);
+            }
+            let used = self.understand(session, &buffer);
+            buffer.drain(..used);
+            self.sessions[session].buffer = buffer;
+        }
+        if let Some(every) = again {
+            self.sessions[session].will_read = true;
+            self.later(every, Due::Read(session));
+        }
+        self.follow_the_server(session);
+    }
+
+    /// The server has ended its stream or closed: so does the client, once it has read everything.
+    fn follow_the_server(&mut self, session: usize) {
+        let it = &mut self.sessions[session];
+        let pipe = self.world.pipe(it.pipe);
+        if !pipe.to_client.is_empty() {
+            return;
+        }
+        if pipe.closed.is_some() {
+            it.over = true;
+        } else if pipe.shut && it.plan.answers && pipe.end.is_none() {
+            let delay = self.delay();
+            self.later(delay, Due::Fin(session));
+        }
+    }
+
+    /// Acts on what is complete in `bytes`; returns how much that was.
+    fn understand(&mut self, session: usize, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        if self.sessions[session].stage == Stage::Head {
+            let Some((status, len)) = wire::parse_response(bytes) else { return 0 };
+            let it = &mut self.sessions[session];
+            it.check_status(status, &self.world, &self.circumstances);
+            it.stage = if status == 101 { Stage::Open } else { Stage::Refused };
+            it.deflated = bytes[..len].windows(18).any(|window| window == b"permessage-deflate");
+            self.trace
+                .note(self.now, || format!("client {} is answered {status}", self.sessions[session].client));
+            used = len;
+        }
+        if self.sessions[session].stage == Stage::Refused {
+            return bytes.len(); // the rest says why, to a person
+        }
+        while let Some(frame) = wire::parse(&bytes[used..]) {
+            used += frame.len;
+            self.hear(session, &frame);
+        }
+        used
+    }
+
+    fn hear(&mut self, session: usize, frame: &wire::Frame<'_>) {
+        assert_eq!(self.sessions[session].stage, Stage::Open, "a frame after the Close");
+        match (frame.opcode, frame.compressed) {
+            (1, false) => self.hear_text(session, frame.payload),
+            (1, true) => {
+                assert!(self.sessions[session].deflated, "compressed, and never agreed to");
+                let mut inflater = std::mem::take(&mut self.inflater);
+                let text = inflater.inflate(frame.payload, 1 << 20).expect("what a client can inflate");
+                self.hear_text(session, text);
+                self.inflater = inflater;
+            }
+            (8, _) => self.hear_close(session, frame.payload),
+            (9, _) => {
+                if self.sessions[session].plan.answers {
+                    let delay = self.delay();
+                    self.later(delay, Due::Send(session, wire::frame(0x8A, frame.payload)));
+                }
+            }
+            (10, _) => {
+                let number = frame.payload.try_into().map(u64::from_be_bytes).expect("the payload of a ping");
+                let it = &mut self.sessions[session];
+                assert!(it.ponged < number && number <= it.pings, "the pong of a ping that waits for one");
+                it.ponged = number;
+            }
+            _ => panic!("a frame that nobody sends: {frame:?}"),
+        }
+    }
+
+    fn hear_text(&mut self, session: usize, text: &[u8]) {
+        let text = std::str::from_utf8(text).expect("text is UTF-8");
+        let it = &mut self.sessions[session];
+        let (author, text) = match it.plan.place {
+            Place::Echo => (None, text),
+            Place::Room(_) => {
+                let (author, text) = text.split_once(": ").expect("name: text");
+                (Some(author), text)
+            }
+        };
+        if author == Some("") {
+            let count = text.split(' ').next().and_then(|count| count.parse().ok());
+            let count = count.expect("how many were skipped");
+            self.trace.note(self.now, || format!("client {} is told that it missed {count}", it.client));
+            return Checker::skip(&mut it.ear, count);
+        }
+        let (id, fill) = text.split_once(' ').expect("the id, and what fills the text");
+        let id = id.parse().expect("the id of something that was said");
+        let said = self.checker.said(id);
+        self.trace.note(self.now, || format!("client {} hears {id}", it.client));
+        let speaker = author.and_then(|name| name.strip_prefix('c')?.parse().ok());
+        let client = self.sessions[said.session].client;
+        assert!(
+            speaker.is_none_or(|speaker: usize| speaker == client),
+            "{author:?} said what client {client} did"
+        );
+        assert!(is_fill(fill, said.fill_bytes), "the text of {id} has changed");
+        let it = &mut self.sessions[session];
+        it.ear.conflated |= self.circumstances.policy() == SlowMember::Conflate && it.was_full;
+        self.checker.hear(session, &mut it.ear, id);
+    }
+
+    fn hear_close(&mut self, session: usize, payload: &[u8]) {
+        let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+        let it = &mut self.sessions[session];
+        self.trace.note(self.now, || format!("client {} is closed with {code:?}", it.client));
+        it.check_close(code, &self.world, &self.circumstances);
+        it.stage = Stage::Closed;
+        if it.plan.answers && !it.close_sent {
+            it.close_sent = true;
+            let (delay, code) = (self.delay(), code.unwrap_or(1000));
+            self.later(delay, Due::Send(session, wire::frame(0x88, &code.to_be_bytes())));
+        }
+    }
+}
+
+fn fill_into(text: &mut String, mut bytes: usize) {
+    while bytes > 0 {
+        let take = bytes.min(FILL.len());
+        text.push_str(&FILL[..take]);
+        bytes -= take;
+    }
+}
+
+fn is_fill(text: &str, bytes: usize) -> bool {
+    text.len() == bytes && text.as_bytes().chunks(FILL.len()).all(|chunk| FILL.as_bytes().starts_with(chunk))
+}

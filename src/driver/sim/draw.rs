@@ -1,0 +1,215 @@
+//! From a seed to a scenario.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::network::{index_below, one_in};
+use super::scenario::{
+    Act, Deflate, Ending, Event, Faults, Leave, Place, Plan, Reading, Reload, Scenario, What, Wrong,
+};
+use crate::base::rng::Rng;
+use crate::base::spsc::RingLimits;
+use crate::chat::{RoomOptions, RoomRules, SlowMember};
+use crate::shard::Options;
+use crate::ws;
+
+impl Scenario {
+    /// The scenario of a seed: small, and full of trouble.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let rng = &mut rng;
+        let shards = 1 + index_below(rng, 4);
+        let rooms = pick(rng, &[1, 1, 2, 3]);
+        let crowd = pick(rng, &[4, 12, 40]);
+        let clients = 2 + index_below(rng, crowd);
+        let options = options(rng, clients);
+        let plans: Vec<_> = (0..clients).map(|_| plan(rng, shards, rooms)).collect();
+        let longest = pick(rng, &[1_000, 10_000, 60_000]);
+        let length = Duration::from_millis(200) + millis(rng, longest);
+        let faults = faults(rng);
+        let mut events = Vec::new();
+        for who in 0..clients {
+            life(rng, who, length, &options, &mut events);
+        }
+        for _ in 0..rng.below(6) {
+            let what = trouble(rng, shards);
+            events.push(Event { at: moment(rng, length), what });
+        }
+        events.sort_by_key(|event| event.at);
+        let ending = if one_in(rng, 3) { Ending::Drain } else { Ending::Leave };
+        Self { seed, shards, options, faults, clients: plans, events, ending }
+    }
+
+    /// A quiet afternoon: `clients` in one room on two shards, each of which says something every ten seconds, for `length`. What the
+    /// simulator's speed is measured with.
+    pub fn calm(seed: u64, clients: usize, length: Duration) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = |who| Plan {
+            shard: who % 2,
+            place: Place::Room(0),
+            deflate: Deflate::No,
+            reading: Reading::AtOnce,
+            capacity: 64 * 1024,
+            answers: true,
+            fragments: false,
+        };
+        let mut events: Vec<_> = (0..clients)
+            .map(|who| Event { at: Duration::ZERO, what: What::Client(who, Act::Join) })
+            .collect();
+        for _ in 0..length.as_secs() * clients as u64 / 10 {
+            let who = index_below(&mut rng, clients);
+            events.push(Event { at: moment(&mut rng, length), what: What::Client(who, Act::Say(64)) });
+        }
+        events.sort_by_key(|event| event.at);
+        Self {
+            seed,
+            shards: 2,
+            options: Options::default(),
+            faults: Faults::default(),
+            clients: (0..clients).map(plan).collect(),
+            events,
+            ending: Ending::Leave,
+        }
+    }
+}
+
+fn pick<T: Copy>(rng: &mut Rng, among: &[T]) -> T {
+    among[index_below(rng, among.len())]
+}
+
+fn moment(rng: &mut Rng, length: Duration) -> Duration {
+    Duration::from_micros(rng.below(u64::try_from(length.as_micros()).unwrap_or(u64::MAX)))
+}
+
+fn millis(rng: &mut Rng, max: u64) -> Duration {
+    Duration::from_millis(1 + rng.below(max))
+}
+
+fn options(rng: &mut Rng, clients: usize) -> Options {
+    let message_bytes_max = pick(rng, &[2_000, 8_000, 64 * 1024]);
+    let room = RoomOptions {
+        slow_member: pick(rng, &[SlowMember::Disconnect, SlowMember::Skip, SlowMember::Conflate]),
+        coalesce: pick(
+            rng,
+            &[Duration::ZERO, Duration::ZERO, Duration::from_micros(200), Duration::from_millis(5)],
+        ),
+        history_count_max: pick(rng, &[0, 5, 100]),
+        history_bytes_max: pick(rng, &[1_000, 64 * 1024]),
+        history_age_max: Duration::from_secs(pick(rng, &[1, 60])),
+        ..RoomOptions::default()
+    };
+    Options {
+        message: ws::Limits { message_bytes_max },
+        ping_interval: pick(rng, &[Duration::ZERO, Duration::from_secs(2), Duration::from_secs(25)]),
+        pong_timeout: Duration::from_secs(1 + rng.below(8)),
+        connections_max: if one_in(rng, 4) { clients as u64 / 2 + 1 } else { u64::MAX },
+        room_log_bytes_max: pick(rng, &[4_000, 16 * 1024, 100_000, 1024 * 1024]),
+        rooms: Arc::new(RoomRules { otherwise: Arc::new(room), ..RoomRules::default() }),
+        deflate: !one_in(rng, 4),
+        deflate_bytes_min: pick(rng, &[1, 64, 128, 1000]),
+        echo: true,
+        ..Options::default()
+    }
+}
+
+fn faults(rng: &mut Rng) -> Faults {
+    Faults {
+        read_bytes_max: pick(rng, &[1, 7, 200, 4_000, 64 * 1024, 64 * 1024]),
+        write_bytes_max: pick(rng, &[3, 100, 5_000, usize::MAX, usize::MAX]),
+        refused_one_in: pick(rng, &[0, 0, 3, 20]),
+        short_one_in: pick(rng, &[0, 0, 3, 20]),
+        spurious_one_in: pick(rng, &[0, 5]),
+        reorder: one_in(rng, 2),
+        writes_at_once: pick(rng, &[1, 1, 4, 64]),
+        reads_per_turn: pick(rng, &[1, 16, 256]),
+        accepts_per_turn: pick(rng, &[1, 128]),
+        rings: RingLimits {
+            messages_max: pick(rng, &[1, 4, 64, 4096]),
+            bytes_max: pick(rng, &[500, 1 << 20]),
+        },
+        delay_max: pick(
+            rng,
+            &[Duration::from_micros(20), Duration::from_micros(500), Duration::from_millis(4)],
+        ),
+    }
+}
+
+fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
+    let reading = match rng.below(12) {
+        0 => Reading::Never,
+        1 | 2 => Reading::Slowly(
+            pick(rng, &[1, 100, 3_000, 20_000]),
+            Duration::from_millis(pick(rng, &[60, 200, 1_000])),
+        ),
+        _ => Reading::AtOnce,
+    };
+    Plan {
+        shard: index_below(rng, shards),
+        place: if one_in(rng, 10) {
+            Place::Echo
+        } else {
+            Place::Room(u16::try_from(rng.below(rooms)).unwrap_or(0))
+        },
+        deflate: pick(rng, &[Deflate::No, Deflate::No, Deflate::Full, Deflate::Small]),
+        reading,
+        capacity: pick(rng, &[50, 1_000, 16 * 1024, 256 * 1024, 256 * 1024]),
+        answers: !one_in(rng, 10),
+        fragments: one_in(rng, 4),
+    }
+}
+
+/// What one client does over the whole time.
+fn life(rng: &mut Rng, who: usize, length: Duration, options: &Options, events: &mut Vec<Event>) {
+    let mut add = |at: Duration, act| events.push(Event { at, what: What::Client(who, act) });
+    let join_by = if one_in(rng, 2) { length / 20 } else { length / 2 };
+    add(moment(rng, join_by), Act::Join);
+    let talkative = pick(rng, &[0, 2, 20, 100]);
+    let size = pick(rng, &[1, 40, 500, options.message.message_bytes_max as u64 / 2]);
+    for _ in 0..rng.below(talkative + 1) {
+        let bytes = index_below(rng, usize::try_from(size).unwrap_or(1) + 1);
+        let at = moment(rng, length);
+        // Some say several things in one breath.
+        for _ in 0..=rng.below(4) * rng.below(2) {
+            add(at, Act::Say(bytes));
+        }
+    }
+    for _ in 0..rng.below(4) {
+        let act = match rng.below(12) {
+            0..=2 => Act::Leave(leave(rng)),
+            3..=5 => Act::Stall(millis(rng, 3_000)),
+            6..=8 => Act::Ping,
+            _ if one_in(rng, 3) => Act::Break(pick(rng, &Wrong::ALL)),
+            _ => Act::Join,
+        };
+        add(moment(rng, length), act);
+    }
+    if one_in(rng, 2) {
+        add(moment(rng, length), Act::Join); // comes back, should it have gone
+    }
+}
+
+fn leave(rng: &mut Rng) -> Leave {
+    match rng.below(4) {
+        0 => Leave::Close(pick(rng, &[1000, 1001, 3000, 4999])),
+        1 => Leave::HalfClose,
+        _ => Leave::Reset,
+    }
+}
+
+fn trouble(rng: &mut Rng, shards: usize) -> What {
+    let length_ms_max = pick(rng, &[5, 50, 2_000]);
+    let jump_ms_max = pick(rng, &[100, 5_000, 100_000]);
+    match rng.below(6) {
+        0..=2 => What::Pause(index_below(rng, shards), millis(rng, length_ms_max)),
+        3 => What::Jump(millis(rng, jump_ms_max)),
+        _ => What::Reload(match rng.below(4) {
+            0 => Reload::PingInterval(pick(
+                rng,
+                &[Duration::ZERO, Duration::from_secs(1), Duration::from_secs(25)],
+            )),
+            1 => Reload::Coalesce(pick(rng, &[Duration::ZERO, Duration::from_millis(3)])),
+            2 => Reload::DeflateMin(pick(rng, &[1, 500])),
+            _ => Reload::RoomLog(pick(rng, &[8_000, 1024 * 1024])),
+        }),
+    }
+}

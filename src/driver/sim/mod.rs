@@ -1,0 +1,130 @@
+//! The simulator: a third driver, in which there is no kernel, no thread and no clock. It runs any number of unchanged
+//! shards, their mesh and their clients in one thread, from one seed, and checks all the while that the server keeps what it
+//! promises. `docs/simulator.md` says how it is used.
+//!
+//! A [`Scenario`] is data: who comes, what they do and when, what the kernel does to the driver. [`run`] plays it, and the
+//! same scenario always plays alike. When an expectation does not hold, in the core or in the simulator, it panics;
+//! [`try_run`] makes a [`Failure`] of that, and [`shrink`] makes the scenario smaller for as long as it still fails.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `scenario`, `draw` | what happens, as data; and from a seed |
+//! | `world`, `network` | shards, sockets, and a driver's turn |
+//! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
+//! | `client`, `session`, `wire` | what clients do, what may be done to them, their WebSocket |
+//! | `checker` | everybody hears everything, once, in one order |
+//! | `shrink` | smaller scenarios that fail |
+
+#![forbid(unsafe_code)]
+
+mod checker;
+mod client;
+mod draw;
+mod network;
+pub mod scenario;
+mod session;
+mod shrink;
+mod simulation;
+pub mod wire;
+mod world;
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+pub use network::{End, Pipe};
+pub use scenario::{Faults, Scenario};
+pub use shrink::shrink;
+pub use world::{Turn, World};
+
+use crate::base::Time;
+use simulation::Simulation;
+
+/// What a simulation has come to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// How much time has passed in it.
+    pub simulated: Duration,
+    /// Connections made.
+    pub sessions: usize,
+    /// Turns of all shards.
+    pub turns: u64,
+    /// Times that nothing moved, and that everything was checked.
+    pub rests: u64,
+    /// Messages said.
+    pub said: u64,
+    /// Publications heard, by each member.
+    pub heard: u64,
+    /// Publications that members were told they missed.
+    pub missed: u64,
+    /// Gaps that could be compared with what others heard.
+    pub gaps: usize,
+}
+
+/// Why a simulation has failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What did not hold.
+    pub message: String,
+    /// What happened before, newest last.
+    pub trace: Vec<String>,
+}
+
+impl Failure {
+    /// What did not hold, without the numbers: the same for the same defect, more or less.
+    pub fn kind(&self) -> String {
+        let words = self.message.split(|c: char| c.is_ascii_digit());
+        words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("#")
+    }
+}
+
+/// Plays a scenario.
+///
+/// # Panics
+/// When anything does not hold that must.
+pub fn run(scenario: &Scenario) -> Report {
+    Simulation::new(scenario, Trace::default()).run()
+}
+
+/// Plays a scenario, and tells what happened when it fails. What panics is reported by the process's panic hook too.
+///
+/// # Errors
+/// What did not hold, and what came before.
+pub fn try_run(scenario: &Scenario) -> Result<Report, Failure> {
+    let trace = Trace::new();
+    let recorded = trace.clone();
+    catch_unwind(AssertUnwindSafe(|| Simulation::new(scenario, trace).run())).map_err(|panic| {
+        let message = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(message), _) => message.clone(),
+            (None, Some(message)) => (*message).to_owned(),
+            (None, None) => "a panic without words".to_owned(),
+        };
+        Failure { message, trace: recorded.lines() }
+    })
+}
+
+/// What happens, in words, if anybody wants to know. Clones write to the same.
+#[derive(Clone, Debug, Default)]
+struct Trace(Option<std::rc::Rc<std::cell::RefCell<VecDeque<String>>>>);
+
+/// Lines of a trace that are kept.
+const TRACE_LINES_MAX: usize = 200;
+
+impl Trace {
+    fn new() -> Self {
+        Self(Some(std::rc::Rc::default()))
+    }
+
+    fn note(&self, at: Time, what: impl FnOnce() -> String) {
+        let Some(lines) = &self.0 else { return };
+        let mut lines = lines.borrow_mut();
+        if lines.len() == TRACE_LINES_MAX {
+            lines.pop_front();
+        }
+        lines.push_back(format!("{:>14?}  {}", at.since(Time::ZERO), what()));
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.as_ref().map_or_else(Vec::new, |lines| lines.borrow().iter().cloned().collect())
+    }
+}

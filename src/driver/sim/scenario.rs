@@ -1,0 +1,300 @@
+//! What happens in a simulation, as data: who comes, what they do and when, and what the machine does to them. Drawn from a
+//! seed; a value, so that it can be made smaller while it still fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::spsc::RingLimits;
+use crate::chat::{RoomOptions, RoomRules};
+use crate::metrics::CloseReason;
+use crate::shard::{Options, mesh};
+
+/// One simulation.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Everything that is not written here is drawn from it.
+    pub seed: u64,
+    /// How many shards.
+    pub shards: usize,
+    /// What they are told.
+    pub options: Options,
+    /// What the kernel does.
+    pub faults: Faults,
+    /// Who takes part.
+    pub clients: Vec<Plan>,
+    /// What they do, in the order of time.
+    pub events: Vec<Event>,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// What a kernel may do to a driver, all of it legal.
+#[derive(Clone, Copy, Debug)]
+pub struct Faults {
+    /// Longest read.
+    pub read_bytes_max: usize,
+    /// Longest write.
+    pub write_bytes_max: usize,
+    /// Once in so many writes the socket takes nothing, though there is room; 0: never.
+    pub refused_one_in: u64,
+    /// Once in so many writes the socket takes less than there is room for; 0: never.
+    pub short_one_in: u64,
+    /// Once in so many turns a socket is said to be readable that is not; 0: never.
+    pub spurious_one_in: u64,
+    /// Whether what has become possible is told in any order.
+    pub reorder: bool,
+    /// Writes under way at a time, less one.
+    pub writes_at_once: usize,
+    /// Reads in a turn.
+    pub reads_per_turn: usize,
+    /// Accepts in a turn.
+    pub accepts_per_turn: usize,
+    /// Size of the rings between shards.
+    pub rings: RingLimits,
+    /// Longest time that anything takes on its way: a turn, a wake-up, an answer.
+    pub delay_max: Duration,
+}
+
+/// A kernel without whims: epoll's, on an idle machine.
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            read_bytes_max: 64 * 1024,
+            write_bytes_max: usize::MAX,
+            refused_one_in: 0,
+            short_one_in: 0,
+            spurious_one_in: 0,
+            reorder: false,
+            writes_at_once: 1,
+            reads_per_turn: 256,
+            accepts_per_turn: 128,
+            rings: mesh::RING,
+            delay_max: Duration::from_micros(20),
+        }
+    }
+}
+
+/// What a client is like, whenever it comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The shard that its connections come to.
+    pub shard: usize,
+    /// What it connects to.
+    pub place: Place,
+    /// What it offers of permessage-deflate.
+    pub deflate: Deflate,
+    /// How it reads.
+    pub reading: Reading,
+    /// Bytes that it lets wait before its socket is full.
+    pub capacity: usize,
+    /// Whether it answers pings and Closes, and ends its stream when the server does.
+    pub answers: bool,
+    /// Whether it sends its messages in several frames.
+    pub fragments: bool,
+}
+
+/// Where a client connects to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A room, in the plain text protocol.
+    Room(u16),
+    /// The endpoint that sends back what it gets.
+    Echo,
+}
+
+/// What a client offers of permessage-deflate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deflate {
+    /// Nothing.
+    No,
+    /// All of it.
+    Full,
+    /// With a window of 512 bytes.
+    Small,
+}
+
+/// How a client reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// Whatever comes, at once.
+    AtOnce,
+    /// So many bytes, so often.
+    Slowly(usize, Duration),
+    /// Nothing after the handshake.
+    Never,
+}
+
+/// Something that happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// When, from the beginning.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// A client does something; nothing when it cannot at that time.
+    Client(usize, Act),
+    /// A shard's thread does not run for so long.
+    Pause(usize, Duration),
+    /// The clock jumps forward.
+    Jump(Duration),
+    /// The options change, some of them.
+    Reload(Reload),
+}
+
+/// What a client does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// Connects, if it is not connected, and asks to join.
+    Join,
+    /// Says something of at least so many bytes.
+    Say(usize),
+    /// Sends a ping.
+    Ping,
+    /// Reads nothing for so long.
+    Stall(Duration),
+    /// Goes.
+    Leave(Leave),
+    /// Sends what nobody may.
+    Break(Wrong),
+}
+
+/// How a client goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// With a closing handshake, with this status code.
+    Close(u16),
+    /// It ends its stream.
+    HalfClose,
+    /// It resets the connection.
+    Reset,
+}
+
+/// What a client may do wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrong {
+    /// A frame without a mask.
+    Unmasked,
+    /// An opcode that nobody has given a meaning.
+    ReservedOpcode,
+    /// A reserved bit.
+    ReservedBit,
+    /// The continuation of nothing.
+    Continuation,
+    /// Text that is not UTF-8.
+    NotUtf8,
+    /// A message over the bound; only its beginning is sent.
+    TooBig,
+    /// A Close with a code that must not be sent.
+    CloseCode,
+    /// A ping of 126 bytes.
+    LongPing,
+    /// A binary message where only text is taken.
+    Binary,
+    /// A request that is none, in place of the handshake.
+    Garbage,
+    /// A request head that never ends.
+    EndlessHead,
+    /// A head that stops in the middle, and nothing more.
+    HalfAHead,
+}
+
+impl Wrong {
+    /// Everything that can be done wrong.
+    pub const ALL: [Self; 12] = [
+        Self::Unmasked,
+        Self::ReservedOpcode,
+        Self::ReservedBit,
+        Self::Continuation,
+        Self::NotUtf8,
+        Self::TooBig,
+        Self::CloseCode,
+        Self::LongPing,
+        Self::Binary,
+        Self::Garbage,
+        Self::EndlessHead,
+        Self::HalfAHead,
+    ];
+
+    /// Whether it is done in place of the opening handshake.
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Garbage | Self::EndlessHead | Self::HalfAHead)
+    }
+
+    /// The status code (RFC 6455 §7.4.1, or RFC 9110 §15) that it is answered with.
+    pub const fn answer(self) -> u16 {
+        match self {
+            Self::Unmasked
+            | Self::ReservedOpcode
+            | Self::ReservedBit
+            | Self::Continuation
+            | Self::CloseCode
+            | Self::LongPing => 1002,
+            Self::NotUtf8 => 1007,
+            Self::TooBig => 1009,
+            Self::Binary => 1003,
+            Self::Garbage => 400,
+            Self::EndlessHead => 431,
+            Self::HalfAHead => 408,
+        }
+    }
+
+    /// The reason that the server counts it under.
+    pub const fn reason(self) -> CloseReason {
+        match self {
+            Self::Unmasked
+            | Self::ReservedOpcode
+            | Self::ReservedBit
+            | Self::Continuation
+            | Self::NotUtf8
+            | Self::CloseCode
+            | Self::LongPing => CloseReason::Protocol,
+            Self::TooBig => CloseReason::TooBig,
+            Self::Binary => CloseReason::Unsupported,
+            Self::Garbage | Self::EndlessHead => CloseReason::Refused,
+            Self::HalfAHead => CloseReason::HeadTimeout,
+        }
+    }
+}
+
+/// What a reload changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reload {
+    /// How long silence lasts before a ping; zero: for ever.
+    PingInterval(Duration),
+    /// How long a room waits for more.
+    Coalesce(Duration),
+    /// From which length on publications are compressed.
+    DeflateMin(usize),
+    /// How much a room's log may hold.
+    RoomLog(u64),
+}
+
+impl Reload {
+    /// Changes `options`.
+    pub fn apply(self, options: &mut Options) {
+        match self {
+            Self::PingInterval(interval) => options.ping_interval = interval,
+            Self::Coalesce(coalesce) => {
+                let rooms = RoomRules::clone(&options.rooms);
+                let otherwise = Arc::new(RoomOptions { coalesce, ..RoomOptions::clone(&rooms.otherwise) });
+                options.rooms = Arc::new(RoomRules { otherwise, ..rooms });
+            }
+            Self::DeflateMin(bytes) => options.deflate_bytes_min = bytes,
+            Self::RoomLog(bytes) => options.room_log_bytes_max = bytes,
+        }
+    }
+}
+
+/// How a simulation ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// Every client goes.
+    Leave,
+    /// The server is drained.
+    Drain,
+}

@@ -1,0 +1,205 @@
+//! One connection of a client: what it has said and heard, and what the server may do to it for that.
+
+use super::checker::{Ear, SaidId};
+use super::scenario::{Leave, Plan, Wrong};
+use super::world::World;
+use crate::base::Time;
+use crate::chat::SlowMember;
+use crate::metrics::CloseReason;
+use crate::shard::Options;
+
+/// How far a session has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// It waits for the answer to its request.
+    Head,
+    /// Its WebSocket is open.
+    Open,
+    /// A Close frame has come.
+    Closed,
+    /// The request was refused.
+    Refused,
+}
+
+/// One connection of a client.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: usize,
+    pub(super) plan: Plan,
+    pub(super) pipe: usize,
+    pub(super) stage: Stage,
+    /// Bytes that have been read and not understood.
+    pub(super) buffer: Vec<u8>,
+    pub(super) ear: Ear,
+    /// permessage-deflate was agreed on.
+    pub(super) deflated: bool,
+    pub(super) last_said: Option<SaidId>,
+    /// It reads nothing before.
+    pub(super) stalled_until: Time,
+    /// A time to read again is on the agenda.
+    pub(super) will_read: bool,
+    /// Its socket was full, once or more.
+    pub(super) was_full: bool,
+    pub(super) wrong: Option<Wrong>,
+    pub(super) left: Option<Leave>,
+    /// It has sent a Close.
+    pub(super) close_sent: bool,
+    /// Pings sent, and the newest that was answered.
+    pub(super) pings: u64,
+    pub(super) ponged: u64,
+    pub(super) over: bool,
+}
+
+/// What the server may be excused with.
+#[derive(Debug)]
+pub(super) struct Circumstances {
+    /// The options in force.
+    pub(super) options: Options,
+    /// When they last changed.
+    pub(super) changed: Time,
+    /// Whether members were ever to be pinged.
+    pub(super) pings: bool,
+    /// When a drain began.
+    pub(super) draining: Option<Time>,
+}
+
+impl Circumstances {
+    /// What becomes of slow members; the same in all rooms, and all the time.
+    pub(super) fn policy(&self) -> SlowMember {
+        self.options.rooms.otherwise.slow_member
+    }
+}
+
+impl Session {
+    pub(super) fn new(client: usize, plan: Plan, pipe: usize, ear: Ear) -> Self {
+        Self {
+            client,
+            plan,
+            pipe,
+            stage: Stage::Head,
+            buffer: Vec::new(),
+            ear,
+            deflated: false,
+            last_said: None,
+            stalled_until: Time::ZERO,
+            will_read: false,
+            was_full: false,
+            wrong: None,
+            left: None,
+            close_sent: false,
+            pings: 0,
+            ponged: 0,
+            over: false,
+        }
+    }
+
+    /// Whether it may still say something.
+    pub(super) fn may_speak(&self) -> bool {
+        matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over
+    }
+
+    /// Whether it has done nothing that ends it.
+    pub(super) const fn is_loyal(&self) -> bool {
+        self.wrong.is_none() && self.left.is_none() && !self.close_sent
+    }
+
+    /// An HTTP status has come.
+    pub(super) fn check_status(&self, status: u16, world: &World, now: &Circumstances) {
+        let pipe = world.pipe(self.pipe);
+        let fine = match status {
+            101 => self.wrong.is_none_or(|wrong| !wrong.is_http()),
+            503 => now.options.connections_max < u64::MAX || now.draining.is_some(),
+            408 => world.now().since(pipe.opened) >= now.options.handshake_timeout,
+            _ => self.wrong.is_some_and(|wrong| wrong.is_http() && wrong.answer() == status),
+        };
+        assert!(fine, "client {} is answered with {status}: {:?}", self.client, self.wrong);
+    }
+
+    /// A Close frame has come.
+    pub(super) fn check_close(&self, code: Option<u16>, world: &World, now: &Circumstances) {
+        let own = self.left.and_then(|left| match left {
+            Leave::Close(code) => Some(code),
+            Leave::HalfClose | Leave::Reset => None,
+        });
+        let fine = match code {
+            Some(1001) => own == code || now.draining.is_some() || now.pings,
+            Some(1013) => self.was_full && now.policy() == SlowMember::Disconnect,
+            Some(1002 | 1003 | 1007 | 1009) => self.wrong.map(Wrong::answer) == code,
+            other => other.is_some() && own == other,
+        };
+        assert!(fine, "client {} is closed with {code:?}: {:?} {:?}", self.client, self.wrong, self.left);
+        assert!(world.pipe(self.pipe).is_accepted());
+    }
+
+    /// The server has closed the connection.
+    pub(super) fn check_reason(&self, reason: CloseReason, world: &World, now: &Circumstances) {
+        let pipe = world.pipe(self.pipe);
+        let fine = match reason {
+            CloseReason::ClosedByPeer => self.close_sent,
+            CloseReason::Gone => pipe.end.is_some(),
+            CloseReason::HttpDone => pipe.end.is_some() && self.stage == Stage::Head,
+            CloseReason::Protocol | CloseReason::TooBig | CloseReason::Unsupported => {
+                self.wrong.map(Wrong::reason) == Some(reason)
+            }
+            CloseReason::Silent => {
+                let silence = pipe.silence.max(world.now().since(pipe.heard));
+                now.pings && silence >= now.options.pong_timeout
+            }
+            CloseReason::TooSlow => self.was_full && now.policy() == SlowMember::Disconnect,
+            CloseReason::Shutdown => now.draining.is_some(),
+            CloseReason::HeadTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
+            // Nobody has a token, and nobody's speech is limited.
+            CloseReason::Denied | CloseReason::Expired | CloseReason::Flood => false,
+            CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
+        };
+        assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
+    }
+
+    /// Nothing moves any more: what must have come of what it did, and which time must not have passed.
+    pub(super) fn check_at_rest(&self, world: &World, now: &Circumstances) {
+        let pipe = world.pipe(self.pipe);
+        if self.over || !pipe.is_open() || !pipe.is_accepted() {
+            return;
+        }
+        // Of one that does not read nothing more can be told, but that it may wait.
+        let reads = !pipe.starved && pipe.to_client.is_empty();
+        assert!(
+            !reads || pipe.to_server.is_empty(),
+            "what client {} has sent is not read: {} bytes",
+            self.client,
+            pipe.to_server.len()
+        );
+        let (age, silence) = (world.now().since(pipe.opened), world.now().since(pipe.heard));
+        let options = &now.options;
+        let most = options.close_timeout + SLACK;
+        if self.stage == Stage::Head && reads {
+            assert!(
+                age <= options.handshake_timeout + most,
+                "client {} never asks, and is kept",
+                self.client
+            );
+        }
+        let pinged_since = pipe.heard.max(now.changed);
+        if !options.ping_interval.is_zero() && self.stage != Stage::Head {
+            let limit = options.ping_interval + options.pong_timeout + most;
+            let overdue = world.now().since(pinged_since) > limit;
+            assert!(!overdue, "client {} has been silent for {silence:?}, and is kept", self.client);
+        }
+        if let Some(drain) = now.draining {
+            assert!(world.now().since(drain) <= most, "client {} outlives the drain", self.client);
+        }
+        if self.stage == Stage::Open && reads && pipe.end.is_none() {
+            assert_eq!(self.ponged, self.pings, "client {} waits for a pong", self.client);
+            assert!(
+                self.wrong.is_none(),
+                "client {} did {:?}, and nothing came of it",
+                self.client,
+                self.wrong
+            );
+            assert!(!self.close_sent, "client {} waits for the answer to its Close", self.client);
+        }
+    }
+}
+
+/// What a timer may be late by: its ticks, and the time of a pause.
+pub(super) const SLACK: std::time::Duration = std::time::Duration::from_millis(200);

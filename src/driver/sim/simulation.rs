@@ -1,0 +1,384 @@
+//! The simulation itself: one agenda of what is to happen, and whose turn it is.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use super::checker::Checker;
+use super::network::index_below;
+use super::scenario::{Act, Ending, Event, Leave, Reading, Scenario, What};
+use super::session::{Circumstances, Session, Stage};
+use super::world::World;
+use super::{Report, Trace};
+use crate::base::Time;
+use crate::base::rng::Rng;
+use crate::ws::{Deflater, Inflater};
+
+/// When nothing has moved for so long, nothing will before the next timer: a multiple of the time after which a shard looks
+/// again at what could not go on, and of the longest delay.
+const REST: Duration = Duration::from_millis(25);
+
+/// Longer than every timeout of the server: by then, whoever is to be closed is.
+const AFTERMATH: Duration = Duration::from_secs(120);
+
+/// Turns without any movement that a shard may take, one directly after the other.
+const IDLE_TURNS_MAX: u32 = 10_000;
+
+/// What is on the agenda beside the scenario's events.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Due {
+    /// A session sends.
+    Send(usize, Vec<u8>),
+    /// A session ends its stream.
+    Fin(usize),
+    /// A session reads.
+    Read(usize),
+    /// A socket that took less than it could takes more.
+    Relieve(usize),
+}
+
+/// A scenario under way.
+pub(super) struct Simulation<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) world: World,
+    pub(super) checker: Checker,
+    pub(super) sessions: Vec<Session>,
+    /// The session that each client has now.
+    pub(super) current: Vec<Option<usize>>,
+    pub(super) circumstances: Circumstances,
+    pub(super) rng: Rng,
+    pub(super) inflater: Inflater,
+    pub(super) deflater: Deflater,
+    pub(super) trace: Trace,
+    /// The time without the clock's jumps, which nobody but the server sees.
+    pub(super) now: Time,
+    jumped: Duration,
+    agenda: BinaryHeap<Reverse<(Time, u64, Due)>>,
+    noted: u64,
+    next_event: usize,
+    /// For each shard, when its next turn is due, and until when its thread stands still.
+    turns: Vec<Time>,
+    paused_until: Vec<Time>,
+    idle_turns: Vec<u32>,
+    moved_at: Time,
+    rested: bool,
+    pub(super) report: Report,
+}
+
+impl<'a> Simulation<'a> {
+    pub(super) fn new(scenario: &'a Scenario, trace: Trace) -> Self {
+        let world = World::new(scenario.shards, scenario.seed, scenario.faults, scenario.options.clone());
+        let options = scenario.options.clone();
+        Self {
+            scenario,
+            world,
+            checker: Checker::default(),
+            sessions: Vec::new(),
+            current: vec![None; scenario.clients.len()],
+            circumstances: Circumstances {
+                pings: !options.ping_interval.is_zero(),
+                options,
+                changed: Time::ZERO,
+                draining: None,
+            },
+            rng: Rng::new(scenario.seed ^ 0x5349_4d00),
+            inflater: Inflater::default(),
+            deflater: Deflater::default(),
+            trace,
+            now: Time::ZERO,
+            jumped: Duration::ZERO,
+            agenda: BinaryHeap::new(),
+            noted: 0,
+            next_event: 0,
+            turns: vec![Time::ZERO; scenario.shards],
+            paused_until: vec![Time::ZERO; scenario.shards],
+            idle_turns: vec![0; scenario.shards],
+            moved_at: Time::ZERO,
+            rested: false,
+            report: Report::default(),
+        }
+    }
+
+    /// Everything that the scenario holds, then its end.
+    pub(super) fn run(mut self) -> Report {
+        self.run_until(Time::NEVER, |sim| sim.next_event == sim.scenario.events.len());
+        self.come_to_rest();
+        self.report.gaps = self.checker.check_gaps();
+        match self.scenario.ending {
+            Ending::Leave => self.everybody_leaves(),
+            Ending::Drain => self.drain(),
+        }
+        self.run_until(self.now + AFTERMATH, |_| false);
+        self.check_aftermath();
+        self.report.simulated = self.now.since(Time::ZERO);
+        self.report.said = u64::from(self.checker.count());
+        self.report.heard = self.sessions.iter().map(|session| session.ear.heard).sum();
+        self.report.missed = self.sessions.iter().map(|session| session.ear.missed).sum();
+        self.report.sessions = self.sessions.len();
+        self.report
+    }
+
+    /// Goes on to `end`, or until `enough`.
+    fn run_until(&mut self, end: Time, enough: impl Fn(&Self) -> bool) {
+        while !enough(self) {
+            let event = self.scenario.events.get(self.next_event).map(|event| Time::ZERO + event.at);
+            let due = self.agenda.peek().map(|Reverse((at, ..))| *at);
+            let turn = (0..self.turns.len()).map(|id| (self.turns[id].max(self.paused_until[id]), id)).min();
+            let (turn_at, id) = turn.unwrap_or((Time::NEVER, 0));
+            let next = [event, due].into_iter().flatten().fold(turn_at, Time::min);
+            let quiet_since = self.longest_pause().max(self.moved_at);
+            if !self.rested && next.since(quiet_since) > REST {
+                self.rested = true;
+                self.at_rest();
+            }
+            if next >= end {
+                self.pass_to(end);
+                return;
+            }
+            self.pass_to(next);
+            if turn_at == next {
+                self.turn(id);
+            } else if due == Some(next) {
+                let Some(Reverse((_, _, due))) = self.agenda.pop() else { continue };
+                self.fulfil(due);
+            } else {
+                let Event { what, .. } = self.scenario.events[self.next_event];
+                self.next_event += 1;
+                self.happen(what);
+            }
+        }
+    }
+
+    fn longest_pause(&self) -> Time {
+        self.paused_until.iter().copied().fold(Time::ZERO, Time::max)
+    }
+
+    fn pass_to(&mut self, now: Time) {
+        self.now = self.now.max(now);
+        self.world.set_now(self.now + self.jumped);
+    }
+
+    pub(super) fn later(&mut self, after: Duration, due: Due) {
+        self.noted += 1;
+        self.agenda.push(Reverse((self.now + after, self.noted, due)));
+    }
+
+    /// How long something takes on its way.
+    pub(super) fn delay(&mut self) -> Duration {
+        let most = u64::try_from(self.scenario.faults.delay_max.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(1 + self.rng.below(most))
+    }
+
+    /// Something has happened to a shard: its turn comes soon.
+    pub(super) fn stir(&mut self, id: usize) {
+        self.moved_at = self.now;
+        self.rested = false;
+        let soon = self.now + self.delay();
+        self.turns[id] = self.turns[id].min(soon);
+    }
+
+    fn turn(&mut self, id: usize) {
+        let turn = self.world.turn(id);
+        self.report.turns += 1;
+        self.idle_turns[id] = if turn.moved || !turn.busy { 0 } else { self.idle_turns[id] + 1 };
+        assert!(self.idle_turns[id] < IDLE_TURNS_MAX, "shard {id} spins");
+        if turn.moved {
+            (self.moved_at, self.rested) = (self.now, false);
+        }
+        let jumped = self.jumped;
+        let deadline = turn.deadline.map_or(Time::NEVER, |at| Time::ZERO + at.since(Time::ZERO + jumped));
+        let soon = self.now + self.delay();
+        self.turns[id] = if turn.busy { soon } else { deadline.max(soon) };
+        for woken in turn.woken {
+            self.stir(woken);
+        }
+        if self.report.turns % AUDIT_EVERY == 0 {
+            self.audit(id);
+        }
+        for pipe in self.world.take_news() {
+            let it = self.world.pipe(pipe);
+            let session = pipe; // every session has one connection, and they are made together
+            self.sessions[session].was_full |= it.starved;
+            if it.starved && it.to_client.len() < it.capacity {
+                let delay = self.delay();
+                self.later(delay, Due::Relieve(pipe));
+            }
+            self.news(session);
+        }
+    }
+
+    fn fulfil(&mut self, due: Due) {
+        match due {
+            Due::Send(session, bytes) => self.send(session, &bytes),
+            Due::Fin(session) => self.fin(session),
+            Due::Read(session) => {
+                self.sessions[session].will_read = false;
+                self.read(session);
+            }
+            Due::Relieve(pipe) => {
+                if self.world.relieve(pipe) {
+                    self.stir(self.world.pipe(pipe).shard);
+                }
+            }
+        }
+    }
+
+    fn happen(&mut self, what: What) {
+        self.trace.note(self.now, || format!("{what:?}"));
+        match what {
+            What::Client(client, act) => self.act(client, act),
+            What::Pause(shard, length) => {
+                let until = self.now + length;
+                self.paused_until[shard] = self.paused_until[shard].max(until);
+                self.circumstances.changed = self.circumstances.changed.max(until + self.jumped);
+            }
+            What::Jump(by) => {
+                self.jumped += by;
+                self.circumstances.changed = self.now + self.jumped;
+                for id in 0..self.turns.len() {
+                    self.stir(id);
+                }
+            }
+            What::Reload(reload) => {
+                let now = self.world.now();
+                let it = &mut self.circumstances;
+                reload.apply(&mut it.options);
+                it.pings |= !it.options.ping_interval.is_zero();
+                it.changed = now;
+                let options = std::sync::Arc::new(it.options.clone());
+                for id in 0..self.turns.len() {
+                    self.world.shard_mut(id).reconfigure(now, std::sync::Arc::clone(&options));
+                    self.stir(id);
+                }
+            }
+        }
+    }
+
+    /// No more faults: everybody reads everything, until nothing moves.
+    fn come_to_rest(&mut self) {
+        self.trace.note(self.now, || "calm".to_owned());
+        self.world.calm_down();
+        self.paused_until.fill(Time::ZERO);
+        for session in 0..self.sessions.len() {
+            self.sessions[session].stalled_until = Time::ZERO;
+            self.sessions[session].plan.reading = Reading::AtOnce;
+            self.read(session);
+        }
+        for id in 0..self.turns.len() {
+            self.stir(id);
+        }
+        self.run_until(self.now + AFTERMATH, |sim| sim.rested);
+        assert!(self.rested, "it does not come to rest");
+    }
+
+    fn everybody_leaves(&mut self) {
+        for client in 0..self.current.len() {
+            let silent = self.current[client].is_some_and(|it| !self.sessions[it].plan.answers);
+            if silent && !self.circumstances.options.ping_interval.is_zero() {
+                continue; // the server will find out
+            }
+            let leave = match index_below(&mut self.rng, 3) {
+                _ if silent => Leave::Reset,
+                0 => Leave::Close(1000),
+                1 => Leave::HalfClose,
+                _ => Leave::Reset,
+            };
+            self.act(client, Act::Leave(leave));
+        }
+    }
+
+    fn drain(&mut self) {
+        self.circumstances.draining = Some(self.world.now());
+        for id in 0..self.turns.len() {
+            self.world.shard_mut(id).drain();
+            self.stir(id);
+        }
+    }
+
+    fn at_rest(&mut self) {
+        self.report.rests += 1;
+        self.trace.note(self.now, || "rest".to_owned());
+        for id in 0..self.turns.len() {
+            self.audit(id);
+            assert!(!self.world.has_edges(id), "shard {id} sleeps, and something waits for it");
+        }
+        for session in &self.sessions {
+            session.check_at_rest(&self.world, &self.circumstances);
+        }
+        let world = &self.world;
+        let is_there = |session: &Session| {
+            let pipe = world.pipe(session.pipe);
+            session.stage == Stage::Open && session.is_loyal() && !pipe.shut && pipe.closed.is_none()
+        };
+        // Who does not read may have been closed without knowing: then nobody hears what it says.
+        let reads = |session: &Session| {
+            !world.pipe(session.pipe).starved && world.pipe(session.pipe).to_client.is_empty()
+        };
+        let there = self.sessions.iter_mut().enumerate().filter(|(_, it)| is_there(it) && reads(it));
+        let (words, members): (Vec<_>, Vec<_>) =
+            there.map(|(index, it)| (it.last_said, (index, &mut it.ear))).unzip();
+        self.checker.at_rest(members, words.into_iter().flatten());
+    }
+
+    /// What a shard holds is within its bounds.
+    fn audit(&self, id: usize) {
+        let (audit, options) = (self.world.shard(id).audit(), &self.scenario.options);
+        let read = self.scenario.faults.read_bytes_max;
+        let message = options.message.message_bytes_max;
+        let log_max = self
+            .circumstances
+            .options
+            .room_log_bytes_max
+            .max(options.room_log_bytes_max)
+            .max(2 * message as u64);
+        // Beyond its bound a log holds what was not swept yet, a message, and what one read has brought.
+        let log_limit = log_max + log_max / 4 + 2 * (message + 4 * read) as u64 + 32 * 1024;
+        assert!(audit.log_bytes <= log_limit, "a log keeps {} bytes, of {log_max}", audit.log_bytes);
+        let outbox_limit = 2 * (64 * 1024 + 2 * read + message);
+        assert!(audit.outbox_bytes <= outbox_limit, "{} bytes wait in a connection", audit.outbox_bytes);
+        let partial_limit = 2 * message + 2 * read + 2 * options.head.head_bytes_max + 1024;
+        assert!(
+            audit.partial_bytes <= partial_limit,
+            "{} bytes of an incomplete message",
+            audit.partial_bytes
+        );
+        let waiting_limit = self.scenario.shards * (2 * self.scenario.clients.len() + read / 6 + 64);
+        assert!(audit.mesh_waiting <= waiting_limit, "{} messages wait for a ring", audit.mesh_waiting);
+    }
+
+    /// Everybody is gone, and nothing is left of them.
+    fn check_aftermath(&self) {
+        for (index, session) in self.sessions.iter().enumerate() {
+            let pipe = self.world.pipe(session.pipe);
+            let never_in = self.circumstances.draining.is_some() && !pipe.is_accepted();
+            assert!(
+                pipe.closed.is_some() || never_in,
+                "session {index} of client {} is never closed",
+                session.client
+            );
+        }
+        for id in 0..self.turns.len() {
+            let shard = self.world.shard(id);
+            assert_eq!(shard.connections(), 0, "connections of shard {id}");
+            assert_eq!(shard.is_drained(), self.circumstances.draining.is_some());
+            let audit = shard.audit();
+            assert_eq!(audit, crate::shard::Audit::default(), "shard {id} keeps something");
+            let metrics = self.world.registry().shard(id);
+            let gauges = [
+                &metrics.connections,
+                &metrics.websockets,
+                &metrics.rooms,
+                &metrics.members,
+                &metrics.lagging,
+            ];
+            for gauge in gauges {
+                assert_eq!(gauge.value(), 0, "a gauge of shard {id} does not return to zero: {metrics:?}");
+            }
+            let closes: u64 = metrics.closes.iter().map(crate::metrics::Cell::value).sum();
+            assert_eq!(metrics.accepted.value(), closes, "every connection is closed once");
+        }
+    }
+}
+
+/// Turns between two looks inside.
+const AUDIT_EVERY: u64 = 61;
