@@ -45,8 +45,19 @@ impl Outbox {
         &mut self.content().bytes
     }
 
+    /// The place to append a Close frame to. After that nothing may be sent (RFC 6455 §5.5.1): what is not a frame yet never
+    /// becomes one.
+    pub fn last_words(&mut self) -> &mut Vec<u8> {
+        let content = self.content();
+        (content.pong, content.skipped) = (None, None);
+        &mut content.bytes
+    }
+
     /// Puts `rest`, the end of a frame that has begun to go out, before everything else.
     pub fn prepend(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
         let content = self.content();
         content.bytes.splice(..content.sent, rest.iter().copied());
         content.sent = 0;
@@ -132,6 +143,16 @@ mod tests {
         outbox.pong(b"new");
         assert_eq!(drain(&mut outbox, 1), b"ame\x8a\x03new");
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn nothing_comes_after_the_last_words() {
+        let mut outbox = Outbox::default();
+        outbox.bytes().extend_from_slice(b"frame");
+        outbox.pong(b"ping");
+        outbox.skipped(Skipped { count: 1, after: None });
+        outbox.last_words().extend_from_slice(b"close");
+        assert_eq!(drain(&mut outbox, 4), b"frameclose");
     }
 
     #[test]

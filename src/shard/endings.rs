@@ -45,7 +45,7 @@ impl Shard {
         self.leave_rooms(key);
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         if conn.state == State::Open {
-            ws::close_into(conn.outbox.bytes(), code, sentence);
+            ws::close_into(conn.outbox.last_words(), code, sentence);
         }
         self.finish(key, Ending::Linger, reason);
     }
@@ -78,7 +78,7 @@ impl Shard {
     ) {
         self.leave_rooms(key);
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        ws::close_into(conn.outbox.bytes(), code, sentence);
+        ws::close_into(conn.outbox.last_words(), code, sentence);
         conn.state = State::Closing;
         conn.reason = reason;
         self.wheel.set(key.index(), self.now + self.options.close_timeout);

@@ -52,8 +52,8 @@ impl Shard {
             Event::Close(ref peer) => {
                 let reason = if open {
                     match peer {
-                        Some((code, _)) => ws::close_into(conn.outbox.bytes(), *code, ""),
-                        None => ws::close_empty_into(conn.outbox.bytes()),
+                        Some((code, _)) => ws::close_into(conn.outbox.last_words(), *code, ""),
+                        None => ws::close_empty_into(conn.outbox.last_words()),
                     }
                     CloseReason::ClosedByPeer
                 } else {
