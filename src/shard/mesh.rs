@@ -407,9 +407,14 @@ impl Mesh {
     }
 
     /// Announces that this shard is about to sleep. False when something has arrived: then it must not.
+    ///
+    /// What comes up is not taken while a way down is full, so it does not keep the shard awake either: it looks again soon
+    /// ([`Mesh::is_clear`]).
     pub fn may_sleep(&self) -> bool {
         self.doorbells[self.me].announce_sleep();
-        let empty = self.peers.iter().all(|peer| peer.from_up.is_empty() && peer.from_down.is_empty());
+        let takes_up = self.is_clear_down();
+        let empty = |peer: &Peer| peer.from_down.is_empty() && (peer.from_up.is_empty() || !takes_up);
+        let empty = self.peers.iter().all(empty);
         if !empty {
             self.announce_awake();
         }
