@@ -73,6 +73,8 @@ pub struct Audience {
     timed: Option<(Time, u64)>,
     /// Stands in the sweep's queue, or waits for its time to be put there.
     queued: bool,
+    /// Where the log ended when it began to wait for its time, if it does.
+    held_from: Option<Cursor>,
 }
 
 /// What the sweep found next.
@@ -180,6 +182,10 @@ pub struct Fanout {
     timed: Vec<Duration>,
 }
 
+/// Bytes that are published while an audience waits for its time, at most: with more it is swept at once. Without this bound the
+/// log would grow by whatever comes in meanwhile, and who is too slow for it would be found out too late.
+const HELD_BYTES_MAX: u64 = 64 * 1024;
+
 /// Writes in a slice: about half a millisecond. Long enough that looking for input costs nothing, short enough that a new
 /// message waits little and that rooms take turns.
 pub const SLICE_WRITES: usize = 128;
@@ -199,6 +205,7 @@ impl Fanout {
             visits: 0,
             timed: None,
             queued: false,
+            held_from: None,
         };
         AudienceId(u32::try_from(self.audiences.insert(audience)).expect("fewer audiences than connections"))
     }
@@ -263,11 +270,25 @@ impl Fanout {
         if audience.timed.is_none() {
             audience.timed = Some((now, audience.visits + count as u64));
         }
-        if !hold.is_zero() && !audience.queued {
-            audience.queued = true;
-            self.held.push(Reverse((now + hold, id)));
-        } else {
-            self.enqueue(id);
+        match audience.held_from {
+            Some(from) if audience.log.head().since(from) > HELD_BYTES_MAX => self.release(id),
+            None if audience.queued => {}
+            None if hold.is_zero() => self.enqueue(id),
+            None => {
+                audience.queued = true;
+                audience.held_from = Some(audience.log.head());
+                self.held.push(Reverse((now + hold, id)));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Lets an audience be swept that waits for its time.
+    fn release(&mut self, id: AudienceId) {
+        if let Some(audience) = self.audiences.get_mut(id.0 as usize)
+            && audience.held_from.take().is_some()
+        {
+            self.queue.push_back(id);
         }
     }
 
@@ -278,7 +299,7 @@ impl Fanout {
             && due <= now
         {
             self.held.pop();
-            self.queue.push_back(id);
+            self.release(id);
         }
     }
 
