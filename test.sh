@@ -17,6 +17,7 @@ export CARGO_TERM_COLOR=never CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 STENTOR=$CARGO_TARGET_DIR/release/stentor
 SWARM=$CARGO_TARGET_DIR/release/swarm
 FUZZ_SECONDS=${FUZZ_SECONDS:-10}
+SIM_SECONDS=${SIM_SECONDS:-120}
 
 # Before the first colon: the step. Those in one row run one after the other; rows run in the order of the phases below.
 declare -A WHAT=(
@@ -31,6 +32,7 @@ declare -A WHAT=(
   [browser]="the chat page and the load test's report in Chromium"
   [nats]="the load test against another server, nats-server"
   [autobahn]="the Autobahn test-suite, all 517 cases"
+  [sim]="the simulator, with new seeds for ${SIM_SECONDS} s"
   [fuzz]="every fuzz target for ${FUZZ_SECONDS} s"
 )
 
@@ -115,6 +117,8 @@ step_autobahn() {
     tests/autobahn/run.sh "$CACHE/autobahn/bin/python" "$STENTOR" "$CACHE/autobahn-report"
 }
 
+step_sim() { STENTOR_SIM_SECONDS=$SIM_SECONDS cargo test --locked --test sim -- --nocapture; }
+
 step_fuzz() {
   need g++ g++ || return
   command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked --quiet || return
@@ -129,10 +133,10 @@ step_fuzz() {
 }
 
 # Phases run one after the other; the lanes of a phase beside each other, the steps of a lane in order.
-PHASES=("fmt" "clippy doc core test release systemd" "autobahn|clients browser nats fuzz")
+PHASES=("fmt" "clippy doc core test release systemd" "autobahn|clients browser nats fuzz|sim")
 
 if [ "${1:-}" = --list ]; then
-  for step in fmt clippy doc core test release systemd clients browser nats autobahn fuzz; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
+  for step in fmt clippy doc core test release systemd clients browser nats autobahn fuzz sim; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
   exit 0
 fi
 for step in "$@"; do

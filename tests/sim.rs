@@ -1,7 +1,7 @@
 //! The simulator at work: the same scenarios each time, and new ones for as long as one likes.
 //!
-//! `STENTOR_SIM_SEED=7 cargo test --test sim` plays one scenario; `STENTOR_SIM_SECONDS=60` plays new ones for a minute, beginning
-//! at a seed that is printed.
+//! `STENTOR_SIM_SEED=7 cargo test --test sim` plays one scenario. `STENTOR_SIM_SECONDS=60` plays new ones too, for a minute.
+//! `STENTOR_SIM_SURVEY=300` only says which of so many seeds fail, and how.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,8 @@
     reason = "a test says what it does and ends where it fails"
 )]
 
+use std::cell::Cell;
+use std::sync::Once;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stentor::driver::sim::scenario::What;
@@ -20,6 +22,42 @@ const SEEDS: std::ops::Range<u64> = 0..300;
 /// Runs that making a failing scenario smaller may take.
 const SHRINK_TRIES_MAX: usize = 400;
 
+/// Which seeds fail, and how the first ones do.
+fn survey(seeds: std::ops::Range<u64>) {
+    let mut failed = Vec::new();
+    for seed in seeds.clone() {
+        if let Err(failure) = quietly(|| sim::try_run(&Scenario::draw(seed))) {
+            failed.push((seed, failure.message));
+        }
+    }
+    println!("{} of {} seeds fail", failed.len(), seeds.end - seeds.start);
+    for (seed, message) in failed.iter().take(5) {
+        println!("seed {seed}: {message}");
+    }
+}
+
+thread_local! {
+    /// Whether this thread's panics are not to be reported.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Without the panic hook's reports: whoever calls this tells what happened.
+fn quietly<T>(run: impl FnOnce() -> T) -> T {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                report(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let outcome = run();
+    QUIET.set(false);
+    outcome
+}
+
 fn variable(name: &str) -> Option<u64> {
     Some(std::env::var(name).ok()?.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
@@ -27,13 +65,12 @@ fn variable(name: &str) -> Option<u64> {
 /// Plays the scenario of a seed. When it fails, says how to see it again, and what is left of it when it is made smaller.
 fn play(seed: u64) -> Report {
     let scenario = Scenario::draw(seed);
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let outcome = sim::try_run(&scenario).map_err(|failure| {
-        let first = failure.message.clone();
-        (first, sim::shrink(&scenario, failure, SHRINK_TRIES_MAX))
+    let outcome = quietly(|| {
+        sim::try_run(&scenario).map_err(|failure| {
+            let first = failure.message.clone();
+            (first, sim::shrink(&scenario, failure, SHRINK_TRIES_MAX))
+        })
     });
-    std::panic::set_hook(hook);
     outcome.unwrap_or_else(|(first, (small, failure))| {
         println!(
             "The smallest scenario that still fails:\n{} shards, {:?}, {:?}",
@@ -57,6 +94,9 @@ fn the_server_keeps_its_promises() {
         println!("{:?}", play(seed));
         return;
     }
+    if let Some(count) = variable("STENTOR_SIM_SURVEY") {
+        return survey(0..count);
+    }
     for seed in SEEDS {
         play(seed);
     }
@@ -69,4 +109,15 @@ fn the_server_keeps_its_promises() {
         count += 1;
     }
     println!("{count} new scenarios, from seed {first}");
+}
+
+/// How much a simulation costs: a quiet afternoon of a hundred clients. Prints the ratio to real time.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it is real time that is measured")]
+fn a_quiet_afternoon_passes_quickly() {
+    let begun = Instant::now();
+    let report = sim::run(&Scenario::calm(1, 100, Duration::from_secs(1000)));
+    let ratio = report.simulated.as_secs_f64() / begun.elapsed().as_secs_f64();
+    println!("{ratio:.0} simulated seconds with 100 clients in a second: {report:?}");
+    assert_eq!(report.heard, report.said * 100);
 }

@@ -20,7 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("identity", &["base", "chat", "app", "logging"]),
     ("config", &["http", "chat", "shard", "identity", "logging"]),
     ("token", &["identity", "config", "logging"]),
-    ("driver", &["base", "metrics", "chat", "shard", "logging"]),
+    // The simulator's clients speak WebSocket.
+    ("driver", &["base", "metrics", "ws", "chat", "shard", "logging"]),
     (
         "server",
         &["base", "metrics", "ws", "http", "chat", "shard", "driver", "identity", "config", "logging"],

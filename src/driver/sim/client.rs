@@ -94,7 +94,7 @@ impl Simulation<'_> {
         fill_into(&mut text, fill_bytes);
         let it = &mut self.sessions[session];
         it.last_said = Some(id);
-        let deflater = (it.deflated && id % 3 == 0).then_some(&mut self.deflater);
+        let deflater = (it.deflated && id.is_multiple_of(3)).then_some(&mut self.deflater);
         let mut frames = Vec::with_capacity(text.len() + 14);
         wire::text_into(&mut frames, &text, if it.plan.fragments { 3 } else { 1 }, deflater);
         self.send(session, &frames);

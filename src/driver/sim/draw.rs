@@ -58,13 +58,15 @@ impl Scenario {
             .collect();
         for _ in 0..length.as_secs() * clients as u64 / 10 {
             let who = index_below(&mut rng, clients);
-            events.push(Event { at: moment(&mut rng, length), what: What::Client(who, Act::Say(64)) });
+            let at = Duration::from_secs(1) + moment(&mut rng, length);
+            events.push(Event { at, what: What::Client(who, Act::Say(64)) });
         }
         events.sort_by_key(|event| event.at);
+        let room = RoomOptions { history_age_max: Duration::from_secs(60), ..RoomOptions::default() };
         Self {
             seed,
             shards: 2,
-            options: Options::default(),
+            options: Options { rooms: all_rooms(room), ..Options::default() },
             faults: Faults::default(),
             clients: (0..clients).map(plan).collect(),
             events,
@@ -104,12 +106,16 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         pong_timeout: Duration::from_secs(1 + rng.below(8)),
         connections_max: if one_in(rng, 4) { clients as u64 / 2 + 1 } else { u64::MAX },
         room_log_bytes_max: pick(rng, &[4_000, 16 * 1024, 100_000, 1024 * 1024]),
-        rooms: Arc::new(RoomRules { otherwise: Arc::new(room), ..RoomRules::default() }),
+        rooms: all_rooms(room),
         deflate: !one_in(rng, 4),
         deflate_bytes_min: pick(rng, &[1, 64, 128, 1000]),
         echo: true,
         ..Options::default()
     }
+}
+
+fn all_rooms(options: RoomOptions) -> Arc<RoomRules> {
+    Arc::new(RoomRules { otherwise: Arc::new(options), ..RoomRules::default() })
 }
 
 fn faults(rng: &mut Rng) -> Faults {

@@ -192,7 +192,7 @@ impl<'a> Simulation<'a> {
         for woken in turn.woken {
             self.stir(woken);
         }
-        if self.report.turns % AUDIT_EVERY == 0 {
+        if self.report.turns.is_multiple_of(AUDIT_EVERY) {
             self.audit(id);
         }
         for pipe in self.world.take_news() {
@@ -323,7 +323,7 @@ impl<'a> Simulation<'a> {
     /// What a shard holds is within its bounds.
     fn audit(&self, id: usize) {
         let (audit, options) = (self.world.shard(id).audit(), &self.scenario.options);
-        let read = self.scenario.faults.read_bytes_max;
+        let read = self.world.faults().read_bytes_max;
         let message = options.message.message_bytes_max;
         let log_max = self
             .circumstances
@@ -364,16 +364,14 @@ impl<'a> Simulation<'a> {
             let audit = shard.audit();
             assert_eq!(audit, crate::shard::Audit::default(), "shard {id} keeps something");
             let metrics = self.world.registry().shard(id);
-            let gauges = [
-                &metrics.connections,
-                &metrics.websockets,
-                &metrics.rooms,
-                &metrics.members,
-                &metrics.lagging,
-            ];
-            for gauge in gauges {
-                assert_eq!(gauge.value(), 0, "a gauge of shard {id} does not return to zero: {metrics:?}");
-            }
+            let it = &*metrics;
+            let gauges =
+                [&it.connections, &it.websockets, &it.rooms, &it.members, &it.lagging, &it.history_bytes];
+            let gauges = gauges.map(crate::metrics::Cell::value);
+            assert_eq!(
+                gauges, [0; 6],
+                "connections, websockets, rooms, members, lagging, history of shard {id}"
+            );
             let closes: u64 = metrics.closes.iter().map(crate::metrics::Cell::value).sum();
             assert_eq!(metrics.accepted.value(), closes, "every connection is closed once");
         }

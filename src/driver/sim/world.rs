@@ -137,6 +137,11 @@ impl World {
         &self.pipes
     }
 
+    /// What may happen.
+    pub const fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
     /// From now on no fault happens but those that the connections' own state brings.
     pub fn calm_down(&mut self) {
         self.faults = Faults { rings: self.faults.rings, ..Faults::default() };
