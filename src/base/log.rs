@@ -250,12 +250,13 @@ impl Log {
         self.frames.iter().find(|frame| frame.offset == offset && offset > 0).map(|frame| frame.end)
     }
 
-    /// Where the newest frame starts; the head when none is kept.
-    pub fn newest_frame(&self) -> Cursor {
-        match self.frames.len() {
-            0 => self.head,
-            1 => self.floor,
-            len => self.frames[len - 2].end,
+    /// Where the newest publication starts; where the newest frame does when no publication is kept; else the head.
+    pub fn newest_publication(&self) -> Cursor {
+        let newest = self.frames.iter().rposition(|frame| frame.offset > 0);
+        match newest.or(self.frames.len().checked_sub(1)) {
+            None => self.head,
+            Some(0) => self.floor,
+            Some(index) => self.frames[index - 1].end,
         }
     }
 
@@ -386,6 +387,18 @@ mod tests {
             6 => (0usize..8, prop_oneof![1usize..300, Just(usize::MAX)]).prop_map(|(who, len)| Op::Read { who, len }),
             1 => (0usize..8).prop_map(Op::Skip),
         ]
+    }
+
+    #[test]
+    fn the_newest_publication_is_not_the_newest_frame() {
+        let (mut log, mut pool) = (Log::default(), ChunkPool::default());
+        let start = log.join();
+        for (frame, offset) in [(&b"one"[..], 1), (b"two", 2), (b"ann came", 0), (b"ann went", 0)] {
+            log.append(&Bytes::from_static(frame), offset, &mut pool);
+        }
+        assert_eq!(log.newest_publication(), start.plus(3));
+        log.advance(start, log.head(), &mut pool);
+        assert_eq!(log.newest_publication(), log.head());
     }
 
     proptest! {

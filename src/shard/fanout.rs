@@ -411,7 +411,7 @@ impl Fanout {
         let boundary = log.frame_boundary(from);
         let to = match target {
             Jump::Head => log.head(),
-            Jump::Newest => log.newest_frame().max(boundary),
+            Jump::Newest => log.newest_publication().max(boundary),
         };
         let rest = log.copy_range(from, boundary);
         let count = log.frames_between(boundary, to);
