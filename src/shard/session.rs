@@ -91,8 +91,9 @@ impl Shard {
         let interval = self.options.ping_interval;
         let first = self.now + jittered(&mut self.rng, interval);
         let Some(session) = self.session_mut(key) else { return };
+        // A ping that is under way already will be answered.
+        let first = if session.pong_by == Time::NEVER { first } else { first.max(session.pong_by) };
         session.ping_at = if interval.is_zero() { Time::NEVER } else { first };
-        session.pong_by = Time::NEVER;
         self.rearm(key);
     }
 
@@ -129,7 +130,8 @@ impl Shard {
             return self.disconnect(key, disconnect);
         }
         if session.ping_at <= now {
-            session.ping_at = now + interval;
+            // One ping at a time: a second one would put off the end of the first one's time, and its pong be one too many.
+            session.ping_at = now + interval.max(pong_timeout);
             session.pong_by = now + pong_timeout;
             let frame_pings = session.frame_pings;
             if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
