@@ -68,6 +68,11 @@ impl Outbox {
         self.content().pong = Some(payload.into());
     }
 
+    /// Whether a pong waits until what is before it has gone out.
+    pub fn owes_pong(&self) -> bool {
+        self.0.as_ref().is_some_and(|content| content.pong.is_some())
+    }
+
     /// Tells of skipped publications as soon as possible, in one sum with those that it has not been told of yet.
     pub fn skipped(&mut self, more: Skipped) {
         let skipped = self.content().skipped.get_or_insert(Skipped { count: 0, ..more });

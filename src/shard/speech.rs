@@ -63,7 +63,7 @@ impl Shard {
                 return false;
             }
             Event::Ping(payload) if open => {
-                if conn.outbox.len() < PONG_EACH_BYTES {
+                if conn.outbox.len() < PONG_EACH_BYTES && !conn.outbox.owes_pong() {
                     ws::frame_into(conn.outbox.bytes(), Opcode::Pong, &[payload]);
                 } else {
                     conn.outbox.pong(payload);
