@@ -29,7 +29,7 @@ impl Shard {
             ..Audit::default()
         };
         let (mut members, mut lagging, mut paused, mut surplus) = (0, 0, 0, 0);
-        for Slot { conn, client } in self.conns.keys().filter_map(|key| self.conns.get(key)) {
+        for Slot { conn, client, .. } in self.conns.keys().filter_map(|key| self.conns.get(key)) {
             let head_bytes = conn.head.as_ref().map_or(0, |head| head.bytes.capacity());
             audit.outbox_bytes = audit.outbox_bytes.max(conn.outbox.len());
             audit.partial_bytes = audit.partial_bytes.max(conn.decoder.kept_bytes()).max(head_bytes);
