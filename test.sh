@@ -28,7 +28,7 @@ declare -A WHAT=(
   [test]="unit, property, whole-shard, conformance, configuration and end-to-end tests"
   [release]="the release binary and the benches build"
   [systemd]="the unit is valid, and a passed socket is served"
-  [clients]="clients that nobody here wrote: websockets, aiohttp, ws, centrifuge"
+  [clients]="clients that nobody here wrote: websockets, aiohttp, ws, centrifuge; tokens of PyJWT"
   [browser]="the chat page and the load test's report in Chromium"
   [nats]="the load test against another server, nats-server"
   [autobahn]="the Autobahn test-suite, all 517 cases"
@@ -81,6 +81,7 @@ step_clients() {
   "$STENTOR" serve --listen "127.0.0.1:$port" --log warn & server=$!
   for _ in $(seq 100); do curl -sf "http://127.0.0.1:$port/readyz" >/dev/null && break; sleep 0.05; done
   "$CACHE/clients/bin/python" tests/clients/python_clients.py "127.0.0.1:$port" || failed=1
+  "$CACHE/clients/bin/python" tests/clients/tokens.py "$STENTOR" || failed=1
   node tests/clients/node_clients.mjs "127.0.0.1:$port" || failed=1
   kill "$server"; wait "$server" || failed=1
   node tests/clients/centrifuge.mjs "$STENTOR" || failed=1

@@ -112,3 +112,91 @@ fn too_few_descriptors_are_one_sentence() {
     assert_eq!(code, Some(1));
     assert!(error.contains("raise LimitNOFILE (ulimit -n) or lower max_connections"), "{error}");
 }
+
+/// A file with that content, which is there as long as the value.
+fn file(content: &str) -> (tempfile::NamedTempFile, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), content).unwrap();
+    let path = file.path().display().to_string();
+    (file, path)
+}
+
+fn key(name: &str) -> String {
+    format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn rooms_are_checked_with_their_places() {
+    let (_file, path) = file("[[room]]\npattern = \"a\"\nhistori = 1\npublish = \"all\"\n\n[[room]]\n");
+    let (code, _, problems) = run(&["check", "--config", &path]);
+    assert_eq!(code, Some(2));
+    let expected = format!(
+        "stentor: {path}:3:1: `histori`: there is no such option of a room; did you mean history?\n\
+         stentor: {path}:4:11: `publish` must be one of anyone, members, users, token, nobody\n\
+         stentor: {path}:6:1: `pattern` is missing: which rooms is this for? For all others there are the settings above\n"
+    );
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn tokens_are_made_and_checked() {
+    let (_file, path) =
+        file(&format!("token_hmac_secret_files = [{:?}]\ntoken_issuer = \"us\"\n", key("secret")));
+    let make = |arguments: &[&str]| {
+        let (code, token, error) = run(&[&["token", "make", "--config", &path], arguments].concat());
+        assert_eq!((code, error.as_str()), (Some(0), ""));
+        token.trim_end().to_owned()
+    };
+    let check = |token: &str| run(&["token", "check", token, "--config", &path]);
+    let token = make(&["--user", "7", "--name", "Ann", "--rooms", "a,b", "--expires", "never"]);
+    let (code, said, _) = check(&token);
+    assert_eq!(code, Some(0));
+    assert!(said.starts_with("\"7\", called \"Ann\", without an end\n{\n"), "{said}");
+    assert!(said.contains("\"iss\": \"us\""), "{said}");
+    let (code, said, _) = check(&make(&["--user", "7", "--room", "r"]));
+    assert_eq!(code, Some(0));
+    assert!(said.starts_with("lets \"7\" into \"r\", until 20"), "{said}");
+
+    let (code, said, why) = check(&make(&["--user", "7", "--expires", "0s"]));
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(why.starts_with("stentor: the token is not believed: it has expired, "), "{why}");
+    let (code, _, why) = check(&token[..token.len() - 2]);
+    assert_eq!(code, Some(1));
+    assert!(why.starts_with("stentor: the token is not believed: "), "{why}");
+    let (code, _, why) = run(&["token", "check", &token]);
+    assert_eq!(code, Some(1));
+    assert!(why.starts_with("stentor: there is no key to check with"), "{why}");
+}
+
+#[test]
+fn private_keys_make_tokens_that_public_keys_check() {
+    for (private, public) in
+        [("rsa.pem", "rsa.pub.pem"), ("p256.pem", "p256.pub.pem"), ("p384.pem", "p384.pub.pem")]
+    {
+        let (code, token, error) = run(&["token", "make", "--user", "7", "--private-key", &key(private)]);
+        assert_eq!((code, error.as_str()), (Some(0), ""));
+        let public = key(public);
+        let (code, said, why) = run(&["token", "check", token.trim_end(), "--token-public-keys", &public]);
+        assert_eq!((code, why.as_str()), (Some(0), ""), "{public}");
+        assert!(said.starts_with("\"7\", called \"7\", until 20"), "{said}");
+    }
+    let (code, _, error) = run(&["token", "make", "--private-key", &key("rsa.pub.pem")]);
+    assert_eq!(code, Some(1));
+    assert!(error.ends_with("rsa.pub.pem is a public key, and cannot sign\n"), "{error}");
+}
+
+#[test]
+fn secrets_come_from_files_and_the_environment_alone() {
+    let secret = "a secret of thirty-two characters";
+    let (code, _, error) = run(&["token", "make", "--token-hmac-secret", secret]);
+    assert_eq!(code, Some(2));
+    assert!(!error.contains("thirty-two"), "{error}");
+    let with_secret = |arguments: &[&str]| {
+        let output = stentor().env("STENTOR_TOKEN_HMAC_SECRET", secret).args(arguments).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let token = with_secret(&["token", "make", "--user", "7"]);
+    assert!(with_secret(&["token", "check", token.trim_end()]).starts_with("\"7\""));
+    assert!(!with_secret(&["config"]).contains("thirty-two"));
+}

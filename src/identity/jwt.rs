@@ -271,7 +271,7 @@ fn told(why: Disbelief, purpose: &str) -> TokenError {
 /// What the library checks: the signature with the key's own algorithms, and whom a token is for and from. When it holds is
 /// checked here, to the second, and by a clock that a test can set.
 fn validation(key: &Key, expected: &Expectations) -> Validation {
-    let mut validation = Validation::default();
+    let mut validation = Validation::new(key.algorithms[0]);
     validation.algorithms = key.algorithms.to_vec();
     validation.required_spec_claims.clear();
     validation.leeway = 0;

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, channel};
 use super::*;
 
 #[expect(clippy::disallowed_types, reason = "a back end for tests")]
-use std::net::{TcpListener, TcpStream};
+type Listener = std::net::TcpListener;
+#[expect(clippy::disallowed_types, reason = "a back end for tests")]
+type Stream = std::net::TcpStream;
 
 const BOUNDS: Bounds = Bounds { name_bytes_max: 64, room_bytes_max: 255 };
 
@@ -45,8 +47,8 @@ fn start(options: &HookOptions) -> (Hook, Receiver<Told>) {
 }
 
 /// A back end that does `serve` with each connection, and where it listens.
-fn backend(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+fn backend(serve: impl Fn(Stream) + Send + Sync + 'static) -> String {
+    let listener = Listener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/connect", listener.local_addr().unwrap());
     let serve = Arc::new(serve);
     let started = std::thread::Builder::new().spawn(move || {
@@ -60,7 +62,7 @@ fn backend(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
 }
 
 /// One request: its head and its body; `None` at the end.
-fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, String)> {
+fn request(reader: &mut BufReader<Stream>) -> Option<(String, String)> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head).ok()? == 0 {
@@ -74,7 +76,7 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, String)> {
     Some((head, String::from_utf8(body).ok()?))
 }
 
-fn respond(stream: &mut TcpStream, status: &str, body: &str) {
+fn respond(stream: &mut Stream, status: &str, body: &str) {
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -189,7 +191,7 @@ fn a_huge_answer_is_not_read() {
 
 #[test]
 fn a_back_end_that_is_not_there_or_breaks_off() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = Listener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
     let hangs_up = backend(drop);
