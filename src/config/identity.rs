@@ -5,6 +5,7 @@ use std::time::Duration;
 use tungstenite::http::{HeaderName, HeaderValue, Uri};
 
 use super::checked::Auth;
+use super::outside;
 use super::reader::{Reader, list};
 use crate::chat::{RoomRules, Who};
 use crate::identity::jwt::Expectations;
@@ -39,7 +40,7 @@ fn key_files(
     let mut keys = Vec::new();
     for file in read.list(name, |text| Ok(text.to_owned())) {
         let (id, path) = id_and_path(&file);
-        match std::fs::read(path) {
+        match outside::read(path) {
             Ok(bytes) => match key(id, &bytes) {
                 Ok(key) => keys.push(key),
                 Err(fault) => read.wrong(name, &format!("has {path:?}, which {fault}")),
@@ -112,7 +113,7 @@ fn headers(read: &mut Reader<'_>) -> Vec<(String, String)> {
 fn authorities(read: &mut Reader<'_>) -> Vec<Vec<u8>> {
     const END: &str = "-----END CERTIFICATE-----";
     let Some(path) = read.text("hook_ca") else { return Vec::new() };
-    let text = match std::fs::read_to_string(&path) {
+    let text = match outside::read_to_string(&path) {
         Ok(text) => text,
         Err(error) => {
             read.wrong("hook_ca", &format!("names {path:?}, which cannot be read ({error})"));

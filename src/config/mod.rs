@@ -10,11 +10,13 @@ mod checked;
 mod cli;
 mod file;
 mod identity;
+mod outside;
 mod reader;
 mod rooms;
 pub mod settings;
 mod token;
 
+use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
@@ -112,6 +114,11 @@ impl Problem {
     pub fn new(place: Place, sentence: impl Into<String>) -> Self {
         Self { place, sentence: sentence.into() }
     }
+
+    /// Where it is.
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
 }
 
 impl Display for Problem {
@@ -130,13 +137,33 @@ pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     let mut written = file::Written::default();
     let (variables, named_file) = environment(std::env::vars_os(), &mut problems);
     if let Some(path) = invocation.config_file.clone().or(named_file) {
-        match std::fs::read_to_string(&path) {
+        match outside::read_to_string(&path) {
             Ok(text) => written = file::parse(&path.display().to_string(), &text, &mut problems),
             Err(error) => problems.push(unreadable(&path, &error)),
         }
     }
     written.entries.extend(variables);
     written.entries.extend(invocation.flags.iter().cloned());
+    checked(&written, problems)
+}
+
+/// What a file of that name with that text and these variables say together; a file that a variable names is not read.
+///
+/// # Errors
+/// As [`load`].
+pub fn understand(
+    name: &str,
+    text: &str,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Config, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut written = file::parse(name, text, &mut problems);
+    let (variables, _) = environment(variables, &mut problems);
+    written.entries.extend(variables);
+    checked(&written, problems)
+}
+
+fn checked(written: &file::Written, mut problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
     let config = checked::check(&written.entries, &written.rooms, &mut problems);
     problems.sort();
     if problems.is_empty() { Ok(config) } else { Err(problems) }
@@ -155,7 +182,7 @@ const PREFIX: &str = "STENTOR_";
 
 /// The settings in the environment, and the file that it names.
 fn environment(
-    variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
     problems: &mut Vec<Problem>,
 ) -> (Vec<Entry>, Option<std::path::PathBuf>) {
     let (mut entries, mut file) = (Vec::new(), None);

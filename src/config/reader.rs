@@ -1,11 +1,12 @@
 //! Reads values: units resolved, words understood, bounds checked, each mistake with its place.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tungstenite::http::uri::Authority;
 
+use super::outside;
 use super::settings::{self, Kind};
 use super::{Entry, Problem, Raw, file};
 use crate::http::{OriginRule, OriginRules};
@@ -226,8 +227,7 @@ fn is_directive(text: &str) -> bool {
 fn resolve(text: &str) -> Result<Vec<SocketAddr>, &'static str> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-            let addresses = text.to_socket_addrs().map_err(|_| "has a host that cannot be resolved")?;
-            Ok(addresses.collect())
+            outside::addresses(text).map_err(|_| "has a host that cannot be resolved")
         }
         _ => Err("is no address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\""),
     }
