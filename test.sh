@@ -26,6 +26,8 @@ declare -A WHAT=(
   [doc]="the documentation builds"
   [core]="the core builds without sockets, threads and files"
   [test]="unit, property, whole-shard, conformance, configuration and end-to-end tests"
+  [loom]="the rings between shards in every interleaving"
+  [sanitize]="end-to-end tests with the address and the thread sanitizer"
   [release]="the release binary and the benches build"
   [systemd]="the unit is valid, and a passed socket is served"
   [clients]="clients that nobody here wrote: websockets, aiohttp, ws, centrifuge; tokens of PyJWT"
@@ -128,16 +130,47 @@ step_fuzz() {
   export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$CARGO_TARGET_DIR/fuzz
   for target in $(cargo fuzz list); do
     mkdir -p "$CACHE/corpus/$target"
-    cargo fuzz run --sanitizer none "$target" "$CACHE/corpus/$target" -- -max_total_time="$FUZZ_SECONDS" -timeout=10 -max_len=4096 || failed=1
+    local words=fuzz/seeds/$target.dict
+    # New inputs go to the first folder; what the second has is read only.
+    cargo fuzz run --sanitizer none "$target" "$CACHE/corpus/$target" "fuzz/seeds/$target" -- \
+      -max_total_time="$FUZZ_SECONDS" -timeout=10 -max_len=4096 $([ -e "$words" ] && echo -dict="$words") || failed=1
   done
   return "$failed"
 }
 
+step_loom() {
+  RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$CARGO_TARGET_DIR/loom timeout 900 \
+    cargo test --locked --lib --no-default-features spsc::models
+}
+
+step_sanitize() {
+  local target kind failed=0 reports=$CACHE/sanitize
+  target=$(rustc -vV | sed -n 's/^host: //p')
+  [ "$target" = x86_64-unknown-linux-gnu ] || { echo "needs x86_64-unknown-linux-gnu: here it is $target"; return 77; }
+  rm -rf "$reports" && mkdir -p "$reports"
+  # The sanitizers are nightly flags, see step_fuzz. Every program that they find fault with leaves a file with its name.
+  export RUSTC_BOOTSTRAP=1 ASAN_OPTIONS=log_path=$reports/address:log_exe_name=1
+  export TSAN_OPTIONS=log_path=$reports/thread:log_exe_name=1:exitcode=0:suppressions=$PWD/tests/sanitize/thread.supp
+  sanitized address --lib --test conformance --test config --test e2e || failed=1
+  sanitized thread --test e2e || failed=1
+  # Of the second only the server counts: the test harness waits for its threads in the standard library, which is not
+  # instrumented (that would need its sources and -Zbuild-std).
+  for kind in "$reports"/address.* "$reports"/thread.stentor.*; do
+    [ -e "$kind" ] && { cat "$kind"; failed=1; }
+  done
+  return "$failed"
+}
+
+sanitized() { # sanitizer, which tests: in a target directory of its own
+  RUSTFLAGS="-Zsanitizer=$1 -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR=$CARGO_TARGET_DIR/sanitize/$1 timeout 900 \
+    cargo test --locked -p stentor --target "$target" --no-fail-fast "${@:2}"
+}
+
 # Phases run one after the other; the lanes of a phase beside each other, the steps of a lane in order.
-PHASES=("fmt" "clippy doc core test release systemd" "autobahn|clients browser nats fuzz|sim")
+PHASES=("fmt" "clippy doc core test release systemd" "autobahn sim|clients browser nats loom sanitize fuzz")
 
 if [ "${1:-}" = --list ]; then
-  for step in fmt clippy doc core test release systemd clients browser nats autobahn fuzz sim; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
+  for step in fmt clippy doc core test release systemd clients browser nats autobahn sim loom sanitize fuzz; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
   exit 0
 fi
 for step in "$@"; do
