@@ -1,94 +1,83 @@
-//! A whole shard under a sequence of things that a driver may tell it: it never panics, writes only to open connections, and
-//! ends every one of them.
+//! Whole shards under any sequence of things that their drivers may tell them: they write to open connections only, what they
+//! write to a WebSocket is frames, every member hears each author in order and nothing twice, and all ends.
 #![no_main]
 
+mod world;
+
+use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use std::sync::Arc;
-use std::time::Duration;
-use stentor::base::hash::Seed;
-use stentor::base::{ConnKey, Time};
-use stentor::chat::{RoomOptions, RoomRules, SlowMember};
-use stentor::http::HeadLimits;
-use stentor::metrics::Registry;
-use stentor::shard::mesh::Mesh;
-use stentor::shard::{Admission, Close, HowToClose, Options, SLICES_MAX, Shard};
-use stentor::ws::Limits;
+use world::World;
 
-const UPGRADE: &str = "GET /ws/a HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-                       Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+/// One thing that happens. Connections, shards and rooms are counted round, so that every number names one.
+#[derive(Arbitrary, Debug)]
+enum Operation {
+    /// A client connects.
+    Open { shard: u8 },
+    /// It asks for a WebSocket, and says what else is in the same packet.
+    Upgrade { conn: u8, room: u8, deflate: bool, echo: bool, followed_by_text: bool },
+    /// It asks for a WebSocket of the JSON protocol.
+    Json { conn: u8 },
+    /// It sends these commands of it.
+    Command { conn: u8, commands: u16 },
+    /// It asks for a page.
+    Get { conn: u8, page: u8, keep_alive: bool },
+    /// It says the next number of its own, with so many bytes behind it; the frame comes in two pieces.
+    Say { conn: u8, padding: u16, cut: u8 },
+    /// It sends a frame of any kind.
+    Frame { conn: u8, b0: u8, payload: Vec<u8> },
+    /// It sends anything.
+    Bytes { conn: u8, bytes: Vec<u8> },
+    /// Its socket takes so many bytes from now on.
+    Window { conn: u8, bytes: u16 },
+    /// Its socket takes everything again.
+    Reads { conn: u8 },
+    /// It ends its stream.
+    Ends { conn: u8 },
+    /// Its socket breaks.
+    Breaks { conn: u8 },
+    /// The next write to it fails.
+    WriteFails { conn: u8 },
+    /// One shard takes a turn, with so many writes under way at a time.
+    Turn { shard: u8, writes: u8 },
+    /// Time passes.
+    Pass { ms: u16 },
+    /// The options change.
+    Reconfigure { slow_member: u8, ping: bool, coalesce: bool },
+    /// A shard begins to drain.
+    Drain { shard: u8 },
+}
 
-fn options() -> Options {
-    Options {
-        head: HeadLimits { head_bytes_max: 1024 },
-        message: Limits { message_bytes_max: 4096 },
-        connections_max: 6,
-        room_log_bytes_max: 16 * 1024,
-        rooms: Arc::new(RoomRules {
-            patterns: Vec::new(),
-            otherwise: Arc::new(RoomOptions { slow_member: SlowMember::Skip, ..RoomOptions::default() }),
-        }),
-        deflate_bytes_min: 16,
-        echo: true,
-        ..Options::default()
+fn apply(world: &mut World, operation: Operation) {
+    match operation {
+        Operation::Open { shard } => world.open(shard),
+        Operation::Upgrade { conn, room, deflate, echo, followed_by_text } => {
+            world.upgrade(conn, room, deflate, echo, followed_by_text);
+        }
+        Operation::Json { conn } => world.json(conn),
+        Operation::Command { conn, commands } => world.command(conn, commands),
+        Operation::Get { conn, page, keep_alive } => world.get(conn, page, keep_alive),
+        Operation::Say { conn, padding, cut } => world.say(conn, padding, cut),
+        Operation::Frame { conn, b0, payload } => world.send_frame(conn, b0, &payload),
+        Operation::Bytes { conn, mut bytes } => world.send(conn, &mut bytes),
+        Operation::Window { conn, bytes } => world.window(conn, usize::from(bytes)),
+        Operation::Reads { conn } => world.window(conn, usize::MAX),
+        Operation::Ends { conn } => world.ends(conn),
+        Operation::Breaks { conn } => world.breaks(conn),
+        Operation::WriteFails { conn } => world.write_fails(conn),
+        Operation::Turn { shard, writes } => world.turn(shard, writes),
+        Operation::Pass { ms } => world.pass(ms),
+        Operation::Reconfigure { slow_member, ping, coalesce } => {
+            world.reconfigure(slow_member, ping, coalesce)
+        }
+        Operation::Drain { shard } => world.drain(shard),
     }
 }
 
-fn outputs(shard: &mut Shard, open: &mut Vec<ConnKey>, takes: usize) {
-    while let Some(write) = shard.poll_write() {
-        assert!(open.iter().any(|key| key.index() == write.conn));
-        let mut slices = [std::io::IoSlice::new(&[]); SLICES_MAX];
-        let count = write.gather(&mut slices);
-        let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-        assert!(offered > 0);
-        let ticket = write.ticket;
-        match offered.min(takes) {
-            0 => shard.refused(ticket),
-            len => shard.wrote(ticket, len, offered),
-        }
+fuzz_target!(|input: (u8, Vec<Operation>)| {
+    let (shards, operations) = input;
+    let mut world = World::new(1 + usize::from(shards % 3));
+    for operation in operations {
+        apply(&mut world, operation);
     }
-    while let Some(Close { key, how, .. }) = shard.poll_close() {
-        if how != HowToClose::Shutdown {
-            open.retain(|other| *other != key);
-            shard.closed(key);
-        }
-    }
-    while shard.poll_resume().is_some() {}
-}
-
-fuzz_target!(|operations: Vec<(u8, u8, Vec<u8>)>| {
-    let registry = Arc::new(Registry::new(1));
-    let mesh = Mesh::build(1, &Seed::new(1)).remove(0);
-    let mut shard = Shard::new(mesh, Arc::new(options()), registry, 1);
-    let (mut open, mut now) = (Vec::new(), Time::ZERO);
-    for (operation, argument, mut bytes) in operations {
-        shard.begin_turn(now);
-        let key = open.get(usize::from(argument) % open.len().max(1)).copied();
-        match (operation % 8, key) {
-            (0, _) if shard.admission() != Admission::Later => {
-                let admission = shard.admission();
-                open.push(shard.opened(admission, None));
-            }
-            (1, Some(key)) if shard.may_read(key) => {
-                shard.received(key, &mut UPGRADE.to_owned().into_bytes())
-            }
-            (2 | 3, Some(key)) if !bytes.is_empty() && shard.may_read(key) => shard.received(key, &mut bytes),
-            (4, Some(key)) => shard.writable(key),
-            (5, Some(key)) => shard.ended(key),
-            (6, Some(key)) => shard.broken(key),
-            (7, _) => now = now + Duration::from_millis(u64::from(argument) * 200),
-            _ => {}
-        }
-        shard.run();
-        let takes = if operation > 128 { usize::from(argument) } else { usize::MAX };
-        outputs(&mut shard, &mut open, takes);
-    }
-    shard.drain();
-    for _ in 0..20 {
-        now = now + Duration::from_secs(4);
-        shard.begin_turn(now);
-        shard.run();
-        outputs(&mut shard, &mut open, usize::MAX);
-    }
-    assert!(shard.is_drained(), "{} connections are left", shard.connections());
+    world.end();
 });
