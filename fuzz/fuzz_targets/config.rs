@@ -5,20 +5,13 @@
 #![no_main]
 
 use std::ffi::OsString;
-use std::io;
-use std::net::SocketAddr;
 
 use libfuzzer_sys::fuzz_target;
-use stentor::config::{Config, Place, Problem, read, settings};
-
-/// Addresses only: no name is looked up.
-fn literal(address: &str) -> io::Result<Vec<SocketAddr>> {
-    Ok(vec![address.parse().map_err(io::Error::other)?])
-}
+use stentor::config::{Config, Place, Problem, settings, understand};
 
 fn of(file: &str, variables: &[(String, String)]) -> Result<Config, Vec<Problem>> {
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    read(Some(("s.toml", file)), variables, &[], &literal)
+    understand("s.toml", file, variables)
 }
 
 fn has_place(problem: &Problem, file: &str, variables: &[(String, String)]) {
