@@ -1,7 +1,6 @@
 //! The composition root: listeners, shards, threads, signals and the service manager. It may name every module; no module
 //! names it.
 
-use mio::{Poll, Waker};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -17,8 +16,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::base::hash::Seed;
-use crate::config::{Config, Problem};
-use crate::driver::{Control, epoll};
+use crate::config::{Config, Driver, Problem};
+use crate::driver::{Control, Engine, Parts, Waker};
 use crate::http::HeadLimits;
 use crate::identity::hook::{Decided, Reception};
 use crate::logging::Logging;
@@ -61,13 +60,14 @@ pub fn run(
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| failure("signals cannot be handled", &error))?;
     let shards = config.shards.unwrap_or_else(available_cpus);
-    let connections_max = connections_max(&config, shards)?;
+    let (engines, room) = engines(&config, shards)?;
+    let connections_max = connections_max(&config, &room)?;
     let listeners = listeners(&config, shards)?;
     let addresses: Vec<_> =
-        listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()).collect();
+        listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()?.as_socket()).collect();
     let registry = Arc::new(Registry::new(shards));
     let options = Arc::new(options(&config, connections_max));
-    let fleet = Fleet::start(listeners, &options, &registry, &signals.handle())?;
+    let fleet = Fleet::start(engines, listeners, &options, &registry, &signals.handle())?;
     fleet
         .reception
         .open(config.hook.as_ref(), config.bounds())
@@ -75,13 +75,13 @@ pub fn run(
 
     registry.set_ready(true);
     for address in &addresses {
-        tracing::info!(%address, shards, driver = "epoll", connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
+        tracing::info!(%address, shards, driver = room.driver, connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     tell_manager(&[
         NotifyState::Ready,
         NotifyState::Status(&format!("serving on {} shards", fleet.threads.len())),
     ]);
-    Process { config, logging, registry, fleet, shards }.attend(signals, reload)
+    Process { config, logging, registry, fleet, room }.attend(signals, reload)
 }
 
 /// What the main thread holds while the shards run.
@@ -90,7 +90,7 @@ struct Process<'a> {
     logging: &'a Logging,
     registry: Arc<Registry>,
     fleet: Fleet,
-    shards: usize,
+    room: Room,
 }
 
 impl Process<'_> {
@@ -137,7 +137,7 @@ impl Process<'_> {
                 tracing::error!(%problem, "not reloaded");
             }
         };
-        match read().map(|new| (connections_max(&new, self.shards), new)) {
+        match read().map(|new| (connections_max(&new, &self.room), new)) {
             Ok((Err(failure), _)) => told(&[&failure]),
             Ok((Ok(connections_max), new)) => {
                 for name in self.config.needs_restart(&new) {
@@ -175,16 +175,15 @@ struct Fleet {
 impl Fleet {
     /// Everything that can fail is made before the first thread starts.
     fn start(
-        listeners: Vec<Vec<mio::net::TcpListener>>,
+        engines: Vec<Engine>,
+        listeners: Vec<Vec<Socket>>,
         options: &Arc<Options>,
         registry: &Arc<Registry>,
         watch: &Handle,
     ) -> Result<Self, Failure> {
-        let no_poller = |error| failure("the kernel gives no event poller", &error);
-        let shards = listeners.len();
-        let polls: Vec<_> = (0..shards).map(|_| Poll::new()).collect::<Result<_, _>>().map_err(no_poller)?;
-        let wakers: Arc<[Waker]> =
-            polls.iter().map(epoll::waker).collect::<Result<_, _>>().map_err(no_poller)?;
+        let shards = engines.len();
+        let wakers = engines.iter().map(Engine::waker).collect::<Result<Arc<[_]>, _>>();
+        let wakers = wakers.map_err(|error| failure("the kernel gives no eventfd", &error))?;
         let meshes = Mesh::build(shards, &Seed::new(random()));
         #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
         let origin = Instant::now();
@@ -192,20 +191,20 @@ impl Fleet {
         let reception = Arc::new(Reception::new(deliver(controls.clone(), Arc::clone(&wakers))));
         let mut threads = Vec::new();
         let last = Arc::new(CloseOnDrop(watch.clone()));
-        let parts = meshes.into_iter().zip(polls).zip(listeners).zip(receivers);
-        for (((mesh, poll), listeners), control) in parts {
+        let parts = meshes.into_iter().zip(engines).zip(listeners).zip(receivers);
+        for (((mesh, engine), listeners), control) in parts {
             let id = mesh.me();
             let shard = Shard::new(mesh, Arc::clone(options), Arc::clone(registry), random());
             let desk = Arc::clone(&reception);
             let ask = Box::new(move |question| desk.ask(id, question));
             let wakers = Arc::clone(&wakers);
-            let parts = epoll::Parts { shard, poll, listeners, control, wakers, origin, ask };
+            let parts = Parts { shard, id, listeners, control, wakers, origin, ask };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{id}"))
                 .spawn(move || {
                     let mut ended = ended; // whole: it tells of the end when it is dropped, a panic's too
-                    let outcome = epoll::run(parts);
+                    let outcome = engine.run(parts);
                     ended.fine = outcome.is_ok();
                     outcome
                 })
@@ -219,7 +218,7 @@ impl Fleet {
         for (sender, waker) in self.controls.iter().zip(self.wakers.iter()) {
             // A shard that has ended hears nothing any more, which is what it was to be told.
             let _ = sender.send(control());
-            let _ = waker.wake();
+            waker.wake();
         }
     }
 
@@ -242,7 +241,7 @@ fn deliver(controls: Vec<Sender<Control>>, wakers: Arc<[Waker]>) -> Arc<Decided>
     Arc::new(move |shard: usize, conn, verdict| {
         // A shard that has ended has no client left that waits.
         let _ = controls[shard].send(Control::Decided(conn, verdict));
-        let _ = wakers[shard].wake();
+        wakers[shard].wake();
     })
 }
 
@@ -272,22 +271,16 @@ impl Drop for CloseOnDrop {
 
 /// The listeners of every shard: from the service manager when it passed any, else new ones, each shard its own
 /// (`SO_REUSEPORT`), so that the kernel spreads the connections.
-fn listeners(config: &Config, shards: usize) -> Result<Vec<Vec<mio::net::TcpListener>>, Failure> {
+fn listeners(config: &Config, shards: usize) -> Result<Vec<Vec<Socket>>, Failure> {
     let passed = activated()?;
     (0..shards)
         .map(|_| {
-            let sockets = if passed.is_empty() {
-                config
-                    .listen
-                    .iter()
-                    .map(|&address| listen(address, config.listen_is_default))
-                    .collect::<Result<Vec<_>, _>>()?
-            } else {
-                let shared = passed.iter().map(Socket::try_clone).collect::<Result<_, _>>();
-                shared
-                    .map_err(|error| failure("a socket from the service manager cannot be shared", &error))?
-            };
-            Ok(sockets.into_iter().map(|socket| mio::net::TcpListener::from_std(socket.into())).collect())
+            if passed.is_empty() {
+                let own = config.listen.iter().map(|&address| listen(address, config.listen_is_default));
+                return own.collect();
+            }
+            let shared = passed.iter().map(Socket::try_clone).collect::<Result<_, _>>();
+            shared.map_err(|error| failure("a socket from the service manager cannot be shared", &error))
         })
         .collect()
 }
@@ -396,25 +389,72 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
     Failure(format!("cannot listen on {address}: {error}; {advice}"))
 }
 
-/// How many connections may be open: what was chosen, or what the limit on open files leaves.
-fn connections_max(config: &Config, shards: usize) -> Result<u64, Failure> {
+/// What the shards run on, and how many connections that leaves room for.
+struct Room {
+    driver: &'static str,
+    connections: u64,
+    /// What of the limit on open files goes to something else.
+    reserve: u64,
+    files_max: u64,
+}
+
+/// One engine for each shard: of the driver that was chosen, or of the best that works here.
+fn engines(config: &Config, shards: usize) -> Result<(Vec<Engine>, Room), Failure> {
     let (soft, hard) = raise_descriptor_limit();
-    let reserve = DESCRIPTORS_RESERVED + shards as u64 * DESCRIPTORS_PER_SHARD + SURPLUS_MAX * shards as u64;
-    let room = soft.saturating_sub(reserve);
-    if room == 0 {
+    let count = shards as u64;
+    if config.driver != Driver::Epoll {
+        // Each ring's table is held against the limit for itself.
+        let sockets_max = soft.min(config.max_connections.map_or(TABLE_MAX, table_for)).min(TABLE_MAX);
+        let table = u32::try_from(sockets_max).unwrap_or(u32::MAX);
+        match (0..shards).map(|_| Engine::uring(table)).collect::<io::Result<Vec<_>>>() {
+            Ok(engines) => {
+                let connections = count * sockets_max.saturating_sub(SURPLUS_MAX);
+                let room =
+                    Room { driver: "uring", connections, reserve: SURPLUS_MAX * count, files_max: hard };
+                return Ok((engines, room));
+            }
+            Err(error) if config.driver == Driver::Uring => {
+                return Err(Failure(format!(
+                    "io_uring cannot be used: {error}; it needs Linux 6.8, kernel.io_uring_disabled = 0 and a sandbox \
+                     that allows it; or choose --driver epoll"
+                )));
+            }
+            Err(error) => tracing::info!(%error, "io_uring cannot be used: epoll serves"),
+        }
+    }
+    let engines = (0..shards).map(|_| Engine::epoll()).collect::<io::Result<Vec<_>>>();
+    let engines = engines.map_err(|error| failure("the kernel gives no event poller", &error))?;
+    let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + SURPLUS_MAX * count;
+    Ok((
+        engines,
+        Room { driver: "epoll", connections: soft.saturating_sub(reserve), reserve, files_max: hard },
+    ))
+}
+
+/// The largest table that a ring gets unasked, for which the kernel keeps eight bytes a place: 2 MiB.
+const TABLE_MAX: u64 = 1 << 18;
+
+/// A table in which one ring can hold all of `connections`, if they all come to it, without being careful.
+const fn table_for(connections: u64) -> u64 {
+    connections.saturating_add(SURPLUS_MAX + 2 * BACKLOG.cast_unsigned() as u64)
+}
+
+/// How many connections may be open: what was chosen, or what there is room for.
+fn connections_max(config: &Config, room: &Room) -> Result<u64, Failure> {
+    let Room { connections, reserve, files_max, .. } = *room;
+    if connections == 0 {
         return Err(Failure(format!(
-            "only {soft} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
+            "only {files_max} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
              (ulimit -n)"
         )));
     }
     match config.max_connections {
-        Some(wanted) if wanted > room => Err(Failure(format!(
-            "max_connections = {wanted} needs {} open files, and only {hard} are allowed; raise LimitNOFILE (ulimit -n) \
-             or lower max_connections",
-            wanted + reserve
+        Some(wanted) if wanted > connections => Err(Failure(format!(
+            "max_connections = {wanted}, and there is room for {connections} with {files_max} open files allowed; raise \
+             LimitNOFILE (ulimit -n) or lower max_connections"
         ))),
         Some(wanted) => Ok(wanted),
-        None => Ok(room),
+        None => Ok(connections),
     }
 }
 

@@ -19,6 +19,8 @@ use crate::shard::mesh::SHARDS_MAX;
 pub enum Driver {
     /// The best that the kernel offers.
     Auto,
+    /// io_uring, or none.
+    Uring,
     /// epoll.
     Epoll,
 }
@@ -132,6 +134,7 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
         listen_is_default,
         shards: read.count_or_auto("shards", 1, SHARDS_MAX),
         driver: match &*read.word("driver") {
+            "uring" => Driver::Uring,
             "epoll" => Driver::Epoll,
             _ => Driver::Auto,
         },
@@ -347,7 +350,7 @@ mod tests {
                 "s.toml:1:10: `listen` has \"8080\", which is no address with a port, such as \"127.0.0.1:8080\" or \
                  \"[::]:8080\"",
                 "s.toml:3:12: `max_name` must be a whole number from 1 to 1024",
-                "s.toml:4:10: `driver` must be one of auto, epoll",
+                "s.toml:4:10: `driver` must be one of auto, uring, epoll",
                 "s.toml:5:17: `ping_interval` must be a time with its unit, such as \"25s\" or \"250ms\", from 0s to 1day",
                 "s.toml:6:11: `origins` has \"chat.example/x\", which is none of same-host, any, null, and no origin such \
                  as \"https://chat.example\" (ASCII, no path)",

@@ -68,7 +68,12 @@ pub const ALL: &[Setting] = &[
         r#""auto""#,
         "Event loops, each with its own thread; auto: one for each CPU.",
     ),
-    fixed("driver", Kind::Choice(&["auto", "epoll"]), r#""auto""#, "How the kernel is asked for events."),
+    fixed(
+        "driver",
+        Kind::Choice(&["auto", "uring", "epoll"]),
+        r#""auto""#,
+        "How the kernel is asked: through io_uring (Linux 6.8), through epoll, or through the ring where the kernel has it.",
+    ),
     live("echo", Kind::Switch, "false", "Serve /echo, which sends every message back. For tests."),
     live("page", Kind::Switch, "true", "Serve the chat page at /."),
     live(
@@ -91,7 +96,8 @@ pub const ALL: &[Setting] = &[
         "max_connections",
         Kind::CountOrAuto,
         r#""auto""#,
-        "Connections at a time; further ones get 503. auto: the limit on open files, less a reserve.",
+        "Connections at a time; further ones get 503. auto: the limit on open files, less a reserve; with io_uring each \
+         shard has a table of that size.",
     ),
     live(
         "room_log",

@@ -2,15 +2,19 @@
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write as _};
 use std::net::{IpAddr, Shutdown};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::{Ask, Control};
+use super::engine::{ACCEPT_PAUSE, is_shortage, unix_ms};
+use super::{Ask, Control, Parts, Waker};
 use crate::base::{ConnKey, Time};
 use crate::logging::{Escaped, RateLimit};
 use crate::shard::{Admission, Close, HowToClose, SLICES_MAX, Shard, Write};
@@ -22,9 +26,6 @@ const READ_BYTES: usize = 64 * 1024;
 const READS_PER_TURN: usize = 256;
 const ACCEPTS_PER_TURN: usize = 128;
 
-/// How long accepting pauses when the process or the machine has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 1024;
 
@@ -32,44 +33,18 @@ const WAKE: Token = Token(usize::MAX);
 /// Listeners have the tokens below it, downwards; connections never reach there (their generation is below 2³¹).
 const LISTENERS: usize = usize::MAX - 1;
 
-/// The parts that the composition root makes before the thread starts, so that every error is known then.
-pub struct Parts {
-    /// The shard to be run.
-    pub shard: Shard,
-    /// Its poller.
-    pub poll: Poll,
-    /// Its listeners, each bound and listening.
-    pub listeners: Vec<TcpListener>,
-    /// What the process has to say; whoever sends something wakes the shard.
-    pub control: Receiver<Control>,
-    /// The wakers of all shards, by number.
-    pub wakers: Arc<[Waker]>,
-    /// The origin of this process's time.
-    pub origin: Instant,
-    /// Takes the shard's questions to somebody outside.
-    pub ask: Ask,
-}
+/// An epoll instance.
+#[derive(Debug)]
+pub struct Engine(Poll);
 
-impl std::fmt::Debug for Parts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("shard", &self.shard).finish_non_exhaustive()
+impl Engine {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(Poll::new()?))
     }
-}
 
-/// The waker of a shard whose poller is `poll`.
-///
-/// # Errors
-/// The kernel has no descriptor for it.
-pub fn waker(poll: &Poll) -> io::Result<Waker> {
-    Waker::new(poll.registry(), WAKE)
-}
-
-/// Runs a shard until it is told to stop or is drained.
-///
-/// # Errors
-/// The kernel refuses to poll, which it has no reason to.
-pub fn run(parts: Parts) -> io::Result<()> {
-    Driver::new(parts)?.run()
+    pub(super) fn run(self, parts: Parts) -> io::Result<()> {
+        Driver::new(self.0, parts)?.run()
+    }
 }
 
 /// One socket, in the slot of its connection.
@@ -101,8 +76,12 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { shard, poll, mut listeners, control, wakers, origin, ask } = parts;
+    fn new(poll: Poll, parts: Parts) -> io::Result<Self> {
+        let Parts { shard, id, listeners, control, wakers, origin, ask } = parts;
+        let waker = wakers[id].as_fd().as_raw_fd();
+        poll.registry().register(&mut SourceFd(&waker), WAKE, Interest::READABLE)?;
+        let mut listeners: Vec<_> =
+            listeners.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect();
         for (index, listener) in listeners.iter_mut().enumerate() {
             poll.registry().register(listener, Token(LISTENERS - index), Interest::READABLE)?;
         }
@@ -156,8 +135,7 @@ impl Driver {
                 self.queue_read(key);
             }
             while let Some(shard) = self.shard.poll_wake() {
-                // A waker that fails is that of a shard that has ended: it has nobody to tell.
-                let _ = self.wakers[shard].wake();
+                self.wakers[shard].wake();
             }
             let ended = self.now();
             self.shard.end_turn(ended.since(begun));
@@ -280,7 +258,7 @@ impl Driver {
                         self.open(stream, peer.ip(), admission);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.acceptable[index] = false,
-                    Err(error) if is_shortage(&error) => {
+                    Err(error) if Errno::from_io_error(&error).is_some_and(is_shortage) => {
                         return self.pause_accepting(now, &error.to_string());
                     }
                     // The connection was gone before it was accepted; the next one may be fine.
@@ -357,13 +335,6 @@ impl Driver {
     }
 }
 
-/// Milliseconds of Unix time.
-#[expect(clippy::disallowed_methods, reason = "this is where the clock is read for the whole shard")]
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Writes as much as the socket takes; how much that was, and of how much.
 fn write_to(stream: &mut TcpStream, write: &Write<'_>) -> io::Result<(usize, usize)> {
     if let Some(bytes) = write.contiguous() {
@@ -382,12 +353,4 @@ fn has_connection(listener: &TcpListener) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     // If it cannot be asked, the accept itself will tell.
     poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&now)).map_or(true, |ready| ready > 0)
-}
-
-/// No descriptor, or no memory for one: it will not be better at once.
-fn is_shortage(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|shortage| error.raw_os_error() == Some(shortage.raw_os_error()))
 }

@@ -1,8 +1,18 @@
 //! What runs a shard: sockets, a clock, a thread. The contract is on [`crate::shard`]'s page.
+//!
+//! There are two ways to ask the kernel, and the same core on both: [`epoll`] works everywhere; [`uring`] holds the sockets in
+//! tables of its own and hands over many operations with one call.
 
+#[cfg(feature = "edges")]
+mod engine;
 #[cfg(feature = "edges")]
 pub mod epoll;
 pub mod sim;
+#[cfg(feature = "edges")]
+pub mod uring;
+
+#[cfg(feature = "edges")]
+pub use engine::{Engine, Parts, Waker};
 
 use std::sync::Arc;
 use std::time::Duration;

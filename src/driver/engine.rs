@@ -1,0 +1,127 @@
+//! Either driver behind one face: what it is given, what it waits on, and what wakes it.
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use socket2::Socket;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Ask, Control, epoll, uring};
+use crate::shard::Shard;
+
+/// What a driver is given to run. Everything that can fail is made before the thread starts, so that every error is known then.
+pub struct Parts {
+    /// The shard to be run.
+    pub shard: Shard,
+    /// Its number.
+    pub id: usize,
+    /// Its listeners, each bound and listening.
+    pub listeners: Vec<Socket>,
+    /// What the process has to say; whoever sends something wakes the shard.
+    pub control: Receiver<Control>,
+    /// The wakers of all shards, by number.
+    pub wakers: Arc<[Waker]>,
+    /// The origin of this process's time.
+    pub origin: Instant,
+    /// Takes the shard's questions to somebody outside.
+    pub ask: Ask,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+/// What one shard's driver waits on.
+#[derive(Debug)]
+pub enum Engine {
+    /// An epoll instance.
+    Epoll(Box<epoll::Engine>),
+    /// A ring.
+    Uring(Box<uring::Ring>),
+}
+
+impl Engine {
+    /// An epoll instance.
+    ///
+    /// # Errors
+    /// The kernel has no descriptor for it.
+    pub fn epoll() -> io::Result<Self> {
+        Ok(Self::Epoll(Box::new(epoll::Engine::new()?)))
+    }
+
+    /// A ring with a table for `sockets_max` connections.
+    ///
+    /// # Errors
+    /// The kernel does not offer what the ring needs, or forbids it.
+    pub fn uring(sockets_max: u32) -> io::Result<Self> {
+        Ok(Self::Uring(Box::new(uring::Ring::new(sockets_max)?)))
+    }
+
+    /// What wakes the shard that is run on this.
+    ///
+    /// # Errors
+    /// The kernel has no descriptor for it.
+    pub fn waker(&self) -> io::Result<Waker> {
+        let ring = match self {
+            Self::Epoll(_) => None,
+            Self::Uring(ring) => Some(ring.descriptor()),
+        };
+        Ok(Waker { eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, ring })
+    }
+
+    /// Runs a shard until it is told to stop or is drained.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait, which it has no reason to.
+    pub fn run(self, parts: Parts) -> io::Result<()> {
+        match self {
+            Self::Epoll(engine) => engine.run(parts),
+            Self::Uring(ring) => uring::run(*ring, parts),
+        }
+    }
+}
+
+/// Wakes a shard from any thread: an eventfd that its driver watches edge-triggered, so that nobody has to read it.
+#[derive(Debug)]
+pub struct Waker {
+    eventfd: OwnedFd,
+    /// The shard's ring, to which another ring has a shorter way.
+    pub(super) ring: Option<RawFd>,
+}
+
+impl Waker {
+    /// Ends the shard's sleep, or its next one. A shard that has ended hears nothing, and has nothing to hear.
+    pub fn wake(&self) {
+        // The counter has room for 2⁶⁴ − 2 wakes, and is emptied when it is full: that is an edge as well.
+        if rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes()) == Err(Errno::AGAIN) {
+            let _ = rustix::io::read(&self.eventfd, &mut [0_u8; 8]);
+            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+}
+
+/// How long accepting pauses when there is no descriptor left, or no room in a table.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// No descriptor, or no memory for one: it will not be better at once.
+pub(super) fn is_shortage(error: Errno) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&error)
+}
+
+/// Milliseconds of Unix time.
+#[expect(clippy::disallowed_methods, reason = "this is where the clock is read for a whole shard")]
+pub(super) fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,511 @@
+//! The io_uring driver: sockets live in the ring's own table, whose size and not the process's limit on open files bounds
+//! them; connections and bytes come by themselves once they have been asked for; and what goes out in one slice of the sweep goes
+//! to the kernel with one call.
+//!
+//! Every operation carries a word that says what it is about ([`op`]). A connection's is its slot and generation, so what completes
+//! after the slot has a new owner finds nobody. Bytes that arrive for a connection that the shard does not want to hear now
+//! are kept beside it (`Held`), and receiving is cancelled: the rest stays in the kernel and slows the sender down.
+//!
+//! Writes never wait: the kernel takes what it has room for at once, so every outcome is there when the call returns, and
+//! the bytes of the rooms' logs are pinned no longer than that.
+
+mod batch;
+mod buffers;
+mod doors;
+mod op;
+mod ring;
+
+pub use ring::Ring;
+
+use rustix::io::Errno;
+use socket2::Socket;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use super::engine::{ACCEPT_PAUSE, is_shortage, unix_ms};
+use super::{Ask, Control, Parts, Waker};
+use crate::base::{ConnKey, Time};
+use crate::logging::{Escaped, RateLimit};
+use crate::shard::{Admission, Close, HowToClose, Shard};
+use batch::Batch;
+use doors::Doors;
+use op::{Op, Owner};
+use ring::Completion;
+
+/// Connections that begin to receive, or hear what was kept for them, in one turn: no more than there are buffers, else
+/// the others would only learn that there is none.
+const READS_PER_TURN: usize = buffers::COUNT as usize;
+
+/// Connections that are made of what was accepted, in one turn.
+const OPENS_PER_TURN: usize = 128;
+
+/// Runs a shard until it is told to stop or is drained.
+pub(super) fn run(ring: Ring, parts: Parts) -> io::Result<()> {
+    ring.enable()?;
+    Driver::new(ring, parts)?.run()
+}
+
+/// Whether a connection's bytes come by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receiving {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+    /// They were told not to, and some may still come.
+    Stopping,
+}
+
+/// One socket, in the slot of its connection.
+struct Connected {
+    key: ConnKey,
+    /// Its place in the ring's table.
+    file: u32,
+    receiving: Receiving,
+    /// Waits for room to write.
+    blocked: bool,
+    /// Stands in the queue of those to be read from.
+    queued: bool,
+    held: Option<Box<Held>>,
+}
+
+const _: () = assert!(size_of::<Option<Connected>>() <= 24, "an idle connection's share");
+
+/// What has arrived for a connection that is not heard now: at most what the buffers held when it was told to stop, and once more.
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    heard: usize,
+    end: Option<End>,
+}
+
+/// How a stream has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Ended,
+    Broken,
+}
+
+struct Driver {
+    // First, so that it is dropped first: what operations point to outlives it.
+    ring: Ring,
+    shard: Shard,
+    /// Its number.
+    id: usize,
+    batch: Batch,
+    doors: Doors,
+    control: Receiver<Control>,
+    wakers: Arc<[Waker]>,
+    origin: Instant,
+    ask: Ask,
+    sockets: Vec<Option<Connected>>,
+    /// Sockets in the table, those in `accepted` among them.
+    open: usize,
+    /// Accepted, and not yet let in.
+    accepted: VecDeque<u32>,
+    /// What completed while writes were waited for.
+    completed: Vec<Completion>,
+    /// Connections to be read from: they have something held, or do not receive.
+    readable: VecDeque<ConnKey>,
+    accept_again: Option<Time>,
+    stop_at: Option<Time>,
+    accept_log: RateLimit,
+    close_log: RateLimit,
+}
+
+impl Driver {
+    fn new(mut ring: Ring, parts: Parts) -> io::Result<Self> {
+        let Parts { shard, id, listeners, control, wakers, origin, ask } = parts;
+        ring.watch(wakers[id].as_fd(), Op::Wake)?;
+        Ok(Self {
+            ring,
+            shard,
+            id,
+            batch: Batch::default(),
+            doors: Doors::new(listeners)?,
+            control,
+            wakers,
+            origin,
+            ask,
+            sockets: Vec::new(),
+            open: 0,
+            accepted: VecDeque::new(),
+            completed: Vec::new(),
+            readable: VecDeque::new(),
+            accept_again: None,
+            stop_at: None,
+            accept_log: RateLimit::new(1, Duration::from_secs(10)),
+            close_log: RateLimit::new(100, Duration::from_secs(1)),
+        })
+    }
+
+    fn run(mut self) -> io::Result<()> {
+        let mut now = self.now();
+        self.accept_some(now)?;
+        let mut completed = Vec::new();
+        loop {
+            self.ring.wait(self.time_to_sleep(now))?;
+            self.shard.awake();
+            let begun = self.now();
+            self.shard.begin_turn(begun);
+            self.shard.tell_wall_clock(unix_ms());
+            if !self.obey()? {
+                return Ok(());
+            }
+            std::mem::swap(&mut completed, &mut self.completed);
+            self.ring.completions(|completion| completed.push(completion));
+            for completion in completed.drain(..) {
+                self.dispatch(begun, completion)?;
+            }
+            self.accept_some(begun)?;
+            self.read_some()?;
+            self.shard.run();
+            while let Some(question) = self.shard.poll_question() {
+                (self.ask)(question);
+            }
+            self.write_all()?;
+            self.close_all()?;
+            while let Some(key) = self.shard.poll_resume() {
+                self.queue_read(key);
+            }
+            while let Some(shard) = self.shard.poll_wake() {
+                match self.wakers[shard].ring {
+                    Some(ring) => self.ring.tell(ring, Op::Tell(shard))?,
+                    None => self.wakers[shard].wake(),
+                }
+            }
+            now = self.now();
+            self.shard.end_turn(now.since(begun));
+            if self.shard.is_drained() || self.stop_at.is_some_and(|stop| stop <= now) {
+                // Its last operations are closes, which free the sockets at once instead of when the kernel gets to it.
+                return self.ring.submit();
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read for the whole shard")]
+    fn now(&self) -> Time {
+        Time::ZERO + Instant::now().duration_since(self.origin)
+    }
+
+    /// How long to wait for completions: not at all while there is work, else until the next deadline.
+    fn time_to_sleep(&self, now: Time) -> Option<Duration> {
+        let opening = self.accept_again.is_none() && !self.accepted.is_empty();
+        let busy = opening || !self.readable.is_empty() || !self.completed.is_empty();
+        if busy || self.shard.has_work() || !self.shard.may_sleep() {
+            return Some(Duration::ZERO);
+        }
+        let next =
+            [self.shard.next_deadline(), self.accept_again, self.stop_at].into_iter().flatten().min()?;
+        Some(next.since(now))
+    }
+
+    /// Does what the process says. False: end now.
+    fn obey(&mut self) -> io::Result<bool> {
+        while let Ok(control) = self.control.try_recv() {
+            match control {
+                Control::Reload(options) => self.shard.reconfigure(self.now(), options),
+                Control::Drain(bound) => {
+                    self.doors.close(&mut self.ring)?;
+                    for file in std::mem::take(&mut self.accepted) {
+                        self.turn_away(file)?;
+                    }
+                    self.accept_again = None;
+                    self.stop_at = Some(self.now() + bound);
+                    self.shard.drain();
+                }
+                Control::Decided(conn, verdict) => self.shard.decided(conn, verdict),
+                Control::Stop => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn dispatch(&mut self, now: Time, completion: Completion) -> io::Result<()> {
+        match completion.op {
+            Op::Receive(owner) => self.received(owner, completion),
+            Op::Accept(door) => self.accepted(now, door, completion),
+            Op::Writable(owner) => {
+                if let Some(socket) = owned(&mut self.sockets, owner) {
+                    socket.blocked = false;
+                    self.shard.writable(socket.key);
+                }
+                Ok(())
+            }
+            // Whoever woke us has put something into a ring or a channel, which every turn looks at. Another shard's message says
+            // once that it is there; only the eventfd is watched for more, and again if that has ended.
+            Op::Wake if completion.more || completion.result == Ok(0) => Ok(()),
+            Op::Wake => self.ring.watch(self.wakers[self.id].as_fd(), Op::Wake),
+            // The kernel had no memory for the message.
+            Op::Tell(shard) => {
+                self.wakers[shard].wake();
+                Ok(())
+            }
+            Op::Send(_) | Op::Install | Op::Forget => Ok(()),
+        }
+    }
+
+    fn received(&mut self, owner: Owner, completion: Completion) -> io::Result<()> {
+        let Completion { result, more, buffer, .. } = completion;
+        let taken = self.hear(owner, result, more, buffer);
+        if let Some(buffer) = buffer {
+            self.ring.buffers.give_back(buffer);
+        }
+        taken
+    }
+
+    fn hear(
+        &mut self,
+        owner: Owner,
+        result: Result<u32, Errno>,
+        more: bool,
+        buffer: Option<u16>,
+    ) -> io::Result<()> {
+        let Some(socket) = owned(&mut self.sockets, owner) else { return Ok(()) };
+        let key = socket.key;
+        if !more {
+            socket.receiving = Receiving::No;
+        }
+        let end = match (result, buffer) {
+            (Ok(0), _) => End::Ended,
+            (Ok(len), Some(buffer)) => {
+                let bytes = self.ring.buffers.filled(buffer, len as usize);
+                if socket.held.is_none() && self.shard.may_read(key) {
+                    self.shard.received(key, bytes);
+                } else {
+                    socket.held.get_or_insert_default().bytes.extend_from_slice(bytes);
+                    if socket.receiving == Receiving::Yes {
+                        socket.receiving = Receiving::Stopping;
+                        return self.ring.cancel(Op::Receive(owner));
+                    }
+                }
+                if !more {
+                    self.queue_read(key);
+                }
+                return Ok(());
+            }
+            // No buffer was left, or it was told to stop: it begins anew when its turn comes.
+            (Err(Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN), _) => {
+                self.queue_read(key);
+                return Ok(());
+            }
+            (Ok(_) | Err(_), _) => End::Broken,
+        };
+        match &mut socket.held {
+            Some(held) => held.end = Some(end),
+            None => self.end(key, end),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, key: ConnKey, end: End) {
+        match end {
+            End::Ended => self.shard.ended(key),
+            End::Broken => self.shard.broken(key),
+        }
+    }
+
+    fn queue_read(&mut self, key: ConnKey) {
+        if let Some(socket) = owned(&mut self.sockets, key.into())
+            && !std::mem::replace(&mut socket.queued, true)
+        {
+            self.readable.push_back(key);
+        }
+    }
+
+    /// Lets connections hear what was held for them, and receive when nothing is.
+    fn read_some(&mut self) -> io::Result<()> {
+        for _ in 0..READS_PER_TURN.min(self.readable.len()) {
+            let Some(key) = self.readable.pop_front() else { break };
+            let Some(socket) = owned(&mut self.sockets, key.into()) else { continue };
+            socket.queued = false;
+            if !self.shard.may_read(key) {
+                continue;
+            }
+            if let Some(mut held) = socket.held.take() {
+                let rest = &mut held.bytes[held.heard..];
+                let chunk = rest.len().min(buffers::BYTES);
+                let is_last = chunk == rest.len();
+                self.shard.received(key, &mut rest[..chunk]);
+                held.heard += chunk;
+                match held.end {
+                    _ if !is_last => {
+                        socket.held = Some(held);
+                        self.queue_read(key);
+                        continue;
+                    }
+                    Some(end) => {
+                        self.end(key, end);
+                        continue;
+                    }
+                    None => {}
+                }
+            }
+            if socket.receiving == Receiving::No {
+                socket.receiving = Receiving::Yes;
+                self.ring.receive(socket.file, Op::Receive(key.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, now: Time, door: usize, completion: Completion) -> io::Result<()> {
+        if !completion.more {
+            self.doors.over(door);
+        }
+        match completion.result {
+            Ok(file) => {
+                self.open += 1;
+                if !self.doors.has(door) {
+                    return self.turn_away(file);
+                }
+                self.accepted.push_back(file);
+            }
+            Err(Errno::CANCELED) => {}
+            Err(error) if is_shortage(error) => self.pause_accepting(now, &error.to_string()),
+            // The connection was gone before it was accepted; the next one may be fine.
+            Err(error) => tracing::debug!(%error, "accept"),
+        }
+        Ok(())
+    }
+
+    /// Lets in who was accepted, and has more accepted as far as there is room.
+    fn accept_some(&mut self, now: Time) -> io::Result<()> {
+        if self.accept_again.is_some_and(|again| now < again) {
+            return Ok(());
+        }
+        self.accept_again = None;
+        for _ in 0..OPENS_PER_TURN.min(self.accepted.len()) {
+            let admission = self.shard.admission();
+            if admission == Admission::Later {
+                self.pause_accepting(now, "the server is full");
+                return self.doors.shut(&mut self.ring);
+            }
+            // What was closed in this turn must have left its slot before it is given away.
+            self.close_all()?;
+            if let Some(file) = self.accepted.pop_front() {
+                self.let_in(file, admission)?;
+            }
+        }
+        let room = if self.accepted.is_empty() { self.ring.sockets_max() - self.open } else { return Ok(()) };
+        if !self.doors.open(room, &mut self.ring)? {
+            self.pause_accepting(now, "the ring's table is full");
+        }
+        Ok(())
+    }
+
+    fn let_in(&mut self, file: u32, admission: Admission) -> io::Result<()> {
+        // Many that are accepted with one operation come without their addresses.
+        let installed = if self.shard.wants_addresses() {
+            self.ring.install(file, |completion| self.completed.push(completion))?
+        } else {
+            None
+        };
+        let peer = installed.and_then(|socket| Socket::from(socket).peer_addr().ok()?.as_socket());
+        let key = self.shard.opened(admission, peer.map(|peer| peer.ip()));
+        if key.index() >= self.sockets.len() {
+            self.sockets.resize_with(key.index() + 1, || None);
+        }
+        let receiving = Receiving::No;
+        self.sockets[key.index()] =
+            Some(Connected { key, file, receiving, blocked: false, queued: false, held: None });
+        self.queue_read(key);
+        Ok(())
+    }
+
+    fn turn_away(&mut self, file: u32) -> io::Result<()> {
+        self.open -= 1;
+        self.ring.close(file)
+    }
+
+    fn pause_accepting(&mut self, now: Time, why: &str) {
+        self.accept_again = Some(now + ACCEPT_PAUSE);
+        self.shard.accept_paused();
+        if let Some(suppressed) = self.accept_log.allow(now.as_nanos()) {
+            tracing::warn!(why, suppressed, "accepting pauses: raise LimitNOFILE or lower max_connections");
+        }
+    }
+
+    fn write_all(&mut self) -> io::Result<()> {
+        loop {
+            while !self.batch.is_full()
+                && let Some(write) = self.shard.poll_write()
+            {
+                let socket = self.sockets.get(write.conn).and_then(Option::as_ref);
+                self.batch.add(&write, socket.map(|socket| socket.file));
+            }
+            if self.batch.is_empty() {
+                return Ok(());
+            }
+            self.batch.perform(&mut self.ring, |completion| self.completed.push(completion))?;
+            for written in self.batch.outcomes() {
+                let ticket = written.ticket;
+                let full = match written.result {
+                    Ok(len) => {
+                        self.shard.wrote(ticket, len as usize, written.offered);
+                        (len as usize) < written.offered
+                    }
+                    Err(Errno::AGAIN | Errno::INTR) => {
+                        self.shard.refused(ticket);
+                        true
+                    }
+                    Err(_) => {
+                        self.shard.write_failed(ticket);
+                        false
+                    }
+                };
+                if full
+                    && let Some(Some(socket)) = self.sockets.get_mut(written.conn)
+                    && !std::mem::replace(&mut socket.blocked, true)
+                {
+                    self.ring.watch_writable(socket.file, Op::Writable(socket.key.into()))?;
+                }
+            }
+        }
+    }
+
+    fn close_all(&mut self) -> io::Result<()> {
+        while let Some(Close { key, how, reason, name }) = self.shard.poll_close() {
+            let Some(slot) = self.sockets.get_mut(key.index()) else { continue };
+            if how == HowToClose::Shutdown {
+                if let Some(socket) = slot {
+                    self.ring.shutdown(socket.file)?;
+                }
+                continue;
+            }
+            if let Some(socket) = slot.take() {
+                self.let_go(&socket, how)?;
+            }
+            self.shard.closed(key);
+            if tracing::enabled!(tracing::Level::DEBUG)
+                && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
+            {
+                tracing::debug!(name = %Escaped(&name), reason = reason.label(), suppressed, "closed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a socket. Operations on it would keep it open, so they end first.
+    fn let_go(&mut self, socket: &Connected, how: HowToClose) -> io::Result<()> {
+        if how == HowToClose::Reset {
+            self.ring.reset_on_close(socket.file)?;
+        }
+        if socket.receiving == Receiving::Yes {
+            self.ring.cancel(Op::Receive(socket.key.into()))?;
+        }
+        if socket.blocked {
+            self.ring.cancel(Op::Writable(socket.key.into()))?;
+        }
+        self.turn_away(socket.file)
+    }
+}
+
+/// The socket of `owner`, unless its connection is gone.
+fn owned(sockets: &mut [Option<Connected>], owner: Owner) -> Option<&mut Connected> {
+    sockets.get_mut(owner.index())?.as_mut().filter(|socket| owner.is(socket.key))
+}
