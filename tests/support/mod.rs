@@ -10,6 +10,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,7 +28,28 @@ pub fn stentor() -> Command {
     for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("STENTOR_")) {
         command.env_remove(key);
     }
+    command.env("STENTOR_DRIVER", driver());
     command
+}
+
+/// What the server is to run on: the ring for the programs that are named so, else epoll. Where there is no ring for us, epoll is
+/// tested twice.
+pub fn driver() -> &'static str {
+    if env!("CARGO_CRATE_NAME").ends_with("_uring") && has_uring() { "uring" } else { "epoll" }
+}
+
+/// Whether the kernel lets this user have a ring; says why when it does not.
+pub fn has_uring() -> bool {
+    static OUTCOME: OnceLock<bool> = OnceLock::new();
+    *OUTCOME.get_or_init(|| {
+        // In a thread of its own: a ring that goes away interrupts the calls of whoever made it.
+        let probe = std::thread::Builder::new().spawn(|| stentor::driver::Engine::uring(64).map(drop));
+        let outcome = probe.expect("a thread").join().expect("an answer");
+        if let Err(error) = &outcome {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: io_uring cannot be used here: {error}");
+        }
+        outcome.is_ok()
+    })
 }
 
 /// A running server. Killed when dropped.
