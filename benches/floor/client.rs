@@ -218,6 +218,12 @@ impl Client {
         seen
     }
 
+    /// Has every frame have this length.
+    pub fn hearing(mut self, frame_bytes: usize) -> Self {
+        self.frame_bytes = frame_bytes;
+        self
+    }
+
     /// Has this said, whatever the length of the frames that it becomes.
     pub fn saying(mut self, text: &str) -> Self {
         self.text = text.to_owned();
@@ -242,7 +248,14 @@ impl Client {
         let fill = text_bytes - name.len() - 2 - stamp.len();
         let text = format!("{stamp}{}", "x".repeat(fill));
         if let Some(stream) = &mut self.speaker {
-            let mut frame = vec![0x81, u8::try_from(text_bytes).unwrap_or(0)];
+            let mut frame = vec![0x81];
+            match u8::try_from(text_bytes) {
+                Ok(len @ 0..=125) => frame.push(len),
+                Ok(_) | Err(_) => {
+                    frame.push(126);
+                    frame.extend_from_slice(&u16::try_from(text_bytes).unwrap_or(u16::MAX).to_be_bytes());
+                }
+            }
             frame.extend_from_slice(format!("{name}: {text}").as_bytes());
             write_whole(stream, &frame);
         } else {

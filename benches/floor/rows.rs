@@ -10,10 +10,15 @@ use super::process::{Server, pin_client};
 
 /// A frame as it arrives: 2 bytes of header, `member-0000: `, and the text.
 const FRAME_BYTES: usize = 110;
+/// The same with a longer text, and two bytes more of header.
+const LARGE_FRAME_BYTES: usize = 4096;
 const TIME: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(700);
 /// The clients answer no pings, so none are sent.
 const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s";
+
+/// The rows of the table in ARCHITECTURE.md.
+const TABLE: [&str; 6] = ["one", "open", "large", "one-4k", "open-4k", "large-4k"];
 
 /// What to measure.
 pub struct Plan {
@@ -21,6 +26,8 @@ pub struct Plan {
     rounds: usize,
     program: String,
     arguments: String,
+    /// What Stentor runs on, one after the other in each round. Another server is run as it is.
+    drivers: Vec<String>,
 }
 
 impl Plan {
@@ -31,14 +38,20 @@ impl Plan {
             rounds: 3,
             program: env!("CARGO_BIN_EXE_stentor").to_owned(),
             arguments: STENTOR.to_owned(),
+            drivers: vec!["epoll".to_owned(), "uring".to_owned()],
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().cloned().unwrap_or_default();
             match argument.as_str() {
                 "--rounds" => plan.rounds = value().parse().unwrap_or(3),
-                "--server" => plan.program = value(),
+                "--server" => {
+                    plan.program = value();
+                    plan.drivers = vec![String::new()];
+                }
+                "table" => plan.rows.extend(TABLE.map(str::to_owned)),
                 "--arguments" => plan.arguments = value(),
+                "--driver" => plan.drivers = value().split(',').map(str::to_owned).collect(),
                 row => plan.rows.push(row.to_owned()),
             }
         }
@@ -49,8 +62,9 @@ impl Plan {
         self.rows.is_empty() || self.rows.iter().any(|wanted| wanted == row)
     }
 
-    fn serve(&self, more: &[&str]) -> Server {
-        Server::start(&self.program, &self.arguments, more)
+    fn serve(&self, driver: &str, more: &[&str]) -> Server {
+        let driver = if driver.is_empty() { Vec::new() } else { vec!["--driver", driver] };
+        Server::start(&self.program, &self.arguments, &[more, &driver].concat())
     }
 }
 
@@ -60,48 +74,66 @@ pub fn run(plan: &Plan) {
     println!("{:<34}{:>10}{:>10}{:>8}  also", "row", "floor µs", "server µs", "ratio");
     let one = ["--shards", "1"];
     let two = ["--shards", "2"];
-    ratio(plan, "one", 1000, Pace::OneAtATime, &one);
-    ratio(plan, "open", 1000, Pace::Open(200), &one);
-    ratio(plan, "ten", 1000, Pace::Closed { speakers: 10, window: 1 }, &one);
-    ratio(plan, "flood", 1000, Pace::Closed { speakers: 10, window: 16 }, &one);
-    ratio(plan, "large", 15_000, Pace::Open(5), &one);
-    stuck(plan);
-    between(plan, "one-two-shards", Pace::OneAtATime, (&one, &two));
-    between(plan, "ten-two-shards", Pace::Closed { speakers: 10, window: 1 }, (&one, &two));
-    deflate(plan);
-    idle(plan);
+    let small = FRAME_BYTES;
+    let (open, sparse) = (Pace::Open(200), Pace::Open(5));
+    ratio(plan, "one", (1000, small), Pace::OneAtATime, &one);
+    ratio(plan, "open", (1000, small), open, &one);
+    ratio(plan, "ten", (1000, small), Pace::Closed { speakers: 10, window: 1 }, &one);
+    ratio(plan, "flood", (1000, small), Pace::Closed { speakers: 10, window: 16 }, &one);
+    ratio(plan, "large", (15_000, small), sparse, &one);
+    ratio(plan, "one-4k", (1000, LARGE_FRAME_BYTES), Pace::OneAtATime, &one);
+    ratio(plan, "open-4k", (1000, LARGE_FRAME_BYTES), open, &one);
+    ratio(plan, "large-4k", (15_000, LARGE_FRAME_BYTES), sparse, &one);
+    for driver in &plan.drivers {
+        stuck(plan, driver);
+        between(plan, driver, "one-two-shards", Pace::OneAtATime, (&one, &two));
+        between(plan, driver, "ten-two-shards", Pace::Closed { speakers: 10, window: 1 }, (&one, &two));
+        deflate(plan, driver);
+        idle(plan, driver);
+    }
 }
 
 /// CPU for each delivery, beside the floor's.
-fn ratio(plan: &Plan, row: &str, members: usize, pace: Pace, arguments: &[&str]) {
+fn ratio(plan: &Plan, row: &str, (members, frame_bytes): (usize, usize), pace: Pace, arguments: &[&str]) {
     if !plan.wants(row) {
         return;
     }
-    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    // Of each driver, and the floor's beside each.
+    let mut rounds: Vec<Vec<[f64; 4]>> = vec![Vec::new(); plan.drivers.len()];
     for round in 0..plan.rounds {
-        let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
+        let source = 2 + 3 * u8::try_from(round % 80).unwrap_or(0);
         let floor = {
             // Batches are the server's to form: the floor of every closed row is one message at a time.
             let pace = if matches!(pace, Pace::Closed { .. }) { Pace::OneAtATime } else { pace };
-            let server = Server::bare(members, FRAME_BYTES);
-            measure(&server, &mut against_bare(&server, members, source), pace).0
+            let server = Server::bare(members, frame_bytes);
+            measure(&server, &mut against_bare(&server, members, source, frame_bytes), pace).0
         };
-        let server = plan.serve(arguments);
-        let (cost, mut seen) =
-            measure(&server, &mut members_of(&server, members, 0, source + 1, Manners::default()), pace);
-        let per_second = rate(&seen);
-        rounds.push([floor, cost, millis(seen.p99()), per_second]);
+        for (index, (driver, rounds)) in plan.drivers.iter().zip(&mut rounds).enumerate() {
+            let server = plan.serve(driver, arguments);
+            let source = source + 1 + u8::try_from(index % 2).unwrap_or(0);
+            let mut client = members_of(&server, members, 0, source, Manners::default()).hearing(frame_bytes);
+            let (cost, mut seen) = measure(&server, &mut client, pace);
+            let per_second = rate(&seen);
+            rounds.push([floor, cost, millis(seen.p99()), per_second]);
+        }
     }
-    let [floor, cost, p99, per_second] = medians(&rounds);
-    let sweep = floor * to_f64(members as u64) / 1000.0;
-    println!(
-        "{row:<34}{floor:>10.2}{cost:>10.2}{:>8.3}  p99 {p99:.1} ms, one sweep {sweep:.1} ms, {per_second:.0} messages/s",
-        cost / floor
-    );
+    for (driver, rounds) in plan.drivers.iter().zip(&rounds) {
+        let [floor, cost, p99, per_second] = medians(rounds);
+        let sweep = floor * to_f64(members as u64) / 1000.0;
+        println!(
+            "{:<34}{floor:>10.2}{cost:>10.2}{:>8.3}  p99 {p99:.1} ms, one sweep {sweep:.1} ms, {per_second:.0} messages/s",
+            label(row, driver),
+            cost / floor
+        );
+    }
+}
+
+fn label(row: &str, driver: &str) -> String {
+    if driver.is_empty() { row.to_owned() } else { format!("{row} {driver}") }
 }
 
 /// The same work with two configurations.
-fn between(plan: &Plan, row: &str, pace: Pace, (base, other): (&[&str], &[&str])) {
+fn between(plan: &Plan, driver: &str, row: &str, pace: Pace, (base, other): (&[&str], &[&str])) {
     if !plan.wants(row) {
         return;
     }
@@ -109,7 +141,7 @@ fn between(plan: &Plan, row: &str, pace: Pace, (base, other): (&[&str], &[&str])
     for round in 0..plan.rounds {
         let mut costs = [0.0; 4];
         for (index, arguments) in [base, other].into_iter().enumerate() {
-            let server = plan.serve(arguments);
+            let server = plan.serve(driver, arguments);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
             let (cost, mut seen) =
                 measure(&server, &mut members_of(&server, 1000, 0, source, Manners::default()), pace);
@@ -120,13 +152,14 @@ fn between(plan: &Plan, row: &str, pace: Pace, (base, other): (&[&str], &[&str])
     }
     let [base, other, _, p99] = medians(&rounds);
     println!(
-        "{row:<34}{base:>10.2}{other:>10.2}{:>8.3}  p99 {p99:.1} ms (the first column is one shard)",
+        "{:<34}{base:>10.2}{other:>10.2}{:>8.3}  p99 {p99:.1} ms (the first column is one shard)",
+        label(row, driver),
         other / base
     );
 }
 
 /// Every member takes compressed frames, against none that does.
-fn deflate(plan: &Plan) {
+fn deflate(plan: &Plan, driver: &str) {
     if !plan.wants("deflate") {
         return;
     }
@@ -138,7 +171,7 @@ fn deflate(plan: &Plan) {
     for round in 0..plan.rounds {
         let mut costs = [0.0; 4];
         for (index, deflate) in [false, true].into_iter().enumerate() {
-            let server = plan.serve(&["--shards", "1"]);
+            let server = plan.serve(driver, &["--shards", "1"]);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
             let manners = Manners { deflate, ..Manners::default() };
             let mut client = members_of(&server, 1000, 0, source, manners).saying(&text);
@@ -149,14 +182,14 @@ fn deflate(plan: &Plan) {
     let [plain, deflated, ..] = medians(&rounds);
     println!(
         "{:<34}{plain:>10.2}{deflated:>10.2}{:>8.3}  {} bytes of JSON (the first column is uncompressed)",
-        "deflate",
+        label("deflate", driver),
         deflated / plain,
         text.len()
     );
 }
 
 /// A tenth of the members never reads.
-fn stuck(plan: &Plan) {
+fn stuck(plan: &Plan, driver: &str) {
     if !plan.wants("stuck") {
         return;
     }
@@ -165,7 +198,7 @@ fn stuck(plan: &Plan) {
         let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
         let mut result = [0.0; 4];
         for (index, silent) in [0, 100].into_iter().enumerate() {
-            let server = plan.serve(&["--shards", "1"]);
+            let server = plan.serve(driver, &["--shards", "1"]);
             let mut client = members_of(&server, 1000 - silent, silent, source, Manners::default());
             assert_eq!(client.silent(), silent);
             client.drive(Pace::Open(200), WARM_UP);
@@ -180,7 +213,7 @@ fn stuck(plan: &Plan) {
     let [without, with, grown, _] = medians(&rounds);
     println!(
         "{:<34}{:>10}{:>10}{:>8.3}  p99 {without:.1} ms without, {with:.1} ms with 100 that never read; RSS grew {grown:.1} MiB",
-        "stuck",
+        label("stuck", driver),
         "",
         "",
         with / without
@@ -188,14 +221,14 @@ fn stuck(plan: &Plan) {
 }
 
 /// What an opening handshake costs, and what a member that says nothing does.
-fn idle(plan: &Plan) {
+fn idle(plan: &Plan, driver: &str) {
     if !plan.wants("idle") {
         return;
     }
     const MEMBERS: usize = 15_000;
     let mut rounds: Vec<[f64; 4]> = Vec::new();
     for round in 0..plan.rounds {
-        let server = plan.serve(&["--shards", "1"]);
+        let server = plan.serve(driver, &["--shards", "1"]);
         let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
         drop(members_of(&server, 100, 0, source, Manners::default()));
         let (cpu, rss) = (server.cpu_ns(), server.rss_bytes());
@@ -207,7 +240,9 @@ fn idle(plan: &Plan) {
     let [each, kib, ..] = medians(&rounds);
     println!(
         "{:<34}{:>10}{each:>10.2}{:>8}  CPU µs for each handshake; {kib:.3} KiB RSS for each member",
-        "idle", "", ""
+        label("idle", driver),
+        "",
+        ""
     );
 }
 
@@ -220,14 +255,14 @@ fn measure(server: &Server, client: &mut Client, pace: Pace) -> (f64, Seen) {
     (cost, seen)
 }
 
-fn against_bare(server: &Server, members: usize, source: u8) -> Client {
+fn against_bare(server: &Server, members: usize, source: u8, frame_bytes: usize) -> Client {
     let open = || {
         let socket = connect(server.address, source).expect("the floor listens");
         socket.set_nonblocking(true).expect("a socket");
         TcpStream::from_std(socket.into())
     };
     let speaker = open();
-    Client::new((0..members).map(|_| open()).collect(), Some(speaker), Vec::new(), FRAME_BYTES)
+    Client::new((0..members).map(|_| open()).collect(), Some(speaker), Vec::new(), frame_bytes)
 }
 
 /// Speakers sit evenly among the others, as they would.
