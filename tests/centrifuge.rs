@@ -186,7 +186,7 @@ fn whoever_does_not_speak_the_protocol_is_disconnected() {
                 match client.socket.read().unwrap() {
                     Message::Close(frame) => break frame.map(|frame| u16::from(frame.code)),
                     Message::Text(_) | Message::Ping(_) => {}
-                    unexpected => panic!("{unexpected:?}"),
+                    Message::Binary(_) | Message::Pong(_) | Message::Frame(_) => panic!("nobody sends such"),
                 }
             };
             assert_eq!(code_seen, Some(code), "{lines:?}");

@@ -1,5 +1,7 @@
 //! The command line, as a user meets it.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 mod support;
 
 use std::process::Output;

@@ -1,5 +1,7 @@
 //! Who somebody is, through the running server: tokens, and a back end that is asked.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};

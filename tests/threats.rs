@@ -132,7 +132,7 @@ fn a_clock_that_goes_back_moves_no_deadline() {
     let start = Time::ZERO + Duration::from_secs(3600);
     shard.begin_turn(start);
     let admission = shard.admission();
-    let key = shard.opened(admission);
+    let key = shard.opened(admission, None);
     for now in [Time::ZERO, start + (options.handshake_timeout - Duration::from_secs(1)), Time::ZERO] {
         shard.begin_turn(now);
         shard.received(key, &mut [b'G']);

@@ -253,7 +253,7 @@ impl Log {
     /// Where the newest publication starts; where the newest frame does when no publication is kept; else the head.
     pub fn newest_publication(&self) -> Cursor {
         let newest = self.frames.iter().rposition(|frame| frame.offset > 0);
-        match newest.or(self.frames.len().checked_sub(1)) {
+        match newest.or_else(|| self.frames.len().checked_sub(1)) {
             None => self.head,
             Some(0) => self.floor,
             Some(index) => self.frames[index - 1].end,
