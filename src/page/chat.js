@@ -19,6 +19,7 @@ const DEFAULT_ROOM = "lobby";
 const COUNT_MS = 30_000;
 
 const REASONS = {
+  109: "the token has expired",
   1001: "the server is going away",
   1009: "a message was too big for this server",
   1012: "the server is restarting",

@@ -5,7 +5,8 @@
 // Screenshots go to OUT. Exits with 1 at the first thing that is not as it should be.
 import { mkdirSync } from "node:fs";
 import assert from "node:assert/strict";
-import { Browser, Server, Wire, accessible, connected, enter, fitsItsScreen, interceptable, join, line, plainSays, say, tab, texts } from "./stage.mjs";
+import { Browser, Server, Wire, accessible, connected, enter, fitsItsScreen, interceptable, join, line } from "./stage.mjs";
+import { plainSays, say, tab, texts, token } from "./stage.mjs";
 
 const [stentor, out] = process.argv.slice(2);
 assert(stentor && out, "usage: node chat.mjs STENTOR OUT");
@@ -305,17 +306,39 @@ try {
     await eve.context().close();
   });
 
-  await test("a token is taken from the address, used, and not left there", async () => {
-    const eve = await open({ ready: interceptable, path: "/?token=eyJ.secret.x&name=Eve" });
-    assert.equal(new URL(eve.url()).search, "?name=Eve");
-    await eve.getByRole("button", { name: "Enter" }).click();
-    await connected(eve);
-    assert.equal(eve.wireTap.commands.find(({ connect }) => connect).connect.token, "eyJ.secret.x");
-    await eve.getByRole("button", { name: "Leave", exact: true }).click();
-    eve.wireTap.refuse = { code: 3500, reason: "invalid token" };
-    await eve.getByRole("button", { name: "Enter" }).click();
-    await eve.getByRole("alert").filter({ hasText: "does not accept this token" }).waitFor();
-    await eve.context().close();
+  await test("a server that wants tokens", async () => {
+    const secret = "a secret of this test, 32 bytes or more";
+    const guarded = new Server(stentor, ["--auth", "token", "--token-hmac-secret", secret]);
+    await guarded.start();
+    try {
+      const origin = `http://localhost:${guarded.port}`;
+      const in_ = (seconds) => Math.floor(Date.now() / 1000) + seconds;
+      const claims = { sub: "u1", info: { name: "Ann the First" }, channels: ["news"] };
+      const eve = await open({ origin, path: "/?name=Eve" });
+      const alert = eve.getByRole("alert");
+      await eve.getByRole("button", { name: "Enter" }).click();
+      await alert.filter({ hasText: "lets in only who has a token" }).waitFor();
+      await shot(eve, "token");
+      for (const [wrong, told] of [
+        [token("not that secret, but of 32 bytes too", claims), "does not accept this token"],
+        [token(secret, { ...claims, exp: in_(-100) }), "the token has expired"],
+      ]) {
+        await eve.getByLabel("Token, if this server wants one").fill(wrong);
+        await eve.getByRole("button", { name: "Enter" }).click();
+        await alert.filter({ hasText: told }).waitFor();
+      }
+      await eve.goto(`${origin}/?name=Eve&token=${token(secret, { ...claims, exp: in_(100) })}`);
+      assert.equal(new URL(eve.url()).search, "?name=Eve");
+      await eve.getByRole("button", { name: "Enter" }).click();
+      await connected(eve);
+      await eve.locator("#me", { hasText: "Ann the First" }).waitFor();
+      await tab(eve, "news").click();
+      await say(eve, "in the room that came with the token");
+      await line(eve, "Ann the First", "came with the token").waitFor();
+      await eve.context().close();
+    } finally {
+      guarded.kill();
+    }
   });
 
   await test("what is said while one looks elsewhere is counted in the title", async () => {

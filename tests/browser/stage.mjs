@@ -1,6 +1,7 @@
 // What the tests of the chat page stand on: the server, a wire that can be cut, and pages in a real Chromium.
 import { chromium } from "playwright-core";
 import { spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
@@ -20,14 +21,16 @@ async function freePort() {
 
 /** The server under test, on one port for all its lives. */
 export class Server {
-  constructor(program) {
+  constructor(program, settings = []) {
     this.program = program;
+    this.settings = settings;
   }
 
   async start() {
     this.port ??= await freePort();
-    const flags = ["--listen", `127.0.0.1:${this.port}`, "--shards", "2", "--log", "warn", "--ping-interval", "1s", "--pong-timeout", "900ms"];
-    this.child = spawn(this.program, ["serve", ...flags], { stdio: "inherit" });
+    const flags = ["--listen", `127.0.0.1:${this.port}`, "--shards", "2", "--log", "warn"];
+    const pings = ["--ping-interval", "1s", "--pong-timeout", "900ms"];
+    this.child = spawn(this.program, ["serve", ...flags, ...pings, ...this.settings], { stdio: "inherit" });
     for (;;) {
       if (this.child.exitCode !== null) throw new Error("the server ended");
       if (await fetch(`http://127.0.0.1:${this.port}/readyz`).then((answer) => answer.ok, () => false)) return;
@@ -43,6 +46,13 @@ export class Server {
   kill() {
     this.child?.kill("SIGKILL");
   }
+}
+
+/** A signed token with these claims. */
+export function token(secret, claims) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
 }
 
 /** A wire to the server that can be cut and mended, or made to swallow everything. */
@@ -147,18 +157,14 @@ export class Browser {
 
 /** Puts `page.wireTap` between the page and the server: it can listen, be deaf, and speak for either side. */
 export async function interceptable(page) {
-  const tap = { deaf: false, refuse: null, commands: [], page: null };
+  const tap = { deaf: false, page: null };
   page.wireTap = tap;
   await page.routeWebSocket(/connection\/websocket/, (near) => {
-    if (tap.refuse) return near.close(tap.refuse);
     const far = near.connectToServer();
     tap.page = near;
     tap.toPage = (reply) => near.send(JSON.stringify(reply));
     tap.toServer = (command) => far.send(JSON.stringify(command));
-    near.onMessage((frame) => {
-      tap.commands.push(...frame.split("\n").map((line) => JSON.parse(line)));
-      far.send(frame);
-    });
+    near.onMessage((frame) => far.send(frame));
     far.onMessage((frame) => {
       if (!tap.deaf || !frame.includes('"pub"')) near.send(frame);
     });
