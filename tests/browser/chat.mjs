@@ -308,7 +308,7 @@ try {
 
   await test("a server that wants tokens", async () => {
     const secret = "a secret of this test, 32 bytes or more";
-    const guarded = new Server(stentor, ["--auth", "token", "--token-hmac-secret", secret]);
+    const guarded = new Server(stentor, { STENTOR_AUTH: "token", STENTOR_TOKEN_HMAC_SECRET: secret });
     await guarded.start();
     try {
       const origin = `http://localhost:${guarded.port}`;

@@ -21,16 +21,17 @@ async function freePort() {
 
 /** The server under test, on one port for all its lives. */
 export class Server {
-  constructor(program, settings = []) {
+  /** `settings`: more of them, as environment variables. */
+  constructor(program, settings = {}) {
     this.program = program;
-    this.settings = settings;
+    this.env = { ...process.env, ...settings };
   }
 
   async start() {
     this.port ??= await freePort();
     const flags = ["--listen", `127.0.0.1:${this.port}`, "--shards", "2", "--log", "warn"];
     const pings = ["--ping-interval", "1s", "--pong-timeout", "900ms"];
-    this.child = spawn(this.program, ["serve", ...flags, ...pings, ...this.settings], { stdio: "inherit" });
+    this.child = spawn(this.program, ["serve", ...flags, ...pings], { stdio: "inherit", env: this.env });
     for (;;) {
       if (this.child.exitCode !== null) throw new Error("the server ended");
       if (await fetch(`http://127.0.0.1:${this.port}/readyz`).then((answer) => answer.ok, () => false)) return;
