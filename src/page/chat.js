@@ -141,7 +141,7 @@ const connectionHooks = {
     const token = localStorage.getItem("stentor.token");
     const wantsToken = [109, 3500, 3501, 3507].includes(code);
     element("token-details").open ||= wantsToken;
-    element("enter-error").textContent = wantsToken && !token ? "This server lets in only who has a token." :
+    element("enter-error").textContent = wantsToken && !token ? "This server lets in only those who have a token." :
       code === 107 ? "The server does not take this name." : `The server did not let you in: ${why}.`;
   },
 

@@ -105,7 +105,8 @@ class Moves {
 }
 
 function names(set) {
-  const shown = [...set].slice(0, NAMES_MAX);
+  // "And one other" would be no shorter than the name.
+  const shown = [...set].slice(0, set.size > NAMES_MAX + 1 ? NAMES_MAX : set.size);
   const more = set.size - shown.length;
   return shown.flatMap((name, index) => {
     const last = index === shown.length - 1 && more === 0;

@@ -317,7 +317,7 @@ try {
       const eve = await open({ origin, path: "/?name=Eve" });
       const alert = eve.getByRole("alert");
       await eve.getByRole("button", { name: "Enter" }).click();
-      await alert.filter({ hasText: "lets in only who has a token" }).waitFor();
+      await alert.filter({ hasText: "lets in only those who have a token" }).waitFor();
       await shot(eve, "token");
       for (const [wrong, told] of [
         [token("not that secret, but of 32 bytes too", claims), "does not accept this token"],
