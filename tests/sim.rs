@@ -17,7 +17,7 @@ use stentor::driver::sim::scenario::What;
 use stentor::driver::sim::{self, Report, Scenario};
 
 /// Scenarios of `cargo test`.
-const SEEDS: std::ops::Range<u64> = 0..300;
+const SEEDS: std::ops::Range<u64> = 0..150;
 
 /// Runs that making a failing scenario smaller may take.
 const SHRINK_TRIES_MAX: usize = 400;

@@ -44,6 +44,10 @@ pub(super) struct Ear {
     gaps: u32,
     /// The number that is to come next, by speaker, and how many gaps there were when the one before came.
     next: Map<usize, (u32, u32)>,
+    /// Whether its session has said something here before it listened.
+    pub(super) spoke_before: bool,
+    /// The epoch and the offset that it has heard last, in a room that has a past.
+    pub(super) position: Option<(String, u64)>,
     /// From which publication on nothing may be missing.
     sure_from: Option<SaidId>,
     /// Publications heard.
@@ -62,10 +66,17 @@ impl Ear {
             skipped: None,
             gaps: 0,
             next: Seed::new(0).map(),
+            spoke_before: false,
+            position: None,
             sure_from: None,
             heard: 0,
             missed: 0,
         }
+    }
+
+    /// What was skipped has come after all.
+    pub(super) const fn skipped_is_over(&mut self) {
+        self.skipped = None;
     }
 
     /// Where it listens.
@@ -92,15 +103,42 @@ struct Gap {
 }
 
 /// All that was said, and what is known of its order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Checker {
     said: Vec<Said>,
+    /// What stands at each position that anybody has been told of.
+    places: Map<(usize, String, u64), SaidId>,
     successor: Vec<SaidId>,
     predecessor: Vec<SaidId>,
     gaps: Vec<Gap>,
 }
 
+impl Default for Checker {
+    fn default() -> Self {
+        Self {
+            said: Vec::new(),
+            places: Seed::new(0).map(),
+            successor: Vec::new(),
+            predecessor: Vec::new(),
+            gaps: Vec::new(),
+        }
+    }
+}
+
 impl Checker {
+    /// A session is told at which position of its room a publication stands; it hears it next.
+    ///
+    /// # Panics
+    /// When it is not the next position, or when something else stands there.
+    pub(super) fn place(&mut self, ear: &mut Ear, id: SaidId, offset: u64) {
+        let Some((epoch, last)) = &mut ear.position else { return };
+        let next = if ear.conflated { offset > *last } else { offset == *last + 1 };
+        assert!(next, "offset {offset} after {last}");
+        *last = offset;
+        let there = *self.places.entry((ear.room, epoch.clone(), offset)).or_insert(id);
+        assert_eq!(there, id, "two publications at offset {offset} of epoch {epoch}");
+    }
+
     /// Notes what `session` is about to say, after what it said `before`.
     pub(super) fn say(
         &mut self,
@@ -146,7 +184,7 @@ impl Checker {
             said.number,
             said.session
         );
-        if said.session == session && ear.heard == 0 && !gap {
+        if said.session == session && ear.heard == 0 && !gap && !ear.spoke_before {
             assert_eq!(said.number, 0, "session {session} has not heard its own first word");
         }
         if let Some(before) = ear.last {

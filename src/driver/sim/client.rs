@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::checker::{Checker, Ear};
+use super::checker::{Checker, Ear, SaidId};
 use super::network::End;
 use super::scenario::{Act, Deflate, Leave, Place, Reading, Wrong};
-use super::session::{Session, Stage};
+use super::session::{Session, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use super::wire;
 use crate::chat::SlowMember;
@@ -33,6 +33,7 @@ impl Simulation<'_> {
             }
             (Act::Stall(length), Some(session)) => {
                 self.sessions[session].stalled_until = self.now + length;
+                self.sessions[session].was_late = true;
                 self.sessions[session].will_read = true;
                 self.later(length, Due::Read(session));
             }
@@ -50,11 +51,19 @@ impl Simulation<'_> {
     fn connect(&mut self, client: usize) {
         let plan = self.scenario.clients[client];
         let pipe = self.world.connect(plan.shard, plan.capacity);
-        let room = match plan.place {
-            Place::Room(room) => usize::from(room),
-            Place::Echo => usize::from(u16::MAX) + pipe, // a room of its own
+        let subs = match plan.place {
+            Place::Room(room) => vec![Sub::new(Ear::new(usize::from(room)))],
+            Place::Echo => vec![Sub::new(Ear::new(usize::from(u16::MAX) + pipe))], // a room of its own
+            Place::Centrifuge(rooms) => {
+                // Who comes back goes on with what it has heard.
+                let before =
+                    self.current[client].map(|before| std::mem::take(&mut self.sessions[before].subs));
+                let ears = before.map(|subs| subs.into_iter().map(|sub| sub.ear).collect::<Vec<_>>());
+                let rooms = (0..8).filter(|room| rooms & 1 << room != 0);
+                ears.unwrap_or_else(|| rooms.map(Ear::new).collect()).into_iter().map(Sub::new).collect()
+            }
         };
-        self.sessions.push(Session::new(client, plan, pipe, Ear::new(room)));
+        self.sessions.push(Session::new(client, plan, pipe, subs));
         self.current[client] = Some(self.sessions.len() - 1);
         self.stir(plan.shard);
     }
@@ -65,13 +74,19 @@ impl Simulation<'_> {
         let target = match plan.place {
             Place::Room(room) => format!("/ws/c{client}?room=r{room}"),
             Place::Echo => "/echo".to_owned(),
+            Place::Centrifuge(_) => "/connection/websocket".to_owned(),
         };
         let extension = match plan.deflate {
             Deflate::No => "",
             Deflate::Full => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
             Deflate::Small => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n",
         };
-        self.send(self.sessions.len() - 1, wire::upgrade_request(&target, extension).as_bytes());
+        let session = self.sessions.len() - 1;
+        self.send(session, wire::upgrade_request(&target, extension).as_bytes());
+        match plan.place {
+            Place::Centrifuge(_) => self.introduce(session),
+            Place::Room(_) | Place::Echo => self.sessions[session].subs[0].stage = SubStage::In,
+        }
     }
 
     pub(super) fn send(&mut self, session: usize, bytes: &[u8]) {
@@ -85,15 +100,20 @@ impl Simulation<'_> {
         if !it.may_speak() {
             return;
         }
-        let fill_bytes = bytes.min(self.scenario.options.message.message_bytes_max.saturating_sub(12));
-        let room = it.ear.room();
-        let id = self.checker.say(session, room, it.last_said, fill_bytes);
+        let fill_bytes = bytes.min(self.scenario.options.message.message_bytes_max.saturating_sub(100));
+        let count = usize::try_from(self.checker.count()).unwrap_or(0);
+        let index = count % it.subs.len();
+        let (room, before) = (it.subs[index].ear.room(), it.subs[index].last_said);
+        let id = self.checker.say(session, room, before, fill_bytes);
         self.trace.note(self.now, || format!("client {} says {id}", it.client));
         let mut text = String::with_capacity(fill_bytes + 12);
         let _ = write!(text, "{id} ");
         fill_into(&mut text, fill_bytes);
-        let it = &mut self.sessions[session];
-        it.last_said = Some(id);
+        self.sessions[session].subs[index].last_said = Some(id);
+        if matches!(self.sessions[session].plan.place, Place::Centrifuge(_)) {
+            text = self.publish_line(session, room, &text);
+        }
+        let it = &self.sessions[session];
         let deflater = (it.deflated && id.is_multiple_of(3)).then_some(&mut self.deflater);
         let mut frames = Vec::with_capacity(text.len() + 14);
         wire::text_into(&mut frames, &text, if it.plan.fragments { 3 } else { 1 }, deflater);
@@ -283,7 +303,11 @@ impl Simulation<'_> {
     fn hear_text(&mut self, session: usize, text: &[u8]) {
         let text = std::str::from_utf8(text).expect("text is UTF-8");
         let it = &mut self.sessions[session];
+        if self.circumstances.policy() == SlowMember::Conflate && it.was_full {
+            it.subs.iter_mut().for_each(|sub| sub.ear.conflated = true);
+        }
         let (author, text) = match it.plan.place {
+            Place::Centrifuge(_) => return self.hear_lines(session, text),
             Place::Echo => (None, text),
             Place::Room(_) => {
                 let (author, text) = text.split_once(": ").expect("name: text");
@@ -294,12 +318,18 @@ impl Simulation<'_> {
             let count = text.split(' ').next().and_then(|count| count.parse().ok());
             let count = count.expect("how many were skipped");
             self.trace.note(self.now, || format!("client {} is told that it missed {count}", it.client));
-            return Checker::skip(&mut it.ear, count);
+            return Checker::skip(&mut it.subs[0].ear, count);
         }
+        let id = self.recognise(session, author, text);
+        self.checker.hear(session, &mut self.sessions[session].subs[0].ear, id);
+    }
+
+    /// What was said, from its text: by that client, and every byte as it was.
+    pub(super) fn recognise(&self, session: usize, author: Option<&str>, text: &str) -> SaidId {
         let (id, fill) = text.split_once(' ').expect("the id, and what fills the text");
         let id = id.parse().expect("the id of something that was said");
         let said = self.checker.said(id);
-        self.trace.note(self.now, || format!("client {} hears {id}", it.client));
+        self.trace.note(self.now, || format!("client {} hears {id}", self.sessions[session].client));
         let speaker = author.and_then(|name| name.strip_prefix('c')?.parse().ok());
         let client = self.sessions[said.session].client;
         assert!(
@@ -307,9 +337,7 @@ impl Simulation<'_> {
             "{author:?} said what client {client} did"
         );
         assert!(is_fill(fill, said.fill_bytes), "the text of {id} has changed");
-        let it = &mut self.sessions[session];
-        it.ear.conflated |= self.circumstances.policy() == SlowMember::Conflate && it.was_full;
-        self.checker.hear(session, &mut it.ear, id);
+        id
     }
 
     fn hear_close(&mut self, session: usize, payload: &[u8]) {

@@ -9,7 +9,7 @@ use super::scenario::{
 };
 use crate::base::rng::Rng;
 use crate::base::spsc::RingLimits;
-use crate::chat::{RoomOptions, RoomRules, SlowMember};
+use crate::chat::{RoomOptions, RoomRules, SlowMember, Who};
 use crate::shard::Options;
 use crate::ws;
 
@@ -98,6 +98,8 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         history_count_max: pick(rng, &[0, 5, 100]),
         history_bytes_max: pick(rng, &[1_000, 64 * 1024]),
         history_age_max: Duration::from_secs(pick(rng, &[1, 60])),
+        // Who is not in a room for a moment, because it must come back to it, may speak all the same.
+        publish: Who::Anyone,
         ..RoomOptions::default()
     };
     Options {
@@ -149,13 +151,14 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
         ),
         _ => Reading::AtOnce,
     };
+    let place = match rng.below(10) {
+        0 => Place::Echo,
+        1..=3 => Place::Centrifuge(u8::try_from(1 + rng.below((1 << rooms) - 1)).unwrap_or(1)),
+        _ => Place::Room(u16::try_from(rng.below(rooms)).unwrap_or(0)),
+    };
     Plan {
         shard: index_below(rng, shards),
-        place: if one_in(rng, 10) {
-            Place::Echo
-        } else {
-            Place::Room(u16::try_from(rng.below(rooms)).unwrap_or(0))
-        },
+        place,
         deflate: pick(rng, &[Deflate::No, Deflate::No, Deflate::Full, Deflate::Small]),
         reading,
         capacity: pick(rng, &[50, 1_000, 16 * 1024, 256 * 1024, 256 * 1024]),

@@ -11,7 +11,7 @@
 //! | `scenario`, `draw` | what happens, as data; and from a seed |
 //! | `world`, `network` | shards, sockets, and a driver's turn |
 //! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
-//! | `client`, `session`, `wire` | what clients do, what may be done to them, their WebSocket |
+//! | `client`, `json`, `session`, `wire` | what clients do, what may be done to them, their WebSocket |
 //! | `checker` | everybody hears everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |
 
@@ -20,6 +20,7 @@
 mod checker;
 mod client;
 mod draw;
+mod json;
 mod network;
 pub mod scenario;
 mod session;
@@ -57,6 +58,8 @@ pub struct Report {
     pub heard: u64,
     /// Publications that members were told they missed.
     pub missed: u64,
+    /// Times that somebody came back and went on from where it was.
+    pub recovered: u64,
     /// Gaps that could be compared with what others heard.
     pub gaps: usize,
 }

@@ -98,6 +98,8 @@ pub struct Plan {
 pub enum Place {
     /// A room, in the plain text protocol.
     Room(u16),
+    /// Several rooms, by the bits, in the Centrifuge protocol. When it comes back it goes on from where it was.
+    Centrifuge(u8),
     /// The endpoint that sends back what it gets.
     Echo,
 }

@@ -1,7 +1,7 @@
 //! One connection of a client: what it has said and heard, and what the server may do to it for that.
 
 use super::checker::{Ear, SaidId};
-use super::scenario::{Leave, Plan, Wrong};
+use super::scenario::{Leave, Place, Plan, Reading, Wrong};
 use super::world::World;
 use crate::base::Time;
 use crate::chat::SlowMember;
@@ -21,6 +21,40 @@ pub(super) enum Stage {
     Refused,
 }
 
+/// Whether a client is in a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SubStage {
+    /// It is not.
+    Out,
+    /// It has asked to be.
+    Asked,
+    /// It is.
+    In,
+}
+
+/// A client's place in a room: what it hears there and has said.
+#[derive(Debug)]
+pub(super) struct Sub {
+    pub(super) stage: SubStage,
+    pub(super) ear: Ear,
+    pub(super) last_said: Option<SaidId>,
+}
+
+impl Sub {
+    pub(super) const fn new(ear: Ear) -> Self {
+        Self { stage: SubStage::Out, ear, last_said: None }
+    }
+}
+
+/// What a command asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    Connect,
+    Publish,
+    /// To be in the room of this place among the session's.
+    Subscribe(usize),
+}
+
 /// One connection of a client.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -30,16 +64,21 @@ pub(super) struct Session {
     pub(super) stage: Stage,
     /// Bytes that have been read and not understood.
     pub(super) buffer: Vec<u8>,
-    pub(super) ear: Ear,
+    /// The rooms that it is in or wants to be in; one, unless it speaks JSON.
+    pub(super) subs: Vec<Sub>,
+    /// Commands so far, and those without an answer.
+    pub(super) commands: u32,
+    pub(super) asked: Vec<(u32, Asked)>,
     /// permessage-deflate was agreed on.
     pub(super) deflated: bool,
-    pub(super) last_said: Option<SaidId>,
     /// It reads nothing before.
     pub(super) stalled_until: Time,
     /// A time to read again is on the agenda.
     pub(super) will_read: bool,
     /// Its socket was full, once or more.
     pub(super) was_full: bool,
+    /// It has not read at once, once or more.
+    pub(super) was_late: bool,
     pub(super) wrong: Option<Wrong>,
     pub(super) left: Option<Leave>,
     /// It has sent a Close.
@@ -57,6 +96,8 @@ pub(super) struct Circumstances {
     pub(super) options: Options,
     /// When they last changed.
     pub(super) changed: Time,
+    /// Whether anything ever has.
+    pub(super) disturbed: bool,
     /// Whether members were ever to be pinged.
     pub(super) pings: bool,
     /// When a drain began.
@@ -71,19 +112,21 @@ impl Circumstances {
 }
 
 impl Session {
-    pub(super) fn new(client: usize, plan: Plan, pipe: usize, ear: Ear) -> Self {
+    pub(super) fn new(client: usize, plan: Plan, pipe: usize, subs: Vec<Sub>) -> Self {
         Self {
             client,
             plan,
             pipe,
             stage: Stage::Head,
             buffer: Vec::new(),
-            ear,
+            subs,
+            commands: 0,
+            asked: Vec::new(),
             deflated: false,
-            last_said: None,
             stalled_until: Time::ZERO,
             will_read: false,
             was_full: false,
+            was_late: plan.reading != Reading::AtOnce,
             wrong: None,
             left: None,
             close_sent: false,
@@ -122,13 +165,26 @@ impl Session {
             Leave::HalfClose | Leave::Reset => None,
         });
         let fine = match code {
-            Some(1001) => own == code || now.draining.is_some() || now.pings,
-            Some(1013) => self.was_full && now.policy() == SlowMember::Disconnect,
+            Some(1001) => own == code || now.draining.is_some() || self.may_be_silent(world, now),
+            Some(3001) => own == code || now.draining.is_some(),
+            Some(3012) => self.may_be_silent(world, now),
+            Some(3502) => world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout,
+            Some(1013 | 3008) => self.was_full && now.policy() == SlowMember::Disconnect,
             Some(1002 | 1003 | 1007 | 1009) => self.wrong.map(Wrong::answer) == code,
             other => other.is_some() && own == other,
         };
         assert!(fine, "client {} is closed with {code:?}: {:?} {:?}", self.client, self.wrong, self.left);
         assert!(world.pipe(self.pipe).is_accepted());
+    }
+
+    /// Whether the server may find that it does not answer pings.
+    fn may_be_silent(&self, world: &World, now: &Circumstances) -> bool {
+        let pipe = world.pipe(self.pipe);
+        let silence = pipe.silence.max(world.now().since(pipe.heard));
+        // In JSON it is the pong that counts, and not that something was heard.
+        let late = !self.plan.answers || self.was_full || self.was_late || world.faults().reads_per_turn < 4;
+        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
+        now.pings && (silence >= now.options.pong_timeout || is_json && (late || now.disturbed))
     }
 
     /// The server has closed the connection.
@@ -141,10 +197,7 @@ impl Session {
             CloseReason::Protocol | CloseReason::TooBig | CloseReason::Unsupported => {
                 self.wrong.map(Wrong::reason) == Some(reason)
             }
-            CloseReason::Silent => {
-                let silence = pipe.silence.max(world.now().since(pipe.heard));
-                now.pings && silence >= now.options.pong_timeout
-            }
+            CloseReason::Silent => self.may_be_silent(world, now),
             CloseReason::TooSlow => self.was_full && now.policy() == SlowMember::Disconnect,
             CloseReason::Shutdown => now.draining.is_some(),
             CloseReason::HeadTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
@@ -180,7 +233,8 @@ impl Session {
             );
         }
         let pinged_since = pipe.heard.max(now.changed);
-        if !options.ping_interval.is_zero() && self.stage != Stage::Head {
+        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
+        if !options.ping_interval.is_zero() && self.stage != Stage::Head && !is_json {
             // A ping that was answered just before its time leaves the next one to the end of that time.
             let limit = options.ping_interval.max(options.pong_timeout) + options.pong_timeout + most;
             let overdue = world.now().since(pinged_since) > limit;
@@ -190,6 +244,7 @@ impl Session {
             assert!(world.now().since(drain) <= most, "client {} outlives the drain", self.client);
         }
         if self.stage == Stage::Open && reads && pipe.end.is_none() {
+            self.check_replies();
             assert_eq!(self.ponged, self.pings, "client {} waits for a pong", self.client);
             assert!(
                 self.wrong.is_none(),

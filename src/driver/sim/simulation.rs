@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::checker::Checker;
 use super::network::index_below;
 use super::scenario::{Act, Ending, Event, Leave, Reading, Scenario, What};
-use super::session::{Circumstances, Session, Stage};
+use super::session::{Circumstances, Session, Stage, SubStage};
 use super::world::World;
 use super::{Report, Trace};
 use crate::base::Time;
@@ -79,6 +79,7 @@ impl<'a> Simulation<'a> {
                 pings: !options.ping_interval.is_zero(),
                 options,
                 changed: Time::ZERO,
+                disturbed: false,
                 draining: None,
             },
             rng: Rng::new(scenario.seed ^ 0x5349_4d00),
@@ -112,8 +113,9 @@ impl<'a> Simulation<'a> {
         self.check_aftermath();
         self.report.simulated = self.now.since(Time::ZERO);
         self.report.said = u64::from(self.checker.count());
-        self.report.heard = self.sessions.iter().map(|session| session.ear.heard).sum();
-        self.report.missed = self.sessions.iter().map(|session| session.ear.missed).sum();
+        let ears = self.sessions.iter().flat_map(|session| &session.subs).map(|sub| &sub.ear);
+        self.report.heard += ears.clone().map(|ear| ear.heard).sum::<u64>();
+        self.report.missed = ears.map(|ear| ear.missed).sum();
         self.report.sessions = self.sessions.len();
         self.report
     }
@@ -231,10 +233,12 @@ impl<'a> Simulation<'a> {
                 let until = self.now + length;
                 self.paused_until[shard] = self.paused_until[shard].max(until);
                 self.circumstances.changed = self.circumstances.changed.max(until + self.jumped);
+                self.circumstances.disturbed = true;
             }
             What::Jump(by) => {
                 self.jumped += by;
                 self.circumstances.changed = self.now + self.jumped;
+                self.circumstances.disturbed = true;
                 for id in 0..self.turns.len() {
                     self.stir(id);
                 }
@@ -315,8 +319,11 @@ impl<'a> Simulation<'a> {
             !world.pipe(session.pipe).starved && world.pipe(session.pipe).to_client.is_empty()
         };
         let there = self.sessions.iter_mut().enumerate().filter(|(_, it)| is_there(it) && reads(it));
-        let (words, members): (Vec<_>, Vec<_>) =
-            there.map(|(index, it)| (it.last_said, (index, &mut it.ear))).unzip();
+        let subs = there.flat_map(|(index, it)| it.subs.iter_mut().map(move |sub| (index, sub)));
+        let (words, members): (Vec<_>, Vec<_>) = subs
+            .filter(|(_, sub)| sub.stage == SubStage::In)
+            .map(|(index, sub)| (sub.last_said, (index, &mut sub.ear)))
+            .unzip();
         self.checker.at_rest(members, words.into_iter().flatten());
     }
 

@@ -1,0 +1,155 @@
+//! Clients of the Centrifuge protocol, in JSON: they sit in several rooms, and go on from where they were when they come back.
+
+use serde_json::Value;
+use std::fmt::Write as _;
+
+use super::checker::Ear;
+use super::session::{Asked, Stage, Sub, SubStage};
+use super::simulation::{Due, Simulation};
+use super::wire;
+
+impl Simulation<'_> {
+    /// What a client says behind its handshake: who it is, and where it wants to be, in one frame.
+    pub(super) fn introduce(&mut self, session: usize) {
+        let it = &mut self.sessions[session];
+        let id = it.ask(Asked::Connect);
+        let mut lines = format!("{{\"id\":{id},\"connect\":{{\"data\":{{\"name\":\"c{}\"}}}}}}", it.client);
+        for index in 0..it.subs.len() {
+            lines.push('\n');
+            lines.push_str(&it.subscribe(index));
+        }
+        self.send(session, &wire::frame(0x81, lines.as_bytes()));
+    }
+
+    /// A text frame of a server: lines, each of them a reply or a push, or an empty object, which is a ping.
+    pub(super) fn hear_lines(&mut self, session: usize, text: &str) {
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).expect("a line of JSON");
+            if let Some(push) = line.get("push") {
+                self.hear_push(session, push);
+            } else if let Some(id) = line["id"].as_u64() {
+                self.hear_reply(session, id, &line);
+            } else {
+                assert_eq!(line, Value::Object(serde_json::Map::new()), "a reply, a push or a ping");
+                if self.sessions[session].plan.answers {
+                    let delay = self.delay();
+                    self.later(delay, Due::Send(session, wire::frame(0x81, b"{}")));
+                }
+            }
+        }
+    }
+
+    fn hear_push(&mut self, session: usize, push: &Value) {
+        let channel = push["channel"].as_str().expect("a channel");
+        let Some(index) = self.sessions[session].sub_in(channel) else {
+            panic!("session {session} is told of {channel}, where it is not");
+        };
+        let sub = &mut self.sessions[session].subs[index];
+        assert_eq!(sub.stage, SubStage::In, "session {session} is told of {channel}, where it is not");
+        if let Some(publication) = push.get("pub") {
+            self.hear_publication(session, index, publication);
+        } else if let Some(unsubscribe) = push.get("unsubscribe") {
+            assert_eq!(unsubscribe["code"], 2500, "nothing expires");
+            self.trace.note(self.now, || format!("session {session} must come back to {channel}"));
+            sub.stage = SubStage::Out;
+            if self.sessions[session].may_speak() {
+                let line = self.sessions[session].subscribe(index);
+                let delay = self.delay();
+                self.later(delay, Due::Send(session, wire::frame(0x81, line.as_bytes())));
+            }
+        } else {
+            assert!(push.get("join").or_else(|| push.get("leave")).is_some(), "a push: {push}");
+        }
+    }
+
+    fn hear_reply(&mut self, session: usize, id: u64, reply: &Value) {
+        let it = &mut self.sessions[session];
+        let index = it.asked.iter().position(|&(asked, _)| u64::from(asked) == id);
+        let (_, asked) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
+        assert!(reply.get("error").is_none(), "session {session} asked for {asked:?}: {reply}");
+        match asked {
+            Asked::Connect => assert!(reply["connect"]["client"].is_string(), "{reply}"),
+            Asked::Publish => assert!(reply["publish"].is_object(), "{reply}"),
+            Asked::Subscribe(index) => self.subscribed(session, index, &reply["subscribe"]),
+        }
+    }
+
+    /// A client is in a room: where it left off, with what it missed, or anew.
+    fn subscribed(&mut self, session: usize, index: usize, result: &Value) {
+        assert!(result.is_object(), "the result of subscribe");
+        let sub = &mut self.sessions[session].subs[index];
+        sub.stage = SubStage::In;
+        let recovered = result["recovered"] == true;
+        self.trace.note(self.now, || {
+            format!("session {session} is in r{}, recovered: {recovered}", sub.ear.room())
+        });
+        let position = result["epoch"].as_str().zip(result["offset"].as_u64());
+        let position = position.map(|(epoch, offset)| (epoch.to_owned(), offset));
+        if recovered {
+            self.report.recovered += 1;
+            assert_eq!(position, sub.ear.position, "it goes on from where it was");
+            sub.ear.skipped_is_over();
+        } else {
+            // What it has said here goes on; what it hears begins anew.
+            let mut anew = Ear::new(sub.ear.room());
+            (anew.position, anew.spoke_before) = (position, sub.last_said.is_some());
+            self.report.heard += std::mem::replace(&mut sub.ear, anew).heard;
+        }
+        for publication in result["publications"].as_array().into_iter().flatten() {
+            assert!(recovered, "only who was here before gets what it missed");
+            self.hear_publication(session, index, publication);
+        }
+    }
+
+    fn hear_publication(&mut self, session: usize, index: usize, publication: &Value) {
+        let text = publication["data"]["text"].as_str().expect("the text that was said");
+        let name = publication["info"]["user"].as_str().or(publication["data"]["name"].as_str());
+        let id = self.recognise(session, name, text);
+        let it = &mut self.sessions[session];
+        let sub = &mut it.subs[index];
+        let offset = publication["offset"].as_u64();
+        assert_eq!(offset.is_some(), sub.ear.position.is_some(), "offsets, where there is a past");
+        if let Some(offset) = offset {
+            self.checker.place(&mut sub.ear, id, offset);
+        }
+        self.checker.hear(session, &mut sub.ear, id);
+    }
+
+    /// Says something into a room, in JSON.
+    pub(super) fn publish_line(&mut self, session: usize, room: usize, text: &str) -> String {
+        let id = self.sessions[session].ask(Asked::Publish);
+        format!("{{\"id\":{id},\"publish\":{{\"channel\":\"r{room}\",\"data\":{{\"text\":\"{text}\"}}}}}}")
+    }
+}
+
+impl super::session::Session {
+    /// The command that asks to be put into a room, going on from where it was if it can.
+    pub(super) fn subscribe(&mut self, index: usize) -> String {
+        let id = self.ask(Asked::Subscribe(index));
+        let Sub { stage, ear, .. } = &mut self.subs[index];
+        *stage = SubStage::Asked;
+        let mut line = format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{}\"", ear.room());
+        if let Some((epoch, offset)) = &ear.position {
+            let _ = write!(line, ",\"recover\":true,\"epoch\":\"{epoch}\",\"offset\":{offset}");
+        }
+        line.push_str("}}");
+        line
+    }
+
+    fn ask(&mut self, asked: Asked) -> u32 {
+        self.commands += 1;
+        self.asked.push((self.commands, asked));
+        self.commands
+    }
+
+    fn sub_in(&self, channel: &str) -> Option<usize> {
+        let room: usize = channel.strip_prefix('r')?.parse().ok()?;
+        self.subs.iter().position(|sub| sub.ear.room() == room)
+    }
+
+    /// Whether everything that it asked for was answered, so far as it can be.
+    pub(super) fn check_replies(&self) {
+        let waits = self.stage == Stage::Open && !self.asked.is_empty();
+        assert!(!waits, "client {} waits for the answer to {:?}", self.client, self.asked);
+    }
+}
