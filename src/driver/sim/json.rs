@@ -103,7 +103,7 @@ impl Simulation<'_> {
 
     fn hear_publication(&mut self, session: usize, index: usize, publication: &Value) {
         let text = publication["data"]["text"].as_str().expect("the text that was said");
-        let name = publication["info"]["user"].as_str().or(publication["data"]["name"].as_str());
+        let name = publication["info"]["user"].as_str().or_else(|| publication["data"]["name"].as_str());
         let id = self.recognise(session, name, text);
         let it = &mut self.sessions[session];
         let sub = &mut it.subs[index];
