@@ -68,10 +68,11 @@ fn play(seed: u64) -> Report {
     let outcome = quietly(|| {
         sim::try_run(&scenario).map_err(|failure| {
             let first = failure.message.clone();
-            (first, sim::shrink(&scenario, failure, SHRINK_TRIES_MAX))
+            Box::new((first, sim::shrink(&scenario, failure, SHRINK_TRIES_MAX)))
         })
     });
-    outcome.unwrap_or_else(|(first, (small, failure))| {
+    outcome.unwrap_or_else(|found| {
+        let (first, (small, failure)) = *found;
         println!(
             "The smallest scenario that still fails:\n{} shards, {:?}, {:?}",
             small.shards, small.options, small.faults
