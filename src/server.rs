@@ -67,11 +67,7 @@ pub fn run(
         listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()?.as_socket()).collect();
     let registry = Arc::new(Registry::new(shards));
     let options = Arc::new(options(&config, connections_max));
-    let fleet = Fleet::start(engines, listeners, &options, &registry, &signals.handle())?;
-    fleet
-        .reception
-        .open(config.hook.as_ref(), config.bounds())
-        .map_err(|error| failure("the hook cannot be asked", &error))?;
+    let fleet = Fleet::start(&config, engines, listeners, &options, &registry, &signals.handle())?;
 
     registry.set_ready(true);
     for address in &addresses {
@@ -147,7 +143,7 @@ impl Process<'_> {
                     tracing::warn!(%error, "the log filter stays as it was");
                 }
                 let options = Arc::new(options(&new, connections_max));
-                if new.hook != self.config.hook
+                if (&new.hook, new.bounds()) != (&self.config.hook, self.config.bounds())
                     && let Err(error) = self.fleet.reception.open(new.hook.as_ref(), new.bounds())
                 {
                     tracing::warn!(%error, "the hook stays as it was");
@@ -175,6 +171,7 @@ struct Fleet {
 impl Fleet {
     /// Everything that can fail is made before the first thread starts.
     fn start(
+        config: &Config,
         engines: Vec<Engine>,
         listeners: Vec<Vec<Socket>>,
         options: &Arc<Options>,
@@ -189,6 +186,9 @@ impl Fleet {
         let origin = Instant::now();
         let (controls, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel()).unzip();
         let reception = Arc::new(Reception::new(deliver(controls.clone(), Arc::clone(&wakers))));
+        reception
+            .open(config.hook.as_ref(), config.bounds())
+            .map_err(|error| failure("the hook cannot be asked", &error))?;
         let mut threads = Vec::new();
         let last = Arc::new(CloseOnDrop(watch.clone()));
         let parts = meshes.into_iter().zip(engines).zip(listeners).zip(receivers);
