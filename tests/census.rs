@@ -8,43 +8,61 @@ use std::sync::{Arc, Barrier};
 use stentor::base::census::Census;
 use stentor::base::hash::Seed;
 
+const THREADS: u32 = 8;
+const KEYS: u32 = 3;
+const MAX: u32 = 5;
+
 #[test]
-fn a_bound_holds_under_threads() {
-    const THREADS: usize = 8;
-    const KEYS: u32 = 3;
-    const MAX: u32 = 5;
+fn as_many_as_the_bound_are_in_when_all_come_at_once() {
     let census = Arc::new(Census::new(&Seed::new(7)));
-    let inside: [AtomicU32; KEYS as usize] = Default::default();
-    let refused = AtomicU32::new(0);
-    let start = Barrier::new(THREADS);
+    let (together, inside) = (Barrier::new(THREADS as usize), AtomicU32::new(0));
     std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let (census, inside, refused, start) = (&census, &inside, &refused, &start);
-            scope.spawn(move || {
-                start.wait();
-                let mut held = Vec::new();
-                for round in 0..20_000 {
-                    let key = (round + u32::try_from(thread).unwrap()) % KEYS;
-                    match census.enter(&key, MAX) {
-                        Some(ticket) => {
-                            let now = inside[key as usize].fetch_add(1, Ordering::SeqCst) + 1;
-                            assert!(now <= MAX, "{now} are in");
-                            held.push((key, ticket));
-                        }
-                        None => drop(refused.fetch_add(1, Ordering::Relaxed)),
-                    }
-                    if held.len() > 2 {
-                        let (key, ticket) = held.swap_remove(round as usize % held.len());
-                        inside[key as usize].fetch_sub(1, Ordering::SeqCst);
-                        drop(ticket);
-                    }
-                }
-                for (key, _ticket) in held {
-                    inside[key as usize].fetch_sub(1, Ordering::SeqCst);
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for round in 1..=100 {
+                    together.wait();
+                    let ticket = census.enter(&0, MAX);
+                    inside.fetch_add(u32::from(ticket.is_some()), Ordering::SeqCst);
+                    together.wait();
+                    assert_eq!(inside.load(Ordering::SeqCst), MAX * round);
+                    drop(ticket);
                 }
             });
         }
     });
-    assert!(refused.load(Ordering::Relaxed) > 0, "24 hold on to 15 places: some must have been refused");
+    assert_eq!(census.keys(), 0);
+}
+
+#[test]
+fn a_bound_holds_while_some_come_and_others_go() {
+    let census = Arc::new(Census::new(&Seed::new(7)));
+    let inside: [AtomicU32; KEYS as usize] = Default::default();
+    let leave = |key: u32| inside[key as usize].fetch_sub(1, Ordering::SeqCst);
+    let start = Barrier::new(THREADS as usize);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (census, inside, leave, start) = (&census, &inside, &leave, &start);
+            scope.spawn(move || {
+                start.wait();
+                let mut held = Vec::new();
+                for round in 0..20_000_u32 {
+                    let key = (round + thread) % KEYS;
+                    if let Some(ticket) = census.enter(&key, MAX) {
+                        let now = inside[key as usize].fetch_add(1, Ordering::SeqCst) + 1;
+                        assert!(now <= MAX, "{now} are in");
+                        held.push((key, ticket));
+                    }
+                    if held.len() > 2 {
+                        let (key, ticket) = held.swap_remove(round as usize % held.len());
+                        leave(key);
+                        drop(ticket);
+                    }
+                }
+                for (key, _ticket) in held {
+                    leave(key);
+                }
+            });
+        }
+    });
     assert_eq!(census.keys(), 0);
 }

@@ -99,7 +99,7 @@ fn too_few_descriptors_are_one_sentence() {
     let output = std::process::Command::new("sh")
         .args([
             "-c",
-            "ulimit -n 40; exec \"$0\" --listen 127.0.0.1:0 --shards 1",
+            "ulimit -n 40; exec \"$0\" --driver epoll --listen 127.0.0.1:0 --shards 1",
             env!("CARGO_BIN_EXE_stentor"),
         ])
         .output()
