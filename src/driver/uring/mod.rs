@@ -2,7 +2,7 @@
 //! them; connections and bytes come by themselves once they have been asked for; and what goes out in one slice of the sweep goes
 //! to the kernel with one call.
 //!
-//! Every operation carries a word that says what it is about ([`op`]). A connection's is its slot and generation, so what completes
+//! Every operation carries a word that says what it is about (`op.rs`). A connection's is its slot and generation, so what completes
 //! after the slot has a new owner finds nobody. Bytes that arrive for a connection that the shard does not want to hear now
 //! are kept beside it (`Held`), and receiving is cancelled: the rest stays in the kernel and slows the sender down.
 //!

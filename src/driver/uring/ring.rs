@@ -61,7 +61,7 @@ impl std::fmt::Debug for Ring {
 }
 
 impl Ring {
-    /// A ring with a table for `sockets_max` connections. It belongs to the thread that calls [`Ring::enable`].
+    /// A ring with a table for `sockets_max` connections. It belongs to the thread that enables it.
     ///
     /// # Errors
     /// The kernel does not offer what is needed, or forbids it.
