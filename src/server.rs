@@ -179,7 +179,7 @@ impl Fleet {
         watch: &Handle,
     ) -> Result<Self, Failure> {
         let shards = engines.len();
-        let wakers = engines.iter().map(Engine::waker).collect::<Result<Arc<[_]>, _>>();
+        let wakers = (0..shards).map(|_| Engine::waker()).collect::<Result<Arc<[_]>, _>>();
         let wakers = wakers.map_err(|error| failure("the kernel gives no eventfd", &error))?;
         let meshes = Mesh::build(shards, &Seed::new(random()));
         #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]

@@ -4,7 +4,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use socket2::Socket;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
@@ -62,16 +62,12 @@ impl Engine {
         Ok(Self::Uring(Box::new(uring::Ring::new(sockets_max)?)))
     }
 
-    /// What wakes the shard that is run on this.
+    /// What wakes a shard, whatever it runs on.
     ///
     /// # Errors
     /// The kernel has no descriptor for it.
-    pub fn waker(&self) -> io::Result<Waker> {
-        let ring = match self {
-            Self::Epoll(_) => None,
-            Self::Uring(ring) => Some(ring.descriptor()),
-        };
-        Ok(Waker { eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?, ring })
+    pub fn waker() -> io::Result<Waker> {
+        Waker::new()
     }
 
     /// Runs a shard until it is told to stop or is drained.
@@ -88,26 +84,26 @@ impl Engine {
 
 /// Wakes a shard from any thread: an eventfd that its driver watches edge-triggered, so that nobody has to read it.
 #[derive(Debug)]
-pub struct Waker {
-    eventfd: OwnedFd,
-    /// The shard's ring, to which another ring has a shorter way.
-    pub(super) ring: Option<RawFd>,
-}
+pub struct Waker(OwnedFd);
 
 impl Waker {
+    fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
     /// Ends the shard's sleep, or its next one. A shard that has ended hears nothing, and has nothing to hear.
     pub fn wake(&self) {
         // The counter has room for 2⁶⁴ − 2 wakes, and is emptied when it is full: that is an edge as well.
-        if rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes()) == Err(Errno::AGAIN) {
-            let _ = rustix::io::read(&self.eventfd, &mut [0_u8; 8]);
-            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+        if rustix::io::write(&self.0, &1_u64.to_ne_bytes()) == Err(Errno::AGAIN) {
+            let _ = rustix::io::read(&self.0, &mut [0_u8; 8]);
+            let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
         }
     }
 }
 
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.eventfd.as_fd()
+        self.0.as_fd()
     }
 }
 

@@ -119,13 +119,9 @@ impl Batch {
                     under_way -= 1;
                     writes[place].result = completion.result;
                 }
-                Op::Accept(_)
-                | Op::Receive(_)
-                | Op::Writable(_)
-                | Op::Wake
-                | Op::Tell(_)
-                | Op::Install
-                | Op::Forget => others(completion),
+                Op::Accept(_) | Op::Receive(_) | Op::Writable(_) | Op::Wake | Op::Install | Op::Forget => {
+                    others(completion)
+                }
             });
             if under_way == 0 {
                 return Ok(());

@@ -173,10 +173,7 @@ impl Driver {
                 self.queue_read(key);
             }
             while let Some(shard) = self.shard.poll_wake() {
-                match self.wakers[shard].ring {
-                    Some(ring) => self.ring.tell(ring, Op::Tell(shard))?,
-                    None => self.wakers[shard].wake(),
-                }
+                self.wakers[shard].wake();
             }
             now = self.now();
             self.shard.end_turn(now.since(begun));
@@ -236,15 +233,9 @@ impl Driver {
                 }
                 Ok(())
             }
-            // Whoever woke us has put something into a ring or a channel, which every turn looks at. Another shard's message says
-            // once that it is there; only the eventfd is watched for more, and again if that has ended.
-            Op::Wake if completion.more || completion.result == Ok(0) => Ok(()),
+            // Whoever woke us has put something into a ring or a channel, which every turn looks at.
+            Op::Wake if completion.more => Ok(()),
             Op::Wake => self.ring.watch(self.wakers[self.id].as_fd(), Op::Wake),
-            // The kernel had no memory for the message.
-            Op::Tell(shard) => {
-                self.wakers[shard].wake();
-                Ok(())
-            }
             Op::Send(_) | Op::Install | Op::Forget => Ok(()),
         }
     }

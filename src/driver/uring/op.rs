@@ -15,8 +15,6 @@ pub(super) enum Op {
     Send(usize),
     /// That somebody wants to be heard: the process through the eventfd, or another shard.
     Wake,
-    /// A message that wakes another shard, by its number.
-    Tell(usize),
     /// A descriptor for a socket of the table.
     Install,
     /// Something whose outcome nobody waits for.
@@ -59,8 +57,7 @@ impl Op {
             Self::Writable(owner) => (3, owner.0),
             Self::Send(place) => (4, place as u64),
             Self::Wake => (5, 0),
-            Self::Install => (7, 0),
-            Self::Tell(shard) => (6, shard as u64),
+            Self::Install => (6, 0),
         };
         (kind << OWNER_BITS) | rest
     }
@@ -75,8 +72,7 @@ impl Op {
             3 => Self::Writable(Owner(rest)),
             4 => Self::Send(number),
             5 => Self::Wake,
-            6 => Self::Tell(number),
-            7 => Self::Install,
+            6 => Self::Install,
             _ => Self::Forget,
         }
     }
@@ -90,15 +86,9 @@ mod tests {
     fn a_word_says_what_was_asked_and_for_whom() {
         let key = ConnKey::from_bits(0x1234_5678_0000_0007);
         let owner = Owner::from(key);
-        for op in [
-            Op::Accept(3),
-            Op::Receive(owner),
-            Op::Writable(owner),
-            Op::Send(127),
-            Op::Wake,
-            Op::Tell(3),
-            Op::Forget,
-        ] {
+        for op in
+            [Op::Accept(3), Op::Receive(owner), Op::Writable(owner), Op::Send(127), Op::Wake, Op::Forget]
+        {
             assert_eq!(Op::from_bits(op.to_bits()), op);
         }
         assert!(owner.is(key) && owner.index() == 7);

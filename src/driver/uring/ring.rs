@@ -5,7 +5,7 @@ use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::buffers::{self, Buffers};
@@ -97,11 +97,6 @@ impl Ring {
     pub(super) fn enable(&self) -> io::Result<()> {
         self.ring.submitter().register_enable_rings()?;
         self.ring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX; 2])
-    }
-
-    /// For other rings' messages, while its shard sleeps.
-    pub(in crate::driver) fn descriptor(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 
     /// Adds an operation; it goes to the kernel with the next call.
@@ -208,12 +203,6 @@ impl Ring {
                 None => self.wait(None)?,
             }
         }
-    }
-
-    /// Wakes another ring's shard. Completes as `op` only when that fails.
-    pub(super) fn tell(&mut self, ring: RawFd, op: Op) -> io::Result<()> {
-        let entry = opcode::MsgRingData::new(Fd(ring), 0, Op::Wake.to_bits(), None).build();
-        self.ask(entry.flags(Flags::SKIP_SUCCESS), op)
     }
 
     /// Hands the operations to the kernel.
