@@ -269,7 +269,11 @@ fn a_socket_from_the_service_manager_is_served() {
     if std::process::Command::new("systemd-socket-activate").arg("--version").output().is_err() {
         return; // the step `systemd` of test.sh has it
     }
-    let port = { std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
+    // Below the ports that connections get: one that asks for a port where nobody listens yet can be given that very port, and
+    // is then connected with itself.
+    let is_free = |port: &u16| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok();
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let port = (first..32_768).find(is_free).unwrap();
     let mut command = std::process::Command::new("systemd-socket-activate");
     command.args([
         "-l",
