@@ -82,8 +82,7 @@ fn a_lost_member_is_gone_from_the_room() {
     let server = Server::start(&["--shards", "2"]);
     let mut stays = server.client("/ws/stays");
     let leaves = server.client("/ws/leaves");
-    // The handshake may be answered before the room's home has let the member in.
-    while server.metric("stentor_members") != 2 {}
+    assert_eq!(server.metric("stentor_members"), 2);
     drop(leaves);
     while server.metric("stentor_members") != 1 {
         stays.send(Message::text("anyone?")).unwrap();

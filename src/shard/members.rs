@@ -46,6 +46,12 @@ impl Shard {
         self.tell_home(id, Up::Join { room, member, wanted, ask: Ask { conn: key, number } });
     }
 
+    /// Whether a client is on its way into a room.
+    pub(super) fn is_arriving(&self, key: ConnKey) -> bool {
+        let client = self.conns.get(key).and_then(|slot| slot.client.as_ref());
+        client.is_some_and(|client| client.memberships.iter().any(|membership| membership.seat.is_none()))
+    }
+
     /// The home has let it in: what is published from now on is for it.
     pub(super) fn joined(&mut self, ask: Ask, past: &Past) {
         let Some(client) = self.client_mut(ask.conn) else { return };

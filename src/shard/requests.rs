@@ -246,7 +246,10 @@ impl Shard {
                 self.rearm(key);
             }
         }
-        self.flush_later(key);
+        // Whoever has its answer hears what is said from then on: so it waits until the room's home has let it in.
+        if !self.is_arriving(key) {
+            self.flush_later(key);
+        }
         Ok(Next::Frames)
     }
 

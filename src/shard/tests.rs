@@ -128,19 +128,20 @@ impl World {
 
     /// One turn of every shard. Whether anything happened.
     fn turn(&mut self) -> bool {
+        (0..self.shards.len()).fold(false, |moved, id| self.turn_of(id) | moved)
+    }
+
+    fn turn_of(&mut self, id: usize) -> bool {
         let mut moved = false;
-        for id in 0..self.shards.len() {
-            self.shards[id].begin_turn(self.now);
-            for peer in 0..self.peers.len() {
-                moved |= self.peers[peer].shard == id && self.input(peer);
-            }
-            self.shards[id].run();
-            moved |= self.outputs(id);
-            moved |= self.shards[id].has_work()
-                || !self.shards[id].may_sleep()
-                || !self.shards[id].mesh.is_clear();
-            self.shards[id].awake();
+        self.shards[id].begin_turn(self.now);
+        for peer in 0..self.peers.len() {
+            moved |= self.peers[peer].shard == id && self.input(peer);
         }
+        self.shards[id].run();
+        moved |= self.outputs(id);
+        moved |=
+            self.shards[id].has_work() || !self.shards[id].may_sleep() || !self.shards[id].mesh.is_clear();
+        self.shards[id].awake();
         moved
     }
 
@@ -533,6 +534,32 @@ fn every_request_gets_its_answer() {
         let refused = !matches!(status, "101" | "200");
         assert_eq!(answer.contains("Connection: close"), refused, "{answer}");
         assert_eq!(world.peers[peer].closed.is_some(), refused, "{request}");
+    }
+}
+
+#[test]
+fn who_has_been_answered_hears_what_is_said_from_then_on() {
+    // Some of these rooms are at home on the one shard, some on the other.
+    for room in ["a", "b", "c", "d", "e", "f"] {
+        let mut world = World::new(2, 1, 65_536, options());
+        let speakers = [world.join(0, "s", room, ""), world.join(1, "s", room, "")];
+        let newcomers = [world.connect(0), world.connect(1)];
+        for (shard, &newcomer) in newcomers.iter().enumerate() {
+            world.send(newcomer, request(&format!("/ws/new?room={room}"), "").as_bytes());
+            for _ in 0..3 {
+                world.turn_of(shard);
+            }
+        }
+        let answered = newcomers.map(|newcomer| !world.text(newcomer).is_empty());
+        for speaker in speakers {
+            world.say(speaker, "hello");
+        }
+        world.settle();
+        for (&newcomer, answered) in newcomers.iter().zip(answered) {
+            let heard = world.text(newcomer);
+            assert!(heard.starts_with("HTTP/1.1 101 "), "{heard}");
+            assert!(!answered || heard.matches("s: hello").count() == 2, "{room}: {heard}");
+        }
     }
 }
 
