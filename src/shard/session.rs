@@ -113,9 +113,14 @@ impl Shard {
     pub(super) fn session_due(&mut self, key: ConnKey) {
         let (now, interval) = (self.now, self.options.ping_interval);
         let pong_timeout = self.options.pong_timeout;
-        let Some(client) = self.client_mut(key) else { return };
+        let Some(Slot { conn, client: Some(client), .. }) = self.conns.get_mut(key) else { return };
         let expires = client.expires;
         let Some(session) = &mut client.session else { return };
+        if session.pong_by <= now {
+            // Whoever is heard lives: behind a long message on a slow line the pong is still on its way.
+            session.pong_by = session.pong_by.max(conn.heard + pong_timeout);
+            session.ping_at = session.ping_at.max(session.pong_by);
+        }
         let is_in = matches!(session.phase, Phase::Open | Phase::Entering(_));
         let disconnect = if session.pong_by <= now {
             Some(Disconnect::NoPong)
