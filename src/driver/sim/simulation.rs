@@ -132,6 +132,9 @@ impl<'a> Simulation<'a> {
             if !self.rested && next.since(quiet_since) > REST {
                 self.rested = true;
                 self.at_rest();
+                if enough(self) {
+                    return; // what comes next, a ping perhaps, would be the end of the rest
+                }
             }
             if next >= end {
                 self.pass_to(end);
