@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::hash::Seed;
 use crate::config::{Config, Driver, Problem};
@@ -40,6 +40,12 @@ impl std::error::Error for Failure {}
 
 /// Connections that the kernel holds for a listener until they are accepted; it lowers this to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+/// How often, and after what time each, a port is asked for again that is in use.
+const REBINDS: u32 = 50;
+
+/// See [`REBINDS`].
+const REBIND_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Descriptors of a shard's own: its poller, its waker, its listeners, and room for a log and a scrape.
 const DESCRIPTORS_PER_SHARD: u64 = 8;
@@ -365,9 +371,21 @@ fn probe_port(address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {
         probe.set_only_v6(false)?;
     }
-    probe.bind(&address.into())?;
+    bind_patiently(&probe, address)?;
     ours.push(address);
     Ok(())
+}
+
+/// The sockets of a killed process that ran on io_uring are closed by the kernel some milliseconds after the process is gone. Its
+/// successor, which a supervisor starts at once, waits for that.
+fn bind_patiently(probe: &Socket, address: SocketAddr) -> io::Result<()> {
+    for _ in 0..REBINDS {
+        match probe.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(REBIND_INTERVAL),
+            other => return other,
+        }
+    }
+    probe.bind(&address.into())
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {

@@ -305,3 +305,19 @@ fn names_in_the_log_cannot_forge_a_line() {
     let line = server.log_line("\"closed\"");
     assert!(line.contains(r"\u{202e}evil"), "{line}");
 }
+
+#[test]
+fn a_killed_servers_port_is_free_for_its_successor() {
+    let start = |address: &str| {
+        let mut command = support::stentor();
+        command.args(["serve", "--listen", address, "--log-format", "json", "--shards", "1"]);
+        Server::from(command)
+    };
+    // An address from which no client of another test comes: none can take the port in between.
+    let mut first = start("127.0.99.1:0");
+    let address = first.address;
+    let _members: Vec<_> = (0..10).map(|_| first.client("/ws/a")).collect();
+    first.signal(Signal::KILL);
+    first.wait();
+    assert_eq!(start(&address.to_string()).get("/healthz").lines().next(), Some("HTTP/1.1 200 OK"));
+}
