@@ -6,11 +6,12 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use crate::clock;
-use crate::pace::Stage;
-use crate::plan::{CLIENTS_PER_SOURCE, Plan, Scenario, Speech, Target};
-use crate::preset::{Dialect, Preset};
+use crate::pace::{Pace, Stage};
+use crate::plan::{CLIENTS_PER_SOURCE, Plan, Scenario, Speech, Storm, Target};
+use crate::preset::{Dialect, Preset, Recovered};
+use crate::template::{Piece, Template};
 use crate::threshold::Threshold;
-use crate::units::{Rate, Sizes, Span};
+use crate::units::{Away, Rate, Sizes, Span};
 
 /// How long messages are.
 const SHORT: Sizes = Sizes::Fixed(96);
@@ -54,6 +55,16 @@ pub struct Options {
     /// Whoever hears this has been told of an error
     #[arg(long, value_name = "PART", help_heading = "Server")]
     pub complaint: Option<String>,
+    /// With --resume: what those who come back send after the handshake; {epoch} and {offset} are where they were
+    #[arg(long, value_name = "MESSAGE", help_heading = "Server")]
+    pub rejoin: Vec<String>,
+    /// With --resume: how a position looks in what arrives, like "offset":{offset}
+    #[arg(long = "position", value_name = "PATTERN", help_heading = "Server")]
+    #[serde(rename = "position")]
+    pub positions: Vec<String>,
+    /// With --resume: what tells those who come back that they have got everything
+    #[arg(long, value_name = "PART", help_heading = "Server")]
+    pub recovered: Option<String>,
     /// Send binary messages
     #[arg(long, help_heading = "Server")]
     pub binary: bool,
@@ -118,6 +129,12 @@ pub struct Options {
     /// How often all clients are cut at once [storm: 1]
     #[arg(long, value_name = "COUNT", help_heading = "Disturbances")]
     pub storms: Option<u32>,
+    /// How long all stay away when they are cut: a time, or so many messages of the others [default: 0]
+    #[arg(long, value_name = "TIME|MESSAGES", help_heading = "Disturbances")]
+    pub away: Option<Away>,
+    /// Whoever comes back asks for what it has missed, and must get it; speakers are not cut by storms
+    #[arg(long, help_heading = "Disturbances")]
+    pub resume: bool,
     /// Clients that never read [slow: a tenth of all]
     #[arg(long, value_name = "CLIENTS", help_heading = "Disturbances")]
     pub never_read: Option<u32>,
@@ -231,9 +248,6 @@ impl Options {
         };
         let stages = self.checked_stages(scenario, clients)?;
         let target = self.target()?;
-        let length = crate::pace::length(&stages);
-        let usual = if scenario == Scenario::Storm { 1 } else { 0 };
-        let storms = self.storms.unwrap_or(usual);
         Ok(Plan {
             scenario,
             run: run_number(),
@@ -255,7 +269,8 @@ impl Options {
                 (None, Scenario::Churn) => f64::from(clients) / 10.0,
                 _ => 0.0,
             },
-            storms: (1..=storms).map(|storm| length * f64::from(storm) / f64::from(storms + 1)).collect(),
+            storms: self.checked_storms(scenario, &stages, speech)?,
+            resume: self.resume,
             never_read,
             slow_read,
             read_rate: self.read_rate.unwrap_or(1024).max(1),
@@ -303,6 +318,42 @@ impl Options {
         Ok(self.stages.iter().map(stage).collect())
     }
 
+    /// When all are cut, evenly over the time, and when they come back.
+    fn checked_storms(
+        &self,
+        scenario: Scenario,
+        stages: &[Stage],
+        speech: Speech,
+    ) -> Result<Vec<Storm>, String> {
+        let count = self.storms.unwrap_or(if scenario == Scenario::Storm { 1 } else { 0 });
+        let length = crate::pace::length(stages);
+        let interval = length / f64::from(count + 1);
+        let storm = |number: u32| {
+            let at = interval * f64::from(number);
+            let back = match self.away.unwrap_or_default() {
+                Away::Time(span) => at + span.0.as_secs_f64(),
+                Away::Messages(_) if speech != Speech::Paced => {
+                    return Err("--away in messages needs a --rate; with --window give a time".to_owned());
+                }
+                Away::Messages(0) => at,
+                Away::Messages(count) => {
+                    let later = Pace::new(stages.to_vec()).skip_while(|&moment| moment <= at);
+                    later.take(count as usize).last().unwrap_or(length)
+                }
+            };
+            if back > at && back >= at + interval {
+                return Err(format!(
+                    "clients that are cut {at:.1} s after the begin, with --away {}, are not back before {}: give it a \
+                     longer --duration",
+                    self.away.unwrap_or_default(),
+                    if number < count { "the next storm" } else { "the end" }
+                ));
+            }
+            Ok(Storm { at, back })
+        };
+        (1..=count).map(storm).collect()
+    }
+
     /// On the loopback there are as many addresses as one needs; elsewhere they must be given.
     fn checked_sources(&self, address: SocketAddr, clients: u32) -> Result<Vec<IpAddr>, String> {
         if let Some(wrong) = self.sources.iter().find(|source| source.is_ipv4() != address.is_ipv4()) {
@@ -345,7 +396,40 @@ impl Options {
         dialect.joined = self.joined.clone().or(dialect.joined);
         dialect.complaint = self.complaint.clone().or(dialect.complaint);
         dialect.binary |= self.binary;
+        self.resuming(&mut dialect)?;
         Ok(dialect)
+    }
+
+    /// How those who come back go on, where it is not as the preset says.
+    fn resuming(&self, dialect: &mut Dialect) -> Result<(), String> {
+        let templates = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
+        let said = !self.rejoin.is_empty() || !self.positions.is_empty() || self.recovered.is_some();
+        if said && !self.resume {
+            return Err("--rejoin, --position and --recovered mean nothing without --resume".to_owned());
+        }
+        if said {
+            let resuming = dialect.resuming.get_or_insert_default();
+            if !self.rejoin.is_empty() {
+                resuming.rejoin = templates(&self.rejoin);
+            }
+            if !self.positions.is_empty() {
+                resuming.positions = templates(&self.positions);
+            }
+            if let Some(mark) = &self.recovered {
+                resuming.recovered = Recovered::If(mark.clone());
+            }
+        }
+        let begins = |pattern: &Template| matches!(pattern.pieces().first(), Some(Piece::Literal(_)));
+        match &dialect.resuming {
+            Some(resuming) if !resuming.positions.iter().all(begins) => {
+                Err("--position must begin with a text that stands before {epoch} or {offset}".to_owned())
+            }
+            None if self.resume => Err(
+                "how one resumes at such a server is not known: say it with --rejoin, --position and --recovered"
+                    .to_owned(),
+            ),
+            _ => Ok(()),
+        }
     }
 
     fn target(&self) -> Result<Target, String> {

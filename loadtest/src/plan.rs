@@ -78,6 +78,15 @@ pub enum Speech {
     Window(u32),
 }
 
+/// All clients are cut at once. In seconds from the begin of the first stage.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Storm {
+    /// When they are cut.
+    pub at: f64,
+    /// When they come back.
+    pub back: f64,
+}
+
 /// Everything that a worker needs to know.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -117,8 +126,10 @@ pub struct Plan {
     pub close: bool,
     /// Clients that leave and come back each second.
     pub churn: f64,
-    /// When all clients are cut, in seconds.
-    pub storms: Vec<f64>,
+    /// When all clients are cut; those that resume, but for the speakers.
+    pub storms: Vec<Storm>,
+    /// Whoever comes back goes on from where it was, in the way that the dialect says.
+    pub resume: bool,
     /// The last ones never read.
     pub never_read: u32,
     /// Those before them read slowly.

@@ -25,6 +25,45 @@ pub struct Dialect {
     pub complaint: Option<String>,
     /// Messages are binary.
     pub binary: bool,
+    /// How a client that comes back goes on from where it was; `None`: nothing is known of that.
+    pub resuming: Option<Resuming>,
+}
+
+/// How a client that comes back gets what was said while it was away.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Resuming {
+    /// Added to the query of those who come for the first time.
+    pub query: Option<Template>,
+    /// The same of those who come back.
+    pub requery: Option<Template>,
+    /// What those who come for the first time say after the handshake, if it is not what is said anyway.
+    pub join: Vec<Template>,
+    /// The same of those who come back.
+    pub rejoin: Vec<Template>,
+    /// A client is in, and has heard what it had missed, when it has heard this.
+    pub joined: Option<String>,
+    /// How a position looks in what arrives. The last one in a message holds.
+    pub positions: Vec<Template>,
+    /// Each message is one offset further that does not begin with this; `None`: positions stand in the messages.
+    pub uncounted: Option<String>,
+    /// What tells whether nothing is missing.
+    pub recovered: Recovered,
+}
+
+/// What tells those who come back whether they have got everything.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Recovered {
+    /// This is said if so.
+    If(String),
+    /// This is said if not.
+    Unless(String),
+}
+
+/// They are told nothing.
+impl Default for Recovered {
+    fn default() -> Self {
+        Self::If(String::new())
+    }
 }
 
 /// A kind of server.
@@ -57,7 +96,20 @@ impl Preset {
     /// How it is talked to.
     pub fn dialect(self) -> Dialect {
         match self {
-            Self::Stentor => Dialect { path: "/ws/{name}?room={room}".into(), ..plain() },
+            Self::Stentor => Dialect {
+                path: "/ws/{name}?room={room}".into(),
+                resuming: Some(Resuming {
+                    query: Some("history=0".into()),
+                    requery: Some("since={epoch}:{offset}".into()),
+                    join: Vec::new(),
+                    rejoin: Vec::new(),
+                    joined: Some(": since=".to_owned()),
+                    positions: vec![": since={epoch}:{offset}".into()],
+                    uncounted: Some(": ".to_owned()),
+                    recovered: Recovered::Unless(": messages may be missing here".to_owned()),
+                }),
+                ..plain()
+            },
             Self::Broadcast => plain(),
             Self::StentorJson | Self::Centrifugo => Dialect {
                 path: "/connection/websocket".into(),
@@ -69,6 +121,7 @@ impl Preset {
                 say: r#"{"id":{id},"publish":{"channel":"{room}","data":{"name":"{name}","text":"{text}"}}}"#.into(),
                 answers: vec![("{}".to_owned(), "{}".to_owned())],
                 complaint: Some("\"error\":{".to_owned()),
+                resuming: Some(centrifuge_resuming()),
                 ..plain()
             },
             Self::Nats => Dialect {
@@ -97,5 +150,26 @@ fn plain() -> Dialect {
         answers: Vec::new(),
         complaint: None,
         binary: false,
+        resuming: None,
+    }
+}
+
+fn centrifuge_resuming() -> Resuming {
+    let join = |recovery: &str| {
+        let subscribe = format!("{{\"channel\":\"{{room}}\",{recovery}}}");
+        let text = format!(
+            "{{\"id\":1,\"connect\":{{\"name\":\"swarm\"}}}}\n{{\"id\":2,\"subscribe\":{subscribe}}}"
+        );
+        vec![Template::from(text)]
+    };
+    Resuming {
+        query: None,
+        requery: None,
+        join: join(r#""positioned":true,"recoverable":true"#),
+        rejoin: join(r#""recoverable":true,"recover":true,"epoch":"{epoch}","offset":{offset}"#),
+        joined: None,
+        positions: vec![r#""epoch":"{epoch}""#.into(), r#""offset":{offset}"#.into()],
+        uncounted: None,
+        recovered: Recovered::If(r#""recovered":true"#.to_owned()),
     }
 }

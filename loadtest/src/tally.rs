@@ -4,6 +4,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::order::Heard;
+
 /// An hour, in microseconds: longer than anything waits here.
 const MICROSECONDS_MAX: u64 = 3_600_000_000;
 
@@ -97,6 +99,12 @@ pub struct Tally {
     pub strayed: u64,
     /// Missed by a client that was there. Known at the end, or when a client leaves.
     pub lost: u64,
+    /// Clients that came back to where they had been, by what the server says.
+    pub recovered: u64,
+    /// Clients that did not: the server no longer had what they had missed, or they never came back.
+    pub not_recovered: u64,
+    /// Messages that were said while a client was away, and that it heard when it came back.
+    pub caught_up: u64,
     /// Slow readers that the server has closed.
     pub slow_closed: u64,
     /// What went wrong, and how often.
@@ -113,6 +121,19 @@ pub struct Tally {
 const ERROR_KINDS_MAX: usize = 50;
 
 impl Tally {
+    /// One more delivery, and what it meant. False if it does not count.
+    pub fn hears(&mut self, heard: Heard) -> bool {
+        match heard {
+            Heard::InOrder => {}
+            Heard::Duplicate => self.duplicated += 1,
+            Heard::Reordered => self.reordered += 1,
+            Heard::Crossed => self.crossed += 1,
+            Heard::Old => return false,
+        }
+        self.deliveries += 1;
+        true
+    }
+
     /// One more error.
     pub fn error(&mut self, what: String) {
         self.errors_of(what, 1);
@@ -142,6 +163,9 @@ impl Tally {
         self.crossed += other.crossed;
         self.strayed += other.strayed;
         self.lost += other.lost;
+        self.recovered += other.recovered;
+        self.not_recovered += other.not_recovered;
+        self.caught_up += other.caught_up;
         self.slow_closed += other.slow_closed;
         for (what, &count) in &other.errors {
             self.errors_of(what.clone(), count);

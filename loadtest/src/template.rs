@@ -1,25 +1,37 @@
-//! Texts with places to fill in: `{name}`, `{room}`, `{text}`, `{bytes}`, `{id}`. Other braces stay as they are, so that
-//! JSON needs no escapes.
+//! Texts with places to fill in: `{name}`, `{room}`, `{text}`, `{bytes}`, `{id}`, `{epoch}`, `{offset}`. Other braces stay as
+//! they are, so that JSON needs no escapes.
 
 use serde::{Deserialize, Serialize};
 
 /// What stands at a place.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Piece {
+pub enum Piece {
+    /// Stands for itself.
     Literal(String),
+    /// The client's name.
     Name,
+    /// Its room's name.
     Room,
+    /// The message.
     Text,
+    /// The message's length.
     Bytes,
+    /// A number that counts up.
     Id,
+    /// With [`Piece::Offset`], where the client is in what its room has said.
+    Epoch,
+    /// See [`Piece::Epoch`].
+    Offset,
 }
 
-const PLACES: [(&str, Piece); 5] = [
+const PLACES: [(&str, Piece); 7] = [
     ("{name}", Piece::Name),
     ("{room}", Piece::Room),
     ("{text}", Piece::Text),
     ("{bytes}", Piece::Bytes),
     ("{id}", Piece::Id),
+    ("{epoch}", Piece::Epoch),
+    ("{offset}", Piece::Offset),
 ];
 
 /// A text with places.
@@ -28,7 +40,7 @@ const PLACES: [(&str, Piece); 5] = [
 pub struct Template(Vec<Piece>);
 
 /// What fills the places.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Filling<'f> {
     /// The client's own name.
     pub name: &'f str,
@@ -38,6 +50,10 @@ pub struct Filling<'f> {
     pub text: &'f [u8],
     /// A number that counts up with each message of a client.
     pub id: u32,
+    /// Which of the room's pasts `offset` counts in.
+    pub epoch: &'f str,
+    /// How much of that has been heard.
+    pub offset: u64,
 }
 
 impl Template {
@@ -51,6 +67,8 @@ impl Template {
                 Piece::Text => out.extend_from_slice(filling.text),
                 Piece::Bytes => out.extend_from_slice(filling.text.len().to_string().as_bytes()),
                 Piece::Id => out.extend_from_slice(filling.id.to_string().as_bytes()),
+                Piece::Epoch => out.extend_from_slice(filling.epoch.as_bytes()),
+                Piece::Offset => out.extend_from_slice(filling.offset.to_string().as_bytes()),
             }
         }
     }
@@ -60,6 +78,11 @@ impl Template {
         let mut out = Vec::new();
         self.fill_into(filling, &mut out);
         String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// What it is made of.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.0
     }
 
     /// Whether the message itself has a place.
@@ -99,7 +122,13 @@ impl From<Template> for String {
     fn from(template: Template) -> Self {
         let text = |piece: &Piece| match piece {
             Piece::Literal(text) => text.clone(),
-            Piece::Name | Piece::Room | Piece::Text | Piece::Bytes | Piece::Id => PLACES
+            Piece::Name
+            | Piece::Room
+            | Piece::Text
+            | Piece::Bytes
+            | Piece::Id
+            | Piece::Epoch
+            | Piece::Offset => PLACES
                 .iter()
                 .find(|(_, other)| other == piece)
                 .map_or_else(Self::new, |(place, _)| (*place).to_owned()),
@@ -114,10 +143,11 @@ mod tests {
 
     #[test]
     fn places_are_filled_and_braces_stay() {
-        let text = r#"{"id":{id},"publish":{"channel":"{room}","data":"{text}"}} {name} {bytes} {other}"#;
+        let text = r#"{"id":{id},"publish":{"channel":"{room}","data":"{text}"}} {name} {bytes} {other} {epoch}:{offset}"#;
         let template = Template::from(text);
-        let filled = template.fill(Filling { name: "n", room: "r", text: b"hello", id: 7 });
-        assert_eq!(filled, r#"{"id":7,"publish":{"channel":"r","data":"hello"}} n 5 {other}"#);
+        let filled =
+            template.fill(Filling { name: "n", room: "r", text: b"hello", id: 7, epoch: "e", offset: 9 });
+        assert_eq!(filled, r#"{"id":7,"publish":{"channel":"r","data":"hello"}} n 5 {other} e:9"#);
         assert_eq!(String::from(template), text);
     }
 }

@@ -108,6 +108,45 @@ impl Display for Rate {
     }
 }
 
+/// How long clients stay away that are cut: `5s`, or until the others have said so many messages: `100`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Loose", into = "String")]
+pub enum Away {
+    /// So long.
+    Time(Span),
+    /// So many messages.
+    Messages(u32),
+}
+
+as_text!(Away);
+
+impl Default for Away {
+    fn default() -> Self {
+        Self::Messages(0)
+    }
+}
+
+impl FromStr for Away {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(count) = text.parse() {
+            return Ok(Self::Messages(count));
+        }
+        let wrong = |_| "write it as 5s, or as 100 for so many messages".to_owned();
+        text.parse().map(Self::Time).map_err(wrong)
+    }
+}
+
+impl Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(span) => span.fmt(f),
+            Self::Messages(count) => count.fmt(f),
+        }
+    }
+}
+
 /// How many bytes messages have: `96`, evenly between two bounds `48..500`, or some more often than others `64*9,1024*1`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Loose", into = "String")]

@@ -5,67 +5,10 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Command, Stdio};
 
+use support::server::{Stentor, check_clean};
 use support::{Run, swarm};
-
-/// A server of its own for each test; it ends with it.
-struct Stentor {
-    process: Child,
-    url: String,
-}
-
-impl Stentor {
-    fn start(arguments: &[&str]) -> Self {
-        let mut process = Command::new(binary())
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line: serde_json::Value = serde_json::from_str(&log.next().unwrap().unwrap()).unwrap();
-            if line["message"] == "listening" {
-                break line["address"].as_str().unwrap().to_owned();
-            }
-        };
-        // Whoever is not read would block.
-        std::thread::Builder::new().spawn(move || log.for_each(drop)).unwrap();
-        Self { process, url: format!("ws://{address}") }
-    }
-
-    fn pid(&self) -> String {
-        self.process.id().to_string()
-    }
-}
-
-impl Drop for Stentor {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The server's binary, built once: it belongs to the other package of this workspace.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<std::path::PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let build = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "stentor", "--bin", "stentor"])
-            .status();
-        assert!(build.unwrap().success());
-        Path::new(env!("CARGO_BIN_EXE_swarm")).with_file_name("stentor")
-    })
-}
-
-const FAULTS: [&str; 6] = ["lost", "duplicated", "reordered", "crossed", "strayed", "errors"];
-
-fn check_clean(run: &Run) {
-    assert_eq!((run.metrics(FAULTS), run.code), ([0.0; 6], Some(0)), "{}", run.table);
-}
 
 #[test]
 fn chat_on_several_shards_from_several_workers_in_several_rooms() {

@@ -127,6 +127,11 @@ pub const METRICS: &[Metric] = &[
     metric("max", "latency max", Unit::Seconds, LESS, |f| quantile(&f.total.latency, 1.0)),
     metric("storm_back", "all back after a storm in", Unit::Seconds, LESS, storm_back),
     metric("storms_unfinished", "storms after which not all were back", Unit::Count, LESS, storms_unfinished),
+    metric("recovered", "returns to where they had been", Unit::Count, MORE, |f| {
+        resumed(f, f.total.recovered)
+    }),
+    metric("caught_up", "heard on return", Unit::Count, None, |f| resumed(f, f.total.caught_up)),
+    fault("not_recovered", "returns that missed something", |f| resumed(f, f.total.not_recovered)),
     metric("slow_clients", "slow readers", Unit::Count, None, slow_clients),
     metric("slow_closed", "slow readers closed by the server", Unit::Count, None, |f| {
         slow_clients(f).map(|_| count(f.total.slow_closed))
@@ -149,6 +154,7 @@ pub const METRICS: &[Metric] = &[
     metric("server_memory", "server memory", Unit::Bytes, LESS, |f| {
         f.outcome.server.map(|[_, _, spoken]| count(spoken.memory))
     }),
+    metric("server_memory_peak", "server memory, most", Unit::Bytes, LESS, server_memory_peak),
     metric(
         "server_memory_per_client",
         "server memory per client",
@@ -226,6 +232,18 @@ fn storms_unfinished(facts: &Facts<'_>) -> Option<f64> {
     };
     let storms = facts.plan.storms.len();
     (storms > 0).then(|| count((0..storms).filter(|&storm| unfinished(storm)).count() as u64))
+}
+
+/// Only for runs in which clients resume.
+fn resumed(facts: &Facts<'_>, value: u64) -> Option<f64> {
+    facts.plan.resume.then(|| count(value))
+}
+
+/// As far as looks of one a second can see it.
+fn server_memory_peak(facts: &Facts<'_>) -> Option<f64> {
+    let samples = facts.outcome.server?.map(|sample| sample.memory);
+    let seconds = facts.outcome.seconds.values().filter_map(|second| Some(second.server?.1));
+    samples.into_iter().chain(seconds).max().map(count)
 }
 
 fn slow_clients(facts: &Facts<'_>) -> Option<f64> {

@@ -15,9 +15,10 @@ const LINES: &[(&str, &[&str])] = &[
     ("", &["crossed", "strayed", "unheard"]),
     ("latency", &["p50", "p90", "p99", "p999", "max"]),
     ("storm", &["storm_back", "storms_unfinished"]),
+    ("resuming", &["recovered", "not_recovered", "caught_up"]),
     ("slow readers", &["slow_clients", "slow_closed"]),
     ("server CPU", &["server_cpu", "server_cpu_per_delivery", "server_cpu_per_handshake"]),
-    ("server memory", &["server_memory", "server_memory_per_client"]),
+    ("server memory", &["server_memory", "server_memory_peak", "server_memory_per_client"]),
     ("swarm", &["swarm_busy", "swarm_late_p99", "swarm_memory_per_client"]),
 ];
 
@@ -66,6 +67,9 @@ fn word(report: &Report, name: &str) -> Option<String> {
         "handshakes" | "said" | "deliveries" => shown,
         "storm_back" => format!("all back after {shown}"),
         "storms_unfinished" if value == 0.0 => return None,
+        "recovered" => format!("{shown} came back to where they had been"),
+        "not_recovered" => format!("{shown} did not"),
+        "caught_up" => format!("{shown} messages heard on return"),
         "slow_closed" => format!("{shown} closed by the server"),
         "slow_clients" | "server_cpu" | "server_memory" => shown,
         _ if metric.unit == Unit::PerSecond => shown,
@@ -78,6 +82,7 @@ fn short(metric: &Metric) -> &str {
         "server_cpu_per_delivery" => "per delivery",
         "server_cpu_per_handshake" => "per handshake",
         "server_memory_per_client" | "swarm_memory_per_client" => "per client",
+        "server_memory_peak" => "at most",
         "swarm_busy" => "busy",
         "swarm_late_p99" => "late p99",
         _ => {

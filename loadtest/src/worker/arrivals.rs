@@ -8,10 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Assignment;
 use super::client::{Client, Phase};
+use super::place::{self, Place};
 use super::speech::nanos;
 use crate::clock::{MILLISECOND, SECOND};
 use crate::pace::clients_at;
-use crate::plan::{CLIENTS_PER_SOURCE, Plan};
+use crate::plan::{self, CLIENTS_PER_SOURCE, Plan};
 use crate::template::Filling;
 use crate::units::Dice;
 use crate::wire::{Asked, Key, Transport, Trust};
@@ -22,12 +23,25 @@ const RETRY_NS: u64 = 200 * MILLISECOND;
 /// All clients cut at once, and when the last one is back.
 struct Storm {
     at_ns: u64,
-    /// When it came; `None` before.
-    began_ns: Option<u64>,
-    /// How many are not back.
-    missing: u32,
-    /// How long that took.
+    /// How long they stay away.
+    away_ns: u64,
+    /// When they could come back; `None` before it came.
+    returns_ns: Option<u64>,
+    /// How long it took from then until the last one was back.
     back_ns: Option<u64>,
+}
+
+/// What becomes of a client whose connection is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// It stays away.
+    Never,
+    /// It has left, and comes again at once.
+    AtOnce,
+    /// It was cut, and comes again at this moment.
+    At(u64),
+    /// It was lost, and tries again soon.
+    Retry,
 }
 
 /// The comings and goings of a worker's clients.
@@ -36,6 +50,8 @@ pub struct Arrivals {
     absent: VecDeque<usize>,
     /// Those that try again, and when.
     retries: VecDeque<(u64, usize)>,
+    /// Those that were cut, and when they come back, in order.
+    away: VecDeque<(u64, usize)>,
     /// Those that could not come in before the first stage; they try again in it.
     failed: Vec<usize>,
     /// When patience with a connection ends, in order; the connection is known by when it was begun.
@@ -86,10 +102,16 @@ impl Arrivals {
             None
         };
         let wanted = if plan.gather { count } else { 0 };
-        let storm = |&at: &f64| Storm { at_ns: nanos(at), began_ns: None, missing: 0, back_ns: None };
+        let storm = |&plan::Storm { at, back }: &plan::Storm| Storm {
+            at_ns: nanos(at),
+            away_ns: nanos(back - at),
+            returns_ns: None,
+            back_ns: None,
+        };
         Ok(Self {
             absent: (0..wanted).collect(),
             retries: VecDeque::new(),
+            away: VecDeque::new(),
             failed: Vec::new(),
             deadlines: VecDeque::new(),
             wanted,
@@ -132,6 +154,7 @@ impl Arrivals {
         self.over = true;
         self.absent.clear();
         self.retries.clear();
+        self.away.clear();
     }
 
     /// Clients that are in.
@@ -152,6 +175,9 @@ impl Arrivals {
     /// A client that is to be dialled now. It counts as under way.
     pub fn due(&mut self, now: u64) -> Option<usize> {
         while let Some((_, local)) = self.retries.pop_front_if(|&mut (at_ns, _)| at_ns <= now) {
+            self.absent.push_back(local);
+        }
+        while let Some((_, local)) = self.away.pop_front_if(|&mut (at_ns, _)| at_ns <= now) {
             self.absent.push_back(local);
         }
         if self.under_way >= self.under_way_max || self.interval_ns > 0 && now < self.next_ns {
@@ -188,43 +214,39 @@ impl Arrivals {
     }
 
     /// A client is gone that was in this phase.
-    pub fn gone(&mut self, local: usize, phase: Phase, lost: bool, comes_back: bool, now: u64) {
+    pub fn gone(&mut self, local: usize, phase: Phase, next: Next, now: u64) {
         match phase {
             Phase::Handshake | Phase::Joining => self.under_way -= 1,
             Phase::Open => self.connected -= 1,
             Phase::Leaving => {}
         }
-        if !comes_back || self.over || local >= self.wanted {
+        if self.over || local >= self.wanted {
             return;
         }
-        if lost && self.begun_ns.is_none() {
-            self.failed.push(local);
-        } else if lost {
-            self.retries.push_back((now + RETRY_NS, local));
-        } else {
-            self.absent.push_back(local);
+        match next {
+            Next::Never => {}
+            Next::AtOnce => self.absent.push_back(local),
+            Next::At(at_ns) => self.away.push_back((at_ns, local)),
+            Next::Retry if self.begun_ns.is_none() => self.failed.push(local),
+            Next::Retry => self.retries.push_back((now + RETRY_NS, local)),
         }
     }
 
-    /// Whether all are to be cut now.
-    pub fn storm_is_due(&mut self, now: u64) -> bool {
+    /// When the clients come back that are to be cut now, if they are.
+    pub fn storm_is_due(&mut self, now: u64) -> Option<u64> {
         let (wanted, connected) = (self.wanted, self.connected);
         for storm in &mut self.storms {
-            if let (Some(began_ns), None) = (storm.began_ns, storm.back_ns)
+            if let (Some(returns_ns), None) = (storm.returns_ns, storm.back_ns)
                 && connected as usize == wanted
             {
-                storm.back_ns = Some(now - began_ns);
-                storm.missing = 0;
+                storm.back_ns = Some(now.saturating_sub(returns_ns));
             }
         }
         let begun = self.begun_ns.is_some() && !self.over;
         let due =
-            self.storms.iter_mut().find(|storm| begun && storm.began_ns.is_none() && storm.at_ns <= now);
-        due.is_some_and(|storm| {
-            storm.began_ns = Some(now);
-            storm.missing = connected;
-            true
-        })
+            self.storms.iter_mut().find(|storm| begun && storm.returns_ns.is_none() && storm.at_ns <= now)?;
+        due.returns_ns = Some(now + due.away_ns);
+        due.returns_ns
     }
 
     /// A client that is to leave now and come back, drawn by lot from `count`.
@@ -256,11 +278,17 @@ impl Arrivals {
         None
     }
 
-    /// Begins a client's connection.
+    /// Begins a client's connection. `was_at` is where it was, if it comes back to there.
     ///
     /// # Errors
     /// This one cannot, or none can.
-    pub fn dial(&self, plan: &Plan, client: u32, now: u64) -> Result<Client, Undialled> {
+    pub fn dial(
+        &self,
+        plan: &Plan,
+        client: u32,
+        was_at: Option<&Place>,
+        now: u64,
+    ) -> Result<Client, Undialled> {
         let target = &plan.target;
         let source = plan.sources.get((client / CLIENTS_PER_SOURCE) as usize % plan.sources.len().max(1));
         let stream = connect(target.address, source.copied().map(|ip| SocketAddr::new(ip, 0)))
@@ -268,7 +296,9 @@ impl Arrivals {
         let transport =
             Transport::new(stream, self.trust.as_ref()).map_err(|error| Undialled::All(error.to_string()))?;
         let (name, room) = (plan.client_name(client), plan.room_name(plan.room_of(client)));
-        let path = target.dialect.path.fill(Filling { name: &name, room: &room, text: b"", id: 0 });
+        let (epoch, offset) = was_at.map_or(("", 0), |place| (&place.epoch, place.offset));
+        let filling = Filling { name: &name, room: &room, epoch, offset, ..Filling::default() };
+        let path = place::path(&target.dialect, plan.resume, was_at).fill(filling);
         let asked = Asked {
             key: key(plan, client, now),
             subprotocol: target.dialect.subprotocol.as_deref(),

@@ -44,6 +44,8 @@ pub enum Event<'b> {
 pub enum Gone {
     /// It left, and the server has answered.
     Left,
+    /// It was cut by us, and comes back at this moment.
+    Cut(u64),
     /// The connection ended, with this reason.
     Lost(String),
 }

@@ -2,8 +2,9 @@
 
 use memchr::memmem;
 
+use super::place;
 use super::speech::Speech;
-use crate::order::{Heard, Listener, Order};
+use crate::order::{Listener, Order};
 use crate::plan::{Plan, Reading as Manner, Speech as Speaking};
 use crate::stamp::Finder;
 use crate::tally::Tally;
@@ -55,14 +56,10 @@ impl Hearing {
                 return;
             }
             let speaker = stamp.speaker / plan.rooms;
-            match rooms[own_room as usize].heard(listener, speaker, stamp.sequence, stamp.intended_ns) {
-                Heard::InOrder => {}
-                Heard::Duplicate => tally.duplicated += 1,
-                Heard::Reordered => tally.reordered += 1,
-                Heard::Crossed => tally.crossed += 1,
-                Heard::Old => return,
+            let heard = rooms[own_room as usize].heard(listener, speaker, stamp.sequence, stamp.intended_ns);
+            if !tally.hears(heard) {
+                return;
             }
-            tally.deliveries += 1;
             tally.latency.record_ns(now.saturating_sub(stamp.intended_ns));
             if stamp.speaker == client && matches!(plan.speech, Speaking::Window(_)) {
                 speech.came_back(client);
@@ -73,10 +70,37 @@ impl Hearing {
         }
     }
 
+    /// A client that comes back hears what it had missed; how many messages that was.
+    pub fn catches_up(
+        &mut self,
+        plan: &Plan,
+        client: u32,
+        payload: &[u8],
+        listener: &mut Listener,
+        tally: &mut Tally,
+    ) -> u64 {
+        let Self { rooms, finder } = self;
+        let own_room = plan.room_of(client);
+        let mut count = 0;
+        finder.each(payload, |stamp| {
+            if stamp.run != plan.run || stamp.speaker >= plan.speakers {
+                return;
+            }
+            if plan.room_of(stamp.speaker) != own_room {
+                tally.strayed += 1;
+                return;
+            }
+            let speaker = stamp.speaker / plan.rooms;
+            let heard = rooms[own_room as usize].heard(listener, speaker, stamp.sequence, stamp.intended_ns);
+            count += u64::from(tally.hears(heard));
+        });
+        count
+    }
+
     /// Whether this is what a client waits for after its handshake.
     pub fn tells_joined(&self, plan: &Plan, payload: &[u8], tally: &mut Tally) -> bool {
         complain(plan, payload, tally);
-        let joined = plan.target.dialect.joined.as_deref();
+        let joined = place::joined(&plan.target.dialect, plan.resume);
         joined.is_none_or(|joined| memmem::find(payload, joined.as_bytes()).is_some())
     }
 

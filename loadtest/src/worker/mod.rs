@@ -5,6 +5,8 @@ mod arrivals;
 mod client;
 mod hearing;
 mod message;
+mod place;
+mod slot;
 mod speech;
 
 use mio::unix::SourceFd;
@@ -14,13 +16,13 @@ use rustix::fd::AsFd;
 use std::io::{self, ErrorKind, Read, Write};
 
 use crate::clock::{self, Alarm, MILLISECOND, SECOND};
-use crate::order::Listener;
 use crate::plan::{Plan, Reading as Manner, Speech as Speaking};
 use crate::tally::Tally;
 use crate::wire::Asked;
-use arrivals::{Arrivals, Undialled};
-use client::{Client, Event, Gone, Phase, Reading};
+use arrivals::{Arrivals, Next, Undialled};
+use client::{Event, Gone, Phase, Reading};
 use hearing::Hearing;
+use slot::Slot;
 use speech::Speech;
 
 pub use message::{Assignment, Command, End, Notice, Tick};
@@ -40,14 +42,6 @@ enum Act {
     Listening(u64),
     /// Over.
     Over,
-}
-
-/// A client, its place in its room, and whether it has been there since the talk began.
-#[derive(Default)]
-struct Slot {
-    client: Option<Box<Client>>,
-    listener: Listener,
-    from_the_begin: bool,
 }
 
 /// What the kernel says of a client's socket.
@@ -339,6 +333,8 @@ impl Worker {
             }
         }
         self.tally.lost += lost;
+        self.tally.not_recovered +=
+            self.slots.iter().filter(|slot| slot.place.is_some() && slot.cut).count() as u64;
         self.end.heard = self.hearing.heard_of_all(self.plan());
         self.end.storms = self.arrivals.storms();
         self.end.memory = own_memory().saturating_sub(self.memory_before);
@@ -369,9 +365,9 @@ impl Worker {
         for (local, slot) in self.slots.iter().enumerate() {
             let phase = slot.client.as_ref().map(|client| client.phase);
             let global = self.global(local);
-            if matches!(phase, Some(Phase::Open | Phase::Leaving))
-                && self.plan().reading(global) == Manner::AtOnce
-            {
+            let hears = matches!(phase, Some(Phase::Open | Phase::Leaving));
+            // Whoever comes back to its place goes on from there.
+            if (hears || slot.place.is_some()) && self.plan().reading(global) == Manner::AtOnce {
                 let floor = &mut floors[self.plan().room_of(global) as usize];
                 *floor = slot.listener.floor().min(*floor);
             }
@@ -388,12 +384,16 @@ impl Worker {
                 continue;
             }
             let global = self.global(local);
-            let mut client = match self.arrivals.dial(&self.assignment.plan, global, now) {
+            let slot = &mut self.slots[local];
+            let was_at = slot.place.as_deref();
+            slot.returning = was_at.map(|_| place::Return::default());
+            let mut client = match self.arrivals.dial(&self.assignment.plan, global, was_at, now) {
                 Ok(client) => Box::new(client),
                 Err(Undialled::All(why)) => return Err(why),
                 Err(Undialled::One(why)) => {
                     self.tally.error(why);
-                    self.arrivals.gone(local, Phase::Handshake, true, self.assignment.plan.reconnect, now);
+                    let next = if self.plan().reconnect { Next::Retry } else { Next::Never };
+                    self.arrivals.gone(local, Phase::Handshake, next, now);
                     continue;
                 }
             };
@@ -415,9 +415,12 @@ impl Worker {
                 Phase::Open => {}
             }
         }
-        if self.arrivals.storm_is_due(now) {
+        if let Some(returns_ns) = self.arrivals.storm_is_due(now) {
             for local in 0..self.slots.len() {
-                self.cut(local);
+                // Somebody must go on talking for there to be something that the others miss.
+                if !self.plan().resume || self.global(local) >= self.plan().speakers {
+                    self.cut(local, returns_ns);
+                }
             }
         }
         while let Some(local) = self.arrivals.leaver(now, self.slots.len()) {
@@ -432,12 +435,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Ends a connection as a broken network does.
-    fn cut(&mut self, local: usize) {
-        let Some(client) = &mut self.slots[local].client else { return };
+    /// Ends a connection as a broken network does; the client comes back at `returns_ns`.
+    fn cut(&mut self, local: usize, returns_ns: u64) {
+        let slot = &mut self.slots[local];
+        let Some(client) = &mut slot.client else { return };
+        slot.cut = true;
         let _ =
             socket2::SockRef::from(&*client.transport().socket()).set_linger(Some(std::time::Duration::ZERO));
-        self.gone(local, Gone::Left);
+        self.gone(local, Gone::Cut(returns_ns));
     }
 
     /// Says goodbye; the server closes.
@@ -507,12 +512,18 @@ impl Worker {
                 now = clock::now();
             }
             let is_in = match event {
-                Event::Upgraded => speech.join(plan, global, client),
+                Event::Upgraded => speech.join(plan, global, client, slot.place.as_deref()),
                 Event::Message(payload) if client.phase == Phase::Joining => {
                     speech.answer(plan, client, payload);
+                    slot.hears(plan, payload);
+                    if let Some(returning) = &mut slot.returning {
+                        let listener = &mut slot.listener;
+                        returning.caught_up += hearing.catches_up(plan, global, payload, listener, tally);
+                    }
                     hearing.tells_joined(plan, payload, tally)
                 }
                 Event::Message(payload) => {
+                    slot.hears(plan, payload);
                     hearing.heard(plan, global, now, payload, &mut slot.listener, tally, speech);
                     speech.answer(plan, client, payload);
                     false
@@ -524,9 +535,7 @@ impl Worker {
                 tally.handshakes += 1;
                 tally.handshake.record_ns(now - client.begun_ns);
                 let room = &hearing.rooms[plan.room_of(global) as usize];
-                slot.listener =
-                    if talking { room.listener_from(now) } else { room.listener_from_the_start() };
-                slot.from_the_begin = false;
+                slot.comes_in(plan, room, talking, now, tally);
             }
         });
         let opened_now = client.phase == Phase::Open && now > 0;
@@ -549,19 +558,23 @@ impl Worker {
         let was_in = matches!(client.phase, Phase::Open | Phase::Leaving);
         let global = self.global(local);
         let manner = self.plan().reading(global);
-        if was_in && manner == Manner::AtOnce {
+        if was_in && manner == Manner::AtOnce && self.slots[local].place.is_none() {
             self.tally.lost += self.slots[local].listener.missing();
         }
         let room = &self.hearing.rooms[self.assignment.plan.room_of(global) as usize];
         self.speech.cut_off(&self.assignment.plan, global, room);
-        let lost = matches!(how, Gone::Lost(_));
+        let next = match how {
+            Gone::Left => Next::AtOnce,
+            Gone::Cut(returns_ns) => Next::At(returns_ns),
+            Gone::Lost(_) if self.plan().reconnect => Next::Retry,
+            Gone::Lost(_) => Next::Never,
+        };
         match how {
-            Gone::Left => {}
+            Gone::Left | Gone::Cut(_) => {}
             Gone::Lost(_) if was_in && manner != Manner::AtOnce => self.tally.slow_closed += 1,
             Gone::Lost(why) => self.tally.error(why),
         }
-        let comes_back = !lost || self.plan().reconnect;
-        self.arrivals.gone(local, client.phase, lost, comes_back, clock::now());
+        self.arrivals.gone(local, client.phase, next, clock::now());
     }
 
     /// Says what is due.

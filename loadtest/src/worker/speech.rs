@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Assignment;
 use super::client::{Client, Phase};
+use super::place::{self, Place};
 use crate::order::Order;
 use crate::pace::Pace;
 use crate::plan::{Plan, Speech as Speaking};
@@ -177,7 +178,8 @@ impl Speech {
         self.text.clear();
         stamp.text_into(plan.sizes.pick(self.dice.roll()), &mut self.text);
         let text = std::mem::take(&mut self.text);
-        self.fill(plan, speaker, &plan.target.dialect.say, &text, client, key);
+        let filling = Filling { text: &text, ..Filling::default() };
+        self.fill(plan, speaker, &plan.target.dialect.say, filling, client, key);
         self.text = text;
     }
 
@@ -186,14 +188,14 @@ impl Speech {
         plan: &Plan,
         global: u32,
         what: &Template,
-        text: &[u8],
+        filling: Filling<'_>,
         client: &mut Client,
         key: [u8; 4],
     ) {
         let (name, room) = (plan.client_name(global), plan.room_name(plan.room_of(global)));
         client.said += 1;
         self.filled.clear();
-        what.fill_into(Filling { name: &name, room: &room, text, id: client.said }, &mut self.filled);
+        what.fill_into(Filling { name: &name, room: &room, id: client.said, ..filling }, &mut self.filled);
         let opcode = if plan.target.dialect.binary { Opcode::Binary } else { Opcode::Text };
         if client.compresses() {
             let payload = self.deflater.deflate(Window::Full, &[&self.filled]);
@@ -203,16 +205,19 @@ impl Speech {
         }
     }
 
-    /// Says what must be said after the handshake. True if that is all there is to coming in.
-    pub fn join(&mut self, plan: &Plan, global: u32, client: &mut Client) -> bool {
+    /// Says what must be said after the handshake; `was_at` is where the client was, if it comes back to there. True if that
+    /// is all there is to coming in.
+    pub fn join(&mut self, plan: &Plan, global: u32, client: &mut Client, was_at: Option<&Place>) -> bool {
         let dialect = &plan.target.dialect;
-        for message in &dialect.join {
+        let (epoch, offset) = was_at.map_or(("", 0), |place| (&place.epoch, place.offset));
+        let filling = Filling { epoch, offset, ..Filling::default() };
+        for message in place::join(dialect, plan.resume, was_at.is_some()) {
             let key = self.key();
-            self.fill(plan, global, message, b"", client, key);
+            self.fill(plan, global, message, filling, client, key);
         }
         // The ids of what is said later begin above those that a template of joining has used itself.
         client.said += JOIN_IDS;
-        dialect.joined.is_none()
+        place::joined(dialect, plan.resume).is_none()
     }
 
     /// Answers the lines that want an answer.

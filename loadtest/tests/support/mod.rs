@@ -7,6 +7,8 @@
     reason = "a test ends where it fails, and takes what it needs"
 )]
 
+pub mod server;
+
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Command, Output};
 use std::sync::Arc;
