@@ -15,6 +15,9 @@ const GAPS_MAX: usize = 4096;
 /// Numbers of a speaker that nobody has heard and that are still waited for.
 const AWAITED_MAX: usize = 1 << 16;
 
+/// Messages that a newcomer keeps for itself, since nobody else has heard the first of them.
+const EARLY_MAX: usize = 64;
+
 /// Stands for the place of a message that nobody has heard yet.
 const UNHEARD: u64 = u64::MAX;
 
@@ -60,6 +63,8 @@ pub struct Order {
     base: u64,
     entries: VecDeque<Entry>,
     speakers: Vec<Spoken>,
+    /// The last messages are heard: newcomers keep nothing for themselves any more.
+    closing: bool,
 }
 
 /// One listener's place in its room's order. Everything before `next` is heard, but for the gaps.
@@ -70,8 +75,11 @@ pub struct Listener {
     gaps: Vec<(u64, u64)>,
     /// Missing, and too far behind to be told from a duplicate should it come.
     given_up: u64,
-    /// Came while the room was talking, at this moment, and has heard nothing yet.
+    /// Came while the room was talking, at this moment, and has no place yet.
     came_ns: Option<u64>,
+    /// What a newcomer was the first to hear. What was said just before it came belongs before that, and those who have been
+    /// here will hear it only now: so its place is theirs to say.
+    early: Vec<Entry>,
 }
 
 impl Order {
@@ -96,7 +104,40 @@ impl Order {
             listener.next += 1;
             return if entry.late { Heard::Reordered } else { Heard::InOrder };
         }
-        self.heard_elsewhere(listener, Entry { speaker, sequence, intended_ns, late: false })
+        let message = Entry { speaker, sequence, intended_ns, late: false };
+        if listener.came_ns.is_some() {
+            let first = listener.early.first().copied().unwrap_or(message);
+            if !self.is_known(first) && !self.closing && listener.early.len() < EARLY_MAX {
+                let mut of_speaker = listener.early.iter().filter(|early| early.speaker == speaker);
+                if of_speaker.clone().any(|early| early.sequence == sequence) {
+                    return Heard::Duplicate;
+                }
+                let late = of_speaker.any(|early| early.sequence > sequence);
+                listener.early.push(message);
+                return if late { Heard::Reordered } else { Heard::InOrder };
+            }
+            self.settle(listener);
+        }
+        self.heard_elsewhere(listener, message)
+    }
+
+    /// Gives a newcomer's first messages their places.
+    pub fn settle(&mut self, listener: &mut Listener) {
+        for message in std::mem::take(&mut listener.early) {
+            self.heard_elsewhere(listener, message);
+        }
+    }
+
+    /// From now on whoever hears a message first says its place.
+    pub const fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether anybody's hearing has given the message a place, even if it is forgotten.
+    fn is_known(&self, message: Entry) -> bool {
+        let Some(spoken) = self.speakers.get(message.speaker as usize) else { return false };
+        let Some(offset) = message.sequence.checked_sub(spoken.first) else { return true };
+        spoken.places.get(offset as usize).is_some_and(|&place| place != UNHEARD)
     }
 
     /// A message that is new to the room, or not at the listener's place.
@@ -349,6 +390,28 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_that_is_the_first_to_hear_says_nothing_of_the_order() {
+        let mut order = Order::default();
+        let mut stays = order.listener_from_the_start();
+        order.heard(&mut stays, 0, 0, 10);
+        let mut newcomer = order.listener_from(25);
+        // What was said at 20 came before it; it hears what was said at 30 and 40 before the other hears anything.
+        assert_eq!(order.heard(&mut newcomer, 1, 0, 30), Heard::InOrder);
+        assert_eq!(order.heard(&mut newcomer, 1, 1, 40), Heard::InOrder);
+        assert_eq!(order.heard(&mut stays, 0, 1, 20), Heard::InOrder);
+        assert_eq!(order.heard(&mut stays, 1, 0, 30), Heard::InOrder);
+        assert_eq!(order.heard(&mut stays, 1, 1, 40), Heard::InOrder);
+        assert_eq!(order.heard(&mut stays, 1, 2, 50), Heard::InOrder);
+        assert_eq!(order.heard(&mut newcomer, 1, 2, 50), Heard::InOrder);
+        assert_eq!([&stays, &newcomer].map(|listener| order.missed(listener)), [0, 0]);
+        let mut alone = order.listener_from(55);
+        assert_eq!(order.heard(&mut alone, 1, 3, 60), Heard::InOrder);
+        order.close();
+        order.settle(&mut alone);
+        assert_eq!([&stays, &alone].map(|listener| order.missed(listener)), [1, 0]);
+    }
+
+    #[test]
     fn what_all_have_heard_is_forgotten_and_still_known_as_heard() {
         let mut order = Order::default();
         let mut listener = order.listener_from_the_start();
@@ -362,6 +425,7 @@ mod tests {
         let mut newcomer = order.listener_from(1);
         assert_eq!(order.heard(&mut newcomer, 0, 50, 0), Heard::Old);
         assert_eq!(order.heard(&mut newcomer, 0, 101, 2), Heard::InOrder);
+        order.settle(&mut newcomer);
         assert_eq!((order.missed(&newcomer), order.missed(&listener)), (0, 1));
     }
 

@@ -257,3 +257,35 @@ fn control_c_ends_with_the_results_so_far() {
     assert!(table.contains("ended by hand") && table.contains("lost 0"), "{table}");
     assert_eq!(output.status.code(), Some(0), "{table}");
 }
+
+#[test]
+fn the_json_protocol() {
+    let server = Stentor::start(&["--shards", "2"]);
+    let json =
+        ["--preset", "stentor-json", "--clients", "120", "--rooms", "3", "--speakers", "6", "--workers", "2"];
+    let talk = ["--rate", "300", "--duration", "1s"];
+    let chat = Run::new(&[&["chat", &server.url][..], &json, &talk].concat());
+    check_clean(&chat);
+    assert_eq!(chat.metrics(["connected", "said", "deliveries"]), [120.0, 300.0, 12_000.0]);
+    let compressed = Run::new(&[&["chat", &server.url, "--deflate"][..], &json, &talk].concat());
+    check_clean(&compressed);
+    assert_eq!(compressed.metric("deliveries"), 12_000.0);
+    let churn = Run::new(&[&["churn", &server.url, "--churn", "200/s"][..], &json, &talk].concat());
+    check_clean(&churn);
+    assert!(churn.metric("handshakes") > 250.0, "{}", churn.table);
+    let storm = Run::new(&[&["storm", &server.url][..], &json, &talk].concat());
+    check_clean(&storm);
+    assert_eq!(storm.metrics(["handshakes", "storms_unfinished"]), [240.0, 0.0], "{}", storm.table);
+    let echo = Run::new(&[
+        "echo",
+        &server.url,
+        "--preset",
+        "stentor-json",
+        "--clients",
+        "20",
+        "--duration",
+        "500ms",
+    ]);
+    check_clean(&echo);
+    assert!(echo.metric("said") > 100.0, "{}", echo.table);
+}

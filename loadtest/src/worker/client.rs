@@ -30,6 +30,27 @@ pub enum Phase {
     Leaving,
 }
 
+/// What the kernel says of a client's socket.
+#[derive(Clone, Copy, Default)]
+pub struct Readiness {
+    /// There is something to read.
+    pub readable: bool,
+    /// It takes something.
+    pub writable: bool,
+    /// The server has closed, or the connection is broken.
+    pub ended: bool,
+}
+
+impl From<&mio::event::Event> for Readiness {
+    fn from(event: &mio::event::Event) -> Self {
+        Self {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            ended: event.is_read_closed() || event.is_error(),
+        }
+    }
+}
+
 /// What a client's bytes have come to.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'b> {

@@ -20,7 +20,7 @@ use crate::plan::{Plan, Reading as Manner, Speech as Speaking};
 use crate::tally::Tally;
 use crate::wire::Asked;
 use arrivals::{Arrivals, Next, Undialled};
-use client::{Event, Gone, Phase, Reading};
+use client::{Event, Gone, Phase, Readiness, Reading};
 use hearing::Hearing;
 use slot::Slot;
 use speech::Speech;
@@ -42,25 +42,6 @@ enum Act {
     Listening(u64),
     /// Over.
     Over,
-}
-
-/// What the kernel says of a client's socket.
-#[derive(Clone, Copy, Default)]
-struct Readiness {
-    readable: bool,
-    writable: bool,
-    /// The server has closed, or the connection is broken.
-    ended: bool,
-}
-
-impl From<&mio::event::Event> for Readiness {
-    fn from(event: &mio::event::Event) -> Self {
-        Self {
-            readable: event.is_readable(),
-            writable: event.is_writable(),
-            ended: event.is_read_closed() || event.is_error(),
-        }
-    }
 }
 
 const ALARM: Token = Token(usize::MAX - 1);
@@ -192,8 +173,9 @@ impl Worker {
         while !matches!(self.act, Act::Over) {
             let now = clock::now();
             self.arrive(now)?;
-            self.go_on(now);
+            // What is due by the end is said before it ends, however late it is.
             self.speak(now);
+            self.go_on(now);
             self.read_slowly(now);
             self.tick(now);
             let wake =
@@ -257,6 +239,7 @@ impl Worker {
             }
             Command::Finish(said) => {
                 self.said_by_all = said;
+                self.settle();
                 self.act = Act::Listening(clock::now() + self.plan().patience_ns);
             }
             Command::Stop => match self.act {
@@ -264,6 +247,17 @@ impl Worker {
                 Act::Spoken | Act::Over => {}
                 Act::Listening(_) => self.act = Act::Listening(0),
             },
+        }
+    }
+
+    /// Nobody comes any more: those who came last get their places.
+    fn settle(&mut self) {
+        for room in &mut self.hearing.rooms {
+            room.close();
+        }
+        for local in 0..self.slots.len() {
+            let room = self.plan().room_of(self.global(local)) as usize;
+            self.hearing.rooms[room].settle(&mut self.slots[local].listener);
         }
     }
 
@@ -558,10 +552,11 @@ impl Worker {
         let was_in = matches!(client.phase, Phase::Open | Phase::Leaving);
         let global = self.global(local);
         let manner = self.plan().reading(global);
+        let room = &mut self.hearing.rooms[self.assignment.plan.room_of(global) as usize];
+        room.settle(&mut self.slots[local].listener);
         if was_in && manner == Manner::AtOnce && self.slots[local].place.is_none() {
             self.tally.lost += self.slots[local].listener.missing();
         }
-        let room = &self.hearing.rooms[self.assignment.plan.room_of(global) as usize];
         self.speech.cut_off(&self.assignment.plan, global, room);
         let next = match how {
             Gone::Left => Next::AtOnce,
