@@ -160,13 +160,14 @@ impl Shard {
             && due <= self.now
         {
             self.tellings.pop_front();
-            let Some(Room { home: Some(home), name, .. }) = self.rooms.get_mut(id) else { continue };
+            let Some(Room { home: Some(home), name, options, .. }) = self.rooms.get_mut(id) else { continue };
             if home.tells_at != Some(due) {
                 continue; // the number belongs to another room now
             }
             home.tells_at = None;
             let moves = home.presence.take_untold();
-            if moves.is_empty() {
+            // The room may have become too large for that since they came.
+            if moves.is_empty() || home.presence.len() > options.join_leave_members_max {
                 continue;
             }
             let (name, shards) = (Arc::clone(name), home.shards());
