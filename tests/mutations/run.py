@@ -61,6 +61,14 @@ MUTATIONS = [
      "            self.catch_up_conflated(key, seat);\n        }\n"),
     ("slow-members", "nobody is ever too slow", "src/shard/fanout.rs",
      "if self.log.head().since(member.cursor) > log_bytes_max {", "if log_bytes_max == 0 {"),
+    ("gap-in-the-past", "who resumes does not get the first that it has missed", "src/chat/history.rs",
+     "        Some(self.kept.range(first..).cloned().collect())\n",
+     "        Some(self.kept.range(first..).skip(1).cloned().collect())\n"),
+    ("past-twice", "who resumes gets the last that it has had once more", "src/chat/history.rs",
+     "        Some(self.kept.range(first..).cloned().collect())\n",
+     "        Some(self.kept.range(first.saturating_sub(1)..).cloned().collect())\n"),
+    ("two-writes", "a connection in two rooms has two writes under way", "src/shard/output.rs",
+     "if self.fanout.is_shared(seat) && !self.claim(seat) => {", "if self.fanout.is_shared(seat) && !self.claim(seat) && false => {"),
 ]
 
 
