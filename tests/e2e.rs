@@ -62,6 +62,15 @@ fn refusals_have_a_status_and_a_sentence() {
 }
 
 #[test]
+fn refusals_are_whole_however_soon_their_places_are_taken_again() {
+    let server = Server::start(&["--shards", "1"]);
+    for attempt in 0..200 {
+        let error = server.try_client("/ws/%0A", &[]).err().unwrap_or_default();
+        assert!(error.contains("400"), "attempt {attempt}: {error}");
+    }
+}
+
+#[test]
 fn close_codes() {
     let server = Server::start(&["--shards", "1", "--max-message", "1000", "--echo"]);
     let mut client = server.client("/ws/a");

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -464,7 +465,14 @@ impl Driver {
             let Some(slot) = self.sockets.get_mut(key.index()) else { continue };
             if how == HowToClose::Shutdown {
                 if let Some(socket) = slot {
-                    self.ring.shutdown(socket.file)?;
+                    // Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up when it comes to it,
+                    // and its place in the table may be another connection's by then.
+                    let installed =
+                        self.ring.install(socket.file, |completion| self.completed.push(completion))?;
+                    if let Some(descriptor) = installed {
+                        // It fails when the peer is gone already; then its end is an event of its own.
+                        let _ = Socket::from(descriptor).shutdown(Shutdown::Write);
+                    }
                 }
                 continue;
             }

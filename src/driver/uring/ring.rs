@@ -19,18 +19,17 @@ const COMPLETIONS: u32 = 4096;
 
 /// What is needed, and the youngest of it, which the kernel has since 6.8. What it tells nobody about is older:
 /// multishot receive and work that is deferred (6.1), socket options (6.7).
-const NEEDED: [(u8, &str); 8] = [
+const NEEDED: [(u8, &str); 7] = [
     (opcode::AcceptMulti::CODE, "accept"),
     (opcode::RecvMulti::CODE, "recv"),
     (opcode::SendMsg::CODE, "sendmsg"),
     (opcode::PollAdd::CODE, "poll"),
     (opcode::AsyncCancel2::CODE, "cancel"),
     (opcode::SetSockOpt::CODE, "setsockopt"),
-    (opcode::Shutdown::CODE, "shutdown"),
     (opcode::FixedFdInstall::CODE, "fixed-fd-install, which Linux 6.8 has"),
 ];
 
-/// Workers of the kernel's for the few operations that it does not do at once: shutdown(2).
+/// Workers of the kernel's for operations that it does not do at once. None of ours are meant to need one.
 const WORKERS_MAX: u32 = 1;
 
 /// An operation's outcome.
@@ -154,12 +153,6 @@ impl Ring {
     /// Ends every operation that was asked for as `op`. They complete, with what they have done or as cancelled.
     pub(super) fn cancel(&mut self, op: Op) -> io::Result<()> {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(op.to_bits()).all()).build();
-        self.ask(entry.flags(Flags::SKIP_SUCCESS), Op::Forget)
-    }
-
-    /// Shuts the sending side of a socket of the table.
-    pub(super) fn shutdown(&mut self, file: u32) -> io::Result<()> {
-        let entry = opcode::Shutdown::new(Fixed(file), libc::SHUT_WR).build();
         self.ask(entry.flags(Flags::SKIP_SUCCESS), Op::Forget)
     }
 
