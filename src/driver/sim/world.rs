@@ -173,7 +173,12 @@ impl World {
             it.to_server.clear();
             it.to_client.clear();
         }
-        self.nodes[it.shard].edges.push(Edge::Readable(pipe));
+        let edges = &mut self.nodes[it.shard].edges;
+        edges.push(Edge::Readable(pipe));
+        if end == End::Reset {
+            // What is written now fails at once, so a full socket takes it (EPOLLOUT beside EPOLLHUP).
+            edges.push(Edge::Writable(pipe));
+        }
     }
 
     /// A client reads at most `bytes_max` bytes, which are appended to `out`.
