@@ -319,6 +319,10 @@ impl Shard {
 
     /// A member has fallen behind by more than its room's log may hold.
     fn overdue(&mut self, key: ConnKey, audience: AudienceId) {
+        // Whoever only has bytes of its own under way is brought up to the head behind them.
+        if self.conns.get(key).is_none_or(|slot| !slot.conn.blocked) {
+            return;
+        }
         let Some(client) = self.client_mut(key) else { return };
         let Some(index) =
             client.memberships.iter().position(|it| it.seat.is_some_and(|s| s.audience == audience))
