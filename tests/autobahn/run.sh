@@ -11,7 +11,7 @@ python=$1 stentor=$2 out=$3
 mkdir -p "$out"
 
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$stentor" serve --listen "127.0.0.1:$port" --echo --max-message 16MiB --log warn --ping-interval 0s &
+"$stentor" serve --listen "127.0.0.1:$port" --echo --driver epoll --max-message 16MiB --log warn --ping-interval 0s &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait 2>/dev/null || true' EXIT
 
