@@ -45,9 +45,7 @@ impl Shard {
             let behind = seats.iter().any(|&seat| self.fanout.is_behind(seat) && !self.fanout.is_ready(seat));
             let owes = !conn.outbox.is_empty() || torn.is_some() || behind;
             // The answer to a handshake waits until its client is in its room.
-            let arriving = client
-                .as_ref()
-                .is_some_and(|client| client.memberships.iter().any(|membership| membership.seat.is_none()));
+            let arriving = client.as_ref().is_some_and(|client| client.is_arriving());
             let will_be_flushed = conn.queued || conn.blocked || conn.state == State::Closed || arriving;
             assert!(!owes || will_be_flushed, "a connection has something to say, and nobody asks it");
         }

@@ -117,6 +117,11 @@ impl Client {
         self.memberships.iter().position(|membership| membership.room == room)
     }
 
+    /// Whether it is on its way into a room.
+    pub(super) fn is_arriving(&self) -> bool {
+        self.memberships.iter().any(|membership| membership.seat.is_none())
+    }
+
     /// Whether what it says next must wait.
     pub(super) fn is_holding(&self) -> bool {
         self.held.is_some() || self.session.as_ref().is_some_and(|session| session.must_wait())

@@ -49,7 +49,7 @@ impl Shard {
     /// Whether a client is on its way into a room.
     pub(super) fn is_arriving(&self, key: ConnKey) -> bool {
         let client = self.conns.get(key).and_then(|slot| slot.client.as_ref());
-        client.is_some_and(|client| client.memberships.iter().any(|membership| membership.seat.is_none()))
+        client.is_some_and(|client| client.is_arriving())
     }
 
     /// The home has let it in: what is published from now on is for it.
