@@ -1,4 +1,5 @@
-//! The floor: takes clients, then sends each frame that the first one writes to all the others. Nothing else.
+//! The floor: takes clients, then sends each frame that the first one writes to all the others, or to as many as a
+//! room has members. Nothing else.
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -13,10 +14,8 @@ type Stream = std::net::TcpStream;
 pub fn run() {
     let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     println!("{}", listener.local_addr().expect("bound").port());
-    let members: usize =
-        std::env::args().nth(2).and_then(|count| count.parse().ok()).expect("bare MEMBERS FRAME_BYTES");
-    let frame_bytes: usize =
-        std::env::args().nth(3).and_then(|count| count.parse().ok()).expect("bare MEMBERS FRAME_BYTES");
+    let numbers: Vec<usize> = std::env::args().skip(2).filter_map(|number| number.parse().ok()).collect();
+    let [members, frame_bytes, audience] = numbers[..] else { panic!("bare MEMBERS FRAME_BYTES AUDIENCE") };
     let accept = || {
         let (stream, _) = listener.accept().expect("a client");
         stream.set_nodelay(true).expect("a socket");
@@ -25,11 +24,15 @@ pub fn run() {
     let mut speaker: Stream = accept();
     let mut listeners: Vec<Stream> = (0..members).map(|_| accept()).collect();
     let mut frame = vec![0; frame_bytes];
+    // Those who hear the same message sit far apart, as the members of a room do.
+    let stride = members / audience;
+    let mut first = 0;
     while speaker.read_exact(&mut frame).is_ok() {
-        for listener in &mut listeners {
+        for listener in listeners[first..].iter_mut().step_by(stride).take(audience) {
             if listener.write_all(&frame).is_err() {
                 return;
             }
         }
+        first = (first + 1) % stride;
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::dialect::{Dialect, Frames};
 use super::process::Server;
 
 /// A blocking connection from 127.0.0.`source`, so that ports do not run out.
@@ -34,33 +35,90 @@ pub struct Manners {
     pub narrow: bool,
 }
 
+/// Who sits where. Members are numbered, and so are the rooms.
+#[derive(Clone, Copy)]
+pub struct Seating {
+    /// The protocol that they speak.
+    pub dialect: Dialect,
+    /// How many there are.
+    pub members: usize,
+    /// How many rooms.
+    pub rooms: usize,
+    /// In how many rooms each member sits.
+    pub seats: usize,
+}
+
+impl Seating {
+    /// All in one room.
+    pub const fn together(dialect: Dialect, members: usize) -> Self {
+        Self { dialect, members, rooms: 1, seats: 1 }
+    }
+
+    /// How many hear each message.
+    pub const fn audience(&self) -> usize {
+        self.members * self.seats / self.rooms
+    }
+
+    /// The rooms of a member. Two rooms have as few members in common as can be.
+    fn rooms_of(&self, member: usize) -> Vec<usize> {
+        (0..self.seats).map(|seat| (member + seat * self.rooms / self.seats) % self.rooms).collect()
+    }
+
+    /// Who says message number `turn`, and in which room.
+    fn speaker(&self, turn: usize) -> (usize, usize) {
+        if self.rooms == 1 {
+            return (turn % 10, 0);
+        }
+        let speaker = turn * 7919 % self.members;
+        let rooms = self.rooms_of(speaker);
+        (speaker, rooms[turn % rooms.len()])
+    }
+}
+
 /// How many opening handshakes are under way at a time.
 const HANDSHAKES: usize = 100;
 
-/// Opens a WebSocket for each name, in order.
-pub fn upgrade(server: &Server, source: u8, names: &[String], manners: Manners) -> Vec<TcpStream> {
-    let mut streams = Vec::with_capacity(names.len());
-    for names in names.chunks(HANDSHAKES) {
-        let mut sockets: Vec<_> = names
+/// Opens a WebSocket for each of these members, in order.
+pub fn upgrade(
+    server: &Server,
+    source: u8,
+    seating: Seating,
+    members: &[usize],
+    manners: Manners,
+) -> Vec<TcpStream> {
+    let dialect = seating.dialect;
+    let mut streams = Vec::with_capacity(members.len());
+    for members in members.chunks(HANDSHAKES) {
+        let mut sockets: Vec<_> = members
             .iter()
             .map(|_| connect_with(server.address, source, manners.narrow).expect("the server listens"))
             .collect();
-        for (socket, name) in sockets.iter_mut().zip(names) {
+        let seated = || members.iter().map(|&member| (member, seating.rooms_of(member)));
+        for (socket, (member, rooms)) in sockets.iter_mut().zip(seated()) {
             let extension =
                 if manners.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
             let request = format!(
-                "GET /ws/{name} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n",
+                dialect.path(member, rooms[0]),
                 server.address
             );
             socket.write_all(request.as_bytes()).expect("the server reads");
         }
-        streams.extend(sockets.into_iter().map(answered));
+        sockets.iter_mut().for_each(answered);
+        for (socket, (member, rooms)) in sockets.iter_mut().zip(seated()) {
+            socket.write_all(&dialect.greeting(member, &rooms).0).expect("the server reads");
+        }
+        for (mut socket, (member, rooms)) in sockets.into_iter().zip(seated()) {
+            greeted(&mut socket, dialect.greeting(member, &rooms).1);
+            socket.set_nonblocking(true).expect("a socket");
+            streams.push(TcpStream::from_std(socket.into()));
+        }
     }
     streams
 }
 
-fn answered(mut socket: socket2::Socket) -> TcpStream {
+fn answered(socket: &mut socket2::Socket) {
     let mut answer = [0; 1024];
     let len = socket.read(&mut answer).expect("the server answers");
     let answer = &answer[..len];
@@ -70,25 +128,38 @@ fn answered(mut socket: socket2::Socket) -> TcpStream {
         "{}",
         answer.escape_ascii()
     );
-    socket.set_nonblocking(true).expect("a socket");
-    TcpStream::from_std(socket.into())
+}
+
+/// Reads so many frames, none of which may be an error.
+fn greeted(socket: &mut socket2::Socket, mut replies: usize) {
+    let mut frames = Frames::default();
+    let mut bytes = [0; 4096];
+    while replies > 0 {
+        let len = socket.read(&mut bytes).expect("the server replies");
+        assert!(len > 0, "the server closed a connection");
+        frames.take(&bytes[..len], |reply| {
+            let reply = String::from_utf8_lossy(reply);
+            assert!(reply.starts_with("{\"id\":") && !reply.contains("\"error\""), "{reply}");
+            replies -= 1;
+        });
+    }
 }
 
 /// Everything that is held open against one server.
 pub struct Client {
     poll: Poll,
     events: Events,
-    /// Listeners; the first ones are also the speakers.
+    seating: Seating,
+    /// Members, by number.
     streams: Vec<TcpStream>,
-    /// Bytes that each has received.
-    received: Vec<u64>,
+    /// What each has received of a frame that is not whole.
+    frames: Vec<Frames>,
     /// Against the bare loop, the connection that speaks.
     speaker: Option<TcpStream>,
-    /// Every frame has this length; 0: they differ, and are counted by their headers.
+    /// Every frame that is heard has about this length.
     frame_bytes: usize,
-    /// What is said when frames differ in length.
-    text: String,
-    counters: Vec<FrameCounter>,
+    /// What is said instead of stamped texts; what is heard is only counted then.
+    text: Option<String>,
     /// Members beyond these are connected but never read.
     silent: Vec<TcpStream>,
     buffer: Vec<u8>,
@@ -134,29 +205,27 @@ pub enum Pace {
 impl Client {
     /// Takes over connections that are open.
     pub fn new(
-        streams: Vec<TcpStream>,
+        seating: Seating,
+        mut streams: Vec<TcpStream>,
         speaker: Option<TcpStream>,
         silent: Vec<TcpStream>,
         frame_bytes: usize,
     ) -> Self {
         let poll = Poll::new().expect("a poller");
-        let mut streams = streams;
         for (index, stream) in streams.iter_mut().enumerate() {
             poll.registry().register(stream, Token(index), Interest::READABLE).expect("a socket");
         }
-        let received = vec![0; streams.len()];
-        let counters = vec![FrameCounter::default(); streams.len()];
         #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
         let origin = Instant::now();
         Self {
             poll,
             events: Events::with_capacity(1024),
+            seating,
+            frames: vec![Frames::default(); streams.len()],
             streams,
-            received,
             speaker,
             frame_bytes,
-            text: String::new(),
-            counters,
+            text: None,
             silent,
             buffer: vec![0; 256 * 1024],
             origin,
@@ -166,16 +235,16 @@ impl Client {
     /// Speaks for `time` at `pace`, then takes in what is still under way.
     pub fn drive(&mut self, pace: Pace, time: Duration) -> Seen {
         let mut seen = Seen::default();
-        let readers = self.streams.len() as u64;
+        let audience = self.seating.audience() as u64;
         let begun = self.now();
         let until = begun + nanos(time);
         let mut next = begun;
         match pace {
-            Pace::OneAtATime => self.say(0, begun, &mut seen),
+            Pace::OneAtATime => self.say((0, 0), begun, &mut seen),
             Pace::Closed { speakers, window } => {
                 for speaker in 0..speakers {
                     for _ in 0..window {
-                        self.say(speaker, begun, &mut seen);
+                        self.say((speaker, 0), begun, &mut seen);
                     }
                 }
             }
@@ -185,30 +254,26 @@ impl Client {
             let now = self.now();
             if let Pace::Open(rate) = pace {
                 while next <= now && next < until {
-                    let speaker = usize::try_from(seen.said).unwrap_or(0) % 10;
-                    self.say(speaker, next, &mut seen);
+                    let turn = usize::try_from(seen.said).unwrap_or(0);
+                    self.say(self.seating.speaker(turn), next, &mut seen);
                     next += 1_000_000_000 / u64::from(rate);
                 }
             }
-            if seen.deliveries == seen.said * readers && now >= until {
+            let expected = seen.said * audience;
+            if seen.deliveries == expected && now >= until {
                 break;
             }
-            assert!(
-                now < until + 20_000_000_000,
-                "lost: {} of {}",
-                seen.said * readers - seen.deliveries,
-                seen.said * readers
-            );
+            assert!(now < until + 20_000_000_000, "lost: {} of {expected}", expected - seen.deliveries);
             let wait = Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_millis(1));
             let own = self.hear(wait, &mut seen);
             let now = self.now();
             match pace {
-                Pace::OneAtATime if seen.deliveries == seen.said * readers && now < until => {
-                    self.say(0, now, &mut seen)
+                Pace::OneAtATime if seen.deliveries == seen.said * audience && now < until => {
+                    self.say((0, 0), now, &mut seen)
                 }
                 Pace::Closed { speakers, .. } if now < until => {
                     for speaker in own.into_iter().filter(|&speaker| speaker < speakers) {
-                        self.say(speaker, now, &mut seen);
+                        self.say((speaker, 0), now, &mut seen);
                     }
                 }
                 Pace::OneAtATime | Pace::Open(_) | Pace::Closed { .. } => {}
@@ -218,16 +283,9 @@ impl Client {
         seen
     }
 
-    /// Has every frame have this length.
-    pub fn hearing(mut self, frame_bytes: usize) -> Self {
-        self.frame_bytes = frame_bytes;
-        self
-    }
-
     /// Has this said, whatever the length of the frames that it becomes.
     pub fn saying(mut self, text: &str) -> Self {
-        self.text = text.to_owned();
-        self.frame_bytes = 0;
+        self.text = Some(text.to_owned());
         self
     }
 
@@ -236,36 +294,20 @@ impl Client {
         self.silent.len()
     }
 
-    fn say(&mut self, speaker: usize, intended: u64, seen: &mut Seen) {
+    fn say(&mut self, (speaker, room): (usize, usize), intended: u64, seen: &mut Seen) {
         seen.said += 1;
-        if self.frame_bytes == 0 {
-            return write_whole(&mut self.streams[speaker], &client_frame(self.text.as_bytes()));
-        }
-        let text_bytes = self.frame_bytes - 2 - usize::from(self.frame_bytes > 127) * 2;
-        // "member-0003: " is the name; the stamp and the speaker follow.
-        let stamp = format!("{intended:016x}{speaker:04}");
-        let name = name_of(speaker);
-        let fill = text_bytes - name.len() - 2 - stamp.len();
-        let text = format!("{stamp}{}", "x".repeat(fill));
-        if let Some(stream) = &mut self.speaker {
-            let mut frame = vec![0x81];
-            match u8::try_from(text_bytes) {
-                Ok(len @ 0..=125) => frame.push(len),
-                Ok(_) | Err(_) => {
-                    frame.push(126);
-                    frame.extend_from_slice(&u16::try_from(text_bytes).unwrap_or(u16::MAX).to_be_bytes());
-                }
-            }
-            frame.extend_from_slice(format!("{name}: {text}").as_bytes());
-            write_whole(stream, &frame);
-        } else {
-            write_whole(&mut self.streams[speaker], &client_frame(text.as_bytes()));
-        }
+        let dialect = self.seating.dialect;
+        let bytes = match &self.text {
+            Some(text) => dialect.utter(text, room),
+            None => dialect.say(self.frame_bytes, intended, speaker, room),
+        };
+        write_whole(self.speaker.as_mut().unwrap_or(&mut self.streams[speaker]), &bytes);
     }
 
     /// Takes in what has arrived. Returns, for each own message that a speaker heard, the speaker.
     fn hear(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
         self.poll.poll(&mut self.events, Some(wait)).expect("a poller");
+        let dialect = self.seating.dialect;
         let mut own = Vec::new();
         for event in &self.events {
             let index = event.token().0;
@@ -278,26 +320,17 @@ impl Client {
                 };
                 #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
                 let now = nanos(Instant::now().duration_since(self.origin));
-                if self.frame_bytes == 0 {
-                    seen.deliveries += self.counters[index].count(&self.buffer[..len]);
-                    continue;
-                }
-                let frame = self.frame_bytes as u64;
-                let before = self.received[index];
-                self.received[index] += len as u64;
-                seen.deliveries += self.received[index] / frame - before / frame;
-                // Frames that began and whose stamp lies in what was just read.
-                let mut at = usize::try_from((frame - before % frame) % frame).unwrap_or(0);
-                while at + 40 <= len {
-                    let payload = &self.buffer[at + 2 + usize::from(self.frame_bytes > 127) * 2..];
-                    let stamp = &payload[NAME_BYTES + 2..NAME_BYTES + 22];
-                    seen.latencies
-                        .push(u32::try_from(now.saturating_sub(hex(&stamp[..16]))).unwrap_or(u32::MAX));
-                    if index < 10 && payload[..NAME_BYTES] == *name_of(index).as_bytes() {
-                        own.push(index);
+                self.frames[index].take(&self.buffer[..len], |payload| {
+                    if self.text.is_some() {
+                        seen.deliveries += 1;
+                    } else if let Some((intended, speaker)) = dialect.heard(payload) {
+                        seen.deliveries += 1;
+                        seen.latencies.push(u32::try_from(now.saturating_sub(intended)).unwrap_or(u32::MAX));
+                        if speaker == index {
+                            own.push(index);
+                        }
                     }
-                    at += self.frame_bytes;
-                }
+                });
                 if len < self.buffer.len() {
                     break;
                 }
@@ -312,66 +345,6 @@ impl Client {
     }
 }
 
-/// Counts frames by their headers, whatever the pieces.
-#[derive(Clone, Copy, Default)]
-struct FrameCounter {
-    header: [u8; 4],
-    header_len: usize,
-    payload_left: usize,
-}
-
-impl FrameCounter {
-    /// How many frames end in `bytes`. Their payloads are shorter than 64 KiB.
-    fn count(&mut self, mut bytes: &[u8]) -> u64 {
-        let mut frames = 0;
-        while let Some((&byte, rest)) = bytes.split_first() {
-            if self.payload_left > 0 {
-                let take = self.payload_left.min(bytes.len());
-                self.payload_left -= take;
-                bytes = &bytes[take..];
-                frames += u64::from(self.payload_left == 0);
-                continue;
-            }
-            self.header[self.header_len] = byte;
-            self.header_len += 1;
-            bytes = rest;
-            let [_, short, high, low] = self.header;
-            let needed = if short & 0x7F == 126 { 4 } else { 2 };
-            if self.header_len >= needed {
-                self.header_len = 0;
-                self.payload_left = match short & 0x7F {
-                    126 => usize::from(u16::from_be_bytes([high, low])),
-                    short => usize::from(short),
-                };
-            }
-        }
-        frames
-    }
-}
-
-const NAME_BYTES: usize = 11;
-
-/// What member number `index` is called: always 11 bytes.
-pub fn name_of(index: usize) -> String {
-    format!("member-{index:04}")
-}
-
-/// A masked text frame of up to 64 KiB.
-pub fn client_frame(text: &[u8]) -> Vec<u8> {
-    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let mut frame = vec![0x81];
-    match u8::try_from(text.len()) {
-        Ok(len @ 0..=125) => frame.push(0x80 | len),
-        Ok(_) | Err(_) => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&KEY);
-    frame.extend(text.iter().enumerate().map(|(index, byte)| byte ^ KEY[index % 4]));
-    frame
-}
-
 fn write_whole(stream: &mut TcpStream, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match stream.write(bytes) {
@@ -380,10 +353,6 @@ fn write_whole(stream: &mut TcpStream, mut bytes: &[u8]) {
             Err(error) => panic!("speaking: {error}"),
         }
     }
-}
-
-fn hex(digits: &[u8]) -> u64 {
-    digits.iter().fold(0, |value, digit| value << 4 | u64::from(char::from(*digit).to_digit(16).unwrap_or(0)))
 }
 
 fn nanos(time: Duration) -> u64 {

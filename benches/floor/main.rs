@@ -6,6 +6,7 @@
 //! cargo bench --bench floor                    # every row
 //! cargo bench --bench floor -- one flood       # these rows
 //! cargo bench --bench floor -- table           # the drivers beside the floor, by size and members
+//! cargo bench --bench floor -- json rooms      # JSON members in one room; many rooms of ten members
 //! cargo bench --bench floor -- --driver uring  # on this driver only, or on several: uring,epoll
 //! cargo bench --bench floor -- --rounds 5      # more rounds; the median of each is printed
 //! cargo bench --bench floor -- --server PATH --arguments "serve …"   # another server that speaks the same protocol
@@ -16,6 +17,7 @@
 
 mod bare;
 mod client;
+mod dialect;
 mod process;
 mod rows;
 

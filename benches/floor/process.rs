@@ -31,9 +31,10 @@ impl Server {
     }
 
     /// The bare loop.
-    pub fn bare(members: usize, frame_bytes: usize) -> Self {
+    pub fn bare(members: usize, frame_bytes: usize, audience: usize) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["bare", &members.to_string(), &frame_bytes.to_string()]).stdout(Stdio::piped());
+        let numbers = [members, frame_bytes, audience].map(|number| number.to_string());
+        command.arg("bare").args(numbers).stdout(Stdio::piped());
         let mut child = on_core(first_core(), || command.spawn()).expect("the floor starts");
         let mut port = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut port).expect("the port");

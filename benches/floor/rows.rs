@@ -5,20 +5,27 @@
 use mio::net::TcpStream;
 use std::time::Duration;
 
-use super::client::{Client, Manners, Pace, Seen, connect, name_of, upgrade};
+use super::client::{Client, Manners, Pace, Seating, Seen, connect, upgrade};
+use super::dialect::Dialect::{self, Json, Plain};
 use super::process::{Server, pin_client};
 
 /// A frame as it arrives: 2 bytes of header, `member-0000: `, and the text.
 const FRAME_BYTES: usize = 110;
 /// The same with a longer text, and two bytes more of header.
 const LARGE_FRAME_BYTES: usize = 4096;
+/// A short text with the position, the author and the time that JSON members are told.
+const JSON_FRAME_BYTES: usize = 256;
 const TIME: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(700);
 /// The clients answer no pings, so none are sent.
 const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s";
 
-/// The rows of the table in ARCHITECTURE.md.
-const TABLE: [&str; 6] = ["one", "open", "large", "one-4k", "open-4k", "large-4k"];
+/// The rows of the tables in ARCHITECTURE.md and in the README.
+const TABLES: [(&str, &[&str]); 3] = [
+    ("table", &["one", "open", "large", "one-4k", "open-4k", "large-4k"]),
+    ("json", &["one-json", "open-json", "ten-json", "flood-json", "large-json"]),
+    ("rooms", &["rooms-plain", "rooms-json"]),
+];
 
 /// What to measure.
 pub struct Plan {
@@ -49,10 +56,12 @@ impl Plan {
                     plan.program = value();
                     plan.drivers = vec![String::new()];
                 }
-                "table" => plan.rows.extend(TABLE.map(str::to_owned)),
                 "--arguments" => plan.arguments = value(),
                 "--driver" => plan.drivers = value().split(',').map(str::to_owned).collect(),
-                row => plan.rows.push(row.to_owned()),
+                row => match TABLES.iter().find(|(table, _)| *table == row) {
+                    Some((_, rows)) => plan.rows.extend(rows.iter().map(|&row| row.to_owned())),
+                    None => plan.rows.push(row.to_owned()),
+                },
             }
         }
         plan
@@ -74,27 +83,39 @@ pub fn run(plan: &Plan) {
     println!("{:<34}{:>10}{:>10}{:>8}  also", "row", "floor µs", "server µs", "ratio");
     let one = ["--shards", "1"];
     let two = ["--shards", "2"];
-    let small = FRAME_BYTES;
     let (open, sparse) = (Pace::Open(200), Pace::Open(5));
-    ratio(plan, "one", (1000, small), Pace::OneAtATime, &one);
-    ratio(plan, "open", (1000, small), open, &one);
-    ratio(plan, "ten", (1000, small), Pace::Closed { speakers: 10, window: 1 }, &one);
-    ratio(plan, "flood", (1000, small), Pace::Closed { speakers: 10, window: 16 }, &one);
-    ratio(plan, "large", (15_000, small), sparse, &one);
-    ratio(plan, "one-4k", (1000, LARGE_FRAME_BYTES), Pace::OneAtATime, &one);
-    ratio(plan, "open-4k", (1000, LARGE_FRAME_BYTES), open, &one);
-    ratio(plan, "large-4k", (15_000, LARGE_FRAME_BYTES), sparse, &one);
+    let ten = |window| Pace::Closed { speakers: 10, window };
+    let some = |dialect| Seating::together(dialect, 1000);
+    let many = |dialect| Seating::together(dialect, 15_000);
+    let small = FRAME_BYTES;
+    ratio(plan, "one", some(Plain), small, Pace::OneAtATime);
+    ratio(plan, "open", some(Plain), small, open);
+    ratio(plan, "ten", some(Plain), small, ten(1));
+    ratio(plan, "flood", some(Plain), small, ten(16));
+    ratio(plan, "large", many(Plain), small, sparse);
+    ratio(plan, "one-4k", some(Plain), LARGE_FRAME_BYTES, Pace::OneAtATime);
+    ratio(plan, "open-4k", some(Plain), LARGE_FRAME_BYTES, open);
+    ratio(plan, "large-4k", many(Plain), LARGE_FRAME_BYTES, sparse);
+    ratio(plan, "one-json", some(Json), JSON_FRAME_BYTES, Pace::OneAtATime);
+    ratio(plan, "open-json", some(Json), JSON_FRAME_BYTES, open);
+    ratio(plan, "ten-json", some(Json), JSON_FRAME_BYTES, ten(1));
+    ratio(plan, "flood-json", some(Json), JSON_FRAME_BYTES, ten(16));
+    ratio(plan, "large-json", many(Json), JSON_FRAME_BYTES, sparse);
+    let rooms_of_ten = Seating { dialect: Plain, members: 15_000, rooms: 1_500, seats: 1 };
+    ratio(plan, "rooms-plain", rooms_of_ten, small, Pace::Open(150));
+    let rooms_of_ten = Seating { dialect: Json, members: 10_000, rooms: 10_000, seats: 10 };
+    ratio(plan, "rooms-json", rooms_of_ten, JSON_FRAME_BYTES, Pace::Open(1000));
     for driver in &plan.drivers {
         stuck(plan, driver);
         between(plan, driver, "one-two-shards", Pace::OneAtATime, (&one, &two));
-        between(plan, driver, "ten-two-shards", Pace::Closed { speakers: 10, window: 1 }, (&one, &two));
+        between(plan, driver, "ten-two-shards", ten(1), (&one, &two));
         deflate(plan, driver);
         idle(plan, driver);
     }
 }
 
-/// CPU for each delivery, beside the floor's.
-fn ratio(plan: &Plan, row: &str, (members, frame_bytes): (usize, usize), pace: Pace, arguments: &[&str]) {
+/// CPU for each delivery on one shard, beside the floor's.
+fn ratio(plan: &Plan, row: &str, seating: Seating, frame_bytes: usize, pace: Pace) {
     if !plan.wants(row) {
         return;
     }
@@ -105,13 +126,14 @@ fn ratio(plan: &Plan, row: &str, (members, frame_bytes): (usize, usize), pace: P
         let floor = {
             // Batches are the server's to form: the floor of every closed row is one message at a time.
             let pace = if matches!(pace, Pace::Closed { .. }) { Pace::OneAtATime } else { pace };
-            let server = Server::bare(members, frame_bytes);
-            measure(&server, &mut against_bare(&server, members, source, frame_bytes), pace).0
+            let seating = Seating { dialect: Dialect::Bare, ..seating };
+            let server = Server::bare(seating.members, frame_bytes, seating.audience());
+            measure(&server, &mut against_bare(&server, seating, source, frame_bytes), pace).0
         };
         for (index, (driver, rounds)) in plan.drivers.iter().zip(&mut rounds).enumerate() {
-            let server = plan.serve(driver, arguments);
+            let server = plan.serve(driver, &["--shards", "1"]);
             let source = source + 1 + u8::try_from(index % 2).unwrap_or(0);
-            let mut client = members_of(&server, members, 0, source, Manners::default()).hearing(frame_bytes);
+            let mut client = members_of(&server, seating, 0, source, Manners::default(), frame_bytes);
             let (cost, mut seen) = measure(&server, &mut client, pace);
             let per_second = rate(&seen);
             rounds.push([floor, cost, millis(seen.p99()), per_second]);
@@ -119,7 +141,7 @@ fn ratio(plan: &Plan, row: &str, (members, frame_bytes): (usize, usize), pace: P
     }
     for (driver, rounds) in plan.drivers.iter().zip(&rounds) {
         let [floor, cost, p99, per_second] = medians(rounds);
-        let sweep = floor * to_f64(members as u64) / 1000.0;
+        let sweep = floor * to_f64(seating.audience() as u64) / 1000.0;
         println!(
             "{:<34}{floor:>10.2}{cost:>10.2}{:>8.3}  p99 {p99:.1} ms, one sweep {sweep:.1} ms, {per_second:.0} messages/s",
             label(row, driver),
@@ -144,7 +166,7 @@ fn between(plan: &Plan, driver: &str, row: &str, pace: Pace, (base, other): (&[&
             let server = plan.serve(driver, arguments);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
             let (cost, mut seen) =
-                measure(&server, &mut members_of(&server, 1000, 0, source, Manners::default()), pace);
+                measure(&server, &mut a_thousand(&server, source, Manners::default()), pace);
             costs[index] = cost;
             costs[index + 2] = millis(seen.p99());
         }
@@ -174,7 +196,7 @@ fn deflate(plan: &Plan, driver: &str) {
             let server = plan.serve(driver, &["--shards", "1"]);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
             let manners = Manners { deflate, ..Manners::default() };
-            let mut client = members_of(&server, 1000, 0, source, manners).saying(&text);
+            let mut client = a_thousand(&server, source, manners).saying(&text);
             costs[index] = measure(&server, &mut client, Pace::OneAtATime).0;
         }
         rounds.push(costs);
@@ -199,7 +221,8 @@ fn stuck(plan: &Plan, driver: &str) {
         let mut result = [0.0; 4];
         for (index, silent) in [0, 100].into_iter().enumerate() {
             let server = plan.serve(driver, &["--shards", "1"]);
-            let mut client = members_of(&server, 1000 - silent, silent, source, Manners::default());
+            let seating = Seating::together(Plain, 1000 - silent);
+            let mut client = members_of(&server, seating, silent, source, Manners::default(), FRAME_BYTES);
             assert_eq!(client.silent(), silent);
             client.drive(Pace::Open(200), WARM_UP);
             let before = server.rss_bytes();
@@ -230,9 +253,13 @@ fn idle(plan: &Plan, driver: &str) {
     for round in 0..plan.rounds {
         let server = plan.serve(driver, &["--shards", "1"]);
         let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
-        drop(members_of(&server, 100, 0, source, Manners::default()));
+        let come = |members| {
+            let seating = Seating::together(Plain, members);
+            members_of(&server, seating, 0, source, Manners::default(), FRAME_BYTES)
+        };
+        drop(come(100));
         let (cpu, rss) = (server.cpu_ns(), server.rss_bytes());
-        let _members = members_of(&server, MEMBERS, 0, source, Manners::default());
+        let _members = come(MEMBERS);
         let each = to_f64(server.cpu_ns() - cpu) / 1000.0 / to_f64(MEMBERS as u64);
         let kib = to_f64(server.rss_bytes() - rss) / 1024.0 / to_f64(MEMBERS as u64);
         rounds.push([each, kib, 0.0, 0.0]);
@@ -255,27 +282,39 @@ fn measure(server: &Server, client: &mut Client, pace: Pace) -> (f64, Seen) {
     (cost, seen)
 }
 
-fn against_bare(server: &Server, members: usize, source: u8, frame_bytes: usize) -> Client {
+fn against_bare(server: &Server, seating: Seating, source: u8, frame_bytes: usize) -> Client {
     let open = || {
         let socket = connect(server.address, source).expect("the floor listens");
         socket.set_nonblocking(true).expect("a socket");
         TcpStream::from_std(socket.into())
     };
     let speaker = open();
-    Client::new((0..members).map(|_| open()).collect(), Some(speaker), Vec::new(), frame_bytes)
+    let streams = (0..seating.members).map(|_| open()).collect();
+    Client::new(seating, streams, Some(speaker), Vec::new(), frame_bytes)
 }
 
-/// Speakers sit evenly among the others, as they would.
-fn members_of(server: &Server, members: usize, silent: usize, source: u8, manners: Manners) -> Client {
-    let stride = (members / 10).max(1);
-    let mut order: Vec<usize> = (0..members).collect();
+fn a_thousand(server: &Server, source: u8, manners: Manners) -> Client {
+    members_of(server, Seating::together(Plain, 1000), 0, source, manners, FRAME_BYTES)
+}
+
+/// Members, and others in the same rooms that will never read. Speakers sit evenly among the others, as they would.
+fn members_of(
+    server: &Server,
+    seating: Seating,
+    silent: usize,
+    source: u8,
+    manners: Manners,
+    frame_bytes: usize,
+) -> Client {
+    let stride = (seating.members / 10).max(1);
+    let mut order: Vec<usize> = (0..seating.members).collect();
     order.sort_by_key(|&index| if index < 10 { index * stride } else { index });
-    let names: Vec<_> = order.iter().map(|&index| name_of(index)).collect();
-    let mut streams: Vec<_> = order.into_iter().zip(upgrade(server, source, &names, manners)).collect();
+    let streams = upgrade(server, source, seating, &order, manners);
+    let mut streams: Vec<_> = order.into_iter().zip(streams).collect();
     streams.sort_by_key(|(index, _)| *index);
-    let silent: Vec<_> = (0..silent).map(|index| name_of(9000 + index % 1000)).collect();
-    let silent = upgrade(server, source, &silent, Manners { narrow: true, ..manners });
-    Client::new(streams.into_iter().map(|(_, stream)| stream).collect(), None, silent, FRAME_BYTES)
+    let silent: Vec<usize> = (0..silent).map(|index| 9000 + index % 1000).collect();
+    let silent = upgrade(server, source, seating, &silent, Manners { narrow: true, ..manners });
+    Client::new(seating, streams.into_iter().map(|(_, stream)| stream).collect(), None, silent, frame_bytes)
 }
 
 fn rate(seen: &Seen) -> f64 {
