@@ -6,7 +6,7 @@ mod support;
 
 use std::process::Output;
 
-use support::stentor;
+use support::{file, key, stentor};
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = stentor().args(arguments).output().expect("it runs");
@@ -113,18 +113,6 @@ fn too_few_descriptors_are_one_sentence() {
     let (code, _, error) = run(&["--listen", "127.0.0.1:0", "--max-connections", "999999999"]);
     assert_eq!(code, Some(1));
     assert!(error.contains("raise LimitNOFILE (ulimit -n) or lower max_connections"), "{error}");
-}
-
-/// A file with that content, which is there as long as the value.
-fn file(content: &str) -> (tempfile::NamedTempFile, String) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), content).unwrap();
-    let path = file.path().display().to_string();
-    (file, path)
-}
-
-fn key(name: &str) -> String {
-    format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]

@@ -7,9 +7,11 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use rustix::process::Signal;
-use support::{Server, Tcp};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use support::{Server, Tcp, stentor};
 
 const DRIVERS: [&str; 2] = ["epoll", "uring"];
 
@@ -247,5 +249,109 @@ fn who_does_not_listen_is_not_heard_until_it_does() {
             }
         });
         assert!(server.metric("stentor_read_pauses_total") > 0, "{driver}: it was never paused");
+    }
+}
+
+/// Has the program that `command` starts be refused io_uring, as the default profiles of container engines do (seccomp(2)).
+fn without_uring(command: &mut Command) -> &mut Command {
+    const SYSCALL_NUMBER_AT: u32 = 0; // of a struct seccomp_data
+    let is_setup = u32::try_from(libc::SYS_io_uring_setup).unwrap();
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    let step = |code, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt: 0, jf, k };
+    let mut filter = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, SYSCALL_NUMBER_AT),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, is_setup),
+        step(libc::BPF_RET | libc::BPF_K, 0, refused),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let forbid = move || {
+        let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+        rustix::thread::set_no_new_privs(true)?;
+        // SAFETY: the program is four instructions that live until the kernel has copied them.
+        let outcome =
+            unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+        if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(forbid) }
+}
+
+#[test]
+fn where_the_ring_is_forbidden_epoll_serves_or_a_sentence_says_why_not() {
+    let arguments = |driver| ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--driver", driver];
+    let output = without_uring(stentor().args(arguments("uring"))).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        error.trim_end(),
+        "stentor: io_uring cannot be used: Operation not permitted (os error 1); it needs Linux 6.8, \
+         kernel.io_uring_disabled = 0 and a sandbox that allows it; or choose --driver epoll"
+    );
+    let mut command = stentor();
+    without_uring(command.args(arguments("auto")));
+    let server = Server::from(command);
+    let reason = &server.start_log[0];
+    assert!(reason.contains("Operation not permitted") && reason.contains("epoll serves"), "{reason}");
+    assert!(server.start_log.last().unwrap().contains("\"driver\":\"epoll\""));
+    assert!(server.get("/healthz").ends_with("ok\n"));
+}
+
+/// With fewer places in the ring's table than a listener's queue has, connections are accepted one by one, none into a table that is
+/// full: whoever finds no place waits, and comes in when there is one.
+#[test]
+fn a_full_table_loses_nobody() {
+    const PLACES: u64 = 200;
+    for driver in DRIVERS {
+        if driver == "uring" && !support::has_uring() {
+            continue;
+        }
+        let mut command = stentor();
+        command.args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+            "--shards",
+            "1",
+            "--driver",
+            driver,
+        ]);
+        let limit = Rlimit { current: Some(PLACES), maximum: Some(PLACES) };
+        // SAFETY: between fork and exec it makes one system call and allocates nothing.
+        unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?)) };
+        let server = Server::from(command);
+        let ask = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+        let mut clients: Vec<_> = (0..3 * PLACES).map(|_| server.raw()).collect();
+        for client in &mut clients {
+            client.write_all(ask).unwrap();
+        }
+        // Everybody is answered: with what it asked for, or that the server is full.
+        let (mut served, mut full) = (0, 0);
+        for mut client in clients {
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).unwrap();
+            match &answer {
+                b"HTTP/1.1 200" => served += 1,
+                b"HTTP/1.1 503" => full += 1,
+                other => panic!("{driver}: {}", other.escape_ascii()),
+            }
+        }
+        assert!(served > 50 && served + full == 3 * PLACES, "{driver}: {served} served, {full} turned away");
+    }
+}
+
+/// Who never answers the server's Close is reset, which frees its socket at once.
+#[test]
+fn who_does_not_close_is_reset() {
+    for driver in DRIVERS {
+        let Some(mut server) = start(driver, &["--close-timeout", "100ms"]) else { continue };
+        let mut client = echo(&server);
+        server.signal(Signal::TERM);
+        let mut last_words = Vec::new();
+        let error = client.read_to_end(&mut last_words).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{driver}");
+        assert_eq!(last_words[2..4], 1001_u16.to_be_bytes(), "{driver}");
+        assert!(server.wait().success(), "{driver}");
     }
 }

@@ -4,22 +4,19 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::{Server, Tcp, close_code, stentor, text};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use support::{Server, Tcp, close_code, file, key, stentor, text};
 use tungstenite::{Message, WebSocket};
 
 const SECRET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/secret");
-
-fn file(content: &str) -> (tempfile::NamedTempFile, String) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), content).unwrap();
-    let path = file.path().display().to_string();
-    (file, path)
-}
 
 fn token(arguments: &[&str]) -> String {
     let make = ["token", "make", "--token-hmac-secret-files", SECRET];
@@ -71,27 +68,28 @@ fn a_reload_changes_the_keys() {
     drop(other);
 }
 
-/// A back end that gives one answer to everybody, and says what it was asked.
-fn backend(answer: &'static str) -> (String, Receiver<String>) {
+/// A back end that gives one answer to everybody, and says what it was asked. With TLS it has a certificate that only
+/// `hook-ca.pem` vouches for.
+fn backend(tls: bool, answer: &'static str) -> (String, Receiver<String>) {
     #[expect(clippy::disallowed_types, reason = "a back end for tests")]
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let url = format!("http{}://{}/", if tls { "s" } else { "" }, listener.local_addr().unwrap());
     let (sender, asked) = channel();
+    let config = tls.then(certified);
     let serve = move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut length = 0;
-            for line in reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
-                    length = value.parse().unwrap();
+            let question = match &config {
+                Some(config) => {
+                    let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+                    let mut stream = StreamOwned::new(connection, stream);
+                    let question = answered(&mut stream, answer);
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                    question
                 }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).unwrap();
-            let head =
-                format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", answer.len());
-            stream.write_all((head + answer).as_bytes()).unwrap();
-            if sender.send(String::from_utf8(body).unwrap()).is_err() {
+                None => answered(&mut stream, answer),
+            };
+            if question.is_ok_and(|question| sender.send(question).is_err()) {
                 return;
             }
         }
@@ -100,13 +98,48 @@ fn backend(answer: &'static str) -> (String, Receiver<String>) {
     (url, asked)
 }
 
+fn certified() -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let certificate = CertificateDer::from_pem_file(key("hook.pem")).unwrap();
+    let private = PrivateKeyDer::from_pem_file(key("hook.key.pem")).unwrap();
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], private).unwrap())
+}
+
+/// Reads one request and answers it; returns its body.
+fn answered(stream: &mut (impl Read + Write), answer: &str) -> std::io::Result<String> {
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let len = stream.read(&mut piece)?;
+        request.extend_from_slice(&piece[..len]);
+        let text = String::from_utf8_lossy(&request);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            if len == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            continue;
+        };
+        let head = head.to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        if length.is_some_and(|length| body.len() >= length.parse().unwrap()) {
+            let length = answer.len();
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            stream.write_all((head + answer).as_bytes())?;
+            return Ok(body.to_owned());
+        }
+    }
+}
+
 #[test]
 fn a_back_end_says_who_somebody_is() {
-    let (url, asked) = backend(r#"{"result":{"user":"7","info":{"name":"Ann"}}}"#);
+    let (url, asked) =
+        backend(false, r#"{"result":{"user":"7","info":{"name":"Ann"},"data":{"since": 2026}}}"#);
     let server = Server::start(&["--auth", "hook", "--hook-url", &url]);
     let mut client = connect(&server, r#"{"id":1,"connect":{"data":{"name":"ann","a":1}}}"#);
     let reply = text(&mut client);
     assert!(reply.starts_with(r#"{"id":1,"connect":{"client":""#), "{reply}");
+    assert!(reply.contains(r#""data":{"since":2026}"#), "{reply}");
     let question = asked.recv_timeout(Duration::from_secs(10)).unwrap();
     assert!(question.contains(r#""protocol":"json""#) && question.contains(r#""name":"ann""#), "{question}");
     assert!(question.ends_with(r#""data":{"name":"ann","a":1}}"#), "{question}");
@@ -124,7 +157,7 @@ fn a_back_end_says_who_somebody_is() {
 
 #[test]
 fn whom_the_back_end_turns_away() {
-    let (url, _asked) = backend(r#"{"disconnect":{"code":4501,"reason":"banned"}}"#);
+    let (url, _asked) = backend(false, r#"{"disconnect":{"code":4501,"reason":"banned"}}"#);
     let (config, path) = file(&format!("auth = \"hook\"\nhook_url = {url:?}\n"));
     let mut server = Server::start(&["--config", &path]);
     assert_eq!(close_code(&mut connect(&server, r#"{"id":1,"connect":{}}"#)), 4501);
@@ -135,4 +168,23 @@ fn whom_the_back_end_turns_away() {
     let reply = text(&mut connect(&server, r#"{"id":1,"connect":{}}"#));
     assert!(reply.contains(r#""error":{"code":100,"#) && reply.contains(r#""temporary":true"#), "{reply}");
     server.log_line("the hook does not answer as it should");
+}
+
+/// Over TLS the back end must be who it should be.
+#[test]
+fn a_back_end_is_believed_when_its_authority_vouches_for_it() {
+    let (url, asked) = backend(true, r#"{"result":{"user":"7"}}"#);
+    let command = r#"{"id":1,"connect":{}}"#;
+    let hook = ["--auth", "hook", "--hook-url", &url];
+    let server = Server::start(&[&hook[..], &["--hook-ca", &key("hook-ca.pem")]].concat());
+    let reply = text(&mut connect(&server, command));
+    assert!(reply.starts_with(r#"{"id":1,"connect":{"client":""#), "{reply}");
+    assert!(asked.recv_timeout(Duration::from_secs(10)).unwrap().contains(r#""protocol":"json""#));
+    // The web's authorities do not.
+    let mut server = Server::start(&hook);
+    let reply = text(&mut connect(&server, command));
+    assert!(reply.contains(r#""error":{"code":100,"#), "{reply}");
+    let complaint = server.log_line("the hook does not answer as it should");
+    assert!(complaint.to_lowercase().contains("certificate"), "{complaint}");
+    assert!(asked.try_recv().is_err(), "it was told nothing");
 }

@@ -102,8 +102,13 @@ pub struct Question {
 /// What somebody outside says of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It may come in, as this one.
-    Welcome(Identity),
+    /// It may come in.
+    Welcome {
+        /// As this one.
+        identity: Identity,
+        /// JSON that a client of the JSON protocol is told with that, compact.
+        data: Option<Box<[u8]>>,
+    },
     /// It gets this error. A temporary one: it may try again.
     Refused {
         /// 100 to 1999.

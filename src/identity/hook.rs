@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{Bounds, NumericDate, Said, wall_clock};
+use crate::app::json::compact;
 use crate::base::ConnKey;
 use crate::chat::{Question, Verdict};
 use crate::logging::RateLimit;
@@ -311,6 +312,7 @@ struct Welcome {
     user: String,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
+    data: Option<Box<RawValue>>,
     #[serde(default)]
     channels: Vec<String>,
     expire_at: Option<NumericDate>,
@@ -365,7 +367,8 @@ impl Welcome {
             rooms: &self.channels,
             expires_in,
         };
-        said.identity(bounds).map(Verdict::Welcome).map_err(Fault::Impossible)
+        let identity = said.identity(bounds).map_err(Fault::Impossible)?;
+        Ok(Verdict::Welcome { identity, data: self.data.map(|data| compact(data.get()).into()) })
     }
 }
 

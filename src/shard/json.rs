@@ -188,7 +188,13 @@ impl Shard {
         }
         let Phase::Entering(connecting) = std::mem::replace(&mut session.phase, Phase::Open) else { return };
         let ping = if session.frame_pings { std::time::Duration::ZERO } else { interval };
-        let welcome = Welcome { client: client.person.client, ping, expires_in, subs: &connecting.subs };
+        let welcome = Welcome {
+            client: client.person.client,
+            ping,
+            expires_in,
+            data: connecting.data.as_deref(),
+            subs: &connecting.subs,
+        };
         let result = json::connected(&welcome);
         self.tell(key, |out| json::reply_into(out, connecting.command, "connect", &result));
         self.begin_pings(key);
@@ -202,7 +208,9 @@ impl Shard {
         }
         let Phase::Asked(connecting) = std::mem::replace(&mut session.phase, Phase::Refused) else { return };
         match verdict {
-            Verdict::Welcome(identity) => self.enter(key, identity, connecting),
+            Verdict::Welcome { identity, data } => {
+                self.enter(key, identity, Connecting { data, ..connecting });
+            }
             Verdict::Refused { code, message, temporary } => self.tell(key, |out| {
                 json::other_error_into(out, connecting.command, code, &message, temporary);
             }),

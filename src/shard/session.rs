@@ -36,6 +36,8 @@ pub(super) struct Connecting {
     pub(super) command: u32,
     /// Where it stopped in rooms that the server may put it into again.
     pub(super) positions: Vec<(Box<str>, Wanted, u64)>,
+    /// What somebody outside has to tell it: JSON.
+    pub(super) data: Option<Box<[u8]>>,
     /// Rooms that are still being entered.
     pub(super) missing: usize,
     /// What is to be said of those that have been: JSON members.

@@ -102,10 +102,10 @@ impl Shard {
     /// What somebody outside says of a plain client.
     pub(super) fn verdict_of_entrance(&mut self, key: ConnKey, entrance: &Entrance, verdict: Verdict) {
         match verdict {
-            Verdict::Welcome(identity) if !self.count_user(key, &identity.user) => {
+            Verdict::Welcome { identity, .. } if !self.count_user(key, &identity.user) => {
                 self.fail(key, CloseCode::Policy, "too many connections", CloseReason::Denied);
             }
-            Verdict::Welcome(identity) => match self.grant_plain(&identity, &entrance.room) {
+            Verdict::Welcome { identity, .. } => match self.grant_plain(&identity, &entrance.room) {
                 Some(grant) => self.enter_plain(key, identity, grant, entrance),
                 None => self.fail(key, CloseCode::Policy, "this room is not for you", CloseReason::Denied),
             },

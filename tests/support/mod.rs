@@ -7,6 +7,8 @@
     reason = "each test program uses a part of it"
 )]
 
+pub mod json;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -56,6 +58,8 @@ pub fn has_uring() -> bool {
 pub struct Server {
     child: Child,
     log: BufReader<ChildStderr>,
+    /// What it logged until it listened.
+    pub start_log: Vec<String>,
     pub address: SocketAddr,
 }
 
@@ -70,10 +74,11 @@ impl Server {
     pub fn from(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let line = wait_for(&mut log, "\"listening\"");
+        let start_log = lines_until(&mut log, "\"listening\"");
+        let line = start_log.last().expect("at least that line");
         let address = line.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next());
         let address = address.and_then(|address| address.parse().ok()).expect("an address in the log");
-        Self { child, log, address }
+        Self { child, log, start_log, address }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -147,12 +152,29 @@ impl Drop for Server {
     }
 }
 
+/// A file with that content, which is there as long as the value, and its path.
+pub fn file(content: &str) -> (tempfile::NamedTempFile, String) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), content).expect("it is written");
+    let path = file.path().display().to_string();
+    (file, path)
+}
+
+/// The path of a key, or a certificate, that is only for tests.
+pub fn key(name: &str) -> String {
+    format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
 /// The lines up to the one with `part` in it.
 fn lines_until(log: &mut impl BufRead, part: &str) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
-        assert!(log.read_line(&mut line).expect("a log") > 0, "the log ended before {part}");
+        assert!(
+            log.read_line(&mut line).expect("a log") > 0,
+            "the log ended before {part}: {}",
+            lines.concat()
+        );
         let found = line.contains(part);
         lines.push(line);
         if found {

@@ -142,6 +142,8 @@ pub struct Welcome<'a> {
     pub ping: Duration,
     /// How long the identity holds.
     pub expires_in: Option<Duration>,
+    /// What a back end has to tell it: JSON.
+    pub data: Option<&'a [u8]>,
     /// The rooms that the server has joined for it, with what [`subscribed`] says of each: JSON members, without braces.
     pub subs: &'a [u8],
 }
@@ -155,6 +157,10 @@ pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
         append(&mut out, format_args!(",\"ping\":{},\"pong\":true", seconds(welcome.ping)));
     }
     expiry_into(&mut out, welcome.expires_in);
+    if let Some(data) = welcome.data {
+        out.extend_from_slice(b",\"data\":");
+        out.extend_from_slice(data);
+    }
     if !welcome.subs.is_empty() {
         out.extend_from_slice(b",\"subs\":{");
         out.extend_from_slice(welcome.subs);

@@ -130,10 +130,10 @@ fn the_back_end_is_asked_in_the_shape_of_the_connect_proxy() {
 
 #[test]
 fn answers() {
-    let body =
-        r#"{"result":{"user":"7","info":{"name": "Ann"},"data":{},"channels":["a"],"expire_at":0,"else":1}}"#;
-    let Verdict::Welcome(ann) = verdict("200 OK", body) else { panic!("not welcome") };
+    let body = r#"{"result":{"user":"7","info":{"name": "Ann"},"data":{"n": 1},"channels":["a"],"expire_at":0,"else":1}}"#;
+    let Verdict::Welcome { identity: ann, data } = verdict("200 OK", body) else { panic!("not welcome") };
     assert_eq!((&*ann.user, &*ann.name, ann.info.as_deref()), ("7", "Ann", Some(r#"{"name":"Ann"}"#)));
+    assert_eq!(data.as_deref(), Some(&br#"{"n":1}"#[..]));
     assert_eq!((ann.rooms.as_slice(), ann.expires_in), (&[Arc::from("a")][..], None));
 
     let refused =
@@ -186,7 +186,7 @@ fn a_huge_answer_is_not_read() {
         unavailable()
     );
     let fits = format!(r#"{{"result":{{"user":"7","info":"{}"}}}}"#, &padding[100..]);
-    assert!(matches!(verdict("200 OK", fits), Verdict::Welcome(_)));
+    assert!(matches!(verdict("200 OK", fits), Verdict::Welcome { .. }));
 }
 
 #[test]
