@@ -192,16 +192,22 @@ fn who_comes_back_gets_what_it_missed_or_is_told_that_it_cannot() {
 }
 
 #[test]
-fn the_past_is_there_for_the_last_one_who_comes_back() {
+fn the_room_is_there_for_the_last_one_who_comes_back() {
     let server = Server::start(&["--shards", "2"]);
-    let mut alone = Client::connect(&server, "ann");
-    let epoch = alone.result("subscribe", json!({"channel": "r"}))["epoch"].clone();
-    alone.publish("r", 1);
-    drop(alone);
-    let mut back = Client::connect(&server, "ann");
-    let result =
-        back.result("subscribe", json!({"channel": "r", "recover": true, "offset": 0, "epoch": epoch}));
-    assert_eq!(publications(&result), [1]);
+    for said in [0, 1] {
+        let room = format!("r{said}");
+        let mut alone = Client::connect(&server, "ann");
+        let epoch = alone.result("subscribe", json!({"channel": room}))["epoch"].clone();
+        (0..said).for_each(|_| alone.publish(&room, 1));
+        drop(alone);
+        // Its place is free when nobody is there any more.
+        while server.metric("stentor_connections") > 1 {}
+        let mut back = Client::connect(&server, "ann");
+        let position = json!({"channel": room, "recover": true, "offset": 0, "epoch": epoch});
+        let result = back.result("subscribe", position);
+        assert_eq!(result["recovered"], true, "{result}");
+        assert_eq!(publications(&result).len(), said);
+    }
 }
 
 #[test]

@@ -100,11 +100,6 @@ impl History {
         (self.kept.len(), self.kept_bytes)
     }
 
-    /// When the last of what is kept will be too old; `None` when nothing is kept.
-    pub fn lasts_until(&self, options: &RoomOptions) -> Option<Time> {
-        self.kept.back().map(|newest| newest.said + options.history_age_max)
-    }
-
     /// What a newcomer gets. Expects [`History::forget`] to have been called with the present time.
     pub fn past(&self, wanted: Wanted) -> Past {
         let (publications, recovered) = match wanted {
@@ -253,7 +248,6 @@ mod tests {
         let options = RoomOptions { history_age_max: Duration::from_secs(3), ..keep(100) };
         assert!(!history.forget(Time::ZERO + Duration::from_secs(10), &options));
         assert_eq!(history.kept().0, 4);
-        assert_eq!(history.lasts_until(&options), Some(Time::ZERO + Duration::from_secs(13)));
         assert!(history.forget(Time::ZERO + Duration::from_secs(14), &options));
         assert_eq!(history.kept(), (0, 0));
         let one = said(1, &keep(1)).kept().1;

@@ -42,7 +42,7 @@ struct Member {
     /// The slot of its connection.
     conn: u32,
     /// Whether the sweep may write to it. Not while its socket takes nothing, nor while bytes of its own
-    /// wait: then its connection's flush goes first and brings the member up to the head itself.
+    /// wait, which go first.
     ready: bool,
     /// Whether its connection sits in other rooms as well.
     shared: bool,

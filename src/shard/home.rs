@@ -26,8 +26,11 @@ const PAGE_MAX: usize = 300;
 /// The people of a room with more than this many are counted once a second at most.
 const COUNTED_AT_ONCE_MAX: usize = 100;
 
-/// Rooms without members that are kept for the sake of their past. Above it, those go first whose past would end first.
+/// Rooms without members that are kept for those who come back. Above it, those go first that would go first anyway.
 const KEPT_ROOMS_MAX: usize = 10_000;
+
+/// As long as all that a shard's rooms keep of their pasts is more than this, none without members is kept.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
 
 /// How often, and how many rooms at a time, are looked through for what has become too old.
 const AGING_INTERVAL: Duration = Duration::from_secs(1);
@@ -249,17 +252,19 @@ impl Shard {
         id
     }
 
-    /// Forgets a room that nobody is in, unless there is something in its past that somebody may come back for.
+    /// Forgets a room that nobody is in. One with a history is kept for as long as a message of now would be: whoever was cut off
+    /// finds the room as it was, even if nothing was ever said in it.
     pub(super) fn forget_if_deserted(&mut self, id: RoomId) {
-        if !self.rooms[id].is_deserted() {
+        let room = &mut self.rooms[id];
+        if !room.is_deserted() {
             return;
         }
-        self.forget_old(id);
-        let Room { home, options, .. } = &mut self.rooms[id];
-        let until = home.as_ref().and_then(|home| home.history.lasts_until(options));
-        match (until, home) {
-            (Some(until), Some(home)) => {
-                if home.kept_until.replace(until) != Some(until) {
+        match &mut room.home {
+            Some(home) if room.options.history_count_max > 0 => {
+                let until = self.now + room.options.history_age_max;
+                home.kept_until = Some(until);
+                if home.queued_until.is_none() {
+                    home.queued_until = Some(until);
                     self.kept_rooms.push(Reverse((until, id)));
                 }
             }
@@ -277,15 +282,27 @@ impl Shard {
 
     /// Forgets what is too old: the rooms that were kept for their past alone, and a part of the past of all others.
     pub(super) fn age(&mut self) {
-        while let Some(&Reverse((until, id))) = self.kept_rooms.peek()
-            && (until <= self.now || self.kept_rooms.len() > KEPT_ROOMS_MAX)
+        while let Some(&Reverse((queued_until, id))) = self.kept_rooms.peek()
+            && (queued_until <= self.now
+                || self.kept_rooms.len() > KEPT_ROOMS_MAX
+                || self.metrics.history_bytes.value() > KEPT_BYTES_MAX)
         {
             self.kept_rooms.pop();
-            let is_meant = self.rooms.get_mut(id).is_some_and(|room| {
-                room.is_deserted() && room.home.as_ref().is_some_and(|home| home.kept_until == Some(until))
-            });
-            if is_meant {
-                self.forget_room(id);
+            let Some(room) = self.rooms.get_mut(id) else { continue };
+            let is_deserted = room.is_deserted();
+            let Some(home) = &mut room.home else { continue };
+            if home.queued_until != Some(queued_until) {
+                continue; // the number has a new owner
+            }
+            home.queued_until = None;
+            match home.kept_until {
+                _ if !is_deserted => {}
+                // Somebody was there in the meantime.
+                Some(until) if until > queued_until => {
+                    home.queued_until = Some(until);
+                    self.kept_rooms.push(Reverse((until, id)));
+                }
+                _ => self.forget_room(id),
             }
         }
         if self.now < self.ages_at {

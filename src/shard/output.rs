@@ -98,8 +98,8 @@ pub(super) enum Unsettled {
 enum Writing {
     /// The outbox of a connection.
     Own(ConnKey),
-    /// A member's backlog, as a part of its connection's flush.
-    Backlog(ConnKey, Seat),
+    /// The rest of a frame that was torn, and what follows it in a room's log: before anything of the connection's own.
+    Torn(ConnKey, Seat),
     /// A member's backlog, as a part of the sweep.
     Sweep(Seat),
 }
@@ -123,7 +123,7 @@ impl Shard {
                 let bytes = slot.conn.outbox.unsent(skipped_into);
                 Write { conn: key.index(), ticket, payload: Payload::Own(bytes) }
             }
-            Writing::Backlog(_, seat) | Writing::Sweep(seat) => {
+            Writing::Torn(_, seat) | Writing::Sweep(seat) => {
                 let offer = self.fanout.offer(seat);
                 Write { conn: offer.conn, ticket, payload: Payload::Log(offer) }
             }
@@ -145,7 +145,7 @@ impl Shard {
                 }
                 self.flush.push_back(key);
             }
-            Writing::Backlog(key, seat) => {
+            Writing::Torn(key, seat) => {
                 let torn = self.advance(seat, len).torn;
                 if let Some(client) = self.client_mut(key) {
                     client.torn = torn.then_some(seat.audience);
@@ -170,7 +170,7 @@ impl Shard {
     pub fn refused(&mut self, Ticket(writing): Ticket) {
         self.write_answered();
         match writing {
-            Writing::Own(key) | Writing::Backlog(key, _) => {
+            Writing::Own(key) | Writing::Torn(key, _) => {
                 self.block(key);
                 self.flush.push_back(key);
             }
@@ -182,7 +182,7 @@ impl Shard {
     pub fn write_failed(&mut self, Ticket(writing): Ticket) {
         self.write_answered();
         let key = match writing {
-            Writing::Own(key) | Writing::Backlog(key, _) => {
+            Writing::Own(key) | Writing::Torn(key, _) => {
                 self.flush.push_back(key);
                 Some(key)
             }
@@ -252,12 +252,11 @@ impl Shard {
                 let torn = client.as_mut().and_then(|client| client.seat_mut(client.torn?).copied());
                 let seats = client.as_ref().map(|client| client.seats()).unwrap_or_default();
                 if let Some(seat) = torn {
-                    return Some(Writing::Backlog(key, seat));
+                    return Some(Writing::Torn(key, seat));
                 } else if !conn.outbox.is_empty() {
                     return Some(Writing::Own(key));
-                } else if let Some(&seat) = seats.iter().find(|&&seat| self.fanout.is_behind(seat)) {
-                    return Some(Writing::Backlog(key, seat));
                 }
+                // What its rooms have for it comes in its turn: nobody overtakes the sweep by speaking.
                 for seat in seats {
                     self.fanout.set_ready(seat, true);
                 }
@@ -319,7 +318,7 @@ impl Shard {
 
     /// A member has fallen behind by more than its room's log may hold.
     fn overdue(&mut self, key: ConnKey, audience: AudienceId) {
-        // Whoever only has bytes of its own under way is brought up to the head behind them.
+        // Whoever only has bytes of its own under way is offered the rest after them.
         if self.conns.get(key).is_none_or(|slot| !slot.conn.blocked) {
             return;
         }

@@ -50,8 +50,10 @@ pub struct Home {
     listeners: [ShardSet; WireFormat::COUNT],
     /// When its members will be told who came and went; `None`: there is nothing to tell.
     pub tells_at: Option<Time>,
-    /// Until when it is kept without members, for the sake of its past.
+    /// Until when it is kept without members, since the last one left.
     pub kept_until: Option<Time>,
+    /// Under which time it stands in the queue of those that are kept, if it does: at most `kept_until`.
+    pub queued_until: Option<Time>,
     /// Clients and users as they were last counted, and when.
     pub counted: Option<(Time, usize, usize)>,
 }
@@ -65,6 +67,7 @@ impl Home {
             listeners: Default::default(),
             tells_at: None,
             kept_until: None,
+            queued_until: None,
             counted: None,
         }
     }
