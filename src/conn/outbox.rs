@@ -73,6 +73,11 @@ impl Outbox {
         self.0.as_ref().is_some_and(|content| content.pong.is_some())
     }
 
+    /// Whether all of it is bytes already, with nothing that becomes a frame when they have gone out.
+    pub fn is_all_bytes(&self) -> bool {
+        self.0.as_ref().is_none_or(|content| content.pong.is_none() && content.skipped.is_none())
+    }
+
     /// Tells of skipped publications as soon as possible, in one sum with those that it has not been told of yet.
     pub fn skipped(&mut self, more: Skipped) {
         let skipped = self.content().skipped.get_or_insert(Skipped { count: 0, ..more });

@@ -366,6 +366,19 @@ impl Fanout {
         audience.members[seat.place as usize].cursor != audience.log.head()
     }
 
+    /// Whether there is something for this member, and nobody whom the sweep comes to next has waited longer.
+    pub fn is_next(&self, seat: Seat) -> bool {
+        let audience = &self[seat.audience];
+        let behind = audience.log.head().since(audience.members[seat.place as usize].cursor);
+        behind > 0 && audience.held_from.is_none() && behind >= audience.unswept_bytes()
+    }
+
+    /// Whether a member is behind by more than its room's log may hold.
+    pub fn is_overdue(&self, seat: Seat, log_bytes_max: u64) -> bool {
+        let audience = &self[seat.audience];
+        audience.log.head().since(audience.members[seat.place as usize].cursor) > log_bytes_max
+    }
+
     /// Says that a member's connection sits in other rooms as well.
     pub fn share(&mut self, seat: Seat) {
         self[seat.audience].members[seat.place as usize].shared = true;

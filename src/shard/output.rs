@@ -25,8 +25,8 @@ pub struct Write<'a> {
 
 #[derive(Debug)]
 enum Payload<'a> {
-    /// The connection's own words.
-    Own(&'a [u8]),
+    /// The connection's own words, and perhaps what a room has for it.
+    Own(&'a [u8], Option<Offer<'a>>),
     /// A run of a room's log.
     Log(Offer<'a>),
 }
@@ -38,7 +38,8 @@ impl<'a> Write<'a> {
     /// The bytes, when they lie in one piece; else use [`Write::gather`].
     pub fn contiguous(&self) -> Option<&'a [u8]> {
         match &self.payload {
-            Payload::Own(bytes) => Some(bytes),
+            Payload::Own(bytes, None) => Some(bytes),
+            Payload::Own(_, Some(_)) => None,
             Payload::Log(offer) => offer.contiguous(),
         }
     }
@@ -46,9 +47,9 @@ impl<'a> Write<'a> {
     /// The bytes as slices for a vectored write; returns how many were filled in.
     pub fn gather(&self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
         match &self.payload {
-            Payload::Own(bytes) => {
+            Payload::Own(bytes, offer) => {
                 slices[0] = IoSlice::new(bytes);
-                1
+                1 + offer.as_ref().map_or(0, |offer| offer.gather(&mut slices[1..]))
             }
             Payload::Log(offer) => offer.gather(slices),
         }
@@ -96,8 +97,8 @@ pub(super) enum Unsettled {
 /// Whose bytes the driver is writing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Writing {
-    /// The outbox of a connection.
-    Own(ConnKey),
+    /// The outbox of a connection, and behind it a member's backlog.
+    Own(ConnKey, Option<Seat>),
     /// The rest of a frame that was torn, and what follows it in a room's log: before anything of the connection's own.
     Torn(ConnKey, Seat),
     /// A member's backlog, as a part of the sweep.
@@ -118,10 +119,11 @@ impl Shard {
         self.writes_under_way += 1;
         let ticket = Ticket(writing);
         Some(match writing {
-            Writing::Own(key) => {
+            Writing::Own(key, seat) => {
                 let slot = self.conns.get_mut(key)?;
                 let bytes = slot.conn.outbox.unsent(skipped_into);
-                Write { conn: key.index(), ticket, payload: Payload::Own(bytes) }
+                let offer = seat.map(|seat| self.fanout.offer(seat));
+                Write { conn: key.index(), ticket, payload: Payload::Own(bytes, offer) }
             }
             Writing::Torn(_, seat) | Writing::Sweep(seat) => {
                 let offer = self.fanout.offer(seat);
@@ -137,24 +139,13 @@ impl Shard {
         self.metrics.bytes_out.add(len as u64);
         let full = len < offered;
         match writing {
-            Writing::Own(key) => {
+            Writing::Own(key, seat) => {
                 let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-                conn.outbox.wrote(len);
-                if full {
-                    self.block(key);
-                }
-                self.flush.push_back(key);
+                let own = conn.outbox.len().min(len);
+                conn.outbox.wrote(own);
+                self.flushed_of(key, seat, len - own, full);
             }
-            Writing::Torn(key, seat) => {
-                let torn = self.advance(seat, len).torn;
-                if let Some(client) = self.client_mut(key) {
-                    client.torn = torn.then_some(seat.audience);
-                }
-                if full {
-                    self.block(key);
-                }
-                self.flush.push_back(key);
-            }
+            Writing::Torn(key, seat) => self.flushed_of(key, Some(seat), len, full),
             Writing::Sweep(seat) => {
                 let progress = self.advance(seat, len);
                 if full {
@@ -166,11 +157,25 @@ impl Shard {
         }
     }
 
+    /// A connection's flush has taken this much of a member's backlog.
+    fn flushed_of(&mut self, key: ConnKey, seat: Option<Seat>, len: usize, full: bool) {
+        if let Some(seat) = seat {
+            let torn = self.advance(seat, len).torn;
+            if let Some(client) = self.client_mut(key) {
+                client.torn = torn.then_some(seat.audience);
+            }
+        }
+        if full {
+            self.block(key);
+        }
+        self.flush.push_back(key);
+    }
+
     /// The kernel took nothing of a write: the socket is full.
     pub fn refused(&mut self, Ticket(writing): Ticket) {
         self.write_answered();
         match writing {
-            Writing::Own(key) | Writing::Torn(key, _) => {
+            Writing::Own(key, _) | Writing::Torn(key, _) => {
                 self.block(key);
                 self.flush.push_back(key);
             }
@@ -182,7 +187,7 @@ impl Shard {
     pub fn write_failed(&mut self, Ticket(writing): Ticket) {
         self.write_answered();
         let key = match writing {
-            Writing::Own(key) | Writing::Torn(key, _) => {
+            Writing::Own(key, _) | Writing::Torn(key, _) => {
                 self.flush.push_back(key);
                 Some(key)
             }
@@ -254,9 +259,12 @@ impl Shard {
                 if let Some(seat) = torn {
                     return Some(Writing::Torn(key, seat));
                 } else if !conn.outbox.is_empty() {
-                    return Some(Writing::Own(key));
+                    // An answer and what was said with it leave in one packet. Else what its rooms have for it comes in its turn:
+                    // nobody overtakes the sweep by speaking.
+                    let last = conn.state == State::Open && conn.outbox.is_all_bytes();
+                    let along = seats.iter().find(|&&seat| last && self.fanout.is_next(seat));
+                    return Some(Writing::Own(key, along.copied()));
                 }
-                // What its rooms have for it comes in its turn: nobody overtakes the sweep by speaking.
                 for seat in seats {
                     self.fanout.set_ready(seat, true);
                 }
@@ -380,6 +388,10 @@ impl Shard {
             client.torn = Some(seat.audience);
         }
         self.block(key);
+        // It took something, perhaps, and is too slow all the same.
+        if self.fanout.is_overdue(seat, self.options.log_bytes_max()) {
+            self.unsettled.push((key, Unsettled::Overdue(seat.audience)));
+        }
     }
 
     fn block(&mut self, key: ConnKey) {
