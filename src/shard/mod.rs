@@ -379,8 +379,11 @@ impl Shard {
         self.questions.pop_front()
     }
 
-    /// What somebody outside has said of a client. If it is gone, nothing happens.
+    /// What somebody outside has said of a client. If it is gone, or going, nothing happens.
     pub fn decided(&mut self, conn: ConnKey, verdict: Verdict) {
+        if self.conns.get(conn).is_none_or(|slot| slot.conn.state != State::Open) {
+            return;
+        }
         let Some(client) = self.client_mut(conn) else { return };
         let Some(held) = &mut client.held else { return self.verdict_of_connect(conn, verdict) };
         match held.entrance.take() {

@@ -8,6 +8,7 @@
 //! What cannot be contradicted because nobody has heard it is found [at rest](Checker::at_rest): when nothing moves any more,
 //! everybody who is in a room has heard the last word.
 
+use crate::base::Time;
 use crate::base::hash::{Map, Seed};
 
 /// Names something that was said, in the whole simulation.
@@ -48,6 +49,8 @@ pub(super) struct Ear {
     pub(super) spoke_before: bool,
     /// The epoch and the offset that it has heard last, in a room that has a past.
     pub(super) position: Option<(String, u64)>,
+    /// When that was, if it was there as soon as it was said.
+    pub(super) position_at: Option<Time>,
     /// From which publication on nothing may be missing.
     sure_from: Option<SaidId>,
     /// Publications heard.
@@ -68,6 +71,7 @@ impl Ear {
             next: Seed::new(0).map(),
             spoke_before: false,
             position: None,
+            position_at: None,
             sure_from: None,
             heard: 0,
             missed: 0,
@@ -135,7 +139,15 @@ impl Checker {
         let next = if ear.conflated { offset > *last } else { offset == *last + 1 };
         assert!(next, "offset {offset} after {last}");
         *last = offset;
-        let there = *self.places.entry((ear.room, epoch.clone(), offset)).or_insert(id);
+        self.stands(ear.room, epoch, offset, id);
+    }
+
+    /// Somebody is told that a publication stands at this position of a room.
+    ///
+    /// # Panics
+    /// When something else stands there.
+    pub(super) fn stands(&mut self, room: usize, epoch: &str, offset: u64, id: SaidId) {
+        let there = *self.places.entry((room, epoch.to_owned(), offset)).or_insert(id);
         assert_eq!(there, id, "two publications at offset {offset} of epoch {epoch}");
     }
 

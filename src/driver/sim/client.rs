@@ -1,6 +1,7 @@
 //! What clients do, and how they take what the server does.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::checker::{Checker, Ear, SaidId};
 use super::network::End;
@@ -8,7 +9,10 @@ use super::scenario::{Act, Deflate, Leave, Place, Reading, Wrong};
 use super::session::{Session, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use super::wire;
-use crate::chat::SlowMember;
+use crate::chat::{Identity, SlowMember, Verdict};
+
+/// What whoever is turned away is closed with.
+pub(super) const UNWANTED: u16 = 4501;
 
 /// What texts are filled with.
 const FILL: &str =
@@ -31,6 +35,7 @@ impl Simulation<'_> {
                 let payload = self.sessions[session].pings.to_be_bytes();
                 self.send(session, &wire::frame(0x89, &payload));
             }
+            (Act::Ask(look), Some(session)) => self.look(session, look),
             (Act::Stall(length), Some(session)) => {
                 self.sessions[session].stalled_until = self.now + length;
                 self.sessions[session].was_late = true;
@@ -46,6 +51,23 @@ impl Simulation<'_> {
             }
             (Act::Ping, Some(_)) => {}
         }
+    }
+
+    /// Somebody outside says whether a client may come in.
+    pub(super) fn decide(&mut self, session: usize) {
+        let Session { client, plan, pipe, .. } = self.sessions[session];
+        let name: Arc<str> = format!("c{client}").into();
+        let verdict = if plan.unwanted {
+            Verdict::Disconnect { code: UNWANTED, reason: "unwanted".into() }
+        } else {
+            let user = Arc::clone(&name);
+            let identity = Identity { user, name, info: None, expires_in: None, rooms: Vec::new() };
+            Verdict::Welcome { identity, data: None }
+        };
+        let pipe = self.world.pipe(pipe);
+        let (shard, Some(conn)) = (pipe.shard, pipe.key) else { return };
+        self.world.decide(shard, conn, verdict);
+        self.stir(shard);
     }
 
     fn connect(&mut self, client: usize) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::network::{index_below, one_in};
 use super::scenario::{
-    Act, Deflate, Ending, Event, Faults, Leave, Place, Plan, Reading, Reload, Scenario, What, Wrong,
+    Act, Deflate, Ending, Event, Faults, Leave, Look, Place, Plan, Reading, Reload, Scenario, What, Wrong,
 };
 use crate::base::rng::Rng;
 use crate::base::spsc::RingLimits;
-use crate::chat::{RoomOptions, RoomRules, SlowMember, Who};
+use crate::chat::{Identification, RoomOptions, RoomRules, SlowMember, Who};
 use crate::shard::Options;
 use crate::ws;
 
@@ -52,6 +52,7 @@ impl Scenario {
             capacity: 64 * 1024,
             answers: true,
             fragments: false,
+            unwanted: false,
         };
         let mut events: Vec<_> = (0..clients)
             .map(|who| Event { at: Duration::ZERO, what: What::Client(who, Act::Join) })
@@ -112,6 +113,7 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         deflate: !one_in(rng, 4),
         deflate_bytes_min: pick(rng, &[1, 64, 128, 1000]),
         echo: true,
+        identification: if one_in(rng, 4) { Identification::Asked } else { Identification::Open },
         ..Options::default()
     }
 }
@@ -164,6 +166,7 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
         capacity: pick(rng, &[50, 1_000, 16 * 1024, 256 * 1024, 256 * 1024]),
         answers: !one_in(rng, 10),
         fragments: one_in(rng, 4),
+        unwanted: one_in(rng, 6),
     }
 }
 
@@ -183,7 +186,9 @@ fn life(rng: &mut Rng, who: usize, length: Duration, options: &Options, events: 
         }
     }
     for _ in 0..rng.below(4) {
-        let act = match rng.below(12) {
+        let act = match rng.below(14) {
+            12 => Act::Ask(Look::Presence),
+            13 => Act::Ask(Look::History(index_below(rng, 20))),
             0..=2 => Act::Leave(leave(rng)),
             3..=5 => Act::Stall(millis(rng, 3_000)),
             6..=8 => Act::Ping,

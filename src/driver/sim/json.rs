@@ -2,11 +2,15 @@
 
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use super::checker::Ear;
+use super::checker::{Ear, SaidId};
+use super::scenario::Look;
 use super::session::{Asked, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use super::wire;
+use crate::base::Time;
+use crate::shard::Options;
 
 impl Simulation<'_> {
     /// What a client says behind its handshake: who it is, and where it wants to be, in one frame.
@@ -66,9 +70,13 @@ impl Simulation<'_> {
         let it = &mut self.sessions[session];
         let index = it.asked.iter().position(|&(asked, _)| u64::from(asked) == id);
         let (_, asked) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
+        if let Asked::Look(index, look) = asked {
+            return self.looked(session, index, look, reply);
+        }
         assert!(reply.get("error").is_none(), "session {session} asked for {asked:?}: {reply}");
         match asked {
-            Asked::Connect => assert!(reply["connect"]["client"].is_string(), "{reply}"),
+            Asked::Connect => it.id = reply["connect"]["client"].as_str().expect("a client's id").to_owned(),
+            Asked::Look(..) => {}
             Asked::Publish => assert!(reply["publish"].is_object(), "{reply}"),
             Asked::Subscribe(index) => self.subscribed(session, index, &reply["subscribe"]),
         }
@@ -85,6 +93,13 @@ impl Simulation<'_> {
         });
         let position = result["epoch"].as_str().zip(result["offset"].as_u64());
         let position = position.map(|(epoch, offset)| (epoch.to_owned(), offset));
+        let late = it_is_late(&self.sessions[session]);
+        let now = self.world.now();
+        let sub = &mut self.sessions[session].subs[index];
+        if !recovered {
+            check_lost(&sub.ear, position.as_ref(), now, &self.scenario.options);
+        }
+        sub.ear.position_at = (!late).then_some(now);
         if recovered {
             self.report.recovered += 1;
             assert_eq!(position, sub.ear.position, "it goes on from where it was");
@@ -93,6 +108,7 @@ impl Simulation<'_> {
             // What it has said here goes on; what it hears begins anew.
             let mut anew = Ear::new(sub.ear.room());
             (anew.position, anew.spoke_before) = (position, sub.last_said.is_some());
+            anew.position_at = sub.ear.position_at;
             self.report.heard += std::mem::replace(&mut sub.ear, anew).heard;
         }
         for publication in result["publications"].as_array().into_iter().flatten() {
@@ -102,17 +118,74 @@ impl Simulation<'_> {
     }
 
     fn hear_publication(&mut self, session: usize, index: usize, publication: &Value) {
-        let text = publication["data"]["text"].as_str().expect("the text that was said");
-        let name = publication["info"]["user"].as_str().or_else(|| publication["data"]["name"].as_str());
-        let id = self.recognise(session, name, text);
-        let it = &mut self.sessions[session];
-        let sub = &mut it.subs[index];
+        let id = self.recognise_json(session, publication);
+        let (late, now) = (it_is_late(&self.sessions[session]), self.world.now());
+        let sub = &mut self.sessions[session].subs[index];
+        sub.ear.position_at = (!late).then_some(now);
         let offset = publication["offset"].as_u64();
         assert_eq!(offset.is_some(), sub.ear.position.is_some(), "offsets, where there is a past");
         if let Some(offset) = offset {
             self.checker.place(&mut sub.ear, id, offset);
         }
         self.checker.hear(session, &mut sub.ear, id);
+    }
+
+    /// Asks who is in a room that it is in, or what was said there.
+    pub(super) fn look(&mut self, session: usize, look: Look) {
+        let it = &mut self.sessions[session];
+        if !it.may_speak() {
+            return;
+        }
+        let Some(index) = it.subs.iter().position(|sub| sub.stage == SubStage::In && !it.id.is_empty())
+        else {
+            return;
+        };
+        let (id, room) = (it.ask(Asked::Look(index, look)), it.subs[index].ear.room());
+        let line = match look {
+            Look::Presence => format!("{{\"id\":{id},\"presence\":{{\"channel\":\"r{room}\"}}}}"),
+            Look::History(limit) => format!(
+                "{{\"id\":{id},\"history\":{{\"channel\":\"r{room}\",\"limit\":{limit},\"reverse\":true}}}}"
+            ),
+        };
+        self.send(session, &wire::frame(0x81, line.as_bytes()));
+    }
+
+    fn looked(&mut self, session: usize, index: usize, look: Look, reply: &Value) {
+        let sub = &self.sessions[session].subs[index];
+        let room = sub.ear.room();
+        let options = &self.scenario.options.rooms.otherwise;
+        match (reply["error"]["code"].as_u64(), look) {
+            // It was put out of the room in the meantime, to come back.
+            (Some(103), _) => {}
+            (Some(108), Look::History(_)) => assert_eq!(options.history_count_max, 0, "{reply}"),
+            (None, Look::Presence) => {
+                let people = reply["presence"]["presence"].as_object().expect("people");
+                assert!(people.contains_key(&self.sessions[session].id), "it is there itself: {reply}");
+                for info in people.values() {
+                    let user = info["user"].as_str().and_then(|user| user.strip_prefix('c')?.parse().ok());
+                    assert!(user.is_some_and(|user: usize| user < self.current.len()), "{reply}");
+                }
+            }
+            (None, Look::History(limit)) => {
+                let result = &reply["history"];
+                let (epoch, top) = (result["epoch"].as_str().expect("an epoch"), result["offset"].as_u64());
+                let publications = result["publications"].as_array().expect("publications");
+                assert!(publications.len() <= limit, "{reply}");
+                let newest_first = (0..=top.expect("an offset")).rev();
+                for (publication, offset) in publications.iter().zip(newest_first) {
+                    assert_eq!(publication["offset"].as_u64(), Some(offset), "{reply}");
+                    let id = self.recognise_json(session, publication);
+                    self.checker.stands(room, epoch, offset, id);
+                }
+            }
+            _ => panic!("session {session} asked for {look:?}: {reply}"),
+        }
+    }
+
+    fn recognise_json(&self, session: usize, publication: &Value) -> SaidId {
+        let text = publication["data"]["text"].as_str().expect("the text that was said");
+        let name = publication["info"]["user"].as_str().or_else(|| publication["data"]["name"].as_str());
+        self.recognise(session, name, text)
     }
 
     /// Says something into a room, in JSON.
@@ -153,3 +226,32 @@ impl super::session::Session {
         assert!(!waits, "client {} waits for the answer to {:?}", self.client, self.asked);
     }
 }
+
+/// Whether it may hear things some time after they were said.
+fn it_is_late(session: &super::session::Session) -> bool {
+    session.was_late || session.was_full
+}
+
+/// Somebody was told that it cannot go on from where it was: that must be so.
+fn check_lost(ear: &Ear, now_at: Option<&(String, u64)>, now: Time, options: &Options) {
+    let (Some((epoch, offset)), Some(heard_at), Some((epoch_now, top))) =
+        (&ear.position, ear.position_at, now_at)
+    else {
+        return;
+    };
+    let room = &options.rooms.otherwise;
+    if now.since(heard_at) + PAUSES_MAX >= room.history_age_max {
+        return;
+    }
+    assert_eq!(epoch, epoch_now, "the room was forgotten before its time");
+    let missed = usize::try_from(top - offset).unwrap_or(usize::MAX);
+    // Every publication is kept as text and as JSON, or as JSON alone.
+    let bytes_max = missed * (2 * options.message.message_bytes_max + 600);
+    assert!(
+        missed > room.history_count_max || bytes_max > room.history_bytes_max,
+        "{missed} publications were missed, which are still there"
+    );
+}
+
+/// What the shards' clocks may be late by, all in all.
+const PAUSES_MAX: Duration = Duration::from_secs(20);

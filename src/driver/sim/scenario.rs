@@ -91,6 +91,8 @@ pub struct Plan {
     pub answers: bool,
     /// Whether it sends its messages in several frames.
     pub fragments: bool,
+    /// Whether somebody outside, if asked, turns it away.
+    pub unwanted: bool,
 }
 
 /// Where a client connects to.
@@ -157,12 +159,23 @@ pub enum Act {
     Say(usize),
     /// Sends a ping.
     Ping,
+    /// Asks who is in a room, or what was said there, if it speaks JSON.
+    Ask(Look),
     /// Reads nothing for so long.
     Stall(Duration),
     /// Goes.
     Leave(Leave),
     /// Sends what nobody may.
     Break(Wrong),
+}
+
+/// What a client may want to know of a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// Who is there.
+    Presence,
+    /// The last so many publications.
+    History(usize),
 }
 
 /// How a client goes.

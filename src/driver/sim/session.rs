@@ -1,10 +1,11 @@
 //! One connection of a client: what it has said and heard, and what the server may do to it for that.
 
 use super::checker::{Ear, SaidId};
-use super::scenario::{Leave, Place, Plan, Reading, Wrong};
+use super::client::UNWANTED;
+use super::scenario::{Leave, Look, Place, Plan, Reading, Wrong};
 use super::world::World;
 use crate::base::Time;
-use crate::chat::SlowMember;
+use crate::chat::{Identification, SlowMember};
 use crate::metrics::CloseReason;
 use crate::shard::Options;
 
@@ -53,6 +54,8 @@ pub(super) enum Asked {
     Publish,
     /// To be in the room of this place among the session's.
     Subscribe(usize),
+    /// Who is in the room of that place, or what was said there.
+    Look(usize, Look),
 }
 
 /// One connection of a client.
@@ -68,6 +71,8 @@ pub(super) struct Session {
     pub(super) subs: Vec<Sub>,
     /// Commands so far, and those without an answer.
     pub(super) commands: u32,
+    /// What the server calls it, in JSON.
+    pub(super) id: String,
     pub(super) asked: Vec<(u32, Asked)>,
     /// permessage-deflate was agreed on.
     pub(super) deflated: bool,
@@ -96,6 +101,8 @@ pub(super) struct Circumstances {
     pub(super) options: Options,
     /// When they last changed.
     pub(super) changed: Time,
+    /// The largest log that was ever allowed: a lower bound holds from the next publication on.
+    pub(super) room_log_bytes_max: u64,
     /// Whether anything ever has.
     pub(super) disturbed: bool,
     /// Whether members were ever to be pinged.
@@ -121,6 +128,7 @@ impl Session {
             buffer: Vec::new(),
             subs,
             commands: 0,
+            id: String::new(),
             asked: Vec::new(),
             deflated: false,
             stalled_until: Time::ZERO,
@@ -165,6 +173,7 @@ impl Session {
             Leave::HalfClose | Leave::Reset => None,
         });
         let fine = match code {
+            Some(UNWANTED) => self.is_unwanted(now),
             Some(1001) => own == code || now.draining.is_some() || self.may_be_silent(world, now),
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
@@ -175,6 +184,13 @@ impl Session {
         };
         assert!(fine, "client {} is closed with {code:?}: {:?} {:?}", self.client, self.wrong, self.left);
         assert!(world.pipe(self.pipe).is_accepted());
+    }
+
+    /// Whether it is turned away when somebody outside is asked.
+    fn is_unwanted(&self, now: &Circumstances) -> bool {
+        self.plan.unwanted
+            && self.plan.place != Place::Echo
+            && now.options.identification == Identification::Asked
     }
 
     /// Whether the server may find that it does not answer pings.
@@ -201,8 +217,9 @@ impl Session {
             CloseReason::TooSlow => self.was_full && now.policy() == SlowMember::Disconnect,
             CloseReason::Shutdown => now.draining.is_some(),
             CloseReason::HeadTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
-            // Nobody has a token, and nobody's speech is limited.
-            CloseReason::Denied | CloseReason::Expired | CloseReason::Flood => false,
+            CloseReason::Denied => self.is_unwanted(now),
+            // Nobody's identity expires, and nobody's speech is limited.
+            CloseReason::Expired | CloseReason::Flood => false,
             CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
@@ -225,7 +242,8 @@ impl Session {
         let (age, silence) = (world.now().since(pipe.opened), world.now().since(pipe.heard));
         let options = &now.options;
         let most = options.close_timeout + SLACK;
-        if self.stage == Stage::Head && reads {
+        let is_http = matches!(self.stage, Stage::Head | Stage::Refused);
+        if is_http && reads {
             assert!(
                 age <= options.handshake_timeout + most,
                 "client {} never asks, and is kept",
@@ -234,7 +252,7 @@ impl Session {
         }
         let pinged_since = pipe.heard.max(now.changed);
         let is_json = matches!(self.plan.place, Place::Centrifuge(_));
-        if !options.ping_interval.is_zero() && self.stage != Stage::Head && !is_json {
+        if !options.ping_interval.is_zero() && !is_http && !is_json {
             // A ping that was answered just before its time leaves the next one to the end of that time.
             let limit = options.ping_interval.max(options.pong_timeout) + options.pong_timeout + most;
             let overdue = world.now().since(pinged_since) > limit;

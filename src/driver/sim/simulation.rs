@@ -35,6 +35,8 @@ pub(super) enum Due {
     Read(usize),
     /// A socket that took less than it could takes more.
     Relieve(usize),
+    /// Somebody outside, who was asked about a session, answers.
+    Decide(usize),
 }
 
 /// A scenario under way.
@@ -77,6 +79,7 @@ impl<'a> Simulation<'a> {
             current: vec![None; scenario.clients.len()],
             circumstances: Circumstances {
                 pings: !options.ping_interval.is_zero(),
+                room_log_bytes_max: options.room_log_bytes_max,
                 options,
                 changed: Time::ZERO,
                 disturbed: false,
@@ -197,6 +200,15 @@ impl<'a> Simulation<'a> {
         for woken in turn.woken {
             self.stir(woken);
         }
+        for question in turn.questions {
+            let mut ours = self.world.pipes().iter();
+            let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(question.conn));
+            let session = session.expect("a question about somebody who is there");
+            let name = question.name.as_deref().expect("a name");
+            assert_eq!(name, format!("c{}", self.sessions[session].client));
+            let delay = self.delay() + self.delay();
+            self.later(delay, Due::Decide(session));
+        }
         if self.report.turns.is_multiple_of(AUDIT_EVERY) {
             self.audit(id);
         }
@@ -220,6 +232,7 @@ impl<'a> Simulation<'a> {
                 self.sessions[session].will_read = false;
                 self.read(session);
             }
+            Due::Decide(session) => self.decide(session),
             Due::Relieve(pipe) => {
                 if self.world.relieve(pipe) {
                     self.stir(self.world.pipe(pipe).shard);
@@ -252,6 +265,7 @@ impl<'a> Simulation<'a> {
                 reload.apply(&mut it.options);
                 it.pings |= !it.options.ping_interval.is_zero();
                 it.changed = now;
+                it.room_log_bytes_max = it.room_log_bytes_max.max(it.options.room_log_bytes_max);
                 let options = std::sync::Arc::new(it.options.clone());
                 for id in 0..self.turns.len() {
                     self.world.shard_mut(id).reconfigure(now, std::sync::Arc::clone(&options));
@@ -335,12 +349,7 @@ impl<'a> Simulation<'a> {
         let (audit, options) = (self.world.shard(id).audit(), &self.scenario.options);
         let read = self.world.faults().read_bytes_max;
         let message = options.message.message_bytes_max;
-        let log_max = self
-            .circumstances
-            .options
-            .room_log_bytes_max
-            .max(options.room_log_bytes_max)
-            .max(2 * message as u64);
+        let log_max = self.circumstances.room_log_bytes_max.max(2 * message as u64);
         // Beyond its bound a log holds what was not swept yet, a message, and what one read has brought.
         let log_limit = log_max + log_max / 4 + 2 * (message + 4 * read) as u64 + 32 * 1024;
         assert!(audit.log_bytes <= log_limit, "a log keeps {} bytes, of {log_max}", audit.log_bytes);

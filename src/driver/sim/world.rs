@@ -10,6 +10,7 @@ use super::scenario::Faults;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
 use crate::base::{ConnKey, Time};
+use crate::chat::{Question, Verdict};
 use crate::metrics::Registry;
 use crate::shard::mesh::Mesh;
 use crate::shard::{Admission, Close, HowToClose, Options, SLICES_MAX, Shard, Ticket};
@@ -48,6 +49,8 @@ struct Node {
     edges: Vec<Edge>,
     /// Connections that may have bytes for us.
     readable: VecDeque<usize>,
+    /// What somebody outside has said of clients.
+    verdicts: Vec<(ConnKey, Verdict)>,
 }
 
 /// Something that has become possible.
@@ -68,6 +71,8 @@ pub struct Turn {
     pub deadline: Option<Time>,
     /// The shards that it has woken.
     pub woken: Vec<usize>,
+    /// What it asks somebody outside.
+    pub questions: Vec<Question>,
 }
 
 impl World {
@@ -83,6 +88,7 @@ impl World {
             accept_again: None,
             edges: Vec::new(),
             readable: VecDeque::new(),
+            verdicts: Vec::new(),
         });
         Self {
             nodes: nodes.collect(),
@@ -192,6 +198,11 @@ impl World {
         self.relieve(pipe);
     }
 
+    /// Somebody outside has decided about a connection of `shard`: it will hear of it in its next turn.
+    pub fn decide(&mut self, shard: usize, conn: ConnKey, verdict: Verdict) {
+        self.nodes[shard].verdicts.push((conn, verdict));
+    }
+
     /// Changes how much a client lets wait.
     pub fn set_capacity(&mut self, pipe: usize, capacity: usize) {
         self.pipes[pipe].capacity = capacity;
@@ -227,10 +238,16 @@ impl World {
         node.shard.awake();
         node.shard.begin_turn(self.now);
         node.shard.tell_wall_clock(UNIX_ORIGIN_MS + self.now.as_nanos() / 1_000_000);
+        for (conn, verdict) in node.verdicts.drain(..) {
+            turn.moved = true;
+            node.shard.decided(conn, verdict);
+        }
         turn.moved |= self.dispatch(id);
         turn.moved |= self.accept_some(id);
         turn.moved |= self.read_some(id);
-        self.nodes[id].shard.run();
+        let shard = &mut self.nodes[id].shard;
+        shard.run();
+        turn.questions.extend(std::iter::from_fn(|| shard.poll_question()));
         turn.moved |= self.write_all(id);
         turn.moved |= self.close_all(id);
         let node = &mut self.nodes[id];
