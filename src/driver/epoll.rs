@@ -8,16 +8,13 @@ use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write as _};
 use std::net::{IpAddr, Shutdown};
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
-use super::engine::{ACCEPT_PAUSE, is_shortage, unix_ms};
-use super::{Ask, Control, Parts, Waker};
+use super::Parts;
+use super::engine::{Station, Wish, is_shortage};
 use crate::base::{ConnKey, Time};
-use crate::logging::{Escaped, RateLimit};
-use crate::shard::{Admission, Close, HowToClose, SLICES_MAX, Shard, Write};
+use crate::shard::{Admission, Close, HowToClose, SLICES_MAX, Write};
 
 /// Bytes that one read takes at most. One buffer for each shard: no connection owns one.
 const READ_BYTES: usize = 64 * 1024;
@@ -56,29 +53,21 @@ struct Socket {
 }
 
 struct Driver {
-    shard: Shard,
+    station: Station,
     poll: Poll,
     listeners: Vec<TcpListener>,
-    control: Receiver<Control>,
-    wakers: Arc<[Waker]>,
-    origin: Instant,
-    ask: Ask,
     sockets: Vec<Socket>,
     buffer: Box<[u8]>,
     /// Connections that may have bytes for us.
     readable: VecDeque<ConnKey>,
     /// Which listeners may have connections for us.
     acceptable: Vec<bool>,
-    accept_again: Option<Time>,
-    stop_at: Option<Time>,
-    accept_log: RateLimit,
-    close_log: RateLimit,
 }
 
 impl Driver {
     fn new(poll: Poll, parts: Parts) -> io::Result<Self> {
-        let Parts { shard, id, listeners, control, wakers, origin, ask } = parts;
-        let waker = wakers[id].as_fd().as_raw_fd();
+        let (station, listeners) = Station::new(parts);
+        let waker = station.waker().as_raw_fd();
         poll.registry().register(&mut SourceFd(&waker), WAKE, Interest::READABLE)?;
         let mut listeners: Vec<_> =
             listeners.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect();
@@ -86,21 +75,13 @@ impl Driver {
             poll.registry().register(listener, Token(LISTENERS - index), Interest::READABLE)?;
         }
         Ok(Self {
-            shard,
+            station,
             poll,
             acceptable: vec![true; listeners.len()],
             listeners,
-            control,
-            wakers,
-            origin,
-            ask,
             sockets: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             readable: VecDeque::new(),
-            accept_again: None,
-            stop_at: None,
-            accept_log: RateLimit::new(1, Duration::from_secs(10)),
-            close_log: RateLimit::new(100, Duration::from_secs(1)),
         })
     }
 
@@ -113,71 +94,39 @@ impl Driver {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            self.shard.awake();
-            let begun = self.now();
-            self.shard.begin_turn(begun);
-            self.shard.tell_wall_clock(unix_ms());
-            if !self.obey() {
-                return Ok(());
+            let begun = self.station.begin_turn();
+            match self.station.obey() {
+                Wish::Serve => {}
+                Wish::Drain => {
+                    self.listeners.clear();
+                    self.acceptable.clear();
+                }
+                Wish::Stop => return Ok(()),
             }
             for event in &events {
                 self.dispatch(event);
             }
             self.accept_some(begun);
             self.read_some();
-            self.shard.run();
-            while let Some(question) = self.shard.poll_question() {
-                (self.ask)(question);
-            }
+            self.station.shard.run();
+            self.station.ask_all();
             self.write_all();
             self.close_all();
-            while let Some(key) = self.shard.poll_resume() {
+            while let Some(key) = self.station.shard.poll_resume() {
                 self.queue_read(key);
             }
-            while let Some(shard) = self.shard.poll_wake() {
-                self.wakers[shard].wake();
-            }
-            let ended = self.now();
-            self.shard.end_turn(ended.since(begun));
-            if self.shard.is_drained() || self.stop_at.is_some_and(|stop| stop <= ended) {
+            if self.station.end_turn(begun).is_none() {
                 return Ok(());
             }
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read for the whole shard")]
-    fn now(&self) -> Time {
-        Time::ZERO + Instant::now().duration_since(self.origin)
-    }
-
-    /// How long to wait for events: not at all while there is work, else until the next deadline.
     fn time_to_sleep(&self) -> Option<Duration> {
-        let accepting = self.accept_again.is_none() && self.acceptable.contains(&true);
-        if accepting || !self.readable.is_empty() || self.shard.has_work() || !self.shard.may_sleep() {
+        let accepting = self.station.accepts() && self.acceptable.contains(&true);
+        if accepting || !self.readable.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next =
-            [self.shard.next_deadline(), self.accept_again, self.stop_at].into_iter().flatten().min()?;
-        Some(next.since(self.now()))
-    }
-
-    /// Does what the process says. False: end now.
-    fn obey(&mut self) -> bool {
-        while let Ok(control) = self.control.try_recv() {
-            match control {
-                Control::Reload(options) => self.shard.reconfigure(self.now(), options),
-                Control::Drain(bound) => {
-                    self.listeners.clear();
-                    self.acceptable.clear();
-                    self.accept_again = None;
-                    self.stop_at = Some(self.now() + bound);
-                    self.shard.drain();
-                }
-                Control::Decided(conn, verdict) => self.shard.decided(conn, verdict),
-                Control::Stop => return false,
-            }
-        }
-        true
+        self.station.time_to_sleep(self.station.now())
     }
 
     fn dispatch(&mut self, event: &Event) {
@@ -191,7 +140,7 @@ impl Driver {
         }
         let key = ConnKey::from_bits(token.0 as u64);
         if event.is_writable() {
-            self.shard.writable(key);
+            self.station.shard.writable(key);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.queue_read(key);
@@ -212,13 +161,13 @@ impl Driver {
                 continue;
             };
             *queued = false;
-            if !self.shard.may_read(key) {
+            if !self.station.shard.may_read(key) {
                 continue;
             }
             match stream.read(&mut self.buffer) {
-                Ok(0) => self.shard.ended(key),
+                Ok(0) => self.station.shard.ended(key),
                 Ok(len) => {
-                    self.shard.received(key, &mut self.buffer[..len]);
+                    self.station.shard.received(key, &mut self.buffer[..len]);
                     // A short read has emptied the socket: the next bytes, or its end, are a new edge (epoll(7)). Else there
                     // may be more, which comes after everybody else's turn.
                     if len == READ_BYTES {
@@ -227,16 +176,15 @@ impl Driver {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => self.queue_read(key),
-                Err(_) => self.shard.broken(key),
+                Err(_) => self.station.shard.broken(key),
             }
         }
     }
 
     fn accept_some(&mut self, now: Time) {
-        if self.accept_again.is_some_and(|again| now < again) {
+        if !self.station.may_accept(now) {
             return;
         }
-        self.accept_again = None;
         let mut budget = ACCEPTS_PER_TURN;
         for index in 0..self.listeners.len() {
             let mut accepted = 0;
@@ -246,9 +194,9 @@ impl Driver {
                     break;
                 }
                 budget -= 1;
-                let admission = self.shard.admission();
+                let admission = self.station.shard.admission();
                 if admission == Admission::Later {
-                    return self.pause_accepting(now, "the server is full");
+                    return self.station.pause_accepting(now, "the server is full");
                 }
                 // What was closed in this turn must have left its slot before it is given away.
                 self.close_all();
@@ -259,7 +207,7 @@ impl Driver {
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.acceptable[index] = false,
                     Err(error) if Errno::from_io_error(&error).is_some_and(is_shortage) => {
-                        return self.pause_accepting(now, &error.to_string());
+                        return self.station.pause_accepting(now, &error.to_string());
                     }
                     // The connection was gone before it was accepted; the next one may be fine.
                     Err(error) => tracing::debug!(%error, "accept"),
@@ -269,7 +217,7 @@ impl Driver {
     }
 
     fn open(&mut self, mut stream: TcpStream, peer: IpAddr, admission: Admission) {
-        let key = self.shard.opened(admission, Some(peer));
+        let key = self.station.shard.opened(admission, Some(peer));
         let token = Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX));
         let registered =
             self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
@@ -282,36 +230,28 @@ impl Driver {
             Ok(()) => self.queue_read(key),
             Err(error) => {
                 tracing::warn!(%error, "a socket cannot be registered with epoll");
-                self.shard.broken(key);
+                self.station.shard.broken(key);
             }
         }
     }
 
-    fn pause_accepting(&mut self, now: Time, why: &str) {
-        self.accept_again = Some(now + ACCEPT_PAUSE);
-        self.shard.accept_paused();
-        if let Some(suppressed) = self.accept_log.allow(now.as_nanos()) {
-            tracing::warn!(why, suppressed, "accepting pauses: raise LimitNOFILE or lower max_connections");
-        }
-    }
-
     fn write_all(&mut self) {
-        while let Some(write) = self.shard.poll_write() {
+        while let Some(write) = self.station.shard.poll_write() {
             let ticket = write.ticket;
             let Some(Socket { stream: Some(stream), .. }) = self.sockets.get_mut(write.conn) else {
-                self.shard.refused(ticket);
+                self.station.shard.refused(ticket);
                 continue;
             };
             match write_to(stream, &write) {
-                Ok((len, offered)) => self.shard.wrote(ticket, len, offered),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.shard.refused(ticket),
-                Err(_) => self.shard.write_failed(ticket),
+                Ok((len, offered)) => self.station.shard.wrote(ticket, len, offered),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.station.shard.refused(ticket),
+                Err(_) => self.station.shard.write_failed(ticket),
             }
         }
     }
 
     fn close_all(&mut self) {
-        while let Some(Close { key, how, reason, name }) = self.shard.poll_close() {
+        while let Some(Close { key, how, reason, name }) = self.station.shard.poll_close() {
             let Some(socket) = self.sockets.get_mut(key.index()) else { continue };
             if how == HowToClose::Shutdown {
                 if let Some(stream) = &socket.stream {
@@ -325,12 +265,8 @@ impl Driver {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
             drop(stream);
-            self.shard.closed(key);
-            if tracing::enabled!(tracing::Level::DEBUG)
-                && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
-            {
-                tracing::debug!(name = %Escaped(&name), reason = reason.label(), suppressed, "closed");
-            }
+            self.station.shard.closed(key);
+            self.station.log_close(&name, reason);
         }
     }
 }

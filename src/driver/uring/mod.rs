@@ -22,16 +22,12 @@ use socket2::Socket;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::engine::{ACCEPT_PAUSE, is_shortage, unix_ms};
-use super::{Ask, Control, Parts, Waker};
+use super::Parts;
+use super::engine::{Station, Wish, is_shortage};
 use crate::base::{ConnKey, Time};
-use crate::logging::{Escaped, RateLimit};
-use crate::shard::{Admission, Close, HowToClose, Shard};
+use crate::shard::{Admission, Close, HowToClose};
 use batch::Batch;
 use doors::Doors;
 use op::{Op, Owner};
@@ -94,15 +90,9 @@ enum End {
 struct Driver {
     // First, so that it is dropped first: what operations point to outlives it.
     ring: Ring,
-    shard: Shard,
-    /// Its number.
-    id: usize,
+    station: Station,
     batch: Batch,
     doors: Doors,
-    control: Receiver<Control>,
-    wakers: Arc<[Waker]>,
-    origin: Instant,
-    ask: Ask,
     sockets: Vec<Option<Connected>>,
     /// Sockets in the table, those in `accepted` among them.
     open: usize,
@@ -112,50 +102,41 @@ struct Driver {
     completed: Vec<Completion>,
     /// Connections to be read from: they have something held, or do not receive.
     readable: VecDeque<ConnKey>,
-    accept_again: Option<Time>,
-    stop_at: Option<Time>,
-    accept_log: RateLimit,
-    close_log: RateLimit,
 }
 
 impl Driver {
     fn new(mut ring: Ring, parts: Parts) -> io::Result<Self> {
-        let Parts { shard, id, listeners, control, wakers, origin, ask } = parts;
-        ring.watch(wakers[id].as_fd(), Op::Wake)?;
+        let (station, listeners) = Station::new(parts);
+        ring.watch(station.waker(), Op::Wake)?;
         Ok(Self {
             ring,
-            shard,
-            id,
+            station,
             batch: Batch::default(),
             doors: Doors::new(listeners)?,
-            control,
-            wakers,
-            origin,
-            ask,
             sockets: Vec::new(),
             open: 0,
             accepted: VecDeque::new(),
             completed: Vec::new(),
             readable: VecDeque::new(),
-            accept_again: None,
-            stop_at: None,
-            accept_log: RateLimit::new(1, Duration::from_secs(10)),
-            close_log: RateLimit::new(100, Duration::from_secs(1)),
         })
     }
 
     fn run(mut self) -> io::Result<()> {
-        let mut now = self.now();
+        let mut now = self.station.now();
         self.accept_some(now)?;
         let mut completed = Vec::new();
         loop {
             self.ring.wait(self.time_to_sleep(now))?;
-            self.shard.awake();
-            let begun = self.now();
-            self.shard.begin_turn(begun);
-            self.shard.tell_wall_clock(unix_ms());
-            if !self.obey()? {
-                return Ok(());
+            let begun = self.station.begin_turn();
+            match self.station.obey() {
+                Wish::Serve => {}
+                Wish::Drain => {
+                    self.doors.close(&mut self.ring)?;
+                    for file in std::mem::take(&mut self.accepted) {
+                        self.turn_away(file)?;
+                    }
+                }
+                Wish::Stop => return Ok(()),
             }
             std::mem::swap(&mut completed, &mut self.completed);
             self.ring.completions(|completion| completed.push(completion));
@@ -164,63 +145,27 @@ impl Driver {
             }
             self.accept_some(begun)?;
             self.read_some()?;
-            self.shard.run();
-            while let Some(question) = self.shard.poll_question() {
-                (self.ask)(question);
-            }
+            self.station.shard.run();
+            self.station.ask_all();
             self.write_all()?;
             self.close_all()?;
-            while let Some(key) = self.shard.poll_resume() {
+            while let Some(key) = self.station.shard.poll_resume() {
                 self.queue_read(key);
             }
-            while let Some(shard) = self.shard.poll_wake() {
-                self.wakers[shard].wake();
-            }
-            now = self.now();
-            self.shard.end_turn(now.since(begun));
-            if self.shard.is_drained() || self.stop_at.is_some_and(|stop| stop <= now) {
+            match self.station.end_turn(begun) {
+                Some(ended) => now = ended,
                 // Its last operations are closes, which free the sockets at once instead of when the kernel gets to it.
-                return self.ring.submit();
+                None => return self.ring.submit(),
             }
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read for the whole shard")]
-    fn now(&self) -> Time {
-        Time::ZERO + Instant::now().duration_since(self.origin)
-    }
-
-    /// How long to wait for completions: not at all while there is work, else until the next deadline.
     fn time_to_sleep(&self, now: Time) -> Option<Duration> {
-        let opening = self.accept_again.is_none() && !self.accepted.is_empty();
-        let busy = opening || !self.readable.is_empty() || !self.completed.is_empty();
-        if busy || self.shard.has_work() || !self.shard.may_sleep() {
+        let opening = self.station.accepts() && !self.accepted.is_empty();
+        if opening || !self.readable.is_empty() || !self.completed.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next =
-            [self.shard.next_deadline(), self.accept_again, self.stop_at].into_iter().flatten().min()?;
-        Some(next.since(now))
-    }
-
-    /// Does what the process says. False: end now.
-    fn obey(&mut self) -> io::Result<bool> {
-        while let Ok(control) = self.control.try_recv() {
-            match control {
-                Control::Reload(options) => self.shard.reconfigure(self.now(), options),
-                Control::Drain(bound) => {
-                    self.doors.close(&mut self.ring)?;
-                    for file in std::mem::take(&mut self.accepted) {
-                        self.turn_away(file)?;
-                    }
-                    self.accept_again = None;
-                    self.stop_at = Some(self.now() + bound);
-                    self.shard.drain();
-                }
-                Control::Decided(conn, verdict) => self.shard.decided(conn, verdict),
-                Control::Stop => return Ok(false),
-            }
-        }
-        Ok(true)
+        self.station.time_to_sleep(now)
     }
 
     fn dispatch(&mut self, now: Time, completion: Completion) -> io::Result<()> {
@@ -230,13 +175,13 @@ impl Driver {
             Op::Writable(owner) => {
                 if let Some(socket) = owned(&mut self.sockets, owner) {
                     socket.blocked = false;
-                    self.shard.writable(socket.key);
+                    self.station.shard.writable(socket.key);
                 }
                 Ok(())
             }
             // Whoever woke us has put something into a ring or a channel, which every turn looks at.
             Op::Wake if completion.more => Ok(()),
-            Op::Wake => self.ring.watch(self.wakers[self.id].as_fd(), Op::Wake),
+            Op::Wake => self.ring.watch(self.station.waker(), Op::Wake),
             Op::Send(_) | Op::Install | Op::Forget => Ok(()),
         }
     }
@@ -266,8 +211,8 @@ impl Driver {
             (Ok(0), _) => End::Ended,
             (Ok(len), Some(buffer)) => {
                 let bytes = self.ring.buffers.filled(buffer, len as usize);
-                if socket.held.is_none() && self.shard.may_read(key) {
-                    self.shard.received(key, bytes);
+                if socket.held.is_none() && self.station.shard.may_read(key) {
+                    self.station.shard.received(key, bytes);
                 } else {
                     socket.held.get_or_insert_default().bytes.extend_from_slice(bytes);
                     if socket.receiving == Receiving::Yes {
@@ -296,8 +241,8 @@ impl Driver {
 
     fn end(&mut self, key: ConnKey, end: End) {
         match end {
-            End::Ended => self.shard.ended(key),
-            End::Broken => self.shard.broken(key),
+            End::Ended => self.station.shard.ended(key),
+            End::Broken => self.station.shard.broken(key),
         }
     }
 
@@ -315,14 +260,14 @@ impl Driver {
             let Some(key) = self.readable.pop_front() else { break };
             let Some(socket) = owned(&mut self.sockets, key.into()) else { continue };
             socket.queued = false;
-            if !self.shard.may_read(key) {
+            if !self.station.shard.may_read(key) {
                 continue;
             }
             if let Some(mut held) = socket.held.take() {
                 let rest = &mut held.bytes[held.heard..];
                 let chunk = rest.len().min(buffers::BYTES);
                 let is_last = chunk == rest.len();
-                self.shard.received(key, &mut rest[..chunk]);
+                self.station.shard.received(key, &mut rest[..chunk]);
                 held.heard += chunk;
                 match held.end {
                     _ if !is_last => {
@@ -358,7 +303,7 @@ impl Driver {
                 self.accepted.push_back(file);
             }
             Err(Errno::CANCELED) => {}
-            Err(error) if is_shortage(error) => self.pause_accepting(now, &error.to_string()),
+            Err(error) if is_shortage(error) => self.station.pause_accepting(now, &error.to_string()),
             // The connection was gone before it was accepted; the next one may be fine.
             Err(error) => tracing::debug!(%error, "accept"),
         }
@@ -367,14 +312,13 @@ impl Driver {
 
     /// Lets in who was accepted, and has more accepted as far as there is room.
     fn accept_some(&mut self, now: Time) -> io::Result<()> {
-        if self.accept_again.is_some_and(|again| now < again) {
+        if !self.station.may_accept(now) {
             return Ok(());
         }
-        self.accept_again = None;
         for _ in 0..OPENS_PER_TURN.min(self.accepted.len()) {
-            let admission = self.shard.admission();
+            let admission = self.station.shard.admission();
             if admission == Admission::Later {
-                self.pause_accepting(now, "the server is full");
+                self.station.pause_accepting(now, "the server is full");
                 return self.doors.shut(&mut self.ring);
             }
             // What was closed in this turn must have left its slot before it is given away.
@@ -385,20 +329,20 @@ impl Driver {
         }
         let room = if self.accepted.is_empty() { self.ring.sockets_max() - self.open } else { return Ok(()) };
         if !self.doors.open(room, &mut self.ring)? {
-            self.pause_accepting(now, "the ring's table is full");
+            self.station.pause_accepting(now, "the ring's table is full");
         }
         Ok(())
     }
 
     fn let_in(&mut self, file: u32, admission: Admission) -> io::Result<()> {
         // Many that are accepted with one operation come without their addresses.
-        let installed = if self.shard.wants_addresses() {
+        let installed = if self.station.shard.wants_addresses() {
             self.ring.install(file, |completion| self.completed.push(completion))?
         } else {
             None
         };
         let peer = installed.and_then(|socket| Socket::from(socket).peer_addr().ok()?.as_socket());
-        let key = self.shard.opened(admission, peer.map(|peer| peer.ip()));
+        let key = self.station.shard.opened(admission, peer.map(|peer| peer.ip()));
         if key.index() >= self.sockets.len() {
             self.sockets.resize_with(key.index() + 1, || None);
         }
@@ -414,18 +358,10 @@ impl Driver {
         self.ring.close(file)
     }
 
-    fn pause_accepting(&mut self, now: Time, why: &str) {
-        self.accept_again = Some(now + ACCEPT_PAUSE);
-        self.shard.accept_paused();
-        if let Some(suppressed) = self.accept_log.allow(now.as_nanos()) {
-            tracing::warn!(why, suppressed, "accepting pauses: raise LimitNOFILE or lower max_connections");
-        }
-    }
-
     fn write_all(&mut self) -> io::Result<()> {
         loop {
             while !self.batch.is_full()
-                && let Some(write) = self.shard.poll_write()
+                && let Some(write) = self.station.shard.poll_write()
             {
                 let socket = self.sockets.get(write.conn).and_then(Option::as_ref);
                 self.batch.add(&write, socket.map(|socket| socket.file));
@@ -438,15 +374,15 @@ impl Driver {
                 let ticket = written.ticket;
                 let full = match written.result {
                     Ok(len) => {
-                        self.shard.wrote(ticket, len as usize, written.offered);
+                        self.station.shard.wrote(ticket, len as usize, written.offered);
                         (len as usize) < written.offered
                     }
                     Err(Errno::AGAIN | Errno::INTR) => {
-                        self.shard.refused(ticket);
+                        self.station.shard.refused(ticket);
                         true
                     }
                     Err(_) => {
-                        self.shard.write_failed(ticket);
+                        self.station.shard.write_failed(ticket);
                         false
                     }
                 };
@@ -461,7 +397,7 @@ impl Driver {
     }
 
     fn close_all(&mut self) -> io::Result<()> {
-        while let Some(Close { key, how, reason, name }) = self.shard.poll_close() {
+        while let Some(Close { key, how, reason, name }) = self.station.shard.poll_close() {
             let Some(slot) = self.sockets.get_mut(key.index()) else { continue };
             if how == HowToClose::Shutdown {
                 if let Some(socket) = slot {
@@ -479,12 +415,8 @@ impl Driver {
             if let Some(socket) = slot.take() {
                 self.let_go(&socket, how)?;
             }
-            self.shard.closed(key);
-            if tracing::enabled!(tracing::Level::DEBUG)
-                && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
-            {
-                tracing::debug!(name = %Escaped(&name), reason = reason.label(), suppressed, "closed");
-            }
+            self.station.shard.closed(key);
+            self.station.log_close(&name, reason);
         }
         Ok(())
     }
