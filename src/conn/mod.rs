@@ -31,6 +31,13 @@ pub enum State {
     Closed,
 }
 
+impl State {
+    /// Whether what still arrives brings about nothing but the end.
+    pub const fn is_ending(self) -> bool {
+        matches!(self, Self::Closing | Self::Finishing(_) | Self::Lingering | Self::Closed)
+    }
+}
+
 /// How a connection ends once its last bytes are out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {

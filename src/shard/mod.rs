@@ -295,7 +295,8 @@ impl Shard {
         if slot.conn.paused {
             return false;
         }
-        if self.has_room_for_input_of(slot) && slot.client.as_ref().is_none_or(|it| it.held.is_none()) {
+        let holds = !slot.conn.state.is_ending() && slot.client.as_ref().is_some_and(|it| it.held.is_some());
+        if self.has_room_for_input_of(slot) && !holds {
             return true;
         }
         self.pause(key);
@@ -458,6 +459,9 @@ impl Shard {
     }
 
     fn has_room_for_input_of(&self, slot: &Slot) -> bool {
+        if slot.conn.state.is_ending() {
+            return true; // nothing comes of it but the end
+        }
         if slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES {
             return false;
         }

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # The Autobahn test-suite, all cases, against the echo endpoint of a running program.
 #
-#   tests/autobahn/run.sh PYTHON STENTOR OUT
+#   tests/autobahn/run.sh PYTHON STENTOR OUT [DRIVER]
 #
 # PYTHON has the packages that suite.py names. The result is compared with expected.json, case by case: worse is a failure,
 # better is told. To take a result over as the expectation: compare.py OUT --update.
 set -euo pipefail
 cd "$(dirname "$0")"
-python=$1 stentor=$2 out=$3
+python=$1 stentor=$2 out=$3 driver=${4:-auto}
 mkdir -p "$out"
 
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$stentor" serve --listen "127.0.0.1:$port" --echo --driver epoll --max-message 16MiB --log warn --ping-interval 0s &
+"$stentor" serve --listen "127.0.0.1:$port" --echo --driver "$driver" --max-message 16MiB --log warn --ping-interval 0s &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; wait 2>/dev/null || true' EXIT
 

@@ -243,7 +243,7 @@ impl Session {
         let options = &now.options;
         let most = options.close_timeout + SLACK;
         let is_http = matches!(self.stage, Stage::Head | Stage::Refused);
-        if is_http && reads {
+        if self.stage == Stage::Head && reads {
             assert!(
                 age <= options.handshake_timeout + most,
                 "client {} never asks, and is kept",

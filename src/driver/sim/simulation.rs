@@ -167,6 +167,10 @@ impl<'a> Simulation<'a> {
     }
 
     pub(super) fn later(&mut self, after: Duration, due: Due) {
+        if matches!(due, Due::Send(..) | Due::Fin(_) | Due::Decide(_)) {
+            // What is on its way is no rest.
+            (self.moved_at, self.rested) = (self.now, false);
+        }
         self.noted += 1;
         self.agenda.push(Reverse((self.now + after, self.noted, due)));
     }
