@@ -204,3 +204,44 @@ fn connections_of_one_user_are_counted_on_all_shards() {
     assert_eq!(close_code(&mut connect("7").socket), 3504);
     assert!(connect("8").next()["connect"]["client"].is_string());
 }
+
+/// Frames that tell `observer` who came, and how many people they name, until it hears "end".
+fn told_of(observer: &mut Client) -> (usize, usize) {
+    let (mut frames, mut people) = (0, 0);
+    loop {
+        let frame = text(&mut observer.socket);
+        let named = frame.matches("\"join\":").count();
+        (frames, people) = (frames + usize::from(named > 0), people + named);
+        if frame.contains("\"end\"") {
+            return (frames, people);
+        }
+    }
+}
+
+#[test]
+fn a_crowd_is_told_of_in_few_frames_and_a_large_one_not_at_all() {
+    const CROWD: usize = 300;
+    let server = Server::start(&["--shards", "2", "--join-leave-max", "100"]);
+    let join = |room: &str, index: usize| {
+        let mut client = Client::connect(&server, &format!("c{index}"));
+        client.result("subscribe", json!({"channel": room}));
+        client
+    };
+    let mut observer = join("few", 0);
+    #[expect(clippy::disallowed_methods, reason = "how often something comes is what is tested")]
+    let begun = std::time::Instant::now();
+    let mut crowd: Vec<_> = (1..90).map(|index| join("few", index)).collect();
+    // The last of them sees itself come, and by then everybody has been told.
+    while crowd[88].push("join")["info"]["user"] != "c89" {}
+    crowd[0].publish("few", "end");
+    let (frames, people) = told_of(&mut observer);
+    let tenths = usize::try_from(begun.elapsed().as_millis() / 100).unwrap();
+    assert_eq!(people, 90, "itself, and everybody");
+    assert!(frames <= tenths + 2, "{frames} frames in {tenths} tenths of a second");
+
+    let mut observer = join("many", 0);
+    let mut crowd: Vec<_> = (1..CROWD).map(|index| join("many", index)).collect();
+    crowd[0].publish("many", "end");
+    let (_, people) = told_of(&mut observer);
+    assert!(people <= 100, "{people} were told of in a room that was too large for it");
+}
