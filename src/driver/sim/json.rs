@@ -93,7 +93,7 @@ impl Simulation<'_> {
         });
         let position = result["epoch"].as_str().zip(result["offset"].as_u64());
         let position = position.map(|(epoch, offset)| (epoch.to_owned(), offset));
-        let late = it_is_late(&self.sessions[session]);
+        let late = self.sessions[session].is_late();
         let now = self.world.now();
         let sub = &mut self.sessions[session].subs[index];
         if !recovered {
@@ -119,7 +119,7 @@ impl Simulation<'_> {
 
     fn hear_publication(&mut self, session: usize, index: usize, publication: &Value) {
         let id = self.recognise_json(session, publication);
-        let (late, now) = (it_is_late(&self.sessions[session]), self.world.now());
+        let (late, now) = (self.sessions[session].is_late(), self.world.now());
         let sub = &mut self.sessions[session].subs[index];
         sub.ear.position_at = (!late).then_some(now);
         let offset = publication["offset"].as_u64();
@@ -227,15 +227,10 @@ impl super::session::Session {
     }
 }
 
-/// Whether it may hear things some time after they were said.
-fn it_is_late(session: &super::session::Session) -> bool {
-    session.was_late || session.was_full
-}
-
 /// Somebody was told that it cannot go on from where it was: that must be so.
-fn check_lost(ear: &Ear, now_at: Option<&(String, u64)>, now: Time, options: &Options) {
+fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, options: &Options) {
     let (Some((epoch, offset)), Some(heard_at), Some((epoch_now, top))) =
-        (&ear.position, ear.position_at, now_at)
+        (&ear.position, ear.position_at, top)
     else {
         return;
     };

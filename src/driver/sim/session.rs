@@ -186,6 +186,11 @@ impl Session {
         assert!(world.pipe(self.pipe).is_accepted());
     }
 
+    /// Whether it may hear things some time after they were said.
+    pub(super) const fn is_late(&self) -> bool {
+        self.was_late || self.was_full
+    }
+
     /// Whether it is turned away when somebody outside is asked.
     fn is_unwanted(&self, now: &Circumstances) -> bool {
         self.plan.unwanted
