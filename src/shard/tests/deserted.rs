@@ -1,0 +1,56 @@
+//! Rooms that everybody has left.
+
+use super::*;
+
+/// Thirty members of ten rooms come and leave again. The shards' rooms are added up.
+fn deserted(world: &mut World) -> usize {
+    let come = |index: usize| (index % 3, format!("room{}", index % 10));
+    let members: Vec<_> = (0..30).map(come).map(|(shard, room)| world.join(shard, "m", &room, "")).collect();
+    for member in members {
+        world.peers[member].shut = true;
+    }
+    world.settle();
+    for shard in &world.shards {
+        assert_eq!((shard.conns.len(), shard.metrics.members.value()), (0, 0));
+    }
+    world.shards.iter().map(|shard| shard.rooms.count()).sum()
+}
+
+#[test]
+fn rooms_without_a_history_are_forgotten_when_the_last_member_leaves() {
+    let rooms = rooms(RoomOptions { history_count_max: 0, ..RoomOptions::default() });
+    assert_eq!(deserted(&mut World::new(3, 2, 1000, Options { rooms, ..options() })), 0);
+}
+
+#[test]
+fn rooms_with_a_history_wait_for_those_who_come_back() {
+    let mut world = World::new(3, 2, 1000, options());
+    let age = RoomOptions::default().history_age_max;
+    assert_eq!(deserted(&mut world), 10);
+    world.pass(age / 2);
+    assert_eq!(deserted(&mut world), 10, "the same ones");
+    world.pass(age / 2 + Duration::from_secs(1));
+    world.pass(age / 2 - Duration::from_secs(2));
+    let rooms = |world: &World| world.shards.iter().map(|shard| shard.rooms.count()).sum::<usize>();
+    assert_eq!(rooms(&world), 10, "their time began anew");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(rooms(&world), 0);
+    assert!(world.shards.iter().all(|shard| shard.kept_rooms.is_empty()));
+}
+
+/// Names that nobody will use again push out the oldest of their kind, and nobody who is there.
+#[test]
+fn so_many_rooms_are_kept_at_most() {
+    let mut world = World::new(1, 2, 65_536, options());
+    let here = world.join(0, "here", "first", "");
+    for index in 0..10_500 {
+        let member = world.join(0, "m", &format!("room{index}"), "");
+        world.peers[member].shut = true;
+        world.pass(Duration::from_millis(1));
+        world.peers.pop();
+    }
+    let shard = &world.shards[0];
+    let rooms = ["first", "room0", "room499", "room500", "room10499"];
+    assert_eq!(rooms.map(|room| shard.rooms.find(room).is_some()), [true, false, false, true, true]);
+    assert_eq!(world.peers[here].closed, None);
+}
