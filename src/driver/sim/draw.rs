@@ -200,6 +200,14 @@ fn life(rng: &mut Rng, who: usize, length: Duration, options: &Options, events: 
     if one_in(rng, 2) {
         add(moment(rng, length), Act::Join); // comes back, should it have gone
     }
+    if one_in(rng, 4) {
+        // On a bad line: it is cut off, and comes back soon.
+        for _ in 0..1 + rng.below(3) {
+            let cut = moment(rng, length);
+            add(cut, Act::Leave(Leave::Reset));
+            add(cut + millis(rng, 2_000), Act::Join);
+        }
+    }
 }
 
 fn leave(rng: &mut Rng) -> Leave {

@@ -35,7 +35,7 @@ pub(super) enum Due {
     Read(usize),
     /// A socket that took less than it could takes more.
     Relieve(usize),
-    /// Somebody outside, who was asked about a session, answers.
+    /// Somebody outside, who was asked about a session, answers. Nothing rests before.
     Decide(usize),
 }
 
@@ -57,6 +57,8 @@ pub(super) struct Simulation<'a> {
     jumped: Duration,
     agenda: BinaryHeap<Reverse<(Time, u64, Due)>>,
     noted: u64,
+    /// Sessions that somebody outside has still to decide about.
+    undecided: usize,
     next_event: usize,
     /// For each shard, when its next turn is due, and until when its thread stands still.
     turns: Vec<Time>,
@@ -93,6 +95,7 @@ impl<'a> Simulation<'a> {
             jumped: Duration::ZERO,
             agenda: BinaryHeap::new(),
             noted: 0,
+            undecided: 0,
             next_event: 0,
             turns: vec![Time::ZERO; scenario.shards],
             paused_until: vec![Time::ZERO; scenario.shards],
@@ -132,7 +135,7 @@ impl<'a> Simulation<'a> {
             let (turn_at, id) = turn.unwrap_or((Time::NEVER, 0));
             let next = [event, due].into_iter().flatten().fold(turn_at, Time::min);
             let quiet_since = self.longest_pause().max(self.moved_at);
-            if !self.rested && next.since(quiet_since) > REST {
+            if !self.rested && self.undecided == 0 && next.since(quiet_since) > REST {
                 self.rested = true;
                 self.at_rest();
                 if enough(self) {
@@ -210,7 +213,9 @@ impl<'a> Simulation<'a> {
             let session = session.expect("a question about somebody who is there");
             let name = question.name.as_deref().expect("a name");
             assert_eq!(name, format!("c{}", self.sessions[session].client));
-            let delay = self.delay() + self.delay();
+            let patient = self.rng.below(3) == 0;
+            let delay = if patient { Duration::from_millis(self.rng.below(2_000)) } else { self.delay() };
+            self.undecided += 1;
             self.later(delay, Due::Decide(session));
         }
         if self.report.turns.is_multiple_of(AUDIT_EVERY) {
@@ -236,7 +241,10 @@ impl<'a> Simulation<'a> {
                 self.sessions[session].will_read = false;
                 self.read(session);
             }
-            Due::Decide(session) => self.decide(session),
+            Due::Decide(session) => {
+                self.undecided -= 1;
+                self.decide(session);
+            }
             Due::Relieve(pipe) => {
                 if self.world.relieve(pipe) {
                     self.stir(self.world.pipe(pipe).shard);
