@@ -174,13 +174,9 @@ fn sighup_takes_over_what_can_change() {
 
 /// A server with a file of settings, which can be written anew.
 fn with_file(settings: &str) -> (Server, impl Fn(&str)) {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), settings).expect("a temporary file");
-    let mut command = support::stentor();
-    command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(file.path());
-    (Server::from(command), move |settings: &str| {
-        std::fs::write(file.path(), settings).expect("a temporary file")
-    })
+    let (file, path) = support::file(settings);
+    let server = Server::start(&["--config", &path]);
+    (server, move |settings: &str| std::fs::write(file.path(), settings).expect("a temporary file"))
 }
 
 #[test]

@@ -13,17 +13,8 @@ use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use support::{Server, Tcp, close_code, file, key, stentor, text};
+use support::{SECRET, Server, Tcp, close_code, file, key, text, token};
 use tungstenite::{Message, WebSocket};
-
-const SECRET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/secret");
-
-fn token(arguments: &[&str]) -> String {
-    let make = ["token", "make", "--token-hmac-secret-files", SECRET];
-    let output = stentor().args(make).args(arguments).output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
 
 /// Sends one command of the JSON protocol.
 fn connect(server: &Server, command: &str) -> WebSocket<Tcp> {

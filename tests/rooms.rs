@@ -7,7 +7,7 @@ mod support;
 use serde_json::json;
 use std::net::SocketAddr;
 use support::json::Client;
-use support::{Server, Tcp, close_code, file, text};
+use support::{SECRET, Server, Tcp, close_code, file, text, token};
 use tungstenite::{Message, WebSocket};
 
 const ROOMS: &str = r#"
@@ -183,18 +183,12 @@ fn connections_of_one_address_are_counted_on_all_shards() {
 
 #[test]
 fn connections_of_one_user_are_counted_on_all_shards() {
-    let secret = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/secret");
-    let settings = ["--auth", "token", "--token-hmac-secret-files", secret];
+    let settings = ["--auth", "token", "--token-hmac-secret-files", SECRET];
     let limit = ["--shards", "3", "--max-connections-per-user", "2"];
     let server = Server::start(&[&settings[..], &limit].concat());
-    let token = |user: &str| {
-        let make = ["token", "make", "--user", user];
-        let output = support::stentor().args(make).args(&settings[2..]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-    };
     let connect = |user: &str| {
         let mut client = Client::raw(&server);
-        client.say(&json!({"id": 1, "connect": {"token": token(user)}}).to_string());
+        client.say(&json!({"id": 1, "connect": {"token": token(&["--user", user])}}).to_string());
         client
     };
     let mut inside = [connect("7"), connect("7")];

@@ -93,24 +93,26 @@ pub fn upgrade(
             .iter()
             .map(|_| connect_with(server.address, source, manners.narrow).expect("the server listens"))
             .collect();
-        let seated = || members.iter().map(|&member| (member, seating.rooms_of(member)));
-        for (socket, (member, rooms)) in sockets.iter_mut().zip(seated()) {
+        for (socket, &member) in sockets.iter_mut().zip(members) {
             let extension =
                 if manners.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
             let request = format!(
                 "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n",
-                dialect.path(member, rooms[0]),
+                dialect.path(member, seating.rooms_of(member)[0]),
                 server.address
             );
             socket.write_all(request.as_bytes()).expect("the server reads");
         }
         sockets.iter_mut().for_each(answered);
-        for (socket, (member, rooms)) in sockets.iter_mut().zip(seated()) {
-            socket.write_all(&dialect.greeting(member, &rooms).0).expect("the server reads");
-        }
-        for (mut socket, (member, rooms)) in sockets.into_iter().zip(seated()) {
-            greeted(&mut socket, dialect.greeting(member, &rooms).1);
+        let replies = sockets.iter_mut().zip(members).map(|(socket, &member)| {
+            let (greeting, replies) = dialect.greeting(member, &seating.rooms_of(member));
+            socket.write_all(&greeting).expect("the server reads");
+            replies
+        });
+        let replies: Vec<usize> = replies.collect();
+        for (mut socket, replies) in sockets.into_iter().zip(replies) {
+            greeted(&mut socket, replies);
             socket.set_nonblocking(true).expect("a socket");
             streams.push(TcpStream::from_std(socket.into()));
         }

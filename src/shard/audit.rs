@@ -42,7 +42,8 @@ impl Shard {
             let torn = client.as_ref().and_then(|client| client.torn);
             let torn_there = torn.is_none_or(|torn| seats.iter().any(|seat| seat.audience == torn));
             assert!(torn_there, "only in the log of a room that it is in can a frame be torn");
-            let behind = seats.iter().any(|&seat| self.fanout.is_behind(seat) && !self.fanout.is_ready(seat));
+            let behind =
+                seats.iter().any(|&seat| self.fanout.behind(seat) > 0 && !self.fanout.is_ready(seat));
             let owes = !conn.outbox.is_empty() || torn.is_some() || behind;
             // The answer to a handshake waits until its client is in its room.
             let arriving = client.as_ref().is_some_and(|client| client.is_arriving());

@@ -6,7 +6,8 @@
 //! for input again, and what arrives meanwhile is taken along to every member that comes later in the circle. So under load
 //! batches form by themselves, and a publication has reached everybody once the circle has closed.
 //!
-//! Which members cannot keep up is found out here, in `Audience::next_due`; what becomes of them is decided in
+//! Which members cannot keep up is found out when the sweep comes to them, in `Audience::next_due`, or when it has filled their
+//! sockets, in `Shard::block_seat`; what becomes of them is decided in
 //! `Shard::overdue`, and nowhere else.
 
 use bytes::Bytes;
@@ -102,18 +103,23 @@ impl Audience {
             if member.ready {
                 return Due::Write(place);
             }
-            if self.log.head().since(member.cursor) > log_bytes_max {
+            if self.behind(member) > log_bytes_max {
                 return Due::Overdue(place);
             }
         }
         Due::Done
     }
 
+    /// How many bytes a member has not been sent.
+    fn behind(&self, member: &Member) -> u64 {
+        self.log.head().since(member.cursor)
+    }
+
     /// How much the sweep has not yet offered to the member that has waited longest.
     fn unswept_bytes(&self) -> u64 {
         let ahead = self.members[self.next..].iter().chain(&self.members[..self.next]);
         let next_ready = ahead.take(self.due.min(UNSWEPT_SCAN_MAX)).find(|member| member.ready);
-        next_ready.map_or(0, |member| self.log.head().since(member.cursor))
+        next_ready.map_or(0, |member| self.behind(member))
     }
 
     fn visit_again(&mut self, place: usize) {
@@ -360,23 +366,16 @@ impl Fanout {
         progress
     }
 
-    /// Whether there is something for this member.
-    pub fn is_behind(&self, seat: Seat) -> bool {
+    /// How many bytes a member has not been sent.
+    pub fn behind(&self, seat: Seat) -> u64 {
         let audience = &self[seat.audience];
-        audience.members[seat.place as usize].cursor != audience.log.head()
+        audience.behind(&audience.members[seat.place as usize])
     }
 
     /// Whether there is something for this member, and nobody whom the sweep comes to next has waited longer.
     pub fn is_next(&self, seat: Seat) -> bool {
-        let audience = &self[seat.audience];
-        let behind = audience.log.head().since(audience.members[seat.place as usize].cursor);
+        let (audience, behind) = (&self[seat.audience], self.behind(seat));
         behind > 0 && audience.held_from.is_none() && behind >= audience.unswept_bytes()
-    }
-
-    /// Whether a member is behind by more than its room's log may hold.
-    pub fn is_overdue(&self, seat: Seat, log_bytes_max: u64) -> bool {
-        let audience = &self[seat.audience];
-        audience.log.head().since(audience.members[seat.place as usize].cursor) > log_bytes_max
     }
 
     /// Says that a member's connection sits in other rooms as well.

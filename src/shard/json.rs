@@ -57,7 +57,7 @@ impl Shard {
                 continue;
             }
             self.command(key, line);
-            if self.conns.get(key).is_none_or(|slot| slot.conn.state != State::Open) {
+            if !self.is_open(key) {
                 return false;
             }
         }

@@ -382,7 +382,7 @@ impl Shard {
 
     /// What somebody outside has said of a client. If it is gone, or going, nothing happens.
     pub fn decided(&mut self, conn: ConnKey, verdict: Verdict) {
-        if self.conns.get(conn).is_none_or(|slot| slot.conn.state != State::Open) {
+        if !self.is_open(conn) {
             return;
         }
         let Some(client) = self.client_mut(conn) else { return };
@@ -391,6 +391,11 @@ impl Shard {
             Some(entrance) => self.verdict_of_entrance(conn, &entrance, verdict),
             None => self.verdict_of_connect(conn, verdict),
         }
+    }
+
+    /// Whether a client is there, and not on its way out.
+    fn is_open(&self, key: ConnKey) -> bool {
+        self.conns.get(key).is_some_and(|slot| slot.conn.state == State::Open)
     }
 
     /// The driver stops accepting for a while.

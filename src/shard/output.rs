@@ -389,7 +389,7 @@ impl Shard {
         }
         self.block(key);
         // It took something, perhaps, and is too slow all the same.
-        if self.fanout.is_overdue(seat, self.options.log_bytes_max()) {
+        if self.fanout.behind(seat) > self.options.log_bytes_max() {
             self.unsettled.push((key, Unsettled::Overdue(seat.audience)));
         }
     }

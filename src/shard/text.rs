@@ -3,15 +3,14 @@
 use bytes::Bytes;
 use std::sync::Arc;
 
+use super::Shard;
 use super::client::{Arriving, Entrance};
 use super::json::may_publish;
 use super::mesh::Up;
 use super::rooms::{Room, RoomId};
-use super::{Shard, Slot};
 use crate::app::text;
 use crate::base::{ConnKey, Time};
 use crate::chat::{Body, Draft, Grant, Identity, Member, Past, Person, Spoken, Verdict, Wanted};
-use crate::conn::State;
 use crate::metrics::CloseReason;
 use crate::ws::CloseCode;
 
@@ -135,7 +134,7 @@ impl Shard {
             // They were checked when they came in.
             let message = std::str::from_utf8(&held.bytes[begin..end]).unwrap_or_default();
             begin = end;
-            if self.conns.get(key).is_none_or(|Slot { conn, .. }| conn.state != State::Open) {
+            if !self.is_open(key) {
                 return;
             }
             if is_json {

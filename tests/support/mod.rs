@@ -165,6 +165,17 @@ pub fn key(name: &str) -> String {
     format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The secret that tokens in tests are signed with.
+pub const SECRET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/secret");
+
+/// A token that the program itself makes.
+pub fn token(arguments: &[&str]) -> String {
+    let make = ["token", "make", "--token-hmac-secret-files", SECRET];
+    let output = stentor().args(make).args(arguments).output().expect("the program runs");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("a token").trim_end().to_owned()
+}
+
 /// The lines up to the one with `part` in it.
 fn lines_until(log: &mut impl BufRead, part: &str) -> Vec<String> {
     let mut lines = Vec::new();

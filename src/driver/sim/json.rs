@@ -93,13 +93,12 @@ impl Simulation<'_> {
         });
         let position = result["epoch"].as_str().zip(result["offset"].as_u64());
         let position = position.map(|(epoch, offset)| (epoch.to_owned(), offset));
-        let late = self.sessions[session].is_late();
-        let now = self.world.now();
-        let sub = &mut self.sessions[session].subs[index];
         if !recovered {
-            check_lost(&sub.ear, position.as_ref(), now, &self.scenario.options);
+            check_lost(&sub.ear, position.as_ref(), self.world.now(), &self.scenario.options);
         }
-        sub.ear.position_at = (!late).then_some(now);
+        let heard_at = self.heard_at(session);
+        let sub = &mut self.sessions[session].subs[index];
+        sub.ear.position_at = heard_at;
         if recovered {
             self.report.recovered += 1;
             assert_eq!(position, sub.ear.position, "it goes on from where it was");
@@ -117,11 +116,16 @@ impl Simulation<'_> {
         }
     }
 
+    /// Since when a session knows what it hears at this moment; `None`: it was said at some time before.
+    fn heard_at(&self, session: usize) -> Option<Time> {
+        (!self.sessions[session].is_late()).then(|| self.world.now())
+    }
+
     fn hear_publication(&mut self, session: usize, index: usize, publication: &Value) {
         let id = self.recognise_json(session, publication);
-        let (late, now) = (self.sessions[session].is_late(), self.world.now());
+        let heard_at = self.heard_at(session);
         let sub = &mut self.sessions[session].subs[index];
-        sub.ear.position_at = (!late).then_some(now);
+        sub.ear.position_at = heard_at;
         let offset = publication["offset"].as_u64();
         assert_eq!(offset.is_some(), sub.ear.position.is_some(), "offsets, where there is a past");
         if let Some(offset) = offset {
