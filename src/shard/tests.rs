@@ -2,6 +2,7 @@
 //! that only the test moves. A seed replays everything.
 
 mod deserted;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,0 +1,37 @@
+//! What somebody outside says of a client, when it comes too late.
+
+use super::*;
+use crate::chat::{Identification, Identity, Verdict};
+
+#[test]
+fn a_verdict_on_one_that_is_going_changes_nothing() {
+    let options = Options { identification: Identification::Asked, ..options() };
+    let mut world = World::new(1, 1, 65_536, options);
+    let peer = world.connect(0);
+    // Its Close cannot leave, so it stays for a while.
+    world.peers[peer].window = 0;
+    // In one read: while the question is open, nothing more is read.
+    let both = [request("/ws/a?room=r", "").as_bytes(), &client_frame(0x83, b"reserved")].concat();
+    world.send(peer, &both);
+    while !world.peers[peer].sending.is_empty() {
+        world.turn();
+    }
+    let question = world.shards[0].poll_question().unwrap();
+    let is_ending = |world: &World| {
+        world.shards[0].conns.get(world.peers[peer].key).is_some_and(|slot| slot.conn.state.is_ending())
+    };
+    assert!(is_ending(&world));
+    let (user, name) = ("a".into(), "a".into());
+    let identity = Identity { user, name, info: None, expires_in: None, rooms: Vec::new() };
+    world.shards[0].begin_turn(world.now);
+    world.shards[0].decided(question.conn, Verdict::Welcome { identity, data: None });
+    world.settle();
+    assert!(is_ending(&world));
+    assert_eq!(world.shards[0].metrics.members.value(), 0);
+    world.peers[peer].window = usize::MAX;
+    world.settle();
+    let received = &mut world.peers[peer].received;
+    let head = received.windows(4).position(|it| it == b"\r\n\r\n").unwrap() + 4;
+    received.drain(..head);
+    assert_eq!(world.heard(peer), (Vec::new(), Some(1002)));
+}
