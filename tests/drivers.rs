@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use stentor_testkit::{close, frame, parse, parse_response, text, upgrade_request};
 use support::{Server, Tcp, stentor};
 
 const DRIVERS: [&str; 2] = ["epoll", "uring"];
@@ -29,36 +30,8 @@ enum Step {
     End(usize),
 }
 
-/// A masked frame: its first byte, and a payload.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    const KEY: [u8; 4] = [1, 2, 3, 4];
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | u8::try_from(len).unwrap()),
-        len @ 126..=0xFFFF => {
-            frame.push(0x80 | 126);
-            frame.extend(u16::try_from(len).unwrap().to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend((len as u64).to_be_bytes());
-        }
-    }
-    frame.extend(KEY);
-    frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ KEY[at % 4]));
-    frame
-}
-
-fn text(payload: &str) -> Vec<u8> {
-    frame(0x81, payload.as_bytes())
-}
-
 fn upgrade(path: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    .into_bytes()
+    upgrade_request(path, "").into_bytes()
 }
 
 fn trace() -> Vec<Step> {
@@ -97,7 +70,7 @@ fn trace() -> Vec<Step> {
         Connect,
         Send(4, [upgrade("/ws/d"), frame(0x82, b"binary")].concat(), whole),
         End(4),
-        Send(1, frame(0x88, &1000_u16.to_be_bytes()), whole),
+        Send(1, close(1000), whole),
         End(1),
         Send(0, text("alone"), whole),
         Hear(0, b"a: alone"),
@@ -165,11 +138,10 @@ fn one_trace_gives_one_transcript() {
 fn echo(server: &Server) -> Tcp {
     let mut client = server.raw();
     client.write_all(&upgrade("/echo")).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while parse_response(&head).is_none() {
         client.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
+        head.extend(byte);
     }
     client
 }
@@ -351,7 +323,7 @@ fn who_does_not_close_is_reset() {
         let mut last_words = Vec::new();
         let error = client.read_to_end(&mut last_words).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{driver}");
-        assert_eq!(last_words[2..4], 1001_u16.to_be_bytes(), "{driver}");
+        assert_eq!(parse(&last_words).and_then(|frame| frame.close_code()), Some(1001), "{driver}");
         assert!(server.wait().success(), "{driver}");
     }
 }
