@@ -13,10 +13,14 @@ use std::time::Duration;
 
 use crate::clock::{self, MILLISECOND, SECOND};
 use crate::display::{Display, View};
+use crate::message::{Assignment, Command, End, Notice, Tick};
+use crate::outcome::{Outcome, Sample, Second};
 use crate::plan::Plan;
 use crate::process;
 use crate::tally::Tally;
-use crate::worker::{Assignment, Command, End, Notice, Tick};
+
+/// The subcommand by which the parent starts its workers.
+pub const WORKER: &str = "worker";
 
 /// Descriptors that a worker needs for itself.
 const RESERVE: u64 = 32;
@@ -26,47 +30,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Between the word that all are in, and the first message.
 const BREATH_NS: u64 = 50 * MILLISECOND;
-
-/// One second of a run, of all workers together.
-#[derive(Clone, Debug, Default)]
-pub struct Second {
-    /// What was counted.
-    pub tally: Tally,
-    /// Clients that are in at its end.
-    pub connected: u32,
-    /// The server's CPU in this second, in nanoseconds, and its memory at its end, in bytes.
-    pub server: Option<(u64, u64)>,
-}
-
-/// The server's process at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// CPU that it has used since it began, in nanoseconds.
-    pub cpu_ns: u64,
-    /// Its resident memory, in bytes.
-    pub memory: u64,
-}
-
-/// All that a run has found.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Second by second, from the begin of the run.
-    pub seconds: BTreeMap<u64, Second>,
-    /// Clients that were in when the talk ended.
-    pub connected: u32,
-    /// How long it took to come in, in nanoseconds.
-    pub gathered_ns: u64,
-    /// How long they talked, in nanoseconds.
-    pub talked_ns: u64,
-    /// Messages that nobody has heard.
-    pub unheard: u64,
-    /// What each worker knew at its end.
-    pub ends: Vec<End>,
-    /// The server before the first client, when all were in, and when they had spoken.
-    pub server: Option<[Sample; 3]>,
-    /// It was ended by the user.
-    pub interrupted: bool,
-}
 
 /// How many workers there are to be.
 ///
@@ -111,7 +74,7 @@ impl Worker {
     fn hire(assignment: &Assignment, news: Sender<(usize, Option<Notice>)>) -> Result<Self, String> {
         let text = |error: std::io::Error| format!("a worker cannot be started: {error}");
         let mut child = Program::new(std::env::current_exe().map_err(text)?)
-            .arg(crate::WORKER)
+            .arg(WORKER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0) // Ctrl-C is for the parent alone

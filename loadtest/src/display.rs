@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write, stderr};
 
 use crate::clock::SECOND;
-use crate::crew::Second;
+use crate::outcome::Second;
 use crate::pace;
 use crate::plan::Plan;
-use crate::result::{Unit, seconds};
 use crate::tally::Tally;
+use crate::unit::{Unit, seconds};
 
 /// Seconds that the small curves show.
 const CURVE_SECONDS: usize = 40;

@@ -10,10 +10,14 @@
 #![expect(unreachable_pub, reason = "a program: its modules share what they need")]
 
 mod clock;
+mod console;
 mod crew;
 mod display;
+mod message;
+mod metric;
 mod options;
 mod order;
+mod outcome;
 mod pace;
 mod plan;
 mod preset;
@@ -24,18 +28,17 @@ mod stamp;
 mod tally;
 mod template;
 mod threshold;
+mod unit;
 mod units;
 mod wire;
 mod worker;
 
 use clap::{Parser, Subcommand};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use std::io::{Write, stderr, stdout};
+use std::io::{Write, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use console::NOT_TRIED;
 use crew::Crew;
 use display::Display;
 use options::Options;
@@ -43,14 +46,8 @@ use plan::Scenario;
 use result::Report;
 use result::compare::compare;
 
-/// The subcommand by which the parent starts its workers.
-const WORKER: &str = "worker";
-
 /// Thresholds do not hold, or not everybody heard everything once and in order.
 const NOT_PASSED: u8 = 1;
-
-/// It could not be tried.
-const NOT_TRIED: u8 = 2;
 
 /// A load tester for WebSocket broadcast servers.
 #[derive(Parser)]
@@ -99,7 +96,7 @@ enum What {
     /// Measures swarm itself: it listens to a bare writer, which sends as fast as it can
     Sink(sink::Sink),
     /// One process of a run (started by swarm itself)
-    #[command(name = WORKER, hide = true)]
+    #[command(name = crew::WORKER, hide = true)]
     Worker,
 }
 
@@ -140,37 +137,12 @@ fn run(scenario: Scenario, options: &Options) -> Result<bool, String> {
     let server_is_here = plan.target.address.ip().is_loopback();
     let workers = crew::size(plan.clients, options.workers, server_is_here)?;
     let display = Display::new(options.quiet);
-    let crew = Crew::start(&plan, workers, options.server_pid, display, until_interrupted()?)?;
+    let crew = Crew::start(&plan, workers, options.server_pid, display, console::until_interrupted()?)?;
     let outcome = crew.run()?;
-    let report = Report::new(&plan, &outcome, &options.thresholds, command());
-    say(&report.table())?;
+    let report = Report::new(&plan, &outcome, &options.thresholds, console::command());
+    console::say(&report.table())?;
     report.write(options.json.as_deref(), options.hdr.as_deref(), options.html.as_deref())?;
     Ok(report.passed)
-}
-
-/// Set by the first Ctrl-C; the second ends the process at once.
-fn until_interrupted() -> Result<Arc<AtomicBool>, String> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, NOT_TRIED.into(), Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-            .map_err(|error| error.to_string())?;
-    }
-    Ok(interrupted)
-}
-
-/// What was typed, for whoever wants to repeat it.
-fn command() -> String {
-    let quoted = |word: String| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-        if !word.is_empty() && word.chars().all(plain) {
-            word
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    };
-    let words: Vec<_> = std::env::args().skip(1).map(quoted).collect();
-    format!("swarm {}", words.join(" "))
 }
 
 fn compared(files: &[PathBuf]) -> Result<bool, String> {
@@ -179,16 +151,6 @@ fn compared(files: &[PathBuf]) -> Result<bool, String> {
     };
     let reports =
         files.iter().map(|file| Ok((name(file), Report::read(file)?))).collect::<Result<Vec<_>, String>>()?;
-    say(&compare(&reports))?;
+    console::say(&compare(&reports))?;
     Ok(true)
-}
-
-/// Whoever has seen enough closes the pipe: that is no failure.
-fn say(text: &str) -> Result<(), String> {
-    match stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("the output cannot be written: {error}"))
-        }
-        _ => Ok(()),
-    }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use crate::clock;
-use crate::pace::{Pace, Stage};
+use crate::pace::{self, Pace, Stage};
 use crate::plan::{CLIENTS_PER_SOURCE, Plan, Scenario, Speech, Storm, Target};
 use crate::preset::{Dialect, Preset, Recovered};
 use crate::template::{Piece, Template};
@@ -326,7 +326,7 @@ impl Options {
         speech: Speech,
     ) -> Result<Vec<Storm>, String> {
         let count = self.storms.unwrap_or(if scenario == Scenario::Storm { 1 } else { 0 });
-        let length = crate::pace::length(stages);
+        let length = pace::length(stages);
         let interval = length / f64::from(count + 1);
         let storm = |number: u32| {
             let at = interval * f64::from(number);

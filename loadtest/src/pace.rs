@@ -18,6 +18,17 @@ pub fn length(stages: &[Stage]) -> f64 {
     stages.iter().map(|stage| stage.seconds).sum()
 }
 
+/// Seconds as nanoseconds.
+pub fn nanos(seconds: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what a plan says fits, and is not negative"
+    )]
+    let nanos = (seconds * 1e9) as u64;
+    nanos
+}
+
 /// How many clients there are to be at `seconds`.
 pub fn clients_at(stages: &[Stage], mut seconds: f64) -> u32 {
     for stage in stages {

@@ -13,12 +13,15 @@ use std::time::Duration;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::clock;
+use crate::console;
 use crate::crew::Crew;
 use crate::display::Display;
 use crate::options::Options;
+use crate::pace;
 use crate::plan::{Plan, Scenario};
-use crate::result::{Report, Unit};
+use crate::result::Report;
 use crate::stamp::Stamp;
+use crate::unit::Unit;
 use crate::units::{Sizes, Span};
 
 /// The block speaks with so many voices.
@@ -81,15 +84,15 @@ impl Sink {
             over: Arc::clone(&over),
         };
         let thread = std::thread::Builder::new().spawn(move || writer.run(&listener)).map_err(text)?;
-        let crew = Crew::start(&plan, 1, None, Display::new(false), crate::until_interrupted()?)?;
+        let crew = Crew::start(&plan, 1, None, Display::new(false), console::until_interrupted()?)?;
         let outcome = crew.run();
         over.store(true, Ordering::Relaxed);
         let written = thread.join().map_err(|_| "the writer failed".to_owned())?;
         let (outcome, written) = (outcome?, written?);
-        let report = Report::new(&plan, &outcome, &[], crate::command());
+        let report = Report::new(&plan, &outcome, &[], console::command());
         report.write(self.json.as_deref(), None, None)?;
         let per_cpu = report.metric("swarm_cpu_per_delivery").map_or(0.0, |cpu| 1.0 / cpu);
-        crate::say(&format!(
+        console::say(&format!(
             "{}  {:<14}{} to each client\n  {:<14}{} for each second of the worker's CPU\n",
             report.table(),
             "written",
@@ -125,8 +128,7 @@ impl Writer {
         }
         // The worker is told to begin as soon as the last one is in.
         std::thread::sleep(Duration::from_millis(100));
-        let end =
-            clock::now() + crate::worker::nanos(crate::pace::length(&self.plan.stages)) - clock::SECOND / 5;
+        let end = clock::now() + pace::nanos(pace::length(&self.plan.stages)) - clock::SECOND / 5;
         let (mut said, mut block) = (0, Vec::new());
         while clock::now() < end && !self.over.load(Ordering::Relaxed) {
             block.clear();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use crate::result::{METRICS, Unit, Verdict};
+use crate::metric::METRICS;
+use crate::unit::Unit;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Relation {
@@ -35,6 +36,17 @@ pub struct Threshold {
     name: String,
     relation: Relation,
     value: f64,
+}
+
+/// What became of a threshold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// As it was written.
+    pub threshold: String,
+    /// What was found; nothing, if the run has no such number.
+    pub found: Option<f64>,
+    /// Whether it holds.
+    pub holds: bool,
 }
 
 impl Threshold {

@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use super::page::escaped;
-
 /// How values stand along an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scale {
@@ -209,6 +207,21 @@ fn curve(series: &Series, index: usize, x: &Axis, y: &Axis, svg: &mut String) {
         pen = 'L';
     }
     let _ = writeln!(svg, "<path class=\"curve s{index}\" d=\"{path}\"/>");
+}
+
+/// Text as it may stand in a page.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            _ => out.push(c),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

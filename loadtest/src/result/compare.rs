@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{METRICS, Metric, Report};
+use super::Report;
+use crate::metric::{METRICS, Metric};
 
 /// The table of several results, each with the name that stands above it.
 pub fn compare(reports: &[(String, Report)]) -> String {

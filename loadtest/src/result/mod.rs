@@ -3,7 +3,6 @@
 mod chart;
 pub mod compare;
 mod hgrm;
-mod metric;
 mod page;
 mod table;
 
@@ -12,12 +11,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::crew::{Outcome, Second};
+use crate::metric::{self, Facts, METRICS};
+use crate::outcome::{Outcome, Second};
 use crate::plan::{Plan, Speech};
 use crate::tally::{Tally, Times};
-use crate::threshold::Threshold;
-
-pub use metric::{METRICS, Metric, Unit};
+use crate::threshold::{Threshold, Verdict};
+use crate::unit::{Unit, seconds};
 
 /// A second of the run, as it is plotted. Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,17 +66,6 @@ impl Point {
     }
 }
 
-/// What became of a threshold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// As it was written.
-    pub threshold: String,
-    /// What was found; nothing, if the run has no such number.
-    pub found: Option<f64>,
-    /// Whether it holds.
-    pub holds: bool,
-}
-
 /// A run's result. It is written as JSON and read again for comparison.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -109,17 +97,6 @@ pub struct Report {
     pub handshake: Times,
 }
 
-/// What is computed from: everything that a run has counted.
-#[derive(Debug)]
-pub struct Facts<'f> {
-    /// What was to be done.
-    pub plan: &'f Plan,
-    /// What was found.
-    pub outcome: &'f Outcome,
-    /// All seconds together.
-    pub total: Tally,
-}
-
 /// Behind its own plan by more than this, the swarm measures itself.
 const LATE_MAX_US: u64 = 10_000;
 
@@ -145,7 +122,7 @@ impl Report {
         } else {
             verdicts.iter().all(|verdict| verdict.holds)
         };
-        let notes = facts.notes();
+        let notes = notes(&facts);
         Self {
             swarm: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: plan.scenario.name().to_owned(),
@@ -201,50 +178,42 @@ impl Report {
     }
 }
 
-impl Facts<'_> {
-    /// What has to be known to judge the numbers.
-    fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        let late = self.total.lateness.quantile(0.99);
-        let busy = metric::busy(self).unwrap_or(0.0);
-        let advice =
-            "what was measured is in part its own; give it more --workers, or other cores than the server";
-        if busy > BUSY_MAX {
-            let share = busy * 100.0;
-            notes.push(format!(
-                "the swarm was at its limit, its busiest worker used {share:.0} % of a core: {advice}"
-            ));
-        }
-        if late > LATE_MAX_US {
-            let late = Unit::Seconds.show(seconds(late));
-            notes.push(format!(
-                "the swarm said one message of a hundred {late} or more behind its plan: {advice}"
-            ));
-        }
-        if self.outcome.interrupted {
-            notes.push("it was ended by hand: these are the results so far".to_owned());
-        }
-        if let (Speech::Window(_), true) = (self.plan.speech, self.total.said > 0) {
-            notes.push(
-                "speakers waited for their own messages to come back: latency is counted from when they were said, and \
-                 a slow server is asked less"
-                    .to_owned(),
-            );
-        }
-        if self.total.unsaid > 0 {
-            notes.push(format!(
-                "{} messages were due while their speakers were not connected",
-                self.total.unsaid
-            ));
-        }
-        notes
+/// What has to be known to judge the numbers.
+fn notes(facts: &Facts<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let late = facts.total.lateness.quantile(0.99);
+    let busy = metric::busy(facts).unwrap_or(0.0);
+    let advice =
+        "what was measured is in part its own; give it more --workers, or other cores than the server";
+    if busy > BUSY_MAX {
+        let share = busy * 100.0;
+        notes.push(format!(
+            "the swarm was at its limit, its busiest worker used {share:.0} % of a core: {advice}"
+        ));
     }
-}
-
-/// Microseconds as seconds.
-#[expect(clippy::cast_precision_loss, reason = "microseconds of an hour need 32 bits")]
-pub fn seconds(microseconds: u64) -> f64 {
-    microseconds as f64 / 1e6
+    if late > LATE_MAX_US {
+        let late = Unit::Seconds.show(seconds(late));
+        notes.push(format!(
+            "the swarm said one message of a hundred {late} or more behind its plan: {advice}"
+        ));
+    }
+    if facts.outcome.interrupted {
+        notes.push("it was ended by hand: these are the results so far".to_owned());
+    }
+    if let (Speech::Window(_), true) = (facts.plan.speech, facts.total.said > 0) {
+        notes.push(
+            "speakers waited for their own messages to come back: latency is counted from when they were said, and \
+             a slow server is asked less"
+                .to_owned(),
+        );
+    }
+    if facts.total.unsaid > 0 {
+        notes.push(format!(
+            "{} messages were due while their speakers were not connected",
+            facts.total.unsaid
+        ));
+    }
+    notes
 }
 
 fn ended() -> String {

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
-use super::chart::{Chart, Scale, Series};
-use super::metric::grouped;
-use super::{METRICS, Point, Report, Unit, seconds};
+use super::chart::{Chart, Scale, Series, escaped};
+use super::{Point, Report};
+use crate::metric::METRICS;
+use crate::tally::Times;
+use crate::unit::{Unit, grouped, seconds};
 
 /// A curve has at most so many points; beyond, seconds are put together.
 const POINTS_MAX: usize = 240;
@@ -26,21 +28,6 @@ const HEADLINES: &[(&str, &str)] = &[
     ("server_memory_per_client", "server memory per client"),
     ("storm_back", "all back after"),
 ];
-
-/// Text as it may stand in a page.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '"' => out.push_str("&quot;"),
-            _ => out.push(c),
-        }
-    }
-    out
-}
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
@@ -177,7 +164,7 @@ fn over_time(
 
 /// 90 %, 99 %, 99.9 % … stand equally far apart: the tail is what is looked for.
 fn percentiles(report: &Report) -> String {
-    let points = |times: &crate::tally::Times| {
+    let points = |times: &Times| {
         let steps = times.histogram().iter_quantiles(8);
         let known = steps.filter(|step| step.quantile_iterated_to() < 1.0);
         known

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{METRICS, Metric, Report, Unit};
+use super::Report;
+use crate::metric::{METRICS, Metric};
+use crate::unit::Unit;
 
 /// What stands on one line together.
 const LINES: &[(&str, &[&str])] = &[

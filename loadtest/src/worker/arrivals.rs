@@ -6,12 +6,11 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Assignment;
 use super::client::{Client, Phase};
 use super::place::{self, Place};
-use super::speech::nanos;
 use crate::clock::{MILLISECOND, SECOND};
-use crate::pace::clients_at;
+use crate::message::Assignment;
+use crate::pace::{clients_at, nanos};
 use crate::plan::{self, CLIENTS_PER_SOURCE, Plan};
 use crate::template::Filling;
 use crate::units::Dice;
@@ -94,7 +93,7 @@ impl Arrivals {
     /// One sentence: the certificates cannot be read.
     pub fn new(assignment: &Assignment, now: u64) -> Result<Self, String> {
         let Assignment { plan, index, of, .. } = assignment;
-        let count = ((plan.clients + of - 1 - index) / of) as usize;
+        let count = assignment.share(plan.clients) as usize;
         let target = &plan.target;
         let trust = if target.tls {
             Some(Trust::new(&target.host, target.ca.as_deref(), target.insecure)?)
@@ -264,8 +263,7 @@ impl Arrivals {
         #[expect(clippy::cast_precision_loss, reason = "a run takes less than years")]
         let seconds = now.saturating_sub(begun_ns) as f64 / 1e9;
         let all = clients_at(&assignment.plan.stages, seconds);
-        let own = (all + assignment.of - 1).saturating_sub(assignment.index) / assignment.of;
-        let own = own as usize;
+        let own = assignment.share(all) as usize;
         if self.wanted < own {
             self.absent.extend(self.wanted..own);
             self.wanted = own;

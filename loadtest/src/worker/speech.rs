@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::Assignment;
 use super::client::{Client, Phase};
 use super::place::{self, Place};
+use crate::message::Assignment;
 use crate::order::Order;
-use crate::pace::Pace;
+use crate::pace::{Pace, nanos};
 use crate::plan::{Plan, Speech as Speaking};
 use crate::stamp::Stamp;
 use crate::template::{Filling, Template};
@@ -45,22 +45,11 @@ pub struct Speech {
     filled: Vec<u8>,
 }
 
-/// Seconds as nanoseconds.
-pub fn nanos(seconds: f64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "what a plan says fits, and is not negative"
-    )]
-    let nanos = (seconds * 1e9) as u64;
-    nanos
-}
-
 impl Speech {
     /// Nobody has said anything.
     pub fn new(assignment: &Assignment) -> Self {
         let Assignment { plan, index, of, .. } = assignment;
-        let own = if plan.only_listen { 0 } else { (plan.speakers + of - 1).saturating_sub(*index) / of };
+        let own = if plan.only_listen { 0 } else { assignment.share(plan.speakers) };
         Self {
             index: *index,
             of: *of,

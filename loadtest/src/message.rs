@@ -18,6 +18,25 @@ pub struct Assignment {
     pub epoch_ns: u64,
 }
 
+impl Assignment {
+    /// This worker's part of `all` things that are dealt out to the workers in turn.
+    pub const fn share(&self, all: u32) -> u32 {
+        (all + self.of - 1).saturating_sub(self.index) / self.of
+    }
+
+    /// The number of this worker's client `local` among the clients of all workers.
+    pub const fn global(&self, local: usize) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "there are no more clients than a u32 counts")]
+        let local = local as u32;
+        local * self.of + self.index
+    }
+
+    /// The place at this worker of the client with that number.
+    pub const fn local(&self, global: u32) -> usize {
+        (global / self.of) as usize
+    }
+}
+
 /// What a worker is told later.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Command {
@@ -68,4 +87,29 @@ pub struct End {
     pub talked_ns: u64,
     /// The memory that its clients have cost it, in bytes.
     pub memory: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Scenario;
+
+    #[test]
+    fn every_client_has_one_place_at_one_worker() {
+        let plan = crate::options::Options::default().plan(Scenario::Chat).unwrap();
+        for (clients, of) in [(1, 1), (10, 3), (9, 3), (3, 3)] {
+            let assigned = (0..of).flat_map(|index| {
+                let assignment = Assignment { plan: plan.clone(), index, of, epoch_ns: 0 };
+                let places = 0..assignment.share(clients) as usize;
+                places.map(move |local| {
+                    let global = assignment.global(local);
+                    assert_eq!(assignment.local(global), local);
+                    global
+                })
+            });
+            let mut assigned: Vec<_> = assigned.collect();
+            assigned.sort_unstable();
+            assert_eq!(assigned, (0..clients).collect::<Vec<_>>());
+        }
+    }
 }

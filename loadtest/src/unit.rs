@@ -1,0 +1,82 @@
+//! What numbers count, and how people read them.
+
+/// What a number counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Things in a second.
+    PerSecond,
+    /// A time.
+    Seconds,
+    /// Memory.
+    Bytes,
+    /// A part of one.
+    Share,
+}
+
+impl Unit {
+    /// A value as people read it.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::Count => grouped(value),
+            Self::PerSecond if value < 100.0 => format!("{value:.1}/s"),
+            Self::PerSecond => format!("{}/s", grouped(value)),
+            Self::Seconds => match value {
+                0.0 => "0".to_owned(),
+                ..1e-6 => format!("{:.0} ns", value * 1e9),
+                ..1e-5 => format!("{:.2} µs", value * 1e6),
+                ..1e-3 => format!("{:.0} µs", value * 1e6),
+                ..1e-2 => format!("{:.2} ms", value * 1e3),
+                ..1.0 => format!("{:.1} ms", value * 1e3),
+                _ => format!("{value:.2} s"),
+            },
+            Self::Bytes => match value.abs() {
+                ..1024.0 => format!("{value:.0} B"),
+                ..1_048_576.0 => format!("{:.1} KiB", value / 1024.0),
+                _ => format!("{:.1} MiB", value / 1_048_576.0),
+            },
+            Self::Share => format!("{:.0} %", value * 100.0),
+        }
+    }
+}
+
+/// A whole number with its thousands apart.
+pub fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", &digits[..]), |digits| ("-", digits));
+    let mut out = String::from(sign);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Microseconds as seconds.
+#[expect(clippy::cast_precision_loss, reason = "microseconds of an hour need 32 bits")]
+pub fn seconds(microseconds: u64) -> f64 {
+    microseconds as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_people_read_them() {
+        let show = |unit: Unit, value| unit.show(value);
+        assert_eq!(show(Unit::Count, 1_234_567.0), "1,234,567");
+        assert_eq!(show(Unit::Count, -123.0), "-123");
+        assert_eq!(show(Unit::PerSecond, 99.94), "99.9/s");
+        assert_eq!(show(Unit::PerSecond, 4_100_000.0), "4,100,000/s");
+        let times = [0.0, 4.3e-7, 1.5e-5, 0.00123, 0.0123, 12.3].map(|value| show(Unit::Seconds, value));
+        assert_eq!(times, ["0", "430 ns", "15 µs", "1.23 ms", "12.3 ms", "12.30 s"]);
+        assert_eq!(
+            [100.0, 2048.0, 3.5 * 1_048_576.0].map(|v| show(Unit::Bytes, v)),
+            ["100 B", "2.0 KiB", "3.5 MiB"]
+        );
+    }
+}
