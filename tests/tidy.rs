@@ -5,8 +5,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each module of the crate, and what it may name besides itself. The order is the data's path.
-const MAY_IMPORT: &[(&str, &[&str])] = &[
+/// Modules, and what each may name besides itself: only modules that stand above it, so that there is no circle.
+type Imports = &'static [(&'static str, &'static [&'static str])];
+
+/// The server's. The order is the data's path.
+const MAY_IMPORT: Imports = &[
     ("base", &[]),
     ("metrics", &[]),
     ("ws", &["base"]),
@@ -28,8 +31,62 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Longer than a sitting.
+/// The load tester's, in the same way.
+const SWARM_MAY_IMPORT: Imports = &[
+    ("clock", &[]),
+    ("console", &[]),
+    ("process", &[]),
+    ("unit", &[]),
+    ("stamp", &[]),
+    ("order", &[]),
+    ("pace", &[]),
+    ("template", &[]),
+    ("units", &["stamp"]),
+    ("tally", &["order"]),
+    ("preset", &["template"]),
+    ("plan", &["pace", "preset", "units"]),
+    ("message", &["plan", "tally"]),
+    ("outcome", &["message", "tally"]),
+    ("metric", &["message", "outcome", "plan", "tally", "unit"]),
+    ("threshold", &["metric", "unit"]),
+    ("options", &["clock", "pace", "plan", "preset", "template", "threshold", "units"]),
+    ("wire", &["units"]),
+    (
+        "worker",
+        &[
+            "clock", "message", "order", "pace", "plan", "preset", "process", "stamp", "tally", "template",
+            "units", "wire",
+        ],
+    ),
+    ("display", &["clock", "outcome", "pace", "plan", "tally", "unit"]),
+    ("crew", &["clock", "display", "message", "outcome", "plan", "process", "tally"]),
+    ("result", &["metric", "outcome", "plan", "tally", "threshold", "unit"]),
+    (
+        "sink",
+        &[
+            "clock", "console", "crew", "display", "options", "pace", "plan", "result", "stamp", "unit",
+            "units",
+        ],
+    ),
+];
+
+/// Longer than a sitting: any file, with its tests.
 const LINES_MAX: usize = 620;
+
+/// A file of the programs, without its tests.
+const FILE_LINES_MAX: usize = 500;
+
+/// A function of the programs.
+const FUNCTION_LINES_MAX: usize = 60;
+
+/// What is still longer than that: files, and functions as `file: name`. This list only shrinks.
+const TOO_LONG: &[&str] = &[
+    "src/config/checked.rs: check",
+    "src/server.rs",
+    "src/shard/fanout.rs",
+    "src/shard/json.rs",
+    "src/shard/mod.rs",
+];
 
 fn sources(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -47,36 +104,72 @@ fn sources(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-fn module_of(path: &Path) -> String {
-    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+/// A path as it is written in this file.
+fn named(path: &Path) -> String {
+    path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_string_lossy().into_owned()
+}
+
+fn module_of(path: &Path, folder: &str) -> String {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
     inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned()
 }
 
-#[test]
-fn imports_run_one_way() {
-    for path in sources("src") {
-        let module = module_of(&path);
+/// The lines of a file of a program without its unit tests, which are a file of their own or stand at its foot.
+fn without_tests(path: &Path) -> Vec<String> {
+    if path.ends_with("tests.rs") || path.iter().any(|part| part == "tests") {
+        return Vec::new();
+    }
+    let text = fs::read_to_string(path).unwrap();
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    let foot = lines
+        .windows(2)
+        .position(|two| two[0] == "#[cfg(test)]" && two[1].starts_with("mod ") && two[1].ends_with(" {"));
+    lines[..foot.unwrap_or(lines.len())].to_vec()
+}
+
+/// Fails when a module of `folder` names another one that `table` does not grant it.
+fn check_imports(folder: &str, table: Imports, lines: impl Fn(&Path) -> Vec<String>) {
+    for path in sources(folder) {
+        let module = module_of(&path, folder);
         if matches!(module.as_str(), "main" | "lib") {
             continue;
         }
-        let (_, allowed) = MAY_IMPORT
+        let (_, allowed) = table
             .iter()
             .find(|(name, _)| *name == module)
             .unwrap_or_else(|| panic!("{module} is in no row of the table: say what it may import"));
-        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+        for (number, line) in lines(&path).iter().enumerate() {
             for (_, rest) in line.match_indices("crate::").map(|(at, name)| line.split_at(at + name.len())) {
-                let named: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                let fine = named == module || allowed.contains(&named.as_str());
-                assert!(fine, "{}:{}: {module} may not import {named}", path.display(), number + 1);
+                let imported: String =
+                    rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let fine = imported == module || allowed.contains(&imported.as_str());
+                assert!(fine, "{}:{}: {module} may not import {imported}", named(&path), number + 1);
             }
         }
     }
 }
 
 #[test]
+fn imports_run_one_way() {
+    for table in [MAY_IMPORT, SWARM_MAY_IMPORT] {
+        for (index, (module, allowed)) in table.iter().enumerate() {
+            for import in *allowed {
+                let above = table[..index].iter().any(|(name, _)| name == import);
+                assert!(above, "{module} may import {import}, which does not stand above it");
+            }
+        }
+    }
+    check_imports("src", MAY_IMPORT, |path| {
+        fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+    });
+    // Its unit tests may make a plan out of options.
+    check_imports("loadtest/src", SWARM_MAY_IMPORT, without_tests);
+}
+
+#[test]
 fn the_core_does_no_io() {
     let core = ["base", "metrics", "ws", "http", "chat", "app", "conn", "page", "shard"];
-    for path in sources("src").into_iter().filter(|path| core.contains(&module_of(path).as_str())) {
+    for path in sources("src").into_iter().filter(|path| core.contains(&module_of(path, "src").as_str())) {
         let text = fs::read_to_string(&path).unwrap();
         for word in
             ["std::net", "std::fs", "std::thread", "std::env", "Instant", "SystemTime", "mio::", "tracing::"]
@@ -91,6 +184,65 @@ fn files_fit_a_sitting() {
     for path in ["src", "tests", "benches", "loadtest"].into_iter().flat_map(sources) {
         let lines = fs::read_to_string(&path).unwrap().lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines", path.display());
+    }
+}
+
+/// The functions of a file and their lines, from the signature to the closing brace, which rustfmt puts under its beginning.
+fn functions(lines: &[String]) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = &line[..line.len() - code.len()];
+        let words = code.split_once("fn ").filter(|(before, _)| {
+            before.split_whitespace().all(|word| {
+                matches!(word, "pub" | "const" | "async" | "unsafe" | "extern" | "\"C\"")
+                    || word.starts_with("pub(")
+            })
+        });
+        let Some((_, after)) = words else { continue };
+        let name = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        // One line, or a signature without a body.
+        let is_end = |line: &String| {
+            line.strip_prefix(indent)
+                .is_some_and(|rest| rest == "}" || rest.starts_with(')') && rest.ends_with(';'))
+        };
+        let len = match code.ends_with(['}', ';']) {
+            true => 1,
+            false => 2 + lines[index + 1..].iter().position(is_end).expect("a formatted function ends"),
+        };
+        found.push((name, len));
+    }
+    found
+}
+
+#[test]
+fn functions_are_measured() {
+    let text = "fn one() {}\npub(super) const fn two(\n    a: u8,\n) -> u8 {\n    if a > 0 {\n    }\n}\n\
+                trait T {\n    fn three(&self);\n    fn four(\n        a: u8,\n    );\n}\n// a fn in a comment\nlet f = g(fn_five);";
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    let found: Vec<_> = functions(&lines).into_iter().map(|(name, len)| format!("{name} {len}")).collect();
+    assert_eq!(found, ["one 1", "two 6", "three 1", "four 3"]);
+}
+
+#[test]
+fn files_and_functions_of_the_programs_are_short() {
+    let mut too_long = Vec::new();
+    for path in ["src", "loadtest/src"].into_iter().flat_map(sources) {
+        let lines = without_tests(&path);
+        if lines.len() > FILE_LINES_MAX {
+            too_long.push((named(&path), lines.len()));
+        }
+        let functions = functions(&lines).into_iter().filter(|(_, len)| *len > FUNCTION_LINES_MAX);
+        too_long.extend(functions.map(|(name, len)| (format!("{}: {name}", named(&path)), len)));
+    }
+    for (what, len) in &too_long {
+        assert!(TOO_LONG.contains(&what.as_str()), "{what} has {len} lines");
+    }
+    for listed in TOO_LONG {
+        assert!(
+            too_long.iter().any(|(what, _)| what == listed),
+            "{listed} is short enough: take it off the list"
+        );
     }
 }
 
