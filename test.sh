@@ -4,6 +4,8 @@
 #   ./test.sh            every step
 #   ./test.sh e2e fuzz   these steps
 #   ./test.sh --list     the steps and what they do
+#   ./test.sh soak       what takes longer, by hand: see the end of --list. A step that has passed is not repeated, so it can
+#                        be interrupted and called again; --fresh repeats all. Results: docs/soak.md
 #
 # A step prints one line; what it said is in .cache/log/STEP.log, and on the terminal when it failed. Nothing is skipped in
 # silence: a step that cannot run, or not all of it, says why. Everything that is installed goes to .cache, or comes from apt.
@@ -14,10 +16,14 @@ CACHE=$PWD/.cache
 LOG=$CACHE/log
 mkdir -p "$LOG"
 export CARGO_TERM_COLOR=never CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+# A backtrace needs lines and no more: a clean clone builds faster so.
+export CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV_DEBUG:-line-tables-only}
 STENTOR=$CARGO_TARGET_DIR/release/stentor
 SWARM=$CARGO_TARGET_DIR/release/swarm
 FUZZ_SECONDS=${FUZZ_SECONDS:-10}
 SIM_SECONDS=${SIM_SECONDS:-120}
+SOAK_FUZZ_SECONDS=${SOAK_FUZZ_SECONDS:-600}
+SOAK_SIM_SECONDS=${SOAK_SIM_SECONDS:-3600}
 
 # Before the first colon: the step. Those in one row run one after the other; rows run in the order of the phases below.
 declare -A WHAT=(
@@ -27,16 +33,35 @@ declare -A WHAT=(
   [core]="the core builds without sockets, threads and files"
   [test]="unit, property, whole-shard, conformance, configuration and end-to-end tests"
   [loom]="the rings between shards in every interleaving"
-  [sanitize]="end-to-end tests with the address and the thread sanitizer"
-  [release]="the release binary and the benches build"
+  [sanitize]="end-to-end tests with the address sanitizer (the thread sanitizer: soak)"
+  [release]="the release binaries build (the benches: soak)"
   [systemd]="the unit is valid, and a passed socket is served"
   [clients]="clients that nobody here wrote: websockets, aiohttp, ws, centrifuge; tokens of PyJWT"
   [browser]="the chat page and the load test's report in Chromium"
   [nats]="the load test against another server, nats-server"
-  [autobahn]="the Autobahn test-suite, all 517 cases"
-  [sim]="the simulator, with new seeds for ${SIM_SECONDS} s"
-  [fuzz]="every fuzz target for ${FUZZ_SECONDS} s"
+  [autobahn]="the Autobahn test-suite, 385 of 517 cases (those with long compressed messages, and both drivers: soak)"
+  [sim]="the simulator, with new seeds for ${SIM_SECONDS} s (for an hour: soak)"
+  [fuzz]="every fuzz target for ${FUZZ_SECONDS} s (for ten minutes: soak)"
 )
+STEPS=(fmt clippy doc core test release systemd clients browser nats autobahn sim loom sanitize fuzz)
+
+# What `./test.sh soak` does, in this order. A fuzz target is a step of its own.
+declare -A SOAK_WHAT=(
+  [soak-sim]="the simulator, with new seeds for ${SOAK_SIM_SECONDS} s"
+  [soak-mutations]="all mutations of tests/mutations/run.py: each must be found"
+  [soak-autobahn-epoll]="the Autobahn test-suite, all 517 cases, on epoll"
+  [soak-autobahn-uring]="the same on io_uring"
+  [soak-address]="end-to-end, codec and configuration tests with the address sanitizer"
+  [soak-thread]="end-to-end tests with the thread sanitizer"
+  [soak-benches]="the benches build, and every benchmark of the codec and the fan-out runs once"
+)
+SOAK_STEPS=(soak-sim soak-mutations soak-autobahn-epoll soak-autobahn-uring soak-address soak-thread soak-benches)
+for target in fuzz/fuzz_targets/*.rs; do
+  target=$(basename "$target" .rs)
+  grep -q "name = \"$target\"" fuzz/Cargo.toml || continue
+  SOAK_WHAT[soak-fuzz-$target]="the fuzz target $target for ${SOAK_FUZZ_SECONDS} s"
+  SOAK_STEPS+=("soak-fuzz-$target")
+done
 
 apt_install() { # packages: only those that are missing
   local missing=()
@@ -60,10 +85,13 @@ venv() { # name, packages: a Python environment of its own
 
 step_fmt() { cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check; }
 step_clippy() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
-step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps; }
+step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --features stentor/sim; }
 step_core() { cargo check --locked --lib --no-default-features; }
-step_test() { TESTS_ALLOW_NO_URING=1 cargo test --locked --workspace --no-fail-fast; }
-step_release() { cargo build --locked --release --workspace && cargo bench --locked --no-run; }
+# The load tester's tests take the server that is built here, instead of building it again with the features it has alone.
+step_test() {
+  TESTS_ALLOW_NO_URING=1 TESTS_STENTOR=$CARGO_TARGET_DIR/debug/stentor cargo test --locked --workspace --no-fail-fast
+}
+step_release() { cargo build --locked --release --workspace; }
 
 step_systemd() {
   need systemd-analyze systemd && need systemd-socket-activate systemd || return
@@ -73,7 +101,7 @@ step_systemd() {
   cp deploy/stentor.socket "$folder/"
   systemd-analyze verify "$folder/stentor.service" "$folder/stentor.socket" &&
     "$STENTOR" check --config deploy/stentor.toml &&
-    cargo test --locked --test e2e -- service_manager
+    cargo test --locked --workspace --test e2e -- service_manager # all packages: as the step `test` has built it
 }
 
 step_clients() {
@@ -110,32 +138,39 @@ step_nats() {
   return "$outcome"
 }
 
-step_autobahn() {
+step_autobahn() { autobahn auto --quick; }
+
+autobahn() { # driver, further arguments of run.sh
   local python
   python=$(command -v python3.11 || command -v python3)
   "$python" -c 'import lib2to3' 2>/dev/null || { echo "needs Python 3.11 or 3.12: later ones have no lib2to3"; return 77; }
   need_python && need gcc gcc libc6-dev || return
   [ -x "$CACHE/autobahn/bin/python" ] || "$python" -m venv "$CACHE/autobahn" || return
   venv autobahn autobahntestsuite==25.10.1 autobahn==0.10.9 txaio==2.1.0 twisted==22.10.0 wsaccel==0.6.7 six 'setuptools<70' &&
-    tests/autobahn/run.sh "$CACHE/autobahn/bin/python" "$STENTOR" "$CACHE/autobahn-report"
+    tests/autobahn/run.sh "$CACHE/autobahn/bin/python" "$STENTOR" "$CACHE/autobahn-report" "$@"
 }
 
-step_sim() { STENTOR_SIM_SECONDS=$SIM_SECONDS cargo test --locked --test sim -- --nocapture; }
+step_sim() { STENTOR_SIM_SECONDS=$SIM_SECONDS cargo test --locked --workspace --test sim -- --nocapture; }
 
 step_fuzz() {
-  need g++ g++ || return
-  command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked --quiet || return
-  local target failed=0
-  # libFuzzer's instrumentation is a nightly flag that stable takes when it is told that this is meant.
-  export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$CARGO_TARGET_DIR/fuzz
-  for target in $(cargo fuzz list); do
-    mkdir -p "$CACHE/corpus/$target"
-    local words=fuzz/seeds/$target.dict
-    # New inputs go to the first folder; what the second has is read only.
-    cargo fuzz run --sanitizer none "$target" "$CACHE/corpus/$target" "fuzz/seeds/$target" -- \
-      -max_total_time="$FUZZ_SECONDS" -timeout=10 -max_len=4096 $([ -e "$words" ] && echo -dict="$words") || failed=1
+  local step failed=0
+  for step in "${SOAK_STEPS[@]}"; do
+    [[ $step != soak-fuzz-* ]] || fuzz "${step#soak-fuzz-}" "$FUZZ_SECONDS" || failed=$?
   done
   return "$failed"
+}
+
+fuzz() { # target, seconds
+  need g++ g++ || return
+  command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked --quiet || return
+  local target=$1 words=fuzz/seeds/$1.dict
+  local folders=("$CACHE/corpus/$target")
+  mkdir -p "${folders[0]}"
+  # New inputs go to the first folder; what the second has is read only.
+  [ ! -d "fuzz/seeds/$target" ] || folders+=("fuzz/seeds/$target")
+  # libFuzzer's instrumentation is a nightly flag that stable takes when it is told that this is meant.
+  RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$CARGO_TARGET_DIR/fuzz cargo fuzz run --sanitizer none "$target" "${folders[@]}" -- \
+    -max_total_time="$2" -timeout=10 -max_len=4096 $([ -e "$words" ] && echo -dict="$words") || return 1
 }
 
 step_loom() {
@@ -143,23 +178,24 @@ step_loom() {
     cargo test --locked --lib --no-default-features spsc::models
 }
 
-step_sanitize() {
-  local target kind failed=0 reports=$CACHE/sanitize
-  # From end to end, on both drivers.
-  local ends=(--test e2e --test e2e_uring --test centrifuge --test centrifuge_uring --test identity)
+# From end to end, on both drivers.
+ENDS=(--test e2e --test e2e_uring --test centrifuge --test centrifuge_uring --test identity)
+
+step_sanitize() { sanitize address --lib --test conformance --test config --test drivers "${ENDS[@]}"; }
+
+sanitize() { # sanitizer, which tests
+  local target report failed=0 reports=$CACHE/sanitize/$1
   target=$(rustc -vV | sed -n 's/^host: //p')
   [ "$target" = x86_64-unknown-linux-gnu ] || { echo "needs x86_64-unknown-linux-gnu: here it is $target"; return 77; }
   rm -rf "$reports" && mkdir -p "$reports"
-  export TESTS_ALLOW_NO_URING=1
-  # The sanitizers are nightly flags, see step_fuzz. Every program that they find fault with leaves a file with its name.
-  export RUSTC_BOOTSTRAP=1 ASAN_OPTIONS=log_path=$reports/address:log_exe_name=1
-  export TSAN_OPTIONS=log_path=$reports/thread:log_exe_name=1:exitcode=0:suppressions=$PWD/tests/sanitize/thread.supp
-  sanitized address --lib --test conformance --test config --test drivers "${ends[@]}" || failed=1
-  sanitized thread "${ends[@]}" || failed=1
-  # Of the second only the server counts: the test harness waits for its threads in the standard library, which is not
-  # instrumented (that would need its sources and -Zbuild-std).
-  for kind in "$reports"/address.* "$reports"/thread.stentor.*; do
-    [ -e "$kind" ] && { cat "$kind"; failed=1; }
+  # The sanitizers are nightly flags, see fuzz. Every program that they find fault with leaves a file with its name.
+  local -x RUSTC_BOOTSTRAP=1 TESTS_ALLOW_NO_URING=1 ASAN_OPTIONS=log_path=$reports/address:log_exe_name=1
+  local -x TSAN_OPTIONS=log_path=$reports/thread:log_exe_name=1:exitcode=0:suppressions=$PWD/tests/sanitize/thread.supp
+  sanitized "$@" || failed=1
+  # Of the thread sanitizer only the server counts: the test harness waits for its threads in the standard library, which is
+  # not instrumented (that would need its sources and -Zbuild-std).
+  for report in "$reports"/address.* "$reports"/thread.stentor.*; do
+    [ -e "$report" ] && { cat "$report"; failed=1; }
   done
   return "$failed"
 }
@@ -169,13 +205,90 @@ sanitized() { # sanitizer, which tests: in a target directory of its own
     cargo test --locked -p stentor --target "$target" --no-fail-fast "${@:2}"
 }
 
+soak_step() { # one of SOAK_STEPS
+  case $1 in
+    soak-sim) STENTOR_SIM_SECONDS=$SOAK_SIM_SECONDS cargo test --locked --workspace --test sim the_server -- --nocapture ;;
+    soak-mutations) tests/mutations/run.py ;;
+    soak-autobahn-*) step_release && autobahn "${1#soak-autobahn-}" ;;
+    soak-address) step_sanitize ;;
+    soak-thread) sanitize thread "${ENDS[@]}" ;;
+    soak-benches) cargo bench --locked --no-run && cargo bench --locked --bench frame --bench fanout -- --test ;;
+    soak-fuzz-*) fuzz "${1#soak-fuzz-}" "$SOAK_FUZZ_SECONDS" ;;
+  esac
+}
+
+soak_note() { # a step: what its log says of what it has done, in a few words
+  local log=$LOG/$1.log
+  case $1 in
+    soak-sim) grep -o '[0-9]* new scenarios.*' "$log" ;;
+    soak-mutations) echo "$(($(grep -c '^| ' "$log") - 1)) mutations, $(grep -c '\*\*none\*\*' "$log") not found" ;;
+    soak-autobahn-*) grep -o '[0-9]* cases, .*' "$log" ;;
+    soak-address | soak-thread) awk '/^test result/ { count += $4 } END { print count " tests" }' "$log" ;;
+    soak-benches) echo "$(grep -c '^Testing' "$log") benchmarks" ;;
+    soak-fuzz-*) grep -o 'Done [0-9]* runs' "$log" ;;
+  esac 2>/dev/null | tail -n 1
+}
+
+# The table of the last results. A step that has never run here keeps the row that it had.
+soak_table() {
+  local step
+  {
+    printf '# Long tests\n\n'
+    printf 'What `./test.sh soak` found the last time that each of its steps ran. The file is written by that command.\n\n'
+    printf '| step | what | result | date | commit | took |\n|---|---|---|---|---|---|\n'
+    for step in "${SOAK_STEPS[@]}"; do
+      cat "$SOAK/$step.row" 2>/dev/null || grep "^| $step |" docs/soak.md 2>/dev/null ||
+        echo "| $step | ${SOAK_WHAT[$step]} | not run yet | | | |"
+    done
+  } >"$SOAK/table.md"
+  cp "$SOAK/table.md" docs/soak.md
+}
+
+soak() { # [--fresh], steps or beginnings of their names
+  local step code started took result commit passed=0 failed=0 fresh=0 chosen=()
+  SOAK=$CACHE/soak
+  mkdir -p "$SOAK"
+  [ "${1:-}" != --fresh ] || { fresh=1; shift; }
+  for step in "${SOAK_STEPS[@]}"; do
+    [ $# -eq 0 ] || [[ " $* " == *" ${step#soak-} "* || " $* " == *" $(cut -d- -f2 <<<"$step") "* ]] || continue
+    chosen+=("$step")
+  done
+  [ ${#chosen[@]} -gt 0 ] || { echo "there is no such step; ./test.sh --list names them"; return 2; }
+  [ "$fresh" -eq 0 ] || for step in "${chosen[@]}"; do rm -f "$SOAK/$step.done"; done
+  commit=$(git rev-parse --short HEAD)
+  [ -z "$(git status --porcelain -- . ':!docs/soak.md')" ] || commit+=" and changes"
+  soak_table
+  for step in "${chosen[@]}"; do
+    if [ -e "$SOAK/$step.done" ]; then
+      printf 'before   %-24s %s\n' "$step" "$(cat "$SOAK/$step.done") (--fresh repeats it)"; passed=$((passed + 1)); continue
+    fi
+    started=$SECONDS
+    soak_step "$step" >"$LOG/$step.log" 2>&1 </dev/null; code=$?
+    took=$(((SECONDS - started + 59) / 60))
+    case $code in
+      0) result="passed: $(soak_note "$step")"; passed=$((passed + 1)); echo "passed on $(date -I) at $commit" >"$SOAK/$step.done" ;;
+      77) result="skipped: $(tail -n 1 "$LOG/$step.log")" ;;
+      *) result="FAILED: $(soak_note "$step"; tail -n 1 "$LOG/$step.log" | tr '|\n' '/ ')"; failed=$((failed + 1)); tail -n 60 "$LOG/$step.log" ;;
+    esac
+    grep -q 'SKIPPED: ' "$LOG/$step.log" && result+=" ($(grep -ho 'SKIPPED: .*' "$LOG/$step.log" | sort -u | paste -sd';'))"
+    printf '%-8s %-24s %4d min\n' "${result%%:*}" "$step" "$took"
+    echo "| $step | ${SOAK_WHAT[$step]} | $result | $(date -I) | $commit | $took min |" >"$SOAK/$step.row"
+    soak_table
+  done
+  echo "$passed of ${#chosen[@]} passed, $failed failed; docs/soak.md has the table"
+  [ "$failed" -eq 0 ]
+}
+
 # Phases run one after the other; the lanes of a phase beside each other, the steps of a lane in order.
 PHASES=("fmt" "clippy doc core test release systemd" "autobahn sim|clients browser nats loom sanitize fuzz")
 
 if [ "${1:-}" = --list ]; then
-  for step in fmt clippy doc core test release systemd clients browser nats autobahn sim loom sanitize fuzz; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
+  for step in "${STEPS[@]}"; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
+  printf '\nNot in the normal run, but in ./test.sh soak [--fresh] [STEP…] (a step is also chosen by its name without soak-):\n'
+  for step in "${SOAK_STEPS[@]}"; do printf '%-24s %s\n' "$step" "${SOAK_WHAT[$step]}"; done
   exit 0
 fi
+if [ "${1:-}" = soak ]; then soak "${@:2}"; exit; fi
 for step in "$@"; do
   [ -n "${WHAT[$step]:-}" ] || { echo "there is no step '$step'; ./test.sh --list names them"; exit 2; }
 done
@@ -213,4 +326,5 @@ done
 
 count() { cat "$LOG"/*.result 2>/dev/null | grep -c "^$1$"; }
 echo "$(count ok) passed, $(count FAILED) failed, $(count skipped) skipped, $(count partly) skipped in part"
+[ $# -gt 0 ] || echo "not run: the ${#SOAK_STEPS[@]} long steps of ./test.sh soak (docs/soak.md has their last results)"
 [ "$(count FAILED)" -eq 0 ]

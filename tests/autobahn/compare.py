@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
-"""Compares the results of run.sh with expected.json. Worse, or missing: exit code 1. `--update` takes them over."""
+"""Compares the results of run.sh with expected.json. Worse, or missing: exit code 1. `--update` takes them over. With
+`--quick` the cases that suite.py then leaves out are not missed."""
 import json
 import pathlib
 import sys
 
 RANK = {"OK": 0, "NON-STRICT": 1, "INFORMATIONAL": 1, "UNCLEAN": 2, "WRONG CODE": 2, "UNIMPLEMENTED": 3, "FAILED": 4}
 HERE = pathlib.Path(__file__).parent
+
+
+def left_out_when_quick(case):
+    section, _, number = (int(part) for part in (case + ".0").split(".")[:3])
+    return section in (12, 13) and 8 <= number <= 18
 
 
 def main():
@@ -21,6 +27,8 @@ def main():
         print(f"{len(found)} cases taken over")
         return 0
     expected = json.loads(file.read_text())
+    if "--quick" in sys.argv:
+        expected = {case: result for case, result in expected.items() if not left_out_when_quick(case)}
     rank = lambda result: [RANK.get(word, 9) for word in result]
     worse = [case for case in expected if case not in found or rank(found[case]) > rank(expected[case])]
     better = [case for case in expected if case in found and rank(found[case]) < rank(expected[case])]

@@ -52,10 +52,14 @@ impl Drop for Stentor {
     }
 }
 
-/// The server's binary, built once: it belongs to the other package of this workspace.
+/// The server's binary: the one that `TESTS_STENTOR` names, or built here, once. It belongs to the other package of this
+/// workspace, which the tests of all packages together have built anyway, with other features than it has alone.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<std::path::PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("TESTS_STENTOR") {
+            return path.into();
+        }
         let build = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "stentor", "--bin", "stentor"])
             .status();
