@@ -16,10 +16,15 @@ pub mod metrics;
 pub mod http;
 pub mod ws;
 
+pub mod options;
+
 pub mod app;
 pub mod chat;
 pub mod conn;
+pub mod engine;
 pub mod page;
+pub mod room;
+pub mod session;
 pub mod shard;
 
 #[cfg(feature = "edges")]

@@ -160,6 +160,14 @@ pub struct ShardMetrics {
     pub skipped: Cell,
     /// Bytes of publications that rooms keep for those who come later.
     pub history_bytes: Cell,
+    /// Publications that were dropped from histories because all of them together were too large.
+    pub evicted: Cell,
+    /// Rooms that are kept here as their home.
+    pub homes: Cell,
+    /// Drafts that waited at their room's home because a shard was behind.
+    pub delayed: Cell,
+    /// Bytes of drafts that wait for others of their rooms to be settled.
+    pub parked_bytes: Cell,
     /// Members that came back and missed nothing.
     pub recovered: Cell,
     /// Members that came back too late for what they had missed.
@@ -297,7 +305,7 @@ impl Registry {
 type Pick = fn(&ShardMetrics) -> &Cell;
 
 /// Every plain family: name without prefix, type, help, where it is.
-const FAMILIES: [(&str, &str, &str, Pick); 20] = [
+const FAMILIES: [(&str, &str, &str, Pick); 24] = [
     ("accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
     ("connections", "gauge", "Connections open now.", |s| &s.connections),
     ("websockets", "gauge", "Connections that speak WebSocket now.", |s| &s.websockets),
@@ -312,6 +320,14 @@ const FAMILIES: [(&str, &str, &str, Pick); 20] = [
     }),
     ("skipped_total", "counter", "Publications that lagging members were made to skip.", |s| &s.skipped),
     ("history_bytes", "gauge", "Bytes of publications kept in the histories of rooms.", |s| &s.history_bytes),
+    ("history_evicted_total", "counter", "Publications dropped because all histories together were too large.", |s| {
+        &s.evicted
+    }),
+    ("homes", "gauge", "Rooms kept on the shard as their home, with or without members.", |s| &s.homes),
+    ("drafts_delayed_total", "counter", "Messages that waited for a shard that was behind.", |s| &s.delayed),
+    ("drafts_parked_bytes", "gauge", "Bytes of messages that wait for others of their room.", |s| {
+        &s.parked_bytes
+    }),
     ("recovered_total", "counter", "Members that came back and missed nothing.", |s| &s.recovered),
     ("unrecovered_total", "counter", "Members that came back too late for what they had missed.", |s| {
         &s.unrecovered

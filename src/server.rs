@@ -22,8 +22,8 @@ use crate::http::HeadLimits;
 use crate::identity::hook::{Decided, Reception};
 use crate::logging::Logging;
 use crate::metrics::Registry;
-use crate::shard::mesh::{Mesh, SHARDS_MAX};
-use crate::shard::{Options, SURPLUS_MAX, Shard};
+use crate::base::SHARDS_MAX;
+use crate::shard::{Mesh, Options, SURPLUS_MAX, Shard};
 use crate::ws;
 
 /// Why the server did not start, or stopped: one sentence that says what, and what to do.
@@ -197,10 +197,9 @@ impl Fleet {
             .map_err(|error| failure("the hook cannot be asked", &error))?;
         let mut threads = Vec::new();
         let last = Arc::new(CloseOnDrop(watch.clone()));
-        let parts = meshes.into_iter().zip(engines).zip(listeners).zip(receivers);
-        for (((mesh, engine), listeners), control) in parts {
-            let id = mesh.me();
-            let shard = Shard::new(mesh, Arc::clone(options), Arc::clone(registry), random());
+        let fleet = Shard::fleet(meshes, options, registry, random);
+        let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
+        for ((((id, shard), engine), listeners), control) in parts {
             let desk = Arc::clone(&reception);
             let ask = Box::new(move |question| desk.ask(id, question));
             let wakers = Arc::clone(&wakers);
@@ -502,6 +501,10 @@ fn options(config: &Config, connections_max: u64) -> Options {
         room_log_bytes_max: config.room_log,
         rooms: Arc::clone(&config.rooms),
         rooms_per_client_max: config.max_rooms_per_client,
+        history_total_bytes_max: config.history_memory,
+        session_messages_per_second_max: config.max_session_messages_per_second,
+        session_commands_per_second_max: config.max_session_commands_per_second,
+        command_timeout: config.command_timeout,
         identification: config.identification(),
         anonymous: config.anonymous,
         origins: config.origins.clone(),

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use super::json;
 use crate::chat::{Body, Epoch, Position, Publication, Since, Wanted};
-use crate::ws::{self, Opcode};
 
 const SEPARATOR: &[u8] = b": ";
 
@@ -40,14 +39,10 @@ pub fn payload(publication: &Publication) -> Vec<u8> {
     [name, SEPARATOR, &text].concat()
 }
 
-/// Appends one publication as a frame.
-pub fn frame_into(out: &mut Vec<u8>, publication: &Publication) {
-    ws::frame_into(out, Opcode::Text, &[&payload(publication)]);
-}
-
-/// Appends a frame with the server's own word.
-pub fn notice_into(out: &mut Vec<u8>, word: &str) {
-    ws::frame_into(out, Opcode::Text, &[SEPARATOR, word.as_bytes()]);
+/// Appends a server notice: the payload of a message.
+pub fn notice_into(out: &mut Vec<u8>, notice: &str) {
+    out.extend_from_slice(SEPARATOR);
+    out.extend_from_slice(notice.as_bytes());
 }
 
 /// Tells a member where the room stands, so that it can come back to there with `since=EPOCH:OFFSET`.

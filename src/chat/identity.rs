@@ -18,17 +18,39 @@ pub struct Identity {
     pub info: Option<Arc<str>>,
     /// How long this holds; `None`: for as long as the connection does.
     pub expires_in: Option<Duration>,
-    /// Rooms that the server joins on the client's behalf.
-    pub rooms: Vec<Arc<str>>,
+    /// Rooms that the server joins on the client's behalf: each once.
+    pub rooms: Vec<ServerRoom>,
 }
 
-/// What a token for one room grants.
+/// A room that the server joins on a client's behalf.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerRoom {
+    /// The room's name.
+    pub name: Arc<str>,
+    /// What the client is granted there.
+    pub grant: Grant,
+}
+
+/// What a token, or an auth backend, grants a client in one room.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Grant {
     /// JSON that others in the room are shown (`chan_info`), compact.
     pub info: Option<Arc<str>>,
+    /// JSON for the client itself, in the reply to `subscribe` or `connect`, compact.
+    pub data: Option<Arc<str>>,
     /// How long it holds; `None`: for as long as the connection does.
     pub expires_in: Option<Duration>,
+    /// Options of the room that differ for this client.
+    pub overrides: Overrides,
+}
+
+/// Options of a room that a grant sets for one client; `None`: as the room has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Overrides {
+    /// Whether the client stands in the room's presence.
+    pub presence: Option<bool>,
+    /// Whether others are told that it comes and goes.
+    pub join_leave: Option<bool>,
 }
 
 /// Why a token grants nothing.
@@ -36,6 +58,8 @@ pub struct Grant {
 pub enum TokenError {
     /// It was right once: a fresh one will do.
     Expired,
+    /// It does not hold yet, by more than the leeway: a fresh one will do.
+    TooEarly,
     /// It cannot be read, its signature is wrong, or it is about something else.
     Invalid,
 }

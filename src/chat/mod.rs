@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod forms;
 pub mod history;
 pub mod identity;
 pub mod person;
@@ -11,12 +12,13 @@ pub mod publication;
 pub mod rate;
 pub mod rules;
 
+pub use forms::Forms;
 pub use history::{History, NoPage, Page};
-pub use identity::{Authority, Grant, Identification, Identity, Question, TokenError, Verdict};
+pub use identity::{Authority, Grant, Identification, Identity, Overrides, Question, ServerRoom, TokenError, Verdict};
 pub use person::{ClientId, Member, Person};
 pub use presence::{Move, Presence};
 pub use publication::{Body, Draft, Epoch, Past, Position, Publication, Since, Wanted};
-pub use rate::{Rate, Spoken};
+pub use rate::{RateDecision, RateLimiter};
 pub use rules::{RoomOptions, RoomRules, SlowMember, Who};
 
 /// The room of those who name none.

@@ -39,7 +39,7 @@ impl Presence {
         Self { people: HashTable::new(), seed: seed.clone(), untold: Vec::new() }
     }
 
-    /// Somebody comes in who is not there; `told`: others are to hear of it.
+    /// A client comes in that is not there; `told`: others are to hear of it.
     pub fn join(&mut self, member: Member, told: bool) {
         if told {
             self.untold.push(Move::Join(member.clone()));
@@ -108,7 +108,7 @@ mod tests {
     use std::sync::Arc;
 
     fn member(number: u128, user: &str) -> Member {
-        let client = ClientId::from_random(number);
+        let client = ClientId::new(0, number);
         Member {
             person: Arc::new(Person { client, user: user.into(), name: user.into(), info: None }),
             info: None,

@@ -12,7 +12,7 @@ use crate::http::OriginRules;
 use crate::identity::jwt::Expectations;
 use crate::identity::{Bounds, HookOptions, Jwt};
 use crate::logging::LogFormat;
-use crate::shard::mesh::SHARDS_MAX;
+use crate::base::SHARDS_MAX;
 
 /// Which driver runs the shards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +59,14 @@ pub struct Config {
     pub max_connections_per_user: u32,
     pub max_connections_per_address: u32,
     pub max_rooms_per_client: usize,
+    /// Bytes of history that all rooms keep together.
+    pub history_memory: u64,
+    /// Messages that a session may publish in a second; 0: any number.
+    pub max_session_messages_per_second: u32,
+    /// Commands that a session may send in a second; 0: any number.
+    pub max_session_commands_per_second: u32,
+    /// How long a command may wait for an answer.
+    pub command_timeout: Duration,
     /// The settings of rooms, with all `[[room]]` tables.
     pub rooms: Arc<RoomRules>,
     pub auth: Auth,
@@ -150,6 +158,10 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
         max_connections_per_user: read.count_u32("max_connections_per_user", u32::MAX),
         max_connections_per_address: read.count_u32("max_connections_per_address", u32::MAX),
         max_rooms_per_client: read.count("max_rooms_per_client", 1, 100_000),
+        history_memory: read.size("history_memory", 0, 1 << 50) as u64,
+        max_session_messages_per_second: read.count_u32("max_session_messages_per_second", 1_000_000),
+        max_session_commands_per_second: read.count_u32("max_session_commands_per_second", 1_000_000),
+        command_timeout: read.span("command_timeout", Duration::from_millis(100), Duration::from_secs(600)),
         auth: match &*read.word("auth") {
             "token" => Auth::Token,
             "hook" => Auth::Hook,

@@ -119,6 +119,31 @@ pub const ALL: &[Setting] = &[
          have its address.",
     ),
     live("max_rooms_per_client", Kind::Count, "128", "Rooms that one client is in at a time."),
+    live(
+        "max_session_messages_per_second",
+        Kind::Count,
+        "20",
+        "Messages of one client in a second, in all rooms that have no limit of their own, with twice as many in a \
+         burst; 0: any number.",
+    ),
+    live(
+        "max_session_commands_per_second",
+        Kind::Count,
+        "100",
+        "Commands of one client in a second, other than publishing, with twice as many in a burst; 0: any number.",
+    ),
+    live(
+        "command_timeout",
+        Kind::Span,
+        r#""10s""#,
+        "How long a command may wait for its room or for an engine; then it gets a temporary error.",
+    ),
+    live(
+        "history_memory",
+        Kind::Size,
+        r#""256MiB""#,
+        "Bytes of history that all rooms keep together; above it the least recently used rooms lose theirs.",
+    ),
     room(
         "max_messages_per_second",
         Kind::Count,

@@ -243,7 +243,7 @@ impl Jwt {
             return Err(Disbelief::OtherUser);
         }
         let info = info(claims.info.as_deref(), claims.b64info.as_deref()).map_err(Disbelief::Impossible)?;
-        Ok(Grant { info, expires_in: claims.expires_in(now)? })
+        Ok(Grant { info, expires_in: claims.expires_in(now)?, ..Grant::default() })
     }
 }
 

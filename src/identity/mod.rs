@@ -18,7 +18,7 @@ pub use jwt::Jwt;
 pub use keys::KeyFault;
 
 use crate::app::json::compact;
-use crate::chat::{self, Identity};
+use crate::chat::{self, Grant, Identity, ServerRoom};
 
 /// Bytes of the longest user id.
 pub const USER_BYTES_MAX: usize = 255;
@@ -56,7 +56,9 @@ impl Said<'_> {
         let names = [wished.as_deref(), Some(self.user)].into_iter().flatten();
         let name = names.into_iter().find(|name| chat::check_name(name, bounds.name_bytes_max).is_ok());
         let name = Arc::from(name.unwrap_or("anonymous"));
-        let rooms = self.rooms.iter().map(|room| Arc::from(&**room)).collect();
+        let names: std::collections::BTreeSet<&String> = self.rooms.iter().collect();
+        let room = |name: &String| ServerRoom { name: Arc::from(&**name), grant: Grant::default() };
+        let rooms = names.into_iter().map(room).collect();
         Ok(Identity { user: Arc::from(self.user), name, info, expires_in: self.expires_in, rooms })
     }
 }

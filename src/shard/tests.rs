@@ -14,6 +14,8 @@ use super::*;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
 use crate::chat::{RoomOptions, RoomRules, SlowMember};
+use crate::metrics::CloseReason;
+use crate::ws::{self, Inflater};
 
 /// A client's end: what it has still to send, what it has got, and how much its socket takes.
 struct Peer {
@@ -43,6 +45,8 @@ fn options() -> Options {
         ping_interval: Duration::ZERO,
         connections_max: 10_000,
         room_log_bytes_max: 256 * 1024,
+        session_messages_per_second_max: 0,
+        session_commands_per_second_max: 0,
         deflate_bytes_min: 64,
         echo: true,
         ..Options::default()
@@ -66,11 +70,7 @@ impl World {
         let registry = Arc::new(Registry::new(shards));
         registry.set_ready(true);
         let options = Arc::new(options);
-        let meshes = Mesh::build(shards, &Seed::new(seed));
-        let shards = meshes
-            .into_iter()
-            .map(|mesh| Shard::new(mesh, Arc::clone(&options), Arc::clone(&registry), seed))
-            .collect();
+        let shards = Shard::fleet(Mesh::build(shards, &Seed::new(seed)), &options, &registry, || seed);
         Self { shards, peers: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 

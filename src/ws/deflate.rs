@@ -34,9 +34,16 @@ impl Window {
 pub struct Inflater {
     stream: Option<Box<Decompress>>,
     out: Vec<u8>,
+    /// Bytes that have come out since they were last asked for.
+    inflated: usize,
 }
 
 impl Inflater {
+    /// How many bytes have come out since the last call.
+    pub const fn take_inflated(&mut self) -> usize {
+        std::mem::replace(&mut self.inflated, 0)
+    }
+
     /// The message behind `compressed`, which is all of it without the tail.
     ///
     /// # Errors
@@ -46,10 +53,10 @@ impl Inflater {
         stream.reset(false);
         self.out.clear();
         self.out.shrink_to(KEPT_BYTES_MAX);
-        for piece in [compressed, &TAIL] {
-            inflate_piece(stream, piece, &mut self.out, bytes_max)?;
-        }
-        Ok(&self.out)
+        let mut pieces = [compressed, &TAIL].into_iter();
+        let outcome = pieces.try_for_each(|piece| inflate_piece(stream, piece, &mut self.out, bytes_max));
+        self.inflated += self.out.len();
+        outcome.map(|()| &self.out[..])
     }
 }
 

@@ -63,6 +63,8 @@ pub enum Disconnect {
     SubscriptionExpired,
     /// It reads too slowly.
     Slow,
+    /// Publications are missing in a room that the server had joined for it: it connects anew, and recovers.
+    InsufficientState,
     /// It does not answer pings.
     NoPong,
     /// It goes on although it was told that it says too much.
@@ -89,6 +91,7 @@ impl Disconnect {
             Self::Expired => (3005, "connection expired"),
             Self::SubscriptionExpired => (3006, "subscription expired"),
             Self::Slow => (3008, "slow"),
+            Self::InsufficientState => (3010, "insufficient state"),
             Self::NoPong => (3012, "no pong"),
             Self::TooManyRequests => (3013, "too many requests"),
             Self::InvalidToken => (3500, "invalid token"),
@@ -133,6 +136,7 @@ mod tests {
             Expired,
             SubscriptionExpired,
             Slow,
+            InsufficientState,
             NoPong,
             TooManyRequests,
             InvalidToken,

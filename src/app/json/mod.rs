@@ -8,10 +8,10 @@ pub mod command;
 
 use bytes::Bytes;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chat::{Body, Epoch, Member, Move, Past, Publication};
-use crate::ws::{self, Opcode};
+use crate::chat::{Body, Member, Move, Past, Position, Publication};
 pub use codes::{Disconnect, ErrorCode, Unsubscribe};
 pub use command::{Command, Method};
 
@@ -59,7 +59,7 @@ pub fn publication(publication: &Publication, positioned: bool) -> Bytes {
         }
     }
     if positioned {
-        append(&mut out, format_args!(",\"offset\":{}", publication.position.offset));
+        append(&mut out, format_args!(",\"offset\":{}", publication.offset()));
     }
     out.extend_from_slice(b",\"info\":");
     info_into(&mut out, author);
@@ -95,25 +95,21 @@ pub fn moves(channel: &str, moves: &[Move]) -> Vec<u8> {
     out
 }
 
-/// Appends a frame that tells a member that its subscription has ended.
+/// Appends a line that tells a member that its subscription has ended.
 pub fn unsubscribe_into(out: &mut Vec<u8>, channel: &str, why: Unsubscribe) {
     let (code, reason) = why.parts();
-    let mut line = Vec::with_capacity(channel.len() + 90);
-    push_head_into(&mut line, channel);
-    append(&mut line, format_args!("\"unsubscribe\":{{\"code\":{code},\"reason\":\"{reason}\"}}}}}}"));
-    frame_into(out, &line);
+    push_head_into(out, channel);
+    append(out, format_args!("\"unsubscribe\":{{\"code\":{code},\"reason\":\"{reason}\"}}}}}}"));
 }
 
-/// Appends a frame with the reply to command `id`: the `result` of `method`, an object.
+/// Appends a line with the reply to command `id`: the `result` of `method`, an object.
 pub fn reply_into(out: &mut Vec<u8>, id: u32, method: &str, result: &[u8]) {
-    let mut line = Vec::with_capacity(result.len() + 40);
-    append(&mut line, format_args!("{{\"id\":{id},\"{method}\":"));
-    line.extend_from_slice(result);
-    line.push(b'}');
-    frame_into(out, &line);
+    append(out, format_args!("{{\"id\":{id},\"{method}\":"));
+    out.extend_from_slice(result);
+    out.push(b'}');
 }
 
-/// Appends a frame with the reply to command `id`: something is wrong.
+/// Appends a line with the reply to command `id`: something is wrong.
 pub fn error_into(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
     let (code, message, temporary) = code.parts();
     other_error_into(out, id, code, message, temporary);
@@ -121,16 +117,9 @@ pub fn error_into(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
 
 /// The same, with somebody else's number and words.
 pub fn other_error_into(out: &mut Vec<u8>, id: u32, code: u16, message: &str, temporary: bool) {
-    let mut line = Vec::with_capacity(80);
-    append(&mut line, format_args!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":"));
-    string_into(&mut line, message);
-    line.extend_from_slice(if temporary { b",\"temporary\":true}}" } else { b"}}" });
-    frame_into(out, &line);
-}
-
-/// Appends a text frame that holds `lines`.
-pub fn frame_into(out: &mut Vec<u8>, lines: &[u8]) {
-    ws::frame_into(out, Opcode::Text, &[lines]);
+    append(out, format_args!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":"));
+    string_into(out, message);
+    out.extend_from_slice(if temporary { b",\"temporary\":true}}" } else { b"}}" });
 }
 
 /// What is said of heartbeats, identity and the server in the answer to `connect`.
@@ -177,9 +166,10 @@ pub fn subscribed(
     positioned: bool,
     asked: Option<u64>,
     expires_in: Option<Duration>,
+    data: Option<&str>,
 ) -> Vec<u8> {
     let mut out =
-        Vec::with_capacity(140 + past.publications.iter().map(|it| it.json.len() + 1).sum::<usize>());
+        Vec::with_capacity(140 + past.publications.iter().map(|it| object(it).len() + 1).sum::<usize>());
     out.push(b'{');
     if positioned {
         // Who resumes goes on from where it was: each publication's own offset moves it forward.
@@ -201,9 +191,13 @@ pub fn subscribed(
     }
     if !past.publications.is_empty() {
         separate(&mut out);
-        publications_into(&mut out, past.publications.iter().map(|publication| &publication.json));
+        publications_into(&mut out, &past.publications);
     }
     expiry_into(&mut out, expires_in);
+    if let Some(data) = data {
+        separate(&mut out);
+        append(&mut out, format_args!("\"data\":{data}"));
+    }
     out.push(b'}');
     out
 }
@@ -227,17 +221,18 @@ pub fn refreshed(expires_in: Option<Duration>) -> Vec<u8> {
 }
 
 /// The result of `history`.
-pub fn history<'a>(epoch: Epoch, top: u64, publications: impl Iterator<Item = &'a Bytes>) -> Vec<u8> {
+pub fn history(top: Position, publications: &[Arc<Publication>]) -> Vec<u8> {
     let mut out = vec![b'{'];
     publications_into(&mut out, publications);
-    append(&mut out, format_args!(",\"offset\":{top},\"epoch\":\"{epoch}\"}}"));
+    let Position { epoch, offset } = top;
+    append(&mut out, format_args!(",\"offset\":{offset},\"epoch\":\"{epoch}\"}}"));
     out
 }
 
-/// The result of `presence`: at most `most` people. If there are more, it says so, and how many there are.
-pub fn presence<'a>(people: impl Iterator<Item = &'a Member>, count: usize, most: usize) -> Vec<u8> {
+/// The result of `presence`: the members, of `count`. If there are more, it says so, and how many there are.
+pub fn presence(members: &[Member], count: usize) -> Vec<u8> {
     let mut out = b"{\"presence\":{".to_vec();
-    for (index, member) in people.take(most).enumerate() {
+    for (index, member) in members.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
@@ -245,7 +240,7 @@ pub fn presence<'a>(people: impl Iterator<Item = &'a Member>, count: usize, most
         info_into(&mut out, member);
     }
     out.push(b'}');
-    if count > most {
+    if count > members.len() {
         append(&mut out, format_args!(",\"truncated\":true,\"num_clients\":{count}"));
     }
     out.push(b'}');
@@ -276,13 +271,18 @@ pub fn plain_text(data: &[u8]) -> Vec<u8> {
     }
 }
 
-fn publications_into<'a>(out: &mut Vec<u8>, publications: impl Iterator<Item = &'a Bytes>) {
+/// A publication that a history keeps, as an object.
+fn object(kept: &Publication) -> &[u8] {
+    kept.json.get_or_init(|| publication(kept, true))
+}
+
+fn publications_into(out: &mut Vec<u8>, publications: &[Arc<Publication>]) {
     out.extend_from_slice(b"\"publications\":[");
-    for (index, publication) in publications.enumerate() {
+    for (index, publication) in publications.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(publication);
+        out.extend_from_slice(object(publication));
     }
     out.push(b']');
 }
@@ -340,24 +340,23 @@ fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
     use crate::base::Time;
-    use crate::chat::{ClientId, Person, Position};
+    use crate::chat::{ClientId, Epoch, Person};
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     fn member(info: Option<&str>) -> Member {
-        let client = ClientId::from_random(5);
+        let client = ClientId::new(0, 5);
         let person = Person { client, user: "u\"1".into(), name: "An\nn".into(), info: info.map(Arc::from) };
         Member { person: Arc::new(person), info: None }
     }
 
     fn said(body: Body, info: Option<&str>) -> Publication {
         Publication {
-            position: Position { epoch: Epoch(1), offset: 7 },
-            said: Time::ZERO,
+            position: Some(Position { epoch: Epoch::from_random(1), offset: 7 }),
+            accepted: Time::ZERO,
             unix_ms: 1000,
             author: member(info),
             body,
-            json: Bytes::new(),
+            json: std::sync::OnceLock::new(),
         }
     }
 
@@ -369,7 +368,7 @@ mod tests {
     #[test]
     fn what_a_plain_client_says_is_an_object_with_name_and_text() {
         let text = said(Body::Text(Bytes::from_static("hi \"you\"\n\u{2028}".as_bytes())), None);
-        let client = ClientId::from_random(5).to_string();
+        let client = ClientId::new(0, 5).to_string();
         assert_eq!(
             read(&push("a\"b", &publication(&text, true))),
             json!({"push": {"channel": "a\"b", "pub": {
@@ -408,18 +407,18 @@ mod tests {
         let lines = moves("r", &[Move::Join(member(None)), Move::Leave(member(None))]);
         let lines: Vec<_> = lines.split(|&byte| byte == b'\n').map(read).collect();
         assert_eq!(lines[0]["push"]["join"]["info"]["user"], "u\"1");
-        assert_eq!(lines[1]["push"]["leave"]["info"]["client"], ClientId::from_random(5).to_string());
+        assert_eq!(lines[1]["push"]["leave"]["info"]["client"], ClientId::new(0, 5).to_string());
     }
 
     #[test]
     fn subscriptions_echo_the_offset_only_when_recovered() {
         let past = |recovered| Past {
-            top: Position { epoch: Epoch(255), offset: 9 },
+            top: Position { epoch: Epoch::from_random(255), offset: 9 },
             publications: Vec::new(),
             recovered,
         };
         let check = |recovered, expected: Value| {
-            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None)), expected);
+            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None, None)), expected);
         };
         let base = json!({"recoverable": true, "positioned": true, "epoch": "000000ff", "offset": 9});
         let with = |more: Value| {
@@ -430,10 +429,10 @@ mod tests {
         check(None, base.clone());
         check(Some(true), with(json!({"was_recovering": true, "recovered": true, "offset": 4})));
         check(Some(false), with(json!({"was_recovering": true})));
-        assert_eq!(read(&subscribed(&past(None), false, None, None)), json!({}));
+        assert_eq!(read(&subscribed(&past(None), false, None, None, None)), json!({}));
         let ttl = Some(Duration::from_millis(1500));
         assert_eq!(
-            read(&subscribed(&past(Some(true)), false, None, ttl)),
+            read(&subscribed(&past(Some(true)), false, None, ttl, None)),
             json!({"was_recovering": true, "recovered": true, "expires": true, "ttl": 2})
         );
     }
@@ -441,10 +440,10 @@ mod tests {
     #[test]
     fn a_presence_that_is_cut_says_so() {
         let people = [member(None), member(None)];
-        assert_eq!(read(&presence(people.iter(), 2, 2))["truncated"], Value::Null);
-        let cut = read(&presence(people.iter(), 2, 1));
+        assert_eq!(read(&presence(&people, 2))["truncated"], Value::Null);
+        let cut = read(&presence(&people[..1], 2));
         assert_eq!((&cut["truncated"], &cut["num_clients"]), (&json!(true), &json!(2)));
-        assert_eq!(read(&presence(people[..0].iter(), 0, 1)), json!({"presence": {}}));
+        assert_eq!(read(&presence(&[], 0)), json!({"presence": {}}));
     }
 
     #[test]
@@ -452,7 +451,7 @@ mod tests {
         let mut out = Vec::new();
         error_into(&mut out, 3, ErrorCode::TooManyRequests);
         assert_eq!(
-            read(&out[2..]),
+            read(&out),
             json!({"id": 3, "error": {"code": 111, "message": "too many requests", "temporary": true}})
         );
     }

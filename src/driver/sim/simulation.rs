@@ -369,9 +369,9 @@ impl<'a> Simulation<'a> {
         assert!(audit.outbox_bytes <= outbox_limit, "{} bytes wait in a connection", audit.outbox_bytes);
         let partial_limit = 2 * message + 2 * read + 2 * options.head.head_bytes_max + 1024;
         assert!(
-            audit.partial_bytes <= partial_limit,
+            audit.input_bytes <= partial_limit,
             "{} bytes of an incomplete message",
-            audit.partial_bytes
+            audit.input_bytes
         );
         let waiting_limit = self.scenario.shards * (2 * self.scenario.clients.len() + read / 6 + 64);
         assert!(audit.mesh_waiting <= waiting_limit, "{} messages wait for a ring", audit.mesh_waiting);

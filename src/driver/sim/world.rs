@@ -12,8 +12,7 @@ use crate::base::rng::Rng;
 use crate::base::{ConnKey, Time};
 use crate::chat::{Question, Verdict};
 use crate::metrics::Registry;
-use crate::shard::mesh::Mesh;
-use crate::shard::{Admission, Close, HowToClose, Options, SLICES_MAX, Shard, Ticket};
+use crate::shard::{Admission, Close, HowToClose, Mesh, Options, SLICES_MAX, Shard, Ticket};
 
 /// How long accepting pauses at the bound on connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -81,8 +80,9 @@ impl World {
         let registry = Arc::new(Registry::new(shards));
         registry.set_ready(true);
         let options = Arc::new(options);
-        let nodes = Mesh::build_with(shards, &Seed::new(seed), faults.rings).into_iter().map(|mesh| Node {
-            shard: Shard::new(mesh, Arc::clone(&options), Arc::clone(&registry), seed),
+        let meshes = Mesh::build_with(shards, &Seed::new(seed), faults.rings);
+        let nodes = Shard::fleet(meshes, &options, &registry, || seed).into_iter().map(|shard| Node {
+            shard,
             slots: Vec::new(),
             backlog: VecDeque::new(),
             accept_again: None,

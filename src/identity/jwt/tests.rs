@@ -72,7 +72,7 @@ fn what_a_token_says_of_somebody() {
         (&*ann.user, &*ann.name, ann.info.as_deref()),
         ("7", "Ann", Some(r#"{"n":1.5,"name":"Ann"}"#))
     );
-    assert_eq!(ann.rooms.iter().map(|room| &**room).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(ann.rooms.iter().map(|room| &*room.name).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(ann.expires_in, Some(Duration::from_secs(60)));
 }
 

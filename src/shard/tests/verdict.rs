@@ -18,7 +18,7 @@ fn a_verdict_on_one_that_is_going_changes_nothing() {
     }
     let question = world.shards[0].poll_question().unwrap();
     let is_ending = |world: &World| {
-        world.shards[0].conns.get(world.peers[peer].key).is_some_and(|slot| slot.conn.state.is_ending())
+        world.shards[0].conns.get(world.peers[peer].key).is_some_and(|slot| slot.conn.state().is_ending())
     };
     assert!(is_ending(&world));
     let (user, name) = ("a".into(), "a".into());

@@ -1,4 +1,6 @@
-//! What a shard is told about its limits and manners.
+//! The limits and behaviour that every part of a shard is told, as plain values.
+
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use crate::chat::{Identification, RoomRules};
 use crate::http::{HeadLimits, OriginRules};
 use crate::ws;
 
-/// What a shard is told about its limits and manners. Replaced as a whole on a reload.
+/// The limits and behaviour of a shard and its parts. Replaced as a whole on a reload.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Options {
     /// Bounds of a request head.
@@ -36,6 +38,14 @@ pub struct Options {
     pub room_log_bytes_max: u64,
     /// What holds in which room.
     pub rooms: Arc<RoomRules>,
+    /// Bytes of history that all rooms of a shard keep together; above it the least recently used rooms lose theirs.
+    pub history_total_bytes_max: u64,
+    /// Messages that a session may publish in a second, with twice as many in a burst; 0: any number.
+    pub session_messages_per_second_max: u32,
+    /// Commands of any kind that a session may send in a second, with twice as many in a burst; 0: any number.
+    pub session_commands_per_second_max: u32,
+    /// How long a command may wait for a home shard, an engine or an authority.
+    pub command_timeout: Duration,
     /// Rooms that one client is in, at most.
     pub rooms_per_client_max: usize,
     /// How it is found out who somebody is.
@@ -71,6 +81,10 @@ impl Default for Options {
             connections_per_address_max: 0,
             room_log_bytes_max: 1024 * 1024,
             rooms: Arc::default(),
+            history_total_bytes_max: 256 << 20,
+            session_messages_per_second_max: 20,
+            session_commands_per_second_max: 100,
+            command_timeout: Duration::from_secs(10),
             rooms_per_client_max: 128,
             identification: Identification::Open,
             anonymous: false,
@@ -85,13 +99,12 @@ impl Default for Options {
 
 impl Options {
     /// A log must hold what is not swept yet beside what slow members need: at least twice the largest message.
-    pub(super) fn log_bytes_max(&self) -> u64 {
+    pub fn log_bytes_max(&self) -> u64 {
         self.room_log_bytes_max.max(2 * self.message.message_bytes_max as u64)
     }
 
-    /// Above this many bytes that are not yet offered to everybody, a room takes nothing more in. One read of the smallest
-    /// possible messages grows tenfold with the longest names, and must still fit into the rest.
-    pub(super) fn congestion_bytes(&self) -> u64 {
+    /// Above this many bytes that a shard has not yet offered to all members, a room's home orders nothing more for it.
+    pub fn congestion_bytes(&self) -> u64 {
         self.log_bytes_max() / 4
     }
 }
