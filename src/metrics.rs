@@ -320,9 +320,12 @@ const FAMILIES: [(&str, &str, &str, Pick); 24] = [
     }),
     ("skipped_total", "counter", "Publications that lagging members were made to skip.", |s| &s.skipped),
     ("history_bytes", "gauge", "Bytes of publications kept in the histories of rooms.", |s| &s.history_bytes),
-    ("history_evicted_total", "counter", "Publications dropped because all histories together were too large.", |s| {
-        &s.evicted
-    }),
+    (
+        "history_evicted_total",
+        "counter",
+        "Publications dropped because all histories together were too large.",
+        |s| &s.evicted,
+    ),
     ("homes", "gauge", "Rooms kept on the shard as their home, with or without members.", |s| &s.homes),
     ("drafts_delayed_total", "counter", "Messages that waited for a shard that was behind.", |s| &s.delayed),
     ("drafts_parked_bytes", "gauge", "Bytes of messages that wait for others of their room.", |s| {

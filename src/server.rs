@@ -15,6 +15,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::base::SHARDS_MAX;
 use crate::base::hash::Seed;
 use crate::config::{Config, Driver, Problem};
 use crate::driver::{Control, Engine, Parts, Waker};
@@ -22,7 +23,6 @@ use crate::http::HeadLimits;
 use crate::identity::hook::{Decided, Reception};
 use crate::logging::Logging;
 use crate::metrics::Registry;
-use crate::base::SHARDS_MAX;
 use crate::shard::{Mesh, Options, SURPLUS_MAX, Shard};
 use crate::ws;
 

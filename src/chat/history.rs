@@ -168,8 +168,7 @@ mod tests {
     }
 
     fn member() -> Member {
-        let person =
-            Person { client: ClientId::new(0, 1), user: "u".into(), name: "u".into(), info: None };
+        let person = Person { client: ClientId::new(0, 1), user: "u".into(), name: "u".into(), info: None };
         Member { person: Arc::new(person), info: None }
     }
 

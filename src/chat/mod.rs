@@ -14,7 +14,9 @@ pub mod rules;
 
 pub use forms::Forms;
 pub use history::{History, NoPage, Page};
-pub use identity::{Authority, Grant, Identification, Identity, Overrides, Question, ServerRoom, TokenError, Verdict};
+pub use identity::{
+    Authority, Grant, Identification, Identity, Overrides, Question, ServerRoom, TokenError, Verdict,
+};
 pub use person::{ClientId, Member, Person};
 pub use presence::{Move, Presence};
 pub use publication::{Body, Draft, Epoch, Past, Position, Publication, Since, Wanted};

@@ -21,7 +21,8 @@ pub struct Epoch {
 impl Epoch {
     /// The epoch that reads as `text`; `None`: no engine chooses such a text.
     pub fn parse(text: &str) -> Option<Self> {
-        let len = u8::try_from(text.len()).ok().filter(|&len| len > 0 && usize::from(len) <= EPOCH_BYTES_MAX)?;
+        let len =
+            u8::try_from(text.len()).ok().filter(|&len| len > 0 && usize::from(len) <= EPOCH_BYTES_MAX)?;
         let mut bytes = [0; EPOCH_BYTES_MAX];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
         text.bytes().all(|byte| byte.is_ascii_graphic()).then_some(Self { len, bytes })

@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::file::Table;
 use super::reader::Reader;
 use super::{Entry, Problem, identity, rooms};
+use crate::base::SHARDS_MAX;
 use crate::chat::{Identification, RoomRules};
 use crate::http::OriginRules;
 use crate::identity::jwt::Expectations;
 use crate::identity::{Bounds, HookOptions, Jwt};
 use crate::logging::LogFormat;
-use crate::base::SHARDS_MAX;
 
 /// Which driver runs the shards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -255,7 +255,13 @@ impl Conn {
     }
 
     /// Fails a WebSocket: says why, and takes nothing more (RFC 6455 §7.1.7).
-    pub fn fail(&mut self, code: CloseCode, sentence: &str, reason: CloseReason, options: &Options) -> Change {
+    pub fn fail(
+        &mut self,
+        code: CloseCode,
+        sentence: &str,
+        reason: CloseReason,
+        options: &Options,
+    ) -> Change {
         if self.state == State::Open {
             ws::close_into(self.outbox.close_frame(), code, sentence);
         }
@@ -364,7 +370,9 @@ impl Conn {
                 self.state = State::Lingering;
                 Change { close: Some(HowToClose::Shutdown), ..Change::default() }
             }
-            State::Head | State::Open | State::Closing | State::Lingering | State::Closed => Change::default(),
+            State::Head | State::Open | State::Closing | State::Lingering | State::Closed => {
+                Change::default()
+            }
         }
     }
 

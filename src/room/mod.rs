@@ -259,7 +259,10 @@ impl Homes {
     /// A shard asks something of a room.
     pub fn handle(&mut self, now: Time, unix_ms: u64, from: usize, room: &Arc<str>, request: Request) {
         let needed = match request {
-            Request::Publish { .. } | Request::Listen { .. } | Request::Join { .. } | Request::Query { .. } => true,
+            Request::Publish { .. }
+            | Request::Listen { .. }
+            | Request::Join { .. }
+            | Request::Query { .. } => true,
             Request::Part { .. } | Request::Swept { .. } => false,
         };
         let Some(key) = self.find(room, needed) else { return };

@@ -12,7 +12,8 @@ use crate::app::json::command::{Connect, History, Introduction, Publish, Rpc, Su
 use crate::app::json::{self, Disconnect, ErrorCode};
 use crate::base::Time;
 use crate::chat::{
-    self, Body, Draft, Epoch, Identification, Identity, Member, Page, Person, RateDecision, Since, TokenError, Wanted,
+    self, Body, Draft, Epoch, Identification, Identity, Member, Page, Person, RateDecision, Since,
+    TokenError, Wanted,
 };
 use crate::room::Query;
 
@@ -69,14 +70,21 @@ impl Session {
     }
 
     /// It is known who a client is: the rooms that come with that are entered, and then `connect` is answered.
-    pub(super) fn identified(&mut self, ctx: &mut Context<'_>, identity: Identity, mut connecting: Connecting) {
+    pub(super) fn identified(
+        &mut self,
+        ctx: &mut Context<'_>,
+        identity: Identity,
+        mut connecting: Connecting,
+    ) {
         if !self.count_user(ctx.options, ctx.users, &identity.user) {
             return ctx.effects.disconnect(Disconnect::ConnectionLimit);
         }
         let Identity { user, name, info, expires_in, rooms } = identity;
         if rooms.len() > ctx.options.rooms_per_client_max {
             self.set_phase(Phase::Refused);
-            return ctx.effects.send(|out| json::error_into(out, connecting.command, ErrorCode::LimitExceeded));
+            return ctx
+                .effects
+                .send(|out| json::error_into(out, connecting.command, ErrorCode::LimitExceeded));
         }
         self.person = Arc::new(Person { client: self.person.client, user, name, info });
         self.expires = expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE);
@@ -123,10 +131,12 @@ impl Session {
         if !subscribe.token.is_empty() {
             ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
         }
-        let grant = grant(ctx.options, &room_options, &self.person.user, name, &subscribe.token)
-            .map_err(|why| match why {
-                TokenError::Expired | TokenError::TooEarly => ErrorCode::TokenExpired,
-                TokenError::Invalid => ErrorCode::PermissionDenied,
+        let grant =
+            grant(ctx.options, &room_options, &self.person.user, name, &subscribe.token).map_err(|why| {
+                match why {
+                    TokenError::Expired | TokenError::TooEarly => ErrorCode::TokenExpired,
+                    TokenError::Invalid => ErrorCode::PermissionDenied,
+                }
             })?;
         let how = Join {
             command: id,
@@ -189,7 +199,11 @@ impl Session {
         }
         let author = Member { person: Arc::clone(&self.person), info: None };
         let command = self.wait(ctx, id);
-        ctx.effects.push(Effect::Publish { command, room, draft: Draft { author, body: Body::Data(data.into()) } });
+        ctx.effects.push(Effect::Publish {
+            command,
+            room,
+            draft: Draft { author, body: Body::Data(data.into()) },
+        });
         Ok(Outcome::Nothing)
     }
 

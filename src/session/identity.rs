@@ -103,9 +103,7 @@ pub(super) fn grant(
     token: &str,
 ) -> Result<Option<Grant>, TokenError> {
     match &options.identification {
-        Identification::Token(authority) if !token.is_empty() => {
-            authority.admit(token, user, room).map(Some)
-        }
+        Identification::Token(authority) if !token.is_empty() => authority.admit(token, user, room).map(Some),
         Identification::Token(_) | Identification::Open | Identification::Asked => {
             if may_join(room_options, user) { Ok(None) } else { Err(TokenError::Invalid) }
         }

@@ -46,8 +46,14 @@ impl Shard {
             surplus += u64::from(conn.surplus);
             sessions += usize::from(session.is_some());
             let session = session.map(|session| self.sessions.get(session).expect("a session of its own"));
-            assert!(session.is_none_or(|session| session.conn == Some(key)), "a session knows its connection");
-            assert!(session.is_none() || conn.state() == State::Open, "only an open connection has a session");
+            assert!(
+                session.is_none_or(|session| session.conn == Some(key)),
+                "a session knows its connection"
+            );
+            assert!(
+                session.is_none() || conn.state() == State::Open,
+                "only an open connection has a session"
+            );
             let subs: Vec<_> = session.into_iter().flat_map(Session::subs).collect();
             members += subs.len() as u64;
             lagging += if conn.blocked { subs.len() as u64 } else { 0 };

@@ -120,8 +120,7 @@ impl Shard {
         overrides: Overrides,
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let (id, is_new) =
-            self.rooms.attend(room, session.format(), &self.options.rooms, &mut self.fanout);
+        let (id, is_new) = self.rooms.attend(room, session.format(), &self.options.rooms, &mut self.fanout);
         session.attends(number, id);
         if is_new {
             self.tell_forms(room, id);

@@ -29,8 +29,9 @@ impl Shard {
     /// Carries what the homes say to the shards: a publication is encoded once for all of them.
     fn deliver_outputs(&mut self) {
         let (now, unix_ms) = (self.now, self.unix_ms());
-        while let Some(output) =
-            self.homes.poll(now, unix_ms, &mut |publication, positioned| Encoder::prepare(publication, positioned))
+        while let Some(output) = self
+            .homes
+            .poll(now, unix_ms, &mut |publication, positioned| Encoder::prepare(publication, positioned))
         {
             match output {
                 Output::Publication { home, room, publication, listeners, forms } => {
@@ -190,4 +191,3 @@ impl Shard {
         self.metrics.parked_bytes.set(self.rooms.parked().1);
     }
 }
-

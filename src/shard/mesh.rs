@@ -283,7 +283,21 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
 }
 
 impl<U: Weigh, D: Weigh> Peer<U, D> {
-    const fn new(id: usize, up: Sender<U>, down: Sender<D>, from_up: Receiver<U>, from_down: Receiver<D>) -> Self {
-        Self { id, up: Link::new(up), down: Link::new(down), from_up, from_down, left: (0, 0), touched: false }
+    const fn new(
+        id: usize,
+        up: Sender<U>,
+        down: Sender<D>,
+        from_up: Receiver<U>,
+        from_down: Receiver<D>,
+    ) -> Self {
+        Self {
+            id,
+            up: Link::new(up),
+            down: Link::new(down),
+            from_up,
+            from_down,
+            left: (0, 0),
+            touched: false,
+        }
     }
 }

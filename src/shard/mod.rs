@@ -236,7 +236,7 @@ impl Shard {
         let pings_change = options.ping_interval != self.options.ping_interval;
         self.encoder.deflate_bytes_min = options.deflate_bytes_min;
         self.homes.reconfigure(home_limits(&options, self.mesh.shards()));
-        self.rooms.reconfigure(&options.rooms, &mut self.fanout);
+        self.rooms.reconfigure(&options.rooms, options.congestion_bytes(), &mut self.fanout);
         self.options = options;
         let keys: Vec<_> = self.conns.keys().collect();
         for key in keys {
@@ -310,7 +310,6 @@ impl Shard {
         self.exchange();
         self.expire();
         self.homes.tick(self.now);
-        self.acknowledge_swept();
         self.drain_some();
         self.take_ready();
         self.exchange();
@@ -360,8 +359,7 @@ impl Shard {
     pub fn next_deadline(&self) -> Option<Time> {
         // What waits for room in another shard's ring is looked at again soon.
         let soon = (!self.mesh.is_clear()).then(|| self.now + LOOK_AGAIN);
-        let all =
-            [self.wheel.next_deadline(), self.fanout.next_deadline(), soon, self.homes.next_deadline()];
+        let all = [self.wheel.next_deadline(), self.fanout.next_deadline(), soon, self.homes.next_deadline()];
         all.into_iter().flatten().min()
     }
 
@@ -377,6 +375,8 @@ impl Shard {
 
     /// The next shard to be woken.
     pub fn poll_wake(&mut self) -> Option<usize> {
+        // What was swept in this turn is told in it: there may be no other soon.
+        self.acknowledge_swept();
         let shard = self.mesh.poll_wake()?;
         self.metrics.wakes.add(1);
         Some(shard)

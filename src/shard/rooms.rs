@@ -109,10 +109,14 @@ impl Rooms {
         self.rooms.iter().filter(|(_, room)| !room.audiences.is_empty()).count()
     }
 
-    /// Other rules hold from now on.
-    pub fn reconfigure(&mut self, rules: &RoomRules, fanout: &mut Fanout) {
-        for (_, room) in &mut self.rooms {
+    /// Other rules hold from now on, and another window: what was too little to be acknowledged may be enough now.
+    pub fn reconfigure(&mut self, rules: &RoomRules, window: u64, fanout: &mut Fanout) {
+        for (index, room) in &mut self.rooms {
             room.options = Arc::clone(rules.of(&room.name));
+            if !room.owes && room.received - room.acknowledged >= grain(window) {
+                room.owes = true;
+                self.owing.push(RoomId(u32::try_from(index).unwrap_or(u32::MAX)));
+            }
             for attended in &room.audiences {
                 fanout[attended.audience].options = Arc::clone(&room.options);
             }
@@ -252,7 +256,8 @@ impl Rooms {
         for index in 0..self.owing.len() {
             let id = self.owing[index];
             let room = &mut self.rooms[id.0 as usize];
-            let unswept = room.audiences.iter().map(|it| fanout.unswept_bytes(it.audience)).max().unwrap_or(0);
+            let unswept =
+                room.audiences.iter().map(|it| fanout.unswept_bytes(it.audience)).max().unwrap_or(0);
             let swept = (room.received - room.acknowledged).saturating_sub(unswept);
             if swept >= grain(window) {
                 room.acknowledged += swept;
@@ -287,7 +292,10 @@ impl Rooms {
         assert_eq!(sum, self.parked, "drafts that wait");
         for (_, room) in &self.rooms {
             assert!(!room.is_unused(), "a room that nothing is known of is forgotten");
-            assert!(room.parked.is_empty() || room.unsettled.1 > 0, "a draft waits, and nothing will wake it");
+            assert!(
+                room.parked.is_empty() || room.unsettled.1 > 0,
+                "a draft waits, and nothing will wake it"
+            );
         }
     }
 }

@@ -60,5 +60,4 @@ impl Shard {
             conn.outbox.prepend(&missed.rest);
         }
     }
-
 }

@@ -380,7 +380,13 @@ mod tests {
         assert_eq!(wanted("{}"), Wanted::Nothing);
         let since = |epoch, offset| Wanted::Since(Since { epoch, offset });
         assert_eq!(wanted(r#"{"recover":true}"#), since(None, 0));
-        assert_eq!(wanted(r#"{"recover":true,"offset":5,"epoch":"0000002a"}"#), since(Epoch::parse("0000002a"), 5));
-        assert_eq!(wanted(r#"{"recover":true,"offset":5,"epoch":"not an epoch of any engine"}"#), Wanted::Lost);
+        assert_eq!(
+            wanted(r#"{"recover":true,"offset":5,"epoch":"0000002a"}"#),
+            since(Epoch::parse("0000002a"), 5)
+        );
+        assert_eq!(
+            wanted(r#"{"recover":true,"offset":5,"epoch":"not an epoch of any engine"}"#),
+            Wanted::Lost
+        );
     }
 }

@@ -44,7 +44,8 @@ impl Simulation<'_> {
             }
             (Act::Leave(leave), Some(session)) => self.leave(session, leave),
             (Act::Break(wrong), Some(session)) => {
-                let chat_only = wrong == Wrong::Binary && self.sessions[session].plan.place == Place::Echo;
+                let chat_only =
+                    wrong == Wrong::Binary && !matches!(self.sessions[session].plan.place, Place::Room(_));
                 if !wrong.is_http() && !chat_only && self.sessions[session].may_speak() {
                     self.break_rule(session, wrong);
                 }

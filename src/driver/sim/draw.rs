@@ -115,6 +115,7 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         echo: true,
         session_messages_per_second_max: 0,
         session_commands_per_second_max: 0,
+        command_timeout: Duration::from_secs(pick(rng, &[10, 3600, 3600])),
         identification: if one_in(rng, 4) { Identification::Asked } else { Identification::Open },
         ..Options::default()
     }

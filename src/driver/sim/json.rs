@@ -73,12 +73,28 @@ impl Simulation<'_> {
         if let Asked::Look(index, look) = asked {
             return self.looked(session, index, look, reply);
         }
+        if reply["error"]["code"] == 100 && self.circumstances.disturbed {
+            // Its time was up: the clock has jumped, or a shard stood still. What was to be published may be all the same.
+            return self.timed_out(session, asked);
+        }
         assert!(reply.get("error").is_none(), "session {session} asked for {asked:?}: {reply}");
         match asked {
             Asked::Connect => it.id = reply["connect"]["client"].as_str().expect("a client's id").to_owned(),
             Asked::Look(..) => {}
             Asked::Publish => assert!(reply["publish"].is_object(), "{reply}"),
             Asked::Subscribe(index) => self.subscribed(session, index, &reply["subscribe"]),
+        }
+    }
+
+    /// A command was given up by the server: to be in a room is asked for again.
+    fn timed_out(&mut self, session: usize, asked: Asked) {
+        let Asked::Subscribe(index) = asked else { return };
+        let it = &mut self.sessions[session];
+        it.subs[index].stage = SubStage::Out;
+        if it.may_speak() {
+            let line = it.subscribe(index);
+            let delay = self.delay();
+            self.later(delay, Due::Send(session, wire::frame(0x81, line.as_bytes())));
         }
     }
 

@@ -368,11 +368,7 @@ impl<'a> Simulation<'a> {
         let outbox_limit = 2 * (64 * 1024 + 2 * read + message);
         assert!(audit.outbox_bytes <= outbox_limit, "{} bytes wait in a connection", audit.outbox_bytes);
         let partial_limit = 2 * message + 2 * read + 2 * options.head.head_bytes_max + 1024;
-        assert!(
-            audit.input_bytes <= partial_limit,
-            "{} bytes of an incomplete message",
-            audit.input_bytes
-        );
+        assert!(audit.input_bytes <= partial_limit, "{} bytes of an incomplete message", audit.input_bytes);
         let waiting_limit = self.scenario.shards * (2 * self.scenario.clients.len() + read / 6 + 64);
         assert!(audit.mesh_waiting <= waiting_limit, "{} messages wait for a ring", audit.mesh_waiting);
     }

@@ -122,7 +122,13 @@ impl Audience {
     }
 
     /// Appends a frame and begins a pass behind it.
-    pub(super) fn append(&mut self, now: Time, frame: &Bytes, position: Option<Position>, pool: &mut ChunkPool) {
+    pub(super) fn append(
+        &mut self,
+        now: Time,
+        frame: &Bytes,
+        position: Option<Position>,
+        pool: &mut ChunkPool,
+    ) {
         if let Some(position) = position {
             self.epoch = Some(position.epoch);
         }

@@ -316,4 +316,3 @@ impl std::ops::IndexMut<AudienceId> for Fanout {
         &mut self.audiences[id.0 as usize]
     }
 }
-
