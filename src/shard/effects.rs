@@ -81,7 +81,8 @@ impl Shard {
                 let Some(slot) = conn.and_then(|conn| self.conns.get(conn)) else { return };
                 let Some(session) = self.sessions.get(key) else { return };
                 let (Some(conn), client) = (conn, session.client().to_string().into()) else { return };
-                let address = slot.peer.as_ref().map(|peer| peer.address);
+                let peer = slot.about.as_ref().and_then(|about| about.peer.as_ref());
+                let address = peer.map(|peer| peer.address);
                 self.auth_requests.push_back(Question { conn, client, protocol, name, token, data, address });
             }
             Effect::Welcomed => {
@@ -205,6 +206,7 @@ impl Shard {
         let mut effects = Effects::default();
         if let Some(ending) = self.sessions.get_mut(session) {
             ending.ended(&mut effects);
+            slot.about.get_or_insert_default().name = Some(Arc::clone(ending.name()));
         }
         while let Some(effect) = effects.pop() {
             self.effect(session, Some(key), &effects, effect);

@@ -45,9 +45,9 @@ impl Shard {
     }
 
     /// Counts a connection that comes from `address`.
-    pub(super) fn peer_address(&self, address: Option<IpAddr>) -> Option<Box<PeerAddress>> {
+    pub(super) fn peer_address(&self, address: Option<IpAddr>) -> Option<PeerAddress> {
         let address = address.filter(|_| self.wants_addresses())?.to_canonical();
         let counted = self.limits.addresses.enter(&address.into(), self.options.connections_per_address_max);
-        Some(Box::new(PeerAddress { address, counted }))
+        Some(PeerAddress { address, counted })
     }
 }

@@ -93,10 +93,17 @@ const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 struct Slot {
     conn: Conn,
-    /// The session behind it, once its WebSocket is open to one.
+    /// The session behind it, once its WebSocket is open to one and as long as it is.
     session: Option<SessionKey>,
-    /// Where it comes from, if that matters.
-    peer: Option<Box<PeerAddress>>,
+    /// Where it comes from, if that matters, and what its client was called when its session ended.
+    about: Option<Box<About>>,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct About {
+    peer: Option<PeerAddress>,
+    name: Option<Arc<str>>,
 }
 
 /// A count of members that is under way on all shards.
@@ -300,7 +307,8 @@ impl Shard {
         self.metrics.accepted.add(1);
         self.metrics.connections.add(1);
         let peer = self.peer_address(address);
-        let key = self.conns.insert(Slot { conn: Conn::new(self.now, surplus), session: None, peer });
+        let about = peer.map(|peer| Box::new(About { peer: Some(peer), name: None }));
+        let key = self.conns.insert(Slot { conn: Conn::new(self.now, surplus), session: None, about });
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         key
     }

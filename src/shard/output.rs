@@ -213,9 +213,8 @@ impl Shard {
     pub fn poll_close(&mut self) -> Option<Close> {
         loop {
             let (key, how) = self.closing.pop_front()?;
-            if let Some(Slot { conn, session, .. }) = self.conns.get(key) {
-                let session = session.and_then(|session| self.sessions.get(session));
-                let name = session.map_or(&self.nameless, Session::name);
+            if let Some(Slot { conn, about, .. }) = self.conns.get(key) {
+                let name = about.as_ref().and_then(|about| about.name.as_ref()).unwrap_or(&self.nameless);
                 return Some(Close { key, how, reason: conn.reason(), name: Arc::clone(name) });
             }
         }

@@ -102,11 +102,12 @@ impl Shard {
     }
 
     fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<(), Reject> {
-        let Some(Slot { conn, peer, .. }) = self.conns.get(key) else { return Ok(()) };
+        let Some(Slot { conn, about, .. }) = self.conns.get(key) else { return Ok(()) };
         if conn.surplus {
             return Err(Reject::Overloaded);
         }
-        if peer.as_ref().is_some_and(|peer| peer.counted.is_none()) {
+        let peer = about.as_ref().and_then(|about| about.peer.as_ref());
+        if peer.is_some_and(|peer| peer.counted.is_none()) {
             return Err(Reject::TooMany);
         }
         match self.target(head)? {
