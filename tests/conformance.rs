@@ -46,11 +46,11 @@ fn decode(bytes: &[u8], deflate: bool, cuts: &[usize]) -> (Vec<Owned>, Option<Fa
         let mut rest = &mut piece[..];
         loop {
             match decoder.decode(rest, &mut inflater, &LIMITS) {
-                Ok(Decoded { event: None, consumed }) => {
+                Ok(Decoded { event: None, consumed, .. }) => {
                     assert!(consumed <= rest.len());
                     break;
                 }
-                Ok(Decoded { event: Some(event), consumed }) => {
+                Ok(Decoded { event: Some(event), consumed, .. }) => {
                     let event = Owned::from(event);
                     rest = &mut rest[consumed..];
                     let last = matches!(event, Owned::Close(_));

@@ -20,7 +20,7 @@ impl Shard {
         let failed = loop {
             match decoder.decode(input, &mut inflater, &limits) {
                 Ok(ws::Decoded { event: None, .. }) => break None,
-                Ok(ws::Decoded { consumed, event: Some(event) }) => {
+                Ok(ws::Decoded { consumed, event: Some(event), .. }) => {
                     if !self.event(key, &event) {
                         break None;
                     }

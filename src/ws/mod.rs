@@ -23,7 +23,7 @@ pub use error::{Fail, LimitExceeded, ProtocolError};
 pub use extension::{Agreed, negotiate};
 pub use header::{Header, Opcode, decode_header};
 pub use mask::unmask;
-pub use message::{Decoded, Decoder, Event, Limits};
+pub use message::{Decoded, Decoder, Event, Limits, undo};
 pub use tungstenite::protocol::frame::coding::CloseCode;
 pub use utf8::Utf8;
 
