@@ -35,7 +35,10 @@ pub fn payload(publication: &Publication) -> Vec<u8> {
     let name = publication.author.person.name.as_bytes();
     let text = match &publication.body {
         Body::Text(text) => Cow::Borrowed(&text[..]),
-        Body::Data(data) => Cow::Owned(json::plain_text(data)),
+        Body::Data(data) => match json::plain_text(data) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        },
     };
     [name, SEPARATOR, &text].concat()
 }

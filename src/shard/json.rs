@@ -1,9 +1,7 @@
 //! What clients of the JSON protocol ask for, and what becomes of it. A command that cannot be obeyed gets its error, and nothing
 //! else happens; one that is none ends the connection.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::client::Arriving;
@@ -12,35 +10,15 @@ use super::mesh::{Answer, Ask, Question, ShardSet, Up};
 use super::rooms::RoomId;
 use super::session::{Connecting, EXPIRY_GRACE, Phase};
 use super::{Counting, Shard, Slot};
-use crate::app::json::command::{self, Connect, History, Introduction, Publish, Rpc, SubRefresh, Subscribe};
-use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Unsubscribe, Welcome};
+use crate::app::json::command::{self, Connect, Delivery, Introduction, Publish, Rpc, SubRefresh, Subscribe};
+use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Refusal, Unsubscribe, Welcome};
 use crate::base::{ConnKey, Time};
 use crate::chat::{
-    self, Body, Draft, Epoch, Grant, Identification, Identity, Member, Page, Past, Person, RoomOptions,
-    Since, Spoken, TokenError, Verdict, Wanted, Who,
+    self, Body, Draft, Grant, Identification, Identity, Member, Past, Person, RoomOptions, Spoken,
+    TokenError, Verdict, Wanted, Who,
 };
 use crate::conn::State;
 use crate::metrics::CloseReason;
-
-/// Why a command is not obeyed.
-enum Refusal {
-    /// It gets an error.
-    Error(ErrorCode),
-    /// The connection ends.
-    Disconnect(Disconnect),
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(code: ErrorCode) -> Self {
-        Self::Error(code)
-    }
-}
-
-impl From<Disconnect> for Refusal {
-    fn from(disconnect: Disconnect) -> Self {
-        Self::Disconnect(disconnect)
-    }
-}
 
 /// A result of a command's that is there at once; `None`: the answer comes later, or there is none.
 type Outcome = Result<Option<(&'static str, Vec<u8>)>, Refusal>;
@@ -84,6 +62,7 @@ impl Shard {
     }
 
     fn obey(&mut self, key: ConnKey, id: u32, method: Method<'_>) -> Outcome {
+        method.check()?;
         match method {
             Method::Connect(connect) => self.connect(key, id, &connect),
             Method::Subscribe(subscribe) => self.subscribe(key, id, &subscribe),
@@ -98,7 +77,7 @@ impl Shard {
             Method::Presence(room) => self.ask(key, id, &room.channel, Question::Presence),
             Method::PresenceStats(room) => self.ask(key, id, &room.channel, Question::PresenceStats),
             Method::History(history) => {
-                let page = page(&history)?;
+                let page = history.page()?;
                 self.ask(key, id, &history.channel, Question::History(page))
             }
             Method::Rpc(rpc) => self.call(key, id, &rpc),
@@ -384,17 +363,7 @@ impl Shard {
 
     /// How far a publication has come is the one thing that can be called. Every shard is asked.
     fn call(&mut self, key: ConnKey, id: u32, rpc: &Rpc<'_>) -> Outcome {
-        #[derive(Deserialize)]
-        struct Which<'a> {
-            #[serde(borrow)]
-            channel: Cow<'a, str>,
-            offset: u64,
-        }
-        if rpc.method != "delivery" {
-            return Err(ErrorCode::MethodNotFound.into());
-        }
-        let which = rpc.data.and_then(|data| serde_json::from_str::<Which<'_>>(data.get()).ok());
-        let Some(Which { channel, offset }) = which else { return Err(ErrorCode::BadRequest.into()) };
+        let Delivery { channel, offset } = rpc.delivery()?;
         if self.membership(key, &channel).is_none() {
             return Err(ErrorCode::PermissionDenied.into());
         }
@@ -511,19 +480,6 @@ impl Shard {
 /// An empty name of a room is not even a mistake: no client of the protocol sends one.
 const fn check_channel(channel: &str) -> Result<(), Refusal> {
     if channel.is_empty() { Err(Refusal::Disconnect(Disconnect::BadRequest)) } else { Ok(()) }
-}
-
-/// Which page of a room's past is asked for.
-fn page(history: &History<'_>) -> Result<Page, ErrorCode> {
-    let since = history.since.as_ref().map(|position| {
-        let epoch = Epoch::parse(&position.epoch);
-        if epoch.is_none() && !position.epoch.is_empty() {
-            return Err(ErrorCode::UnrecoverablePosition);
-        }
-        Ok(Since { epoch, offset: position.offset })
-    });
-    let limit = usize::try_from(history.limit).unwrap_or(if history.limit < 0 { usize::MAX } else { 0 });
-    Ok(Page { since: since.transpose()?, limit, reverse: history.reverse })
 }
 
 /// Whether somebody may speak in a room.

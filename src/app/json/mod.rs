@@ -3,16 +3,21 @@
 //! What all members of a room get alike (publications, who comes and goes) is a frame of its own, made once. Replies are made for
 //! the one that asked.
 
+mod check;
 pub mod codes;
 pub mod command;
+mod member;
 
 use bytes::Bytes;
+use serde::Deserialize;
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::time::Duration;
 
+use self::member::{Object, Text};
 use crate::chat::{Body, Epoch, Member, Move, Past, Publication};
 use crate::ws::{self, Opcode};
-pub use codes::{Disconnect, ErrorCode, Unsubscribe};
+pub use codes::{Disconnect, ErrorCode, Refusal, Unsubscribe};
 pub use command::{Command, Method};
 
 /// The subprotocol that is selected when a client offers it.
@@ -258,22 +263,20 @@ pub fn presence_stats(clients: usize, users: usize) -> Vec<u8> {
 }
 
 /// What a plain member sees of JSON that was published: its member `text` if it has one, the text if it is one, else all of it.
-pub fn plain_text(data: &[u8]) -> Vec<u8> {
-    use serde::Deserialize;
-    use std::borrow::Cow;
+pub fn plain_text(data: &[u8]) -> Cow<'_, str> {
+    // It was checked when it came in.
+    let data = std::str::from_utf8(data).unwrap_or_default();
     #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Said<'a> {
-        Object {
-            #[serde(borrow)]
-            text: Cow<'a, str>,
-        },
-        Text(#[serde(borrow)] Cow<'a, str>),
+    struct WithText<'a> {
+        #[serde(borrow)]
+        text: Text<'a>,
     }
-    match serde_json::from_slice(data) {
-        Ok(Said::Object { text } | Said::Text(text)) => text.into_owned().into_bytes(),
-        Err(_) => data.to_vec(),
-    }
+    let text = match data.as_bytes().first() {
+        Some(b'{') => serde_json::from_str(data).ok().map(|Object(WithText { text })| text),
+        Some(b'"') => serde_json::from_str(data).ok(),
+        _ => None,
+    };
+    text.map_or(Cow::Borrowed(data), |Text(text)| text)
 }
 
 fn publications_into<'a>(out: &mut Vec<u8>, publications: impl Iterator<Item = &'a Bytes>) {
@@ -397,9 +400,13 @@ mod tests {
             (r#""hello""#, "hello"),
             ("5", "5"),
             (r#"{"text":5}"#, r#"{"text":5}"#),
+            (r#"{"text":null}"#, r#"{"text":null}"#),
+            (r#"{"text":"a","text":"b"}"#, r#"{"text":"a","text":"b"}"#),
+            (r#"["a"]"#, r#"["a"]"#),
+            ("null", "null"),
             ("[1]", "[1]"),
         ] {
-            assert_eq!(plain_text(data.as_bytes()), expected.as_bytes());
+            assert_eq!(plain_text(data.as_bytes()), expected);
         }
     }
 
