@@ -13,7 +13,12 @@ use stentor::shard::{Options, Shard};
 const MEMBERS: [usize; 3] = [100, 10_000, 100_000];
 
 fn shard() -> Shard {
-    let options = Options { ping_interval: Duration::ZERO, ..Options::default() };
+    let options = Options {
+        ping_interval: Duration::ZERO,
+        session_messages_per_second_max: 0,
+        session_commands_per_second_max: 0,
+        ..Options::default()
+    };
     let mesh = Mesh::build(1, &Seed::new(1)).remove(0);
     Shard::new(mesh, Arc::new(options), Arc::new(Registry::new(1)), 1)
 }

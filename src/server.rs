@@ -502,6 +502,8 @@ fn options(config: &Config, connections_max: u64) -> Options {
         room_log_bytes_max: config.room_log,
         rooms: Arc::clone(&config.rooms),
         rooms_per_client_max: config.max_rooms_per_client,
+        session_messages_per_second_max: config.max_session_messages_per_second,
+        session_commands_per_second_max: config.max_session_commands_per_second,
         identification: config.identification(),
         anonymous: config.anonymous,
         origins: config.origins.clone(),

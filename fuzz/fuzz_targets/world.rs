@@ -44,6 +44,8 @@ fn options() -> Options {
         rooms: rooms(SlowMember::Skip, Duration::ZERO),
         deflate_bytes_min: 16,
         echo: true,
+        session_messages_per_second_max: 0,
+        session_commands_per_second_max: 0,
         ..Options::default()
     }
 }

@@ -59,6 +59,8 @@ pub struct Config {
     pub max_connections_per_user: u32,
     pub max_connections_per_address: u32,
     pub max_rooms_per_client: usize,
+    pub max_session_messages_per_second: u32,
+    pub max_session_commands_per_second: u32,
     /// The settings of rooms, with all `[[room]]` tables.
     pub rooms: Arc<RoomRules>,
     pub auth: Auth,
@@ -150,6 +152,8 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
         max_connections_per_user: read.count_u32("max_connections_per_user", u32::MAX),
         max_connections_per_address: read.count_u32("max_connections_per_address", u32::MAX),
         max_rooms_per_client: read.count("max_rooms_per_client", 1, 100_000),
+        max_session_messages_per_second: read.count_u32("max_session_messages_per_second", 1_000_000),
+        max_session_commands_per_second: read.count_u32("max_session_commands_per_second", 1_000_000),
         auth: match &*read.word("auth") {
             "token" => Auth::Token,
             "hook" => Auth::Hook,

@@ -119,11 +119,24 @@ pub const ALL: &[Setting] = &[
          have its address.",
     ),
     live("max_rooms_per_client", Kind::Count, "128", "Rooms that one client is in at a time."),
+    live(
+        "max_session_messages_per_second",
+        Kind::Count,
+        "20",
+        "Messages of one client in a second, in all its rooms together, with twice as many in a burst; 0: any number.",
+    ),
+    live(
+        "max_session_commands_per_second",
+        Kind::Count,
+        "100",
+        "Commands of one client of the JSON protocol in a second, with twice as many in a burst; 0: any number.",
+    ),
     room(
         "max_messages_per_second",
         Kind::Count,
         "0",
-        "Messages of one client in a second, with twice as many in a burst; 0: any number.",
+        "Messages of one client in a second in one room, with twice as many in a burst, beside the bound for all its rooms; \
+         0: any number.",
     ),
     room("history", Kind::Count, "100", "Messages that a room keeps for those who come later; 0: none."),
     room("history_bytes", Kind::Size, r#""64KiB""#, "Bytes of these, at most."),

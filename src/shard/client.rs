@@ -9,7 +9,7 @@ use super::rooms::RoomId;
 use super::session::Session;
 use crate::app::WireFormat;
 use crate::base::Time;
-use crate::chat::{Person, Rate, Wanted};
+use crate::chat::{Person, RateLimiter, Wanted};
 
 /// A client.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Client {
     /// The rooms that it is in, or on its way into. A room stands here once.
     pub(super) memberships: SmallVec<[Membership; 1]>,
     /// How often it speaks.
-    pub(super) rate: Rate,
+    pub(super) rate: RateLimiter,
     /// Until when it is who it is.
     pub(super) expires: Time,
     /// A write from this audience's log ended inside a frame: nothing else may be written before its rest.
@@ -94,7 +94,7 @@ impl Client {
             person,
             format,
             memberships: SmallVec::new(),
-            rate: Rate::default(),
+            rate: RateLimiter::default(),
             expires: Time::NEVER,
             torn: None,
             session: None,

@@ -14,8 +14,8 @@ use crate::app::json::command::{self, Connect, Delivery, Introduction, Publish, 
 use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Refusal, Unsubscribe, Welcome};
 use crate::base::{ConnKey, Time};
 use crate::chat::{
-    self, Body, Draft, Grant, Identification, Identity, Member, Past, Person, RoomOptions, Spoken,
-    TokenError, Verdict, Wanted, Who,
+    self, Body, Draft, Grant, Identification, Identity, Member, Past, Person, RateDecision, RateLimit,
+    RoomOptions, TokenError, Verdict, Wanted, Who,
 };
 use crate::conn::State;
 use crate::metrics::CloseReason;
@@ -99,13 +99,17 @@ impl Shard {
         let connecting = Connecting { command: id, positions: positions.collect(), ..Connecting::default() };
         let refused = |code| Err(Refusal::Error(code));
         let identity = match &self.options.identification {
-            Identification::Open => match Introduction::read(connect.data).name {
-                Some(name) if chat::check_name(&name, self.options.name_bytes_max).is_err() => {
-                    self.set_phase(key, Phase::Refused);
-                    return refused(ErrorCode::BadRequest);
+            Identification::Open => {
+                let name = Introduction::read(connect.data).name;
+                let name = name.as_deref().map(|name| chat::display_name(name, self.options.name_bytes_max));
+                match name.transpose() {
+                    Ok(name) => self.open_identity(key, name.as_deref()),
+                    Err(_) => {
+                        self.set_phase(key, Phase::Refused);
+                        return refused(ErrorCode::BadRequest);
+                    }
                 }
-                name => self.open_identity(key, name.as_deref()),
-            },
+            }
             Identification::Token(_) if connect.token.is_empty() && self.options.anonymous => {
                 self.open_identity(key, None)
             }
@@ -205,7 +209,7 @@ impl Shard {
         if subscribe.kind > 0 {
             return Err(ErrorCode::NotAvailable.into());
         }
-        if subscribe.tf.is_some() || chat::check_name(name, self.options.room_bytes_max).is_err() {
+        if subscribe.tf.is_some() || chat::check_room(name, self.options.room_bytes_max).is_err() {
             return Err(ErrorCode::BadRequest.into());
         }
         if self.membership(key, name).is_some() {
@@ -306,7 +310,7 @@ impl Shard {
         }
         let Some(data) = publish.data else { return Err(ErrorCode::BadRequest.into()) };
         let name = &*publish.channel;
-        if chat::check_name(name, self.options.room_bytes_max).is_err() {
+        if chat::check_room(name, self.options.room_bytes_max).is_err() {
             return Err(ErrorCode::BadRequest.into());
         }
         let options = Arc::clone(self.options.rooms.of(name));
@@ -317,10 +321,10 @@ impl Shard {
         if !may_publish(&options, &client.person, membership.is_some(), granted) {
             return Err(ErrorCode::PermissionDenied.into());
         }
-        match client.rate.spend(now, options.messages_per_second_max) {
-            Spoken::Fine => {}
-            Spoken::TooOften => return Err(ErrorCode::TooManyRequests.into()),
-            Spoken::Incorrigible => return Err(Disconnect::TooManyRequests.into()),
+        match client.rate.check(now, RateLimit::of(options.messages_per_second_max)) {
+            RateDecision::Allow => {}
+            RateDecision::Throttle => return Err(ErrorCode::TooManyRequests.into()),
+            RateDecision::Disconnect => return Err(Disconnect::TooManyRequests.into()),
         }
         let author = Member { person: Arc::clone(&client.person), info: None };
         let data = json::compact(data.get());

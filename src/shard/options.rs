@@ -38,6 +38,10 @@ pub struct Options {
     pub rooms: Arc<RoomRules>,
     /// Rooms that one client is in, at most.
     pub rooms_per_client_max: usize,
+    /// Messages of one session in a second, in all its rooms, with twice as many in a burst; 0: any number.
+    pub session_messages_per_second_max: u32,
+    /// Commands of one session in a second, with twice as many in a burst; 0: any number.
+    pub session_commands_per_second_max: u32,
     /// How it is found out who somebody is.
     pub identification: Identification,
     /// Whether those who are nobody in particular are let in, where a token says who somebody is.
@@ -72,6 +76,8 @@ impl Default for Options {
             room_log_bytes_max: 1024 * 1024,
             rooms: Arc::default(),
             rooms_per_client_max: 128,
+            session_messages_per_second_max: 20,
+            session_commands_per_second_max: 100,
             identification: Identification::Open,
             anonymous: false,
             origins: OriginRules::default(),

@@ -45,6 +45,8 @@ fn options() -> Options {
         room_log_bytes_max: 256 * 1024,
         deflate_bytes_min: 64,
         echo: true,
+        session_messages_per_second_max: 0,
+        session_commands_per_second_max: 0,
         ..Options::default()
     }
 }

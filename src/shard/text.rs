@@ -10,7 +10,9 @@ use super::mesh::Up;
 use super::rooms::{Room, RoomId};
 use crate::app::text;
 use crate::base::{ConnKey, Time};
-use crate::chat::{Body, Draft, Grant, Identity, Member, Past, Person, Spoken, Verdict, Wanted};
+use crate::chat::{
+    Body, Draft, Grant, Identity, Member, Past, Person, RateDecision, RateLimit, Verdict, Wanted,
+};
 use crate::metrics::CloseReason;
 use crate::ws::CloseCode;
 
@@ -37,13 +39,13 @@ impl Shard {
         if !may_publish(options, &client.person, true, granted) {
             return self.tell(key, |out| text::notice_into(out, "you may not speak in this room"));
         }
-        match client.rate.spend(now, options.messages_per_second_max) {
-            Spoken::Fine => {}
-            Spoken::TooOften => {
+        match client.rate.check(now, RateLimit::of(options.messages_per_second_max)) {
+            RateDecision::Allow => {}
+            RateDecision::Throttle => {
                 let notice = "that was not sent: you speak too often";
                 return self.tell(key, |out| text::notice_into(out, notice));
             }
-            Spoken::Incorrigible => {
+            RateDecision::Disconnect => {
                 return self.fail(key, CloseCode::Policy, "too many messages", CloseReason::Flood);
             }
         }

@@ -8,7 +8,7 @@ use crate::chat::{Epoch, Page, Since};
 
 /// How deep arrays and objects may lie in each other in what is published. Members of the room parse it, and many parsers
 /// have a bound of their own that ends more than the parsing.
-pub const NESTING_MAX: usize = 128;
+pub(super) const NESTING_MAX: usize = 128;
 
 impl Method<'_> {
     /// Refuses what no server state can make right. To be called before the command is obeyed.

@@ -113,6 +113,9 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         deflate: !one_in(rng, 4),
         deflate_bytes_min: pick(rng, &[1, 64, 128, 1000]),
         echo: true,
+        // Its clients flood.
+        session_messages_per_second_max: 0,
+        session_commands_per_second_max: 0,
         identification: if one_in(rng, 4) { Identification::Asked } else { Identification::Open },
         ..Options::default()
     }
