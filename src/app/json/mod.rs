@@ -310,10 +310,14 @@ fn info_into(out: &mut Vec<u8>, member: &Member) {
     out.push(b'}');
 }
 
+/// The longest time that a client is told. SDKs set a timer to it, some of at most 24 days, some of 32 bits of seconds; an
+/// expiry that is further away is told when that one is over.
+const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 fn expiry_into(out: &mut Vec<u8>, expires_in: Option<Duration>) {
     if let Some(expires_in) = expires_in {
         separate(out);
-        append(out, format_args!("\"expires\":true,\"ttl\":{}", seconds(expires_in)));
+        append(out, format_args!("\"expires\":true,\"ttl\":{}", seconds(expires_in.min(TTL_MAX))));
     }
 }
 
@@ -443,6 +447,25 @@ mod tests {
             read(&subscribed(&past(Some(true)), false, None, ttl)),
             json!({"was_recovering": true, "recovered": true, "expires": true, "ttl": 2})
         );
+    }
+
+    #[test]
+    fn an_expiry_is_told_as_a_year_at_most() {
+        const YEAR: u64 = 31_536_000;
+        for (expires_in, ttl) in [(1, 1), (YEAR, YEAR), (YEAR + 1, YEAR), (u64::MAX, YEAR)] {
+            let reply = read(&refreshed(Some(Duration::from_secs(expires_in))));
+            assert_eq!(reply, json!({"expires": true, "ttl": ttl}));
+        }
+        assert_eq!(read(&refreshed(Some(Duration::ZERO)))["ttl"], 1, "0 would be none");
+        assert_eq!(read(&refreshed(None)), json!({}));
+        let welcome = Welcome {
+            client: ClientId::from_random(1),
+            ping: Duration::ZERO,
+            expires_in: Some(Duration::MAX),
+            data: None,
+            subs: b"",
+        };
+        assert_eq!(read(&connected(&welcome))["ttl"], YEAR);
     }
 
     #[test]
