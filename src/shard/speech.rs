@@ -76,7 +76,16 @@ impl Shard {
                 Some(Endpoint::Chat) | None => self.say(key, text),
             },
             Event::Binary(payload) if open => match conn.endpoint {
-                Some(Endpoint::Chat | Endpoint::Centrifuge) | None => {
+                Some(Endpoint::Centrifuge) => match std::str::from_utf8(payload) {
+                    // Some clients send bytes whatever is in them.
+                    Ok(text) => return self.commands(key, text),
+                    Err(_) => {
+                        let invalid = Fail::Protocol(ws::ProtocolError::InvalidUtf8);
+                        self.fail(key, invalid.close_code(), invalid.sentence(), CloseReason::Protocol);
+                        return false;
+                    }
+                },
+                Some(Endpoint::Chat) | None => {
                     let sentence = "this endpoint takes text only";
                     self.fail(key, CloseCode::Unsupported, sentence, CloseReason::Unsupported);
                     return false;
