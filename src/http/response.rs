@@ -29,12 +29,8 @@ pub enum Reject {
     WebSocketVersion,
     /// The origin is not on the list.
     Origin,
-    /// A name that is empty.
-    NameEmpty,
-    /// A name or a room's name over its bound.
-    NameTooLong,
-    /// A name or a room's name with control characters.
-    NameControl,
+    /// A name, or a room's name, that is refused, and the sentence that says why.
+    Name(&'static str),
     /// Percent-encoding that is none, or not of UTF-8.
     Encoding,
     /// `history` or `since` in the query cannot be read.
@@ -66,9 +62,7 @@ impl Reject {
             | Self::Body
             | Self::Connection
             | Self::Key
-            | Self::NameEmpty
-            | Self::NameTooLong
-            | Self::NameControl
+            | Self::Name(_)
             | Self::Encoding
             | Self::Query
             | Self::Subprotocol => 400,
@@ -100,9 +94,7 @@ impl Reject {
             Self::Key => "The Sec-WebSocket-Key header must be 16 bytes in base64, once.",
             Self::WebSocketVersion => "The Sec-WebSocket-Version header must be 13.",
             Self::Origin => "Pages of this origin may not connect here.",
-            Self::NameEmpty => "The name is empty: connect to /ws/{name}.",
-            Self::NameTooLong => "The name is too long.",
-            Self::NameControl => "A name must not contain control characters.",
+            Self::Name(sentence) => sentence,
             Self::Encoding => "The path or the query is not percent-encoded UTF-8.",
             Self::Query => "The query is history=COUNT or since=EPOCH:OFFSET.",
             Self::Subprotocol => "Only JSON is spoken here: offer centrifuge-json, or no subprotocol.",
@@ -136,9 +128,7 @@ impl Reject {
             | Self::Connection
             | Self::Key
             | Self::Origin
-            | Self::NameEmpty
-            | Self::NameTooLong
-            | Self::NameControl
+            | Self::Name(_)
             | Self::Encoding
             | Self::Query
             | Self::Subprotocol

@@ -17,6 +17,7 @@ pub use hook::{Hook, HookOptions};
 pub use jwt::Jwt;
 pub use keys::KeyFault;
 
+use crate::app::json::command::Introduction;
 use crate::app::json::compact;
 use crate::chat::{self, Grant, Identity, ServerRoom};
 
@@ -48,24 +49,20 @@ impl Said<'_> {
         if self.user.len() > USER_BYTES_MAX {
             return Err("the user id is longer than 255 bytes");
         }
-        if self.rooms.iter().any(|room| chat::check_name(room, bounds.room_bytes_max).is_err()) {
+        if self.rooms.iter().any(|room| chat::check_room(room, bounds.room_bytes_max).is_err()) {
             return Err("one of the rooms has no possible name");
         }
         let info = info(self.info, self.b64info)?;
-        let wished = info.as_deref().and_then(|info| serde_json::from_str::<Called>(info).ok()?.name);
+        let wished = info.as_deref().and_then(|info| serde_json::from_str::<&RawValue>(info).ok());
+        let wished = Introduction::read(wished).name;
         let names = [wished.as_deref(), Some(self.user)].into_iter().flatten();
-        let name = names.into_iter().find(|name| chat::check_name(name, bounds.name_bytes_max).is_ok());
-        let name = Arc::from(name.unwrap_or("anonymous"));
+        let name = names.into_iter().find_map(|name| chat::display_name(name, bounds.name_bytes_max).ok());
+        let name = name.map_or_else(|| Arc::from("anonymous"), Arc::from);
         let names: std::collections::BTreeSet<&String> = self.rooms.iter().collect();
         let room = |name: &String| ServerRoom { name: Arc::from(&**name), grant: Grant::default() };
         let rooms = names.into_iter().map(room).collect();
         Ok(Identity { user: Arc::from(self.user), name, info, expires_in: self.expires_in, rooms })
     }
-}
-
-#[derive(Deserialize)]
-struct Called {
-    name: Option<String>,
 }
 
 /// JSON that others are shown, from one of the two ways to write it.

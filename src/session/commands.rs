@@ -1,19 +1,18 @@
 //! What each command of the Centrifuge protocol does.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::identity::{grant, may_publish};
-use super::json::{Connecting, Outcome, Phase, Refusal};
+use super::json::{Connecting, Outcome, Phase};
 use super::{Context, EXPIRY_GRACE, Effect, Join, Session};
-use crate::app::json::command::{Connect, History, Introduction, Publish, Rpc, SubRefresh, Subscribe};
-use crate::app::json::{self, Disconnect, ErrorCode};
+use crate::app::json::command::{
+    Connect, Delivery, History, Introduction, Publish, Rpc, SubRefresh, Subscribe,
+};
+use crate::app::json::{self, Disconnect, ErrorCode, Refusal};
 use crate::base::Time;
 use crate::chat::{
-    self, Body, Draft, Epoch, Identification, Identity, Member, Page, Person, RateDecision, Since,
-    TokenError, Wanted,
+    self, Body, Draft, Identification, Identity, Member, Person, RateDecision, TokenError, Wanted,
 };
 use crate::room::Query;
 
@@ -31,13 +30,15 @@ impl Session {
             .map(|(room, recovery)| (Box::from(&**room), recovery.wanted(), recovery.offset));
         let connecting = Connecting { command: id, positions: positions.collect(), ..Connecting::default() };
         let identity = match &ctx.options.identification {
-            Identification::Open => match Introduction::read(connect.data).name {
-                Some(name) if chat::check_name(&name, ctx.options.name_bytes_max).is_err() => {
+            Identification::Open => {
+                let name = Introduction::read(connect.data).name;
+                let name = name.as_deref().map(|name| chat::display_name(name, ctx.options.name_bytes_max));
+                let Ok(name) = name.transpose() else {
                     self.set_phase(Phase::Refused);
                     return Err(ErrorCode::BadRequest.into());
-                }
-                name => self.open_identity(name.as_deref()),
-            },
+                };
+                self.open_identity(name.as_deref())
+            }
             Identification::Token(_) if connect.token.is_empty() && ctx.options.anonymous => {
                 self.open_identity(None)
             }
@@ -114,11 +115,7 @@ impl Session {
         subscribe: &Subscribe<'_>,
     ) -> Result<Outcome, Refusal> {
         let name = &*subscribe.channel;
-        check_channel(name)?;
-        if subscribe.kind > 0 {
-            return Err(ErrorCode::NotAvailable.into());
-        }
-        if subscribe.tf.is_some() || chat::check_name(name, ctx.options.room_bytes_max).is_err() {
+        if chat::check_room(name, ctx.options.room_bytes_max).is_err() {
             return Err(ErrorCode::BadRequest.into());
         }
         if self.index_of(name).is_some() {
@@ -154,7 +151,6 @@ impl Session {
         ctx: &mut Context<'_>,
         channel: &str,
     ) -> Result<Outcome, Refusal> {
-        check_channel(channel)?;
         if let Some(index) = self.index_of(channel) {
             if self.subscriptions[index].sub.is_none() {
                 return Ok(Outcome::Later); // the reply to `subscribe` comes first
@@ -170,16 +166,12 @@ impl Session {
         id: u32,
         publish: &Publish<'_>,
     ) -> Result<Outcome, Refusal> {
-        check_channel(&publish.channel)?;
-        if publish.kind > 0 || publish.removed || !publish.key.is_empty() {
-            return Err(ErrorCode::NotAvailable.into());
-        }
         let Some(data) = publish.data else { return Err(ErrorCode::BadRequest.into()) };
         let name = &*publish.channel;
         let subscription = self.index_of(name).map(|index| &self.subscriptions[index]);
         let (room, options) = match subscription {
             Some(subscription) => (Arc::clone(&subscription.room), Arc::clone(&subscription.options)),
-            None if chat::check_name(name, ctx.options.room_bytes_max).is_err() => {
+            None if chat::check_room(name, ctx.options.room_bytes_max).is_err() => {
                 return Err(ErrorCode::BadRequest.into());
             }
             None => (Arc::from(name), Arc::clone(ctx.options.rooms.of(name))),
@@ -215,7 +207,6 @@ impl Session {
         channel: &str,
         query: Query,
     ) -> Result<Outcome, Refusal> {
-        check_channel(channel)?;
         let Some(index) = self.index_of(channel) else { return Err(ErrorCode::PermissionDenied.into()) };
         ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
         let room = Arc::clone(&self.subscriptions[index].room);
@@ -230,23 +221,13 @@ impl Session {
         id: u32,
         history: &History<'_>,
     ) -> Result<Outcome, Refusal> {
-        let page = page(history)?;
+        let page = history.page()?;
         self.query(ctx, id, &history.channel, Query::History(page))
     }
 
     /// How far a publication has come is the one thing that can be called. Every shard is asked.
     pub(super) fn call(&mut self, ctx: &mut Context<'_>, id: u32, rpc: &Rpc<'_>) -> Result<Outcome, Refusal> {
-        #[derive(Deserialize)]
-        struct Which<'a> {
-            #[serde(borrow)]
-            channel: Cow<'a, str>,
-            offset: u64,
-        }
-        if rpc.method != "delivery" {
-            return Err(ErrorCode::MethodNotFound.into());
-        }
-        let which = rpc.data.and_then(|data| serde_json::from_str::<Which<'_>>(data.get()).ok());
-        let Some(Which { channel, offset }) = which else { return Err(ErrorCode::BadRequest.into()) };
+        let Delivery { channel, offset } = rpc.delivery()?;
         let Some(index) = self.index_of(&channel) else { return Err(ErrorCode::PermissionDenied.into()) };
         ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
         let room = Arc::clone(&self.subscriptions[index].room);
@@ -259,9 +240,6 @@ impl Session {
         let Identification::Token(authority) = &ctx.options.identification else {
             return Err(ErrorCode::NotAvailable.into());
         };
-        if token.is_empty() {
-            return Err(ErrorCode::BadRequest.into());
-        }
         ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
         let identity = match authority.identify(token) {
             Ok(identity) => identity,
@@ -281,7 +259,6 @@ impl Session {
         ctx: &mut Context<'_>,
         refresh: &SubRefresh<'_>,
     ) -> Result<Outcome, Refusal> {
-        check_channel(&refresh.channel)?;
         let Some(index) = self.index_of(&refresh.channel) else {
             return Err(ErrorCode::PermissionDenied.into());
         };
@@ -291,9 +268,6 @@ impl Session {
         let Identification::Token(authority) = &ctx.options.identification else {
             return Err(ErrorCode::NotAvailable.into());
         };
-        if refresh.token.is_empty() {
-            return Err(ErrorCode::BadRequest.into());
-        }
         ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
         match authority.admit(&refresh.token, &self.person.user, &refresh.channel) {
             Ok(grant) => {
@@ -304,22 +278,4 @@ impl Session {
             Err(TokenError::Invalid) => Err(Disconnect::InvalidToken.into()),
         }
     }
-}
-
-/// An empty name of a room is not even a mistake: no client of the protocol sends one.
-const fn check_channel(channel: &str) -> Result<(), Refusal> {
-    if channel.is_empty() { Err(Refusal::Disconnect(Disconnect::BadRequest)) } else { Ok(()) }
-}
-
-/// Which page of a room's history is asked for.
-fn page(history: &History<'_>) -> Result<Page, ErrorCode> {
-    let since = history.since.as_ref().map(|position| {
-        let epoch = Epoch::parse(&position.epoch);
-        if epoch.is_none() && !position.epoch.is_empty() {
-            return Err(ErrorCode::UnrecoverablePosition);
-        }
-        Ok(Since { epoch, offset: position.offset })
-    });
-    let limit = usize::try_from(history.limit).unwrap_or(if history.limit < 0 { usize::MAX } else { 0 });
-    Ok(Page { since: since.transpose()?, limit, reverse: history.reverse })
 }

@@ -4,9 +4,9 @@
 use super::{Context, Protocol, Session, Taken};
 use crate::app::WireFormat;
 use crate::app::json::command;
-use crate::app::json::{self, Command, Disconnect, ErrorCode, Method};
+use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Refusal};
 use crate::base::Time;
-use crate::chat::{ClientId, Person, RateDecision, RateLimiter, Wanted};
+use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, Wanted};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -15,27 +15,6 @@ pub(super) const PENDING_MAX: usize = 16;
 
 /// Bytes of replies that one call may bring about before the rest of the message waits.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
-
-/// Why a command is not obeyed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refusal {
-    /// It gets an error.
-    Error(ErrorCode),
-    /// The connection ends.
-    Disconnect(Disconnect),
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(code: ErrorCode) -> Self {
-        Self::Error(code)
-    }
-}
-
-impl From<Disconnect> for Refusal {
-    fn from(disconnect: Disconnect) -> Self {
-        Self::Disconnect(disconnect)
-    }
-}
 
 /// What a command has come to.
 pub(super) enum Outcome {
@@ -208,9 +187,9 @@ impl Session {
         if matches!(method, Method::Publish(_) | Method::Pong) {
             return Ok(());
         }
-        let per_second = ctx.options.session_commands_per_second_max;
+        let limit = RateLimit::of(ctx.options.session_commands_per_second_max);
         let Some(json) = self.json_state() else { return Ok(()) };
-        match json.limiter.spend(ctx.now, per_second, per_second.saturating_mul(2)) {
+        match json.limiter.check(ctx.now, limit) {
             RateDecision::Allow => Ok(()),
             RateDecision::Throttle => Err(ErrorCode::TooManyRequests.into()),
             RateDecision::Disconnect => Err(Disconnect::TooManyRequests.into()),
@@ -218,6 +197,7 @@ impl Session {
     }
 
     fn obey(&mut self, ctx: &mut Context<'_>, id: u32, method: Method<'_>) -> Result<Outcome, Refusal> {
+        method.check()?;
         match method {
             Method::Connect(connect) => self.connect(ctx, id, &connect),
             Method::Subscribe(subscribe) => self.subscribe(ctx, id, &subscribe),

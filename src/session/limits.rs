@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::base::Time;
-use crate::chat::{RateDecision, RateLimiter, RoomOptions};
+use crate::chat::{RateDecision, RateLimit, RateLimiter, RoomOptions};
 use crate::options::Options;
 
 /// How often a client publishes in one room.
@@ -27,13 +27,12 @@ impl Session {
         room: &Arc<str>,
         room_options: &RoomOptions,
     ) -> RateDecision {
-        let per_second = options.session_messages_per_second_max;
         let own = room_options.messages_per_second_max;
         if own > 0 {
             // A room that has a limit has a budget of its own, beside the session's.
-            return self.room_limiter(room).spend(now, own, own.saturating_mul(2));
+            return self.room_limiter(room).check(now, RateLimit::of(own));
         }
-        self.limiter.spend(now, per_second, per_second.saturating_mul(2))
+        self.limiter.check(now, RateLimit::of(options.session_messages_per_second_max))
     }
 
     fn room_limiter(&mut self, room: &Arc<str>) -> &mut RateLimiter {

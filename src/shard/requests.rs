@@ -171,8 +171,12 @@ impl Shard {
         let name = percent_decode(name)?;
         let room = query_value(head.query, "room")?.filter(|room| !room.is_empty());
         let room = room.unwrap_or(Cow::Borrowed(chat::DEFAULT_ROOM));
-        chat::check_name(&name, self.options.name_bytes_max).map_err(bad_name)?;
-        chat::check_name(&room, self.options.room_bytes_max).map_err(bad_name)?;
+        let bad_name = |bad: BadName| Reject::Name(bad.sentence());
+        let name = match chat::display_name(&name, self.options.name_bytes_max).map_err(bad_name)? {
+            Cow::Owned(mapped) => Cow::Owned(mapped),
+            Cow::Borrowed(_) => name.clone(),
+        };
+        chat::check_room(&room, self.options.room_bytes_max).map_err(bad_name)?;
         let (history, since) = (query_value(head.query, "history")?, query_value(head.query, "since")?);
         let wanted = text::wanted(history.as_deref(), since.as_deref()).ok_or(Reject::Query)?;
         let bearer = head.only_field("Authorization").and_then(|field| field.strip_prefix(b"Bearer "));
@@ -269,13 +273,5 @@ impl Shard {
         }
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         self.flush_later(key);
-    }
-}
-
-const fn bad_name(bad: BadName) -> Reject {
-    match bad {
-        BadName::Empty => Reject::NameEmpty,
-        BadName::TooLong => Reject::NameTooLong,
-        BadName::Control => Reject::NameControl,
     }
 }

@@ -45,10 +45,10 @@ fn options() -> Options {
         ping_interval: Duration::ZERO,
         connections_max: 10_000,
         room_log_bytes_max: 256 * 1024,
-        session_messages_per_second_max: 0,
-        session_commands_per_second_max: 0,
         deflate_bytes_min: 64,
         echo: true,
+        session_messages_per_second_max: 0,
+        session_commands_per_second_max: 0,
         ..Options::default()
     }
 }

@@ -124,6 +124,27 @@ impl Unsubscribe {
     }
 }
 
+/// Why a command is not obeyed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Its reply is an error.
+    Error(ErrorCode),
+    /// The connection ends.
+    Disconnect(Disconnect),
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Error(code)
+    }
+}
+
+impl From<Disconnect> for Refusal {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Disconnect(disconnect)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

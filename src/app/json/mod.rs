@@ -3,16 +3,21 @@
 //! What all members of a room get alike (publications, who comes and goes) is a frame of its own, made once. Replies are made for
 //! the one that asked.
 
+mod check;
 pub mod codes;
 pub mod command;
+mod member;
 
 use bytes::Bytes;
+use serde::Deserialize;
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::member::{Object, Text};
 use crate::chat::{Body, Member, Move, Past, Position, Publication};
-pub use codes::{Disconnect, ErrorCode, Unsubscribe};
+pub use codes::{Disconnect, ErrorCode, Refusal, Unsubscribe};
 pub use command::{Command, Method};
 
 /// The subprotocol that is selected when a client offers it.
@@ -253,22 +258,20 @@ pub fn presence_stats(clients: usize, users: usize) -> Vec<u8> {
 }
 
 /// What a plain member sees of JSON that was published: its member `text` if it has one, the text if it is one, else all of it.
-pub fn plain_text(data: &[u8]) -> Vec<u8> {
-    use serde::Deserialize;
-    use std::borrow::Cow;
+pub fn plain_text(data: &[u8]) -> Cow<'_, str> {
+    // It was checked when it came in.
+    let data = std::str::from_utf8(data).unwrap_or_default();
     #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Said<'a> {
-        Object {
-            #[serde(borrow)]
-            text: Cow<'a, str>,
-        },
-        Text(#[serde(borrow)] Cow<'a, str>),
+    struct WithText<'a> {
+        #[serde(borrow)]
+        text: Text<'a>,
     }
-    match serde_json::from_slice(data) {
-        Ok(Said::Object { text } | Said::Text(text)) => text.into_owned().into_bytes(),
-        Err(_) => data.to_vec(),
-    }
+    let text = match data.as_bytes().first() {
+        Some(b'{') => serde_json::from_str(data).ok().map(|Object(WithText { text })| text),
+        Some(b'"') => serde_json::from_str(data).ok(),
+        _ => None,
+    };
+    text.map_or(Cow::Borrowed(data), |Text(text)| text)
 }
 
 /// A publication that a history keeps, as an object.
@@ -307,10 +310,14 @@ fn info_into(out: &mut Vec<u8>, member: &Member) {
     out.push(b'}');
 }
 
+/// The longest time that a client is told. SDKs set a timer to it, some of at most 24 days, some of 32 bits of seconds; an
+/// expiry that is further away is told when that one is over.
+const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 fn expiry_into(out: &mut Vec<u8>, expires_in: Option<Duration>) {
     if let Some(expires_in) = expires_in {
         separate(out);
-        append(out, format_args!("\"expires\":true,\"ttl\":{}", seconds(expires_in)));
+        append(out, format_args!("\"expires\":true,\"ttl\":{}", seconds(expires_in.min(TTL_MAX))));
     }
 }
 
@@ -396,9 +403,13 @@ mod tests {
             (r#""hello""#, "hello"),
             ("5", "5"),
             (r#"{"text":5}"#, r#"{"text":5}"#),
+            (r#"{"text":null}"#, r#"{"text":null}"#),
+            (r#"{"text":"a","text":"b"}"#, r#"{"text":"a","text":"b"}"#),
+            (r#"["a"]"#, r#"["a"]"#),
+            ("null", "null"),
             ("[1]", "[1]"),
         ] {
-            assert_eq!(plain_text(data.as_bytes()), expected.as_bytes());
+            assert_eq!(plain_text(data.as_bytes()), expected);
         }
     }
 
@@ -435,6 +446,25 @@ mod tests {
             read(&subscribed(&past(Some(true)), false, None, ttl, None)),
             json!({"was_recovering": true, "recovered": true, "expires": true, "ttl": 2})
         );
+    }
+
+    #[test]
+    fn an_expiry_is_told_as_a_year_at_most() {
+        const YEAR: u64 = 31_536_000;
+        for (expires_in, ttl) in [(1, 1), (YEAR, YEAR), (YEAR + 1, YEAR), (u64::MAX, YEAR)] {
+            let reply = read(&refreshed(Some(Duration::from_secs(expires_in))));
+            assert_eq!(reply, json!({"expires": true, "ttl": ttl}));
+        }
+        assert_eq!(read(&refreshed(Some(Duration::ZERO)))["ttl"], 1, "0 would be none");
+        assert_eq!(read(&refreshed(None)), json!({}));
+        let welcome = Welcome {
+            client: ClientId::new(0, 1),
+            ping: Duration::ZERO,
+            expires_in: Some(Duration::MAX),
+            data: None,
+            subs: b"",
+        };
+        assert_eq!(read(&connected(&welcome))["ttl"], YEAR);
     }
 
     #[test]

@@ -44,9 +44,10 @@ impl Simulation<'_> {
             }
             (Act::Leave(leave), Some(session)) => self.leave(session, leave),
             (Act::Break(wrong), Some(session)) => {
-                let chat_only =
-                    wrong == Wrong::Binary && !matches!(self.sessions[session].plan.place, Place::Room(_));
-                if !wrong.is_http() && !chat_only && self.sessions[session].may_speak() {
+                let place = &self.sessions[session].plan.place;
+                // Binary frames are taken everywhere but in chat.
+                let fine = wrong == Wrong::Binary && matches!(place, Place::Echo | Place::Centrifuge(_));
+                if !wrong.is_http() && !fine && self.sessions[session].may_speak() {
                     self.break_rule(session, wrong);
                 }
             }
