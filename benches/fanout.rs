@@ -8,6 +8,7 @@ use stentor::base::hash::Seed;
 use stentor::base::{ConnKey, Time};
 use stentor::metrics::Registry;
 use stentor::shard::{Mesh, Options, Shard};
+use stentor_testkit::{frame, upgrade_request};
 
 const MEMBERS: [usize; 3] = [100, 10_000, 100_000];
 
@@ -26,10 +27,7 @@ fn room(members: usize) -> (Shard, ConnKey) {
         shard.begin_turn(Time::ZERO);
         let admission = shard.admission();
         let key = shard.opened(admission, None);
-        let request = format!(
-            "GET /ws/member-{index} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
+        let request = upgrade_request(&format!("/ws/member-{index}"), "");
         shard.received(key, &mut request.into_bytes());
         shard.run();
         sweep(&mut shard);
@@ -56,9 +54,7 @@ fn sweep(shard: &mut Shard) -> usize {
 }
 
 fn said(count: usize) -> Vec<u8> {
-    let mut frame = vec![0x81, 0x80 | 96, 0, 0, 0, 0];
-    frame.extend([b'x'; 96]);
-    frame.repeat(count)
+    frame(0x81, &[b'x'; 96]).repeat(count)
 }
 
 fn fanout(criterion: &mut Criterion) {

@@ -3,11 +3,11 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use stentor::ws::{Decoder, Deflater, Inflater, Limits, Opcode, Utf8, Window, frame_into, unmask};
+use stentor_testkit::KEY;
 
 const SIZES: [(usize, &str); 5] =
     [(16, "16B"), (128, "128B"), (1024, "1KiB"), (16 * 1024, "16KiB"), (64 * 1024, "64KiB")];
 const LIMITS: Limits = Limits { message_bytes_max: 1 << 20 };
-const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// Chat as it is: words, names and some structure.
 fn text(len: usize) -> Vec<u8> {
@@ -15,20 +15,10 @@ fn text(len: usize) -> Vec<u8> {
     line.bytes().cycle().take(len).collect()
 }
 
-fn masked(payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    frame_into(&mut frame, Opcode::Text, &[payload]);
-    let head = frame.len() - payload.len();
-    frame[1] |= 0x80;
-    frame.splice(head..head, KEY);
-    unmask(&mut frame[head + 4..], KEY, 0);
-    frame
-}
-
 fn codec(criterion: &mut Criterion) {
     for (size, label) in SIZES {
         let payload = text(size);
-        let frame = masked(&payload);
+        let frame = stentor_testkit::frame(0x81, &payload);
         let mut group = criterion.benchmark_group("frame");
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(format!("unmask/{label}"), |bencher| {

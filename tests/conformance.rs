@@ -8,6 +8,7 @@ use std::io::{self, Cursor, Read, Write};
 use stentor::ws::{
     CloseCode, Decoded, Decoder, Event, Fail, Inflater, Limits, Opcode, ProtocolError, close_into, frame_into,
 };
+use stentor_testkit::{frame, frame_with_key};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
@@ -67,24 +68,6 @@ fn decode(bytes: &[u8], deflate: bool, cuts: &[usize]) -> (Vec<Owned>, Option<Fa
     (events, None)
 }
 
-fn masked(b0: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
-    let mut frame = vec![b0];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | u8::try_from(len).unwrap()),
-        len @ 126..=65_535 => {
-            frame.push(0xFE);
-            frame.extend(u16::try_from(len).unwrap().to_be_bytes());
-        }
-        len => {
-            frame.push(0xFF);
-            frame.extend((len as u64).to_be_bytes());
-        }
-    }
-    frame.extend(key);
-    frame.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]));
-    frame
-}
-
 /// The examples of RFC 6455 §5.7.
 #[test]
 fn the_rfcs_examples() {
@@ -93,9 +76,10 @@ fn the_rfcs_examples() {
     let mut out = Vec::new();
     frame_into(&mut out, Opcode::Text, &[b"Hello"]);
     assert_eq!(out, [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
-    let fragments = [masked(0x01, b"Hel", [1, 2, 3, 4]), masked(0x80, b"lo", [5, 6, 7, 8])].concat();
+    let fragments =
+        [frame_with_key(0x01, b"Hel", [1, 2, 3, 4]), frame_with_key(0x80, b"lo", [5, 6, 7, 8])].concat();
     assert_eq!(decode(&fragments, false, &[]), (vec![Owned::Text("Hello".into())], None));
-    let ping = masked(0x89, b"Hello", [0x37, 0xfa, 0x21, 0x3d]);
+    let ping = frame_with_key(0x89, b"Hello", [0x37, 0xfa, 0x21, 0x3d]);
     assert_eq!(decode(&ping, false, &[]), (vec![Owned::Ping(b"Hello".to_vec())], None));
     for len in [256, 65_536] {
         let mut out = Vec::new();
@@ -109,15 +93,15 @@ fn the_rfcs_examples() {
 #[test]
 fn faults_and_their_codes() {
     for (bytes, code) in [
-        (vec![0x81, 0x05], 1002),           // not masked
-        (masked(0x80, b"x", [0; 4]), 1002), // continues nothing
-        ([masked(0x01, b"x", [0; 4]), masked(0x81, b"y", [0; 4])].concat(), 1002), // two at once
-        (masked(0x81, b"\xff", [9; 4]), 1007),
-        ([masked(0x01, b"\xe2\x82", [0; 4]), masked(0x80, b"", [0; 4])].concat(), 1007), // ends inside a character
-        (masked(0x88, &[3], [0; 4]), 1002),
-        (masked(0x88, &1005_u16.to_be_bytes(), [0; 4]), 1002),
-        (masked(0x88, &999_u16.to_be_bytes(), [0; 4]), 1002),
-        (masked(0x88, b"\x03\xe8\xff", [0; 4]), 1007),
+        (vec![0x81, 0x05], 1002),                                // not masked
+        (frame(0x80, b"x"), 1002),                               // continues nothing
+        ([frame(0x01, b"x"), frame(0x81, b"y")].concat(), 1002), // two at once
+        (frame_with_key(0x81, b"\xff", [9; 4]), 1007),
+        ([frame(0x01, b"\xe2\x82"), frame(0x80, b"")].concat(), 1007), // ends inside a character
+        (frame(0x88, &[3]), 1002),
+        (frame(0x88, &1005_u16.to_be_bytes()), 1002),
+        (frame(0x88, &999_u16.to_be_bytes()), 1002),
+        (frame(0x88, b"\x03\xe8\xff"), 1007),
         (vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 0], 1009), // 1 MiB announced: refused at once
         (vec![0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0], 1009),
     ] {
@@ -130,7 +114,7 @@ fn faults_and_their_codes() {
 
 #[test]
 fn a_fault_in_text_is_found_before_the_frame_ends() {
-    let mut frame = masked(0x81, &[b"fine, then ".as_slice(), b"\xed\xa0"].concat(), [1, 2, 3, 4]);
+    let mut frame = frame_with_key(0x81, &[b"fine, then ".as_slice(), b"\xed\xa0"].concat(), [1, 2, 3, 4]);
     frame[1] = 0x80 | 100; // as if much more were to come
     let (_, fail) = decode(&frame, false, &[]);
     assert_eq!(fail, Some(Fail::Protocol(ProtocolError::InvalidUtf8)));
@@ -138,11 +122,11 @@ fn a_fault_in_text_is_found_before_the_frame_ends() {
 
 #[test]
 fn tiny_fragments_cost_no_memory_of_their_own() {
-    let mut bytes = masked(0x02, b"x", [0; 4]);
+    let mut bytes = frame(0x02, b"x");
     for _ in 0..65_534 {
-        bytes.extend(masked(0x00, b"x", [0; 4]));
+        bytes.extend(frame(0x00, b"x"));
     }
-    bytes.extend(masked(0x80, b"x", [0; 4]));
+    bytes.extend(frame(0x80, b"x"));
     assert_eq!(decode(&bytes, false, &[7, 1000]).0, [Owned::Binary(vec![b'x'; 65_536])]);
 }
 
@@ -208,7 +192,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         any::<[u8; 4]>(),
     );
     prop::collection::vec(frame, 0..8).prop_map(|frames| {
-        frames.into_iter().flat_map(|(b0, payload, key)| masked(b0, &payload, key)).collect()
+        frames.into_iter().flat_map(|(b0, payload, key)| frame_with_key(b0, &payload, key)).collect()
     })
 }
 

@@ -11,9 +11,13 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use stentor_testkit::{close, frame, parse, parse_response, text, upgrade_request};
 use support::{Server, Tcp, stentor};
 
-const DRIVERS: [&str; 2] = ["epoll", "uring"];
+/// What can be tested here: both, or epoll alone where the lack of io_uring is allowed.
+fn drivers() -> &'static [&'static str] {
+    if support::has_uring() { &["epoll", "uring"] } else { &["epoll"] }
+}
 
 /// What a client does.
 enum Step {
@@ -29,36 +33,8 @@ enum Step {
     End(usize),
 }
 
-/// A masked frame: its first byte, and a payload.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    const KEY: [u8; 4] = [1, 2, 3, 4];
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | u8::try_from(len).unwrap()),
-        len @ 126..=0xFFFF => {
-            frame.push(0x80 | 126);
-            frame.extend(u16::try_from(len).unwrap().to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend((len as u64).to_be_bytes());
-        }
-    }
-    frame.extend(KEY);
-    frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ KEY[at % 4]));
-    frame
-}
-
-fn text(payload: &str) -> Vec<u8> {
-    frame(0x81, payload.as_bytes())
-}
-
 fn upgrade(path: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    .into_bytes()
+    upgrade_request(path, "").into_bytes()
 }
 
 fn trace() -> Vec<Step> {
@@ -97,7 +73,7 @@ fn trace() -> Vec<Step> {
         Connect,
         Send(4, [upgrade("/ws/d"), frame(0x82, b"binary")].concat(), whole),
         End(4),
-        Send(1, frame(0x88, &1000_u16.to_be_bytes()), whole),
+        Send(1, close(1000), whole),
         End(1),
         Send(0, text("alone"), whole),
         Hear(0, b"a: alone"),
@@ -140,18 +116,15 @@ fn transcript(server: &Server) -> Vec<String> {
     clients.into_iter().map(|(_, heard, _)| heard.escape_ascii().to_string()).collect()
 }
 
-/// Starts a server on `driver`, or says that it cannot be had.
-fn start(driver: &str, more: &[&str]) -> Option<Server> {
-    if driver == "uring" && !support::has_uring() {
-        return None;
-    }
-    Some(Server::start(&[&["--shards", "1", "--echo", "--driver", driver], more].concat()))
+/// Starts a server on `driver`.
+fn start(driver: &str, more: &[&str]) -> Server {
+    Server::start(&[&["--shards", "1", "--echo", "--driver", driver], more].concat())
 }
 
 #[test]
 fn one_trace_gives_one_transcript() {
     let transcripts: Vec<_> =
-        DRIVERS.iter().filter_map(|driver| Some((driver, transcript(&start(driver, &[])?)))).collect();
+        drivers().iter().map(|driver| (driver, transcript(&start(driver, &[])))).collect();
     let (_, expected) = &transcripts[0];
     assert!(expected.iter().all(|heard| !heard.is_empty()));
     for (driver, heard) in &transcripts {
@@ -165,11 +138,10 @@ fn one_trace_gives_one_transcript() {
 fn echo(server: &Server) -> Tcp {
     let mut client = server.raw();
     client.write_all(&upgrade("/echo")).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while parse_response(&head).is_none() {
         client.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
+        head.extend(byte);
     }
     client
 }
@@ -178,8 +150,8 @@ fn echo(server: &Server) -> Tcp {
 #[test]
 fn all_speak_at_once() {
     const CLIENTS: usize = 4500;
-    for driver in DRIVERS {
-        let Some(server) = start(driver, &[]) else { continue };
+    for driver in drivers() {
+        let server = start(driver, &[]);
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| echo(&server)).collect();
         // While the server stands still, a third leaves without a word, and the others speak.
         server.signal(Signal::STOP);
@@ -213,8 +185,8 @@ fn all_speak_at_once() {
 /// A client that speaks on and does not listen is not read from any more, until it listens: then everything is there, in order.
 #[test]
 fn who_does_not_listen_is_not_heard_until_it_does() {
-    for driver in DRIVERS {
-        let Some(server) = start(driver, &[]) else { continue };
+    for driver in drivers() {
+        let server = start(driver, &[]);
         let mut client = echo(&server);
         client.set_nonblocking(true).unwrap();
         let (mut sent, mut pending) = (0_u32, Vec::new());
@@ -296,15 +268,22 @@ fn where_the_ring_is_forbidden_epoll_serves_or_a_sentence_says_why_not() {
     assert!(server.get("/healthz").ends_with("ok\n"));
 }
 
+#[test]
+fn without_io_uring_tests_fail_unless_that_is_allowed() {
+    let test = "one_trace_gives_one_transcript";
+    let (passes, printed) = support::run_without_uring(test, false);
+    assert!(!passes && printed.contains("io_uring cannot be used here"), "{printed}");
+    let (passes, printed) = support::run_without_uring(test, true);
+    assert!(passes && printed.contains("1 passed"), "epoll is tested all the same: {printed}");
+    assert_eq!(printed.matches("SKIPPED: drivers: io_uring cannot be used here").count(), 1, "{printed}");
+}
+
 /// With fewer places in the ring's table than a listener's queue has, connections are accepted one by one, none into a table that is
 /// full: whoever finds no place waits, and comes in when there is one.
 #[test]
 fn a_full_table_loses_nobody() {
     const PLACES: u64 = 200;
-    for driver in DRIVERS {
-        if driver == "uring" && !support::has_uring() {
-            continue;
-        }
+    for driver in drivers() {
         let mut command = stentor();
         command.args([
             "serve",
@@ -344,14 +323,14 @@ fn a_full_table_loses_nobody() {
 /// Who never answers the server's Close is reset, which frees its socket at once.
 #[test]
 fn who_does_not_close_is_reset() {
-    for driver in DRIVERS {
-        let Some(mut server) = start(driver, &["--close-timeout", "100ms"]) else { continue };
+    for driver in drivers() {
+        let mut server = start(driver, &["--close-timeout", "100ms"]);
         let mut client = echo(&server);
         server.signal(Signal::TERM);
         let mut last_words = Vec::new();
         let error = client.read_to_end(&mut last_words).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{driver}");
-        assert_eq!(last_words[2..4], 1001_u16.to_be_bytes(), "{driver}");
+        assert_eq!(parse(&last_words).and_then(|frame| frame.close_code()), Some(1001), "{driver}");
         assert!(server.wait().success(), "{driver}");
     }
 }

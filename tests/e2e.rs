@@ -282,6 +282,7 @@ fn a_socket_from_the_service_manager_is_served() {
     command.args([
         "-l",
         &format!("127.0.0.1:{port}"),
+        &format!("--setenv=STENTOR_DRIVER={}", support::driver()),
         env!("CARGO_BIN_EXE_stentor"),
         "--shards",
         "2",
@@ -325,4 +326,18 @@ fn a_killed_servers_port_is_free_for_its_successor() {
     first.signal(Signal::KILL);
     first.wait();
     assert_eq!(start(&address.to_string()).get("/healthz").lines().next(), Some("HTTP/1.1 200 OK"));
+}
+
+/// In the program that is named after io_uring, nothing runs on epoll. See `support::driver`.
+#[test]
+fn without_io_uring_no_test_that_needs_it_passes() {
+    if support::driver() != "uring" {
+        return;
+    }
+    let test = "e2e::half_a_handshake_holds_nobody_up";
+    let (passes, printed) = support::run_without_uring(test, false);
+    assert!(!passes && printed.contains("io_uring cannot be used here"), "{printed}");
+    let (passes, printed) = support::run_without_uring(test, true);
+    assert!(passes && !printed.contains("passed"), "the program ends before the test does: {printed}");
+    assert_eq!(printed.matches("SKIPPED: e2e_uring: io_uring cannot be used here").count(), 1, "{printed}");
 }

@@ -14,38 +14,21 @@ use stentor::base::hash::Seed;
 use stentor::metrics::Registry;
 use stentor::shard::{Mesh, Options, Shard};
 use stentor::ws::{CloseCode, Decoder, Deflater, Fail, Inflater, Limits, Window};
+use stentor_testkit::{frame, frames, parse_response, upgrade_request};
 use support::{Server, text};
 use tungstenite::Message;
 
 const LIMITS: Limits = Limits { message_bytes_max: 10_000 };
 
-/// A masked frame of a client, with the key 0.
-fn frame(b0: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![b0];
-    match u16::try_from(payload.len()).expect("a short payload") {
-        short @ 0..126 => frame.push(0x80 | u8::try_from(short).unwrap()),
-        long => {
-            frame.push(0xFE);
-            frame.extend_from_slice(&long.to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload);
-    frame
-}
-
-fn upgrade(target: &str) -> String {
-    format!(
-        "GET {target} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-}
-
 /// A proxy that believes in the upgrade lets everything through that follows; so nobody else's request may be in there.
 #[test]
 fn a_request_behind_a_refused_upgrade_is_not_answered() {
     let server = Server::start(&["--shards", "1"]);
-    for refused in [upgrade("/ws/a").replace(": 13", ": 8"), upgrade("/nowhere"), upgrade("/ws/%0A")] {
+    for refused in [
+        upgrade_request("/ws/a", "").replace(": 13", ": 8"),
+        upgrade_request("/nowhere", ""),
+        upgrade_request("/ws/%0A", ""),
+    ] {
         let answer = server.ask(&(refused + "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"));
         assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
@@ -57,7 +40,8 @@ fn a_reset_at_any_point_ends_one_connection_only() {
     let server = Server::start(&["--shards", "2"]);
     let mut witness = server.client("/ws/witness?room=r");
     let whole =
-        [upgrade("/ws/a?room=r").as_bytes(), &frame(0x81, b"hi"), &frame(0x01, b"and"), &[0x80]].concat();
+        [upgrade_request("/ws/a?room=r", "").as_bytes(), &frame(0x81, b"hi"), &frame(0x01, b"and"), &[0x80]]
+            .concat();
     for len in (0..whole.len()).step_by(7).chain([whole.len()]) {
         let mut stream = server.raw();
         stream.write_all(&whole[..len]).unwrap();
@@ -73,7 +57,7 @@ fn what_a_query_says_is_not_logged() {
     for target in ["/nowhere?token=sesame", "/ws/a?room=r&token=sesame"] {
         let mut server = Server::start(&["--shards", "1", "--log", "trace"]);
         let mut stream = server.raw();
-        stream.write_all(upgrade(target).as_bytes()).unwrap();
+        stream.write_all(upgrade_request(target, "").as_bytes()).unwrap();
         stream.read_exact(&mut [0; 12]).unwrap();
         drop(stream);
         let lines = server.log_until("\"closed\"");
@@ -149,12 +133,12 @@ fn garbage_after_the_handshake_is_answered_with_a_close() {
     let server = Server::start(&["--shards", "1"]);
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xFF; 300], &[0x88, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0]] {
         let mut stream = server.raw();
-        stream.write_all(upgrade("/ws/a").as_bytes()).unwrap();
+        stream.write_all(upgrade_request("/ws/a", "").as_bytes()).unwrap();
         stream.write_all(garbage).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        let close = [&[0x88][..], &1002_u16.to_be_bytes()].concat();
-        let found = answer.windows(4).any(|four| [four[0], four[2], four[3]] == close[..]);
-        assert!(found, "{:?}", String::from_utf8_lossy(&answer));
+        let head = parse_response(&answer).unwrap();
+        let code = frames(&answer[head.len..]).last().and_then(|frame| frame.close_code());
+        assert_eq!(code, Some(1002), "{:?}", String::from_utf8_lossy(&answer));
     }
 }

@@ -6,7 +6,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::dialect::{Dialect, Frames};
+use stentor_testkit::{FrameReader, parse_response, upgrade_request};
+
+use super::dialect::Dialect;
 use super::process::Server;
 
 /// A blocking connection from 127.0.0.`source`, so that ports do not run out.
@@ -96,12 +98,8 @@ pub fn upgrade(
         for (socket, &member) in sockets.iter_mut().zip(members) {
             let extension =
                 if manners.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-            let request = format!(
-                "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n",
-                dialect.path(member, seating.rooms_of(member)[0]),
-                server.address
-            );
+            let path = dialect.path(member, seating.rooms_of(member)[0]);
+            let request = upgrade_request(&path, extension);
             socket.write_all(request.as_bytes()).expect("the server reads");
         }
         sockets.iter_mut().for_each(answered);
@@ -123,24 +121,20 @@ pub fn upgrade(
 fn answered(socket: &mut socket2::Socket) {
     let mut answer = [0; 1024];
     let len = socket.read(&mut answer).expect("the server answers");
-    let answer = &answer[..len];
+    let head = parse_response(&answer[..len]).expect("a whole answer");
     // Nobody speaks yet, so nothing of a room can follow it.
-    assert!(
-        answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n"),
-        "{}",
-        answer.escape_ascii()
-    );
+    assert_eq!((head.status, head.len), (101, len), "{}", answer[..len].escape_ascii());
 }
 
 /// Reads so many frames, none of which may be an error.
 fn greeted(socket: &mut socket2::Socket, mut replies: usize) {
-    let mut frames = Frames::default();
+    let mut frames = FrameReader::default();
     let mut bytes = [0; 4096];
     while replies > 0 {
         let len = socket.read(&mut bytes).expect("the server replies");
         assert!(len > 0, "the server closed a connection");
         frames.take(&bytes[..len], |reply| {
-            let reply = String::from_utf8_lossy(reply);
+            let reply = String::from_utf8_lossy(reply.payload);
             assert!(reply.starts_with("{\"id\":") && !reply.contains("\"error\""), "{reply}");
             replies -= 1;
         });
@@ -155,7 +149,7 @@ pub struct Client {
     /// Members, by number.
     streams: Vec<TcpStream>,
     /// What each has received of a frame that is not whole.
-    frames: Vec<Frames>,
+    frames: Vec<FrameReader>,
     /// Against the bare loop, the connection that speaks.
     speaker: Option<TcpStream>,
     /// Every frame that is heard has about this length.
@@ -223,7 +217,7 @@ impl Client {
             poll,
             events: Events::with_capacity(1024),
             seating,
-            frames: vec![Frames::default(); streams.len()],
+            frames: vec![FrameReader::default(); streams.len()],
             streams,
             speaker,
             frame_bytes,
@@ -322,10 +316,10 @@ impl Client {
                 };
                 #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
                 let now = nanos(Instant::now().duration_since(self.origin));
-                self.frames[index].take(&self.buffer[..len], |payload| {
+                self.frames[index].take(&self.buffer[..len], |frame| {
                     if self.text.is_some() {
                         seen.deliveries += 1;
-                    } else if let Some((intended, speaker)) = dialect.heard(payload) {
+                    } else if let Some((intended, speaker)) = dialect.heard(frame.payload) {
                         seen.deliveries += 1;
                         seen.latencies.push(u32::try_from(now.saturating_sub(intended)).unwrap_or(u32::MAX));
                         if speaker == index {

@@ -1,5 +1,7 @@
 //! What clients say and hear, by protocol.
 
+use stentor_testkit::{header_into, text as text_frame};
+
 /// How a client comes in, speaks, and is spoken to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
@@ -40,7 +42,7 @@ impl Dialect {
         let name = name_of(speaker);
         let around = header + NAME_BYTES + 2;
         match self {
-            Self::Bare => frame(format!("{name}: {stamp}{}", fill(around)).as_bytes(), None),
+            Self::Bare => server_frame(&format!("{name}: {stamp}{}", fill(around))),
             Self::Plain => self.utter(&format!("{stamp}{}", fill(around)), room),
             // 140 bytes of position, author and time follow.
             Self::Json => self.utter(&format!("{stamp}{}", fill(header + self.stamp_at() + 140)), room),
@@ -50,11 +52,11 @@ impl Dialect {
     /// What is sent to have `text` heard in `room`.
     pub fn utter(self, text: &str, room: usize) -> Vec<u8> {
         if self != Self::Json {
-            return frame(text.as_bytes(), Some(KEY));
+            return text_frame(text);
         }
         let room = room_of(room);
         let line = format!("{{\"id\":1000,\"publish\":{{\"channel\":\"{room}\",\"data\":\"{text}\"}}}}");
-        frame(line.as_bytes(), Some(KEY))
+        text_frame(&line)
     }
 
     /// The path of member number `index`'s WebSocket.
@@ -75,7 +77,7 @@ impl Dialect {
         lines.extend(rooms.iter().zip(2..).map(|(&room, id)| {
             format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"{}\"}}}}", room_of(room))
         }));
-        (frame(lines.join("\n").as_bytes(), Some(KEY)), lines.len())
+        (text_frame(&lines.join("\n")), lines.len())
     }
 
     /// When what was heard was meant to be said, in nanoseconds, and by whom. `None`: this is not something that was said.
@@ -102,53 +104,10 @@ fn number(digits: &[u8], radix: u32) -> u64 {
     })
 }
 
-const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-
-/// A text frame of up to 64 KiB, masked with `key` if there is one.
-fn frame(payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    let masked = if key.is_some() { 0x80 } else { 0 };
-    match u8::try_from(payload.len()) {
-        Ok(len @ 0..=125) => frame.push(masked | len),
-        Ok(_) | Err(_) => {
-            frame.push(masked | 126);
-            frame.extend_from_slice(&u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
-        }
-    }
-    frame.extend(key.iter().flatten());
-    let key = key.unwrap_or_default();
-    frame.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]));
+/// A text frame as a server sends it: the bare loop hands it on as it is.
+fn server_frame(text: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    header_into(&mut frame, 0x81, text.len() as u64, None);
+    frame.extend_from_slice(text.as_bytes());
     frame
-}
-
-/// Takes a server's frames, each of less than 64 KiB, out of a stream in whatever pieces.
-#[derive(Clone, Default)]
-pub struct Frames(Vec<u8>);
-
-impl Frames {
-    /// Calls `each` with the payload of every frame that `bytes` completes.
-    pub fn take(&mut self, bytes: &[u8], each: impl FnMut(&[u8])) {
-        if self.0.is_empty() {
-            let rest = whole_frames(bytes, each);
-            self.0.extend_from_slice(&bytes[bytes.len() - rest..]);
-            return;
-        }
-        self.0.extend_from_slice(bytes);
-        let rest = whole_frames(&self.0, each);
-        self.0.drain(..self.0.len() - rest);
-    }
-}
-
-/// How many bytes are left behind the last whole frame.
-fn whole_frames(mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> usize {
-    loop {
-        let (header, len) = match *bytes {
-            [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-            [_, len @ 0..=125, ..] => (2, usize::from(len)),
-            _ => return bytes.len(),
-        };
-        let Some(payload) = bytes.get(header..header + len) else { return bytes.len() };
-        each(payload);
-        bytes = &bytes[header + len..];
-    }
 }

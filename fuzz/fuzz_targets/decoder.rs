@@ -6,6 +6,7 @@ use std::io::{self, Cursor, Read, Write};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use stentor::ws::{Decoded, Decoder, Event, Fail, Inflater, Limits, ProtocolError};
+use stentor_testkit::{frame_into, frame_with_key};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
@@ -23,31 +24,12 @@ enum Piece {
 impl Piece {
     fn append_to(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Frame { b0, key, payload } => frame(out, *b0, *key, payload),
-            Self::Text { fin, text } => {
-                frame(out, if *fin { 0x81 } else { 0x01 }, [1, 2, 3, 4], text.as_bytes())
-            }
-            Self::Zeros { b0, len } => frame(out, *b0, [0; 4], &vec![0; usize::from(*len)]),
+            Self::Frame { b0, key, payload } => out.extend(frame_with_key(*b0, payload, *key)),
+            Self::Text { fin, text } => frame_into(out, if *fin { 0x81 } else { 0x01 }, text.as_bytes()),
+            Self::Zeros { b0, len } => out.extend(frame_with_key(*b0, &vec![0; usize::from(*len)], [0; 4])),
             Self::Raw(bytes) => out.extend_from_slice(bytes),
         }
     }
-}
-
-fn frame(out: &mut Vec<u8>, b0: u8, key: [u8; 4], payload: &[u8]) {
-    out.push(b0);
-    match u16::try_from(payload.len()) {
-        Ok(short @ 0..126) => out.push(0x80 | short as u8),
-        Ok(long) => {
-            out.push(0xFE);
-            out.extend_from_slice(&long.to_be_bytes());
-        }
-        Err(_) => {
-            out.push(0xFF);
-            out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(&key);
-    out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
 }
 
 #[derive(Debug, PartialEq)]

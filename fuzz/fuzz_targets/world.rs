@@ -12,6 +12,7 @@ use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
 use stentor::shard::{Admission, Close, HowToClose, Mesh, Options, SLICES_MAX, Shard, Ticket};
 use stentor::ws::{Inflater, Limits};
+use stentor_testkit::{frame, frames, try_parse_response, upgrade_request};
 
 const LIMITS: Limits = Limits { message_bytes_max: 4096 };
 /// Commands of the JSON protocol.
@@ -161,11 +162,7 @@ impl World {
         let fresh = !client.upgraded && client.counts && client.received.is_empty();
         let path = if echo { "/echo".to_owned() } else { format!("/ws/m{index}?room=r{}", room % 4) };
         let offer = if deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-        let mut request = format!(
-            "GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
-        )
-        .into_bytes();
+        let mut request = upgrade_request(&path, offer).into_bytes();
         if followed_by_text {
             request.extend(frame(0x81, b"0"));
         }
@@ -182,11 +179,7 @@ impl World {
     pub(crate) fn json(&mut self, conn: u8) {
         let Some((_, client, _)) = self.client(conn) else { return };
         client.counts = false;
-        let mut request =
-            "GET /connection/websocket HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-                .to_owned()
-                .into_bytes();
+        let mut request = upgrade_request("/connection/websocket", "").into_bytes();
         let fresh = !client.upgraded && client.received.is_empty();
         if self.receive(conn, &mut request) && fresh {
             // Its frames are looked at as those of an echo: whatever their payload says.
@@ -394,22 +387,24 @@ impl Client {
 
     /// Frames that a server may send, in which everyone who counts does so upwards; the last one may be torn.
     fn heard(&self, counts: &dyn Fn(&str) -> bool) {
-        let head_end = self.received.windows(4).position(|four| four == b"\r\n\r\n");
-        let Some(head_end) = head_end.filter(|_| self.received.starts_with(b"HTTP/1.1 101 ")) else { return };
-        let (mut rest, mut inflater) = (&self.received[head_end + 4..], Inflater::default());
+        let response = try_parse_response(&self.received).ok().flatten();
+        let Some(response) = response.filter(|response| response.status == 101) else { return };
+        let (mut frames, mut inflater) = (frames(&self.received[response.len..]), Inflater::default());
         let mut last: HashMap<String, u32> = HashMap::new();
-        while let Some((b0, payload, after)) = server_frame(rest) {
-            rest = after;
-            let text = match b0 {
-                0x81 => payload.to_vec(),
-                0xC1 => inflater.inflate(payload, 1 << 16).expect("DEFLATE").to_vec(),
-                0x82 | 0xC2 if self.echo => continue,
-                0x88 => {
-                    assert!(payload.len() != 1 && rest.is_empty(), "a Close is the last frame");
+        while let Some(frame) = frames.next() {
+            let text = match (frame.opcode, frame.compressed) {
+                (1, false) => frame.payload.to_vec(),
+                (1, true) => inflater.inflate(frame.payload, 1 << 16).expect("DEFLATE").to_vec(),
+                (2, _) if self.echo => continue,
+                (8, _) => {
+                    assert!(
+                        frame.close_code().is_some() && frames.rest().is_empty(),
+                        "a Close is the last frame"
+                    );
                     return;
                 }
-                0x89 | 0x8A => continue,
-                other => panic!("a frame that nobody sends: {other:#x}"),
+                (9 | 10, _) => continue,
+                other => panic!("a frame that nobody sends: {other:?}"),
             };
             let text = String::from_utf8(text).expect("text is UTF-8");
             let Some((author, said)) = text.split_once(": ") else { continue };
@@ -421,31 +416,4 @@ impl Client {
             assert!(before.is_none_or(|before| before < number), "{author} said {number} after {before:?}");
         }
     }
-}
-
-fn server_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[b0, b1], rest) = bytes.split_first_chunk()?;
-    assert_eq!(b1 & 0x80, 0, "a server does not mask");
-    let (len, rest) = match b1 {
-        126 => rest.split_first_chunk().map(|(len, rest)| (u64::from(u16::from_be_bytes(*len)), rest))?,
-        127 => rest.split_first_chunk().map(|(len, rest)| (u64::from_be_bytes(*len), rest))?,
-        short => (u64::from(short), rest),
-    };
-    let (payload, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-    Some((b0, payload, rest))
-}
-
-fn frame(b0: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![b0];
-    match u16::try_from(payload.len()) {
-        Ok(short @ 0..126) => frame.push(0x80 | short as u8),
-        Ok(long) => {
-            frame.push(0xFE);
-            frame.extend_from_slice(&long.to_be_bytes());
-        }
-        Err(_) => unreachable!("the fuzzer's inputs are short"),
-    }
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload);
-    frame
 }

@@ -7,6 +7,7 @@
 mod engine;
 #[cfg(feature = "edges")]
 pub mod epoll;
+#[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "edges")]
 pub mod uring;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use stentor_testkit::{frame as client_frame, frames, upgrade_request as request};
 
 use super::*;
 use crate::base::hash::Seed;
@@ -229,57 +230,22 @@ impl World {
 
     /// The texts that a member has got, then its close code if it has one.
     fn heard(&self, peer: usize) -> (Vec<String>, Option<u16>) {
-        let (mut bytes, mut texts) = (&self.peers[peer].received[..], Vec::new());
-        let mut inflater = Inflater::default();
-        while let [b0, b1, rest @ ..] = bytes {
-            let (len, rest) = match (b1, rest) {
-                (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
-                (127, [_, _, _, _, a, b, c, d, rest @ ..]) => {
-                    (u32::from_be_bytes([*a, *b, *c, *d]) as usize, rest)
+        let (mut texts, mut inflater) = (Vec::new(), Inflater::default());
+        // The last one may be torn by the end of its window.
+        for frame in frames(&self.peers[peer].received) {
+            match (frame.opcode, frame.compressed) {
+                (1, false) => texts.push(String::from_utf8(frame.payload.to_vec()).unwrap()),
+                (1, true) => {
+                    let text = inflater.inflate(frame.payload, 1 << 20).unwrap();
+                    texts.push(String::from_utf8(text.to_vec()).unwrap());
                 }
-                (short, rest) => (usize::from(*short), rest),
-            };
-            if rest.len() < len {
-                break; // torn by the end of its window
+                (8, _) => return (texts, frame.close_code()),
+                (9 | 10, _) => {}
+                other => panic!("a frame that nobody sends: {other:?}"),
             }
-            let (payload, rest) = rest.split_at(len);
-            match b0 {
-                0x81 => texts.push(String::from_utf8(payload.to_vec()).unwrap()),
-                0xC1 => texts
-                    .push(String::from_utf8(inflater.inflate(payload, 1 << 20).unwrap().to_vec()).unwrap()),
-                0x88 => return (texts, Some(u16::from_be_bytes([payload[0], payload[1]]))),
-                0x89 | 0x8A => {}
-                other => panic!("a frame that nobody sends: {other:#x}"),
-            }
-            bytes = rest;
         }
         (texts, None)
     }
-}
-
-fn request(target: &str, more: &str) -> String {
-    format!(
-        "GET {target} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
-    )
-}
-
-fn client_frame(b0: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![b0];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | u8::try_from(len).unwrap()),
-        len @ 126..=65_535 => {
-            frame.push(0x80 | 126);
-            frame.extend(u16::try_from(len).unwrap().to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend((len as u64).to_be_bytes());
-        }
-    }
-    frame.extend([1, 2, 3, 4]);
-    frame.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ [1, 2, 3, 4][index % 4]));
-    frame
 }
 
 const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";

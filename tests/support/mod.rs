@@ -12,7 +12,7 @@ pub mod json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,7 +26,11 @@ pub type Tcp = std::net::TcpStream;
 
 /// The program under test.
 pub fn stentor() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
+    with_settings_of_tests(Command::new(env!("CARGO_BIN_EXE_stentor")))
+}
+
+/// The same for a command that starts it: none of our own settings, but the driver.
+fn with_settings_of_tests(mut command: Command) -> Command {
     for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("STENTOR_")) {
         command.env_remove(key);
     }
@@ -37,24 +41,64 @@ pub fn stentor() -> Command {
     command
 }
 
-/// What the server is to run on: the ring for the programs that are named so, else epoll. Where there is no ring for us, epoll is
-/// tested twice.
+/// The driver of the servers: io_uring in the test programs whose names end in `_uring`, else epoll. Where there is no
+/// io_uring, see [`has_uring`], such a program ends at once instead of testing epoll under the other's name.
 pub fn driver() -> &'static str {
-    if env!("CARGO_CRATE_NAME").ends_with("_uring") && has_uring() { "uring" } else { "epoll" }
+    if !env!("CARGO_CRATE_NAME").ends_with("_uring") {
+        return "epoll";
+    }
+    if !has_uring() {
+        std::process::exit(0);
+    }
+    "uring"
 }
 
-/// Whether the kernel lets this user have a ring; says why when it does not.
+/// With this variable, what needs io_uring is skipped where there is none: `test.sh` sets it, and tells what was skipped.
+/// (It does not begin with `STENTOR_`, as a server that inherits it would take it for a mistyped setting.)
+const ALLOW_NO_URING: &str = "TESTS_ALLOW_NO_URING";
+
+/// With this variable there is no io_uring, as far as the tests know.
+const FORBID_URING: &str = "TESTS_FORBID_URING";
+
+/// Whether io_uring can be used here. If not, a line that begins with `SKIPPED: ` says why, once.
+///
+/// # Panics
+/// When it cannot be used and [`ALLOW_NO_URING`] is not set.
 pub fn has_uring() -> bool {
-    static OUTCOME: OnceLock<bool> = OnceLock::new();
-    *OUTCOME.get_or_init(|| {
-        // In a thread of its own: a ring that goes away interrupts the calls of whoever made it.
-        let probe = std::thread::Builder::new().spawn(|| stentor::driver::Engine::uring(64).map(drop));
-        let outcome = probe.expect("a thread").join().expect("an answer");
-        if let Err(error) = &outcome {
-            let _ = writeln!(std::io::stderr(), "SKIPPED: io_uring cannot be used here: {error}");
-        }
-        outcome.is_ok()
-    })
+    static OUTCOME: OnceLock<Result<(), String>> = OnceLock::new();
+    static TOLD: Once = Once::new();
+    let Err(error) = OUTCOME.get_or_init(probe_uring) else { return true };
+    let program = env!("CARGO_CRATE_NAME");
+    assert!(
+        std::env::var_os(ALLOW_NO_URING).is_some(),
+        "io_uring cannot be used here: {error}; with {ALLOW_NO_URING}=1, {program} skips what needs it"
+    );
+    TOLD.call_once(|| {
+        // Not with `eprintln!`, which the test harness would keep for itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {program}: io_uring cannot be used here: {error}");
+    });
+    false
+}
+
+fn probe_uring() -> Result<(), String> {
+    if std::env::var_os(FORBID_URING).is_some() {
+        return Err(format!("{FORBID_URING} is set"));
+    }
+    // In a thread of its own: a ring that goes away interrupts the calls of the thread that made it.
+    let probe = std::thread::Builder::new().spawn(|| stentor::driver::Engine::uring(64).map(drop));
+    probe.expect("a thread").join().expect("an answer").map_err(|error| error.to_string())
+}
+
+/// Runs one test of this program where no io_uring is to be had: whether it passes, and all that it prints.
+pub fn run_without_uring(test: &str, allow: bool) -> (bool, String) {
+    let mut command = Command::new(std::env::current_exe().expect("a program"));
+    command.args(["--exact", test]).env(FORBID_URING, "1").env_remove(ALLOW_NO_URING);
+    if allow {
+        command.env(ALLOW_NO_URING, "1");
+    }
+    let output = command.output().expect("it runs");
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), printed)
 }
 
 /// A running server. Killed when dropped.
@@ -74,8 +118,9 @@ impl Server {
     }
 
     /// Starts `command`, whose log is JSON, and waits until it listens.
-    pub fn from(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
+    pub fn from(command: Command) -> Self {
+        let mut child =
+            with_settings_of_tests(command).stderr(Stdio::piped()).spawn().expect("the server starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let start_log = lines_until(&mut log, "\"listening\"");
         let line = start_log.last().expect("at least that line");

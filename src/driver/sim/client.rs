@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use stentor_testkit as wire;
+
 use super::checker::{Checker, Ear, SaidId};
 use super::network::End;
 use super::scenario::{Act, Deflate, Leave, Place, Reading, Wrong};
 use super::session::{Session, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
-use super::wire;
 use crate::chat::{Identity, SlowMember, Verdict};
+use crate::ws::Window;
 
 /// What whoever is turned away is closed with.
 pub(super) const UNWANTED: u16 = 4501;
@@ -140,7 +142,12 @@ impl Simulation<'_> {
         let it = &self.sessions[session];
         let deflater = (it.deflated && id.is_multiple_of(3)).then_some(&mut self.deflater);
         let mut frames = Vec::with_capacity(text.len() + 14);
-        wire::text_into(&mut frames, &text, if it.plan.fragments { 3 } else { 1 }, deflater);
+        match deflater {
+            Some(it) => wire::frame_into(&mut frames, 0xC1, it.deflate(Window::Full, &[text.as_bytes()])),
+            None => {
+                wire::fragments_into(&mut frames, 1, text.as_bytes(), if it.plan.fragments { 3 } else { 1 })
+            }
+        }
         self.send(session, &frames);
     }
 
@@ -277,7 +284,7 @@ impl Simulation<'_> {
     fn understand(&mut self, session: usize, bytes: &[u8]) -> usize {
         let mut used = 0;
         if self.sessions[session].stage == Stage::Head {
-            let Some((status, len)) = wire::parse_response(bytes) else { return 0 };
+            let Some(wire::Response { status, len, .. }) = wire::parse_response(bytes) else { return 0 };
             let it = &mut self.sessions[session];
             it.check_status(status, &self.world, &self.circumstances);
             it.stage = if status == 101 { Stage::Open } else { Stage::Refused };

@@ -4,11 +4,12 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use stentor_testkit as wire;
+
 use super::checker::{Ear, SaidId};
 use super::scenario::Look;
 use super::session::{Asked, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
-use super::wire;
 use crate::base::Time;
 use crate::shard::Options;
 

@@ -11,7 +11,7 @@
 //! | `scenario`, `draw` | what happens, as data; and from a seed |
 //! | `world`, `network` | shards, sockets, and a driver's turn |
 //! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
-//! | `client`, `json`, `session`, `wire` | what clients do, what may be done to them, their WebSocket |
+//! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
 //! | `checker` | everybody hears everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |
 
@@ -26,7 +26,6 @@ pub mod scenario;
 mod session;
 mod shrink;
 mod simulation;
-pub mod wire;
 mod world;
 
 use std::collections::VecDeque;

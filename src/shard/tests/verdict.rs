@@ -31,7 +31,7 @@ fn a_verdict_on_one_that_is_going_changes_nothing() {
     world.peers[peer].window = usize::MAX;
     world.settle();
     let received = &mut world.peers[peer].received;
-    let head = received.windows(4).position(|it| it == b"\r\n\r\n").unwrap() + 4;
+    let head = stentor_testkit::parse_response(received).unwrap().len;
     received.drain(..head);
     assert_eq!(world.heard(peer), (Vec::new(), Some(1002)));
 }
