@@ -12,7 +12,9 @@ pub mod rate;
 pub mod rules;
 
 pub use history::{History, NoPage, Page};
-pub use identity::{Authority, Grant, Identification, Identity, Question, TokenError, Verdict};
+pub use identity::{
+    Authority, Grant, Identification, Identity, Overrides, Question, ServerRoom, TokenError, Verdict,
+};
 pub use person::{ClientId, Member, Person};
 pub use presence::{Move, Presence};
 pub use publication::{Body, Draft, Epoch, Past, Position, Publication, Since, Wanted};

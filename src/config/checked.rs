@@ -10,7 +10,7 @@ use super::{Entry, Problem, identity, rooms};
 use crate::chat::{Identification, RoomRules};
 use crate::http::OriginRules;
 use crate::identity::jwt::Expectations;
-use crate::identity::{Bounds, HookOptions, Jwt};
+use crate::identity::{Bounds, HookOptions, Jwt, Policy};
 use crate::logging::LogFormat;
 use crate::shard::mesh::SHARDS_MAX;
 
@@ -65,8 +65,11 @@ pub struct Config {
     pub anonymous: bool,
     /// All keys of tokens; `None`: there are none. They may be there without being what clients are known by.
     pub authority: Option<Arc<Jwt>>,
-    pub token_audience: Option<String>,
-    pub token_issuer: Option<String>,
+    /// What tokens must say: `token_audience`, `token_issuer`, `token_leeway`.
+    pub expectations: Expectations,
+    /// What tokens and the hook may say of a client: what `max_name`, `max_room`, `max_rooms_per_client` and the rooms' settings
+    /// come to.
+    pub policy: Policy,
     /// All of the hook's settings; `None`: it has no URL.
     pub hook: Option<HookOptions>,
     pub deflate: bool,
@@ -106,16 +109,6 @@ impl Config {
             (Auth::Token | Auth::Open, _) => Identification::Open,
         }
     }
-
-    /// What tokens must say.
-    pub fn expectations(&self) -> Expectations {
-        Expectations { audience: self.token_audience.clone(), issuer: self.token_issuer.clone() }
-    }
-
-    /// Bounds of what tokens and the hook say.
-    pub fn bounds(&self) -> Bounds {
-        Bounds { name_bytes_max: self.max_name, room_bytes_max: self.max_room }
-    }
 }
 
 /// A message may be as large as memory allows, but its length must fit everywhere.
@@ -127,7 +120,14 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
     let mut read = Reader { entries, defaults: &[], problems };
     let max_name = read.count("max_name", 1, 1024);
     let max_room = read.count("max_room", 1, 1024);
-    let bounds = Bounds { name_bytes_max: max_name, room_bytes_max: max_room };
+    let max_rooms_per_client = read.count("max_rooms_per_client", 1, 100_000);
+    let expectations = identity::expectations(&mut read);
+    let bounds = Bounds {
+        name_bytes_max: max_name,
+        room_bytes_max: max_room,
+        rooms_per_client_max: max_rooms_per_client,
+    };
+    let policy = Policy { bounds, rooms: Arc::clone(&rooms) };
     let (listen, listen_is_default) = read.addresses("listen");
     let config = Config {
         listen,
@@ -149,16 +149,16 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
         room_log: read.size("room_log", 16 * 1024, 1 << 40) as u64,
         max_connections_per_user: read.count_u32("max_connections_per_user", u32::MAX),
         max_connections_per_address: read.count_u32("max_connections_per_address", u32::MAX),
-        max_rooms_per_client: read.count("max_rooms_per_client", 1, 100_000),
+        max_rooms_per_client,
         auth: match &*read.word("auth") {
             "token" => Auth::Token,
             "hook" => Auth::Hook,
             _ => Auth::Open,
         },
         anonymous: read.switch("anonymous"),
-        authority: identity::authority(&mut read, bounds),
-        token_audience: read.text("token_audience"),
-        token_issuer: read.text("token_issuer"),
+        authority: identity::authority(&mut read, &expectations, policy.clone()),
+        expectations,
+        policy,
         hook: identity::hook(&mut read),
         rooms,
         deflate: read.switch("deflate"),

@@ -71,7 +71,7 @@ pub(super) struct Membership {
 }
 
 /// What is to be done when somebody has come into a room.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Arriving {
     /// The command to be answered; 0: none.
     pub(super) command: u32,
@@ -85,6 +85,8 @@ pub(super) struct Arriving {
     pub(super) by_server: bool,
     /// How long it may stay.
     pub(super) expires_in: Option<std::time::Duration>,
+    /// What it is told with that: JSON.
+    pub(super) data: Option<Arc<str>>,
 }
 
 impl Client {

@@ -53,8 +53,8 @@ impl Shard {
 
     /// What lets a plain client into its room. A token that names the room is a grant; `None`: the room is not for it.
     pub(super) fn grant_plain(&self, identity: &Identity, room: &str) -> Option<Option<Grant>> {
-        if identity.rooms.iter().any(|name| **name == *room) {
-            return Some(Some(Grant::default()));
+        if let Some(joined) = identity.rooms.iter().find(|joined| *joined.name == *room) {
+            return Some(Some(joined.grant.clone()));
         }
         self.grant(self.options.rooms.of(room), &identity.user, room, "").ok()
     }

@@ -17,7 +17,7 @@ use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Unsubscribe
 use crate::base::{ConnKey, Time};
 use crate::chat::{
     self, Body, Draft, Epoch, Grant, Identification, Identity, Member, Page, Past, Person, RoomOptions,
-    Since, Spoken, TokenError, Verdict, Wanted, Who,
+    ServerRoom, Since, Spoken, TokenError, Verdict, Wanted, Who,
 };
 use crate::conn::State;
 use crate::metrics::CloseReason;
@@ -164,16 +164,16 @@ impl Shard {
         let Some(client) = self.client_mut(key) else { return };
         client.person = Arc::new(Person { client: client.person.client, user, name, info });
         client.expires = expires;
-        let rooms: Vec<_> = rooms.into_iter().take(self.options.rooms_per_client_max).collect();
         connecting.missing = rooms.len();
         let positions = std::mem::take(&mut connecting.positions);
         self.set_phase(key, Phase::Entering(connecting));
-        for room in rooms {
-            let position = positions.iter().find(|(name, ..)| **name == *room);
+        for ServerRoom { name, grant } in rooms {
+            let position = positions.iter().find(|(asked, ..)| **asked == *name);
             let (wanted, asked) =
                 position.map_or((Wanted::Nothing, None), |(_, wanted, offset)| (*wanted, Some(*offset)));
-            let arriving = Arriving { asked, by_server: true, granted: true, ..Arriving::default() };
-            self.join(key, &room, Grant::default(), wanted, arriving);
+            let data = grant.data.clone();
+            let arriving = Arriving { asked, by_server: true, granted: true, data, ..Arriving::default() };
+            self.join(key, &name, grant, wanted, arriving);
         }
         self.welcome_if_complete(key, expires_in);
     }
@@ -247,6 +247,7 @@ impl Shard {
             granted: grant.is_some(),
             by_server: false,
             expires_in: grant.as_ref().and_then(|grant| grant.expires_in),
+            data: grant.as_ref().and_then(|grant| grant.data.clone()),
         };
         self.join(key, name, grant.unwrap_or_default(), wanted, arriving);
         Ok(None)
@@ -281,7 +282,8 @@ impl Shard {
     pub(super) fn arrived_json(&mut self, key: ConnKey, id: RoomId, past: &Past, arriving: &Arriving) {
         let room = &self.rooms[id];
         let positioned = room.options.history_count_max > 0;
-        let result = json::subscribed(past, positioned, arriving.asked, arriving.expires_in);
+        let result =
+            json::subscribed(past, positioned, arriving.asked, arriving.expires_in, arriving.data.as_deref());
         let name = Arc::clone(&room.name);
         let now = self.now;
         if arriving.by_server {

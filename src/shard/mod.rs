@@ -282,7 +282,8 @@ impl Shard {
         self.metrics.accepted.add(1);
         self.metrics.connections.add(1);
         let conn = Conn::new(self.now, surplus);
-        let provenance = self.provenance(address);
+        // On a socket of both families an IPv4 address comes mapped; it is told, and counted, as what it is.
+        let provenance = self.provenance(address.map(|address| address.to_canonical()));
         let key = self.conns.insert(Slot { conn, client: None, provenance, user: None });
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         key

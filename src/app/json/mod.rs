@@ -171,15 +171,16 @@ pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
 }
 
 /// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `asked`: the offset from which
-/// the client wanted to resume.
+/// the client wanted to resume. `data`: what its grant tells it, compact JSON.
 pub fn subscribed(
     past: &Past,
     positioned: bool,
     asked: Option<u64>,
     expires_in: Option<Duration>,
+    data: Option<&str>,
 ) -> Vec<u8> {
-    let mut out =
-        Vec::with_capacity(140 + past.publications.iter().map(|it| it.json.len() + 1).sum::<usize>());
+    let publications = past.publications.iter().map(|it| it.json.len() + 1).sum::<usize>();
+    let mut out = Vec::with_capacity(140 + publications + data.map_or(0, str::len));
     out.push(b'{');
     if positioned {
         // Who resumes goes on from where it was: each publication's own offset moves it forward.
@@ -204,6 +205,11 @@ pub fn subscribed(
         publications_into(&mut out, past.publications.iter().map(|publication| &publication.json));
     }
     expiry_into(&mut out, expires_in);
+    if let Some(data) = data {
+        separate(&mut out);
+        out.extend_from_slice(b"\"data\":");
+        out.extend_from_slice(data.as_bytes());
+    }
     out.push(b'}');
     out
 }
@@ -419,7 +425,7 @@ mod tests {
             recovered,
         };
         let check = |recovered, expected: Value| {
-            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None)), expected);
+            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None, None)), expected);
         };
         let base = json!({"recoverable": true, "positioned": true, "epoch": "000000ff", "offset": 9});
         let with = |more: Value| {
@@ -430,10 +436,14 @@ mod tests {
         check(None, base.clone());
         check(Some(true), with(json!({"was_recovering": true, "recovered": true, "offset": 4})));
         check(Some(false), with(json!({"was_recovering": true})));
-        assert_eq!(read(&subscribed(&past(None), false, None, None)), json!({}));
+        assert_eq!(read(&subscribed(&past(None), false, None, None, None)), json!({}));
+        assert_eq!(
+            read(&subscribed(&past(None), false, None, None, Some(r#"{"a":1}"#))),
+            json!({"data": {"a": 1}})
+        );
         let ttl = Some(Duration::from_millis(1500));
         assert_eq!(
-            read(&subscribed(&past(Some(true)), false, None, ttl)),
+            read(&subscribed(&past(Some(true)), false, None, ttl, None)),
             json!({"was_recovering": true, "recovered": true, "expires": true, "ttl": 2})
         );
     }
