@@ -19,8 +19,9 @@ use crate::base::SHARDS_MAX;
 use crate::base::hash::Seed;
 use crate::config::{Config, Driver, Problem};
 use crate::driver::{Control, Engine, Parts, Waker};
+use crate::edge::Edge;
 use crate::http::HeadLimits;
-use crate::identity::hook::{Decided, Reception};
+use crate::identity::hook::{Decided, HookClient};
 use crate::logging::Logging;
 use crate::metrics::Registry;
 use crate::shard::{Mesh, Options, SURPLUS_MAX, Shard};
@@ -149,8 +150,8 @@ impl Process<'_> {
                     tracing::warn!(%error, "the log filter stays as it was");
                 }
                 let options = Arc::new(options(&new, connections_max));
-                if (&new.hook, new.bounds()) != (&self.config.hook, self.config.bounds())
-                    && let Err(error) = self.fleet.reception.open(new.hook.as_ref(), new.bounds())
+                if (&new.hook, &new.policy) != (&self.config.hook, &self.config.policy)
+                    && let Err(error) = self.fleet.hook.open(new.hook.as_ref(), &new.policy)
                 {
                     tracing::warn!(%error, "the hook stays as it was");
                 }
@@ -171,7 +172,9 @@ struct Fleet {
     threads: Vec<JoinHandle<io::Result<()>>>,
     controls: Vec<Sender<Control>>,
     wakers: Arc<[Waker]>,
-    reception: Arc<Reception>,
+    hook: Arc<HookClient>,
+    /// What the hook runs on.
+    _edge: Edge,
 }
 
 impl Fleet {
@@ -191,17 +194,18 @@ impl Fleet {
         #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
         let origin = Instant::now();
         let (controls, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel()).unzip();
-        let reception = Arc::new(Reception::new(deliver(controls.clone(), Arc::clone(&wakers))));
-        reception
-            .open(config.hook.as_ref(), config.bounds())
+        let edge = Edge::start().map_err(|error| failure("the edge cannot be started", &error))?;
+        let decided = deliver(controls.clone(), Arc::clone(&wakers));
+        let hook = Arc::new(HookClient::new(edge.handle().clone(), decided));
+        hook.open(config.hook.as_ref(), &config.policy)
             .map_err(|error| failure("the hook cannot be asked", &error))?;
         let mut threads = Vec::new();
         let last = Arc::new(CloseOnDrop(watch.clone()));
         let fleet = Shard::fleet(meshes, options, registry, random);
         let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
         for ((((id, shard), engine), listeners), control) in parts {
-            let desk = Arc::clone(&reception);
-            let ask = Box::new(move |question| desk.ask(id, question));
+            let hook_client = Arc::clone(&hook);
+            let ask = Box::new(move |question| hook_client.ask(id, question));
             let wakers = Arc::clone(&wakers);
             let parts = Parts { shard, id, listeners, control, wakers, origin, ask };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
@@ -216,7 +220,7 @@ impl Fleet {
                 .map_err(|error| failure("a thread cannot be started", &error))?;
             threads.push(thread);
         }
-        Ok(Self { threads, controls, wakers, reception })
+        Ok(Self { threads, controls, wakers, hook, _edge: edge })
     }
 
     fn tell(&self, control: impl Fn() -> Control) {
@@ -241,7 +245,7 @@ impl Fleet {
     }
 }
 
-/// Takes verdicts to their shards.
+/// Takes decisions to their shards.
 fn deliver(controls: Vec<Sender<Control>>, wakers: Arc<[Waker]>) -> Arc<Decided> {
     Arc::new(move |shard: usize, conn, verdict| {
         // A shard that has ended has no client left that waits.

@@ -55,7 +55,7 @@ fn make(order: &Order, config: &Config) -> Result<String, String> {
     claim("channel", order.room.as_ref().map(|room| json!(room)));
     claim("channels", (!order.rooms.is_empty()).then(|| json!(order.rooms)));
     // With what is expected of tokens here, so that this one is believed.
-    let expected = config.expectations();
+    let expected = &config.expectations;
     claim("aud", expected.audience.as_ref().map(|audience| json!(audience)));
     claim("iss", expected.issuer.as_ref().map(|issuer| json!(issuer)));
     let info = order.info.as_deref().map(serde_json::from_str::<&RawValue>).transpose();

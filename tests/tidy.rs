@@ -17,14 +17,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("page", &[]),
     ("shard", &["base", "metrics", "ws", "http", "chat", "app", "conn", "page"]),
     ("logging", &[]),
-    ("identity", &["base", "chat", "app", "logging"]),
+    ("edge", &[]),
+    ("identity", &["base", "chat", "app", "logging", "edge"]),
     ("config", &["http", "chat", "shard", "identity", "logging"]),
     ("token", &["identity", "config", "logging"]),
     // The simulator's clients speak WebSocket.
     ("driver", &["base", "metrics", "ws", "chat", "shard", "logging"]),
     (
         "server",
-        &["base", "metrics", "ws", "http", "chat", "shard", "driver", "identity", "config", "logging"],
+        &[
+            "base", "metrics", "ws", "http", "chat", "shard", "driver", "edge", "identity", "config",
+            "logging",
+        ],
     ),
 ];
 

@@ -211,6 +211,12 @@ pub const ALL: &[Setting] = &[
     ),
     live("token_audience", Kind::Text, r#""""#, "What tokens must have as `aud`; empty: anything."),
     live("token_issuer", Kind::Text, r#""""#, "What tokens must have as `iss`; empty: anything."),
+    live(
+        "token_leeway",
+        Kind::Span,
+        r#""5s""#,
+        "How far ahead of this machine's clock a token's `nbf` and `iat` may be. `exp` has none.",
+    ),
     live("hook_url", Kind::Text, r#""""#, "Where the back end is asked, with POST: http:// or https://."),
     live(
         "hook_timeout",

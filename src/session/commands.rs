@@ -50,7 +50,7 @@ impl Session {
                         return Err(Disconnect::PermissionDenied.into());
                     }
                     Ok(identity) => identity,
-                    Err(TokenError::Expired | TokenError::TooEarly) => {
+                    Err(TokenError::Expired) => {
                         self.set_phase(Phase::Refused);
                         return Err(ErrorCode::TokenExpired.into());
                     }
@@ -131,7 +131,7 @@ impl Session {
         let grant =
             grant(ctx.options, &room_options, &self.person.user, name, &subscribe.token).map_err(|why| {
                 match why {
-                    TokenError::Expired | TokenError::TooEarly => ErrorCode::TokenExpired,
+                    TokenError::Expired => ErrorCode::TokenExpired,
                     TokenError::Invalid => ErrorCode::PermissionDenied,
                 }
             })?;
@@ -243,7 +243,7 @@ impl Session {
         ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
         let identity = match authority.identify(token) {
             Ok(identity) => identity,
-            Err(TokenError::Expired | TokenError::TooEarly) => return Err(ErrorCode::TokenExpired.into()),
+            Err(TokenError::Expired) => return Err(ErrorCode::TokenExpired.into()),
             Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
         };
         if identity.user != self.person.user {
@@ -274,7 +274,7 @@ impl Session {
                 self.expire_subscription(ctx.now, index, grant.expires_in);
                 Ok(Outcome::Reply("sub_refresh", json::refreshed(grant.expires_in)))
             }
-            Err(TokenError::Expired | TokenError::TooEarly) => Err(ErrorCode::TokenExpired.into()),
+            Err(TokenError::Expired) => Err(ErrorCode::TokenExpired.into()),
             Err(TokenError::Invalid) => Err(Disconnect::InvalidToken.into()),
         }
     }

@@ -128,7 +128,8 @@ impl Shard {
             self.metrics.rooms.set(self.rooms.attended() as u64);
         }
         let ask = self.ask(key, number);
-        let Overrides { presence, join_leave } = overrides;
+        // The others only ever say what the room does anyway.
+        let Overrides { presence, join_leave, .. } = overrides;
         self.ask_home(room, Request::Join { member, wanted, presence, join_leave, ask });
     }
 

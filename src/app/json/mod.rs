@@ -165,7 +165,7 @@ pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
 }
 
 /// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `asked`: the offset from which
-/// the client wanted to resume.
+/// the client wanted to resume. `data`: what its grant tells it, compact JSON.
 pub fn subscribed(
     past: &Past,
     positioned: bool,
