@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use support::{Server, Tcp, stentor};
@@ -165,13 +166,18 @@ fn one_trace_gives_one_transcript() {
 fn echo(server: &Server) -> Tcp {
     let mut client = server.raw();
     client.write_all(&upgrade("/echo")).unwrap();
+    read_head(&mut client);
+    client
+}
+
+/// Reads the answer to a request, up to where its head ends.
+fn read_head(client: &mut Tcp) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         client.read_exact(&mut byte).unwrap();
         head.push(byte[0]);
     }
-    client
 }
 
 /// More completions than the ring has places, and far more than it has buffers: nothing may be lost, and nobody mixed up.
@@ -339,6 +345,96 @@ fn a_full_table_loses_nobody() {
         }
         assert!(served > 50 && served + full == 3 * PLACES, "{driver}: {served} served, {full} turned away");
     }
+}
+
+/// How a client ends its connection.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    /// It ends its stream, and would read on.
+    Shutdown,
+    /// It closes its socket.
+    Close,
+    /// It resets the connection.
+    Reset,
+}
+
+/// What a client sent last and the end of its stream are one event for the server when both come while it looks elsewhere. The end
+/// is seen all the same: with pings off, nothing else would find the member gone.
+#[test]
+fn an_end_that_comes_with_the_last_bytes_is_seen() {
+    const MEMBERS: usize = 20;
+    for driver in DRIVERS {
+        for leaving in [Leaving::Shutdown, Leaving::Close, Leaving::Reset] {
+            let Some(server) = start(driver, &["--ping-interval", "0s"]) else { continue };
+            let mut members: Vec<_> = (0..MEMBERS).map(|_| member(&server)).collect();
+            assert_eq!(server.metric("stentor_members"), MEMBERS as u64);
+            server.signal(Signal::STOP);
+            for member in &mut members {
+                member.write_all(&text("the last words")).unwrap();
+                match leaving {
+                    Leaving::Shutdown => member.shutdown(Shutdown::Write).unwrap(),
+                    Leaving::Close => {}
+                    Leaving::Reset => {
+                        socket2::SockRef::from(&*member).set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                }
+            }
+            if !matches!(leaving, Leaving::Shutdown) {
+                members.clear();
+            }
+            server.signal(Signal::CONT);
+            // Each question is some turns of the server's: what it has not seen by then it will never see.
+            let left = (0..50).map(|_| server.metric("stentor_members")).find(|&left| left == 0);
+            assert_eq!(left, Some(0), "{driver}, {leaving:?}: {} ghosts", server.metric("stentor_members"));
+        }
+    }
+}
+
+/// A member of a room that says nothing.
+fn member(server: &Server) -> Tcp {
+    let mut client = server.raw();
+    client.write_all(&upgrade("/ws/a?room=r")).unwrap();
+    read_head(&mut client);
+    client
+}
+
+/// A member that sends and ends its stream at once is gone when its stream is, however fast that was.
+#[test]
+fn who_sends_and_ends_at_once_leaves_no_ghost() {
+    for driver in DRIVERS {
+        let Some(server) = start(driver, &["--ping-interval", "0s"]) else { continue };
+        let leave = |_| {
+            let mut client = member(&server);
+            client.write_all(&text("bye")).unwrap();
+            // It still reads: so nothing but the end of its stream says that it is gone.
+            client.shutdown(Shutdown::Write).map(|()| client).unwrap()
+        };
+        let _readers: Vec<_> = (0..200).map(leave).collect();
+        let left = (0..50).map(|_| server.metric("stentor_members")).find(|&left| left == 0);
+        assert_eq!(left, Some(0), "{driver}: {} ghosts", server.metric("stentor_members"));
+    }
+}
+
+/// Where the kernel does not say where a connection comes from, the bound on connections of one address holds all the same: for all such
+/// connections together.
+#[test]
+fn connections_of_an_unknown_address_are_counted_together() {
+    let Some(server) = start("uring", &["--max-connections-per-address", "3"]) else { return };
+    // No descriptor is left to ask for an address with.
+    server.limit_descriptors(4);
+    let mut clients: Vec<_> = (0..8).map(|_| server.raw()).collect();
+    let mut answers = [0; 2];
+    for client in &mut clients {
+        client.write_all(&upgrade("/ws/a?room=r")).unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).unwrap();
+        match &answer {
+            b"HTTP/1.1 101" => answers[0] += 1,
+            b"HTTP/1.1 429" => answers[1] += 1,
+            other => panic!("{}", other.escape_ascii()),
+        }
+    }
+    assert_eq!(answers, [3, 5]);
 }
 
 /// Who never answers the server's Close is reset, which frees its socket at once.
