@@ -168,9 +168,8 @@ impl<K: Key, T> Table<K, T> {
     }
 }
 
-/// Generations stay below 2³¹, so that no key's bits collide with the tokens that drivers reserve for
-/// themselves (all ones and its neighbours).
-const GENERATION_MASK: u32 = u32::MAX >> 1;
+/// Generations stay below 2³⁰: a driver keeps two flags in the bits beside one.
+const GENERATION_MASK: u32 = u32::MAX >> 2;
 
 #[cfg(test)]
 mod tests {

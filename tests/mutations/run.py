@@ -77,6 +77,8 @@ MUTATIONS = [
      "        let first = self.kept.len().checked_sub(missed).filter(|_| missed <= 3)?;\n"),
     ("absent-member", "who comes in is not among those who are there", "src/shard/home.rs",
      "            home.presence.join(member, told);\n", "            drop((member, told));\n"),
+    ("short-read-means-empty", "an end that was told of together with the last bytes is not read", "src/driver/event_loop.rs",
+     "                if read_closed {\n                    slot.set_read_closed();\n                }\n", ""),
     ("two-writes", "a connection in two rooms has two writes under way", "src/shard/output.rs",
      "if self.fanout.is_shared(seat) && !self.claim(seat) => {", "if self.fanout.is_shared(seat) && !self.claim(seat) && false => {"),
 ]

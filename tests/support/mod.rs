@@ -15,7 +15,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::Response;
 use tungstenite::http::HeaderValue;
@@ -132,6 +132,13 @@ impl Server {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process");
         kill_process(pid, signal).expect("it runs");
+    }
+
+    /// From now on the server gets no descriptor whose number is not below `max`.
+    pub fn limit_descriptors(&self, max: u64) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process");
+        let limit = Rlimit { current: Some(max), maximum: Some(max) };
+        prlimit(Some(pid), Resource::Nofile, limit).expect("it is ours");
     }
 
     pub fn wait(&mut self) -> ExitStatus {

@@ -9,7 +9,8 @@
 //! | file | its one job |
 //! |---|---|
 //! | `scenario`, `draw` | what happens, as data; and from a seed |
-//! | `world`, `network` | shards, sockets, and a driver's turn |
+//! | `world` | shards, each in the loop that production runs, and what clients do to their connections |
+//! | `kernel`, `network` | the third kernel interface: sockets that are told of as epoll does it, and what is under way in them |
 //! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
 //! | `checker` | everybody hears everything, once, in one order |
@@ -21,6 +22,7 @@ mod checker;
 mod client;
 mod draw;
 mod json;
+mod kernel;
 mod network;
 pub mod scenario;
 mod session;

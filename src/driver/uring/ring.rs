@@ -34,7 +34,7 @@ const WORKERS_MAX: u32 = 1;
 
 /// An operation's outcome.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Completion {
+pub(in crate::driver) struct Completion {
     /// What it was.
     pub(super) op: Op,
     /// How much, or which descriptor; or why not.
@@ -225,11 +225,15 @@ impl Ring {
     pub(super) fn completions(&mut self, mut take: impl FnMut(Completion)) {
         for entry in self.ring.completion() {
             let result = entry.result();
+            let buffer = cqueue::buffer_select(entry.flags());
+            if let Some(buffer) = buffer {
+                self.buffers.take(buffer);
+            }
             take(Completion {
                 op: Op::from_bits(entry.user_data()),
                 result: u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result)),
                 more: cqueue::more(entry.flags()),
-                buffer: cqueue::buffer_select(entry.flags()),
+                buffer,
             });
         }
     }

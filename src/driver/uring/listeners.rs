@@ -27,44 +27,44 @@ enum State {
 }
 
 /// The listeners of a shard.
-pub(super) struct Doors(Vec<(Socket, State)>);
+pub(super) struct Listeners(Vec<(Socket, State)>);
 
-impl Doors {
+impl Listeners {
     pub(super) fn new(listeners: Vec<Socket>) -> io::Result<Self> {
-        let doors = listeners.into_iter().map(|listener| {
-            // A listener that never blocks would have the kernel answer "nobody there" instead of waiting for us.
+        let listeners = listeners.into_iter().map(|listener| {
+            // A listener that never blocks would have the kernel answer that none waits, instead of waiting for one.
             listener.set_nonblocking(false)?;
             Ok((listener, State::Idle))
         });
-        doors.collect::<io::Result<_>>().map(Self)
+        listeners.collect::<io::Result<_>>().map(Self)
     }
 
-    /// Whether a connection that came through `door` is still wanted.
-    pub(super) const fn has(&self, door: usize) -> bool {
-        door < self.0.len()
+    /// Whether a connection that came through a listener is still wanted.
+    pub(super) const fn has(&self, listener: usize) -> bool {
+        listener < self.0.len()
     }
 
     /// The operation of a listener is over.
-    pub(super) fn over(&mut self, door: usize) {
-        if let Some((_, state)) = self.0.get_mut(door) {
+    pub(super) fn over(&mut self, listener: usize) {
+        if let Some((_, state)) = self.0.get_mut(listener) {
             *state = State::Idle;
         }
     }
 
-    /// Has each listener accept as far as `room` reaches. False: somebody has to wait because there is none.
+    /// Has each listener accept as far as `room` reaches. False: one has to wait because there is none.
     pub(super) fn open(&mut self, mut room: usize, ring: &mut Ring) -> io::Result<bool> {
         let many = room > self.0.len() * WAITING_MAX;
         let mut all = true;
-        for (door, (listener, state)) in self.0.iter_mut().enumerate() {
+        for (number, (listener, state)) in self.0.iter_mut().enumerate() {
             match state {
                 State::Many if !many => {
-                    ring.cancel(Op::Accept(door))?;
+                    ring.cancel(Op::Accept(number))?;
                     *state = State::Stopping;
                 }
                 State::One => room = room.saturating_sub(1),
                 State::Idle if room == 0 => all = false,
                 State::Idle => {
-                    ring.accept(listener.as_fd(), Op::Accept(door), many)?;
+                    ring.accept(listener.as_fd(), Op::Accept(number), many)?;
                     *state = if many { State::Many } else { State::One };
                     room -= 1;
                 }
@@ -75,10 +75,10 @@ impl Doors {
     }
 
     /// Has no listener accept any more. What is accepted already may still come.
-    pub(super) fn shut(&mut self, ring: &mut Ring) -> io::Result<()> {
-        for (door, (_, state)) in self.0.iter_mut().enumerate() {
+    pub(super) fn pause(&mut self, ring: &mut Ring) -> io::Result<()> {
+        for (number, (_, state)) in self.0.iter_mut().enumerate() {
             if matches!(state, State::Many | State::One) {
-                ring.cancel(Op::Accept(door))?;
+                ring.cancel(Op::Accept(number))?;
                 *state = State::Stopping;
             }
         }
@@ -87,7 +87,7 @@ impl Doors {
 
     /// Stops listening.
     pub(super) fn close(&mut self, ring: &mut Ring) -> io::Result<()> {
-        self.shut(ring)?;
+        self.pause(ring)?;
         self.0.clear();
         Ok(())
     }
