@@ -16,6 +16,9 @@ pub(super) const PAGE_MAX: usize = 10_000;
 /// Reads of the engine's for one join: after that the client cannot recover.
 const READS_MAX: u32 = 3;
 
+/// Bytes of publications of the engine's that one client is told when it comes in: with more it cannot recover.
+const MISSED_BYTES_MAX: usize = 1 << 20;
+
 /// A client that comes in.
 #[derive(Debug)]
 pub(super) struct Joining {
@@ -88,16 +91,22 @@ impl Homes {
         let page = page.unwrap_or_default();
         let asked_from = waiting.asked_from;
         let tail = home.history.past(Wanted::Last(usize::MAX));
-        let merged = merge(&page, &tail.publications, tail.top.offset);
-        let again = merged.is_none() && page.is_complete && waiting.reads < READS_MAX;
+        let merged = merge(&page, asked_from, &tail.publications, tail.top.offset);
+        let first = page.publications.first().map(|first| first.offset());
+        let (mut again, may_read) = (false, waiting.reads < READS_MAX);
         for (from, joining, since) in std::mem::take(&mut waiting.joins) {
-            if again || since.offset < asked_from {
+            // A page that does not reach back to the lowest position may reach back to this one.
+            let reaches = page.is_complete || first.is_some_and(|first| first <= since.offset + 1);
+            let torn = merged.is_none() && reaches && may_read;
+            if torn || since.offset < asked_from {
+                again |= torn;
                 waiting.joins.push((from, joining, since));
                 continue;
             }
-            let recovered = merged.as_ref().filter(|_| page.is_complete);
-            let publications = recovered.map_or_else(Vec::new, |run| after(run, since.offset));
-            let past = Past { top: tail.top, publications, recovered: Some(recovered.is_some()) };
+            let missed = merged.as_ref().filter(|_| reaches).map(|run| after(run, since.offset));
+            let missed = missed.filter(|missed| weight(missed) <= MISSED_BYTES_MAX);
+            let recovered = Some(missed.is_some());
+            let past = Past { top: tail.top, publications: missed.unwrap_or_default(), recovered };
             self.admit(key, now, from, joining, past);
         }
         if !waiting.joins.is_empty()
@@ -112,15 +121,83 @@ impl Homes {
     }
 }
 
-/// A page and the tail of the room that stands at `top`, as one run; `None`: there is a hole between them.
-fn merge(page: &EnginePage, tail: &[Arc<Publication>], top: u64) -> Option<Vec<Arc<Publication>>> {
-    let end = page.publications.last().map_or(0, |last| last.offset());
+impl Waiting {
+    /// Clients that `is_meant` says no longer want to come in. What the page that is under way is for stays.
+    pub(super) fn forget(&mut self, is_meant: impl Fn(&Member) -> bool) {
+        self.joins.retain(|(_, joining, _)| !is_meant(&joining.member));
+    }
+}
+
+/// A page from `asked_from` on and the tail of the room that stands at `top`, as one run; `None`: there is a hole between them.
+/// What the engine has ordered and not told yet comes by itself, behind the answer.
+fn merge(
+    page: &EnginePage,
+    asked_from: u64,
+    tail: &[Arc<Publication>],
+    top: u64,
+) -> Option<Vec<Arc<Publication>>> {
+    let known = page.publications.partition_point(|publication| publication.offset() <= top);
+    let page = &page.publications[..known];
+    let end = page.last().map_or(asked_from, |last| last.offset());
     let newer = after(tail, end);
     let reaches = newer.first().map_or(end >= top, |first| first.offset() == end + 1);
-    reaches.then(|| page.publications.iter().cloned().chain(newer).collect())
+    reaches.then(|| page.iter().cloned().chain(newer).collect())
 }
 
 fn after(run: &[Arc<Publication>], offset: u64) -> Vec<Arc<Publication>> {
     let first = run.partition_point(|publication| publication.offset() <= offset);
     run[first..].to_vec()
+}
+
+fn weight(run: &[Arc<Publication>]) -> usize {
+    run.iter().map(|publication| publication.weight()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::{Body, ClientId, Epoch, Person, Position};
+    use std::sync::OnceLock;
+
+    fn run(offsets: std::ops::RangeInclusive<u64>) -> Vec<Arc<Publication>> {
+        let person = Person { client: ClientId::new(0, 1), user: "u".into(), name: "u".into(), info: None };
+        let author = Member { person: Arc::new(person), info: None };
+        let publication = |offset| Publication {
+            position: Some(Position { epoch: Epoch::from_random(1), offset }),
+            accepted: Time::ZERO,
+            unix_ms: 0,
+            author: author.clone(),
+            body: Body::Text("hi".into()),
+            json: OnceLock::new(),
+        };
+        offsets.map(|offset| Arc::new(publication(offset))).collect()
+    }
+
+    /// What a page from `asked_from` on makes together with a tail.
+    fn check(
+        asked_from: u64,
+        page: std::ops::RangeInclusive<u64>,
+        tail: std::ops::RangeInclusive<u64>,
+        top: u64,
+        expected: Option<std::ops::RangeInclusive<u64>>,
+    ) {
+        let page = EnginePage { publications: run(page), is_complete: true };
+        let merged = merge(&page, asked_from, &run(tail), top);
+        let offsets =
+            merged.map(|run| run.iter().map(|publication| publication.offset()).collect::<Vec<_>>());
+        assert_eq!(offsets, expected.map(Iterator::collect::<Vec<_>>));
+    }
+
+    #[test]
+    #[expect(clippy::reversed_empty_ranges, reason = "nothing is an empty range")]
+    fn a_page_and_a_tail_are_one_run_up_to_the_top() {
+        check(2, 3..=6, 5..=9, 9, Some(3..=9));
+        check(2, 3..=4, 5..=9, 9, Some(3..=9));
+        check(2, 3..=3, 5..=9, 9, None);
+        check(2, 3..=9, 1..=0, 9, Some(3..=9));
+        check(2, 3..=8, 1..=0, 9, None);
+        check(2, 3..=12, 5..=9, 9, Some(3..=9));
+        check(2, 3..=12, 1..=0, 9, Some(3..=9));
+        check(4, 1..=0, 5..=9, 9, Some(5..=9));
+    }
 }
