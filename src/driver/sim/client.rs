@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use stentor_testkit as wire;
 
-use super::checker::{Checker, Ear, SaidId};
+use super::checker::{Checker, Ear, OTHER_NODE, SaidId};
+use super::engine::ELSEWHERE;
 use super::network::End;
 use super::scenario::{Act, Deflate, Leave, Place, Reading, Wrong};
 use super::session::{Session, Stage, Sub, SubStage};
@@ -132,12 +133,10 @@ impl Simulation<'_> {
         let (room, before) = (it.subs[index].ear.room(), it.subs[index].last_said);
         let id = self.checker.say(session, room, before, fill_bytes);
         self.trace.note(self.now, || format!("client {} says {id}", it.client));
-        let mut text = String::with_capacity(fill_bytes + 12);
-        let _ = write!(text, "{id} ");
-        fill_into(&mut text, fill_bytes);
+        let mut text = said_text(id, fill_bytes);
         self.sessions[session].subs[index].last_said = Some(id);
         if matches!(self.sessions[session].plan.place, Place::Centrifuge(_)) {
-            text = self.publish_line(session, room, &text);
+            text = self.publish_line(session, room, id, &text);
         }
         let it = &self.sessions[session];
         let deflater = (it.deflated && id.is_multiple_of(3)).then_some(&mut self.deflater);
@@ -345,6 +344,10 @@ impl Simulation<'_> {
                 (Some(author), text)
             }
         };
+        if author == Some("") && text.starts_with("that was not sent: try again") {
+            self.sessions[session].refusals += 1;
+            return;
+        }
         if author == Some("") {
             let count = text.split(' ').next().and_then(|count| count.parse().ok());
             let count = count.expect("how many were skipped");
@@ -361,6 +364,11 @@ impl Simulation<'_> {
         let id = id.parse().expect("the id of something that was said");
         let said = self.checker.said(id);
         self.trace.note(self.now, || format!("client {} hears {id}", self.sessions[session].client));
+        if said.session == OTHER_NODE {
+            assert!(author.is_none_or(|author| author == ELSEWHERE), "{author:?} said what another node did");
+            assert!(is_fill(fill, said.fill_bytes), "the text of {id} has changed");
+            return id;
+        }
         let speaker = author.and_then(|name| name.strip_prefix('c')?.parse().ok());
         let client = self.sessions[said.session].client;
         assert!(
@@ -383,6 +391,14 @@ impl Simulation<'_> {
             self.later(delay, Due::Send(session, wire::frame(0x88, &code.to_be_bytes())));
         }
     }
+}
+
+/// The text of what is said.
+pub(super) fn said_text(id: SaidId, fill_bytes: usize) -> String {
+    let mut text = String::with_capacity(fill_bytes + 12);
+    let _ = write!(text, "{id} ");
+    fill_into(&mut text, fill_bytes);
+    text
 }
 
 fn fill_into(text: &mut String, mut bytes: usize) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::engine::Late;
 use super::network::{index_below, one_in};
 use super::scenario::{
     Act, Deflate, Ending, Event, Faults, Leave, Look, Place, Plan, Reading, Reload, Scenario, What, Wrong,
@@ -27,6 +28,7 @@ impl Scenario {
         let longest = pick(rng, &[1_000, 10_000, 60_000]);
         let length = Duration::from_millis(200) + millis(rng, longest);
         let faults = faults(rng);
+        let engine = one_in(rng, 3).then(|| engine(rng));
         let mut events = Vec::new();
         for who in 0..clients {
             life(rng, who, length, &options, &mut events);
@@ -35,9 +37,16 @@ impl Scenario {
             let what = trouble(rng, shards);
             events.push(Event { at: moment(rng, length), what });
         }
+        if engine.is_some() {
+            for _ in 0..rng.below(20) {
+                let room = index_below(rng, usize::try_from(rooms).unwrap_or(1));
+                let what = What::Elsewhere(room, index_below(rng, 500));
+                events.push(Event { at: moment(rng, length), what });
+            }
+        }
         events.sort_by_key(|event| event.at);
         let ending = if one_in(rng, 3) { Ending::Drain } else { Ending::Leave };
-        Self { seed, shards, options, faults, clients: plans, events, ending }
+        Self { seed, shards, options, faults, engine, clients: plans, events, ending }
     }
 
     /// A quiet afternoon: `clients` in one room on two shards, each of which says something every ten seconds, for `length`. What the
@@ -69,6 +78,7 @@ impl Scenario {
             shards: 2,
             options: Options { rooms: all_rooms(room), ..Options::default() },
             faults: Faults::default(),
+            engine: None,
             clients: (0..clients).map(plan).collect(),
             events,
             ending: Ending::Leave,
@@ -144,6 +154,21 @@ fn faults(rng: &mut Rng) -> Faults {
             rng,
             &[Duration::from_micros(20), Duration::from_micros(500), Duration::from_millis(4)],
         ),
+    }
+}
+
+fn engine(rng: &mut Rng) -> Late {
+    let mut delay = |all: &[u64]| Duration::from_millis(pick(rng, all));
+    let (settle_max, order_max) = (delay(&[0, 1, 20, 400]), delay(&[0, 1, 20, 400]));
+    let page_max = delay(&[1, 100, 1500]);
+    Late {
+        settle_max,
+        order_max,
+        page_max,
+        temporary_one_in: pick(rng, &[0, 0, 4, 20]),
+        known_one_in: pick(rng, &[0, 0, 4, 20]),
+        kept_max: pick(rng, &[0, 20, 10_000, 10_000]),
+        unreadable_one_in: pick(rng, &[0, 0, 3]),
     }
 }
 

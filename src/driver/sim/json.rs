@@ -7,21 +7,23 @@ use std::time::Duration;
 use stentor_testkit as wire;
 
 use super::checker::{Ear, SaidId};
-use super::scenario::Look;
+use super::engine::Late;
+use super::scenario::{Look, Scenario};
 use super::session::{Asked, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use crate::base::Time;
-use crate::shard::Options;
+use crate::engine::Settled;
 
 impl Simulation<'_> {
     /// What a client says behind its handshake: who it is, and where it wants to be, in one frame.
     pub(super) fn introduce(&mut self, session: usize) {
+        let now = self.world.now();
         let it = &mut self.sessions[session];
-        let id = it.ask(Asked::Connect);
+        let id = it.ask(now, Asked::Connect);
         let mut lines = format!("{{\"id\":{id},\"connect\":{{\"data\":{{\"name\":\"c{}\"}}}}}}", it.client);
         for index in 0..it.subs.len() {
             lines.push('\n');
-            lines.push_str(&it.subscribe(index));
+            lines.push_str(&it.subscribe(now, index));
         }
         self.send(session, &wire::frame(0x81, lines.as_bytes()));
     }
@@ -58,7 +60,7 @@ impl Simulation<'_> {
             self.trace.note(self.now, || format!("session {session} must come back to {channel}"));
             sub.stage = SubStage::Out;
             if self.sessions[session].may_speak() {
-                let line = self.sessions[session].subscribe(index);
+                let line = self.sessions[session].subscribe(self.world.now(), index);
                 let delay = self.delay();
                 self.later(delay, Due::Send(session, wire::frame(0x81, line.as_bytes())));
             }
@@ -69,31 +71,45 @@ impl Simulation<'_> {
 
     fn hear_reply(&mut self, session: usize, id: u64, reply: &Value) {
         let it = &mut self.sessions[session];
-        let index = it.asked.iter().position(|&(asked, _)| u64::from(asked) == id);
-        let (_, asked) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
+        let index = it.asked.iter().position(|&(asked, ..)| u64::from(asked) == id);
+        let (_, asked, at) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
         if let Asked::Look(index, look) = asked {
             return self.looked(session, index, look, reply);
         }
-        if reply["error"]["code"] == 100 && self.circumstances.disturbed {
-            // Its time was up: the clock has jumped, or a shard stood still. What was to be published may be all the same.
+        if reply["error"]["code"] == 100 {
+            // It was not taken, or its time was up: then what was to be published may be all the same.
+            let waited = self.world.now().since(at);
+            let fine = self.was_declined(asked) || waited >= self.scenario.options.command_timeout;
+            assert!(fine, "{asked:?} is given up after {waited:?}");
             return self.timed_out(session, asked);
         }
+        assert!(
+            !self.was_declined(asked),
+            "session {session} is told that it has published what was declined"
+        );
+        let it = &mut self.sessions[session];
         assert!(reply.get("error").is_none(), "session {session} asked for {asked:?}: {reply}");
         match asked {
             Asked::Connect => it.id = reply["connect"]["client"].as_str().expect("a client's id").to_owned(),
             Asked::Look(..) => {}
-            Asked::Publish => assert!(reply["publish"].is_object(), "{reply}"),
+            Asked::Publish(_) => assert!(reply["publish"].is_object(), "{reply}"),
             Asked::Subscribe(index) => self.subscribed(session, index, &reply["subscribe"]),
         }
+    }
+
+    /// Whether something was to be published that the engine could not take.
+    fn was_declined(&self, asked: Asked) -> bool {
+        matches!(asked, Asked::Publish(id) if self.checker.said(id).declined == Some(Settled::Temporary))
     }
 
     /// A command was given up by the server: to be in a room is asked for again.
     fn timed_out(&mut self, session: usize, asked: Asked) {
         let Asked::Subscribe(index) = asked else { return };
+        let now = self.world.now();
         let it = &mut self.sessions[session];
         it.subs[index].stage = SubStage::Out;
         if it.may_speak() {
-            let line = it.subscribe(index);
+            let line = it.subscribe(now, index);
             let delay = self.delay();
             self.later(delay, Due::Send(session, wire::frame(0x81, line.as_bytes())));
         }
@@ -111,7 +127,7 @@ impl Simulation<'_> {
         let position = result["epoch"].as_str().zip(result["offset"].as_u64());
         let position = position.map(|(epoch, offset)| (epoch.to_owned(), offset));
         if !recovered {
-            check_lost(&sub.ear, position.as_ref(), self.world.now(), &self.scenario.options);
+            check_lost(&sub.ear, position.as_ref(), self.world.now(), self.scenario);
         }
         let heard_at = self.heard_at(session);
         let sub = &mut self.sessions[session].subs[index];
@@ -153,6 +169,7 @@ impl Simulation<'_> {
 
     /// Asks who is in a room that it is in, or what was said there.
     pub(super) fn look(&mut self, session: usize, look: Look) {
+        let now = self.world.now();
         let it = &mut self.sessions[session];
         if !it.may_speak() {
             return;
@@ -161,7 +178,7 @@ impl Simulation<'_> {
         else {
             return;
         };
-        let (id, room) = (it.ask(Asked::Look(index, look)), it.subs[index].ear.room());
+        let (id, room) = (it.ask(now, Asked::Look(index, look)), it.subs[index].ear.room());
         let line = match look {
             Look::Presence => format!("{{\"id\":{id},\"presence\":{{\"channel\":\"r{room}\"}}}}"),
             Look::History(limit) => format!(
@@ -210,16 +227,17 @@ impl Simulation<'_> {
     }
 
     /// Says something into a room, in JSON.
-    pub(super) fn publish_line(&mut self, session: usize, room: usize, text: &str) -> String {
-        let id = self.sessions[session].ask(Asked::Publish);
+    pub(super) fn publish_line(&mut self, session: usize, room: usize, said: SaidId, text: &str) -> String {
+        let now = self.world.now();
+        let id = self.sessions[session].ask(now, Asked::Publish(said));
         format!("{{\"id\":{id},\"publish\":{{\"channel\":\"r{room}\",\"data\":{{\"text\":\"{text}\"}}}}}}")
     }
 }
 
 impl super::session::Session {
     /// The command that asks to be put into a room, going on from where it was if it can.
-    pub(super) fn subscribe(&mut self, index: usize) -> String {
-        let id = self.ask(Asked::Subscribe(index));
+    pub(super) fn subscribe(&mut self, now: Time, index: usize) -> String {
+        let id = self.ask(now, Asked::Subscribe(index));
         let Sub { stage, ear, .. } = &mut self.subs[index];
         *stage = SubStage::Asked;
         let mut line = format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{}\"", ear.room());
@@ -230,9 +248,9 @@ impl super::session::Session {
         line
     }
 
-    fn ask(&mut self, asked: Asked) -> u32 {
+    fn ask(&mut self, now: Time, asked: Asked) -> u32 {
         self.commands += 1;
-        self.asked.push((self.commands, asked));
+        self.asked.push((self.commands, asked, now));
         self.commands
     }
 
@@ -249,18 +267,29 @@ impl super::session::Session {
 }
 
 /// Somebody was told that it cannot go on from where it was: that must be so.
-fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, options: &Options) {
+fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, scenario: &Scenario) {
     let (Some((epoch, offset)), Some(heard_at), Some((epoch_now, top))) =
         (&ear.position, ear.position_at, top)
     else {
         return;
     };
+    let Scenario { options, engine, .. } = scenario;
     let room = &options.rooms.otherwise;
+    let missed = usize::try_from(top - offset).unwrap_or(usize::MAX);
+    if let Some(Late { kept_max, unreadable_one_in: 0, .. }) = *engine {
+        assert_eq!(epoch, epoch_now, "an engine forgets no room");
+        // A tail that is short may have moved on before a page that reached it was read, three times.
+        let tail_is_long = room.history_count_max >= 100 && room.history_bytes_max >= 64 * 1024;
+        let too_much = missed * (options.message.message_bytes_max + 600) > 1 << 20;
+        assert!(
+            !tail_is_long || missed > kept_max || too_much,
+            "{missed} publications were missed, which the engine has"
+        );
+    }
     if now.since(heard_at) + PAUSES_MAX >= room.history_age_max {
         return;
     }
     assert_eq!(epoch, epoch_now, "the room was forgotten before its time");
-    let missed = usize::try_from(top - offset).unwrap_or(usize::MAX);
     // Nobody says more than half of what a message may have, and it is kept twice: as text, or data, and as JSON.
     let bytes_max = missed * (options.message.message_bytes_max + 600);
     assert!(

@@ -21,6 +21,11 @@ use crate::shard::{SLICES_MAX, Write};
 /// The wall clock at the beginning, in milliseconds of Unix time.
 const UNIX_ORIGIN_MS: u64 = 1_700_000_000_000;
 
+/// The wall clock at `now`.
+pub(super) const fn unix_ms(now: Time) -> u64 {
+    UNIX_ORIGIN_MS + now.as_nanos() / 1_000_000
+}
+
 /// What all shards of a simulation have in common, and what each is lent for its turn.
 #[derive(Debug)]
 pub(super) struct Kernel {
@@ -283,7 +288,7 @@ impl Host for SimHost {
     }
 
     fn unix_ms(&self) -> u64 {
-        UNIX_ORIGIN_MS + self.now.as_nanos() / 1_000_000
+        unix_ms(self.now)
     }
 
     fn next_control(&mut self) -> Option<Control> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::engine::Late;
 use crate::base::spsc::RingLimits;
 use crate::chat::{RoomOptions, RoomRules};
 use crate::metrics::CloseReason;
@@ -20,6 +21,8 @@ pub struct Scenario {
     pub options: Options,
     /// What the kernel does.
     pub faults: Faults,
+    /// How the engines behave; `None`: those in memory.
+    pub engine: Option<Late>,
     /// Who takes part.
     pub clients: Vec<Plan>,
     /// What they do, in the order of time.
@@ -146,6 +149,8 @@ pub enum What {
     Pause(usize, Duration),
     /// The clock jumps forward.
     Jump(Duration),
+    /// Another node publishes so many bytes in a room.
+    Elsewhere(usize, usize),
     /// The options change, some of them.
     Reload(Reload),
 }

@@ -51,7 +51,7 @@ impl Sub {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Asked {
     Connect,
-    Publish,
+    Publish(SaidId),
     /// To be in the room of this place among the session's.
     Subscribe(usize),
     /// Who is in the room of that place, or what was said there.
@@ -73,7 +73,11 @@ pub(super) struct Session {
     pub(super) commands: u32,
     /// What the server calls it, in JSON.
     pub(super) id: String,
-    pub(super) asked: Vec<(u32, Asked)>,
+    /// Each with when it was sent.
+    pub(super) asked: Vec<(u32, Asked, Time)>,
+    /// Messages of its own that the engine could not take, and how often it was told so.
+    pub(super) refused: u32,
+    pub(super) refusals: u32,
     /// permessage-deflate was agreed on.
     pub(super) deflated: bool,
     /// It reads nothing before.
@@ -130,6 +134,8 @@ impl Session {
             commands: 0,
             id: String::new(),
             asked: Vec::new(),
+            refused: 0,
+            refusals: 0,
             deflated: false,
             stalled_until: Time::ZERO,
             will_read: false,
@@ -268,6 +274,8 @@ impl Session {
         }
         if self.stage == Stage::Open && reads && pipe.end.is_none() {
             self.check_replies();
+            let told = matches!(self.plan.place, Place::Centrifuge(_)) || self.refusals == self.refused;
+            assert!(told, "client {} is told what was not sent", self.client);
             assert_eq!(self.ponged, self.pings, "client {} waits for a pong", self.client);
             assert!(
                 self.wrong.is_none(),

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::checker::Checker;
+use super::checker::{Checker, OTHER_NODE, SaidId};
+use super::client::said_text;
 use super::network::index_below;
 use super::scenario::{Act, Ending, Event, Leave, Reading, Scenario, What};
 use super::session::{Circumstances, Session, Stage, SubStage};
@@ -12,6 +13,7 @@ use super::world::World;
 use super::{Report, Trace};
 use crate::base::Time;
 use crate::base::rng::Rng;
+use crate::engine::Settled;
 use crate::ws::{Deflater, Inflater};
 
 /// When nothing has moved for so long, nothing will before the next timer: a multiple of the time after which a shard looks
@@ -60,6 +62,8 @@ pub(super) struct Simulation<'a> {
     /// Sessions that somebody outside has still to decide about.
     undecided: usize,
     next_event: usize,
+    /// What another node has published last, by room.
+    elsewhere: [Option<SaidId>; ROOMS_MAX],
     /// For each shard, when its next turn is due, and until when its thread stands still.
     turns: Vec<Time>,
     paused_until: Vec<Time>,
@@ -71,7 +75,10 @@ pub(super) struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     pub(super) fn new(scenario: &'a Scenario, trace: Trace) -> Self {
-        let world = World::new(scenario.shards, scenario.seed, scenario.faults, scenario.options.clone());
+        let world = {
+            let Scenario { shards, seed, faults, engine, options, .. } = scenario;
+            World::new(*shards, *seed, *faults, *engine, options.clone())
+        };
         let options = scenario.options.clone();
         Self {
             scenario,
@@ -97,6 +104,7 @@ impl<'a> Simulation<'a> {
             noted: 0,
             undecided: 0,
             next_event: 0,
+            elsewhere: [None; ROOMS_MAX],
             turns: vec![Time::ZERO; scenario.shards],
             paused_until: vec![Time::ZERO; scenario.shards],
             idle_turns: vec![0; scenario.shards],
@@ -135,7 +143,11 @@ impl<'a> Simulation<'a> {
             let (turn_at, id) = turn.unwrap_or((Time::NEVER, 0));
             let next = [event, due].into_iter().flatten().fold(turn_at, Time::min);
             let quiet_since = self.longest_pause().max(self.moved_at);
-            if !self.rested && self.undecided == 0 && next.since(quiet_since) > REST {
+            if !self.rested
+                && self.undecided == 0
+                && !self.world.engine_waits()
+                && next.since(quiet_since) > REST
+            {
                 self.rested = true;
                 self.at_rest();
                 if enough(self) {
@@ -218,6 +230,7 @@ impl<'a> Simulation<'a> {
             self.undecided += 1;
             self.later(delay, Due::Decide(session));
         }
+        self.hear_engines();
         if self.report.turns.is_multiple_of(AUDIT_EVERY) {
             self.audit(id);
         }
@@ -230,6 +243,32 @@ impl<'a> Simulation<'a> {
                 self.later(delay, Due::Relieve(pipe));
             }
             self.news(session);
+        }
+    }
+
+    /// Notes what the engines have declined.
+    fn hear_engines(&mut self) {
+        for (body, outcome) in self.world.take_declined() {
+            let digits = body.bytes().iter().skip_while(|byte| !byte.is_ascii_digit());
+            let digits = digits.take_while(|byte| byte.is_ascii_digit());
+            let id = digits.fold(0, |id, digit| id * 10 + SaidId::from(digit - b'0'));
+            self.trace.note(self.now, || format!("{id} is declined: {outcome:?}"));
+            self.checker.decline(id, outcome);
+            self.report.declined += 1;
+            if outcome == Settled::Temporary {
+                let session = self.checker.said(id).session;
+                self.sessions[session].refused += 1;
+            }
+        }
+    }
+
+    /// Another node publishes.
+    fn publish_elsewhere(&mut self, room: usize, bytes: usize) {
+        let name = format!("r{room}");
+        let (count, before) = (self.checker.count(), self.elsewhere[room]);
+        if self.world.publish_elsewhere(&name, said_text(count, bytes)) {
+            self.elsewhere[room] = Some(self.checker.say(OTHER_NODE, room, before, bytes));
+            self.stir(self.world.home(&name));
         }
     }
 
@@ -271,6 +310,7 @@ impl<'a> Simulation<'a> {
                     self.stir(id);
                 }
             }
+            What::Elsewhere(room, bytes) => self.publish_elsewhere(room, bytes),
             What::Reload(reload) => {
                 let now = self.world.now();
                 let it = &mut self.circumstances;
@@ -353,7 +393,8 @@ impl<'a> Simulation<'a> {
             .filter(|(_, sub)| sub.stage == SubStage::In)
             .map(|(index, sub)| (sub.last_said, (index, &mut sub.ear)))
             .unzip();
-        self.checker.at_rest(members, words.into_iter().flatten());
+        let words = words.into_iter().chain(self.elsewhere).flatten();
+        self.checker.at_rest(members, words);
     }
 
     /// What a shard holds is within its bounds.
@@ -365,7 +406,9 @@ impl<'a> Simulation<'a> {
         // Beyond its bound a log holds what was not swept yet, a message, and what one read has brought.
         let log_limit = log_max + log_max / 4 + 2 * (message + 4 * read) as u64 + 32 * 1024;
         assert!(audit.log_bytes <= log_limit, "a log keeps {} bytes, of {log_max}", audit.log_bytes);
-        let outbox_limit = 2 * (64 * 1024 + 2 * read + message);
+        // The engine's pages are bounded apart.
+        let paged = if self.scenario.engine.is_some() { 1 << 20 } else { 0 };
+        let outbox_limit = 2 * (64 * 1024 + 2 * read + message) + paged;
         assert!(audit.outbox_bytes <= outbox_limit, "{} bytes wait in a connection", audit.outbox_bytes);
         let partial_limit = 2 * message + 2 * read + 2 * options.head.head_bytes_max + 1024;
         assert!(audit.input_bytes <= partial_limit, "{} bytes of an incomplete message", audit.input_bytes);
@@ -404,6 +447,9 @@ impl<'a> Simulation<'a> {
         }
     }
 }
+
+/// Rooms of a scenario, at most.
+const ROOMS_MAX: usize = 8;
 
 /// Turns between two looks inside.
 const AUDIT_EVERY: u64 = 61;

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kernel::{Kernel, SimHost, SimSockets};
+use super::engine::{Late, LateEngine};
+use super::kernel::{Kernel, SimHost, SimSockets, unix_ms};
 use super::network::{End, Pipe, one_in};
 use super::scenario::Faults;
 use crate::base::hash::Seed;
 use crate::base::{ConnKey, Time};
-use crate::chat::{Question, Verdict};
+use crate::chat::{Body, Question, Verdict};
 use crate::driver::Control;
 use crate::driver::context::Due;
 use crate::driver::event_loop::Loop;
+use crate::engine::{Engine, Memory, Settled};
 use crate::metrics::Registry;
-use crate::shard::{Mesh, Options, Shard};
+use crate::shard::{ConnectionLimits, Mesh, Options, Shard};
 
 /// Shards, and every connection that was ever made to them.
 pub struct World {
@@ -21,6 +23,9 @@ pub struct World {
     loops: Vec<Loop<SimSockets, SimHost>>,
     kernel: Kernel,
     registry: Arc<Registry>,
+    /// The shards' engines, if they are not those in memory; and which of them orders which room.
+    engines: Vec<LateEngine>,
+    seed: Seed,
 }
 
 /// What a turn has brought.
@@ -39,18 +44,59 @@ pub struct Turn {
 }
 
 impl World {
-    /// Shards without connections, whose rooms and jitter come from `seed`.
-    pub fn new(shards: usize, seed: u64, faults: Faults, options: Options) -> Self {
+    /// Shards without connections, whose rooms and jitter come from `seed`. `late_engines`: how their engines behave, if they are not
+    /// those in memory.
+    pub fn new(
+        shards: usize,
+        seed: u64,
+        faults: Faults,
+        late_engines: Option<Late>,
+        options: Options,
+    ) -> Self {
         let registry = Arc::new(Registry::new(shards));
         registry.set_ready(true);
         let options = Arc::new(options);
-        let meshes = Mesh::build_with(shards, &Seed::new(seed), faults.rings);
-        let shards = Shard::fleet(meshes, &options, &registry, || seed).into_iter().enumerate();
-        let loops = shards.map(|(id, shard)| {
-            let sockets = SimSockets::new(id);
-            Loop::new(sockets, shard, SimHost::default())
-        });
-        Self { loops: loops.collect(), kernel: Kernel::new(seed ^ 0x776f_726c_6400, faults), registry }
+        let hashes = Seed::new(seed);
+        let limits = ConnectionLimits::new(&hashes);
+        let late = |late| {
+            (0..shards as u64).map(move |id| LateEngine::new(late, seed ^ 0x656e_6769_6e65 ^ id << 48))
+        };
+        let engines: Vec<_> = late_engines.into_iter().flat_map(late).collect();
+        let shard = |(id, mesh): (usize, Mesh)| {
+            let engine: Box<dyn Engine> = match engines.get(id) {
+                Some(engine) => Box::new(engine.clone()),
+                None => Box::new(Memory::new(mesh.seed())),
+            };
+            let (options, registry) = (Arc::clone(&options), Arc::clone(&registry));
+            let shard = Shard::new(mesh, limits.clone(), engine, options, registry, seed);
+            Loop::new(SimSockets::new(id), shard, SimHost::default())
+        };
+        let meshes = Mesh::build_with(shards, &hashes, faults.rings);
+        let loops = meshes.into_iter().enumerate().map(shard).collect();
+        let kernel = Kernel::new(seed ^ 0x776f_726c_6400, faults);
+        Self { loops, kernel, registry, engines, seed: hashes }
+    }
+
+    /// Whether an engine has something to say later.
+    pub fn engine_waits(&self) -> bool {
+        self.engines.iter().any(LateEngine::is_waiting)
+    }
+
+    /// What the engines have declined since the last call, and how.
+    pub fn take_declined(&self) -> Vec<(Body, Settled)> {
+        self.engines.iter().flat_map(LateEngine::take_declined).collect()
+    }
+
+    /// Which shard orders `room`.
+    pub fn home(&self, room: &str) -> usize {
+        self.seed.home(room, self.loops.len())
+    }
+
+    /// Another node publishes a text. False: there is no other, or the room has never been open here.
+    pub fn publish_elsewhere(&self, room: &str, text: String) -> bool {
+        let now = self.kernel.now;
+        let engine = self.engines.get(self.home(room));
+        engine.is_some_and(|engine| engine.publish_elsewhere(room, text, now, unix_ms(now)))
     }
 
     /// The time that the next turns are told.
@@ -203,6 +249,7 @@ impl World {
         for (pipe, reason) in closed.into_iter().zip(it.host_mut().closed.drain(..)) {
             self.kernel.pipes[pipe].closed = Some(reason);
         }
+        self.kernel.moved |= self.engines.get(id).is_some_and(LateEngine::has_spoken);
         let due = it.due();
         let host = it.host_mut();
         Turn {
