@@ -22,8 +22,6 @@ pub(super) enum Outcome {
     Reply(&'static str, Vec<u8>),
     /// The reply comes later, or there is none.
     Nothing,
-    /// It cannot be looked at yet: its room is still being entered.
-    Later,
 }
 
 /// Where a session is.
@@ -166,6 +164,9 @@ impl Session {
                 return Taken::All;
             }
         }
+        if self.must_wait(&method) {
+            return Taken::Later;
+        }
         let outcome = match self.limit_command(ctx, &method) {
             Ok(()) => self.obey(ctx, id, method),
             Err(refusal) => Err(refusal),
@@ -175,14 +176,33 @@ impl Session {
                 ctx.effects.send(|out| json::reply_into(out, id, method, &result));
             }
             Ok(Outcome::Nothing) => {}
-            Ok(Outcome::Later) => return Taken::Later,
             Err(Refusal::Error(code)) => ctx.effects.send(|out| json::error_into(out, id, code)),
             Err(Refusal::Disconnect(disconnect)) => ctx.effects.disconnect(disconnect),
         }
         Taken::All
     }
 
-    /// Counts a command. Publishing has limits of its own, and a pong is asked for.
+    /// Whether a command is about a room that is still being entered: the reply to `subscribe` comes first.
+    fn must_wait(&self, method: &Method<'_>) -> bool {
+        let room = match method {
+            Method::Unsubscribe(room) => &room.channel,
+            Method::SubRefresh(refresh) => &refresh.channel,
+            Method::Connect(_)
+            | Method::Subscribe(_)
+            | Method::Publish(_)
+            | Method::Presence(_)
+            | Method::PresenceStats(_)
+            | Method::History(_)
+            | Method::Rpc(_)
+            | Method::Send
+            | Method::Refresh(_)
+            | Method::Ping
+            | Method::Pong => return false,
+        };
+        self.index_of(room).is_some_and(|index| self.subscriptions[index].sub.is_none())
+    }
+
+    /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a pong is asked for.
     fn limit_command(&mut self, ctx: &Context<'_>, method: &Method<'_>) -> Result<(), Refusal> {
         if matches!(method, Method::Publish(_) | Method::Pong) {
             return Ok(());
