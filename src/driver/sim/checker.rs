@@ -10,7 +10,6 @@
 
 use crate::base::Time;
 use crate::base::hash::{Map, Seed};
-use crate::engine::Settled;
 
 /// Names something that was said, in the whole simulation.
 pub(super) type SaidId = u32;
@@ -32,9 +31,20 @@ pub(super) struct Said {
     /// Bytes of its text behind the id.
     pub(super) fill_bytes: usize,
     /// Why it never became a publication, and is never heard.
-    pub(super) declined: Option<Settled>,
+    pub(super) declined: Option<Declined>,
     /// Somebody has heard it.
     heard: bool,
+}
+
+/// Why something that was said is not published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Declined {
+    /// The engine could not take it.
+    Temporary,
+    /// The engine has had it before.
+    Known,
+    /// Its session says too much.
+    TooOften,
 }
 
 /// The session of what another node publishes.
@@ -123,6 +133,10 @@ pub(super) struct Checker {
     successor: Vec<SaidId>,
     predecessor: Vec<SaidId>,
     gaps: Vec<Gap>,
+    /// Whether a session may say too much, so that others learn of what it said later before it is told so.
+    pub(super) limited: bool,
+    /// What was passed over by somebody: it must turn out to have been declined.
+    suspects: Vec<SaidId>,
 }
 
 impl Default for Checker {
@@ -133,6 +147,8 @@ impl Default for Checker {
             successor: Vec::new(),
             predecessor: Vec::new(),
             gaps: Vec::new(),
+            limited: false,
+            suspects: Vec::new(),
         }
     }
 }
@@ -187,7 +203,7 @@ impl Checker {
     ///
     /// # Panics
     /// When somebody has heard it.
-    pub(super) fn decline(&mut self, id: SaidId, why: Settled) {
+    pub(super) fn decline(&mut self, id: SaidId, why: Declined) {
         let said = &mut self.said[id as usize];
         assert!(!said.heard, "{id} is declined, and was heard");
         said.declined = Some(why);
@@ -200,10 +216,14 @@ impl Checker {
     }
 
     /// Whether `said` is the first from number `expected` on of what its session said there and was published.
-    fn is_next(&self, said: &Said, expected: u32) -> bool {
+    fn is_next(&mut self, said: &Said, expected: u32) -> bool {
         let mut back = std::iter::successors(said.before, |&id| self.said(id).before);
         let between = back.by_ref().take_while(|&id| self.said(id).number >= expected);
-        said.number >= expected && between.into_iter().all(|id| self.said(id).declined.is_some())
+        let open: Vec<_> = between.filter(|&id| self.said(id).declined.is_none()).collect();
+        if self.limited {
+            self.suspects.extend(&open);
+        }
+        said.number >= expected && (self.limited || open.is_empty())
     }
 
     /// A session has heard a publication.
@@ -287,6 +307,15 @@ impl Checker {
                 panic!("session {session} was not told what the others know: {id}");
             }
         }
+    }
+
+    /// Takes what somebody passed over and was not declined so far, as session and publication, each once.
+    pub(super) fn take_suspects(&mut self) -> Vec<(usize, SaidId)> {
+        let mut suspects = std::mem::take(&mut self.suspects);
+        suspects.sort_unstable();
+        suspects.dedup();
+        suspects.retain(|&id| self.said(id).declined.is_none());
+        suspects.into_iter().map(|id| (self.said(id).session, id)).collect()
     }
 
     /// Whether `last` may have its place behind `id`, for all that is known.

@@ -31,7 +31,7 @@ impl Scenario {
         let engine = one_in(rng, 3).then(|| engine(rng));
         let mut events = Vec::new();
         for who in 0..clients {
-            life(rng, who, length, &options, &mut events);
+            life(rng, who, length, (&options, rooms), &mut events);
         }
         for _ in 0..rng.below(6) {
             let what = trouble(rng, shards);
@@ -46,7 +46,17 @@ impl Scenario {
         }
         events.sort_by_key(|event| event.at);
         let ending = if one_in(rng, 3) { Ending::Drain } else { Ending::Leave };
-        Self { seed, shards, options, faults, engine, clients: plans, events, ending }
+        Self {
+            seed,
+            shards,
+            options,
+            faults,
+            engine,
+            rooms: usize::try_from(rooms).unwrap_or(1),
+            clients: plans,
+            events,
+            ending,
+        }
     }
 
     /// A quiet afternoon: `clients` in one room on two shards, each of which says something every ten seconds, for `length`. What the
@@ -79,6 +89,7 @@ impl Scenario {
             options: Options { rooms: all_rooms(room), ..Options::default() },
             faults: Faults::default(),
             engine: None,
+            rooms: 1,
             clients: (0..clients).map(plan).collect(),
             events,
             ending: Ending::Leave,
@@ -109,6 +120,7 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         history_count_max: pick(rng, &[0, 5, 100]),
         history_bytes_max: pick(rng, &[1_000, 64 * 1024]),
         history_age_max: Duration::from_secs(pick(rng, &[1, 60])),
+        messages_per_second_max: pick(rng, &[0, 0, 0, 0, 3]),
         // Who is not in a room for a moment, because it must come back to it, may speak all the same.
         publish: Who::Anyone,
         ..RoomOptions::default()
@@ -123,9 +135,10 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         deflate: !one_in(rng, 4),
         deflate_bytes_min: pick(rng, &[1, 64, 128, 1000]),
         echo: true,
-        session_messages_per_second_max: 0,
-        session_commands_per_second_max: 0,
-        command_timeout: Duration::from_secs(pick(rng, &[10, 3600, 3600])),
+        session_messages_per_second_max: pick(rng, &[0, 0, 0, 0, 4]),
+        session_commands_per_second_max: pick(rng, &[0, 0, 0, 0, 10]),
+        command_timeout: Duration::from_millis(pick(rng, &[300, 10_000, 3_600_000, 3_600_000])),
+        history_total_bytes_max: pick(rng, &[256 << 20, 256 << 20, 256 << 20, 20_000]),
         identification: if one_in(rng, 4) { Identification::Asked } else { Identification::Open },
         ..Options::default()
     }
@@ -199,7 +212,13 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
 }
 
 /// What one client does over the whole time.
-fn life(rng: &mut Rng, who: usize, length: Duration, options: &Options, events: &mut Vec<Event>) {
+fn life(
+    rng: &mut Rng,
+    who: usize,
+    length: Duration,
+    (options, rooms): (&Options, u64),
+    events: &mut Vec<Event>,
+) {
     let mut add = |at: Duration, act| events.push(Event { at, what: What::Client(who, act) });
     let join_by = if one_in(rng, 2) { length / 20 } else { length / 2 };
     add(moment(rng, join_by), Act::Join);
@@ -214,7 +233,13 @@ fn life(rng: &mut Rng, who: usize, length: Duration, options: &Options, events: 
         }
     }
     for _ in 0..rng.below(4) {
-        let act = match rng.below(14) {
+        let act = match rng.below(20) {
+            14 | 15 => Act::Batch(1 + index_below(rng, 60)),
+            16 => Act::Burst(1 + index_below(rng, 60), index_below(rng, 300)),
+            17 | 18 => {
+                Act::SayIn(index_below(rng, usize::try_from(rooms).unwrap_or(1)), index_below(rng, 300))
+            }
+            19 => Act::Ask(pick(rng, &[Look::Stats, Look::Delivery])),
             12 => Act::Ask(Look::Presence),
             13 => Act::Ask(Look::History(index_below(rng, 20))),
             0..=2 => Act::Leave(leave(rng)),
@@ -224,6 +249,17 @@ fn life(rng: &mut Rng, who: usize, length: Duration, options: &Options, events: 
             _ => Act::Join,
         };
         add(moment(rng, length), act);
+    }
+    if one_in(rng, 5) {
+        // It goes in the same instant in which it says something.
+        let at = moment(rng, length);
+        for _ in 0..1 + rng.below(6) {
+            add(at, Act::Say(index_below(rng, 200)));
+        }
+        add(
+            at,
+            Act::Leave(pick(rng, &[Leave::HalfClose, Leave::HalfClose, Leave::Reset, Leave::Close(1000)])),
+        );
     }
     if one_in(rng, 2) {
         add(moment(rng, length), Act::Join); // comes back, should it have gone

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use stentor_testkit as wire;
 
-use super::checker::{Ear, SaidId};
+use super::checker::{Declined, Ear, SaidId};
 use super::engine::Late;
 use super::scenario::{Look, Scenario};
-use super::session::{Asked, Stage, Sub, SubStage};
+use super::session::{Asked, Scope, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use crate::base::Time;
-use crate::engine::Settled;
 
 impl Simulation<'_> {
     /// What a client says behind its handshake: who it is, and where it wants to be, in one frame.
@@ -73,7 +72,12 @@ impl Simulation<'_> {
         let it = &mut self.sessions[session];
         let index = it.asked.iter().position(|&(asked, ..)| u64::from(asked) == id);
         let (_, asked, at) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
-        if let Asked::Look(index, look) = asked {
+        if reply["error"]["code"] == 111 {
+            return self.throttled(session, id, asked);
+        }
+        if let Asked::Look(index, look) = asked
+            && reply["error"]["code"] != 100
+        {
             return self.looked(session, index, look, reply);
         }
         if reply["error"]["code"] == 100 {
@@ -88,27 +92,35 @@ impl Simulation<'_> {
             "session {session} is told that it has published what was declined"
         );
         let it = &mut self.sessions[session];
+        if reply["error"]["code"] == 105 && it.batched {
+            return; // it is there already, or on its way
+        }
         assert!(reply.get("error").is_none(), "session {session} asked for {asked:?}: {reply}");
         match asked {
             Asked::Connect => it.id = reply["connect"]["client"].as_str().expect("a client's id").to_owned(),
             Asked::Look(..) => {}
             Asked::Publish(_) => assert!(reply["publish"].is_object(), "{reply}"),
             Asked::Subscribe(index) => self.subscribed(session, index, &reply["subscribe"]),
+            Asked::SubscribeAnew(index) => {
+                it.subs[index].ear.position = None;
+                self.subscribed(session, index, &reply["subscribe"]);
+            }
+            Asked::Unsubscribe(index) => it.subs[index].stage = SubStage::Out,
         }
     }
 
     /// Whether something was to be published that the engine could not take.
     fn was_declined(&self, asked: Asked) -> bool {
-        matches!(asked, Asked::Publish(id) if self.checker.said(id).declined == Some(Settled::Temporary))
+        matches!(asked, Asked::Publish(id) if self.checker.said(id).declined == Some(Declined::Temporary))
     }
 
     /// A command was given up by the server: to be in a room is asked for again.
     fn timed_out(&mut self, session: usize, asked: Asked) {
-        let Asked::Subscribe(index) = asked else { return };
+        let (Asked::Subscribe(index) | Asked::SubscribeAnew(index)) = asked else { return };
         let now = self.world.now();
         let it = &mut self.sessions[session];
         it.subs[index].stage = SubStage::Out;
-        if it.may_speak() {
+        if it.may_speak() && !it.batched {
             let line = it.subscribe(now, index);
             let delay = self.delay();
             self.later(delay, Due::Send(session, wire::frame(0x81, line.as_bytes())));
@@ -129,7 +141,7 @@ impl Simulation<'_> {
         if !recovered {
             check_lost(&sub.ear, position.as_ref(), self.world.now(), self.scenario);
         }
-        let heard_at = self.heard_at(session);
+        let (heard_at, spoke) = (self.heard_at(session), self.sessions[session].said);
         let sub = &mut self.sessions[session].subs[index];
         sub.ear.position_at = heard_at;
         if recovered {
@@ -137,9 +149,10 @@ impl Simulation<'_> {
             assert_eq!(position, sub.ear.position, "it goes on from where it was");
             sub.ear.skipped_is_over();
         } else {
+            let spoke_before = spoke[sub.ear.room()].is_some();
             // What it has said here goes on; what it hears begins anew.
             let mut anew = Ear::new(sub.ear.room());
-            (anew.position, anew.spoke_before) = (position, sub.last_said.is_some());
+            (anew.position, anew.spoke_before) = (position, spoke_before);
             anew.position_at = sub.ear.position_at;
             self.report.heard += std::mem::replace(&mut sub.ear, anew).heard;
         }
@@ -178,13 +191,7 @@ impl Simulation<'_> {
         else {
             return;
         };
-        let (id, room) = (it.ask(now, Asked::Look(index, look)), it.subs[index].ear.room());
-        let line = match look {
-            Look::Presence => format!("{{\"id\":{id},\"presence\":{{\"channel\":\"r{room}\"}}}}"),
-            Look::History(limit) => format!(
-                "{{\"id\":{id},\"history\":{{\"channel\":\"r{room}\",\"limit\":{limit},\"reverse\":true}}}}"
-            ),
-        };
+        let line = it.look_line(now, index, look);
         self.send(session, &wire::frame(0x81, line.as_bytes()));
     }
 
@@ -192,13 +199,28 @@ impl Simulation<'_> {
         let sub = &self.sessions[session].subs[index];
         let room = sub.ear.room();
         let options = &self.scenario.options.rooms.otherwise;
+        let sub_may_be_gone = self.sessions[session].batched;
         match (reply["error"]["code"].as_u64(), look) {
-            // It was put out of the room in the meantime, to come back.
+            // It was put out of the room in the meantime, to come back; or it has gone out itself.
             (Some(103), _) => {}
+            (None, Look::Stats) => {
+                let count = |key: &str| reply["presence_stats"][key].as_u64().expect("a number");
+                let (clients, users) = (count("num_clients"), count("num_users"));
+                assert!(users <= clients && (clients > 0 || sub_may_be_gone), "{reply}");
+            }
+            (None, Look::Delivery) => {
+                let count = |key: &str| reply["rpc"]["data"][key].as_u64().expect("a number");
+                let (members, sent, lagging) = (count("members"), count("sent"), count("lagging"));
+                assert!(sent <= members && lagging <= members, "{reply}");
+                assert!(members > 0 || sub_may_be_gone, "{reply}");
+                assert!(members <= self.sessions.len() as u64, "{reply}");
+                assert!(!self.exact || sent == members, "at rest: {reply}");
+            }
             (Some(108), Look::History(_)) => assert_eq!(options.history_count_max, 0, "{reply}"),
             (None, Look::Presence) => {
                 let people = reply["presence"]["presence"].as_object().expect("people");
-                assert!(people.contains_key(&self.sessions[session].id), "it is there itself: {reply}");
+                let there = people.contains_key(&self.sessions[session].id) || sub_may_be_gone;
+                assert!(there, "it is there itself: {reply}");
                 for info in people.values() {
                     let user = info["user"].as_str().and_then(|user| user.strip_prefix('c')?.parse().ok());
                     assert!(user.is_some_and(|user: usize| user < self.current.len()), "{reply}");
@@ -228,8 +250,10 @@ impl Simulation<'_> {
 
     /// Says something into a room, in JSON.
     pub(super) fn publish_line(&mut self, session: usize, room: usize, said: SaidId, text: &str) -> String {
-        let now = self.world.now();
-        let id = self.sessions[session].ask(now, Asked::Publish(said));
+        let (now, scope) = (self.world.now(), self.circumstances.speech_scope(room));
+        let it = &mut self.sessions[session];
+        let id = it.ask(now, Asked::Publish(said));
+        it.count_command(id, scope);
         format!("{{\"id\":{id},\"publish\":{{\"channel\":\"r{room}\",\"data\":{{\"text\":\"{text}\"}}}}}}")
     }
 }
@@ -248,9 +272,12 @@ impl super::session::Session {
         line
     }
 
-    fn ask(&mut self, now: Time, asked: Asked) -> u32 {
+    pub(super) fn ask(&mut self, now: Time, asked: Asked) -> u32 {
         self.commands += 1;
         self.asked.push((self.commands, asked, now));
+        if self.counts_commands && !matches!(asked, Asked::Publish(_)) {
+            self.count_command(self.commands, Some(Scope::Commands));
+        }
         self.commands
     }
 
@@ -275,11 +302,12 @@ fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, scenario: &Scen
     };
     let Scenario { options, engine, .. } = scenario;
     let room = &options.rooms.otherwise;
-    let missed = usize::try_from(top - offset).unwrap_or(usize::MAX);
+    let missed = usize::try_from(top.saturating_sub(*offset)).unwrap_or(usize::MAX);
+    let many_are_kept = options.history_total_bytes_max >= 1 << 20;
     if let Some(Late { kept_max, unreadable_one_in: 0, .. }) = *engine {
         assert_eq!(epoch, epoch_now, "an engine forgets no room");
         // A tail that is short may have moved on before a page that reached it was read, three times.
-        let tail_is_long = room.history_count_max >= 100 && room.history_bytes_max >= 64 * 1024;
+        let tail_is_long = room.history_count_max >= 100 && room.history_bytes_max >= 64 * 1024 && many_are_kept;
         let too_much = missed * (options.message.message_bytes_max + 600) > 1 << 20;
         assert!(
             !tail_is_long || missed > kept_max || too_much,
@@ -290,6 +318,9 @@ fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, scenario: &Scen
         return;
     }
     assert_eq!(epoch, epoch_now, "the room was forgotten before its time");
+    if !many_are_kept {
+        return; // other rooms' histories may have taken its place
+    }
     // Nobody says more than half of what a message may have, and it is kept twice: as text, or data, and as JSON.
     let bytes_max = missed * (options.message.message_bytes_max + 600);
     assert!(

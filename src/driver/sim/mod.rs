@@ -14,11 +14,13 @@
 //! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
 //! | `engine` | an engine that settles and orders late, declines, keeps more than the homes do, and hears of other nodes |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
+//! | `batch` | many commands in one frame, and how often anything may be sent |
 //! | `checker` | everybody hears everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod checker;
 mod client;
 mod draw;

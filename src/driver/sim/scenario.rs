@@ -23,6 +23,8 @@ pub struct Scenario {
     pub faults: Faults,
     /// How the engines behave; `None`: those in memory.
     pub engine: Option<Late>,
+    /// How many rooms clients go into.
+    pub rooms: usize,
     /// Who takes part.
     pub clients: Vec<Plan>,
     /// What they do, in the order of time.
@@ -162,6 +164,12 @@ pub enum Act {
     Join,
     /// Says something of at least so many bytes.
     Say(usize),
+    /// Says so many things of at least so many bytes in one breath, compressed if that was agreed on.
+    Burst(usize, usize),
+    /// Says something in the room of this number, whether it is in it or not, if it speaks JSON.
+    SayIn(usize, usize),
+    /// Sends so many commands of all kinds in one frame, if it speaks JSON.
+    Batch(usize),
     /// Sends a ping.
     Ping,
     /// Asks who is in a room, or what was said there, if it speaks JSON.
@@ -179,8 +187,12 @@ pub enum Act {
 pub enum Look {
     /// Who is there.
     Presence,
+    /// How many are there.
+    Stats,
     /// The last so many publications.
     History(usize),
+    /// How far the last publication that it heard has come.
+    Delivery,
 }
 
 /// How a client goes.
@@ -213,6 +225,12 @@ pub enum Wrong {
     CloseCode,
     /// A ping of 126 bytes.
     LongPing,
+    /// A compressed message that is over the bound when it is inflated.
+    Bomb,
+    /// A command in the form of an array.
+    ArrayCommand,
+    /// A subscription with deltas that nobody knows.
+    UnknownDelta,
     /// A binary message where only text is taken.
     Binary,
     /// A request that is none, in place of the handshake.
@@ -225,7 +243,7 @@ pub enum Wrong {
 
 impl Wrong {
     /// Everything that can be done wrong.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Unmasked,
         Self::ReservedOpcode,
         Self::ReservedBit,
@@ -234,11 +252,19 @@ impl Wrong {
         Self::TooBig,
         Self::CloseCode,
         Self::LongPing,
+        Self::Bomb,
+        Self::ArrayCommand,
+        Self::UnknownDelta,
         Self::Binary,
         Self::Garbage,
         Self::EndlessHead,
         Self::HalfAHead,
     ];
+
+    /// Whether it is wrong only in JSON.
+    pub const fn is_json(self) -> bool {
+        matches!(self, Self::ArrayCommand | Self::UnknownDelta)
+    }
 
     /// Whether it is done in place of the opening handshake.
     pub const fn is_http(self) -> bool {
@@ -255,7 +281,8 @@ impl Wrong {
             | Self::CloseCode
             | Self::LongPing => 1002,
             Self::NotUtf8 => 1007,
-            Self::TooBig => 1009,
+            Self::TooBig | Self::Bomb => 1009,
+            Self::ArrayCommand | Self::UnknownDelta => 3501,
             Self::Binary => 1003,
             Self::Garbage => 400,
             Self::EndlessHead => 431,
@@ -272,8 +299,10 @@ impl Wrong {
             | Self::Continuation
             | Self::NotUtf8
             | Self::CloseCode
-            | Self::LongPing => CloseReason::Protocol,
-            Self::TooBig => CloseReason::TooBig,
+            | Self::LongPing
+            | Self::ArrayCommand
+            | Self::UnknownDelta => CloseReason::Protocol,
+            Self::TooBig | Self::Bomb => CloseReason::TooBig,
             Self::Binary => CloseReason::Unsupported,
             Self::Garbage | Self::EndlessHead => CloseReason::Refused,
             Self::HalfAHead => CloseReason::HeadTimeout,

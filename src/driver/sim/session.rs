@@ -33,18 +33,31 @@ pub(super) enum SubStage {
     In,
 }
 
-/// A client's place in a room: what it hears there and has said.
+/// A client's place in a room: what it hears there.
 #[derive(Debug)]
 pub(super) struct Sub {
     pub(super) stage: SubStage,
     pub(super) ear: Ear,
-    pub(super) last_said: Option<SaidId>,
 }
 
 impl Sub {
     pub(super) const fn new(ear: Ear) -> Self {
-        Self { stage: SubStage::Out, ear, last_said: None }
+        Self { stage: SubStage::Out, ear }
     }
+}
+
+/// Rooms of a scenario, at most.
+pub(super) const ROOMS_MAX: usize = 8;
+
+/// What a limit counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Scope {
+    /// What a session says in all rooms together.
+    Session,
+    /// What it says in one room.
+    Room(usize),
+    /// The other commands.
+    Commands,
 }
 
 /// What a command asks for.
@@ -54,6 +67,10 @@ pub(super) enum Asked {
     Publish(SaidId),
     /// To be in the room of this place among the session's.
     Subscribe(usize),
+    /// The same, without what was missed.
+    SubscribeAnew(usize),
+    /// To be out of it.
+    Unsubscribe(usize),
     /// Who is in the room of that place, or what was said there.
     Look(usize, Look),
 }
@@ -69,6 +86,18 @@ pub(super) struct Session {
     pub(super) buffer: Vec<u8>,
     /// The rooms that it is in or wants to be in; one, unless it speaks JSON.
     pub(super) subs: Vec<Sub>,
+    /// What it has said last in each room.
+    pub(super) said: [Option<SaidId>; ROOMS_MAX],
+    /// It has sent commands in batches, so that they may contradict one another.
+    pub(super) batched: bool,
+    /// It has ended its stream behind what it said, which is published all the same.
+    pub(super) last_words: bool,
+    /// Commands that count against a limit, each with that limit's scope and whether it was too many.
+    pub(super) limited: Vec<(Scope, u32, bool)>,
+    /// Whether its commands are counted.
+    pub(super) counts_commands: bool,
+    /// Messages in plain text that were too many.
+    pub(super) too_often: u32,
     /// Commands so far, and those without an answer.
     pub(super) commands: u32,
     /// What the server calls it, in JSON.
@@ -131,6 +160,12 @@ impl Session {
             stage: Stage::Head,
             buffer: Vec::new(),
             subs,
+            said: [None; ROOMS_MAX],
+            batched: false,
+            last_words: false,
+            limited: Vec::new(),
+            counts_commands: false,
+            too_often: 0,
             commands: 0,
             id: String::new(),
             asked: Vec::new(),
@@ -148,6 +183,32 @@ impl Session {
             ponged: 0,
             over: false,
         }
+    }
+
+    /// How much of what it said in plain text may be missing without its being known which: it was too much, or it is not known
+    /// whether it was.
+    pub(super) fn excused(&self, world: &World) -> usize {
+        let pipe = world.pipe(self.pipe);
+        let knows =
+            self.stage == Stage::Open && self.is_loyal() && pipe.is_open() && pipe.to_client.is_empty();
+        if knows && !pipe.starved { self.too_often as usize } else { usize::MAX }
+    }
+
+    /// It has ended its stream behind what it said, and nothing stood in the way of that.
+    pub(super) fn has_last_words(&self, world: &World, now: &Circumstances) -> bool {
+        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
+        let pipe = world.pipe(self.pipe);
+        self.last_words
+            && self.left == Some(Leave::HalfClose)
+            && self.wrong.is_none()
+            && self.plan.place != Place::Echo
+            && (!is_json || !self.id.is_empty())
+            && !self.was_full
+            && !now.disturbed
+            && now.options.identification == Identification::Open
+            && !now.limits_speech()
+            && now.options.command_timeout >= now.options.close_timeout
+            && matches!(pipe.closed, None | Some(CloseReason::Gone))
     }
 
     /// Whether it may still say something.
@@ -184,8 +245,10 @@ impl Session {
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
             Some(3502) => world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout,
+            Some(1008 | 3013) => self.may_be_flooding(now),
+            Some(1013) if self.may_be_given_up(world, now) => true,
             Some(1013 | 3008) => self.was_full && now.policy() == SlowMember::Disconnect,
-            Some(1002 | 1003 | 1007 | 1009) => self.wrong.map(Wrong::answer) == code,
+            Some(1002 | 1003 | 1007 | 1009 | 3501) => self.wrong.map(Wrong::answer) == code,
             other => other.is_some() && own == other,
         };
         assert!(fine, "client {} is closed with {code:?}: {:?} {:?}", self.client, self.wrong, self.left);
@@ -202,6 +265,12 @@ impl Session {
         self.plan.unwanted
             && self.plan.place != Place::Echo
             && now.options.identification == Identification::Asked
+    }
+
+    /// Whether the room that it goes into in plain text may not have answered in time.
+    fn may_be_given_up(&self, world: &World, now: &Circumstances) -> bool {
+        let waited = world.now().since(world.pipe(self.pipe).opened);
+        matches!(self.plan.place, Place::Room(_)) && waited >= now.options.command_timeout
     }
 
     /// Whether the server may find that it does not answer pings.
@@ -228,9 +297,10 @@ impl Session {
             CloseReason::TooSlow => self.was_full && now.policy() == SlowMember::Disconnect,
             CloseReason::Shutdown => now.draining.is_some(),
             CloseReason::HeadTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
-            CloseReason::Denied => self.is_unwanted(now),
-            // Nobody's identity expires, and nobody's speech is limited.
-            CloseReason::Expired | CloseReason::Flood => false,
+            CloseReason::Denied => self.is_unwanted(now) || self.may_be_given_up(world, now),
+            CloseReason::Flood => self.may_be_flooding(now),
+            // Nobody's identity expires.
+            CloseReason::Expired => false,
             CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
@@ -274,6 +344,7 @@ impl Session {
         }
         if self.stage == Stage::Open && reads && pipe.end.is_none() {
             self.check_replies();
+            self.check_limits(now);
             let told = matches!(self.plan.place, Place::Centrifuge(_)) || self.refusals == self.refused;
             assert!(told, "client {} is told what was not sent", self.client);
             assert_eq!(self.ponged, self.pings, "client {} waits for a pong", self.client);

@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::checker::{Checker, OTHER_NODE, SaidId};
+use super::checker::{Checker, Declined, OTHER_NODE, SaidId};
 use super::client::said_text;
 use super::network::index_below;
-use super::scenario::{Act, Ending, Event, Leave, Reading, Scenario, What};
-use super::session::{Circumstances, Session, Stage, SubStage};
+use super::scenario::{Act, Ending, Event, Leave, Look, Reading, Scenario, What};
+use super::session::{Circumstances, ROOMS_MAX, Session, Stage, SubStage};
 use super::world::World;
 use super::{Report, Trace};
 use crate::base::Time;
@@ -46,6 +46,8 @@ pub(super) struct Simulation<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) world: World,
     pub(super) checker: Checker,
+    /// Nothing moves but what is asked: the answers must be exact.
+    pub(super) exact: bool,
     pub(super) sessions: Vec<Session>,
     /// The session that each client has now.
     pub(super) current: Vec<Option<usize>>,
@@ -75,6 +77,12 @@ pub(super) struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     pub(super) fn new(scenario: &'a Scenario, trace: Trace) -> Self {
+        let mut this = Self::idle(scenario, trace);
+        this.checker.limited = this.circumstances.limits_speech();
+        this
+    }
+
+    fn idle(scenario: &'a Scenario, trace: Trace) -> Self {
         let world = {
             let Scenario { shards, seed, faults, engine, options, .. } = scenario;
             World::new(*shards, *seed, *faults, *engine, options.clone())
@@ -84,6 +92,7 @@ impl<'a> Simulation<'a> {
             scenario,
             world,
             checker: Checker::default(),
+            exact: false,
             sessions: Vec::new(),
             current: vec![None; scenario.clients.len()],
             circumstances: Circumstances {
@@ -253,9 +262,10 @@ impl<'a> Simulation<'a> {
             let digits = digits.take_while(|byte| byte.is_ascii_digit());
             let id = digits.fold(0, |id, digit| id * 10 + SaidId::from(digit - b'0'));
             self.trace.note(self.now, || format!("{id} is declined: {outcome:?}"));
-            self.checker.decline(id, outcome);
+            let temporary = outcome == Settled::Temporary;
+            self.checker.decline(id, if temporary { Declined::Temporary } else { Declined::Known });
             self.report.declined += 1;
-            if outcome == Settled::Temporary {
+            if temporary {
                 let session = self.checker.said(id).session;
                 self.sessions[session].refused += 1;
             }
@@ -342,6 +352,14 @@ impl<'a> Simulation<'a> {
         }
         self.run_until(self.now + AFTERMATH, |sim| sim.rested);
         assert!(self.rested, "it does not come to rest");
+        // Everybody has everything: so must the server say.
+        self.exact = true;
+        for session in 0..self.sessions.len() {
+            self.look(session, Look::Delivery);
+        }
+        self.run_until(self.now + AFTERMATH, |sim| sim.rested);
+        self.exact = false;
+        assert!(self.rested, "it does not come to rest after the last questions");
     }
 
     fn everybody_leaves(&mut self) {
@@ -378,6 +396,12 @@ impl<'a> Simulation<'a> {
         for session in &self.sessions {
             session.check_at_rest(&self.world, &self.circumstances);
         }
+        let mut excused: Vec<_> = self.sessions.iter().map(|it| it.excused(&self.world)).collect();
+        for (session, id) in self.checker.take_suspects() {
+            let Some(excused) = excused.get_mut(session) else { panic!("{id} is missing") };
+            *excused =
+                excused.checked_sub(1).unwrap_or_else(|| panic!("{id} is missing, and was not declined"));
+        }
         let world = &self.world;
         let is_there = |session: &Session| {
             let pipe = world.pipe(session.pipe);
@@ -387,12 +411,16 @@ impl<'a> Simulation<'a> {
         let reads = |session: &Session| {
             !world.pipe(session.pipe).starved && world.pipe(session.pipe).to_client.is_empty()
         };
+        let heard = |it: &&Session| {
+            it.too_often == 0 && is_there(it) && reads(it) || it.has_last_words(world, &self.circumstances)
+        };
+        let words: Vec<_> = self.sessions.iter().filter(heard).flat_map(|it| it.said).collect();
         let there = self.sessions.iter_mut().enumerate().filter(|(_, it)| is_there(it) && reads(it));
         let subs = there.flat_map(|(index, it)| it.subs.iter_mut().map(move |sub| (index, sub)));
-        let (words, members): (Vec<_>, Vec<_>) = subs
+        let members = subs
             .filter(|(_, sub)| sub.stage == SubStage::In)
-            .map(|(index, sub)| (sub.last_said, (index, &mut sub.ear)))
-            .unzip();
+            .map(|(index, sub)| (index, &mut sub.ear))
+            .collect();
         let words = words.into_iter().chain(self.elsewhere).flatten();
         self.checker.at_rest(members, words);
     }
@@ -447,9 +475,6 @@ impl<'a> Simulation<'a> {
         }
     }
 }
-
-/// Rooms of a scenario, at most.
-const ROOMS_MAX: usize = 8;
 
 /// Turns between two looks inside.
 const AUDIT_EVERY: u64 = 61;
