@@ -21,7 +21,10 @@ impl Session {
             return;
         }
         match self.protocol {
-            Protocol::Text(_) if self.expires <= ctx.now => {
+            Protocol::Text(Some(_)) if self.expires <= ctx.now => {
+                ctx.effects.close(1013, "the server cannot say whether you may come in", CloseReason::Denied);
+            }
+            Protocol::Text(None) if self.expires <= ctx.now => {
                 ctx.effects.close(1008, "your token has expired", CloseReason::Expired);
             }
             Protocol::Text(_) => {}

@@ -57,6 +57,9 @@ impl Session {
     /// The auth backend is asked who it is. What its client sends meanwhile waits.
     pub fn ask(&mut self, ctx: &mut Context<'_>, name: &str, token: Option<&str>, entrance: Entrance) {
         self.protocol = Protocol::Text(Some(Box::new(entrance)));
+        // Who it is is known until then, or never.
+        self.expires = ctx.now + ctx.options.command_timeout;
+        self.due = self.due.min(self.expires);
         let (name, token) = (Some(Box::from(name)), token.map(Box::from));
         ctx.effects.push(Effect::Authenticate { protocol: "text", name, token, data: None });
     }
