@@ -203,6 +203,12 @@ impl Home {
         self.presence.take_untold()
     }
 
+    /// Bytes of drafts that are not ordered, and clients that wait for a page.
+    pub(super) fn held(&self) -> (u64, usize) {
+        let waiting: usize = self.waiting.iter().map(|(draft, _)| draft.weight()).sum();
+        (waiting as u64 + self.submitted_bytes, self.joining.as_ref().map_or(0, |waiting| waiting.len()))
+    }
+
     /// Whether no shard has members, and nothing is under way.
     pub(super) fn is_empty(&self) -> bool {
         self.listeners.is_empty()

@@ -122,6 +122,11 @@ impl Homes {
 }
 
 impl Waiting {
+    /// How many wait.
+    pub(super) const fn len(&self) -> usize {
+        self.joins.len()
+    }
+
     /// Clients that `is_meant` says no longer want to come in. What the page that is under way is for stays.
     pub(super) fn forget(&mut self, is_meant: impl Fn(&Member) -> bool) {
         self.joins.retain(|(_, joining, _)| !is_meant(&joining.member));

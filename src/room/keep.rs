@@ -25,6 +25,19 @@ const AGED_PER_TURN: usize = 1000;
 /// A room that was used within this time of its last use keeps its place among the others.
 const USE_GRAIN: Duration = Duration::from_secs(1);
 
+/// What the homes hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// Clients that are listed as present, in all rooms.
+    pub present: usize,
+    /// Bytes of all histories.
+    pub history_bytes: u64,
+    /// Bytes of drafts that one room has not ordered: they wait for a shard that is behind, or for the engine.
+    pub draft_bytes: u64,
+    /// Clients that wait for a page of one room.
+    pub joins: usize,
+}
+
 /// What is kept, and in which order it is given up.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
@@ -155,6 +168,18 @@ impl Homes {
         let room = self.keeper.empty.peek().map(|&Reverse((until, _))| until);
         let history = (self.keeper.bytes > 0).then_some(self.keeper.ages_at);
         room.into_iter().chain(history).min()
+    }
+
+    /// What they hold. For tests and the simulator.
+    pub fn held(&self) -> Held {
+        let mut held = Held { history_bytes: self.keeper.bytes, ..Held::default() };
+        for home in self.homes.values() {
+            let (draft_bytes, joins) = home.held();
+            held.present += home.presence.len();
+            held.draft_bytes = held.draft_bytes.max(draft_bytes);
+            held.joins = held.joins.max(joins);
+        }
+        held
     }
 
     /// Checks that the homes agree with their own sums. For tests and the simulator.

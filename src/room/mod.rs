@@ -32,6 +32,7 @@ use crate::chat::{
 };
 use crate::engine::{self, Ask, Engine, Settled};
 use home::Home;
+pub use keep::Held;
 use keep::Keeper;
 
 /// What is asked of a room's home.

@@ -118,6 +118,19 @@ impl Session {
         }
     }
 
+    /// What it holds for its client: places for commands that wait, and bytes of a `connect` that is not answered.
+    pub fn held(&self) -> (usize, usize) {
+        let Protocol::Json(json) = &self.protocol else { return (0, 0) };
+        let commands = if json.pending.spilled() { json.pending.capacity() } else { json.pending.len() };
+        match &json.phase {
+            Phase::Asked(connecting) | Phase::Entering(connecting) => {
+                let data = connecting.data.as_ref().map_or(0, |data| data.len());
+                (commands, connecting.subs.capacity() + data)
+            }
+            Phase::New | Phase::Open | Phase::Refused => (commands, 0),
+        }
+    }
+
     pub(super) fn set_phase(&mut self, phase: Phase) {
         if let Some(json) = self.json_state() {
             json.phase = phase;

@@ -3,6 +3,7 @@
 
 use super::{Shard, Slot};
 use crate::conn::State;
+use crate::room::Held;
 use crate::session::Session;
 
 /// What a shard holds: the largest of each kind, because bounds hold for each. Memory is counted as it is allocated.
@@ -20,6 +21,20 @@ pub struct Audit {
     pub parked_bytes: u64,
     /// Messages that wait for room in a ring to another shard.
     pub mesh_waiting: usize,
+    /// Commands of a session that wait for an answer: places in its list.
+    pub commands: usize,
+    /// Bytes that a session keeps for a `connect` that is not answered.
+    pub connect_bytes: usize,
+    /// Questions that the auth backend has not been asked yet.
+    pub auth_requests: usize,
+    /// Counts of members that are under way.
+    pub countings: usize,
+    /// Rooms in the directory.
+    pub rooms: usize,
+    /// What the homes hold.
+    pub homes: Held,
+    /// Bytes that the inflater keeps for its next message.
+    pub inflater_bytes: usize,
 }
 
 impl Shard {
@@ -34,6 +49,11 @@ impl Shard {
             log_bytes: self.fanout.assert_invariants(),
             mesh_waiting: self.mesh.waiting(),
             parked_bytes: self.rooms.parked().1,
+            auth_requests: self.auth_requests.len(),
+            countings: self.countings.len(),
+            rooms: self.rooms.count(),
+            homes: self.homes.held(),
+            inflater_bytes: self.inflater.capacity(),
             ..Audit::default()
         };
         let (mut members, mut lagging, mut surplus, mut sessions) = (0, 0, 0, 0);
@@ -54,6 +74,9 @@ impl Shard {
                 session.is_none() || conn.state() == State::Open,
                 "only an open connection has a session"
             );
+            let (commands, connect_bytes) = session.map_or((0, 0), Session::held);
+            audit.commands = audit.commands.max(commands);
+            audit.connect_bytes = audit.connect_bytes.max(connect_bytes);
             let subs: Vec<_> = session.into_iter().flat_map(Session::subs).collect();
             members += subs.len() as u64;
             lagging += if conn.blocked { subs.len() as u64 } else { 0 };

@@ -44,6 +44,11 @@ impl Inflater {
         std::mem::replace(&mut self.inflated, 0)
     }
 
+    /// Bytes that it keeps for its next message.
+    pub fn capacity(&self) -> usize {
+        self.out.capacity()
+    }
+
     /// The message behind `compressed`, which is all of it without the tail.
     ///
     /// # Errors

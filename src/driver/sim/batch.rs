@@ -9,7 +9,7 @@ use super::checker::Declined;
 use super::network::{index_below, one_in};
 use super::scenario::{Look, Place};
 use super::session::{Asked, Circumstances, Scope, Session, SubStage};
-use super::simulation::{Due, Simulation};
+use super::simulation::Simulation;
 use crate::base::Time;
 use crate::chat::SlowMember;
 use crate::ws::Window;
@@ -23,7 +23,8 @@ impl Simulation<'_> {
         }
         it.batched = true;
         // A client that must come back by itself does not move about at the same time.
-        let moves = self.circumstances.policy() != SlowMember::Skip;
+        let moves =
+            self.circumstances.policy() != SlowMember::Skip && !it.has_rooms && it.plan.room_life.is_none();
         let bytes_max = self.scenario.options.message.message_bytes_max;
         let mut lines = String::new();
         for _ in 0..count {
@@ -78,16 +79,12 @@ impl Simulation<'_> {
                 if it.subs[index].stage == SubStage::Asked {
                     it.subs[index].stage = SubStage::Out;
                 }
-                if it.may_speak() && !it.batched {
-                    let line = it.subscribe(self.world.now(), index);
-                    self.later(
-                        Duration::from_secs(1),
-                        Due::Send(session, wire::frame(0x81, line.as_bytes())),
-                    );
+                if !it.batched {
+                    self.subscribe_later(session, index, Duration::from_secs(1));
                 }
             }
             Asked::Connect => panic!("the first command is too many"),
-            Asked::Unsubscribe(_) | Asked::Look(..) => {}
+            Asked::Unsubscribe(_) | Asked::Look(..) | Asked::Refresh(..) | Asked::RoomRefresh(..) => {}
         }
     }
 }
@@ -95,8 +92,9 @@ impl Simulation<'_> {
 impl Session {
     /// The command that asks to be put into a room, as if it had never been there.
     fn subscribe_anew(&mut self, now: Time, index: usize) -> String {
+        let (token, room) = (self.room_token(now, index), self.subs[index].ear.room());
         let id = self.ask(now, Asked::SubscribeAnew(index));
-        format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{}\"}}}}", self.subs[index].ear.room())
+        format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{room}\"{token}}}}}")
     }
 
     /// The command that asks to be taken out of a room.

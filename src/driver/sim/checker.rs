@@ -135,6 +135,8 @@ pub(super) struct Checker {
     gaps: Vec<Gap>,
     /// Whether a session may say too much, so that others learn of what it said later before it is told so.
     pub(super) limited: bool,
+    /// The longest text so far.
+    pub(super) longest_fill: usize,
     /// What was passed over by somebody: it must turn out to have been declined.
     suspects: Vec<SaidId>,
 }
@@ -148,6 +150,7 @@ impl Default for Checker {
             predecessor: Vec::new(),
             gaps: Vec::new(),
             limited: false,
+            longest_fill: 0,
             suspects: Vec::new(),
         }
     }
@@ -184,6 +187,7 @@ impl Checker {
         fill_bytes: usize,
     ) -> SaidId {
         let id = SaidId::try_from(self.said.len()).expect("fewer publications than 2^32");
+        self.longest_fill = self.longest_fill.max(fill_bytes);
         let number = before.map_or(0, |before| self.said(before).number + 1);
         self.said.push(Said { session, room, number, before, fill_bytes, declined: None, heard: false });
         self.successor.push(NONE);

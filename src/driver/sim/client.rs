@@ -1,7 +1,6 @@
 //! What clients do, and how they take what the server does.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use stentor_testkit as wire;
 
@@ -11,11 +10,8 @@ use super::network::End;
 use super::scenario::{Act, Deflate, Leave, Place, Reading, Wrong};
 use super::session::{ROOMS_MAX, Session, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
-use crate::chat::{Identity, SlowMember, Verdict};
+use crate::chat::SlowMember;
 use crate::ws::Window;
-
-/// What whoever is turned away is closed with.
-pub(super) const UNWANTED: u16 = 4501;
 
 /// What texts are filled with.
 const FILL: &str =
@@ -53,6 +49,7 @@ impl Simulation<'_> {
                 self.send(session, &wire::frame(0x89, &payload));
             }
             (Act::Ask(look), Some(session)) => self.look(session, look),
+            (Act::Refresh(room, fresh), Some(session)) => self.refresh(session, room, fresh),
             (Act::Stall(length), Some(session)) => {
                 self.sessions[session].stalled_until = self.now + length;
                 self.sessions[session].was_late = true;
@@ -75,23 +72,6 @@ impl Simulation<'_> {
         }
     }
 
-    /// Somebody outside says whether a client may come in.
-    pub(super) fn decide(&mut self, session: usize) {
-        let Session { client, plan, pipe, .. } = self.sessions[session];
-        let name: Arc<str> = format!("c{client}").into();
-        let verdict = if plan.unwanted {
-            Verdict::Disconnect { code: UNWANTED, reason: "unwanted".into() }
-        } else {
-            let user = Arc::clone(&name);
-            let identity = Identity { user, name, info: None, expires_in: None, rooms: Vec::new() };
-            Verdict::Welcome { identity, data: None }
-        };
-        let pipe = self.world.pipe(pipe);
-        let (shard, Some(conn)) = (pipe.shard, pipe.key) else { return };
-        self.world.decide(shard, conn, verdict);
-        self.stir(shard);
-    }
-
     fn connect(&mut self, client: usize) {
         let plan = self.scenario.clients[client];
         let pipe = self.world.connect(plan.shard, plan.capacity);
@@ -108,6 +88,8 @@ impl Simulation<'_> {
             }
         };
         let mut session = Session::new(client, plan, pipe, subs);
+        session.has_rooms = self.scenario.tokens || self.circumstances.are_asked();
+        session.brings_tokens = self.scenario.tokens && plan.place != Place::Echo;
         session.counts_commands = self.circumstances.command_scope().is_some();
         self.sessions.push(session);
         self.current[client] = Some(self.sessions.len() - 1);
@@ -117,7 +99,14 @@ impl Simulation<'_> {
     fn join(&mut self, client: usize) {
         self.connect(client);
         let plan = self.scenario.clients[client];
+        let session = self.sessions.len() - 1;
         let target = match plan.place {
+            Place::Room(room) if self.scenario.tokens => {
+                let it = &mut self.sessions[session];
+                let (token, ends) = plan.token(client, self.world.now(), plan.brings);
+                it.ends = ends;
+                format!("/ws/c{client}?room=r{room}&token={token}")
+            }
             Place::Room(room) => format!("/ws/c{client}?room=r{room}"),
             Place::Echo => "/echo".to_owned(),
             Place::Centrifuge(_) => "/connection/websocket".to_owned(),
@@ -127,7 +116,6 @@ impl Simulation<'_> {
             Deflate::Full => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
             Deflate::Small => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n",
         };
-        let session = self.sessions.len() - 1;
         self.send(session, wire::upgrade_request(&target, extension).as_bytes());
         match plan.place {
             Place::Centrifuge(_) => self.introduce(session),

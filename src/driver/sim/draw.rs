@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::engine::Late;
 use super::network::{index_below, one_in};
 use super::scenario::{
-    Act, Deflate, Ending, Event, Faults, Leave, Look, Place, Plan, Reading, Reload, Scenario, What, Wrong,
+    Act, Brings, Deflate, Ending, Event, Faults, Fresh, Leave, Look, Place, Plan, Reading, Reload, Scenario,
+    What, Wrong,
 };
 use crate::base::rng::Rng;
 use crate::base::spsc::RingLimits;
@@ -24,10 +25,11 @@ impl Scenario {
         let crowd = pick(rng, &[4, 12, 40]);
         let clients = 2 + index_below(rng, crowd);
         let options = options(rng, clients);
-        let plans: Vec<_> = (0..clients).map(|_| plan(rng, shards, rooms)).collect();
+        let plans: Vec<_> = (0..clients).map(|_| plan(rng, shards, rooms, &options)).collect();
         let longest = pick(rng, &[1_000, 10_000, 60_000]);
         let length = Duration::from_millis(200) + millis(rng, longest);
         let faults = faults(rng);
+        let tokens = options.identification == Identification::Open && one_in(rng, 3);
         let engine = one_in(rng, 3).then(|| engine(rng));
         let mut events = Vec::new();
         for who in 0..clients {
@@ -51,6 +53,7 @@ impl Scenario {
             shards,
             options,
             faults,
+            tokens,
             engine,
             rooms: usize::try_from(rooms).unwrap_or(1),
             clients: plans,
@@ -72,6 +75,12 @@ impl Scenario {
             answers: true,
             fragments: false,
             unwanted: false,
+            unanswered: false,
+            life: None,
+            room_life: None,
+            server_rooms: 0,
+            quiet: false,
+            brings: Brings::Good,
         };
         let mut events: Vec<_> = (0..clients)
             .map(|who| Event { at: Duration::ZERO, what: What::Client(who, Act::Join) })
@@ -88,6 +97,7 @@ impl Scenario {
             shards: 2,
             options: Options { rooms: all_rooms(room), ..Options::default() },
             faults: Faults::default(),
+            tokens: false,
             engine: None,
             rooms: 1,
             clients: (0..clients).map(plan).collect(),
@@ -185,7 +195,7 @@ fn engine(rng: &mut Rng) -> Late {
     }
 }
 
-fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
+fn plan(rng: &mut Rng, shards: usize, rooms: u64, options: &Options) -> Plan {
     let reading = match rng.below(12) {
         0 => Reading::Never,
         1 | 2 => Reading::Slowly(
@@ -199,6 +209,12 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
         1..=3 => Place::Centrifuge(u8::try_from(1 + rng.below((1 << rooms) - 1)).unwrap_or(1)),
         _ => Place::Room(u16::try_from(rng.below(rooms)).unwrap_or(0)),
     };
+    let life = pick(rng, &[None, None, Some(500), Some(5_000), Some(40_000)]);
+    let room_life = pick(rng, &[None, None, None, Some(1_000), Some(30_000)]);
+    let server_rooms = match place {
+        Place::Centrifuge(of) if one_in(rng, 2) => of & u8::try_from(rng.below(8)).unwrap_or(7),
+        Place::Centrifuge(_) | Place::Room(_) | Place::Echo => 0,
+    };
     Plan {
         shard: index_below(rng, shards),
         place,
@@ -208,6 +224,16 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
         answers: !one_in(rng, 10),
         fragments: one_in(rng, 4),
         unwanted: one_in(rng, 6),
+        unanswered: one_in(rng, 12) && options.command_timeout <= Duration::from_secs(10),
+        life: life.map(Duration::from_millis),
+        room_life: room_life.map(Duration::from_millis),
+        server_rooms,
+        quiet: one_in(rng, 4),
+        brings: if one_in(rng, 8) {
+            pick(rng, &[Brings::Expired, Brings::Garbage, Brings::Nothing])
+        } else {
+            Brings::Good
+        },
     }
 }
 
@@ -233,7 +259,12 @@ fn life(
         }
     }
     for _ in 0..rng.below(4) {
-        let act = match rng.below(20) {
+        let act = match rng.below(22) {
+            20 | 21 => {
+                let all =
+                    [Fresh::Good, Fresh::Good, Fresh::Good, Fresh::Expired, Fresh::Foreign, Fresh::Empty];
+                Act::Refresh(one_in(rng, 2), pick(rng, &all))
+            }
             14 | 15 => Act::Batch(1 + index_below(rng, 60)),
             16 => Act::Burst(1 + index_below(rng, 60), index_below(rng, 300)),
             17 | 18 => {
@@ -250,11 +281,19 @@ fn life(
         };
         add(moment(rng, length), act);
     }
+    if options.session_commands_per_second_max > 0 && one_in(rng, 2) {
+        // Many commands at once, and yet within the limit, at first.
+        add(moment(rng, length / 2), Act::Batch(8 + index_below(rng, 12)));
+    }
     if one_in(rng, 5) {
         // It goes in the same instant in which it says something.
         let at = moment(rng, length);
+        let most = pick(rng, &[200, options.message.message_bytes_max / 2]);
         for _ in 0..1 + rng.below(6) {
-            add(at, Act::Say(index_below(rng, 200)));
+            add(at, Act::Say(index_below(rng, most)));
+        }
+        if one_in(rng, 3) {
+            add(at, Act::Batch(1 + index_below(rng, 60)));
         }
         add(
             at,

@@ -8,7 +8,7 @@ use stentor_testkit as wire;
 
 use super::checker::{Declined, Ear, SaidId};
 use super::engine::Late;
-use super::scenario::{Look, Scenario};
+use super::scenario::{Brings, Look, Scenario};
 use super::session::{Asked, Scope, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use crate::base::Time;
@@ -17,10 +17,12 @@ impl Simulation<'_> {
     /// What a client says behind its handshake: who it is, and where it wants to be, in one frame.
     pub(super) fn introduce(&mut self, session: usize) {
         let now = self.world.now();
+        let mut lines = self.connect_line(session);
         let it = &mut self.sessions[session];
-        let id = it.ask(now, Asked::Connect);
-        let mut lines = format!("{{\"id\":{id},\"connect\":{{\"data\":{{\"name\":\"c{}\"}}}}}}", it.client);
         for index in 0..it.subs.len() {
+            if it.is_put_into(it.subs[index].ear.room()) {
+                continue;
+            }
             lines.push('\n');
             lines.push_str(&it.subscribe(now, index));
         }
@@ -55,14 +57,15 @@ impl Simulation<'_> {
         if let Some(publication) = push.get("pub") {
             self.hear_publication(session, index, publication);
         } else if let Some(unsubscribe) = push.get("unsubscribe") {
-            assert_eq!(unsubscribe["code"], 2500, "nothing expires");
+            let code = unsubscribe["code"].as_u64();
+            assert!(matches!(code, Some(2500 | 2501)), "{unsubscribe}");
             self.trace.note(self.now, || format!("session {session} must come back to {channel}"));
             sub.stage = SubStage::Out;
-            if self.sessions[session].may_speak() {
-                let line = self.sessions[session].subscribe(self.world.now(), index);
-                let delay = self.delay();
-                self.later(delay, Due::Send(session, wire::frame(0x81, line.as_bytes())));
+            if code == Some(2501) {
+                self.expired(session, index);
             }
+            let delay = self.delay();
+            self.subscribe_later(session, index, delay);
         } else {
             assert!(push.get("join").or_else(|| push.get("leave")).is_some(), "a push: {push}");
         }
@@ -72,6 +75,18 @@ impl Simulation<'_> {
         let it = &mut self.sessions[session];
         let index = it.asked.iter().position(|&(asked, ..)| u64::from(asked) == id);
         let (_, asked, at) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
+        if asked == Asked::Connect && reply.get("error").is_some() {
+            let it = &mut self.sessions[session];
+            it.refused_in = true;
+            let waited = self.world.now().since(at);
+            let fine = match reply["error"]["code"].as_u64() {
+                Some(109) => it.plan.brings == Brings::Expired || it.may_be_too_old(self.world.now()),
+                Some(100) => it.has_rooms && waited >= self.scenario.options.command_timeout,
+                _ => false,
+            };
+            assert!(fine, "session {session} is not let in: {reply}");
+            return;
+        }
         if reply["error"]["code"] == 111 {
             return self.throttled(session, id, asked);
         }
@@ -79,6 +94,9 @@ impl Simulation<'_> {
             && reply["error"]["code"] != 100
         {
             return self.looked(session, index, look, reply);
+        }
+        if matches!(asked, Asked::Refresh(..) | Asked::RoomRefresh(..)) {
+            return self.refreshed(session, asked, reply);
         }
         if reply["error"]["code"] == 100 {
             // It was not taken, or its time was up: then what was to be published may be all the same.
@@ -91,13 +109,22 @@ impl Simulation<'_> {
             !self.was_declined(asked),
             "session {session} is told that it has published what was declined"
         );
+        if reply["error"]["code"] == 109
+            && let Asked::Subscribe(index) | Asked::SubscribeAnew(index) = asked
+        {
+            let ends = self.sessions[session].subs[index].asked_ends;
+            let is_late = ends.is_some_and(|ends| self.world.now() >= ends);
+            assert!(is_late, "a token that has not expired: {reply}");
+            return self.timed_out(session, asked);
+        }
         let it = &mut self.sessions[session];
         if reply["error"]["code"] == 105 && it.batched {
             return; // it is there already, or on its way
         }
         assert!(reply.get("error").is_none(), "session {session} asked for {asked:?}: {reply}");
         match asked {
-            Asked::Connect => it.id = reply["connect"]["client"].as_str().expect("a client's id").to_owned(),
+            Asked::Connect => self.connected(session, &reply["connect"]),
+            Asked::Refresh(..) | Asked::RoomRefresh(..) => {}
             Asked::Look(..) => {}
             Asked::Publish(_) => assert!(reply["publish"].is_object(), "{reply}"),
             Asked::Subscribe(index) => self.subscribed(session, index, &reply["subscribe"]),
@@ -117,29 +144,35 @@ impl Simulation<'_> {
     /// A command was given up by the server: to be in a room is asked for again.
     fn timed_out(&mut self, session: usize, asked: Asked) {
         let (Asked::Subscribe(index) | Asked::SubscribeAnew(index)) = asked else { return };
-        let now = self.world.now();
         let it = &mut self.sessions[session];
         it.subs[index].stage = SubStage::Out;
-        if it.may_speak() && !it.batched {
-            let line = it.subscribe(now, index);
+        if !it.batched {
             let delay = self.delay();
-            self.later(delay, Due::Send(session, wire::frame(0x81, line.as_bytes())));
+            self.subscribe_later(session, index, delay);
         }
     }
 
     /// A client is in a room: where it left off, with what it missed, or anew.
-    fn subscribed(&mut self, session: usize, index: usize, result: &Value) {
+    pub(super) fn subscribed(&mut self, session: usize, index: usize, result: &Value) {
         assert!(result.is_object(), "the result of subscribe");
+        let it = &self.sessions[session];
+        let by_token = it.brings_tokens || it.is_put_into(it.subs[index].ear.room());
+        let client = it.client;
         let sub = &mut self.sessions[session].subs[index];
         sub.stage = SubStage::In;
+        sub.ends = sub.asked_ends;
         let recovered = result["recovered"] == true;
+        let granted = by_token.then(|| format!("c{client}"));
+        assert_eq!(result["data"]["told"].as_str(), granted.as_deref(), "{result}");
         self.trace.note(self.now, || {
             format!("session {session} is in r{}, recovered: {recovered}", sub.ear.room())
         });
         let position = result["epoch"].as_str().zip(result["offset"].as_u64());
         let position = position.map(|(epoch, offset)| (epoch.to_owned(), offset));
         if !recovered {
-            check_lost(&sub.ear, position.as_ref(), self.world.now(), self.scenario);
+            let patience = if self.circumstances.disturbed { PAUSES_MAX } else { Duration::from_secs(1) };
+            let weight = 2 * self.checker.longest_fill + 600;
+            check_lost(&sub.ear, position.as_ref(), self.world.now() + patience, (self.scenario, weight));
         }
         let (heard_at, spoke) = (self.heard_at(session), self.sessions[session].said);
         let sub = &mut self.sessions[session].subs[index];
@@ -219,8 +252,13 @@ impl Simulation<'_> {
             (Some(108), Look::History(_)) => assert_eq!(options.history_count_max, 0, "{reply}"),
             (None, Look::Presence) => {
                 let people = reply["presence"]["presence"].as_object().expect("people");
-                let there = people.contains_key(&self.sessions[session].id) || sub_may_be_gone;
-                assert!(there, "it is there itself: {reply}");
+                let it = &self.sessions[session];
+                let by_token = it.brings_tokens || it.is_put_into(room);
+                let quiet = by_token && it.plan.quiet;
+                let own = people.get(&it.id);
+                let seen = own.is_none_or(|own| own["chan_info"].is_object() == by_token);
+                assert!(seen, "what others see of it: {reply}");
+                assert!(own.is_some() != quiet || sub_may_be_gone, "it is there itself: {reply}");
                 for info in people.values() {
                     let user = info["user"].as_str().and_then(|user| user.strip_prefix('c')?.parse().ok());
                     assert!(user.is_some_and(|user: usize| user < self.current.len()), "{reply}");
@@ -261,6 +299,7 @@ impl Simulation<'_> {
 impl super::session::Session {
     /// The command that asks to be put into a room, going on from where it was if it can.
     pub(super) fn subscribe(&mut self, now: Time, index: usize) -> String {
+        let token = self.room_token(now, index);
         let id = self.ask(now, Asked::Subscribe(index));
         let Sub { stage, ear, .. } = &mut self.subs[index];
         *stage = SubStage::Asked;
@@ -268,6 +307,7 @@ impl super::session::Session {
         if let Some((epoch, offset)) = &ear.position {
             let _ = write!(line, ",\"recover\":true,\"epoch\":\"{epoch}\",\"offset\":{offset}");
         }
+        line.push_str(&token);
         line.push_str("}}");
         line
     }
@@ -294,7 +334,7 @@ impl super::session::Session {
 }
 
 /// Somebody was told that it cannot go on from where it was: that must be so.
-fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, scenario: &Scenario) {
+fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, (scenario, weight): (&Scenario, usize)) {
     let (Some((epoch, offset)), Some(heard_at), Some((epoch_now, top))) =
         (&ear.position, ear.position_at, top)
     else {
@@ -309,21 +349,21 @@ fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, scenario: &Scen
         // A tail that is short may have moved on before a page that reached it was read, three times.
         let tail_is_long =
             room.history_count_max >= 100 && room.history_bytes_max >= 64 * 1024 && many_are_kept;
-        let too_much = missed * (options.message.message_bytes_max + 600) > 1 << 20;
+        let too_much = missed * weight > 1 << 20;
         assert!(
             !tail_is_long || missed > kept_max || too_much,
             "{missed} publications were missed, which the engine has"
         );
     }
-    if now.since(heard_at) + PAUSES_MAX >= room.history_age_max {
+    if now.since(heard_at) >= room.history_age_max {
         return;
     }
     assert_eq!(epoch, epoch_now, "the room was forgotten before its time");
     if !many_are_kept {
         return; // other rooms' histories may have taken its place
     }
-    // Nobody says more than half of what a message may have, and it is kept twice: as text, or data, and as JSON.
-    let bytes_max = missed * (options.message.message_bytes_max + 600);
+    // It is kept twice: as text, or data, and as JSON.
+    let bytes_max = missed * weight;
     assert!(
         missed > room.history_count_max || bytes_max > room.history_bytes_max,
         "{missed} publications were missed, which are still there"

@@ -15,16 +15,20 @@
 //! | `engine` | an engine that settles and orders late, declines, keeps more than the homes do, and hears of other nodes |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
 //! | `batch` | many commands in one frame, and how often anything may be sent |
+//! | `identity` | tokens and the auth backend: who clients are, and until when |
+//! | `bounds` | what shards hold, of each kind |
 //! | `checker` | everybody hears everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |
 
 #![forbid(unsafe_code)]
 
 mod batch;
+mod bounds;
 mod checker;
 mod client;
 mod draw;
 mod engine;
+mod identity;
 mod json;
 mod kernel;
 mod network;

@@ -21,6 +21,8 @@ pub struct Scenario {
     pub options: Options,
     /// What the kernel does.
     pub faults: Faults,
+    /// Whether tokens say who clients are.
+    pub tokens: bool,
     /// How the engines behave; `None`: those in memory.
     pub engine: Option<Late>,
     /// How many rooms clients go into.
@@ -98,6 +100,44 @@ pub struct Plan {
     pub fragments: bool,
     /// Whether somebody outside, if asked, turns it away.
     pub unwanted: bool,
+    /// Whether somebody outside, if asked, never answers.
+    pub unanswered: bool,
+    /// How long it is who it is, where a token or the auth backend says so.
+    pub life: Option<Duration>,
+    /// How long it may be in a room, likewise.
+    pub room_life: Option<Duration>,
+    /// The rooms that the server puts it into, likewise, by the bits.
+    pub server_rooms: u8,
+    /// Whether it is not listed in rooms that a token lets it into.
+    pub quiet: bool,
+    /// What it brings in place of a good token.
+    pub brings: Brings,
+}
+
+/// What a client brings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Brings {
+    /// A token.
+    Good,
+    /// One that has expired.
+    Expired,
+    /// Something else.
+    Garbage,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a client brings to stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fresh {
+    /// A fresh token.
+    Good,
+    /// One that has expired.
+    Expired,
+    /// Another user's.
+    Foreign,
+    /// None.
+    Empty,
 }
 
 /// Where a client connects to.
@@ -174,6 +214,8 @@ pub enum Act {
     Ping,
     /// Asks who is in a room, or what was said there, if it speaks JSON.
     Ask(Look),
+    /// Brings a fresh token for itself, or for a room that it is in.
+    Refresh(bool, Fresh),
     /// Reads nothing for so long.
     Stall(Duration),
     /// Goes.

@@ -1,8 +1,8 @@
 //! One connection of a client: what it has said and heard, and what the server may do to it for that.
 
 use super::checker::{Ear, SaidId};
-use super::client::UNWANTED;
-use super::scenario::{Leave, Look, Place, Plan, Reading, Wrong};
+use super::identity::UNWANTED;
+use super::scenario::{Brings, Fresh, Leave, Look, Place, Plan, Reading, Wrong};
 use super::world::World;
 use crate::base::Time;
 use crate::chat::{Identification, SlowMember};
@@ -38,11 +38,14 @@ pub(super) enum SubStage {
 pub(super) struct Sub {
     pub(super) stage: SubStage,
     pub(super) ear: Ear,
+    /// When it ends by itself, and when that is going to be once it is in.
+    pub(super) ends: Option<Time>,
+    pub(super) asked_ends: Option<Time>,
 }
 
 impl Sub {
     pub(super) const fn new(ear: Ear) -> Self {
-        Self { stage: SubStage::Out, ear }
+        Self { stage: SubStage::Out, ear, ends: None, asked_ends: None }
     }
 }
 
@@ -71,6 +74,10 @@ pub(super) enum Asked {
     SubscribeAnew(usize),
     /// To be out of it.
     Unsubscribe(usize),
+    /// To stay, with this token, which ends then.
+    Refresh(Fresh, Option<Time>),
+    /// To stay in a room.
+    RoomRefresh(usize, Fresh, Option<Time>),
     /// Who is in the room of that place, or what was said there.
     Look(usize, Look),
 }
@@ -88,6 +95,16 @@ pub(super) struct Session {
     pub(super) subs: Vec<Sub>,
     /// What it has said last in each room.
     pub(super) said: [Option<SaidId>; ROOMS_MAX],
+    /// When it is no longer who it is.
+    pub(super) ends: Option<Time>,
+    /// The server puts it into rooms.
+    pub(super) has_rooms: bool,
+    /// It brings a token for each room.
+    pub(super) brings_tokens: bool,
+    /// It has brought another's token.
+    pub(super) cheats: bool,
+    /// Its `connect` was refused.
+    pub(super) refused_in: bool,
     /// It has sent commands in batches, so that they may contradict one another.
     pub(super) batched: bool,
     /// It has ended its stream behind what it said, which is published all the same.
@@ -161,6 +178,11 @@ impl Session {
             buffer: Vec::new(),
             subs,
             said: [None; ROOMS_MAX],
+            ends: None,
+            has_rooms: false,
+            brings_tokens: false,
+            cheats: false,
+            refused_in: false,
             batched: false,
             last_words: false,
             limited: Vec::new(),
@@ -205,6 +227,7 @@ impl Session {
             && (!is_json || !self.id.is_empty())
             && !self.was_full
             && !now.disturbed
+            && self.ends.is_none()
             && now.options.identification == Identification::Open
             && !now.limits_speech()
             && now.options.command_timeout >= now.options.close_timeout
@@ -213,12 +236,12 @@ impl Session {
 
     /// Whether it may still say something.
     pub(super) fn may_speak(&self) -> bool {
-        matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over
+        matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over && !self.refused_in
     }
 
     /// Whether it has done nothing that ends it.
     pub(super) const fn is_loyal(&self) -> bool {
-        self.wrong.is_none() && self.left.is_none() && !self.close_sent
+        self.wrong.is_none() && self.left.is_none() && !self.close_sent && !self.cheats
     }
 
     /// An HTTP status has come.
@@ -226,6 +249,9 @@ impl Session {
         let pipe = world.pipe(self.pipe);
         let fine = match status {
             101 => self.wrong.is_none_or(|wrong| !wrong.is_http()),
+            401 => {
+                self.brings_tokens && (self.plan.brings != Brings::Good || self.may_be_too_old(world.now()))
+            }
             503 => now.options.connections_max < u64::MAX || now.draining.is_some(),
             408 => world.now().since(pipe.opened) >= now.options.handshake_timeout,
             _ => self.wrong.is_some_and(|wrong| wrong.is_http() && wrong.answer() == status),
@@ -245,7 +271,13 @@ impl Session {
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
             Some(3502) => world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout,
+            Some(1008) if self.may_be_expired(world.now()) => matches!(self.plan.place, Place::Room(_)),
             Some(1008 | 3013) => self.may_be_flooding(now),
+            Some(3005) => self.may_be_expired(world.now()),
+            Some(3006) => self.may_be_put_out(world.now()),
+            Some(3010) => self.was_full && now.policy() == SlowMember::Skip && self.has_rooms,
+            Some(3500) => self.cheats || self.brings_tokens && self.plan.brings == Brings::Garbage,
+            Some(3501) if self.may_be_refused(world) => true,
             Some(1013) if self.may_be_given_up(world, now) => true,
             Some(1013 | 3008) => self.was_full && now.policy() == SlowMember::Disconnect,
             Some(1002 | 1003 | 1007 | 1009 | 3501) => self.wrong.map(Wrong::answer) == code,
@@ -260,11 +292,21 @@ impl Session {
         self.was_late || self.was_full
     }
 
+    /// Whether the auth backend never says whether it may come in.
+    pub(super) fn waits_for_an_answer(&self, now: &Circumstances) -> bool {
+        self.plan.unanswered && self.plan.place != Place::Echo && now.are_asked()
+    }
+
+    /// Whether it is not let in for what it brings, or was not.
+    fn may_be_refused(&self, world: &World) -> bool {
+        self.refused_in
+            || self.may_be_too_old(world.now())
+            || self.brings_tokens && self.plan.brings != Brings::Good
+    }
+
     /// Whether it is turned away when somebody outside is asked.
     fn is_unwanted(&self, now: &Circumstances) -> bool {
-        self.plan.unwanted
-            && self.plan.place != Place::Echo
-            && now.options.identification == Identification::Asked
+        self.plan.unwanted && self.plan.place != Place::Echo && now.are_asked()
     }
 
     /// Whether the room that it goes into in plain text may not have answered in time.
@@ -290,17 +332,24 @@ impl Session {
             CloseReason::ClosedByPeer => self.close_sent,
             CloseReason::Gone => pipe.end.is_some(),
             CloseReason::HttpDone => pipe.end.is_some() && self.stage == Stage::Head,
+            CloseReason::Protocol if self.may_be_refused(world) => true,
             CloseReason::Protocol | CloseReason::TooBig | CloseReason::Unsupported => {
                 self.wrong.map(Wrong::reason) == Some(reason)
             }
             CloseReason::Silent => self.may_be_silent(world, now),
-            CloseReason::TooSlow => self.was_full && now.policy() == SlowMember::Disconnect,
+            CloseReason::TooSlow => {
+                self.was_full && (now.policy() == SlowMember::Disconnect || self.has_rooms)
+            }
             CloseReason::Shutdown => now.draining.is_some(),
             CloseReason::HeadTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
-            CloseReason::Denied => self.is_unwanted(now) || self.may_be_given_up(world, now),
+            CloseReason::Denied => {
+                self.cheats
+                    || self.is_unwanted(now)
+                    || self.may_be_refused(world)
+                    || self.may_be_given_up(world, now)
+            }
             CloseReason::Flood => self.may_be_flooding(now),
-            // Nobody's identity expires.
-            CloseReason::Expired => false,
+            CloseReason::Expired => self.may_be_expired(world.now()) || self.may_be_put_out(world.now()),
             CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
@@ -314,8 +363,9 @@ impl Session {
         }
         // Of one that does not read nothing more can be told, but that it may wait.
         let reads = !pipe.starved && pipe.to_client.is_empty();
+        let unanswered = self.waits_for_an_answer(now);
         assert!(
-            !reads || pipe.to_server.is_empty(),
+            !reads || unanswered || pipe.to_server.is_empty(),
             "what client {} has sent is not read: {} bytes",
             self.client,
             pipe.to_server.len()
@@ -342,7 +392,10 @@ impl Session {
         if let Some(drain) = now.draining {
             assert!(world.now().since(drain) <= most, "client {} outlives the drain", self.client);
         }
-        if self.stage == Stage::Open && reads && pipe.end.is_none() {
+        if self.stage == Stage::Open && reads {
+            self.check_expiry(world.now(), now.changed, most);
+        }
+        if self.stage == Stage::Open && reads && pipe.end.is_none() && !unanswered {
             self.check_replies();
             self.check_limits(now);
             let told = matches!(self.plan.place, Place::Centrifuge(_)) || self.refusals == self.refused;
