@@ -32,7 +32,7 @@ pub(super) struct Said {
     pub(super) fill_bytes: usize,
     /// Why it never became a publication, and is never heard.
     pub(super) declined: Option<Declined>,
-    /// Somebody has heard it.
+    /// A session has heard it.
     heard: bool,
 }
 
@@ -137,7 +137,7 @@ pub(super) struct Checker {
     pub(super) limited: bool,
     /// The longest text so far.
     pub(super) longest_fill: usize,
-    /// What was passed over by somebody: it must turn out to have been declined.
+    /// What a session passed over: it must turn out to have been declined.
     suspects: Vec<SaidId>,
 }
 
@@ -206,7 +206,7 @@ impl Checker {
     /// Something that was said is not published.
     ///
     /// # Panics
-    /// When somebody has heard it.
+    /// When a session has heard it.
     pub(super) fn decline(&mut self, id: SaidId, why: Declined) {
         let said = &mut self.said[id as usize];
         assert!(!said.heard, "{id} is declined, and was heard");
@@ -313,7 +313,7 @@ impl Checker {
         }
     }
 
-    /// Takes what somebody passed over and was not declined so far, as session and publication, each once.
+    /// Takes what a session passed over and was not declined so far, as session and publication, each once.
     pub(super) fn take_suspects(&mut self) -> Vec<(usize, SaidId)> {
         let mut suspects = std::mem::take(&mut self.suspects);
         suspects.sort_unstable();

@@ -33,7 +33,8 @@ impl Scenario {
         let engine = one_in(rng, 3).then(|| engine(rng));
         let mut events = Vec::new();
         for who in 0..clients {
-            life(rng, who, length, (&options, rooms), &mut events);
+            let is_json = matches!(plans[who].place, Place::Centrifuge(_));
+            life(rng, (who, is_json), length, (&options, rooms), &mut events);
         }
         for _ in 0..rng.below(6) {
             let what = trouble(rng, shards);
@@ -127,9 +128,9 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
             rng,
             &[Duration::ZERO, Duration::ZERO, Duration::from_micros(200), Duration::from_millis(5)],
         ),
-        history_count_max: pick(rng, &[0, 5, 100]),
-        history_bytes_max: pick(rng, &[1_000, 64 * 1024]),
-        history_age_max: Duration::from_secs(pick(rng, &[1, 60])),
+        history_count_max: pick(rng, &[0, 5, 100, 100]),
+        history_bytes_max: pick(rng, &[1_000, 64 * 1024, 64 * 1024]),
+        history_age_max: Duration::from_secs(pick(rng, &[1, 60, 60])),
         messages_per_second_max: pick(rng, &[0, 0, 0, 0, 3]),
         // Who is not in a room for a moment, because it must come back to it, may speak all the same.
         publish: Who::Anyone,
@@ -240,7 +241,7 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64, options: &Options) -> Plan {
 /// What one client does over the whole time.
 fn life(
     rng: &mut Rng,
-    who: usize,
+    (who, is_json): (usize, bool),
     length: Duration,
     (options, rooms): (&Options, u64),
     events: &mut Vec<Event>,
@@ -303,7 +304,7 @@ fn life(
     if one_in(rng, 2) {
         add(moment(rng, length), Act::Join); // comes back, should it have gone
     }
-    if one_in(rng, 4) {
+    if one_in(rng, if is_json { 2 } else { 6 }) {
         // On a bad line: it is cut off, and comes back soon.
         for _ in 0..1 + rng.below(3) {
             let cut = moment(rng, length);

@@ -200,7 +200,8 @@ impl Simulation<'_> {
             return;
         }
         let index = it.subs.iter().position(|sub| sub.stage == SubStage::In);
-        let Some(index) = index.filter(|_| room).or((!room).then_some(0)) else { return };
+        let index = if room { index } else { Some(0) };
+        let Some(index) = index else { return };
         let number = it.subs[index].ear.room();
         let (client, plan) = (it.client, it.plan);
         let (good, ends) =
@@ -228,11 +229,16 @@ impl Simulation<'_> {
     }
 
     /// The answer to a fresh token.
-    pub(super) fn refreshed(&mut self, session: usize, asked: Asked, reply: &Value) {
+    pub(super) fn refreshed(&mut self, session: usize, asked: Asked, waited: Duration, reply: &Value) {
         let (index, fresh, ends) = match asked {
             Asked::Refresh(fresh, ends) => (None, fresh, ends),
             Asked::RoomRefresh(index, fresh, ends) => (Some(index), fresh, ends),
-            _ => panic!("{asked:?} brings no token"),
+            Asked::Connect
+            | Asked::Publish(_)
+            | Asked::Subscribe(_)
+            | Asked::SubscribeAnew(_)
+            | Asked::Unsubscribe(_)
+            | Asked::Look(..) => panic!("{asked:?} brings no token"),
         };
         let it = &mut self.sessions[session];
         match (reply["error"]["code"].as_u64(), fresh) {
@@ -240,6 +246,11 @@ impl Simulation<'_> {
             (Some(108), _) => assert!(!self.scenario.tokens, "{reply}"),
             (Some(103), _) => assert!(index.is_some(), "{reply}"),
             (Some(109), Fresh::Expired) => {}
+            // It has expired on its way.
+            (Some(109), Fresh::Good) => {
+                let mut lives = [it.plan.life, it.plan.room_life].into_iter().flatten();
+                assert!(lives.any(|life| waited >= life), "{reply}");
+            }
             (None, Fresh::Good) => {
                 let result = &reply[if index.is_some() { "sub_refresh" } else { "refresh" }];
                 assert_eq!(result["expires"] == true, ends.is_some(), "{reply}");
@@ -253,7 +264,7 @@ impl Simulation<'_> {
     }
 
     /// A subscription has ended by itself: the client comes back with a fresh token.
-    pub(super) fn expired(&mut self, session: usize, index: usize) {
+    pub(super) fn expired(&self, session: usize, index: usize) {
         let now = self.world.now();
         let it = &self.sessions[session];
         let ends = it.subs[index].ends.filter(|_| !it.batched).map_or(Time::ZERO, |ends| ends + EXPIRY_GRACE);
@@ -295,7 +306,9 @@ impl Session {
     /// Whether its place in a room that the server has put it into may have expired.
     pub(super) fn may_be_put_out(&self, at: Time) -> bool {
         let ended = |ends: Option<Time>| ends.is_some_and(|ends| at >= ends + EXPIRY_GRACE);
-        self.subs.iter().any(|sub| self.is_put_into(sub.ear.room()) && ended(sub.ends))
+        self.subs
+            .iter()
+            .any(|sub| self.is_put_into(sub.ear.room()) && (ended(sub.ends) || ended(sub.asked_ends)))
     }
 
     /// Nothing moves any more: what has expired is over, with some patience for what took time to begin. Clocks jump, and what

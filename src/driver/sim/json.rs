@@ -75,57 +75,38 @@ impl Simulation<'_> {
         let it = &mut self.sessions[session];
         let index = it.asked.iter().position(|&(asked, ..)| u64::from(asked) == id);
         let (_, asked, at) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
-        if asked == Asked::Connect && reply.get("error").is_some() {
-            let it = &mut self.sessions[session];
-            it.refused_in = true;
-            let waited = self.world.now().since(at);
-            let fine = match reply["error"]["code"].as_u64() {
-                Some(109) => it.plan.brings == Brings::Expired || it.may_be_too_old(self.world.now()),
-                Some(100) => it.has_rooms && waited >= self.scenario.options.command_timeout,
-                _ => false,
-            };
-            assert!(fine, "session {session} is not let in: {reply}");
-            return;
-        }
-        if reply["error"]["code"] == 111 {
-            return self.throttled(session, id, asked);
-        }
-        if let Asked::Look(index, look) = asked
-            && reply["error"]["code"] != 100
-        {
-            return self.looked(session, index, look, reply);
-        }
-        if matches!(asked, Asked::Refresh(..) | Asked::RoomRefresh(..)) {
-            return self.refreshed(session, asked, reply);
-        }
-        if reply["error"]["code"] == 100 {
+        let waited = self.world.now().since(at);
+        match (asked, reply["error"]["code"].as_u64()) {
+            (_, Some(111)) => self.throttled(session, id, asked),
+            (Asked::Connect, Some(code)) => self.refused_in(session, waited, code),
+            (Asked::Refresh(..) | Asked::RoomRefresh(..), _) => self.refreshed(session, asked, waited, reply),
             // It was not taken, or its time was up: then what was to be published may be all the same.
-            let waited = self.world.now().since(at);
-            let fine = self.was_declined(asked) || waited >= self.scenario.options.command_timeout;
-            assert!(fine, "{asked:?} is given up after {waited:?}");
-            return self.timed_out(session, asked);
+            (_, Some(100)) => {
+                let fine = self.was_declined(asked) || waited >= self.scenario.options.command_timeout;
+                assert!(fine, "{asked:?} is given up after {waited:?}");
+                self.timed_out(session, asked);
+            }
+            (Asked::Look(index, look), _) => self.looked(session, index, look, reply),
+            (Asked::Subscribe(index) | Asked::SubscribeAnew(index), Some(109)) => {
+                let ends = self.sessions[session].subs[index].asked_ends;
+                let is_late = ends.is_some_and(|ends| self.world.now() >= ends);
+                assert!(is_late, "a token that has not expired: {reply}");
+                self.timed_out(session, asked);
+            }
+            // It is there already, or on its way.
+            (Asked::Subscribe(_) | Asked::SubscribeAnew(_), Some(105)) if self.sessions[session].batched => {}
+            (_, Some(_)) => panic!("session {session} asked for {asked:?}: {reply}"),
+            (_, None) => self.obeyed(session, asked, reply),
         }
-        assert!(
-            !self.was_declined(asked),
-            "session {session} is told that it has published what was declined"
-        );
-        if reply["error"]["code"] == 109
-            && let Asked::Subscribe(index) | Asked::SubscribeAnew(index) = asked
-        {
-            let ends = self.sessions[session].subs[index].asked_ends;
-            let is_late = ends.is_some_and(|ends| self.world.now() >= ends);
-            assert!(is_late, "a token that has not expired: {reply}");
-            return self.timed_out(session, asked);
-        }
+    }
+
+    /// A command was obeyed.
+    fn obeyed(&mut self, session: usize, asked: Asked, reply: &Value) {
+        let declined = self.was_declined(asked);
+        assert!(!declined, "session {session} is told that it has published what was declined");
         let it = &mut self.sessions[session];
-        if reply["error"]["code"] == 105 && it.batched {
-            return; // it is there already, or on its way
-        }
-        assert!(reply.get("error").is_none(), "session {session} asked for {asked:?}: {reply}");
         match asked {
             Asked::Connect => self.connected(session, &reply["connect"]),
-            Asked::Refresh(..) | Asked::RoomRefresh(..) => {}
-            Asked::Look(..) => {}
             Asked::Publish(_) => assert!(reply["publish"].is_object(), "{reply}"),
             Asked::Subscribe(index) => self.subscribed(session, index, &reply["subscribe"]),
             Asked::SubscribeAnew(index) => {
@@ -133,7 +114,21 @@ impl Simulation<'_> {
                 self.subscribed(session, index, &reply["subscribe"]);
             }
             Asked::Unsubscribe(index) => it.subs[index].stage = SubStage::Out,
+            Asked::Refresh(..) | Asked::RoomRefresh(..) | Asked::Look(..) => {}
         }
+    }
+
+    /// A client is not let in, so that nothing more comes of what it asks.
+    fn refused_in(&mut self, session: usize, waited: Duration, code: u64) {
+        let it = &mut self.sessions[session];
+        it.refused_in = true;
+        let expired = it.brings_tokens && it.plan.brings == Brings::Expired;
+        let fine = match code {
+            109 => expired || it.may_be_too_old(self.world.now()),
+            100 => it.has_rooms && waited >= self.scenario.options.command_timeout,
+            _ => false,
+        };
+        assert!(fine, "session {session} is not let in: {code}");
     }
 
     /// Whether something was to be published that the engine could not take.

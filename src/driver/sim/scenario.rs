@@ -100,7 +100,7 @@ pub struct Plan {
     pub fragments: bool,
     /// Whether somebody outside, if asked, turns it away.
     pub unwanted: bool,
-    /// Whether somebody outside, if asked, never answers.
+    /// Whether the auth backend, if asked, never answers.
     pub unanswered: bool,
     /// How long it is who it is, where a token or the auth backend says so.
     pub life: Option<Duration>,

@@ -463,7 +463,7 @@ impl<'a> Simulation<'a> {
             assert_eq!(shard.connections(), 0, "connections of shard {id}");
             assert_eq!(shard.is_drained(), self.circumstances.draining.is_some());
             let audit = shard.audit();
-            // What the inflater keeps is for whoever comes next.
+            // What the inflater keeps is for the next message.
             let nothing = Audit { inflater_bytes: audit.inflater_bytes, ..Audit::default() };
             assert_eq!(audit, nothing, "shard {id} keeps something");
             let metrics = self.world.registry().shard(id);
