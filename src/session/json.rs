@@ -70,6 +70,8 @@ pub(super) struct Pending {
 pub(super) struct Json {
     pub(super) phase: Phase,
     pub(super) pending: SmallVec<[Pending; 1]>,
+    /// The subscription that must be in before the next command can be looked at; 0: none.
+    pub(super) waits_for: u32,
     /// Lines of the message under way that have been taken.
     lines_taken: usize,
     /// How often it sends commands.
@@ -102,6 +104,7 @@ impl Session {
         let json = Json {
             phase: Phase::New,
             pending: SmallVec::new(),
+            waits_for: 0,
             lines_taken: 0,
             limiter: RateLimiter::default(),
             frame_pings,
@@ -195,8 +198,9 @@ impl Session {
         Taken::All
     }
 
-    /// Whether a command is about a room that is still being entered: the reply to `subscribe` comes first.
-    fn must_wait(&self, method: &Method<'_>) -> bool {
+    /// Whether a command is about a room that is still being entered: the reply to `subscribe` comes first. Until then nothing
+    /// is taken.
+    fn must_wait(&mut self, method: &Method<'_>) -> bool {
         let room = match method {
             Method::Unsubscribe(room) => &room.channel,
             Method::SubRefresh(refresh) => &refresh.channel,
@@ -212,7 +216,12 @@ impl Session {
             | Method::Ping
             | Method::Pong => return false,
         };
-        self.index_of(room).is_some_and(|index| self.subscriptions[index].sub.is_none())
+        let joining = self.subscriptions.iter().find(|it| *it.room == **room && it.sub.is_none());
+        let number = joining.map_or(0, |joining| joining.number);
+        if let Some(json) = self.json_state() {
+            json.waits_for = number;
+        }
+        number != 0
     }
 
     /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a pong is asked for.

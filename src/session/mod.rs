@@ -223,8 +223,12 @@ impl Session {
         !self.is_parked
             && match &self.protocol {
                 Protocol::Text(entrance) => entrance.is_none(),
-                Protocol::Json(json) => json.can_take(),
+                Protocol::Json(json) => json.can_take() && !self.is_on_its_way(json.waits_for),
             }
+    }
+
+    fn is_on_its_way(&self, number: u32) -> bool {
+        number != 0 && self.subscriptions.iter().any(|it| it.number == number && it.sub.is_none())
     }
 
     /// A message of the client's, offered whole. A [`Taken::Later`] one is offered again as it was.
