@@ -80,7 +80,9 @@ MUTATIONS = [
      "if self.fanout.is_shared(sub) && !self.claim(sub) => {", "if self.fanout.is_shared(sub) && !self.claim(sub) && false => {"),
     # Commands that wait, and drafts that do.
     ("unsubscribe-overtakes", "`unsubscribe` does not wait for the reply to `subscribe`", "src/session/json.rs",
-     "self.index_of(room).is_some_and(|index| self.subscriptions[index].sub.is_none())", "self.index_of(room).is_none() && false"),
+     "let number = joining.map_or(0, |joining| joining.number);", "let number = joining.map_or(0, |_| 0);"),
+    ("busy-wait", "a shard turns and turns while a command waits for a room", "src/session/mod.rs",
+     "json.can_take() && !self.is_on_its_way(json.waits_for),", "json.can_take() && !self.is_on_its_way(json.waits_for / u32::MAX),"),
     ("counted-again", "a command that waits counts against the limit each time that it is offered", "src/session/json.rs",
      "        if self.must_wait(&method) {\n            return Taken::Later;\n        }\n        let outcome = match self.limit_command(ctx, &method) {",
      "        let limited = self.limit_command(ctx, &method);\n        if self.must_wait(&method) {\n            return Taken::Later;\n        }\n        let outcome = match limited {"),
@@ -172,10 +174,10 @@ def judge(name, file, text, becomes):
     if code != 0 or survey is None:
         sys.exit(f"{name} does not build:\n{output}")
     if survey[2] is not None:
-        return f"{survey[1]} of {SEEDS}", survey[2], survey[3]
+        return f"{survey[1]} of {SEEDS}", survey[2], survey[3][:100]
     code, output = simulate(STENTOR_SIM_SECONDS="60")
     found = re.search(r"^(.*)\nSTENTOR_SIM_SEED=(\d+)", output, re.M)
-    return None if code == 0 or found is None else ("a minute of new seeds", found[2], found[1])
+    return None if code == 0 or found is None else ("a minute of new seeds", found[2], found[1][:100])
 
 
 def main():

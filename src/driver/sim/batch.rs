@@ -23,8 +23,9 @@ impl Simulation<'_> {
         }
         it.batched = true;
         // A client that must come back by itself does not move about at the same time.
-        let moves =
-            self.circumstances.policy() != SlowMember::Skip && !it.has_rooms && it.plan.room_life.is_none();
+        let by_itself =
+            it.has_rooms && it.plan.server_rooms != 0 || it.brings_tokens && it.plan.room_life.is_some();
+        let moves = self.circumstances.policy() != SlowMember::Skip && !by_itself;
         let bytes_max = self.scenario.options.message.message_bytes_max;
         let mut lines = String::new();
         for _ in 0..count {

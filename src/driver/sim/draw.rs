@@ -309,7 +309,11 @@ fn life(
         for _ in 0..1 + rng.below(3) {
             let cut = moment(rng, length);
             add(cut, Act::Leave(Leave::Reset));
-            add(cut + millis(rng, 2_000), Act::Join);
+            let back = cut + millis(rng, 2_000);
+            add(back, Act::Join);
+            if one_in(rng, 2) {
+                add(back + millis(rng, 20), Act::Batch(1 + index_below(rng, 15)));
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ const REST: Duration = Duration::from_millis(25);
 const AFTERMATH: Duration = Duration::from_secs(120);
 
 /// Turns without any movement that a shard may take, one directly after the other.
-const IDLE_TURNS_MAX: u32 = 10_000;
+const IDLE_TURNS_MAX: u32 = 1_000;
 
 /// What is on the agenda beside the scenario's events.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
