@@ -22,8 +22,8 @@ const DRAFT_BYTES: usize = 512;
 const INFLATER_BYTES_MAX: usize = 256 * 1024;
 
 impl Simulation<'_> {
-    /// What a shard holds is within its bounds.
-    pub(super) fn audit(&self, id: usize) {
+    /// What a shard holds is within its bounds. Returns how many clients its homes list as present.
+    pub(super) fn audit(&self, id: usize) -> usize {
         let audit = self.world.shard(id).audit();
         self.check_connections(&audit);
         self.check_rooms(&audit);
@@ -36,6 +36,7 @@ impl Simulation<'_> {
         assert!(audit.connect_bytes <= connect_max, "{} bytes of a connect", audit.connect_bytes);
         let waiting_max = self.scenario.shards * (2 * self.scenario.clients.len() + self.read_max() / 6 + 64);
         assert!(audit.mesh_waiting <= waiting_max, "{} messages wait for a ring", audit.mesh_waiting);
+        audit.homes.present
     }
 
     fn read_max(&self) -> usize {
@@ -78,9 +79,8 @@ impl Simulation<'_> {
     }
 
     /// Nothing moves any more: the homes list as present all that are members, as far as they are to be listed.
-    pub(super) fn check_present(&self) {
+    pub(super) fn check_present(&self, present: usize) {
         let shards = 0..self.world.shard_count();
-        let present: usize = shards.clone().map(|id| self.world.shard(id).audit().homes.present).sum();
         let members: u64 = shards.map(|id| self.world.registry().shard(id).members.value()).sum();
         let present = present as u64;
         let quiet = self.sessions.iter().any(|session| session.plan.quiet);

@@ -32,8 +32,8 @@ impl Scenario {
         let tokens = options.identification == Identification::Open && one_in(rng, 3);
         let engine = one_in(rng, 3).then(|| engine(rng));
         let mut events = Vec::new();
-        for who in 0..clients {
-            let is_json = matches!(plans[who].place, Place::Centrifuge(_));
+        for (who, plan) in plans.iter().enumerate() {
+            let is_json = matches!(plan.place, Place::Centrifuge(_));
             life(rng, (who, is_json), length, (&options, rooms), &mut events);
         }
         for _ in 0..rng.below(6) {

@@ -405,11 +405,12 @@ impl<'a> Simulation<'a> {
     fn at_rest(&mut self) {
         self.report.rests += 1;
         self.trace.note(self.now, || "rest".to_owned());
+        let mut present = 0;
         for id in 0..self.turns.len() {
-            self.audit(id);
+            present += self.audit(id);
             assert!(!self.world.has_edges(id), "shard {id} sleeps, and something waits for it");
         }
-        self.check_present();
+        self.check_present(present);
         for session in &self.sessions {
             session.check_at_rest(&self.world, &self.circumstances);
         }
