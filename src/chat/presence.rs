@@ -41,11 +41,16 @@ impl Presence {
 
     /// A client comes in that is not there; `told`: others are to hear of it.
     pub fn join(&mut self, member: Member, told: bool) {
+        let seed = &self.seed;
+        let hash = |member: &Member| seed.hash(&member.person.client);
+        let is_same = |other: &Member| other.person.client == member.person.client;
+        if self.people.find(hash(&member), is_same).is_some() {
+            debug_assert!(false, "a client comes in once");
+            return;
+        }
         if told {
             self.untold.push(Move::Join(member.clone()));
         }
-        let seed = &self.seed;
-        let hash = |member: &Member| seed.hash(&member.person.client);
         self.people.insert_unique(hash(&member), member, hash);
     }
 

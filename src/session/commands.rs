@@ -190,7 +190,7 @@ impl Session {
             return Err(ErrorCode::LimitExceeded.into());
         }
         let author = Member { person: Arc::clone(&self.person), info: None };
-        let command = self.wait(ctx, id);
+        let command = self.wait(ctx, id, &room);
         ctx.effects.push(Effect::Publish {
             command,
             room,
@@ -210,7 +210,7 @@ impl Session {
         let Some(index) = self.index_of(channel) else { return Err(ErrorCode::PermissionDenied.into()) };
         ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
         let room = Arc::clone(&self.subscriptions[index].room);
-        let command = self.wait(ctx, id);
+        let command = self.wait(ctx, id, &room);
         ctx.effects.push(Effect::Query { command, room, query });
         Ok(Outcome::Nothing)
     }
@@ -231,7 +231,7 @@ impl Session {
         let Some(index) = self.index_of(&channel) else { return Err(ErrorCode::PermissionDenied.into()) };
         ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
         let room = Arc::clone(&self.subscriptions[index].room);
-        let command = self.wait(ctx, id);
+        let command = self.wait(ctx, id, &room);
         ctx.effects.push(Effect::CountDelivery { command, room, offset });
         Ok(Outcome::Nothing)
     }

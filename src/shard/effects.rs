@@ -54,6 +54,11 @@ impl Shard {
             Effect::Join { number, room, member, wanted, overrides } => {
                 self.join(key, number, &room, member, wanted, overrides);
             }
+            Effect::JoinAgain { number, room, member, wanted } => {
+                let ask = self.ask(key, number);
+                let request = Request::Join { member, wanted, presence: None, join_leave: None, ask };
+                self.ask_home(&room, request);
+            }
             Effect::Leave { room, id, sub, client, format } => {
                 if let Some(sub) = sub {
                     self.unsubscribe(conn, sub);

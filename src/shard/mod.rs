@@ -35,6 +35,7 @@
 //! | `output` | bytes for the kernel, and connections to be closed |
 //! | `slow` | what is done about members that are too slow |
 //! | `timers` | what is due, and the drain |
+//! | `repair` | what is lost when another shard was built anew |
 //! | `fanout`, `rooms`, `mesh`, `limits` | the parts that are the shard's alone |
 
 #![forbid(unsafe_code)]
@@ -48,6 +49,7 @@ mod limits;
 pub mod mesh;
 pub mod messages;
 mod output;
+mod repair;
 mod requests;
 pub mod rooms;
 mod slow;
@@ -63,7 +65,7 @@ use std::time::Duration;
 pub use crate::conn::HowToClose;
 pub use audit::Audit;
 pub use limits::ConnectionLimits;
-pub use messages::Mesh;
+pub use messages::{Mesh, PeerEnds};
 pub use output::{Close, SLICES_MAX, Ticket, Write};
 
 use crate::app::Encoder;
