@@ -32,10 +32,11 @@ impl Shard {
         self.draining = Some(next);
     }
 
-    /// Answers a request that cannot be served, and ends the connection.
-    pub(super) fn reject(&mut self, key: ConnKey, reject: Reject, reason: CloseReason) {
+    /// Answers a request that cannot be served, and ends the connection. `head_only`: it is a HEAD.
+    pub(super) fn reject(&mut self, key: ConnKey, reject: Reject, head_only: bool, reason: CloseReason) {
+        let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        reject.response_into(conn.outbox.bytes());
+        reject.response_into(conn.outbox.bytes(), head_only, date);
         self.metrics.requests.add(1);
         self.finish(key, Ending::Linger, reason);
     }

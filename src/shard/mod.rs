@@ -60,7 +60,7 @@ use crate::base::timer_wheel::TimerWheel;
 use crate::base::{ConnKey, Table, Time};
 use crate::chat::{ClientId, Question, Verdict};
 use crate::conn::{Conn, Ending, State};
-use crate::http::Reject;
+use crate::http::{Reject, is_head_request};
 use crate::metrics::{CloseReason, Registry, ShardMetrics};
 use crate::ws::{self, CloseCode, Inflater};
 use client::Client;
@@ -503,7 +503,10 @@ impl Shard {
     fn expired(&mut self, key: ConnKey) {
         let Some(Slot { conn, .. }) = self.conns.get(key) else { return };
         match conn.state {
-            State::Head => self.reject(key, Reject::HeadTimeout, CloseReason::HeadTimeout),
+            State::Head => {
+                let head_only = conn.head.as_ref().is_some_and(|head| is_head_request(&head.bytes));
+                self.reject(key, Reject::HeadTimeout, head_only, CloseReason::HeadTimeout);
+            }
             State::Open => self.keep_alive(key),
             State::Lingering => {
                 let reason = conn.reason;

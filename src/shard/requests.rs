@@ -12,7 +12,8 @@ use crate::base::ConnKey;
 use crate::chat::{self, BadName, Person};
 use crate::conn::{Ending, Endpoint, PartialHead, State};
 use crate::http::{
-    Head, Reject, Response, accept_into, check_upgrade, is_upgrade, parse_head, percent_decode, query_value,
+    Date, Head, Precondition, Reject, Response, Status, accept_into, check_upgrade, is_head_request,
+    is_upgrade, parse_head, percent_decode, query_value,
 };
 use crate::metrics::CloseReason;
 use crate::page;
@@ -56,7 +57,7 @@ impl Opening<'_> {
 
     /// The subprotocol that is selected.
     fn subprotocol(&self, head: &Head<'_>) -> Result<Option<&'static str>, Reject> {
-        let offers = |name| head.has_token("Sec-WebSocket-Protocol", name);
+        let offers = |name| head.offers_subprotocol(name);
         match self {
             Self::Echo => Ok(None),
             Self::Chat(_) => Ok(offers(text::SUBPROTOCOL).then_some(text::SUBPROTOCOL)),
@@ -105,9 +106,11 @@ impl Shard {
                     }
                     return;
                 }
-                Err(reject) => return self.reject(key, reject, CloseReason::Refused),
+                Err(reject) => {
+                    return self.reject(key, reject, is_head_request(input), CloseReason::Refused);
+                }
             };
-            let len = head.len;
+            let (len, head_only) = (head.len, head.method == "HEAD");
             let next = self.request(key, &head);
             input = &mut input[len..];
             scanned = 0;
@@ -115,7 +118,7 @@ impl Shard {
                 Ok(Next::Request) => {}
                 Ok(Next::Frames) => return self.frame_bytes(key, input),
                 Ok(Next::Nothing) => return,
-                Err(reject) => return self.reject(key, reject, CloseReason::Refused),
+                Err(reject) => return self.reject(key, reject, head_only, CloseReason::Refused),
             }
         }
     }
@@ -136,23 +139,26 @@ impl Shard {
                     ("Cache-Control", "no-cache"),
                     ("Content-Security-Policy", PAGE_POLICY),
                 ];
-                let known = head.fields("If-None-Match").any(|value| value == asset.etag.as_bytes());
-                let (status, body) = if known { (304, &[][..]) } else { (200, asset.body) };
+                let status = match head.precondition(&asset.etag) {
+                    Precondition::Holds => Status::Ok,
+                    Precondition::NotModified => Status::NotModified,
+                    Precondition::Failed => return Err(Reject::Precondition),
+                };
                 Ok(self.answer(
                     key,
                     head,
-                    &Response { fields: &etag, ..Response::new(status, asset.content_type, body) },
+                    &Response { fields: &etag, ..Response::new(status, asset.content_type, asset.body) },
                 ))
             }
-            Target::Health => Ok(self.answer(key, head, &Response::new(200, PLAIN, b"ok\n"))),
+            Target::Health => Ok(self.answer(key, head, &Response::new(Status::Ok, PLAIN, b"ok\n"))),
             Target::Ready if self.registry.is_ready() => {
-                Ok(self.answer(key, head, &Response::new(200, PLAIN, b"ready\n")))
+                Ok(self.answer(key, head, &Response::new(Status::Ok, PLAIN, b"ready\n")))
             }
             Target::Ready => Err(Reject::NotReady),
             Target::Metrics => {
                 let page = self.registry.exposition();
                 let content_type = "text/plain; version=0.0.4; charset=utf-8";
-                Ok(self.answer(key, head, &Response::new(200, content_type, page.as_bytes())))
+                Ok(self.answer(key, head, &Response::new(Status::Ok, content_type, page.as_bytes())))
             }
         }
     }
@@ -196,9 +202,7 @@ impl Shard {
         chat::check_name(&room, self.options.room_bytes_max).map_err(bad_name)?;
         let (history, since) = (query_value(head.query, "history")?, query_value(head.query, "since")?);
         let wanted = text::wanted(history.as_deref(), since.as_deref()).ok_or(Reject::Query)?;
-        let bearer = head.only_field("Authorization").and_then(|field| field.strip_prefix(b"Bearer "));
-        let bearer = bearer.and_then(|token| std::str::from_utf8(token).ok()).map(Cow::Borrowed);
-        let token = query_value(head.query, "token")?.or(bearer);
+        let token = query_value(head.query, "token")?.or_else(|| head.bearer_token().map(Cow::Borrowed));
         Ok(Visitor { name, room, wanted, token })
     }
 
@@ -263,12 +267,18 @@ impl Shard {
         }
     }
 
+    /// The Date of answers; none as long as the wall clock is not known.
+    pub(super) fn date(&self) -> Option<Date> {
+        (self.unix_origin_ms > 0).then(|| Date::from_unix_s(self.unix_ms() / 1000))
+    }
+
     fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) -> Next {
+        let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return Next::Nothing };
         // Whoever asks for much at once and does not read gets no more than this.
         let keep_alive =
             head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
-        Response { keep_alive, head_only: head.method == "HEAD", ..*response }
+        Response { keep_alive, date, head_only: head.method == "HEAD", ..*response }
             .write_into(conn.outbox.bytes());
         self.metrics.requests.add(1);
         if !keep_alive {

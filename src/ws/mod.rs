@@ -8,7 +8,6 @@
 mod deflate;
 mod encode;
 mod error;
-mod extension;
 mod header;
 mod mask;
 mod message;
@@ -20,7 +19,6 @@ pub use encode::{
     frame_into,
 };
 pub use error::{Fail, LimitExceeded, ProtocolError};
-pub use extension::{Agreed, negotiate};
 pub use header::{Header, Opcode, decode_header};
 pub use mask::unmask;
 pub use message::{Decoded, Decoder, Event, Limits, undo};
