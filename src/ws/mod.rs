@@ -13,7 +13,7 @@ mod mask;
 mod message;
 mod utf8;
 
-pub use deflate::{Deflater, Inflater, Window};
+pub use deflate::{Deflater, Inflater, Window, deflated_len_max};
 pub use encode::{
     FRAME_HEAD_BYTES_MAX, FrameHead, close_empty_into, close_into, deflated_frame_into, frame_header,
     frame_into,
