@@ -6,7 +6,9 @@
 mod support;
 
 use proptest::prelude::*;
+use std::fs;
 use std::io::{self, Cursor, Read, Write};
+use std::path::Path;
 use stentor::ws::{
     CloseCode, Decoded, Decoder, Event, Fail, Inflater, Limits, Opcode, ProtocolError, close_into, frame_into,
 };
@@ -213,6 +215,33 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(frame, 0..8).prop_map(|frames| {
         frames.into_iter().flat_map(|(b0, payload, key)| masked(b0, &payload, key)).collect()
     })
+}
+
+/// The last column of the tables in `docs/rfc.md` names tests: each of them exists.
+#[test]
+fn the_tests_of_the_rfcs_table_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut sources) = (vec![root.join("src"), root.join("tests")], String::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let table = fs::read_to_string(root.join("docs/rfc.md")).unwrap();
+    let mut found = 0;
+    for row in table.lines().filter(|line| line.matches('|').count() == 5) {
+        let tests = row.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or_default();
+        for test in tests.split('`').skip(1).step_by(2).filter(|name| !name.contains('/')) {
+            assert!(sources.contains(&format!("fn {test}(")), "{test} is no test: {row}");
+            found += 1;
+        }
+    }
+    assert!(found > 80, "only {found} tests are named");
 }
 
 /// A request for one answer.
