@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use crate::base::hash::Seed;
 use crate::config::{Config, Driver, Problem};
-use crate::driver::{Control, Engine, Parts, Waker};
+use crate::driver::{Control, Engine, PanickedAgain, Parts, Rebuild, Waker};
 use crate::http::HeadLimits;
 use crate::identity::hook::{Decided, Reception};
-use crate::logging::Logging;
+use crate::logging::{Logging, log_panics};
 use crate::metrics::Registry;
 use crate::shard::mesh::{Mesh, SHARDS_MAX};
 use crate::shard::{Options, SURPLUS_MAX, Shard};
@@ -28,7 +28,24 @@ use crate::ws;
 
 /// Why the server did not start, or stopped: one sentence that says what, and what to do.
 #[derive(Debug)]
-pub struct Failure(String);
+pub struct Failure(String, u8);
+
+/// The exit code of a process that did not start, or whose kernel refused something.
+const EXIT_FAILURE: u8 = 1;
+
+/// The exit code of a process that ends because of a fault of its own (sysexits(3), EX_SOFTWARE).
+const EXIT_SOFTWARE: u8 = 70;
+
+impl Failure {
+    const fn new(sentence: String) -> Self {
+        Self(sentence, EXIT_FAILURE)
+    }
+
+    /// The process's exit code.
+    pub const fn exit_code(&self) -> u8 {
+        self.1
+    }
+}
 
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,6 +79,7 @@ pub fn run(
     logging: &Logging,
     reload: impl Fn() -> Result<Config, Vec<Problem>>,
 ) -> Result<(), Failure> {
+    log_panics();
     // Before any thread, so that every thread leaves the signals to this one.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| failure("signals cannot be handled", &error))?;
@@ -204,7 +222,8 @@ impl Fleet {
             let desk = Arc::clone(&reception);
             let ask = Box::new(move |question| desk.ask(id, question));
             let wakers = Arc::clone(&wakers);
-            let parts = Parts { shard, id, listeners, control, wakers, origin, ask };
+            let (metrics, rebuild) = (registry.shard(id), rebuild(shards, options, registry));
+            let parts = Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{id}"))
@@ -234,12 +253,29 @@ impl Fleet {
         for thread in self.threads {
             match thread.join() {
                 Ok(Ok(())) => {}
+                Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<PanickedAgain>()) => {
+                    return Err(Failure(error.to_string(), EXIT_SOFTWARE));
+                }
                 Ok(Err(error)) => return Err(failure("a shard has failed", &error)),
-                Err(_) => return Err(Failure("a shard has panicked; please report this".to_owned())),
+                Err(_) => {
+                    return Err(Failure(
+                        "a shard has panicked; please report this".to_owned(),
+                        EXIT_SOFTWARE,
+                    ));
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Makes another shard for one that has panicked. Alone in its process it has a mesh of its own.
+fn rebuild(shards: usize, options: &Arc<Options>, registry: &Arc<Registry>) -> Rebuild {
+    let (options, registry) = (Arc::clone(options), Arc::clone(registry));
+    Box::new(move || {
+        let mesh = if shards == 1 { Mesh::build(1, &Seed::new(random())).pop() } else { None };
+        Some(Shard::new(mesh?, Arc::clone(&options), Arc::clone(&registry), random()))
+    })
 }
 
 /// Takes verdicts to their shards.
@@ -404,7 +440,7 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
         }
         _ => "choose another address with --listen",
     };
-    Failure(format!("cannot listen on {address}: {error}; {advice}"))
+    Failure::new(format!("cannot listen on {address}: {error}; {advice}"))
 }
 
 /// What the shards run on, and how many connections that leaves room for.
@@ -432,7 +468,7 @@ fn engines(config: &Config, shards: usize) -> Result<(Vec<Engine>, Room), Failur
                 return Ok((engines, room));
             }
             Err(error) if config.driver == Driver::Uring => {
-                return Err(Failure(format!(
+                return Err(Failure::new(format!(
                     "io_uring cannot be used: {error}; it needs Linux 6.8, kernel.io_uring_disabled = 0 and a sandbox \
                      that allows it; or choose --driver epoll"
                 )));
@@ -461,13 +497,13 @@ const fn table_for(connections: u64) -> u64 {
 fn connections_max(config: &Config, room: &Room) -> Result<u64, Failure> {
     let Room { connections, reserve, files_max, .. } = *room;
     if connections == 0 {
-        return Err(Failure(format!(
+        return Err(Failure::new(format!(
             "only {files_max} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
              (ulimit -n)"
         )));
     }
     match config.max_connections {
-        Some(wanted) if wanted > connections => Err(Failure(format!(
+        Some(wanted) if wanted > connections => Err(Failure::new(format!(
             "max_connections = {wanted}, and there is room for {connections} with {files_max} open files allowed; raise \
              LimitNOFILE (ulimit -n) or lower max_connections"
         ))),
@@ -529,7 +565,7 @@ fn tell_manager(states: &[NotifyState<'_>]) {
 }
 
 fn failure(what: &str, error: &dyn Display) -> Failure {
-    Failure(format!("{what}: {error}"))
+    Failure::new(format!("{what}: {error}"))
 }
 
 #[cfg(test)]

@@ -55,6 +55,11 @@ impl<T> Table<T> {
         ConnKey { index, generation: self.next_generation }
     }
 
+    /// Gives no key away that `other` has given away.
+    pub const fn continue_after(&mut self, other: &Self) {
+        self.next_generation = other.next_generation;
+    }
+
     /// The value, unless that connection is gone.
     pub fn get(&self, key: ConnKey) -> Option<&T> {
         self.slots
@@ -121,6 +126,16 @@ mod tests {
         assert_eq!(table.get(first), None);
         assert_eq!(table.remove(first), None);
         assert_eq!(table.get(second), Some(&"second"));
+    }
+
+    #[test]
+    fn a_table_that_goes_on_after_another_gives_no_key_again() {
+        let (mut old, mut new) = (Table::default(), Table::default());
+        let keys: Vec<_> = (0..3).map(|value| old.insert(value)).collect();
+        new.continue_after(&old);
+        for value in 0..3 {
+            assert!(!keys.contains(&new.insert(value)));
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod engine;
 pub mod epoll;
 #[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
 mod event_loop;
+#[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
 mod host;
 pub mod sim;
 #[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
@@ -41,7 +42,7 @@ mod sockets;
 pub mod uring;
 
 #[cfg(feature = "edges")]
-pub use engine::{Engine, Parts, Waker};
+pub use engine::{Engine, PanickedAgain, Parts, Rebuild, Waker};
 
 use std::sync::Arc;
 use std::time::Duration;

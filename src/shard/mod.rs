@@ -34,6 +34,7 @@ mod members;
 pub mod mesh;
 mod options;
 mod output;
+mod replacement;
 mod requests;
 pub mod rooms;
 mod session;

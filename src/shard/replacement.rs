@@ -1,0 +1,22 @@
+//! What a driver asks of a shard that has panicked, and of the one that takes its place. The first may be in any state: nothing here
+//! relies on more than the fields that it reads.
+
+use super::{Shard, Slot};
+use crate::base::ConnKey;
+use crate::conn::State;
+
+impl Shard {
+    /// Whether a Close frame may be written behind all that was written to a connection: it is an open WebSocket, and the last
+    /// write has ended with a whole frame.
+    pub fn takes_close_frame(&self, key: ConnKey) -> bool {
+        let Some(Slot { conn, client, .. }) = self.conns.get(key) else { return false };
+        let torn = client.as_ref().is_some_and(|client| client.torn.is_some());
+        conn.state == State::Open && !torn && !conn.outbox.is_partly_sent()
+    }
+
+    /// Takes the place of a shard that has failed: no connection gets a key that one of the other's has had, so that what is still under
+    /// way for those reaches none of these.
+    pub fn replace(&mut self, failed: &Self) {
+        self.conns.continue_after(&failed.conns);
+    }
+}
