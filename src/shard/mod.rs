@@ -50,6 +50,7 @@ pub mod mesh;
 pub mod messages;
 mod output;
 mod repair;
+mod replacement;
 mod requests;
 pub mod rooms;
 mod slow;
@@ -226,12 +227,11 @@ impl Shard {
     /// All shards of a process, whose rooms are ordered in memory. `entropy` gives random numbers.
     pub fn fleet(
         meshes: Vec<Mesh>,
+        limits: &ConnectionLimits,
         options: &Arc<Options>,
         registry: &Arc<Registry>,
         mut entropy: impl FnMut() -> u64,
     ) -> Vec<Self> {
-        let Some(seed) = meshes.first().map(|mesh| mesh.seed().clone()) else { return Vec::new() };
-        let limits = ConnectionLimits::new(&seed);
         let shard = |mesh: Mesh| {
             let engine = Box::new(Memory::new(mesh.seed()));
             Self::new(mesh, limits.clone(), engine, Arc::clone(options), Arc::clone(registry), entropy())

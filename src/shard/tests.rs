@@ -71,7 +71,13 @@ impl World {
         let registry = Arc::new(Registry::new(shards));
         registry.set_ready(true);
         let options = Arc::new(options);
-        let shards = Shard::fleet(Mesh::build(shards, &Seed::new(seed)), &options, &registry, || seed);
+        let shards = Shard::fleet(
+            Mesh::build(shards, &Seed::new(seed)),
+            &ConnectionLimits::new(&Seed::new(seed)),
+            &options,
+            &registry,
+            || seed,
+        );
         Self { shards, peers: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 

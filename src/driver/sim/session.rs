@@ -225,6 +225,7 @@ impl Session {
             CloseReason::Denied => self.is_unwanted(now),
             // Nobody's identity expires, and nobody's speech is limited.
             CloseReason::Expired | CloseReason::Flood => false,
+            CloseReason::Panic => false,
             CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);

@@ -13,7 +13,7 @@ use crate::driver::Control;
 use crate::driver::context::Due;
 use crate::driver::event_loop::Loop;
 use crate::metrics::Registry;
-use crate::shard::{Mesh, Options, Shard};
+use crate::shard::{ConnectionLimits, Mesh, Options, Shard};
 
 /// Shards, and every connection that was ever made to them.
 pub struct World {
@@ -45,7 +45,10 @@ impl World {
         registry.set_ready(true);
         let options = Arc::new(options);
         let meshes = Mesh::build_with(shards, &Seed::new(seed), faults.rings);
-        let shards = Shard::fleet(meshes, &options, &registry, || seed).into_iter().enumerate();
+        let shards =
+            Shard::fleet(meshes, &ConnectionLimits::new(&Seed::new(seed)), &options, &registry, || seed)
+                .into_iter()
+                .enumerate();
         let loops = shards.map(|(id, shard)| {
             let sockets = SimSockets::new(id);
             Loop::new(sockets, shard, SimHost::default())
