@@ -356,7 +356,7 @@ impl Welcome {
         let expires_in = match self.expire_at {
             None | Some(NumericDate(Duration::ZERO)) => None,
             Some(NumericDate(end)) if end <= now => {
-                return Ok(Verdict::Refused { code: 110, message: "expired".into(), temporary: false });
+                return Ok(Verdict::Refused { code: 109, message: "token expired".into(), temporary: false });
             }
             Some(NumericDate(end)) => Some(end.saturating_sub(now)),
         };

@@ -59,7 +59,7 @@ impl Shard {
             Disconnect::Slow => CloseReason::TooSlow,
             Disconnect::NoPong => CloseReason::Silent,
             Disconnect::TooManyRequests => CloseReason::Flood,
-            Disconnect::Stale => CloseReason::HeadTimeout,
+            Disconnect::Stale | Disconnect::Internal => CloseReason::HeadTimeout,
             Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::Protocol,
             Disconnect::InvalidToken | Disconnect::ConnectionLimit | Disconnect::PermissionDenied => {
                 CloseReason::Denied

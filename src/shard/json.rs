@@ -447,7 +447,7 @@ impl Shard {
                 self.expire_membership(key, number, grant.expires_in);
                 Ok(Some(("sub_refresh", json::refreshed(grant.expires_in))))
             }
-            Err(TokenError::Expired) => Err(ErrorCode::Expired.into()),
+            Err(TokenError::Expired) => Err(ErrorCode::RefreshTokenExpired.into()),
             Err(TokenError::Invalid) => Err(Disconnect::InvalidToken.into()),
         }
     }

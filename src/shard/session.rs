@@ -128,6 +128,9 @@ impl Shard {
             Some(Disconnect::NoPong)
         } else if expires <= now {
             Some(Disconnect::Expired)
+        } else if matches!(session.phase, Phase::Asked(_)) && session.ping_at <= now {
+            // It waits for us: that it waits in vain must not be final.
+            Some(Disconnect::Internal)
         } else if !is_in && session.ping_at <= now {
             Some(Disconnect::Stale)
         } else {
