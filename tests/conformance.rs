@@ -318,20 +318,21 @@ fn control_frames_are_answered_and_the_server_closes() {
     let server = Server::start(&["--shards", "1", "--echo"]);
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let head = format!("GET /echo HTTP/1.1\r\n{UPGRADE}{key}\r\n").into_bytes();
-    let after_close = [masked(0x88, b"\x0f\xa0bye", [7; 4]), masked(0x81, b"late", [7; 4])].concat();
+    let after_close =
+        [frame_with_key(0x88, b"\x0f\xa0bye", [7; 4]), frame_with_key(0x81, b"late", [7; 4])].concat();
     let fragments = [
-        masked(0x01, b"Hel", [1, 2, 3, 4]),
-        masked(0x89, b"in between", [9, 8, 7, 6]),
-        masked(0x80, b"lo", [5, 6, 7, 8]),
-        masked(0x88, b"", [7; 4]),
+        frame_with_key(0x01, b"Hel", [1, 2, 3, 4]),
+        frame_with_key(0x89, b"in between", [9, 8, 7, 6]),
+        frame_with_key(0x80, b"lo", [5, 6, 7, 8]),
+        frame_with_key(0x88, b"", [7; 4]),
     ];
     for (frames, answer) in [
-        (masked(0x88, b"", [7; 4]), &b"\x88\x00"[..]),
+        (frame_with_key(0x88, b"", [7; 4]), &b"\x88\x00"[..]),
         (after_close, b"\x88\x02\x0f\xa0"),
         (fragments.concat(), b"\x8a\x0ain between\x81\x05Hello\x88\x00"),
         (b"\x81\x02hi".to_vec(), b"\x88\x26\x03\xeaa frame from a client must be masked"),
         (
-            [masked(0x83, b"", [7; 4]), masked(0x88, b"", [7; 4])].concat(),
+            [frame_with_key(0x83, b"", [7; 4]), frame_with_key(0x88, b"", [7; 4])].concat(),
             b"\x88\x18\x03\xeathe opcode is reserved",
         ),
     ] {

@@ -294,9 +294,8 @@ mod tests {
     fn all() -> Vec<Reject> {
         use Reject::{
             Body, Connection, Encoding, Extensions, Forbidden, HeadTimeout, HeadTooLong, Host, Key,
-            Malformed, Method, NameControl, NameEmpty, NameTooLong, NotFound, NotReady, Origin, Overloaded,
-            Precondition, Query, Subprotocol, TargetTooLong, Token, TooMany, UpgradeRequired, Version,
-            WebSocketVersion,
+            Malformed, Method, Name, NotFound, NotReady, Origin, Overloaded, Precondition, Query,
+            Subprotocol, TargetTooLong, Token, TooMany, UpgradeRequired, Version, WebSocketVersion,
         };
         let next = |reject| {
             Some(match reject {
@@ -315,10 +314,8 @@ mod tests {
                 WebSocketVersion => Extensions,
                 Extensions => Precondition,
                 Precondition => Origin,
-                Origin => NameEmpty,
-                NameEmpty => NameTooLong,
-                NameTooLong => NameControl,
-                NameControl => Encoding,
+                Origin => Name("The name is none."),
+                Name(_) => Encoding,
                 Encoding => Query,
                 Query => Subprotocol,
                 Subprotocol => Token,

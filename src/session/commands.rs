@@ -243,7 +243,7 @@ impl Session {
         ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
         let identity = match authority.identify(token) {
             Ok(identity) => identity,
-            Err(TokenError::Expired) => return Err(ErrorCode::TokenExpired.into()),
+            Err(TokenError::Expired) => return Err(Disconnect::Expired.into()),
             Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
         };
         if identity.user != self.person.user {
@@ -274,7 +274,7 @@ impl Session {
                 self.expire_subscription(ctx.now, index, grant.expires_in);
                 Ok(Outcome::Reply("sub_refresh", json::refreshed(grant.expires_in)))
             }
-            Err(TokenError::Expired) => Err(ErrorCode::TokenExpired.into()),
+            Err(TokenError::Expired) => Err(ErrorCode::RefreshTokenExpired.into()),
             Err(TokenError::Invalid) => Err(Disconnect::InvalidToken.into()),
         }
     }

@@ -195,7 +195,7 @@ impl Effects {
             Disconnect::Slow | Disconnect::InsufficientState => CloseReason::TooSlow,
             Disconnect::NoPong => CloseReason::Silent,
             Disconnect::TooManyRequests => CloseReason::Flood,
-            Disconnect::Stale => CloseReason::HeadTimeout,
+            Disconnect::Stale | Disconnect::Internal => CloseReason::HeadTimeout,
             Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::Protocol,
             Disconnect::InvalidToken | Disconnect::ConnectionLimit | Disconnect::PermissionDenied => {
                 CloseReason::Denied

@@ -177,7 +177,9 @@ impl Session {
             Some(1001) => own == code || now.draining.is_some() || self.may_be_silent(world, now),
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
-            Some(3502) => world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout,
+            Some(3004 | 3502) => {
+                world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout
+            }
             Some(1013 | 3008) => self.was_full && now.policy() == SlowMember::Disconnect,
             Some(1002 | 1003 | 1007 | 1009) => self.wrong.map(Wrong::answer) == code,
             other => other.is_some() && own == other,

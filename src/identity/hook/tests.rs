@@ -151,7 +151,7 @@ fn answers() {
         verdict("200 OK", r#"{"error":{"code":1000,"message":"no","temporary":true}}"#),
         refused(1000, "no", true)
     );
-    assert_eq!(verdict("200 OK", r#"{"result":{"expire_at":1}}"#), refused(110, "expired", false));
+    assert_eq!(verdict("200 OK", r#"{"result":{"expire_at":1}}"#), refused(109, "token expired", false));
     let disconnect = |code, reason: &str| Verdict::Disconnect { code, reason: reason.into() };
     assert_eq!(
         verdict("200 OK", r#"{"disconnect":{"code":4501,"reason":"banned"}}"#),
