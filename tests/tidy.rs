@@ -20,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("edge", &[]),
     ("identity", &["base", "chat", "app", "logging", "edge"]),
     ("config", &["http", "chat", "shard", "identity", "logging"]),
-    ("token", &["identity", "config", "logging"]),
+    ("token", &["chat", "identity", "config", "logging"]),
     // The simulator's clients speak WebSocket.
     ("driver", &["base", "metrics", "ws", "chat", "shard", "logging"]),
     (
