@@ -113,7 +113,7 @@ mod tests {
     use std::sync::Arc;
 
     fn member(number: u128, user: &str) -> Member {
-        let client = ClientId::new(0, number);
+        let client = ClientId::new(0, number << 64);
         Member {
             person: Arc::new(Person { client, user: user.into(), name: user.into(), info: None }),
             info: None,

@@ -174,7 +174,7 @@ impl Session {
     }
 
     /// Asks again for rooms that it is on its way into.
-    fn join_again(&mut self, ctx: &mut Context<'_>, is_lost: &impl Fn(&str) -> bool) {
+    fn join_again(&self, ctx: &mut Context<'_>, is_lost: &impl Fn(&str) -> bool) {
         for subscription in &self.subscriptions {
             if subscription.sub.is_some() || !is_lost(&subscription.room) {
                 continue;

@@ -226,9 +226,10 @@ impl Shard {
         if !conn.is_open() {
             return;
         }
-        let change = match why {
-            CloseReason::Shutdown => conn.begin_close(code, reason, why, &self.options),
-            _ => conn.fail(code, reason, why, &self.options),
+        let change = if why == CloseReason::Shutdown {
+            conn.begin_close(code, reason, why, &self.options)
+        } else {
+            conn.fail(code, reason, why, &self.options)
         };
         self.apply(key, change);
     }

@@ -97,13 +97,13 @@ pub struct Blueprint {
     rings: RingLimits,
 }
 
+/// A rebuilt shard's mesh, and for each other shard (by its number) the ends that it must take.
+pub type Rebuilt<U, D> = (Mesh<U, D>, Vec<(usize, PeerEnds<U, D>)>);
+
 impl Blueprint {
     /// New rings between shard `me` and all others: its own ends, and those that the others must take
     /// ([`Mesh::replace_peer`]). What is in the old rings is lost.
-    pub fn rebuild<U: Weigh, D: Weigh + Clone>(
-        &self,
-        me: usize,
-    ) -> (Mesh<U, D>, Vec<(usize, PeerEnds<U, D>)>) {
+    pub fn rebuild<U: Weigh, D: Weigh + Clone>(&self, me: usize) -> Rebuilt<U, D> {
         let mut mesh = Mesh::alone(me, self);
         let mut others = Vec::with_capacity(self.shards - 1);
         for other in (0..self.shards).filter(|&other| other != me) {

@@ -198,7 +198,10 @@ mod tests {
             (r#"{"id":1,"publish":{"channel":"a","data":1,"type":1}}"#, NotAvailable),
             (r#"{"id":1,"publish":{"channel":"a","data":1,"key":"k"}}"#, NotAvailable),
             (r#"{"id":1,"publish":{"channel":"a","removed":true}}"#, NotAvailable),
-            (r#"{"id":1,"history":{"channel":"a","since":{"epoch":"x"}}}"#, UnrecoverablePosition),
+            (
+                r#"{"id":1,"history":{"channel":"a","since":{"epoch":"not an epoch of any engine"}}}"#,
+                UnrecoverablePosition,
+            ),
             (r#"{"id":1,"rpc":{}}"#, MethodNotFound),
             (r#"{"id":1,"rpc":{"method":"delivery"}}"#, BadRequest),
             (r#"{"id":1,"rpc":{"method":"delivery","data":["a",1]}}"#, BadRequest),
