@@ -6,7 +6,7 @@
 //! | `sockets`, `slots` | what a kernel interface must offer, and the table of sockets |
 //! | [`epoll`] | sockets on epoll: works everywhere |
 //! | [`uring`] | sockets in the tables of io_uring: many operations with one call |
-//! | [`sim`] | sockets without a kernel, clock or thread: the simulator runs the loop that production runs |
+//! | `sim` | sockets without a kernel, clock or thread: the simulator runs the loop that production runs |
 //! | `host`, `engine` | the process around a loop, and what production puts there |
 //!
 //! # The contract with the shard

@@ -66,7 +66,7 @@ impl Subscribe<'_> {
 
 impl Publish<'_> {
     /// # Errors
-    /// It names no room, is for another kind of channel, says nothing, or says it more than [`NESTING_MAX`] deep.
+    /// It names no room, is for another kind of channel, says nothing, or says it more than `NESTING_MAX` deep.
     pub fn check(&self) -> Result<(), Refusal> {
         named(&self.channel)?;
         if self.kind > 0 || self.removed || !self.key.is_empty() {
