@@ -7,7 +7,7 @@ use std::time::Duration;
 use stentor::base::hash::Seed;
 use stentor::base::{ConnKey, Time};
 use stentor::metrics::Registry;
-use stentor::shard::{Mesh, Options, Shard};
+use stentor::shard::{ConnectionLimits, Mesh, Options, Shard};
 use stentor_testkit::{frame, upgrade_request};
 
 const MEMBERS: [usize; 3] = [100, 10_000, 100_000];
@@ -15,8 +15,14 @@ const MEMBERS: [usize; 3] = [100, 10_000, 100_000];
 fn shard() -> Shard {
     let options =
         Options { ping_interval: Duration::ZERO, session_messages_per_second_max: 0, ..Options::default() };
-    Shard::fleet(Mesh::build(1, &Seed::new(1)), &Arc::new(options), &Arc::new(Registry::new(1)), || 1)
-        .remove(0)
+    Shard::fleet(
+        Mesh::build(1, &Seed::new(1)),
+        &ConnectionLimits::new(&Seed::new(1)),
+        &Arc::new(options),
+        &Arc::new(Registry::new(1)),
+        || 1,
+    )
+    .remove(0)
 }
 
 /// A room with `members` in it; the first one's key.

@@ -94,11 +94,13 @@ pub enum CloseReason {
     Expired,
     /// It said too much, again and again.
     Flood,
+    /// Its shard has panicked.
+    Panic,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ClosedByPeer,
         Self::Gone,
         Self::Protocol,
@@ -113,6 +115,7 @@ impl CloseReason {
         Self::Denied,
         Self::Expired,
         Self::Flood,
+        Self::Panic,
     ];
 
     /// The label's value.
@@ -132,6 +135,7 @@ impl CloseReason {
             Self::Denied => "denied",
             Self::Expired => "expired",
             Self::Flood => "flood",
+            Self::Panic => "panic",
         }
     }
 }
@@ -188,12 +192,35 @@ pub struct ShardMetrics {
     pub requests: Cell,
     /// Wake-ups that this shard sent to others.
     pub wakes: Cell,
+    /// Times that this shard has panicked and was replaced.
+    pub panics: Cell,
     /// Closes, by [`CloseReason`].
     pub closes: [Cell; CloseReason::ALL.len()],
     /// One turn of the loop, without the sleep.
     pub turn: Histogram,
     /// From a publication to the moment that it has been offered to every member on this shard.
     pub fanout: Histogram,
+}
+
+impl ShardMetrics {
+    /// The shard has panicked: what it had is gone.
+    pub fn shard_failed(&self) {
+        self.panics.add(1);
+        self.closes[CloseReason::Panic as usize].add(self.connections.value());
+        let gauges = [
+            &self.connections,
+            &self.websockets,
+            &self.rooms,
+            &self.members,
+            &self.lagging,
+            &self.history_bytes,
+            &self.homes,
+            &self.parked_bytes,
+        ];
+        for gauge in gauges {
+            gauge.set(0);
+        }
+    }
 }
 
 /// All blocks of a process, and the facts that every shard may be asked for.
@@ -305,7 +332,7 @@ impl Registry {
 type Pick = fn(&ShardMetrics) -> &Cell;
 
 /// Every plain family: name without prefix, type, help, where it is.
-const FAMILIES: [(&str, &str, &str, Pick); 24] = [
+const FAMILIES: [(&str, &str, &str, Pick); 25] = [
     ("accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
     ("connections", "gauge", "Connections open now.", |s| &s.connections),
     ("websockets", "gauge", "Connections that speak WebSocket now.", |s| &s.websockets),
@@ -346,6 +373,7 @@ const FAMILIES: [(&str, &str, &str, Pick); 24] = [
         &s.accept_pauses
     }),
     ("http_requests_total", "counter", "HTTP requests answered, upgrades not counted.", |s| &s.requests),
+    ("shard_panics_total", "counter", "Times a shard panicked and was replaced.", |s| &s.panics),
     ("mesh_wakes_total", "counter", "Wake-ups sent to other shards.", |s| &s.wakes),
 ];
 

@@ -10,26 +10,45 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::base::SHARDS_MAX;
 use crate::base::hash::Seed;
 use crate::config::{Config, Driver, Problem};
-use crate::driver::{Control, Engine, Parts, Waker};
+use crate::driver::{Control, Engine, PanickedAgain, Parts, Rebuild, Waker};
 use crate::edge::Edge;
+use crate::engine::Memory;
 use crate::http::HeadLimits;
 use crate::identity::hook::{Decided, HookClient};
-use crate::logging::Logging;
+use crate::logging::{Logging, log_panics};
 use crate::metrics::Registry;
-use crate::shard::{Mesh, Options, SURPLUS_MAX, Shard};
+use crate::shard::mesh::Blueprint;
+use crate::shard::{ConnectionLimits, Mesh, Options, SURPLUS_MAX, Shard};
 use crate::ws;
 
 /// Why the server did not start, or stopped: one sentence that says what, and what to do.
 #[derive(Debug)]
-pub struct Failure(String);
+pub struct Failure(String, u8);
+
+/// The exit code of a process that did not start, or whose kernel refused something.
+const EXIT_FAILURE: u8 = 1;
+
+/// The exit code of a process that ends because of a fault of its own (sysexits(3), EX_SOFTWARE).
+const EXIT_SOFTWARE: u8 = 70;
+
+impl Failure {
+    const fn new(sentence: String) -> Self {
+        Self(sentence, EXIT_FAILURE)
+    }
+
+    /// The process's exit code.
+    pub const fn exit_code(&self) -> u8 {
+        self.1
+    }
+}
 
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,6 +82,7 @@ pub fn run(
     logging: &Logging,
     reload: impl Fn() -> Result<Config, Vec<Problem>>,
 ) -> Result<(), Failure> {
+    log_panics();
     // Before any thread, so that every thread leaves the signals to this one.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| failure("signals cannot be handled", &error))?;
@@ -155,6 +175,7 @@ impl Process<'_> {
                 {
                     tracing::warn!(%error, "the hook stays as it was");
                 }
+                *self.fleet.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&options);
                 self.fleet.tell(|| Control::Reload(Arc::clone(&options)));
                 self.config = self.config.reloaded(new);
                 tracing::info!("reloaded");
@@ -173,6 +194,8 @@ struct Fleet {
     controls: Vec<Sender<Control>>,
     wakers: Arc<[Waker]>,
     hook: Arc<HookClient>,
+    /// The options in force, for shards that are built anew.
+    current: Arc<Mutex<Arc<Options>>>,
     /// What the hook runs on.
     _edge: Edge,
 }
@@ -190,7 +213,8 @@ impl Fleet {
         let shards = engines.len();
         let wakers = (0..shards).map(|_| Engine::waker()).collect::<Result<Arc<[_]>, _>>();
         let wakers = wakers.map_err(|error| failure("the kernel gives no eventfd", &error))?;
-        let meshes = Mesh::build(shards, &Seed::new(random()));
+        let seed = Seed::new(random());
+        let meshes = Mesh::build(shards, &seed);
         #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
         let origin = Instant::now();
         let (controls, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel()).unzip();
@@ -201,13 +225,27 @@ impl Fleet {
             .map_err(|error| failure("the hook cannot be asked", &error))?;
         let mut threads = Vec::new();
         let last = Arc::new(CloseOnDrop(watch.clone()));
-        let fleet = Shard::fleet(meshes, options, registry, random);
+        let Some(blueprint) = meshes.first().map(Mesh::blueprint) else {
+            return Err(failure("no shard is to run", &"at least one is needed"));
+        };
+        let limits = ConnectionLimits::new(&seed);
+        let fleet = Shard::fleet(meshes, &limits, options, registry, random);
+        let current = Arc::new(Mutex::new(Arc::clone(options)));
+        let spares = Spares {
+            blueprint,
+            limits,
+            options: Arc::clone(&current),
+            registry: Arc::clone(registry),
+            controls: controls.clone(),
+            wakers: Arc::clone(&wakers),
+        };
         let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
         for ((((id, shard), engine), listeners), control) in parts {
             let hook_client = Arc::clone(&hook);
             let ask = Box::new(move |question| hook_client.ask(id, question));
             let wakers = Arc::clone(&wakers);
-            let parts = Parts { shard, id, listeners, control, wakers, origin, ask };
+            let (metrics, rebuild) = (registry.shard(id), spares.clone().rebuild(id));
+            let parts = Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{id}"))
@@ -220,7 +258,7 @@ impl Fleet {
                 .map_err(|error| failure("a thread cannot be started", &error))?;
             threads.push(thread);
         }
-        Ok(Self { threads, controls, wakers, hook, _edge: edge })
+        Ok(Self { threads, controls, wakers, hook, current, _edge: edge })
     }
 
     fn tell(&self, control: impl Fn() -> Control) {
@@ -237,11 +275,50 @@ impl Fleet {
         for thread in self.threads {
             match thread.join() {
                 Ok(Ok(())) => {}
+                Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<PanickedAgain>()) => {
+                    return Err(Failure(error.to_string(), EXIT_SOFTWARE));
+                }
                 Ok(Err(error)) => return Err(failure("a shard has failed", &error)),
-                Err(_) => return Err(Failure("a shard has panicked; please report this".to_owned())),
+                Err(_) => {
+                    return Err(Failure(
+                        "a shard has panicked; please report this".to_owned(),
+                        EXIT_SOFTWARE,
+                    ));
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// What it takes to make another shard for one that has panicked.
+#[derive(Clone)]
+struct Spares {
+    blueprint: Blueprint,
+    limits: ConnectionLimits,
+    /// Those that hold now.
+    options: Arc<Mutex<Arc<Options>>>,
+    registry: Arc<Registry>,
+    controls: Vec<Sender<Control>>,
+    wakers: Arc<[Waker]>,
+}
+
+impl Spares {
+    /// Makes other shards for shard `id`. The others are given new rings to it: what was in the old ones is lost.
+    fn rebuild(self, id: usize) -> Rebuild {
+        Box::new(move || {
+            let options = Arc::clone(&self.options.lock().unwrap_or_else(PoisonError::into_inner));
+            let (mesh, others) = self.blueprint.rebuild(id);
+            let engine = Box::new(Memory::new(mesh.seed()));
+            let registry = Arc::clone(&self.registry);
+            let shard = Shard::new(mesh, self.limits.clone(), engine, options, registry, random());
+            for (other, ends) in others {
+                // A shard that has ended needs no rings.
+                let _ = self.controls[other].send(Control::Peer(Box::new(ends)));
+                self.wakers[other].wake();
+            }
+            Some(shard)
+        })
     }
 }
 
@@ -407,7 +484,7 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> Failure {
         }
         _ => "choose another address with --listen",
     };
-    Failure(format!("cannot listen on {address}: {error}; {advice}"))
+    Failure::new(format!("cannot listen on {address}: {error}; {advice}"))
 }
 
 /// What the shards run on, and how many connections that leaves room for.
@@ -435,7 +512,7 @@ fn engines(config: &Config, shards: usize) -> Result<(Vec<Engine>, Room), Failur
                 return Ok((engines, room));
             }
             Err(error) if config.driver == Driver::Uring => {
-                return Err(Failure(format!(
+                return Err(Failure::new(format!(
                     "io_uring cannot be used: {error}; it needs Linux 6.8, kernel.io_uring_disabled = 0 and a sandbox \
                      that allows it; or choose --driver epoll"
                 )));
@@ -464,13 +541,13 @@ const fn table_for(connections: u64) -> u64 {
 fn connections_max(config: &Config, room: &Room) -> Result<u64, Failure> {
     let Room { connections, reserve, files_max, .. } = *room;
     if connections == 0 {
-        return Err(Failure(format!(
+        return Err(Failure::new(format!(
             "only {files_max} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
              (ulimit -n)"
         )));
     }
     match config.max_connections {
-        Some(wanted) if wanted > connections => Err(Failure(format!(
+        Some(wanted) if wanted > connections => Err(Failure::new(format!(
             "max_connections = {wanted}, and there is room for {connections} with {files_max} open files allowed; raise \
              LimitNOFILE (ulimit -n) or lower max_connections"
         ))),
@@ -536,7 +613,7 @@ fn tell_manager(states: &[NotifyState<'_>]) {
 }
 
 fn failure(what: &str, error: &dyn Display) -> Failure {
-    Failure(format!("{what}: {error}"))
+    Failure::new(format!("{what}: {error}"))
 }
 
 #[cfg(test)]

@@ -457,6 +457,119 @@ fn connections_of_an_unknown_address_are_counted_together() {
     assert_eq!(answers, [3, 5]);
 }
 
+/// A server whose shard panics when `PANIC` arrives without a mask, which only builds with debug assertions do.
+fn fragile(driver: &str, shards: &str) -> Server {
+    let mut command = stentor();
+    command.env("PANIC_ON", PANIC).args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+    command.args(["--shards", shards, "--driver", driver]);
+    Server::from(command)
+}
+
+const PANIC: &str = "and now a panic";
+
+/// A text whose masking key is zero.
+fn unmasked(payload: &str) -> Vec<u8> {
+    let head = [0x81, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+    [&head, payload.as_bytes()].concat()
+}
+
+/// A panic ends the connections of its shard and nothing else: WebSockets with a Close, the others with a reset. The shard begins anew.
+#[test]
+#[cfg(debug_assertions)]
+fn a_shard_that_panics_is_replaced() {
+    const CLOSE: &[u8] = b"\x88\x02\x03\xf3"; // 1011
+    for driver in drivers() {
+        let mut server = fragile(driver, "1");
+        let (mut idle, mut speaker, mut request) = (member(&server), member(&server), server.raw());
+        request.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        assert_eq!(server.metric("stentor_members"), 2, "{driver}");
+        // Behind a frame that is still to be handed to the shard, in the same turn.
+        server.signal(Signal::STOP);
+        idle.write_all(&text("unheard")).unwrap();
+        speaker.write_all(&unmasked(PANIC)).unwrap();
+        server.signal(Signal::CONT);
+        for client in [&mut idle, &mut speaker] {
+            let mut last = Vec::new();
+            client.read_to_end(&mut last).unwrap();
+            assert!(last.ends_with(CLOSE), "{driver}: {}", last.escape_ascii());
+        }
+        let error = request.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{driver}");
+        let line = server.log_line("what PANIC_ON names has arrived");
+        assert!(line.contains("\"backtrace\"") && line.contains("event_loop"), "{line}");
+        // Those who come then find everything as it was, but for the others.
+        let mut members: Vec<_> = (0..300).map(|_| member(&server)).collect();
+        members[0].write_all(&text("anew")).unwrap();
+        for member in &mut members {
+            let mut heard = [0; 9];
+            member.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, b"\x81\x07a: anew", "{driver}");
+        }
+        let page = server.get("/metrics");
+        let [panics, members, connections, closes, accepted] =
+            ["shard_panics_total", "members", "connections", "closes_total", "accepted_total"]
+                .map(|name| support::metric(&page, &format!("stentor_{name}")));
+        assert_eq!((panics, members), (1, 300), "{driver}");
+        assert!(connections > members && accepted == closes + connections, "{driver}: {page}");
+    }
+}
+
+/// Members on other shards of rooms whose home has panicked are told so, go in anew, and go on in one order with all others.
+#[test]
+#[cfg(debug_assertions)]
+fn members_on_other_shards_outlive_a_panic() {
+    const MEMBERS: usize = 24;
+    for driver in drivers() {
+        let server = fragile(driver, "3");
+        let mut members: Vec<_> = (0..MEMBERS).map(|_| server.client("/ws/a?room=r")).collect();
+        // Its shard panics; whether that is the room's home, and which members it takes along, is the kernel's choice.
+        let mut fuse = server.client("/ws/fuse?room=elsewhere");
+        fuse.get_mut().write_all(&unmasked(PANIC)).unwrap();
+        assert_eq!(support::close_code(&mut fuse), 1011, "{driver}");
+        assert_eq!(server.metric("stentor_shard_panics_total"), 1, "{driver}");
+        let mut newcomer = server.client("/ws/new?room=r");
+        newcomer.send(tungstenite::Message::text("anew")).unwrap();
+        let mut survivors = 0;
+        for member in &mut members {
+            loop {
+                match member.read() {
+                    Ok(tungstenite::Message::Text(text)) if text.as_str() == "new: anew" => {
+                        survivors += 1;
+                        break;
+                    }
+                    // Of a room that has begun anew: its position, and that something may be missing.
+                    Ok(tungstenite::Message::Text(text)) => {
+                        assert!(text.starts_with(": "), "{driver}: {text}")
+                    }
+                    Ok(tungstenite::Message::Close(close)) => {
+                        assert_eq!(close.map(|close| u16::from(close.code)), Some(1011), "{driver}");
+                        break;
+                    }
+                    other => panic!("{driver}: {other:?}"),
+                }
+            }
+        }
+        assert_eq!(server.metric("stentor_members"), survivors + 1, "{driver}");
+        assert!(survivors < MEMBERS as u64 + 1);
+    }
+}
+
+/// A second panic soon after the first one ends the process: it would go on like that.
+#[test]
+#[cfg(debug_assertions)]
+fn a_second_panic_ends_the_process() {
+    for driver in drivers() {
+        let mut server = fragile(driver, "1");
+        for _ in 0..2 {
+            let mut member = member(&server);
+            member.write_all(&unmasked(PANIC)).unwrap();
+            let _ = member.read_to_end(&mut Vec::new());
+        }
+        assert_eq!(server.wait().code(), Some(70), "{driver}");
+        server.log_until("a second panic within 10s");
+    }
+}
+
 /// Who never answers the server's Close is reset, which frees its socket at once.
 #[test]
 fn who_does_not_close_is_reset() {

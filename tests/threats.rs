@@ -12,7 +12,7 @@ use socket2::SockRef;
 use stentor::base::Time;
 use stentor::base::hash::Seed;
 use stentor::metrics::Registry;
-use stentor::shard::{Mesh, Options, Shard};
+use stentor::shard::{ConnectionLimits, Mesh, Options, Shard};
 use stentor::ws::{CloseCode, Decoder, Deflater, Fail, Inflater, Limits, Window};
 use stentor_testkit::{frame, frames, parse_response, upgrade_request};
 use support::{Server, text};
@@ -111,7 +111,14 @@ fn a_deflated_bomb_in_a_small_frame_fails_at_the_bound() {
 fn a_clock_that_goes_back_moves_no_deadline() {
     let options = Arc::new(Options::default());
     let registry = Arc::new(Registry::new(1));
-    let mut shard = Shard::fleet(Mesh::build(1, &Seed::new(1)), &options, &registry, || 1).remove(0);
+    let mut shard = Shard::fleet(
+        Mesh::build(1, &Seed::new(1)),
+        &ConnectionLimits::new(&Seed::new(1)),
+        &options,
+        &registry,
+        || 1,
+    )
+    .remove(0);
     let start = Time::ZERO + Duration::from_secs(3600);
     shard.begin_turn(start);
     let admission = shard.admission();

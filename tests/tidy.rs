@@ -13,27 +13,37 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http", &["base", "ws"]),
     ("chat", &["base"]),
     ("app", &["base", "chat", "ws"]),
-    ("conn", &["base", "metrics", "ws", "http"]),
+    ("options", &["http", "chat", "ws"]),
+    ("engine", &["base", "chat"]),
+    ("room", &["base", "chat", "engine"]),
+    ("session", &["base", "metrics", "chat", "app", "options", "engine", "room"]),
+    ("conn", &["base", "metrics", "ws", "http", "options"]),
     ("page", &[]),
-    ("shard", &["base", "metrics", "ws", "http", "chat", "app", "conn", "page"]),
+    (
+        "shard",
+        &[
+            "base", "metrics", "ws", "http", "chat", "app", "options", "engine", "room", "session", "conn",
+            "page",
+        ],
+    ),
     ("logging", &[]),
     ("edge", &[]),
     ("identity", &["base", "chat", "app", "logging", "edge"]),
-    ("config", &["http", "chat", "shard", "identity", "logging"]),
-    ("token", &["identity", "config", "logging"]),
+    ("config", &["base", "http", "chat", "options", "identity", "logging"]),
+    ("token", &["chat", "identity", "config", "logging"]),
     // The simulator's clients speak WebSocket.
-    ("driver", &["base", "metrics", "ws", "chat", "shard", "logging"]),
+    ("driver", &["base", "metrics", "ws", "chat", "options", "shard", "logging"]),
     (
         "server",
         &[
-            "base", "metrics", "ws", "http", "chat", "shard", "driver", "edge", "identity", "config",
-            "logging",
+            "base", "metrics", "ws", "http", "chat", "options", "engine", "shard", "driver", "edge",
+            "identity", "config", "logging",
         ],
     ),
 ];
 
 /// Longer than a sitting.
-const LINES_MAX: usize = 620;
+const LINES_MAX: usize = 640;
 
 fn sources(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -79,7 +89,10 @@ fn imports_run_one_way() {
 
 #[test]
 fn the_core_does_no_io() {
-    let core = ["base", "metrics", "ws", "http", "chat", "app", "conn", "page", "shard"];
+    let core = [
+        "base", "metrics", "ws", "http", "chat", "app", "options", "engine", "room", "session", "conn",
+        "page", "shard",
+    ];
     for path in sources("src").into_iter().filter(|path| core.contains(&module_of(path).as_str())) {
         let text = fs::read_to_string(&path).unwrap();
         for word in

@@ -112,7 +112,7 @@ fuzz_target!(|input: &[u8]| {
         accept_into(
             &mut answer,
             &upgrade,
-            head.has_token("Sec-WebSocket-Protocol", "chat").then_some("chat"),
+            head.offers_subprotocol("chat").then_some("chat"),
         );
         if open && is_upgrade(&head) {
             agrees_with_tungstenite(&head, &answer);

@@ -104,6 +104,11 @@ impl<K: Key, T> Table<K, T> {
         K::new(index, self.next_generation)
     }
 
+    /// Gives no key away that `other` has given away.
+    pub const fn continue_after(&mut self, other: &Self) {
+        self.next_generation = other.next_generation;
+    }
+
     /// The value, unless that entry is gone.
     pub fn get(&self, key: K) -> Option<&T> {
         self.slots
@@ -185,6 +190,16 @@ mod tests {
         assert_eq!(table.get(first), None);
         assert_eq!(table.remove(first), None);
         assert_eq!(table.get(second), Some(&"second"));
+    }
+
+    #[test]
+    fn a_table_that_goes_on_after_another_gives_no_key_again() {
+        let (mut old, mut new) = (Table::<ConnKey, _>::default(), Table::default());
+        let keys: Vec<_> = (0..3).map(|value| old.insert(value)).collect();
+        new.continue_after(&old);
+        for value in 0..3 {
+            assert!(!keys.contains(&new.insert(value)));
+        }
     }
 
     #[test]

@@ -69,11 +69,10 @@ pub fn display_name(name: &str, bytes_max: usize) -> Result<Cow<'_, str>, BadNam
     for _ in 0..PASSES_MAX {
         let next = enforce(&current)?;
         if next == *current {
-            return match current {
-                _ if current.len() > bytes_max => Err(BadName::TooLong),
-                _ if !current.chars().any(is_seen) => Err(BadName::Empty),
-                current => Ok(current),
-            };
+            if current.len() > bytes_max {
+                return Err(BadName::TooLong);
+            }
+            return if current.chars().any(is_seen) { Ok(current) } else { Err(BadName::Empty) };
         }
         current = Cow::Owned(next);
     }

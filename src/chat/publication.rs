@@ -113,7 +113,7 @@ pub struct Publication {
     pub author: Member,
     /// What it carries.
     pub body: Body,
-    /// The record as a JSON object: made at most once, by [`crate::app::json`], for all who take it so.
+    /// The record as a JSON object: made at most once, by `app::json`, for all who take it so.
     pub json: OnceLock<Bytes>,
 }
 

@@ -21,6 +21,11 @@ impl Kept {
         &mut self.bytes[self.used..]
     }
 
+    /// The same, to be looked at.
+    pub fn unused(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
     /// Whether everything is used.
     pub fn is_empty(&self) -> bool {
         self.used == self.bytes.len()

@@ -17,7 +17,7 @@ pub use outbox::Outbox;
 use std::time::Duration;
 
 use crate::base::Time;
-use crate::http::Reject;
+use crate::http::{Date, Reject, is_head_request};
 use crate::metrics::CloseReason;
 use crate::options::Options;
 use crate::ws::{self, CloseCode, Decoder, Opcode, Window};
@@ -248,12 +248,6 @@ impl Conn {
         }
     }
 
-    /// Answers a request that cannot be served, and ends the connection.
-    pub fn reject(&mut self, reject: Reject, reason: CloseReason, options: &Options) -> Change {
-        reject.response_into(self.outbox.bytes());
-        self.finish(Ending::Linger, reason, options)
-    }
-
     /// Fails a WebSocket: says why, and takes nothing more (RFC 6455 §7.1.7).
     pub fn fail(
         &mut self,
@@ -376,11 +370,15 @@ impl Conn {
         }
     }
 
-    /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`].
-    pub fn timed_out(&mut self, options: &Options) -> Option<Change> {
+    /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is for an answer.
+    pub fn timed_out(&mut self, date: Option<Date>, options: &Options) -> Option<Change> {
         match self.state {
             State::Head if self.ended => Some(self.close(HowToClose::Now, CloseReason::HttpDone)),
-            State::Head => Some(self.reject(Reject::HeadTimeout, CloseReason::HeadTimeout, options)),
+            State::Head => {
+                let head_only = self.kept.as_ref().is_some_and(|kept| is_head_request(kept.unused()));
+                Reject::HeadTimeout.response_into(self.outbox.bytes(), head_only, date);
+                Some(self.finish(Ending::Linger, CloseReason::HeadTimeout, options))
+            }
             State::Open if self.ended => Some(self.close(HowToClose::Now, CloseReason::Gone)),
             State::Open => None,
             State::Lingering => Some(self.close(HowToClose::Now, self.reason)),

@@ -33,6 +33,11 @@ impl Outbox {
         self.0.as_ref().map_or(0, |content| content.bytes.len() - content.sent)
     }
 
+    /// Whether a part of the bytes that wait has gone out, so that perhaps only a part of a frame has.
+    pub fn is_partly_sent(&self) -> bool {
+        self.0.as_ref().is_some_and(|content| (1..content.bytes.len()).contains(&content.sent))
+    }
+
     /// The place to append whole frames or responses to.
     pub fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.content().bytes

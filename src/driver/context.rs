@@ -1,11 +1,12 @@
 //! What the loop has beside its sockets: the shard, the clock, and what the process has to say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Control;
 use super::host::Host;
 use crate::base::Time;
-use crate::shard::Shard;
+use crate::shard::{Options, Shard};
 
 /// How long accepting pauses when there is no descriptor left, or no room in a table.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -15,12 +16,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct LoopContext<H> {
     pub(super) shard: Shard,
     pub(super) host: H,
+    /// The beginning of the last turn.
+    begun: Time,
     /// The end of the last turn.
     now: Time,
     /// Until when no connection is accepted.
     accept_again: Option<Time>,
     /// When a drain ends, whatever is still open.
     stop_at: Option<Time>,
+    /// Options that are newer than those that the shard began with.
+    options: Option<Arc<Options>>,
 }
 
 /// What the process wants of the loop.
@@ -48,7 +53,7 @@ pub(super) enum Due {
 impl<H: Host> LoopContext<H> {
     pub(super) fn new(shard: Shard, host: H) -> Self {
         let now = host.now();
-        Self { shard, host, now, accept_again: None, stop_at: None }
+        Self { shard, host, begun: now, now, accept_again: None, stop_at: None, options: None }
     }
 
     /// When the next turn is due, as far as the sockets have nothing to do. Announces to the other shards that this one sleeps.
@@ -65,13 +70,18 @@ impl<H: Host> LoopContext<H> {
         self.now
     }
 
+    /// The time of the beginning of the last turn.
+    pub(super) const fn begun(&self) -> Time {
+        self.begun
+    }
+
     /// Begins a turn; returns its time.
     pub(super) fn begin_turn(&mut self) -> Time {
         self.shard.awake();
-        let now = self.host.now();
-        self.shard.begin_turn(now);
+        self.begun = self.host.now();
+        self.shard.begin_turn(self.begun);
         self.shard.tell_wall_clock(self.host.unix_ms());
-        now
+        self.begun
     }
 
     /// Does what the process says, and tells what of it is left to the loop.
@@ -79,7 +89,10 @@ impl<H: Host> LoopContext<H> {
         let mut action = ControlAction::Serve;
         while let Some(control) = self.host.next_control() {
             match control {
-                Control::Reload(options) => self.shard.reconfigure(self.host.now(), options),
+                Control::Reload(options) => {
+                    self.options = Some(Arc::clone(&options));
+                    self.shard.reconfigure(self.host.now(), options);
+                }
                 Control::Drain(timeout) => {
                     action = ControlAction::Drain;
                     self.accept_again = None;
@@ -87,10 +100,23 @@ impl<H: Host> LoopContext<H> {
                     self.shard.drain();
                 }
                 Control::Decided(conn, verdict) => self.shard.decided(conn, verdict),
+                Control::Peer(ends) => self.shard.replace_peer(*ends),
                 Control::Stop => return ControlAction::Stop,
             }
         }
         action
+    }
+
+    /// Puts another shard in the place of one that has failed, which is returned.
+    pub(super) fn replace_shard(&mut self, mut shard: Shard) -> Shard {
+        shard.replace(&self.shard);
+        if let Some(options) = &self.options {
+            shard.reconfigure(self.host.now(), Arc::clone(options));
+        }
+        if self.stop_at.is_some() {
+            shard.drain();
+        }
+        std::mem::replace(&mut self.shard, shard)
     }
 
     /// Takes the shard's questions to the auth backend.
@@ -100,13 +126,13 @@ impl<H: Host> LoopContext<H> {
         }
     }
 
-    /// Ends a turn that has `begun`: wakes the shards that have something to take. False: it was the last one.
-    pub(super) fn end_turn(&mut self, begun: Time) -> bool {
+    /// Ends a turn: wakes the shards that have something to take. False: it was the last one.
+    pub(super) fn end_turn(&mut self) -> bool {
         while let Some(shard) = self.shard.poll_wake() {
             self.host.wake(shard);
         }
         self.now = self.host.now();
-        self.shard.end_turn(self.now.since(begun));
+        self.shard.end_turn(self.now.since(self.begun));
         !self.shard.is_drained() && self.stop_at.is_none_or(|stop| self.now < stop)
     }
 

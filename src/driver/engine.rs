@@ -3,19 +3,23 @@
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use socket2::Socket;
+use std::fmt::{self, Display};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+#[cfg(debug_assertions)]
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::event_loop::Loop;
-use super::host::Host;
+use super::host::{Host, Replacement};
 use super::{Ask, Control, epoll, uring};
 use crate::base::Time;
 use crate::chat::Question;
 use crate::logging::{Escaped, RateLimit};
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, ShardMetrics};
 use crate::shard::Shard;
 
 /// What a driver is given to run. Everything that can fail is made before the thread starts, so that every error is known then.
@@ -34,10 +38,17 @@ pub struct Parts {
     pub origin: Instant,
     /// Takes the shard's questions to somebody outside.
     pub ask: Ask,
+    /// The shard's block of counters.
+    pub metrics: Arc<ShardMetrics>,
+    /// Makes a shard that takes the place of this one when it has panicked; `None`: that cannot be done, and the thread ends.
+    pub rebuild: Rebuild,
 }
 
-impl std::fmt::Debug for Parts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Makes a shard that takes the place of one that has panicked.
+pub type Rebuild = Box<dyn FnMut() -> Option<Shard> + Send>;
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").field("shard", &self.shard).finish_non_exhaustive()
     }
 }
@@ -81,8 +92,18 @@ impl Engine {
     /// # Errors
     /// The kernel refuses to wait, which it has no reason to.
     pub fn run(self, parts: Parts) -> io::Result<()> {
-        let Parts { shard, id, listeners, control, wakers, origin, ask } = parts;
-        let process = Process::new(id, control, wakers, origin, ask);
+        let Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild } = parts;
+        let process = Process {
+            id,
+            control,
+            wakers,
+            origin,
+            ask,
+            metrics,
+            rebuild,
+            accept_log: RateLimit::new(1, Duration::from_secs(10)),
+            close_log: RateLimit::new(100, Duration::from_secs(1)),
+        };
         match self {
             Self::Epoll(engine) => {
                 let sockets = engine.sockets(listeners, process.waker())?;
@@ -128,17 +149,31 @@ pub(super) struct Process {
     wakers: Arc<[Waker]>,
     origin: Instant,
     ask: Ask,
+    metrics: Arc<ShardMetrics>,
+    rebuild: Rebuild,
     accept_log: RateLimit,
     close_log: RateLimit,
 }
 
-impl Process {
-    fn new(id: usize, control: Receiver<Control>, wakers: Arc<[Waker]>, origin: Instant, ask: Ask) -> Self {
-        let accept_log = RateLimit::new(1, Duration::from_secs(10));
-        let close_log = RateLimit::new(100, Duration::from_secs(1));
-        Self { id, control, wakers, origin, ask, accept_log, close_log }
-    }
+/// A shard that panics so soon after another panic, its own or another shard's, ends the process: it would go on like that.
+const PANIC_INTERVAL: Duration = Duration::from_secs(10);
 
+/// When a shard has panicked last, in nanoseconds of the process's time; [`u64::MAX`]: never.
+static LAST_PANIC_NS: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// The error of a shard that has panicked soon after another panic.
+#[derive(Debug)]
+pub struct PanickedAgain;
+
+impl Display for PanickedAgain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a second panic within {PANIC_INTERVAL:?}; please report this")
+    }
+}
+
+impl std::error::Error for PanickedAgain {}
+
+impl Process {
     /// What wakes this shard.
     fn waker(&self) -> BorrowedFd<'_> {
         self.wakers[self.id].as_fd()
@@ -175,6 +210,33 @@ impl Host for Process {
         }
     }
 
+    fn replacement(&mut self, begun: Time) -> Replacement {
+        // Between the two the panic was logged, and to put names to a backtrace takes its time.
+        let last = LAST_PANIC_NS.swap(self.now().as_nanos(), Ordering::Relaxed);
+        if last != u64::MAX && begun.since(Time::from_nanos(last)) < PANIC_INTERVAL {
+            return Replacement::End(io::Error::other(PanickedAgain));
+        }
+        (self.rebuild)().map_or(Replacement::None, |shard| Replacement::Shard(Box::new(shard)))
+    }
+
+    fn shard_failed(&mut self) {
+        let connections = self.metrics.connections.value();
+        self.metrics.shard_failed();
+        tracing::error!(
+            shard = self.id,
+            connections,
+            "a shard has panicked: its connections end, and it begins anew"
+        );
+    }
+
+    #[cfg(debug_assertions)]
+    fn before_input(&self, bytes: &[u8]) {
+        if let Some(text) = PANIC_ON.as_ref().filter(|text| !text.is_empty()) {
+            let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            assert!(!found, "what PANIC_ON names has arrived");
+        }
+    }
+
     fn connection_closed(&mut self, name: &str, reason: CloseReason) {
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
@@ -183,6 +245,10 @@ impl Host for Process {
         }
     }
 }
+
+/// For tests of this build alone: input with this text makes a shard panic. No client's, as its frames are masked, unless it means to.
+#[cfg(debug_assertions)]
+static PANIC_ON: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("PANIC_ON").ok());
 
 /// No descriptor, or no memory for one: it will not be better at once.
 pub(super) fn is_shortage(error: Errno) -> bool {

@@ -232,6 +232,15 @@ impl Sockets for EpollSockets {
         Ok(())
     }
 
+    fn abandon(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn send_last(&mut self, stream: &mut TcpStream, bytes: &'static [u8]) -> io::Result<()> {
+        let _ = stream.write(bytes);
+        Ok(())
+    }
+
     fn close(&mut self, _key: ConnKey, stream: TcpStream, reset: bool) -> io::Result<()> {
         if reset {
             let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));

@@ -1,6 +1,8 @@
 //! The loop of a shard: accepting, reading, closing, resuming, writing and sleeping, written once for every kernel interface
 //! ([`Sockets`]) and every process around it ([`Host`]). The contract that it keeps with the shard is on [`super`]'s page.
 
+mod containment;
+
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::VecDeque;
 use std::io;
@@ -49,14 +51,10 @@ impl<S: Sockets, H: Host> Loop<S, H> {
     /// # Errors
     /// The kernel refuses to be asked, which it has no reason to.
     pub(super) fn run(mut self) -> io::Result<()> {
-        // The first turn waits for nothing: it has the listeners accept.
+        // The first turn waits for nothing: in it the listeners begin to accept.
         let mut timeout = Some(Duration::ZERO);
-        while self.turn(timeout)?.is_continue() {
-            timeout = match self.due() {
-                Due::Now => Some(Duration::ZERO),
-                Due::At(time) => Some(time.since(self.context.now())),
-                Due::Never => None,
-            };
+        while let ControlFlow::Continue(next) = self.contained_turn(timeout)? {
+            timeout = next;
         }
         self.sockets.finish()
     }
@@ -119,7 +117,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         while let Some(key) = self.context.shard.poll_resume() {
             self.queue_read(key);
         }
-        let goes_on = self.context.end_turn(begun);
+        let goes_on = self.context.end_turn();
         Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     }
 
@@ -152,6 +150,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         let shard = &mut self.context.shard;
         match self.sockets.complete(&mut slot.socket, completion) {
             Input::Bytes { bytes, again } => {
+                self.context.host.before_input(bytes);
                 shard.received(key, bytes);
                 if !shard.may_read(key) {
                     return self.sockets.stop_reading(key, &mut slot.socket);
@@ -194,6 +193,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         for _ in 0..=usize::from(slot.is_read_closed()) {
             match self.sockets.read(key, &mut slot.socket)? {
                 Input::Bytes { bytes, again } => {
+                    self.context.host.before_input(bytes);
                     self.context.shard.received(key, bytes);
                     if again {
                         self.queue_read(key);
@@ -287,7 +287,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
                 return Ok(());
             }
             self.sockets.perform(&mut self.writes)?;
-            for Writing { ticket, conn, outcome } in self.writes.drain(..) {
+            for &Writing { ticket, conn, outcome } in &self.writes {
                 match outcome {
                     Outcome::Took { len, offered } => self.context.shard.wrote(ticket, len, offered),
                     Outcome::Full | Outcome::UnderWay { .. } => self.context.shard.refused(ticket),
@@ -299,6 +299,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
                     self.sockets.watch_writable(key, &mut slot.socket)?;
                 }
             }
+            self.writes.clear();
         }
     }
 

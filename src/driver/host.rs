@@ -1,9 +1,22 @@
 //! What the loop needs of the process around it: its clock, its other threads, its log.
 
+use std::io;
+
 use super::Control;
 use crate::base::Time;
 use crate::chat::Question;
 use crate::metrics::CloseReason;
+use crate::shard::Shard;
+
+/// What takes the place of a shard that has panicked.
+pub(super) enum Replacement {
+    /// Another one, without connections.
+    Shard(Box<Shard>),
+    /// Nothing: the panic goes on.
+    None,
+    /// Nothing, and the process is to end with this error.
+    End(io::Error),
+}
 
 /// The process around a loop; or the simulation of one.
 pub(super) trait Host {
@@ -24,6 +37,15 @@ pub(super) trait Host {
 
     /// Notes that accepting pauses.
     fn accepting_paused(&mut self, now: Time, why: &str);
+
+    /// The shard has panicked, in a turn that has `begun` then. What takes its place?
+    fn replacement(&mut self, begun: Time) -> Replacement;
+
+    /// Notes that the shard is being replaced: all its connections end.
+    fn shard_failed(&mut self);
+
+    /// A place for tests to fail at: input of a connection is about to go to the shard.
+    fn before_input(&self, _bytes: &[u8]) {}
 
     /// Notes that a connection was closed.
     fn connection_closed(&mut self, name: &str, reason: CloseReason);

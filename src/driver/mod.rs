@@ -6,7 +6,7 @@
 //! | `sockets`, `slots` | what a kernel interface must offer, and the table of sockets |
 //! | [`epoll`] | sockets on epoll: works everywhere |
 //! | [`uring`] | sockets in the tables of io_uring: many operations with one call |
-//! | [`sim`] | sockets without a kernel, clock or thread: the simulator runs the loop that production runs |
+//! | `sim` | sockets without a kernel, clock or thread: the simulator runs the loop that production runs |
 //! | `host`, `engine` | the process around a loop, and what production puts there |
 //!
 //! # The contract with the shard
@@ -31,6 +31,7 @@ mod engine;
 pub mod epoll;
 #[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
 mod event_loop;
+#[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
 mod host;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -42,14 +43,14 @@ mod sockets;
 pub mod uring;
 
 #[cfg(feature = "edges")]
-pub use engine::{Engine, Parts, Waker};
+pub use engine::{Engine, PanickedAgain, Parts, Rebuild, Waker};
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ConnKey;
 use crate::chat::{Question, Verdict};
-use crate::shard::Options;
+use crate::shard::{Options, PeerEnds};
 
 /// Takes a question to somebody outside. The answer comes back as [`Control::Decided`]; taking it must not take time.
 pub type Ask = Box<dyn FnMut(Question) + Send>;
@@ -63,6 +64,8 @@ pub enum Control {
     Drain(Duration),
     /// What somebody outside says of a client.
     Decided(ConnKey, Verdict),
+    /// New rings to a shard that was built anew.
+    Peer(Box<PeerEnds>),
     /// End now.
     Stop,
 }

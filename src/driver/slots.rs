@@ -130,6 +130,17 @@ impl<T> Slots<T> {
         Some((key(index, slot.generation()), slot))
     }
 
+    /// Frees a slot; returns whose it was.
+    pub(super) fn take(&mut self, index: usize) -> Option<(ConnKey, T)> {
+        let slot = self.0.get_mut(index)?.take()?;
+        Some((key(index, slot.generation()), slot.socket))
+    }
+
+    /// Slots that are or were in use: every index is below it.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Frees the slot of a connection.
     pub(super) fn remove(&mut self, key: ConnKey) -> Option<T> {
         self.get_mut(key)?;

@@ -85,6 +85,13 @@ pub(super) trait Sockets {
     /// event of its own.
     fn shut_sending(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 
+    /// The shard has failed: forgets what completions have brought for connections and writes that were not done, and ends those that are
+    /// under way. Every connection will be closed.
+    fn abandon(&mut self) -> io::Result<()>;
+
+    /// Writes bytes before the socket is closed, if it takes them at once.
+    fn send_last(&mut self, socket: &mut Self::Socket, bytes: &'static [u8]) -> io::Result<()>;
+
     /// Closes a socket, with a reset when `reset`.
     fn close(&mut self, key: ConnKey, socket: Self::Socket, reset: bool) -> io::Result<()>;
 

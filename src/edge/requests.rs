@@ -204,3 +204,92 @@ impl<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> Drop for Ending<K, T, D> {
         self.tell(Outcome::Lost);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::Edge;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use tokio::sync::oneshot;
+
+    /// For what has to happen at once.
+    const SOON: Duration = Duration::from_secs(20);
+
+    const LIMITS: Limits = Limits { concurrency: 1, waiting_max: 2, bytes_max: 10, timeout: SOON };
+
+    type Told = (u32, Outcome<u32>);
+
+    fn start(limits: Limits) -> (Requests<u32>, Sender<Told>, Receiver<Told>, Edge) {
+        let (sender, told) = channel();
+        let edge = Edge::start().unwrap();
+        (Requests::new(edge.handle(), limits), sender, told, edge)
+    }
+
+    /// Hands over a request that is carried out when its sender says so.
+    fn gated(
+        requests: &Requests<u32>,
+        told: &Sender<Told>,
+        asker: u32,
+        bytes: usize,
+    ) -> (Result<(), Full>, oneshot::Sender<u32>) {
+        let (release, released) = oneshot::channel();
+        let told = told.clone();
+        let work = move || async move { released.await.unwrap() };
+        (requests.submit(asker, bytes, work, move |it| told.send((asker, it)).unwrap()), release)
+    }
+
+    #[test]
+    fn each_is_told_once() {
+        let (requests, sender, told, _edge) = start(LIMITS);
+        let (submitted, release) = gated(&requests, &sender, 1, 1);
+        assert_eq!((submitted, requests.count()), (Ok(()), 1));
+        release.send(7).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Done(7)));
+        assert_eq!(requests.count(), 0);
+        requests.cancel(1);
+        assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn work_that_panics_is_lost_and_frees_its_place() {
+        let (requests, sender, told, _edge) = start(LIMITS);
+        let told_of = sender.clone();
+        // Without the panic hook, which would write a backtrace.
+        let work = || async { std::panic::resume_unwind(Box::new(())) };
+        requests.submit(1, 10, work, move |it| told_of.send((1, it)).unwrap()).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Lost));
+        let (submitted, release) = gated(&requests, &sender, 2, 10);
+        assert_eq!(submitted, Ok(()));
+        release.send(5).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (2, Outcome::Done(5)));
+    }
+
+    #[test]
+    fn both_bounds_hold_and_say_which_they_are() {
+        let (requests, sender, told, _edge) = start(LIMITS);
+        let (_, first) = gated(&requests, &sender, 1, 4);
+        let (_, second) = gated(&requests, &sender, 2, 4);
+        assert_eq!(gated(&requests, &sender, 3, 3).0, Err(Full::Bytes));
+        let (_, third) = gated(&requests, &sender, 3, 2);
+        assert_eq!(gated(&requests, &sender, 4, 0).0, Err(Full::Count));
+        for (release, value) in [(third, 3), (second, 2), (first, 1)] {
+            release.send(value).unwrap();
+        }
+        // One place: in the order in which they came.
+        for asker in 1..=3 {
+            assert_eq!(told.recv_timeout(SOON).unwrap(), (asker, Outcome::Done(asker)));
+        }
+    }
+
+    #[test]
+    fn a_second_request_takes_the_first_ones_place() {
+        let (requests, sender, told, _edge) = start(LIMITS);
+        let (_, first) = gated(&requests, &sender, 1, 10);
+        let (submitted, second) = gated(&requests, &sender, 1, 10);
+        assert_eq!(submitted, Ok(()));
+        let _ = first.send(1);
+        second.send(2).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Done(2)));
+        assert_eq!((requests.count(), told.try_recv().is_err()), (0, true));
+    }
+}

@@ -50,7 +50,7 @@ pub enum ClaimError {
     /// This override wants what the room's options do not give.
     Contradiction(&'static str, bool),
     /// Something is wrong with what is said of this room.
-    InRoom(Box<str>, Box<ClaimError>),
+    InRoom(Box<str>, Box<Self>),
 }
 
 impl Display for ClaimError {
@@ -176,7 +176,7 @@ pub(super) fn grant(
     overrides: Option<&RawValue>,
     room: &RoomOptions,
 ) -> Result<Grant, ClaimError> {
-    let overrides = overrides.map_or(Ok(Overrides::default()), |raw| read_overrides(raw, room))?;
+    let overrides = overrides.map(|raw| read_overrides(raw, room)).transpose()?.unwrap_or_default();
     Ok(Grant { info: info.read("b64info")?, data: data.read("b64data")?, expires_in: None, overrides })
 }
 

@@ -446,7 +446,11 @@ impl Welcome {
             None => None,
             Some(end) => match claims::remaining(end, now) {
                 None => {
-                    return Ok(Verdict::Refused { code: 110, message: "expired".into(), temporary: false });
+                    return Ok(Verdict::Refused {
+                        code: 109,
+                        message: "token expired".into(),
+                        temporary: false,
+                    });
                 }
                 left => left,
             },

@@ -37,6 +37,7 @@ pub(super) struct Home {
     submitted: VecDeque<u32>,
     submitted_bytes: u64,
     /// Members that are announced, or not, against the room's rule.
+    #[allow(clippy::box_collection, reason = "rarely there: a pointer instead of three words")]
     unusual: Option<Box<BTreeSet<ClientId>>>,
     /// Clients that wait for a page of the engine's.
     pub(super) joining: Option<Box<Waiting>>,

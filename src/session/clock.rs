@@ -69,7 +69,10 @@ impl Session {
             return ctx.effects.disconnect(Disconnect::Expired);
         }
         if !is_in && state.ping_at <= now {
-            return ctx.effects.disconnect(Disconnect::Stale);
+            // A client that waits for the auth backend waits for us: that must not be final.
+            let waits = matches!(state.phase, Phase::Asked(_));
+            let why = if waits { Disconnect::Internal } else { Disconnect::Stale };
+            return ctx.effects.disconnect(why);
         }
         if state.ping_at <= now {
             // One ping at a time: a second one would put off the end of the first one's time, and its pong be one too many.

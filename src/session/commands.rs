@@ -187,7 +187,7 @@ impl Session {
             return Err(ErrorCode::LimitExceeded.into());
         }
         let author = Member { person: Arc::clone(&self.person), info: None };
-        let command = self.wait(ctx, id);
+        let command = self.wait(ctx, id, &room);
         ctx.effects.push(Effect::Publish {
             command,
             room,
@@ -207,7 +207,7 @@ impl Session {
         let Some(index) = self.index_of(channel) else { return Err(ErrorCode::PermissionDenied.into()) };
         ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
         let room = Arc::clone(&self.subscriptions[index].room);
-        let command = self.wait(ctx, id);
+        let command = self.wait(ctx, id, &room);
         ctx.effects.push(Effect::Query { command, room, query });
         Ok(Outcome::Nothing)
     }
@@ -228,7 +228,7 @@ impl Session {
         let Some(index) = self.index_of(&channel) else { return Err(ErrorCode::PermissionDenied.into()) };
         ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
         let room = Arc::clone(&self.subscriptions[index].room);
-        let command = self.wait(ctx, id);
+        let command = self.wait(ctx, id, &room);
         ctx.effects.push(Effect::CountDelivery { command, room, offset });
         Ok(Outcome::Nothing)
     }
@@ -240,7 +240,7 @@ impl Session {
         ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
         let identity = match authority.identify(token) {
             Ok(identity) => identity,
-            Err(TokenError::Expired) => return Err(ErrorCode::TokenExpired.into()),
+            Err(TokenError::Expired) => return Err(Disconnect::Expired.into()),
             Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
         };
         if identity.user != self.person.user {
@@ -268,7 +268,7 @@ impl Session {
                 self.expire_subscription(ctx.now, index, grant.expires_in);
                 Ok(Outcome::Reply("sub_refresh", json::refreshed(grant.expires_in)))
             }
-            Err(TokenError::Expired) => Err(ErrorCode::TokenExpired.into()),
+            Err(TokenError::Expired) => Err(ErrorCode::RefreshTokenExpired.into()),
             Err(TokenError::Invalid) => Err(Disconnect::InvalidToken.into()),
         }
     }

@@ -86,6 +86,17 @@ pub enum Effect {
         /// What holds for it alone.
         overrides: Overrides,
     },
+    /// Asks a room's new home to be let in: the one that was asked before is lost.
+    JoinAgain {
+        /// The subscription.
+        number: u32,
+        /// The room.
+        room: Arc<str>,
+        /// The client as the members see it.
+        member: Member,
+        /// What it wants of the history.
+        wanted: Wanted,
+    },
     /// Goes out of a room, or gives up going in.
     Leave {
         /// The room.
@@ -184,7 +195,7 @@ impl Effects {
             Disconnect::Slow | Disconnect::InsufficientState => CloseReason::TooSlow,
             Disconnect::NoPong => CloseReason::Silent,
             Disconnect::TooManyRequests => CloseReason::Flood,
-            Disconnect::Stale => CloseReason::HeadTimeout,
+            Disconnect::Stale | Disconnect::Internal => CloseReason::HeadTimeout,
             Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::Protocol,
             Disconnect::InvalidToken | Disconnect::ConnectionLimit | Disconnect::PermissionDenied => {
                 CloseReason::Denied

@@ -55,12 +55,14 @@ pub(super) struct Connecting {
 }
 
 /// A command that waits for an answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pending {
     /// What the answer names.
     pub(super) command: u32,
     /// What the client's reply repeats.
     pub(super) id: u32,
+    /// The room that it is about.
+    pub(super) room: Arc<str>,
     /// Until when the answer must have come.
     pub(super) deadline: Time,
 }
@@ -261,12 +263,12 @@ impl Session {
     }
 
     /// A command waits for an answer: returns what that is to name.
-    pub(super) fn wait(&mut self, ctx: &Context<'_>, id: u32) -> u32 {
+    pub(super) fn wait(&mut self, ctx: &Context<'_>, id: u32, room: &Arc<str>) -> u32 {
         let command = self.next_command();
         let deadline = ctx.now + ctx.options.command_timeout;
         self.due = self.due.min(deadline);
         if let Some(json) = self.json_state() {
-            json.pending.push(Pending { command, id, deadline });
+            json.pending.push(Pending { command, id, room: Arc::clone(room), deadline });
         }
         command
     }

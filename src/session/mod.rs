@@ -63,6 +63,7 @@ pub struct Session {
     /// How often it publishes, in all rooms together.
     limiter: RateLimiter,
     /// How often it publishes in rooms that have a limit of their own.
+    #[allow(clippy::box_collection, reason = "rarely there: a pointer instead of three words")]
     room_limiters: Option<Box<Vec<RoomLimiter>>>,
     /// Until when it is who it is.
     expires: Time,

@@ -6,7 +6,7 @@ use super::json::Phase;
 use super::{Context, EXPIRY_GRACE, Effect, Effects, Joining, Protocol, Session};
 use crate::app::json::{self, Disconnect, ErrorCode, Unsubscribe, Welcome};
 use crate::base::Time;
-use crate::chat::{NoPage, Past, Verdict};
+use crate::chat::{Member, NoPage, Past, Verdict, Wanted};
 use crate::engine::Settled;
 use crate::metrics::CloseReason;
 use crate::room::{Answer, QueryError};
@@ -144,6 +144,51 @@ impl Session {
         ctx.effects.send(|out| json::reply_into(out, connecting.command, "connect", &result));
         ctx.effects.push(Effect::Welcomed);
         self.begin_pings(ctx);
+    }
+
+    /// The homes of some rooms are lost. Its client is told to recover in those that it is in, and goes in anew; what it has
+    /// asked of them gets an error that may be tried again.
+    pub fn home_lost(&mut self, ctx: &mut Context<'_>, is_lost: impl Fn(&str) -> bool) {
+        let affected = |session: &Self| {
+            session.subscriptions.iter().position(|it| it.sub.is_some() && is_lost(&it.room))
+        };
+        self.join_again(ctx, &is_lost);
+        match &mut self.protocol {
+            Protocol::Text(_) => {
+                if let Some(index) = affected(self) {
+                    self.enter_anew(ctx, index);
+                }
+            }
+            Protocol::Json(state) => {
+                while let Some(index) = state.pending.iter().position(|pending| is_lost(&pending.room)) {
+                    let id = state.pending.remove(index).id;
+                    ctx.effects.send(|out| json::error_into(out, id, ErrorCode::Internal));
+                }
+                while !ctx.effects.closes()
+                    && let Some(index) = affected(self)
+                {
+                    self.unsubscribe(ctx.effects, index, Unsubscribe::Insufficient);
+                }
+            }
+        }
+    }
+
+    /// Asks again for rooms that it is on its way into.
+    fn join_again(&self, ctx: &mut Context<'_>, is_lost: &impl Fn(&str) -> bool) {
+        for subscription in &self.subscriptions {
+            if subscription.sub.is_some() || !is_lost(&subscription.room) {
+                continue;
+            }
+            let member = Member { person: Arc::clone(&self.person), info: None };
+            // What it was to recover from is lost with the home.
+            let wanted = Wanted::Lost;
+            ctx.effects.push(Effect::JoinAgain {
+                number: subscription.number,
+                room: Arc::clone(&subscription.room),
+                member,
+                wanted,
+            });
+        }
     }
 
     /// Takes a client out of a room without its asking, and tells it why.

@@ -137,6 +137,15 @@ impl Session {
         ctx.effects.push(Effect::Welcomed);
     }
 
+    /// The home of its room is lost: it goes in anew, and is told that messages may be missing.
+    pub(super) fn enter_anew(&mut self, ctx: &mut Context<'_>, index: usize) {
+        let subscription = &self.subscriptions[index];
+        let (room, granted) = (Arc::clone(&subscription.room), subscription.granted);
+        self.leave(ctx.effects, index);
+        let how = Join { asked: Some(0), granted, ..Join::default() };
+        self.join(ctx, &room, Grant::default(), Wanted::Lost, how);
+    }
+
     /// One of its messages is settled.
     pub(super) fn text_settled(ctx: &mut Context<'_>, outcome: Settled) {
         match outcome {

@@ -54,6 +54,11 @@ impl Shard {
             Effect::Join { number, room, member, wanted, overrides } => {
                 self.join(key, number, &room, member, wanted, overrides);
             }
+            Effect::JoinAgain { number, room, member, wanted } => {
+                let ask = self.ask(key, number);
+                let request = Request::Join { member, wanted, presence: None, join_leave: None, ask };
+                self.ask_home(&room, request);
+            }
             Effect::Leave { room, id, sub, client, format } => {
                 if let Some(sub) = sub {
                     self.unsubscribe(conn, sub);
@@ -221,9 +226,10 @@ impl Shard {
         if !conn.is_open() {
             return;
         }
-        let change = match why {
-            CloseReason::Shutdown => conn.begin_close(code, reason, why, &self.options),
-            _ => conn.fail(code, reason, why, &self.options),
+        let change = if why == CloseReason::Shutdown {
+            conn.begin_close(code, reason, why, &self.options)
+        } else {
+            conn.fail(code, reason, why, &self.options)
         };
         self.apply(key, change);
     }

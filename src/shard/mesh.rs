@@ -77,6 +77,44 @@ struct Peer<U, D> {
     touched: bool,
 }
 
+/// The ends of the rings to a shard that was built anew, for one of the others.
+#[derive(Debug)]
+pub struct PeerEnds<U, D>(Peer<U, D>);
+
+impl<U, D> PeerEnds<U, D> {
+    /// The shard at the other end.
+    pub const fn id(&self) -> usize {
+        self.0.id
+    }
+}
+
+/// What it takes to build the ends of one shard anew.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    shards: usize,
+    seed: Seed,
+    doorbells: Arc<[Doorbell]>,
+    rings: RingLimits,
+}
+
+/// A rebuilt shard's mesh, and for each other shard (by its number) the ends that it must take.
+pub type Rebuilt<U, D> = (Mesh<U, D>, Vec<(usize, PeerEnds<U, D>)>);
+
+impl Blueprint {
+    /// New rings between shard `me` and all others: its own ends, and those that the others must take
+    /// ([`Mesh::replace_peer`]). What is in the old rings is lost.
+    pub fn rebuild<U: Weigh, D: Weigh + Clone>(&self, me: usize) -> Rebuilt<U, D> {
+        let mut mesh = Mesh::alone(me, self);
+        let mut others = Vec::with_capacity(self.shards - 1);
+        for other in (0..self.shards).filter(|&other| other != me) {
+            let (mine, theirs) = Peer::pair(me, other, self.rings);
+            mesh.peers.push(mine);
+            others.push((other, PeerEnds(theirs)));
+        }
+        (mesh, others)
+    }
+}
+
 /// One shard's ends of all rings.
 #[derive(Debug)]
 pub struct Mesh<U, D> {
@@ -88,6 +126,7 @@ pub struct Mesh<U, D> {
     own_up: VecDeque<U>,
     own_down: VecDeque<D>,
     doorbells: Arc<[Doorbell]>,
+    rings: RingLimits,
 }
 
 impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
@@ -106,29 +145,46 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
     pub fn build_with(shards: usize, seed: &Seed, rings: RingLimits) -> Vec<Self> {
         assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards");
         let doorbells: Arc<[Doorbell]> = (0..shards).map(|_| Doorbell::default()).collect();
-        let mut meshes: Vec<_> = (0..shards)
-            .map(|me| Self {
-                me,
-                shards,
-                seed: seed.clone(),
-                peers: Vec::with_capacity(shards - 1),
-                own_up: VecDeque::new(),
-                own_down: VecDeque::new(),
-                doorbells: Arc::clone(&doorbells),
-            })
-            .collect();
+        let blueprint = Blueprint { shards, seed: seed.clone(), doorbells, rings };
+        let mut meshes: Vec<_> = (0..shards).map(|me| Self::alone(me, &blueprint)).collect();
         for a in 0..shards {
             for b in a + 1..shards {
-                let ((a_up, b_from_up), (b_up, a_from_up)) = (ring(rings), ring(rings));
-                let ((a_down, b_from_down), (b_down, a_from_down)) = (ring(rings), ring(rings));
-                meshes[a].peers.push(Peer::new(b, a_up, a_down, a_from_up, a_from_down));
-                meshes[b].peers.push(Peer::new(a, b_up, b_down, b_from_up, b_from_down));
+                let (of_a, of_b) = Peer::pair(a, b, rings);
+                meshes[a].peers.push(of_a);
+                meshes[b].peers.push(of_b);
             }
         }
         for mesh in &mut meshes {
             mesh.peers.sort_by_key(|peer| peer.id);
         }
         meshes
+    }
+
+    /// A shard's end without rings.
+    fn alone(me: usize, blueprint: &Blueprint) -> Self {
+        Self {
+            me,
+            shards: blueprint.shards,
+            seed: blueprint.seed.clone(),
+            peers: Vec::with_capacity(blueprint.shards - 1),
+            own_up: VecDeque::new(),
+            own_down: VecDeque::new(),
+            doorbells: Arc::clone(&blueprint.doorbells),
+            rings: blueprint.rings,
+        }
+    }
+
+    /// What it takes to build a shard's ends anew.
+    pub fn blueprint(&self) -> Blueprint {
+        let Self { shards, rings, .. } = *self;
+        Blueprint { shards, seed: self.seed.clone(), doorbells: Arc::clone(&self.doorbells), rings }
+    }
+
+    /// Takes the ends of the rings to a shard that was built anew. What was under way to and from it is lost.
+    pub fn replace_peer(&mut self, ends: PeerEnds<U, D>) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == ends.0.id) {
+            *peer = ends.0;
+        }
     }
 
     /// How many shards there are.
@@ -283,6 +339,16 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
 }
 
 impl<U: Weigh, D: Weigh> Peer<U, D> {
+    /// Both ends of the rings between two shards: those of `a`, then those of `b`.
+    fn pair(a: usize, b: usize, rings: RingLimits) -> (Self, Self) {
+        let ((a_up, b_from_up), (b_up, a_from_up)) = (ring(rings), ring(rings));
+        let ((a_down, b_from_down), (b_down, a_from_down)) = (ring(rings), ring(rings));
+        (
+            Self::new(b, a_up, a_down, a_from_up, a_from_down),
+            Self::new(a, b_up, b_down, b_from_up, b_from_down),
+        )
+    }
+
     const fn new(
         id: usize,
         up: Sender<U>,

@@ -13,6 +13,9 @@ use crate::room::{Answer, Reply, Request};
 /// The ends of one shard's rings.
 pub type Mesh = mesh::Mesh<Up, Down>;
 
+/// The ends of the rings to a shard that was built anew.
+pub type PeerEnds = mesh::PeerEnds<Up, Down>;
+
 /// To a room's home, or to every shard.
 #[derive(Debug)]
 pub enum Up {

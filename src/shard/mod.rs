@@ -35,6 +35,7 @@
 //! | `output` | bytes for the kernel, and connections to be closed |
 //! | `slow` | what is done about members that are too slow |
 //! | `timers` | what is due, and the drain |
+//! | `repair` | what is lost when another shard was built anew |
 //! | `fanout`, `rooms`, `mesh`, `limits` | the parts that are the shard's alone |
 
 #![forbid(unsafe_code)]
@@ -48,6 +49,8 @@ mod limits;
 pub mod mesh;
 pub mod messages;
 mod output;
+mod repair;
+mod replacement;
 mod requests;
 pub mod rooms;
 mod slow;
@@ -63,7 +66,7 @@ use std::time::Duration;
 pub use crate::conn::HowToClose;
 pub use audit::Audit;
 pub use limits::ConnectionLimits;
-pub use messages::Mesh;
+pub use messages::{Mesh, PeerEnds};
 pub use output::{Close, SLICES_MAX, Ticket, Write};
 
 use crate::app::Encoder;
@@ -224,12 +227,11 @@ impl Shard {
     /// All shards of a process, whose rooms are ordered in memory. `entropy` gives random numbers.
     pub fn fleet(
         meshes: Vec<Mesh>,
+        limits: &ConnectionLimits,
         options: &Arc<Options>,
         registry: &Arc<Registry>,
         mut entropy: impl FnMut() -> u64,
     ) -> Vec<Self> {
-        let Some(seed) = meshes.first().map(|mesh| mesh.seed().clone()) else { return Vec::new() };
-        let limits = ConnectionLimits::new(&seed);
         let shard = |mesh: Mesh| {
             let engine = Box::new(Memory::new(mesh.seed()));
             Self::new(mesh, limits.clone(), engine, Arc::clone(options), Arc::clone(registry), entropy())

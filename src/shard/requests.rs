@@ -10,7 +10,8 @@ use crate::base::{ConnKey, Time};
 use crate::chat::{self, BadName};
 use crate::conn::{Ending, Endpoint};
 use crate::http::{
-    Head, Reject, Response, accept_into, check_upgrade, is_upgrade, parse_head, percent_decode, query_value,
+    Date, Head, Precondition, Reject, Response, Status, accept_into, check_upgrade, is_head_request,
+    is_upgrade, parse_head, percent_decode, query_value,
 };
 use crate::metrics::CloseReason;
 use crate::page;
@@ -55,7 +56,7 @@ impl Opening<'_> {
 
     /// The subprotocol that is selected.
     fn subprotocol(&self, head: &Head<'_>) -> Result<Option<&'static str>, Reject> {
-        let offers = |name| head.has_token("Sec-WebSocket-Protocol", name);
+        let offers = |name| head.offers_subprotocol(name);
         match self {
             Self::Echo => Ok(None),
             Self::Chat(_) => Ok(offers(text::SUBPROTOCOL).then_some(text::SUBPROTOCOL)),
@@ -79,7 +80,7 @@ impl Shard {
             Ok(Step::Done(head)) => head,
             Ok(Step::NeedMore) => return Used::NeedsMore,
             Err(reject) => {
-                self.reject(key, reject);
+                self.reject(key, reject, is_head_request(input));
                 return Used::All;
             }
         };
@@ -87,17 +88,19 @@ impl Shard {
         match self.request(key, &head) {
             Ok(()) => Used::Some(head.len),
             Err(reject) => {
-                self.reject(key, reject);
+                self.reject(key, reject, head.method == "HEAD");
                 Used::All
             }
         }
     }
 
-    /// Answers a request that cannot be served, and ends the connection.
-    fn reject(&mut self, key: ConnKey, reject: Reject) {
+    /// Answers a request that cannot be served, and ends the connection. `head_only`: it is a HEAD.
+    fn reject(&mut self, key: ConnKey, reject: Reject, head_only: bool) {
+        let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         self.metrics.requests.add(1);
-        let change = conn.reject(reject, CloseReason::Refused, &self.options);
+        reject.response_into(conn.outbox.bytes(), head_only, date);
+        let change = conn.finish(Ending::Linger, CloseReason::Refused, &self.options);
         self.apply(key, change);
     }
 
@@ -118,20 +121,24 @@ impl Shard {
                     ("Cache-Control", "no-cache"),
                     ("Content-Security-Policy", PAGE_POLICY),
                 ];
-                let known = head.fields("If-None-Match").any(|value| value == asset.etag.as_bytes());
-                let (status, body) = if known { (304, &[][..]) } else { (200, asset.body) };
-                let response = Response { fields: &etag, ..Response::new(status, asset.content_type, body) };
+                let status = match head.precondition(&asset.etag) {
+                    Precondition::Holds => Status::Ok,
+                    Precondition::NotModified => Status::NotModified,
+                    Precondition::Failed => return Err(Reject::Precondition),
+                };
+                let response =
+                    Response { fields: &etag, ..Response::new(status, asset.content_type, asset.body) };
                 self.answer(key, head, &response);
             }
-            Target::Health => self.answer(key, head, &Response::new(200, PLAIN, b"ok\n")),
+            Target::Health => self.answer(key, head, &Response::new(Status::Ok, PLAIN, b"ok\n")),
             Target::Ready if self.registry.is_ready() => {
-                self.answer(key, head, &Response::new(200, PLAIN, b"ready\n"));
+                self.answer(key, head, &Response::new(Status::Ok, PLAIN, b"ready\n"));
             }
             Target::Ready => return Err(Reject::NotReady),
             Target::Metrics => {
                 let page = self.registry.exposition();
                 let content_type = "text/plain; version=0.0.4; charset=utf-8";
-                self.answer(key, head, &Response::new(200, content_type, page.as_bytes()));
+                self.answer(key, head, &Response::new(Status::Ok, content_type, page.as_bytes()));
             }
         }
         Ok(())
@@ -179,9 +186,7 @@ impl Shard {
         chat::check_room(&room, self.options.room_bytes_max).map_err(bad_name)?;
         let (history, since) = (query_value(head.query, "history")?, query_value(head.query, "since")?);
         let wanted = text::wanted(history.as_deref(), since.as_deref()).ok_or(Reject::Query)?;
-        let bearer = head.only_field("Authorization").and_then(|field| field.strip_prefix(b"Bearer "));
-        let bearer = bearer.and_then(|token| std::str::from_utf8(token).ok()).map(Cow::Borrowed);
-        let token = query_value(head.query, "token")?.or(bearer);
+        let token = query_value(head.query, "token")?.or_else(|| head.bearer_token().map(Cow::Borrowed));
         Ok(Visitor { name, room, wanted, token })
     }
 
@@ -259,12 +264,18 @@ impl Shard {
         });
     }
 
+    /// The Date of answers; none as long as the wall clock is not known.
+    pub(super) fn date(&self) -> Option<Date> {
+        (self.unix_origin_ms > 0).then(|| Date::from_unix_s(self.unix_ms() / 1000))
+    }
+
     fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) {
+        let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         // A client that asks for much at once and does not read gets no more than this.
         let keep_alive =
             head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
-        Response { keep_alive, head_only: head.method == "HEAD", ..*response }
+        Response { keep_alive, date, head_only: head.method == "HEAD", ..*response }
             .write_into(conn.outbox.bytes());
         self.metrics.requests.add(1);
         if !keep_alive {

@@ -99,6 +99,21 @@ impl Rooms {
         self.rooms.get(id.0 as usize)
     }
 
+    /// Every room.
+    pub fn ids(&self) -> Vec<RoomId> {
+        self.rooms.iter().map(|(index, _)| RoomId(u32::try_from(index).unwrap_or(u32::MAX))).collect()
+    }
+
+    /// The home of a room is lost, with the drafts that it had not settled and what it knew of this shard's progress.
+    pub fn home_lost(&mut self, id: RoomId) {
+        let Some(room) = self.rooms.get_mut(id.0 as usize) else { return };
+        room.unsettled = (0, 0);
+        (room.received, room.acknowledged) = (0, 0);
+        if std::mem::take(&mut room.owes) {
+            self.owing.retain(|&owing| owing != id);
+        }
+    }
+
     /// How many rooms there are.
     pub fn count(&self) -> usize {
         self.rooms.len()

@@ -71,7 +71,13 @@ impl World {
         let registry = Arc::new(Registry::new(shards));
         registry.set_ready(true);
         let options = Arc::new(options);
-        let shards = Shard::fleet(Mesh::build(shards, &Seed::new(seed)), &options, &registry, || seed);
+        let shards = Shard::fleet(
+            Mesh::build(shards, &Seed::new(seed)),
+            &ConnectionLimits::new(&Seed::new(seed)),
+            &options,
+            &registry,
+            || seed,
+        );
         Self { shards, peers: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 
@@ -491,7 +497,8 @@ fn every_request_gets_its_answer() {
         ("GET / HTTP/1.1\r\nHost: h\r\n\r\n".into(), "200"),
         ("HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n".into(), "200"),
         ("DELETE /healthz HTTP/1.1\r\nHost: h\r\n\r\n".into(), "405"),
-        (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(9000)), "431"),
+        (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(9000)), "414"),
+        (request("/", &format!("X: {}\r\n", "a".repeat(9000))), "431"),
         ("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".into(), "400"),
     ] {
         let mut world = World::new(1, 1, 700, options());

@@ -35,8 +35,9 @@ impl Shard {
     }
 
     fn timed_out(&mut self, key: ConnKey) {
+        let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        if let Some(change) = conn.timed_out(&self.options) {
+        if let Some(change) = conn.timed_out(date, &self.options) {
             let is_http = matches!(conn.state(), State::Finishing(_)) && conn.endpoint().is_none();
             self.metrics.requests.add(u64::from(is_http));
             return self.apply(key, change);

@@ -334,9 +334,13 @@ fn check_in_order(header: &Header, message: Option<&Message>, limits: &Limits) -
     Ok(())
 }
 
-/// What cannot be compressed grows a little: five bytes for each stored block.
+/// Bytes that the payload of a compressed message may have, so that a client may send what it cannot compress: zlib's own bound for
+/// every window and every size of its memory, where each byte takes 9 bits and each block of 127 symbols (memLevel 1) 10 bits more,
+/// and something for a flush. It is above what stored blocks cost, 5 bytes for each 127 at worst, and above
+/// [`deflated_len_max`](super::deflated_len_max). DEFLATE itself knows no bound: a client can send empty blocks for ever.
 const fn deflated_bytes_max(message_bytes_max: usize) -> usize {
-    message_bytes_max + message_bytes_max / 256 + 64
+    let max = message_bytes_max.saturating_add(message_bytes_max.div_ceil(8));
+    max.saturating_add(message_bytes_max.div_ceil(64)).saturating_add(64)
 }
 
 fn whole_frame<'a>(

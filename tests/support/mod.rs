@@ -193,11 +193,15 @@ impl Server {
 
     /// One number of `/metrics`, summed over its labels.
     pub fn metric(&self, name: &str) -> u64 {
-        let page = self.get("/metrics");
-        let lines =
-            page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        metric(&self.get("/metrics"), name)
     }
+}
+
+/// One number of a page of metrics, summed over its labels.
+pub fn metric(page: &str, name: &str) -> u64 {
+    let lines =
+        page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 impl Drop for Server {

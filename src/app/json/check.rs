@@ -66,7 +66,7 @@ impl Subscribe<'_> {
 
 impl Publish<'_> {
     /// # Errors
-    /// It names no room, is for another kind of channel, says nothing, or says it more than [`NESTING_MAX`] deep.
+    /// It names no room, is for another kind of channel, says nothing, or says it more than `NESTING_MAX` deep.
     pub fn check(&self) -> Result<(), Refusal> {
         named(&self.channel)?;
         if self.kind > 0 || self.removed || !self.key.is_empty() {
@@ -198,7 +198,10 @@ mod tests {
             (r#"{"id":1,"publish":{"channel":"a","data":1,"type":1}}"#, NotAvailable),
             (r#"{"id":1,"publish":{"channel":"a","data":1,"key":"k"}}"#, NotAvailable),
             (r#"{"id":1,"publish":{"channel":"a","removed":true}}"#, NotAvailable),
-            (r#"{"id":1,"history":{"channel":"a","since":{"epoch":"x"}}}"#, UnrecoverablePosition),
+            (
+                r#"{"id":1,"history":{"channel":"a","since":{"epoch":"not an epoch of any engine"}}}"#,
+                UnrecoverablePosition,
+            ),
             (r#"{"id":1,"rpc":{}}"#, MethodNotFound),
             (r#"{"id":1,"rpc":{"method":"delivery"}}"#, BadRequest),
             (r#"{"id":1,"rpc":{"method":"delivery","data":["a",1]}}"#, BadRequest),

@@ -222,8 +222,8 @@ impl Simulation<'_> {
         } else {
             format!("{{\"id\":{id},\"refresh\":{{\"token\":\"{token}\"}}}}")
         };
-        if fresh == Fresh::Foreign && self.scenario.tokens {
-            it.cheats = true;
+        if self.scenario.tokens && (fresh == Fresh::Foreign || fresh == Fresh::Expired && !room) {
+            (it.cheats, it.is_stale) = (true, fresh == Fresh::Expired);
         }
         self.send(session, &wire::frame(0x81, line.as_bytes()));
     }
@@ -245,7 +245,9 @@ impl Simulation<'_> {
             (Some(107), Fresh::Empty) => {}
             (Some(108), _) => assert!(!self.scenario.tokens, "{reply}"),
             (Some(103), _) => assert!(index.is_some(), "{reply}"),
-            (Some(109), Fresh::Expired) => {}
+            (Some(109), Fresh::Expired) => {
+                assert!(index.is_some() && reply["error"]["temporary"] == true, "{reply}");
+            }
             // It has expired on its way.
             (Some(109), Fresh::Good) => {
                 let mut lives = [it.plan.life, it.plan.room_life].into_iter().flatten();
@@ -326,6 +328,17 @@ impl Session {
             let ended = !self.batched && late(sub.ends, EXPIRY_GRACE + joined_late);
             assert!(!ended, "client {} has a subscription that has expired, and is kept", self.client);
         }
+    }
+
+    /// Whether it has brought a token to stay that had expired, or has on its way.
+    pub(super) fn brought_old(&self, at: Time) -> bool {
+        let is_old = |ends: Option<Time>, asked: Time| {
+            let with_rooms = self.plan.room_life.is_some_and(|life| at >= asked + life);
+            with_rooms || ends.is_some_and(|ends| at >= ends)
+        };
+        let mut asked = self.asked.iter();
+        self.is_stale
+            || asked.any(|&(_, it, since)| matches!(it, Asked::Refresh(_, ends) if is_old(ends, since)))
     }
 
     /// Whether something that it brings may have been too old when it came.

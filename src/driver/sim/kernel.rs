@@ -13,7 +13,7 @@ use crate::base::rng::Rng;
 use crate::base::{ConnKey, Time};
 use crate::chat::Question;
 use crate::driver::Control;
-use crate::driver::host::Host;
+use crate::driver::host::{Host, Replacement};
 use crate::driver::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::metrics::CloseReason;
 use crate::shard::{SLICES_MAX, Write};
@@ -253,6 +253,18 @@ impl Sockets for SimSockets {
         Ok(())
     }
 
+    fn abandon(&mut self) -> io::Result<()> {
+        self.written.clear();
+        Ok(())
+    }
+
+    fn send_last(&mut self, pipe: &mut usize, bytes: &'static [u8]) -> io::Result<()> {
+        let Kernel { pipes, news, .. } = &mut self.kernel;
+        pipes[*pipe].to_client.extend_from_slice(bytes);
+        news.push(*pipe);
+        Ok(())
+    }
+
     fn close(&mut self, _key: ConnKey, pipe: usize, _reset: bool) -> io::Result<()> {
         let Kernel { pipes, news, moved, .. } = &mut self.kernel;
         *moved = true;
@@ -304,6 +316,13 @@ impl Host for SimHost {
     }
 
     fn accepting_paused(&mut self, _now: Time, _why: &str) {}
+
+    /// In the simulation a panic is what it looks for.
+    fn replacement(&mut self, _begun: Time) -> Replacement {
+        Replacement::None
+    }
+
+    fn shard_failed(&mut self) {}
 
     fn connection_closed(&mut self, _name: &str, reason: CloseReason) {
         self.closed.push(reason);

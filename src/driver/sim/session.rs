@@ -5,9 +5,10 @@ use super::identity::UNWANTED;
 use super::scenario::{Brings, Fresh, Leave, Look, Place, Plan, Reading, Wrong};
 use super::world::World;
 use crate::base::Time;
-use crate::chat::{Identification, SlowMember};
+use crate::chat::SlowMember;
 use crate::metrics::CloseReason;
 use crate::shard::Options;
+use std::time::Duration;
 
 /// How far a session has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +104,8 @@ pub(super) struct Session {
     pub(super) brings_tokens: bool,
     /// It has brought another's token.
     pub(super) cheats: bool,
+    /// It has brought one of its own that had expired.
+    pub(super) is_stale: bool,
     /// Its `connect` was refused.
     pub(super) refused_in: bool,
     /// It has sent commands in batches, so that they may contradict one another.
@@ -155,6 +158,11 @@ pub(super) struct Circumstances {
     pub(super) room_log_bytes_max: u64,
     /// Whether anything ever has.
     pub(super) disturbed: bool,
+    /// Whether the clock has ever jumped, and how long shards stood still, all in all.
+    pub(super) jumped: bool,
+    pub(super) paused: Duration,
+    /// Whether the engine takes long to settle a draft.
+    pub(super) engine_is_slow: bool,
     /// Whether members were ever to be pinged.
     pub(super) pings: bool,
     /// When a drain began.
@@ -182,6 +190,7 @@ impl Session {
             has_rooms: false,
             brings_tokens: false,
             cheats: false,
+            is_stale: false,
             refused_in: false,
             batched: false,
             last_words: false,
@@ -218,20 +227,17 @@ impl Session {
 
     /// It has ended its stream behind what it said, and nothing stood in the way of that.
     pub(super) fn has_last_words(&self, world: &World, now: &Circumstances) -> bool {
-        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
-        let pipe = world.pipe(self.pipe);
-        self.last_words
-            && self.left == Some(Leave::HalfClose)
-            && self.wrong.is_none()
-            && self.plan.place != Place::Echo
-            && (!is_json || !self.id.is_empty())
-            && !self.was_full
-            && !now.disturbed
-            && self.ends.is_none()
-            && now.options.identification == Identification::Open
-            && !now.limits_speech()
-            && now.options.command_timeout >= now.options.close_timeout
-            && matches!(pipe.closed, None | Some(CloseReason::Gone))
+        let is_in = match self.plan.place {
+            Place::Room(_) => !now.are_asked(),
+            Place::Centrifuge(_) => !self.id.is_empty(),
+            Place::Echo => false,
+        };
+        // What it has said waits no longer than a closing handshake may take.
+        let takes_long = now.jumped || now.paused > Duration::from_secs(2) || now.engine_is_slow;
+        let is_fine = self.wrong.is_none() && !self.cheats && !self.was_late && !now.limits_speech();
+        let ended = self.last_words && self.left == Some(Leave::HalfClose);
+        let as_it_wants = matches!(world.pipe(self.pipe).closed, None | Some(CloseReason::Gone));
+        is_in && !takes_long && is_fine && ended && as_it_wants
     }
 
     /// Whether it may still say something.
@@ -270,15 +276,17 @@ impl Session {
             Some(1001) => own == code || now.draining.is_some() || self.may_be_silent(world, now),
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
-            Some(3502) => world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout,
             Some(1008) if self.may_be_expired(world.now()) => matches!(self.plan.place, Place::Room(_)),
             Some(1008 | 3013) => self.may_be_flooding(now),
-            Some(3005) => self.may_be_expired(world.now()),
+            Some(3005) => self.may_be_expired(world.now()) || self.brought_old(world.now()),
             Some(3006) => self.may_be_put_out(world.now()),
             Some(3010) => self.was_full && now.policy() == SlowMember::Skip && self.has_rooms,
             Some(3500) => self.cheats || self.brings_tokens && self.plan.brings == Brings::Garbage,
             Some(3501) if self.may_be_refused(world) => true,
             Some(1013) if self.may_be_given_up(world, now) => true,
+            Some(3004 | 3502) => {
+                world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout
+            }
             Some(1013 | 3008) => self.was_full && now.policy() == SlowMember::Disconnect,
             Some(1002 | 1003 | 1007 | 1009 | 3501) => self.wrong.map(Wrong::answer) == code,
             other => other.is_some() && own == other,
@@ -349,7 +357,11 @@ impl Session {
                     || self.may_be_given_up(world, now)
             }
             CloseReason::Flood => self.may_be_flooding(now),
-            CloseReason::Expired => self.may_be_expired(world.now()) || self.may_be_put_out(world.now()),
+            CloseReason::Expired => {
+                let at = world.now();
+                self.may_be_expired(at) || self.may_be_put_out(at) || self.brought_old(at)
+            }
+            CloseReason::Panic => false,
             CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
@@ -413,4 +425,4 @@ impl Session {
 }
 
 /// What a timer may be late by: its ticks, and the time of a pause.
-pub(super) const SLACK: std::time::Duration = std::time::Duration::from_millis(200);
+pub(super) const SLACK: Duration = Duration::from_millis(200);

@@ -112,6 +112,11 @@ impl<'a> Simulation<'a> {
                 options,
                 changed: Time::ZERO,
                 disturbed: false,
+                jumped: false,
+                paused: Duration::ZERO,
+                engine_is_slow: scenario
+                    .engine
+                    .is_some_and(|late| late.settle_max > Duration::from_millis(20)),
                 draining: None,
             },
             rng: Rng::new(scenario.seed ^ 0x5349_4d00),
@@ -324,12 +329,14 @@ impl<'a> Simulation<'a> {
             What::Client(client, act) => self.act(client, act),
             What::Pause(shard, length) => {
                 let until = self.now + length;
+                self.circumstances.paused += length;
                 self.paused_until[shard] = self.paused_until[shard].max(until);
                 self.circumstances.changed = self.circumstances.changed.max(until + self.jumped);
                 self.circumstances.disturbed = true;
             }
             What::Jump(by) => {
                 self.jumped += by;
+                self.circumstances.jumped = true;
                 self.circumstances.changed = self.now + self.jumped;
                 self.circumstances.disturbed = true;
                 for id in 0..self.turns.len() {

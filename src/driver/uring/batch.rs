@@ -34,6 +34,8 @@ pub(super) struct Batch {
     )]
     vectored: Vec<Box<Vectored>>,
     vectored_used: usize,
+    /// Handed to the kernel, and not seen again.
+    under_way: usize,
 }
 
 impl Batch {
@@ -80,8 +82,8 @@ impl Batch {
         writes: &mut [Writing],
         mut others: impl FnMut(Completion),
     ) -> io::Result<()> {
-        let mut under_way = self.entries.len();
         for entry in self.entries.drain(..) {
+            self.under_way += 1;
             // SAFETY: the entry points to bytes that the shard keeps where they are until the first write of the batch is
             // answered, which happens after this function has seen all outcomes; and to a box of ours, which is used again only
             // by the next batch.
@@ -91,7 +93,7 @@ impl Batch {
         loop {
             ring.completions(|completion| match completion.op {
                 Op::Send(place) => {
-                    under_way -= 1;
+                    self.under_way -= 1;
                     let outcome = &mut writes[place].outcome;
                     *outcome = settled(*outcome, completion.result);
                 }
@@ -99,12 +101,28 @@ impl Batch {
                     others(completion)
                 }
             });
-            if under_way == 0 {
+            if self.under_way == 0 {
                 self.vectored_used = 0;
                 return Ok(());
             }
             ring.wait(None)?;
         }
+    }
+
+    /// Forgets the writes that were not handed to the kernel, and waits for those that were: until then it may read what they point to.
+    pub(super) fn abandon(&mut self, ring: &mut Ring, mut others: impl FnMut(Completion)) -> io::Result<()> {
+        self.entries.clear();
+        self.vectored_used = 0;
+        while self.under_way > 0 {
+            ring.wait(None)?;
+            ring.completions(|completion| match completion.op {
+                Op::Send(_) => self.under_way -= 1,
+                Op::Accept(_) | Op::Receive(_) | Op::Writable(_) | Op::Wake | Op::Install | Op::Forget => {
+                    others(completion)
+                }
+            });
+        }
+        Ok(())
     }
 }
 

@@ -287,6 +287,17 @@ impl Sockets for RingSockets {
         Ok(())
     }
 
+    fn abandon(&mut self) -> io::Result<()> {
+        self.batch.abandon(&mut self.ring, |completion| self.completed.push(completion))?;
+        self.completed.retain(|completion| !matches!(completion.op, Op::Receive(_) | Op::Writable(_)));
+        self.ring.buffers.reclaim();
+        Ok(())
+    }
+
+    fn send_last(&mut self, socket: &mut RingSocket, bytes: &'static [u8]) -> io::Result<()> {
+        self.ring.send_last(socket.file, bytes)
+    }
+
     /// Operations on a socket would keep it open, so they end first.
     fn close(&mut self, key: ConnKey, socket: RingSocket, reset: bool) -> io::Result<()> {
         if reset {

@@ -118,7 +118,7 @@ impl Ring {
     /// Adds an operation that points to nothing.
     fn ask(&mut self, entry: Entry, op: Op) -> io::Result<()> {
         let entry = entry.user_data(op.to_bits());
-        // SAFETY: the methods below build their entries from numbers; the one pointer among them is to a `static`.
+        // SAFETY: the methods below build their entries from numbers; the pointers among them are to what lives for ever.
         unsafe { self.push(&entry) }
     }
 
@@ -161,6 +161,13 @@ impl Ring {
         static AT_ONCE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let value = (&raw const AT_ONCE).cast();
         let entry = opcode::SetSockOpt::new(Fixed(file), SOL_SOCKET, SO_LINGER, value, LINGER_BYTES);
+        self.ask(entry.build().flags(Flags::SKIP_SUCCESS), Op::Forget)
+    }
+
+    /// Sends bytes if they are taken at once. What is asked for behind it is done behind it.
+    pub(super) fn send_last(&mut self, file: u32, bytes: &'static [u8]) -> io::Result<()> {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(Fixed(file), bytes.as_ptr(), len).flags(super::batch::FLAGS);
         self.ask(entry.build().flags(Flags::SKIP_SUCCESS), Op::Forget)
     }
 

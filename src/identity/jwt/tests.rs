@@ -219,9 +219,9 @@ fn a_room_is_joined_once() {
 
 #[test]
 fn lists_of_rooms_are_taken_whole_or_not_at_all() {
-    let why = |claims: &str| match identify_raw(claims).unwrap_err() {
-        Disbelief::Impossible(why) => why,
-        other => panic!("{claims}: {other}"),
+    let why = |claims: &str| {
+        let Err(Disbelief::Impossible(why)) = identify_raw(claims) else { panic!("{claims}") };
+        why
     };
     assert_eq!(why(r#"{"channels":["a",null]}"#), ClaimError::NullRoom("channels"));
     assert_eq!(why(r#"{"subs":{"a":null}}"#), ClaimError::NullRoom("subs"));

@@ -1,7 +1,9 @@
 //! Events that are refused and decoded again, and what a decoder holds meanwhile.
 
 use super::*;
-use crate::ws::{Deflater, Window};
+use crate::base::rng::Rng;
+use crate::ws::{Deflater, Window, deflated_len_max};
+use flate2::{Compress, Compression, FlushCompress};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { message_bytes_max: 100_000 };
@@ -246,4 +248,43 @@ fn what_is_kept_is_counted_with_its_capacity() {
     let message = partial.message.as_ref().unwrap().bytes.capacity();
     assert!(message > 1001 && partial.control.capacity() >= 44);
     assert_eq!(decoder.kept_bytes(), size_of::<Partial>() + message + partial.control.capacity());
+}
+
+/// A client may send any message of the longest length, whatever its compressor makes of it: with any level and window.
+#[test]
+fn the_longest_message_is_taken_however_little_it_can_be_compressed() {
+    let mut rng = Rng::new(7);
+    for len in [0, 1, 125, 1000, 65_536] {
+        let limits = Limits { message_bytes_max: len };
+        assert!(deflated_bytes_max(len) >= deflated_len_max(len));
+        // Literals from 144 on have the longest fixed codes.
+        let message: Vec<u8> = (0..len).map(|_| 144 + rng.next_u64().to_le_bytes()[0] % 112).collect();
+        for level in [0, 1, 2, 6, 9] {
+            for window_bits in [9, 15] {
+                let mut stream = Compress::new_with_window_bits(Compression::new(level), false, window_bits);
+                let mut compressed = Vec::with_capacity(2 * len + 100);
+                stream.compress_vec(&message, &mut compressed, FlushCompress::Sync).unwrap();
+                compressed.truncate(compressed.len() - 4);
+                let fits = compressed.len() <= deflated_bytes_max(len);
+                assert!(fits, "{} of {len} bytes, level {level}, window {window_bits}", compressed.len());
+                let mut input = masked(0xC2, &compressed, [1; 4]);
+                let (mut decoder, mut inflater) = (Decoder::new(true), Inflater::default());
+                let event = decoder.decode(&mut input, &mut inflater, &limits).unwrap().event;
+                assert_eq!(event, Some(Event::Binary(&message)), "level {level}, window {window_bits}");
+            }
+        }
+        // Stored blocks as small as zlib makes them with the least memory.
+        let mut stored: Vec<u8> = message
+            .chunks(127)
+            .flat_map(|chunk| {
+                let len = u16::try_from(chunk.len()).unwrap();
+                [&[0][..], &len.to_le_bytes(), &(!len).to_le_bytes(), chunk].concat()
+            })
+            .collect();
+        stored.push(0);
+        let mut input = masked(0xC2, &stored, [1; 4]);
+        let (mut decoder, mut inflater) = (Decoder::new(true), Inflater::default());
+        let event = decoder.decode(&mut input, &mut inflater, &limits).unwrap().event;
+        assert_eq!(event, Some(Event::Binary(&message)));
+    }
 }
