@@ -2,6 +2,7 @@
 //! that only the test moves. A seed replays everything.
 
 mod deserted;
+mod faults;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -132,7 +133,14 @@ impl World {
 
     /// One turn of every shard. Whether anything happened.
     fn turn(&mut self) -> bool {
-        (0..self.shards.len()).fold(false, |moved, id| self.turn_of(id) | moved)
+        let moved = (0..self.shards.len()).fold(false, |moved, id| self.turn_of(id) | moved);
+        // A shard may have sent something to one whose turn was before.
+        let rung = |shard: &Shard| {
+            let rung = !shard.may_sleep();
+            shard.awake();
+            rung
+        };
+        moved | self.shards.iter().any(rung)
     }
 
     fn turn_of(&mut self, id: usize) -> bool {
