@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::base::SHARDS_MAX;
 use crate::base::hash::Seed;
 use crate::config::{Config, Driver, Problem};
-use crate::driver::{Control, Engine, Parts, Waker};
+use crate::driver::{Control, Engine, Inquiry, Parts, Waker};
 use crate::edge::Edge;
 use crate::http::HeadLimits;
 use crate::identity::hook::{Decided, HookClient};
@@ -205,7 +205,10 @@ impl Fleet {
         let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
         for ((((id, shard), engine), listeners), control) in parts {
             let hook_client = Arc::clone(&hook);
-            let ask = Box::new(move |question| hook_client.ask(id, question));
+            let ask = Box::new(move |inquiry| match inquiry {
+                Inquiry::Ask(question) => hook_client.ask(id, question),
+                Inquiry::Withdraw(conn) => hook_client.cancel(id, conn),
+            });
             let wakers = Arc::clone(&wakers);
             let parts = Parts { shard, id, listeners, control, wakers, origin, ask };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };

@@ -1,6 +1,7 @@
 //! What one client did to others, or to the whole server, in earlier versions: each row is a test that failed there.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+#![allow(clippy::disallowed_methods, reason = "how long a real server takes is what is tested")]
 
 mod support;
 
@@ -264,7 +265,6 @@ fn flood(server: &Server, room: &str, count: usize) -> (usize, Option<u16>) {
 
 #[test]
 fn by_default_a_session_may_say_so_much_and_no_more() {
-    #[expect(clippy::disallowed_methods, reason = "the program itself, without the settings of tests")]
     let command = std::process::Command::new(env!("CARGO_BIN_EXE_stentor")).arg("config").output();
     let printed = String::from_utf8(command.unwrap().stdout).unwrap();
     assert!(printed.contains("max_session_messages_per_second = 20 "), "{printed}");
@@ -440,7 +440,7 @@ fn commands_are_limited_and_a_flood_of_them_ends() {
         let mut client = Client::connect(&server, "c");
         client.result("subscribe", json!({"channel": "r"}));
         let command = json!({"id": 7, method: parameters}).to_string();
-        for _ in 0..400 {
+        for _ in 0..3000 {
             if client.socket.send(Message::text(command.as_str())).is_err() {
                 break;
             }
@@ -454,10 +454,11 @@ fn commands_are_limited_and_a_flood_of_them_ends() {
                     }
                 }
                 Message::Close(frame) => break frame.map_or(1005, |frame| frame.code.into()),
-                _ => {}
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         };
-        assert!((90..=150).contains(&allowed), "{method}: {allowed} were obeyed");
+        // A hundred at once, and fifty in each second that this takes; of those the last sixteen may have no answer any more.
+        assert!((80..=400).contains(&allowed), "{method}: {allowed} were obeyed");
         assert!(refused >= 100, "{method}: {refused} were refused");
         assert_eq!(code, 3013, "{method}");
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::event_loop::Loop;
 use super::host::Host;
-use super::{Ask, Control, epoll, uring};
-use crate::base::Time;
+use super::{Ask, Control, Inquiry, epoll, uring};
+use crate::base::{ConnKey, Time};
 use crate::chat::Question;
 use crate::logging::{Escaped, RateLimit};
 use crate::metrics::CloseReason;
@@ -166,7 +166,11 @@ impl Host for Process {
     }
 
     fn ask(&mut self, question: Question) {
-        (self.ask)(question);
+        (self.ask)(Inquiry::Ask(question));
+    }
+
+    fn withdraw(&mut self, conn: ConnKey) {
+        (self.ask)(Inquiry::Withdraw(conn));
     }
 
     fn accepting_paused(&mut self, now: Time, why: &str) {

@@ -84,7 +84,7 @@ impl Engine for Late {
     }
 
     fn poll(&mut self, now: Time) -> Option<Event> {
-        if now.as_nanos() % 1_000_000_000 != 0 {
+        if !now.as_nanos().is_multiple_of(1_000_000_000) {
             return None;
         }
         self.events.pop_front()

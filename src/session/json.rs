@@ -91,6 +91,11 @@ impl Json {
         matches!(self.phase, Phase::Open)
     }
 
+    /// Whether the auth backend is asked who it is.
+    pub(super) const fn is_asked(&self) -> bool {
+        matches!(self.phase, Phase::Asked(_))
+    }
+
     /// Whether the next command can be looked at, while `joining` rooms are being entered.
     pub(super) fn can_take(&self, joining: usize) -> bool {
         !matches!(self.phase, Phase::Asked(_) | Phase::Entering(_))

@@ -225,6 +225,14 @@ impl Session {
         }
     }
 
+    /// Whether the auth backend is asked who it is.
+    pub fn is_asked(&self) -> bool {
+        match &self.protocol {
+            Protocol::Text(entrance) => entrance.is_some(),
+            Protocol::Json(json) => json.is_asked(),
+        }
+    }
+
     /// Whether it takes another message now. It says so itself when that changes: after a reply, a decision, a settled draft.
     pub fn can_take(&self) -> bool {
         self.parked == 0

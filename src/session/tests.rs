@@ -136,20 +136,26 @@ impl World {
     /// What it asked is answered.
     fn answer(&mut self, index: usize) {
         let asked = self.asked.swap_remove(index);
-        match asked {
-            Effect::Join { number, .. } => self.joined(number, None),
-            Effect::Publish { command, .. } => {
+        match &asked {
+            &Effect::Join { number, .. } => self.joined(number, None),
+            &Effect::Publish { command, .. } => {
                 self.call(|session, ctx| session.settled(ctx, command, Settled::Ordered));
             }
-            Effect::Query { command, .. } => {
+            &Effect::Query { command, .. } => {
                 let answer = Err(QueryError::NotAvailable);
                 self.call(|session, ctx| session.query_answered(ctx.effects, command, &answer));
             }
-            Effect::CountDelivery { command, .. } => {
+            &Effect::CountDelivery { command, .. } => {
                 let counts = Delivery::default();
                 self.call(|session, ctx| session.delivery_counted(ctx.effects, command, counts));
             }
-            other => panic!("not asked of anything: {other:?}"),
+            Effect::Send(_)
+            | Effect::Notice
+            | Effect::Close { .. }
+            | Effect::Leave { .. }
+            | Effect::Authenticate { .. }
+            | Effect::Welcomed
+            | Effect::Ping => panic!("not asked of anything: {asked:?}"),
         }
         self.go_on();
     }

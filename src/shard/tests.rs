@@ -38,6 +38,8 @@ struct World {
     peers: Vec<Peer>,
     now: Time,
     rng: Rng,
+    /// Connections whose questions were taken back.
+    withdrawn: Vec<ConnKey>,
     /// Longest read and longest write; small ones tear everything apart.
     piece: u64,
 }
@@ -73,7 +75,7 @@ impl World {
         registry.set_ready(true);
         let options = Arc::new(options);
         let shards = Shard::fleet(Mesh::build(shards, &Seed::new(seed)), &options, &registry, || seed);
-        Self { shards, peers: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
+        Self { shards, peers: Vec::new(), withdrawn: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 
     fn connect(&mut self, shard: usize) -> usize {
@@ -230,6 +232,7 @@ impl World {
                 peer.paused = false;
             }
         }
+        self.withdrawn.extend(std::iter::from_fn(|| shard.poll_withdrawn()));
         while shard.poll_wake().is_some() {
             moved = true;
         }

@@ -298,6 +298,10 @@ impl Host for SimHost {
         self.questions.push(question);
     }
 
+    fn withdraw(&mut self, _conn: ConnKey) {
+        // A backend that has begun to decide may be too late to hear of it: the decision comes all the same.
+    }
+
     fn accepting_paused(&mut self, _now: Time, _why: &str) {}
 
     fn connection_closed(&mut self, _name: &str, reason: CloseReason) {

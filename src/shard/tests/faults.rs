@@ -396,3 +396,24 @@ proptest! {
         prop_assert_eq!(heard, expected);
     }
 }
+
+/// A stalled back end does no work for clients that are gone.
+#[test]
+fn a_question_about_a_client_that_is_gone_is_taken_back() {
+    let mut world = World::new(1, 3, 65_536, asked());
+    let clients = [world.connect(0), world.connect(0)];
+    world.send(clients[0], request("/ws/a?room=r", "").as_bytes());
+    world.send(clients[1], request("/connection/websocket", "").as_bytes());
+    world.say(clients[1], "{\"id\":1,\"connect\":{}}");
+    world.turns(30);
+    let keys = clients.map(|client| world.peers[client].key);
+    let asked = world.shards[0].poll_question().expect("one of two").conn;
+    for client in clients {
+        world.peers[client].shut = true;
+    }
+    world.turns(30);
+    world.pass(Duration::from_secs(30));
+    assert!(world.peers.iter().all(|peer| peer.closed.is_some()) && keys.contains(&asked));
+    assert_eq!(world.withdrawn, [asked], "the driver has this one's question");
+    assert!(world.shards[0].poll_question().is_none(), "and is not given the other's");
+}
