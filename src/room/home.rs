@@ -178,6 +178,13 @@ impl Home {
         }
     }
 
+    /// Clients that `is_meant` says, by their shard too, no longer want to come in.
+    pub(super) fn give_up_joins(&mut self, is_meant: impl Fn(usize, &Member) -> bool) {
+        if let Some(waiting) = &mut self.joining {
+            waiting.give_up(is_meant);
+        }
+    }
+
     /// All clients that `is_meant` says go out.
     pub(super) fn part_all(&mut self, is_meant: &impl Fn(&Member) -> bool) {
         let gone: Vec<_> =

@@ -36,6 +36,13 @@ pub(super) struct Waiting {
     asked_from: u64,
 }
 
+impl Waiting {
+    /// Clients that `is_meant` says, by their shard too, no longer wait.
+    pub(super) fn give_up(&mut self, is_meant: impl Fn(usize, &Member) -> bool) {
+        self.joins.retain(|(from, joining, _)| !is_meant(*from, &joining.member));
+    }
+}
+
 impl Homes {
     pub(super) fn join(&mut self, key: HomeKey, now: Time, from: usize, joining: Joining) {
         self.forget_old(key, now);

@@ -24,6 +24,10 @@ impl Session {
         id: u32,
         connect: &Connect<'_>,
     ) -> Result<Outcome, Refusal> {
+        if connect.subs.len() > ctx.options.rooms_per_client_max {
+            self.set_phase(Phase::Refused);
+            return Err(ErrorCode::LimitExceeded.into());
+        }
         let positions = connect
             .subs
             .iter()
@@ -152,9 +156,6 @@ impl Session {
         channel: &str,
     ) -> Result<Outcome, Refusal> {
         if let Some(index) = self.index_of(channel) {
-            if self.subscriptions[index].sub.is_none() {
-                return Ok(Outcome::Later); // the reply to `subscribe` comes first
-            }
             self.leave(ctx.effects, index);
         }
         Ok(Outcome::Reply("unsubscribe", b"{}".to_vec()))
@@ -262,9 +263,6 @@ impl Session {
         let Some(index) = self.index_of(&refresh.channel) else {
             return Err(ErrorCode::PermissionDenied.into());
         };
-        if self.subscriptions[index].sub.is_none() {
-            return Ok(Outcome::Later);
-        }
         let Identification::Token(authority) = &ctx.options.identification else {
             return Err(ErrorCode::NotAvailable.into());
         };

@@ -10,7 +10,8 @@ use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, Wanted
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// Commands of one session that may wait for an answer at a time; what it asks beyond waits with it.
+/// Commands of one session that may wait for an answer at a time, `subscribe` among them; what it asks beyond waits with
+/// it. So the answers that come at once are bounded, too.
 pub(super) const PENDING_MAX: usize = 16;
 
 /// Bytes of replies that one call may bring about before the rest of the message waits.
@@ -22,8 +23,6 @@ pub(super) enum Outcome {
     Reply(&'static str, Vec<u8>),
     /// The reply comes later, or there is none.
     Nothing,
-    /// It cannot be looked at yet: its room is still being entered.
-    Later,
 }
 
 /// Where a session is.
@@ -76,6 +75,8 @@ pub(super) struct Json {
     pub(super) pending: SmallVec<[Pending; 1]>,
     /// Lines of the message under way that have been taken.
     lines_taken: usize,
+    /// The next command is about a room that is still being entered: it waits for that.
+    pub(super) waits_for_entry: bool,
     /// How often it sends commands.
     limiter: RateLimiter,
     /// Pings are those of RFC 6455, for tools that show them.
@@ -92,9 +93,16 @@ impl Json {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Whether the next command can be looked at.
-    pub(super) fn can_take(&self) -> bool {
-        !matches!(self.phase, Phase::Asked(_) | Phase::Entering(_)) && self.pending.len() < PENDING_MAX
+    /// Whether the auth backend is asked who it is.
+    pub(super) const fn is_asked(&self) -> bool {
+        matches!(self.phase, Phase::Asked(_))
+    }
+
+    /// Whether the next command can be looked at, while `joining` rooms are being entered.
+    pub(super) fn can_take(&self, joining: usize) -> bool {
+        !matches!(self.phase, Phase::Asked(_) | Phase::Entering(_))
+            && !self.waits_for_entry
+            && self.pending.len() + joining < PENDING_MAX
     }
 }
 
@@ -107,6 +115,7 @@ impl Session {
             phase: Phase::New,
             pending: SmallVec::new(),
             lines_taken: 0,
+            waits_for_entry: false,
             limiter: RateLimiter::default(),
             frame_pings,
             ping_at: deadline,
@@ -168,6 +177,10 @@ impl Session {
                 return Taken::All;
             }
         }
+        if self.is_too_early(&method) {
+            self.set_waits_for_entry(true);
+            return Taken::Later;
+        }
         let outcome = match self.limit_command(ctx, &method) {
             Ok(()) => self.obey(ctx, id, method),
             Err(refusal) => Err(refusal),
@@ -177,11 +190,37 @@ impl Session {
                 ctx.effects.send(|out| json::reply_into(out, id, method, &result));
             }
             Ok(Outcome::Nothing) => {}
-            Ok(Outcome::Later) => return Taken::Later,
             Err(Refusal::Error(code)) => ctx.effects.send(|out| json::error_into(out, id, code)),
             Err(Refusal::Disconnect(disconnect)) => ctx.effects.disconnect(disconnect),
         }
         Taken::All
+    }
+
+    /// Whether a command is about a room that is still being entered, so that the reply to `subscribe` comes first.
+    fn is_too_early(&self, method: &Method<'_>) -> bool {
+        let room = match method {
+            Method::Unsubscribe(room) => &room.channel,
+            Method::SubRefresh(refresh) => &refresh.channel,
+            Method::Connect(_)
+            | Method::Subscribe(_)
+            | Method::Publish(_)
+            | Method::Presence(_)
+            | Method::PresenceStats(_)
+            | Method::History(_)
+            | Method::Rpc(_)
+            | Method::Send
+            | Method::Refresh(_)
+            | Method::Ping
+            | Method::Pong => return false,
+        };
+        self.index_of(room).is_some_and(|index| self.subscriptions[index].sub.is_none())
+    }
+
+    /// Nothing more is taken until a room has been entered, or has not.
+    pub(super) fn set_waits_for_entry(&mut self, waits: bool) {
+        if let Some(json) = self.json_state() {
+            json.waits_for_entry = waits;
+        }
     }
 
     /// Counts a command. Publishing has limits of its own, and a pong is asked for.
