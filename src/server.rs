@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::base::SHARDS_MAX;
 use crate::base::hash::Seed;
 use crate::config::{Config, Driver, Problem};
-use crate::driver::{Control, Engine, PanickedAgain, Parts, Rebuild, Waker};
+use crate::driver::{Control, Engine, Inquiry, PanickedAgain, Parts, Rebuild, Waker};
 use crate::edge::Edge;
 use crate::engine::Memory;
 use crate::http::HeadLimits;
@@ -242,7 +242,10 @@ impl Fleet {
         let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
         for ((((id, shard), engine), listeners), control) in parts {
             let hook_client = Arc::clone(&hook);
-            let ask = Box::new(move |question| hook_client.ask(id, question));
+            let ask = Box::new(move |inquiry| match inquiry {
+                Inquiry::Ask(question) => hook_client.ask(id, question),
+                Inquiry::Withdraw(conn) => hook_client.cancel(id, conn),
+            });
             let wakers = Arc::clone(&wakers);
             let (metrics, rebuild) = (registry.shard(id), spares.clone().rebuild(id));
             let parts = Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild };

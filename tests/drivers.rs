@@ -259,7 +259,6 @@ fn an_idle_server_sleeps() {
 
 /// A client that is not read from costs no turns: its socket will tell when it reads again.
 #[test]
-#[ignore = "the shard's next_deadline asks for a turn every millisecond while a client is paused"]
 fn a_server_sleeps_while_a_client_is_paused() {
     for driver in drivers() {
         let server = start(driver, &[]);

@@ -26,12 +26,7 @@ fuzz_target!(|input: &[u8]| {
     let (front, back) = bytes.split_at(bytes.len() / 2);
     for window in [Window::Full, Window::Small] {
         let compressed = deflater.deflate(window, &[front, back]).to_vec();
-        assert!(
-            compressed.len() <= deflated_len_max(bytes.len()),
-            "{} of {}",
-            compressed.len(),
-            bytes.len()
-        );
+        assert!(compressed.len() <= deflated_len_max(bytes.len()), "{} of {}", compressed.len(), bytes.len());
         assert_eq!(inflater.inflate(&compressed, bytes.len()), Ok(bytes));
         // Not always the same bytes, as where blocks end depends on how much room there is; but always the same message.
         let again = deflater.deflate(window, &[front, back]).to_vec();

@@ -10,7 +10,9 @@ use stentor::base::{ConnKey, Time};
 use stentor::chat::{RoomOptions, RoomRules, SlowMember};
 use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
-use stentor::shard::{Admission, Close, ConnectionLimits, HowToClose, Mesh, Options, SLICES_MAX, Shard, Ticket};
+use stentor::shard::{
+    Admission, Close, ConnectionLimits, HowToClose, Mesh, Options, SLICES_MAX, Shard, Ticket,
+};
 use stentor::ws::{Inflater, Limits};
 use stentor_testkit::{frame, frames, try_parse_response, upgrade_request};
 
@@ -91,7 +93,13 @@ impl World {
     pub(crate) fn new(shards: usize) -> Self {
         let registry = Arc::new(Registry::new(shards));
         let shared = Arc::new(options());
-        let shards = Shard::fleet(Mesh::build(shards, &Seed::new(1)), &ConnectionLimits::new(&Seed::new(1)), &shared, &registry, || 1);
+        let shards = Shard::fleet(
+            Mesh::build(shards, &Seed::new(1)),
+            &ConnectionLimits::new(&Seed::new(1)),
+            &shared,
+            &registry,
+            || 1,
+        );
         Self { shards, clients: Vec::new(), options: options(), registry, now: Time::ZERO }
     }
 

@@ -148,8 +148,8 @@ pub const ALL: &[Setting] = &[
         "max_messages_per_second",
         Kind::Count,
         "0",
-        "Messages of one client in a second in one room, with twice as many in a burst, beside the bound for all its rooms; \
-         0: any number.",
+        "Messages of one client in a second in one room, with twice as many in a burst, instead of the bound for all its \
+         rooms; 0: that bound.",
     ),
     room("history", Kind::Count, "100", "Messages that a room keeps for those who come later; 0: none."),
     room("history_bytes", Kind::Size, r#""64KiB""#, "Bytes of these, at most."),

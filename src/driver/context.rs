@@ -119,8 +119,11 @@ impl<H: Host> LoopContext<H> {
         std::mem::replace(&mut self.shard, shard)
     }
 
-    /// Takes the shard's questions to the auth backend.
+    /// Takes the shard's questions to the auth backend, and back those of clients that are gone.
     pub(super) fn ask_all(&mut self) {
+        while let Some(conn) = self.shard.poll_withdrawn() {
+            self.host.withdraw(conn);
+        }
         while let Some(question) = self.shard.poll_question() {
             self.host.ask(question);
         }

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::event_loop::Loop;
 use super::host::{Host, Replacement};
-use super::{Ask, Control, epoll, uring};
-use crate::base::Time;
+use super::{Ask, Control, Inquiry, epoll, uring};
+use crate::base::{ConnKey, Time};
 use crate::chat::Question;
 use crate::logging::{Escaped, RateLimit};
 use crate::metrics::{CloseReason, ShardMetrics};
@@ -201,7 +201,11 @@ impl Host for Process {
     }
 
     fn ask(&mut self, question: Question) {
-        (self.ask)(question);
+        (self.ask)(Inquiry::Ask(question));
+    }
+
+    fn withdraw(&mut self, conn: ConnKey) {
+        (self.ask)(Inquiry::Withdraw(conn));
     }
 
     fn accepting_paused(&mut self, now: Time, why: &str) {

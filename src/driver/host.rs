@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Control;
-use crate::base::Time;
+use crate::base::{ConnKey, Time};
 use crate::chat::Question;
 use crate::metrics::CloseReason;
 use crate::shard::Shard;
@@ -34,6 +34,9 @@ pub(super) trait Host {
 
     /// Takes a question to the auth backend. The answer comes as [`Control::Decided`].
     fn ask(&mut self, question: Question);
+
+    /// Takes a question back: its client is gone.
+    fn withdraw(&mut self, conn: ConnKey);
 
     /// Notes that accepting pauses.
     fn accepting_paused(&mut self, now: Time, why: &str);

@@ -53,7 +53,16 @@ use crate::chat::{Question, Verdict};
 use crate::shard::{Options, PeerEnds};
 
 /// Takes a question to somebody outside. The answer comes back as [`Control::Decided`]; taking it must not take time.
-pub type Ask = Box<dyn FnMut(Question) + Send>;
+pub type Ask = Box<dyn FnMut(Inquiry) + Send>;
+
+/// What the auth backend is told.
+#[derive(Debug)]
+pub enum Inquiry {
+    /// Who is this?
+    Ask(Question),
+    /// The client of this connection is gone: there need be no answer.
+    Withdraw(ConnKey),
+}
 
 /// What the process tells a shard's driver.
 #[derive(Debug)]

@@ -170,9 +170,6 @@ impl Home {
 
     /// A client goes out.
     pub(super) fn part(&mut self, client: ClientId) {
-        if let Some(waiting) = &mut self.joining {
-            waiting.forget(|member| member.person.client == client);
-        }
         let few = self.presence.len() <= self.options.join_leave_members_max;
         let unusual = self.unusual.as_mut().is_some_and(|unusual| unusual.remove(&client));
         self.presence.leave(client, few && self.options.join_leave != unusual);
@@ -181,11 +178,15 @@ impl Home {
         }
     }
 
+    /// Clients that `is_meant` says, by their shard too, no longer want to come in.
+    pub(super) fn give_up_joins(&mut self, is_meant: impl Fn(usize, &Member) -> bool) {
+        if let Some(waiting) = &mut self.joining {
+            waiting.give_up(is_meant);
+        }
+    }
+
     /// All clients that `is_meant` says go out.
     pub(super) fn part_all(&mut self, is_meant: &impl Fn(&Member) -> bool) {
-        if let Some(waiting) = &mut self.joining {
-            waiting.forget(is_meant);
-        }
         let gone: Vec<_> =
             self.presence.people().filter(|member| is_meant(member)).map(|it| it.person.client).collect();
         gone.into_iter().for_each(|client| self.part(client));

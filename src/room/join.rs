@@ -39,6 +39,18 @@ pub(super) struct Waiting {
     asked_from: u64,
 }
 
+impl Waiting {
+    /// How many wait.
+    pub(super) const fn len(&self) -> usize {
+        self.joins.len()
+    }
+
+    /// Clients that `is_meant` says, by their shard too, no longer wait.
+    pub(super) fn give_up(&mut self, is_meant: impl Fn(usize, &Member) -> bool) {
+        self.joins.retain(|(from, joining, _)| !is_meant(*from, &joining.member));
+    }
+}
+
 impl Homes {
     pub(super) fn join(&mut self, key: HomeKey, now: Time, from: usize, joining: Joining) {
         self.forget_old(key, now);
@@ -118,18 +130,6 @@ impl Homes {
             home.joining = Some(waiting);
             self.read_page(key);
         }
-    }
-}
-
-impl Waiting {
-    /// How many wait.
-    pub(super) const fn len(&self) -> usize {
-        self.joins.len()
-    }
-
-    /// Clients that `is_meant` says no longer want to come in. What the page that is under way is for stays.
-    pub(super) fn forget(&mut self, is_meant: impl Fn(&Member) -> bool) {
-        self.joins.retain(|(_, joining, _)| !is_meant(&joining.member));
     }
 }
 

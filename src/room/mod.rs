@@ -281,6 +281,7 @@ impl Homes {
             }
             Request::Part { client } => {
                 if let Some(home) = self.homes.get_mut(key) {
+                    home.give_up_joins(|_, member| member.person.client == client);
                     home.part(client);
                 }
                 self.announce_soon(key, now);
@@ -305,6 +306,7 @@ impl Homes {
         for key in keys {
             let Some(home) = self.homes.get_mut(key) else { continue };
             home.listen(shard, Forms::default());
+            home.give_up_joins(|from, member| from == shard || clients(member));
             home.part_all(&clients);
             self.announce_soon(key, now);
             self.submit_waiting(key, now, unix_ms);

@@ -24,6 +24,10 @@ impl Session {
         id: u32,
         connect: &Connect<'_>,
     ) -> Result<Outcome, Refusal> {
+        if connect.subs.len() > ctx.options.rooms_per_client_max {
+            self.set_phase(Phase::Refused);
+            return Err(ErrorCode::LimitExceeded.into());
+        }
         let positions = connect
             .subs
             .iter()

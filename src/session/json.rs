@@ -10,7 +10,8 @@ use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, Wanted
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// Commands of one session that may wait for an answer at a time; what it asks beyond waits with it.
+/// Commands of one session that may wait for an answer at a time, `subscribe` among them; what it asks beyond waits with
+/// it. So the answers that come at once are bounded, too.
 pub(super) const PENDING_MAX: usize = 16;
 
 /// Bytes of replies that one call may bring about before the rest of the message waits.
@@ -92,9 +93,15 @@ impl Json {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Whether the next command can be looked at.
-    pub(super) fn can_take(&self) -> bool {
-        !matches!(self.phase, Phase::Asked(_) | Phase::Entering(_)) && self.pending.len() < PENDING_MAX
+    /// Whether the auth backend is asked who it is.
+    pub(super) const fn is_asked(&self) -> bool {
+        matches!(self.phase, Phase::Asked(_))
+    }
+
+    /// Whether the next command can be looked at, while `joining` rooms are being entered.
+    pub(super) fn can_take(&self, joining: usize) -> bool {
+        !matches!(self.phase, Phase::Asked(_) | Phase::Entering(_))
+            && self.pending.len() + joining < PENDING_MAX
     }
 }
 

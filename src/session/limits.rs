@@ -15,7 +15,8 @@ pub(super) struct RoomLimiter {
 }
 
 /// Rooms with a limit of their own of which a session remembers how often it published there. Above it the one that has
-/// been quiet longest is forgotten.
+/// been quiet longest is forgotten, once it may be: until then no further room may be published in. Else each other room
+/// would be a fresh budget.
 const ROOM_LIMITERS_MAX: usize = 128;
 
 impl Session {
@@ -30,21 +31,26 @@ impl Session {
         let own = room_options.messages_per_second_max;
         if own > 0 {
             // A room that has a limit has a budget of its own, beside the session's.
-            return self.room_limiter(room).check(now, RateLimit::of(own));
+            let Some(limiter) = self.room_limiter(now, room) else { return RateDecision::Throttle };
+            return limiter.check(now, RateLimit::of(own));
         }
         self.limiter.check(now, RateLimit::of(options.session_messages_per_second_max))
     }
 
-    fn room_limiter(&mut self, room: &Arc<str>) -> &mut RateLimiter {
+    /// `None`: too many other rooms have been published in lately.
+    fn room_limiter(&mut self, now: Time, room: &Arc<str>) -> Option<&mut RateLimiter> {
         let limiters = self.room_limiters.get_or_insert_default();
-        let index = limiters.iter().position(|it| it.room == *room).unwrap_or_else(|| {
-            if limiters.len() >= ROOM_LIMITERS_MAX {
-                let quietest = (0..limiters.len()).min_by_key(|&index| limiters[index].limiter.full_at());
-                limiters.swap_remove(quietest.unwrap_or(0));
+        if let Some(index) = limiters.iter().position(|it| it.room == *room) {
+            return Some(&mut limiters[index].limiter);
+        }
+        if limiters.len() >= ROOM_LIMITERS_MAX {
+            let quietest = (0..limiters.len()).min_by_key(|&index| limiters[index].limiter.full_at())?;
+            if limiters[quietest].limiter.full_at() > now {
+                return None;
             }
-            limiters.push(RoomLimiter { room: Arc::clone(room), limiter: RateLimiter::default() });
-            limiters.len() - 1
-        });
-        &mut limiters[index].limiter
+            limiters.swap_remove(quietest);
+        }
+        limiters.push(RoomLimiter { room: Arc::clone(room), limiter: RateLimiter::default() });
+        limiters.last_mut().map(|it| &mut it.limiter)
     }
 }

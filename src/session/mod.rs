@@ -26,6 +26,8 @@ mod identity;
 mod json;
 mod limits;
 mod replies;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use smallvec::SmallVec;
@@ -71,8 +73,8 @@ pub struct Session {
     due: Time,
     /// Numbers the commands that wait for something.
     commands: u32,
-    /// A draft of its own waits in its shard: nothing more is taken until it has gone.
-    is_parked: bool,
+    /// Drafts of its own that wait in its shard: nothing more is taken until all have gone.
+    parked: u32,
     /// Publications that it was made to skip, and that its client has not been told of.
     skipped: Option<Box<Skipped>>,
     /// Counted among the connections of its user.
@@ -165,7 +167,7 @@ impl Session {
             expires: Time::NEVER,
             due: Time::NEVER,
             commands: 0,
-            is_parked: false,
+            parked: 0,
             skipped: None,
             user: None,
         }
@@ -203,7 +205,12 @@ impl Session {
 
     /// Whether it is on its way into a room.
     pub fn is_joining(&self) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.sub.is_none())
+        self.joining() > 0
+    }
+
+    /// Rooms that it is on its way into.
+    fn joining(&self) -> usize {
+        self.subscriptions.iter().filter(|subscription| subscription.sub.is_none()).count()
     }
 
     /// Whether the answer to its handshake waits: a plain client that has it hears what is published from then on.
@@ -219,12 +226,20 @@ impl Session {
         }
     }
 
+    /// Whether the auth backend is asked who it is.
+    pub fn is_asked(&self) -> bool {
+        match &self.protocol {
+            Protocol::Text(entrance) => entrance.is_some(),
+            Protocol::Json(json) => json.is_asked(),
+        }
+    }
+
     /// Whether it takes another message now. It says so itself when that changes: after a reply, a decision, a settled draft.
     pub fn can_take(&self) -> bool {
-        !self.is_parked
+        self.parked == 0
             && match &self.protocol {
                 Protocol::Text(entrance) => entrance.is_none(),
-                Protocol::Json(json) => json.can_take() && !self.is_on_its_way(json.waits_for),
+                Protocol::Json(json) => json.can_take(self.joining()) && !self.is_on_its_way(json.waits_for),
             }
     }
 
@@ -251,14 +266,14 @@ impl Session {
         }
     }
 
-    /// Its draft, which waited, has gone to the room's home.
+    /// A draft of its own, which waited, has gone to the room's home.
     pub const fn unparked(&mut self) {
-        self.is_parked = false;
+        self.parked = self.parked.saturating_sub(1);
     }
 
-    /// Its draft has to wait.
+    /// A draft of its own has to wait.
     pub const fn parked(&mut self) {
-        self.is_parked = true;
+        self.parked += 1;
     }
 
     /// Other options hold from now on.

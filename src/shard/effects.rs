@@ -211,6 +211,14 @@ impl Shard {
         let Some(session) = slot.session.take() else { return };
         let mut effects = Effects::default();
         if let Some(ending) = self.sessions.get_mut(session) {
+            if ending.is_asked() {
+                // What the backend would say is of no use to anybody.
+                let waiting = self.auth_requests.len();
+                self.auth_requests.retain(|question| question.conn != key);
+                if self.auth_requests.len() == waiting {
+                    self.withdrawn.push(key);
+                }
+            }
             ending.ended(&mut effects);
             slot.about.get_or_insert_default().name = Some(Arc::clone(ending.name()));
         }

@@ -164,6 +164,8 @@ pub struct Shard {
     nameless: Arc<str>,
     countings: Vec<Counting>,
     auth_requests: VecDeque<Question>,
+    /// Connections whose questions the driver has, and whose sessions have ended.
+    withdrawn: Vec<ConnKey>,
 }
 
 /// Whether one more connection may be accepted.
@@ -221,6 +223,7 @@ impl Shard {
             nameless: Arc::from(""),
             countings: Vec::new(),
             auth_requests: VecDeque::new(),
+            withdrawn: Vec::new(),
         }
     }
 
@@ -331,6 +334,11 @@ impl Shard {
         self.auth_requests.pop_front()
     }
 
+    /// The next connection whose question need not be answered any more: its client is gone, or going.
+    pub fn poll_withdrawn(&mut self) -> Option<ConnKey> {
+        self.withdrawn.pop()
+    }
+
     /// What the auth backend has decided about a client. If it is gone, or going, nothing happens.
     pub fn decided(&mut self, conn: ConnKey, decision: Verdict) {
         if self.conns.get(conn).is_some_and(|slot| slot.conn.is_open()) {
@@ -358,6 +366,7 @@ impl Shard {
             || !self.resumed.is_empty()
             || !self.closing.is_empty()
             || !self.auth_requests.is_empty()
+            || !self.withdrawn.is_empty()
             || !self.deferred.is_empty()
             || self.mesh.has_own()
             || self.homes.has_output()

@@ -267,7 +267,9 @@ impl Shard {
         if !conn.outbox.is_empty() {
             // An answer and what was published with it leave in one packet. Else what its rooms have for it comes in its turn: no
             // member overtakes the sweep by speaking.
-            let last = conn.is_open() && conn.outbox.is_all_bytes();
+            // Before a client is told that it is in, nothing comes along.
+            let welcomed = session.is_none_or(Session::is_welcomed);
+            let last = welcomed && conn.is_open() && conn.outbox.is_all_bytes();
             let along = subs.find(|&sub| last && self.fanout.is_next(sub));
             return Some(Writing::Own(key, along));
         }

@@ -81,12 +81,14 @@ pub struct Rooms {
     owing: Vec<RoomId>,
     /// Drafts that wait, in all rooms, and their bytes.
     parked: (usize, u64),
+    /// Rooms that have members.
+    attended: usize,
 }
 
 impl Rooms {
     /// No room.
     pub fn new(seed: &Seed) -> Self {
-        Self { rooms: Slab::new(), by_name: seed.map(), owing: Vec::new(), parked: (0, 0) }
+        Self { rooms: Slab::new(), by_name: seed.map(), owing: Vec::new(), parked: (0, 0), attended: 0 }
     }
 
     /// The room of that name.
@@ -120,8 +122,8 @@ impl Rooms {
     }
 
     /// How many rooms have members.
-    pub fn attended(&self) -> usize {
-        self.rooms.iter().filter(|(_, room)| !room.audiences.is_empty()).count()
+    pub const fn attended(&self) -> usize {
+        self.attended
     }
 
     /// Other rules hold from now on, and another window: what was too little to be acknowledged may be enough now.
@@ -173,6 +175,7 @@ impl Rooms {
             return (id, false);
         }
         if room.audiences.is_empty() {
+            self.attended += 1;
             (room.received, room.acknowledged) = (0, 0);
         }
         let audience = fanout.open(id, format, Arc::clone(&room.options));
@@ -192,6 +195,7 @@ impl Rooms {
         }
         fanout.close(attended.audience);
         room.audiences.swap_remove(index);
+        self.attended -= usize::from(room.audiences.is_empty());
         true
     }
 
@@ -305,6 +309,8 @@ impl Rooms {
         let parked = self.rooms.iter().flat_map(|(_, room)| &room.parked);
         let sum = parked.fold((0, 0), |(count, bytes), it| (count + 1, bytes + it.draft.weight() as u64));
         assert_eq!(sum, self.parked, "drafts that wait");
+        let attended = self.rooms.iter().filter(|(_, room)| !room.audiences.is_empty()).count();
+        assert_eq!(attended, self.attended, "rooms that have members");
         for (_, room) in &self.rooms {
             assert!(!room.is_unused(), "a room that nothing is known of is forgotten");
             assert!(

@@ -2,6 +2,7 @@
 //! that only the test moves. A seed replays everything.
 
 mod deserted;
+mod faults;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -37,6 +38,8 @@ struct World {
     peers: Vec<Peer>,
     now: Time,
     rng: Rng,
+    /// Connections whose questions were taken back.
+    withdrawn: Vec<ConnKey>,
     /// Longest read and longest write; small ones tear everything apart.
     piece: u64,
 }
@@ -78,7 +81,7 @@ impl World {
             &registry,
             || seed,
         );
-        Self { shards, peers: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
+        Self { shards, peers: Vec::new(), withdrawn: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 
     fn connect(&mut self, shard: usize) -> usize {
@@ -138,7 +141,14 @@ impl World {
 
     /// One turn of every shard. Whether anything happened.
     fn turn(&mut self) -> bool {
-        (0..self.shards.len()).fold(false, |moved, id| self.turn_of(id) | moved)
+        let moved = (0..self.shards.len()).fold(false, |moved, id| self.turn_of(id) | moved);
+        // A shard may have sent something to one whose turn was before.
+        let rung = |shard: &Shard| {
+            let rung = !shard.may_sleep();
+            shard.awake();
+            rung
+        };
+        moved | self.shards.iter().any(rung)
     }
 
     fn turn_of(&mut self, id: usize) -> bool {
@@ -228,6 +238,7 @@ impl World {
                 peer.paused = false;
             }
         }
+        self.withdrawn.extend(std::iter::from_fn(|| shard.poll_withdrawn()));
         while shard.poll_wake().is_some() {
             moved = true;
         }

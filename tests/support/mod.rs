@@ -134,6 +134,21 @@ impl Server {
         kill_process(pid, signal).expect("it runs");
     }
 
+    /// Bytes of memory that it has now (`VmRSS`).
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        line.trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
+    }
+
+    /// The time that it has used of a CPU.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("its name ends").split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// From now on the server gets no descriptor whose number is not below `max`.
     pub fn limit_descriptors(&self, max: u64) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process");

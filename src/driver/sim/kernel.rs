@@ -315,6 +315,10 @@ impl Host for SimHost {
         self.questions.push(question);
     }
 
+    fn withdraw(&mut self, _conn: ConnKey) {
+        // A backend that has begun to decide may be too late to hear of it: the decision comes all the same.
+    }
+
     fn accepting_paused(&mut self, _now: Time, _why: &str) {}
 
     /// In the simulation a panic is what it looks for.
