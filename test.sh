@@ -108,13 +108,14 @@ step_clients() {
   need_python && need npm nodejs npm && need curl curl || return
   venv clients -r tests/clients/requirements.txt && npm ci --prefix tests/clients --silent --no-audit --no-fund || return
   local port=$((20000 + RANDOM % 10000)) server failed=0
-  "$STENTOR" serve --listen "127.0.0.1:$port" --log warn & server=$!
+  "$STENTOR" serve --listen "127.0.0.1:$port" --log warn --max-session-messages-per-second 0 & server=$!
   for _ in $(seq 100); do curl -sf "http://127.0.0.1:$port/readyz" >/dev/null && break; sleep 0.05; done
   "$CACHE/clients/bin/python" tests/clients/python_clients.py "127.0.0.1:$port" || failed=1
   "$CACHE/clients/bin/python" tests/clients/tokens.py "$STENTOR" || failed=1
   node tests/clients/node_clients.mjs "127.0.0.1:$port" || failed=1
   kill "$server"; wait "$server" || failed=1
   node tests/clients/centrifuge.mjs "$STENTOR" || failed=1
+  node tests/clients/codes.mjs "$STENTOR" || failed=1
   return "$failed"
 }
 

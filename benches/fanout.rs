@@ -7,16 +7,22 @@ use std::time::Duration;
 use stentor::base::hash::Seed;
 use stentor::base::{ConnKey, Time};
 use stentor::metrics::Registry;
-use stentor::shard::mesh::Mesh;
-use stentor::shard::{Options, Shard};
+use stentor::shard::{ConnectionLimits, Mesh, Options, Shard};
 use stentor_testkit::{frame, upgrade_request};
 
 const MEMBERS: [usize; 3] = [100, 10_000, 100_000];
 
 fn shard() -> Shard {
-    let options = Options { ping_interval: Duration::ZERO, ..Options::default() };
-    let mesh = Mesh::build(1, &Seed::new(1)).remove(0);
-    Shard::new(mesh, Arc::new(options), Arc::new(Registry::new(1)), 1)
+    let options =
+        Options { ping_interval: Duration::ZERO, session_messages_per_second_max: 0, ..Options::default() };
+    Shard::fleet(
+        Mesh::build(1, &Seed::new(1)),
+        &ConnectionLimits::new(&Seed::new(1)),
+        &Arc::new(options),
+        &Arc::new(Registry::new(1)),
+        || 1,
+    )
+    .remove(0)
 }
 
 /// A room with `members` in it; the first one's key.
@@ -29,6 +35,7 @@ fn room(members: usize) -> (Shard, ConnKey) {
         let key = shard.opened(admission, None);
         let request = upgrade_request(&format!("/ws/member-{index}"), "");
         shard.received(key, &mut request.into_bytes());
+        shard.run();
         sweep(&mut shard);
         keys.push(key);
     }
@@ -68,6 +75,7 @@ fn fanout(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     shard.begin_turn(Time::ZERO);
                     shard.received(speaker, &mut said.clone());
+                    shard.run();
                     assert_eq!(sweep(&mut shard), members);
                 });
             });
@@ -86,6 +94,7 @@ fn fanout(criterion: &mut Criterion) {
                     )]
                     let begun = std::time::Instant::now();
                     shard.received(speaker, &mut hundred);
+                    shard.run();
                     spent += begun.elapsed();
                     sweep(&mut shard);
                 }

@@ -7,7 +7,7 @@
 //! bytes in ─ driver ─ conn ─ http / ws ─ app ─ chat ─ encoded once ─ base::log ─ shard::fanout ─ driver ─ bytes out
 //! ```
 //!
-//! Everything but `driver`, `server`, `identity`, `token`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
+//! Everything but `driver`, `server`, `edge`, `identity`, `token`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
 //! that core alone.
 
 pub mod base;
@@ -16,15 +16,22 @@ pub mod metrics;
 pub mod http;
 pub mod ws;
 
+pub mod options;
+
 pub mod app;
 pub mod chat;
 pub mod conn;
+pub mod engine;
 pub mod page;
+pub mod room;
+pub mod session;
 pub mod shard;
 
 #[cfg(feature = "edges")]
 pub mod config;
 pub mod driver;
+#[cfg(feature = "edges")]
+pub mod edge;
 #[cfg(feature = "edges")]
 pub mod identity;
 #[cfg(feature = "edges")]

@@ -73,6 +73,29 @@ impl Logging {
     }
 }
 
+/// Has every panic of the process logged, with where it came from.
+pub fn log_panics() {
+    let unlogged = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !tracing::enabled!(tracing::Level::ERROR) {
+            return unlogged(panic);
+        }
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no text");
+        let location = panic.location().map(ToString::to_string);
+        let thread = std::thread::current();
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!(
+            text = %Escaped(text),
+            location,
+            thread = thread.name(),
+            %backtrace,
+            "panic; please report this"
+        );
+    }));
+}
+
 /// A text that a client chose, so shown that it cannot forge a line, move the cursor or hide itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a str);

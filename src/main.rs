@@ -45,7 +45,7 @@ fn serve(invocation: &Invocation) -> ExitCode {
         Err(failure) => {
             drop(logging);
             let _ = writeln!(stderr(), "stentor: {failure}");
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     }
 }

@@ -94,11 +94,13 @@ pub enum CloseReason {
     Expired,
     /// It said too much, again and again.
     Flood,
+    /// Its shard has panicked.
+    Panic,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ClosedByPeer,
         Self::Gone,
         Self::Protocol,
@@ -113,6 +115,7 @@ impl CloseReason {
         Self::Denied,
         Self::Expired,
         Self::Flood,
+        Self::Panic,
     ];
 
     /// The label's value.
@@ -132,6 +135,7 @@ impl CloseReason {
             Self::Denied => "denied",
             Self::Expired => "expired",
             Self::Flood => "flood",
+            Self::Panic => "panic",
         }
     }
 }
@@ -160,6 +164,14 @@ pub struct ShardMetrics {
     pub skipped: Cell,
     /// Bytes of publications that rooms keep for those who come later.
     pub history_bytes: Cell,
+    /// Publications that were dropped from histories because all of them together were too large.
+    pub evicted: Cell,
+    /// Rooms that are kept here as their home.
+    pub homes: Cell,
+    /// Drafts that waited at their room's home because a shard was behind.
+    pub delayed: Cell,
+    /// Bytes of drafts that wait for others of their rooms to be settled.
+    pub parked_bytes: Cell,
     /// Members that came back and missed nothing.
     pub recovered: Cell,
     /// Members that came back too late for what they had missed.
@@ -180,12 +192,35 @@ pub struct ShardMetrics {
     pub requests: Cell,
     /// Wake-ups that this shard sent to others.
     pub wakes: Cell,
+    /// Times that this shard has panicked and was replaced.
+    pub panics: Cell,
     /// Closes, by [`CloseReason`].
     pub closes: [Cell; CloseReason::ALL.len()],
     /// One turn of the loop, without the sleep.
     pub turn: Histogram,
     /// From a publication to the moment that it has been offered to every member on this shard.
     pub fanout: Histogram,
+}
+
+impl ShardMetrics {
+    /// The shard has panicked: what it had is gone.
+    pub fn shard_failed(&self) {
+        self.panics.add(1);
+        self.closes[CloseReason::Panic as usize].add(self.connections.value());
+        let gauges = [
+            &self.connections,
+            &self.websockets,
+            &self.rooms,
+            &self.members,
+            &self.lagging,
+            &self.history_bytes,
+            &self.homes,
+            &self.parked_bytes,
+        ];
+        for gauge in gauges {
+            gauge.set(0);
+        }
+    }
 }
 
 /// All blocks of a process, and the facts that every shard may be asked for.
@@ -297,7 +332,7 @@ impl Registry {
 type Pick = fn(&ShardMetrics) -> &Cell;
 
 /// Every plain family: name without prefix, type, help, where it is.
-const FAMILIES: [(&str, &str, &str, Pick); 20] = [
+const FAMILIES: [(&str, &str, &str, Pick); 25] = [
     ("accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
     ("connections", "gauge", "Connections open now.", |s| &s.connections),
     ("websockets", "gauge", "Connections that speak WebSocket now.", |s| &s.websockets),
@@ -312,6 +347,17 @@ const FAMILIES: [(&str, &str, &str, Pick); 20] = [
     }),
     ("skipped_total", "counter", "Publications that lagging members were made to skip.", |s| &s.skipped),
     ("history_bytes", "gauge", "Bytes of publications kept in the histories of rooms.", |s| &s.history_bytes),
+    (
+        "history_evicted_total",
+        "counter",
+        "Publications dropped because all histories together were too large.",
+        |s| &s.evicted,
+    ),
+    ("homes", "gauge", "Rooms kept on the shard as their home, with or without members.", |s| &s.homes),
+    ("drafts_delayed_total", "counter", "Messages that waited for a shard that was behind.", |s| &s.delayed),
+    ("drafts_parked_bytes", "gauge", "Bytes of messages that wait for others of their room.", |s| {
+        &s.parked_bytes
+    }),
     ("recovered_total", "counter", "Members that came back and missed nothing.", |s| &s.recovered),
     ("unrecovered_total", "counter", "Members that came back too late for what they had missed.", |s| {
         &s.unrecovered
@@ -327,6 +373,7 @@ const FAMILIES: [(&str, &str, &str, Pick); 20] = [
         &s.accept_pauses
     }),
     ("http_requests_total", "counter", "HTTP requests answered, upgrades not counted.", |s| &s.requests),
+    ("shard_panics_total", "counter", "Times a shard panicked and was replaced.", |s| &s.panics),
     ("mesh_wakes_total", "counter", "Wake-ups sent to other shards.", |s| &s.wakes),
 ];
 

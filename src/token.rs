@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
+use crate::chat::Identity;
 use crate::config::{Config, Order, TokenCommand};
 use crate::identity::jwt::{self, Disbelief};
 use crate::identity::keys::Signer;
@@ -55,7 +56,7 @@ fn make(order: &Order, config: &Config) -> Result<String, String> {
     claim("channel", order.room.as_ref().map(|room| json!(room)));
     claim("channels", (!order.rooms.is_empty()).then(|| json!(order.rooms)));
     // With what is expected of tokens here, so that this one is believed.
-    let expected = config.expectations();
+    let expected = &config.expectations;
     claim("aud", expected.audience.as_ref().map(|audience| json!(audience)));
     claim("iss", expected.issuer.as_ref().map(|issuer| json!(issuer)));
     let info = order.info.as_deref().map(serde_json::from_str::<&RawValue>).transpose();
@@ -94,16 +95,19 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
     let now = wall_clock();
     let told = |why: Disbelief| format!("the token is not believed: {why}{}", said(token));
     let claims = authority.read(token, now).map_err(told)?;
-    let (who, expires_in) = match claims.room() {
+    let (who, expires_in, rooms) = match claims.room() {
         Some(room) => {
             let grant = authority.admit_at(token, claims.user(), room, now).map_err(told)?;
-            (format!("lets {} into {}", user(claims.user()), shown(room)), grant.expires_in)
+            (format!("lets {} into {}", user(claims.user()), shown(room)), grant.expires_in, Vec::new())
         }
         None => {
-            let identity = authority.identify_at(token, now).map_err(told)?;
-            (format!("{}, called {}", user(&identity.user), shown(&identity.name)), identity.expires_in)
+            let Identity { user: id, name, expires_in, rooms, .. } =
+                authority.identify_at(token, now).map_err(told)?;
+            (format!("{}, called {}", user(&id), shown(&name)), expires_in, rooms)
         }
     };
+    let rooms: Vec<_> = rooms.iter().map(|room| shown(&room.name)).collect();
+    let rooms = if rooms.is_empty() { String::new() } else { format!(", in the rooms {}", rooms.join(", ")) };
     let until = expires_in.map_or_else(
         || "without an end".to_owned(),
         |left| {
@@ -112,11 +116,11 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
             format!("until {} (for {left})", humantime::format_rfc3339_seconds(end))
         },
     );
-    Ok(format!("{who}, {until}{}\n", said(token)))
+    Ok(format!("{who}, {until}{rooms}{}\n", said(token)))
 }
 
 fn user(id: &str) -> String {
-    if id.is_empty() { "nobody in particular".to_owned() } else { shown(id) }
+    if id.is_empty() { "an anonymous user".to_owned() } else { shown(id) }
 }
 
 /// What it claims, believed or not.

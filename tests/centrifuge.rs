@@ -21,14 +21,15 @@ fn what_is_said_in_either_protocol_is_heard_in_both() {
     let mut client = Client::connect(&server, "ann");
     client.result("subscribe", json!({"channel": "r"}));
     client.publish("r", json!({"text": "hi\n\"there\"", "n": [1, 2.50]}));
-    assert_eq!(text(&mut plain), "ann: hi\n\"there\"");
+    assert_eq!(text(&mut plain), "ann: hi␤\"there\"", "one message is one line");
     let heard = client.push("pub");
     assert_eq!(heard["data"], json!({"text": "hi\n\"there\"", "n": [1, 2.50]}));
     assert_eq!((&heard["offset"], &heard["info"]["user"]), (&json!(1), &json!("ann")));
-    plain.send(Message::text("hello")).unwrap();
-    assert_eq!(text(&mut plain), "bob: hello");
+    plain.send(Message::text("\u{1B}[2J\r\nann:\tno\u{2028}")).unwrap();
+    assert_eq!(text(&mut plain), "bob: ␛[2J␤ann: no␤");
     let heard = client.push("pub");
-    assert_eq!(heard["data"], json!({"name": "bob", "text": "hello"}));
+    let unchanged = json!({"name": "bob", "text": "\u{1B}[2J\r\nann:\tno\u{2028}"});
+    assert_eq!(heard["data"], unchanged, "the text as it was said");
     assert_eq!((&heard["offset"], &heard["info"]["user"]), (&json!(2), &json!("bob")));
     assert!(heard["time"].as_u64().unwrap() > 1_700_000_000_000);
 }
@@ -39,15 +40,20 @@ fn commands_that_cannot_be_obeyed_get_their_error_and_nothing_happens() {
     let mut client = Client::connect(&server, "ann");
     client.result("subscribe", json!({"channel": "r"}));
     let long = "c".repeat(256);
+    let nested = |depth| (1..depth).fold(json!([]), |inner, _| json!([inner]));
     for (method, parameters, code) in [
         ("subscribe", json!({"channel": "r"}), 105),
         ("subscribe", json!({"channel": "a\nb"}), 107),
         ("subscribe", json!({"channel": long}), 107),
+        ("subscribe", json!({"channel": "lobby "}), 107),
+        ("subscribe", json!({"channel": "lob\u{200B}by"}), 107),
+        ("subscribe", json!({"channel": "cafe\u{301}"}), 107),
         ("subscribe", json!({"channel": "x", "tf": {"key": "a"}}), 107),
         ("subscribe", json!({"channel": "x", "type": 1}), 108),
         ("subscribe", json!({"channel": "x", "flag": 2, "recover": true, "offset": 9, "epoch": "none"}), 112),
         ("publish", json!({"channel": "x", "data": 1}), 103),
         ("publish", json!({"channel": "r"}), 107),
+        ("publish", json!({"channel": "r", "data": nested(129)}), 107),
         ("publish", json!({"channel": "r", "data": 1, "type": 1}), 108),
         ("publish", json!({"channel": "r", "data": 1, "key": "k"}), 108),
         ("publish", json!({"channel": long, "data": 1}), 107),
@@ -59,6 +65,10 @@ fn commands_that_cannot_be_obeyed_get_their_error_and_nothing_happens() {
         ("rpc", json!({"method": "sum", "data": [1]}), 104),
         ("rpc", json!({"method": "delivery"}), 107),
         ("rpc", json!({"method": "delivery", "data": {"channel": "x", "offset": 1}}), 103),
+        ("rpc", json!({"method": "delivery", "data": ["r", 1]}), 107),
+        ("refresh", json!({}), 107),
+        ("refresh", json!({"token": null}), 107),
+        ("sub_refresh", json!({"channel": "r"}), 107),
         ("refresh", json!({"token": "t"}), 108),
         ("sub_refresh", json!({"channel": "r", "token": "t"}), 108),
         ("sub_refresh", json!({"channel": "x", "token": "t"}), 103),
@@ -88,6 +98,11 @@ fn whoever_does_not_speak_the_protocol_is_disconnected() {
         (&[connect, r#"{"id":2,"subscribe":{}}"#], 3501),
         (&[connect, r#"{"id":2,"publish":{"data":1}}"#], 3501),
         (&[connect, r#"{"id":2,"teleport":{}}"#], 3501),
+        (&[connect, r#"{"id":2,"unsubscribe":["r"]}"#], 3501),
+        (&[connect, r#"{"id":2,"subscribe":["r"]}"#], 3501),
+        (&[connect, r#"[2,null,{"channel":"r"}]"#], 3501),
+        (&[connect, r#"{"id":2,"subscribe":{"channel":"r"},"subscribe":{"channel":"r"}}"#], 3501),
+        (&[connect, r#"{"id":2,"subscribe":{"channel":"r","delta":"xdelta"}}"#], 3501),
         (&[connect, r#"{"send":{"data":1}}"#], 3508),
         (
             &[r#"{"id":1,"connect":{"data":{"name":"a\u0000"}}}"#, r#"{"id":2,"subscribe":{"channel":"r"}}"#],
@@ -112,9 +127,81 @@ fn whoever_does_not_speak_the_protocol_is_disconnected() {
             assert_eq!(code_seen, Some(code), "{lines:?}");
         }
     }
-    let mut binary = Client::raw(&server);
-    binary.socket.send(Message::binary(vec![1])).unwrap();
-    assert_eq!(close_code(&mut binary.socket), 1003);
+}
+
+#[test]
+fn null_is_absent_and_arrays_are_no_objects() {
+    let server = Server::start(&["--shards", "2"]);
+    let mut client = Client::raw(&server);
+    client.say(r#"{"id":1,"connect":{"token":null,"data":null,"subs":null,"name":null},"subscribe":null}"#);
+    assert!(client.next()["connect"]["client"].is_string());
+    client.say(
+        r#"{"id":2,"subscribe":{"channel":"r","token":null,"offset":null,"epoch":null,"delta":null,"flag":null,"tf":null}}"#,
+    );
+    assert_eq!(client.next()["subscribe"]["offset"], 0);
+    client.say(r#"{"id":3,"publish":{"channel":"r","data":null,"key":null}}"#);
+    assert_eq!(client.push("pub")["data"], Value::Null, "null can be published");
+    client.say(r#"{"id":4,"history":{"channel":"r","limit":null,"since":null,"reverse":null}}"#);
+    while client.next()["id"] != 4 {}
+}
+
+#[test]
+fn deltas_are_declined() {
+    let server = Server::start(&["--shards", "1"]);
+    let mut client = Client::connect(&server, "ann");
+    let result = client.result("subscribe", json!({"channel": "r", "delta": "fossil"}));
+    assert_eq!(result.get("delta"), None, "{result}");
+}
+
+#[test]
+fn commands_in_binary_frames_are_taken_and_answered_in_text() {
+    let server = Server::start(&["--shards", "1"]);
+    let mut client = Client::raw(&server);
+    for line in [r#"{"id":1,"connect":{}}"#, "{\"id\":2,\"subscribe\":{\"channel\":\"grüße\"}}\n"] {
+        client.socket.send(Message::binary(line.as_bytes().to_vec())).unwrap();
+    }
+    assert!(client.next()["connect"]["client"].is_string());
+    assert_eq!(client.next()["id"], 2);
+    client.socket.send(Message::binary(vec![b'{', 0xFC])).unwrap();
+    assert_eq!(close_code(&mut client.socket), 1007);
+    let mut none = Client::raw(&server);
+    none.socket.send(Message::binary(vec![1])).unwrap();
+    assert_eq!(close_code(&mut none.socket), 3501);
+    let mut plain = server.client("/ws/ann");
+    plain.send(Message::binary(b"hello".to_vec())).unwrap();
+    assert_eq!(close_code(&mut plain), 1003);
+}
+
+#[test]
+fn names_are_in_the_form_of_nicknames_or_refused() {
+    let server = Server::start(&["--shards", "1"]);
+    let connect = |name: &str| Client::raw(&server).ask("connect", json!({"data": {"name": name}}));
+    for bad in ["\u{200B}", "ann\u{200B}", "\u{202E}nna", "\u{3164}", " ", "a\nb", "\u{2800}", ""] {
+        assert_eq!(connect(bad)["error"]["code"], 107, "{bad:?}");
+    }
+    let mut client = Client::connect(&server, "  Ａｎｎ \u{A0} Lee ");
+    client.result("subscribe", json!({"channel": "r"}));
+    assert_eq!(client.push("join")["info"]["user"], "Ann Lee");
+    let mut plain = server.client("/ws/%20bob%20?room=r");
+    plain.send(Message::text("hi")).unwrap();
+    assert_eq!(text(&mut plain), "bob: hi");
+    for (path, sentence) in [
+        ("/ws/%E2%80%8B", "A name must not contain invisible characters."),
+        ("/ws/%20", "The name is empty: connect to /ws/{name}."),
+        ("/ws/%E2%A0%80", "The name is empty: connect to /ws/{name}."),
+        (
+            "/ws/ann?room=lobby%20",
+            "A room's name must not begin or end with a space, and has no other white space.",
+        ),
+        ("/ws/ann?room=cafe%CC%81", "A room's name must be in Unicode normalization form C."),
+        ("/ws/ann?room=a%EF%BB%BF", "A name must not contain invisible characters."),
+    ] {
+        let answer = server.ask(&format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        ));
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.trim_end().ends_with(sentence), "{answer}");
+    }
 }
 
 #[test]

@@ -141,7 +141,10 @@ fn tokens_are_made_and_checked() {
     let token = make(&["--user", "7", "--name", "Ann", "--rooms", "a,b", "--expires", "never"]);
     let (code, said, _) = check(&token);
     assert_eq!(code, Some(0));
-    assert!(said.starts_with("\"7\", called \"Ann\", without an end\n{\n"), "{said}");
+    assert!(
+        said.starts_with("\"7\", called \"Ann\", without an end, in the rooms \"a\", \"b\"\n{\n"),
+        "{said}"
+    );
     assert!(said.contains("\"iss\": \"us\""), "{said}");
     let (code, said, _) = check(&make(&["--user", "7", "--room", "r"]));
     assert_eq!(code, Some(0));

@@ -3,12 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod support;
+
 use proptest::prelude::*;
+use std::fs;
 use std::io::{self, Cursor, Read, Write};
+use std::path::Path;
 use stentor::ws::{
     CloseCode, Decoded, Decoder, Event, Fail, Inflater, Limits, Opcode, ProtocolError, close_into, frame_into,
 };
 use stentor_testkit::{frame, frame_with_key};
+use support::{SECRET, Server, token};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
@@ -47,11 +52,11 @@ fn decode(bytes: &[u8], deflate: bool, cuts: &[usize]) -> (Vec<Owned>, Option<Fa
         let mut rest = &mut piece[..];
         loop {
             match decoder.decode(rest, &mut inflater, &LIMITS) {
-                Ok(Decoded { event: None, consumed }) => {
+                Ok(Decoded { event: None, consumed, .. }) => {
                     assert!(consumed <= rest.len());
                     break;
                 }
-                Ok(Decoded { event: Some(event), consumed }) => {
+                Ok(Decoded { event: Some(event), consumed, .. }) => {
                     let event = Owned::from(event);
                     rest = &mut rest[consumed..];
                     let last = matches!(event, Owned::Close(_));
@@ -194,6 +199,150 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(frame, 0..8).prop_map(|frames| {
         frames.into_iter().flat_map(|(b0, payload, key)| frame_with_key(b0, &payload, key)).collect()
     })
+}
+
+/// The last column of the tables in `docs/rfc.md` names tests: each of them exists.
+#[test]
+fn the_tests_of_the_rfcs_table_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut sources) = (vec![root.join("src"), root.join("tests")], String::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let table = fs::read_to_string(root.join("docs/rfc.md")).unwrap();
+    let mut found = 0;
+    for row in table.lines().filter(|line| line.matches('|').count() == 5) {
+        let tests = row.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or_default();
+        for test in tests.split('`').skip(1).step_by(2).filter(|name| !name.contains('/')) {
+            assert!(sources.contains(&format!("fn {test}(")), "{test} is no test: {row}");
+            found += 1;
+        }
+    }
+    assert!(found > 80, "only {found} tests are named");
+}
+
+/// A request for one answer.
+fn request(line: &str, more: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: h\r\n{more}Connection: close\r\n\r\n")
+}
+
+/// An opening handshake, without its last line.
+const UPGRADE: &str = "Host: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+
+/// RFC 9110 and 9112 where they bind an origin server, as its clients see it.
+#[test]
+fn answers_are_what_http_asks_for() {
+    let server = Server::start(&["--shards", "1"]);
+    let page = server.ask(&request("GET /", ""));
+    let etag = page.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
+    for (line, more, status) in [
+        ("GET /", "", "200 OK"),
+        ("HEAD /", "", "200 OK"),
+        ("GET HTTP://h/healthz", "", "200 OK"),
+        ("GET http://h?q", "", "200 OK"),
+        ("GET wss://h:443/healthz?q", "", "200 OK"),
+        ("GET http://u@h/healthz", "", "400 Bad Request"),
+        ("GET http:///healthz", "", "400 Bad Request"),
+        ("GET /healthz#f", "", "400 Bad Request"),
+        ("GET /", &format!("If-None-Match: \"x\", W/{etag}\r\n"), "304 Not Modified"),
+        ("HEAD /", "If-None-Match: *\r\n", "304 Not Modified"),
+        ("GET /", "If-Match: \"x\"\r\n", "412 Precondition Failed"),
+        ("HEAD /nowhere", "", "404 Not Found"),
+        ("DELETE /", "", "405 Method Not Allowed"),
+        ("get /", "", "405 Method Not Allowed"),
+        ("OPTIONS *", "", "400 Bad Request"),
+        ("CONNECT h:80", "", "400 Bad Request"),
+        ("GET /", "Content-Length: 1\r\nExpect: 100-continue\r\n", "400 Bad Request"),
+        ("HEAD /", "X : y\r\n", "400 Bad Request"),
+    ] {
+        // What follows a request that closes the connection is not looked at.
+        let answer = server.ask(&(request(line, more) + "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{line}: {answer}");
+        assert_eq!(answer.matches("\r\nServer: ").count(), 1, "{line}: {answer}");
+        let (head, content) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(head.matches("\r\nDate: ").count(), 1, "{line}: {answer}");
+        assert!(head.contains("\r\nConnection: close"), "{line}: {answer}");
+        let none = line.starts_with("HEAD") || status.starts_with("304");
+        assert_eq!(content.is_empty(), none, "{line}: {answer}");
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        assert_eq!(length.is_none(), status.starts_with("304"), "{line}: {answer}");
+        assert!(none || length == Some(&content.len().to_string()), "{line}: {answer}");
+    }
+}
+
+/// The opening handshake of RFC 6455 §4.2, with a token as RFC 9110 §11 lets it be written.
+#[test]
+fn handshakes_are_answered_as_the_rfc_asks() {
+    let settings = ["--shards", "1", "--auth", "token", "--token-hmac-secret-files", SECRET];
+    let server = Server::start(&settings);
+    let token = token(&["--user", "ann", "--name", "Ann"]);
+    let ask = |more: &str| {
+        let mut stream = server.raw();
+        let key = "Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC==\r\n";
+        stream.write_all(format!("GET /ws/Ann HTTP/1.1\r\n{UPGRADE}{key}{more}\r\n").as_bytes()).unwrap();
+        let (mut answer, mut byte) = (Vec::new(), [0]);
+        while !answer.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+            answer.push(byte[0]);
+        }
+        String::from_utf8(answer).unwrap()
+    };
+    for scheme in ["Bearer", "bearer", "BEARER  "] {
+        let answer = ask(&format!("Authorization: {scheme} {token}\r\nSec-WebSocket-Protocol: CHAT\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
+        assert!(answer.contains("\r\nSec-WebSocket-Accept: OfS0wDaT5NoxF2gqm7Zj2YtetzM=\r\n"), "{answer}");
+        assert!(!answer.contains("Sec-WebSocket-Protocol") && !answer.contains("Content-Length"), "{answer}");
+    }
+    let bearer = format!("Authorization: bearer {token}\r\n");
+    for (more, status) in [
+        (String::new(), "401 Unauthorized"),
+        (bearer.repeat(2), "401 Unauthorized"),
+        (format!("Authorization: Basic {token}\r\n"), "401 Unauthorized"),
+        (format!("{bearer}Sec-WebSocket-Extensions: x; y=\"a, permessage-deflate\r\n"), "400 Bad Request"),
+    ] {
+        let answer = ask(&more);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{more}: {answer}");
+    }
+}
+
+/// §5.5.1: a Close is answered with its code, then the server closes the connection, and nothing that follows is taken. §5.5.2: a
+/// ping is answered with its payload. §5.1: nothing is masked, and what is not masked fails the connection.
+#[test]
+fn control_frames_are_answered_and_the_server_closes() {
+    let server = Server::start(&["--shards", "1", "--echo"]);
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let head = format!("GET /echo HTTP/1.1\r\n{UPGRADE}{key}\r\n").into_bytes();
+    let after_close =
+        [frame_with_key(0x88, b"\x0f\xa0bye", [7; 4]), frame_with_key(0x81, b"late", [7; 4])].concat();
+    let fragments = [
+        frame_with_key(0x01, b"Hel", [1, 2, 3, 4]),
+        frame_with_key(0x89, b"in between", [9, 8, 7, 6]),
+        frame_with_key(0x80, b"lo", [5, 6, 7, 8]),
+        frame_with_key(0x88, b"", [7; 4]),
+    ];
+    for (frames, answer) in [
+        (frame_with_key(0x88, b"", [7; 4]), &b"\x88\x00"[..]),
+        (after_close, b"\x88\x02\x0f\xa0"),
+        (fragments.concat(), b"\x8a\x0ain between\x81\x05Hello\x88\x00"),
+        (b"\x81\x02hi".to_vec(), b"\x88\x26\x03\xeaa frame from a client must be masked"),
+        (
+            [frame_with_key(0x83, b"", [7; 4]), frame_with_key(0x88, b"", [7; 4])].concat(),
+            b"\x88\x18\x03\xeathe opcode is reserved",
+        ),
+    ] {
+        let mut stream = server.raw();
+        stream.write_all(&[&head[..], &frames].concat()).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        let at = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        assert_eq!(all[at..].escape_ascii().to_string(), answer.escape_ascii().to_string());
+    }
 }
 
 proptest! {

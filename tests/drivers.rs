@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use stentor_testkit::{close, frame, parse, parse_response, text, upgrade_request};
@@ -138,12 +139,18 @@ fn one_trace_gives_one_transcript() {
 fn echo(server: &Server) -> Tcp {
     let mut client = server.raw();
     client.write_all(&upgrade("/echo")).unwrap();
-    let (mut head, mut byte) = (Vec::new(), [0]);
+    read_head(&mut client);
+    client
+}
+
+/// Reads the answer to a request, up to where its head ends.
+fn read_head(client: &mut Tcp) {
+    let mut head = Vec::new();
+    let mut byte = [0];
     while parse_response(&head).is_none() {
         client.read_exact(&mut byte).unwrap();
         head.extend(byte);
     }
-    client
 }
 
 /// More completions than the ring has places, and far more than it has buffers: nothing may be lost, and nobody mixed up.
@@ -182,36 +189,42 @@ fn all_speak_at_once() {
     }
 }
 
+/// Sends to a server that echoes, without reading, until neither the server nor the kernels between take anything any more: that is
+/// well above what the server holds. Returns how many messages were begun, and what is left of the last one.
+fn send_until_paused(server: &Server, client: &mut Tcp) -> (u32, Vec<u8>) {
+    client.set_nonblocking(true).unwrap();
+    let (mut sent, mut pending) = (0_u32, Vec::new());
+    let mut still = 0;
+    while still < 200 {
+        if pending.is_empty() {
+            pending = frame(0x82, &sent.to_be_bytes().repeat(500));
+            sent += 1;
+        }
+        match client.write(&pending) {
+            Ok(len) => {
+                pending.drain(..len);
+                still = 0;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                still += 1;
+                // The server answers another client meanwhile, as a clock that counts its turns.
+                assert!(server.get("/healthz").ends_with("ok\n"));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    client.set_nonblocking(false).unwrap();
+    (sent, pending)
+}
+
 /// A client that speaks on and does not listen is not read from any more, until it listens: then everything is there, in order.
 #[test]
 fn who_does_not_listen_is_not_heard_until_it_does() {
     for driver in drivers() {
         let server = start(driver, &[]);
         let mut client = echo(&server);
-        client.set_nonblocking(true).unwrap();
-        let (mut sent, mut pending) = (0_u32, Vec::new());
-        // Until neither the server nor the kernels between take anything any more: that is well above what the server holds.
-        let mut still = 0;
-        while still < 200 {
-            if pending.is_empty() {
-                pending = frame(0x82, &sent.to_be_bytes().repeat(500));
-                sent += 1;
-            }
-            match client.write(&pending) {
-                Ok(len) => {
-                    pending.drain(..len);
-                    still = 0;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    still += 1;
-                    // The server answers somebody else meanwhile, as a clock that counts its turns.
-                    assert!(server.get("/healthz").ends_with("ok\n"));
-                }
-                Err(error) => panic!("{driver}: {error}"),
-            }
-        }
+        let (sent, pending) = send_until_paused(&server, &mut client);
         let mut writer = client.try_clone().unwrap();
-        client.set_nonblocking(false).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || writer.write_all(&pending).unwrap());
             let mut message = vec![0; 2004];
@@ -221,6 +234,39 @@ fn who_does_not_listen_is_not_heard_until_it_does() {
             }
         });
         assert!(server.metric("stentor_read_pauses_total") > 0, "{driver}: it was never paused");
+    }
+}
+
+/// The turns of a server in half a second in which nothing happens, but for the two questions that count them.
+fn turns_of_a_pause(server: &Server) -> u64 {
+    let before = server.metric("stentor_turn_seconds_count");
+    std::thread::sleep(Duration::from_millis(500));
+    server.metric("stentor_turn_seconds_count") - before
+}
+
+/// More than the turns that a question takes, and far less than a turn every millisecond.
+const FEW_TURNS: u64 = 20;
+
+#[test]
+fn an_idle_server_sleeps() {
+    for driver in drivers() {
+        let server = start(driver, &[]);
+        let _members: Vec<_> = (0..10).map(|_| member(&server)).collect();
+        let turns = turns_of_a_pause(&server);
+        assert!(turns < FEW_TURNS, "{driver}: {turns} turns");
+    }
+}
+
+/// A client that is not read from costs no turns: its socket will tell when it reads again.
+#[test]
+fn a_server_sleeps_while_a_client_is_paused() {
+    for driver in drivers() {
+        let server = start(driver, &[]);
+        let mut client = echo(&server);
+        send_until_paused(&server, &mut client);
+        assert!(server.metric("stentor_read_pauses_total") > 0, "{driver}: it was never paused");
+        let turns = turns_of_a_pause(&server);
+        assert!(turns < FEW_TURNS, "{driver}: {turns} turns");
     }
 }
 
@@ -317,6 +363,209 @@ fn a_full_table_loses_nobody() {
             }
         }
         assert!(served > 50 && served + full == 3 * PLACES, "{driver}: {served} served, {full} turned away");
+    }
+}
+
+/// How a client ends its connection.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    /// It ends its stream, and would read on.
+    Shutdown,
+    /// It closes its socket.
+    Close,
+    /// It resets the connection.
+    Reset,
+}
+
+/// What a client sent last and the end of its stream are one event for the server when both come while it looks elsewhere. The end
+/// is seen all the same: with pings off, nothing else would find the member gone.
+#[test]
+fn an_end_that_comes_with_the_last_bytes_is_seen() {
+    const MEMBERS: usize = 20;
+    for driver in drivers() {
+        for leaving in [Leaving::Shutdown, Leaving::Close, Leaving::Reset] {
+            let server = start(driver, &["--ping-interval", "0s"]);
+            let mut members: Vec<_> = (0..MEMBERS).map(|_| member(&server)).collect();
+            assert_eq!(server.metric("stentor_members"), MEMBERS as u64);
+            server.signal(Signal::STOP);
+            for member in &mut members {
+                member.write_all(&text("the last words")).unwrap();
+                match leaving {
+                    Leaving::Shutdown => member.shutdown(Shutdown::Write).unwrap(),
+                    Leaving::Close => {}
+                    Leaving::Reset => {
+                        socket2::SockRef::from(&*member).set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                }
+            }
+            if !matches!(leaving, Leaving::Shutdown) {
+                members.clear();
+            }
+            server.signal(Signal::CONT);
+            // Each question is some turns of the server's: what it has not seen by then it will never see.
+            let left = (0..50).map(|_| server.metric("stentor_members")).find(|&left| left == 0);
+            assert_eq!(left, Some(0), "{driver}, {leaving:?}: {} ghosts", server.metric("stentor_members"));
+        }
+    }
+}
+
+/// A member of a room that says nothing.
+fn member(server: &Server) -> Tcp {
+    let mut client = server.raw();
+    client.write_all(&upgrade("/ws/a?room=r")).unwrap();
+    read_head(&mut client);
+    client
+}
+
+/// A member that sends and ends its stream at once is gone when its stream is, however fast that was.
+#[test]
+fn who_sends_and_ends_at_once_leaves_no_ghost() {
+    for driver in drivers() {
+        let server = start(driver, &["--ping-interval", "0s"]);
+        let leave = |_| {
+            let mut client = member(&server);
+            client.write_all(&text("bye")).unwrap();
+            // It still reads: so nothing but the end of its stream says that it is gone.
+            client.shutdown(Shutdown::Write).map(|()| client).unwrap()
+        };
+        let _readers: Vec<_> = (0..200).map(leave).collect();
+        let left = (0..50).map(|_| server.metric("stentor_members")).find(|&left| left == 0);
+        assert_eq!(left, Some(0), "{driver}: {} ghosts", server.metric("stentor_members"));
+    }
+}
+
+/// Where the kernel does not say where a connection comes from, the bound on connections of one address holds all the same: for all such
+/// connections together.
+#[test]
+fn connections_of_an_unknown_address_are_counted_together() {
+    let server = start("uring", &["--max-connections-per-address", "3"]);
+    // No descriptor is left to ask for an address with.
+    server.limit_descriptors(4);
+    let mut clients: Vec<_> = (0..8).map(|_| server.raw()).collect();
+    let mut answers = [0; 2];
+    for client in &mut clients {
+        client.write_all(&upgrade("/ws/a?room=r")).unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).unwrap();
+        match &answer {
+            b"HTTP/1.1 101" => answers[0] += 1,
+            b"HTTP/1.1 429" => answers[1] += 1,
+            other => panic!("{}", other.escape_ascii()),
+        }
+    }
+    assert_eq!(answers, [3, 5]);
+}
+
+/// A server whose shard panics when `PANIC` arrives without a mask, which only builds with debug assertions do.
+fn fragile(driver: &str, shards: &str) -> Server {
+    let mut command = stentor();
+    command.env("PANIC_ON", PANIC).args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+    command.args(["--shards", shards, "--driver", driver]);
+    Server::from(command)
+}
+
+const PANIC: &str = "and now a panic";
+
+/// A text whose masking key is zero.
+fn unmasked(payload: &str) -> Vec<u8> {
+    let head = [0x81, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+    [&head, payload.as_bytes()].concat()
+}
+
+/// A panic ends the connections of its shard and nothing else: WebSockets with a Close, the others with a reset. The shard begins anew.
+#[test]
+#[cfg(debug_assertions)]
+fn a_shard_that_panics_is_replaced() {
+    const CLOSE: &[u8] = b"\x88\x02\x03\xf3"; // 1011
+    for driver in drivers() {
+        let mut server = fragile(driver, "1");
+        let (mut idle, mut speaker, mut request) = (member(&server), member(&server), server.raw());
+        request.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        assert_eq!(server.metric("stentor_members"), 2, "{driver}");
+        // Behind a frame that is still to be handed to the shard, in the same turn.
+        server.signal(Signal::STOP);
+        idle.write_all(&text("unheard")).unwrap();
+        speaker.write_all(&unmasked(PANIC)).unwrap();
+        server.signal(Signal::CONT);
+        for client in [&mut idle, &mut speaker] {
+            let mut last = Vec::new();
+            client.read_to_end(&mut last).unwrap();
+            assert!(last.ends_with(CLOSE), "{driver}: {}", last.escape_ascii());
+        }
+        let error = request.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{driver}");
+        let line = server.log_line("what PANIC_ON names has arrived");
+        assert!(line.contains("\"backtrace\"") && line.contains("event_loop"), "{line}");
+        // Those who come then find everything as it was, but for the others.
+        let mut members: Vec<_> = (0..300).map(|_| member(&server)).collect();
+        members[0].write_all(&text("anew")).unwrap();
+        for member in &mut members {
+            let mut heard = [0; 9];
+            member.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, b"\x81\x07a: anew", "{driver}");
+        }
+        let page = server.get("/metrics");
+        let [panics, members, connections, closes, accepted] =
+            ["shard_panics_total", "members", "connections", "closes_total", "accepted_total"]
+                .map(|name| support::metric(&page, &format!("stentor_{name}")));
+        assert_eq!((panics, members), (1, 300), "{driver}");
+        assert!(connections > members && accepted == closes + connections, "{driver}: {page}");
+    }
+}
+
+/// Members on other shards of rooms whose home has panicked are told so, go in anew, and go on in one order with all others.
+#[test]
+#[cfg(debug_assertions)]
+fn members_on_other_shards_outlive_a_panic() {
+    const MEMBERS: usize = 24;
+    for driver in drivers() {
+        let server = fragile(driver, "3");
+        let mut members: Vec<_> = (0..MEMBERS).map(|_| server.client("/ws/a?room=r")).collect();
+        // Its shard panics; whether that is the room's home, and which members it takes along, is the kernel's choice.
+        let mut fuse = server.client("/ws/fuse?room=elsewhere");
+        fuse.get_mut().write_all(&unmasked(PANIC)).unwrap();
+        assert_eq!(support::close_code(&mut fuse), 1011, "{driver}");
+        assert_eq!(server.metric("stentor_shard_panics_total"), 1, "{driver}");
+        let mut newcomer = server.client("/ws/new?room=r");
+        newcomer.send(tungstenite::Message::text("anew")).unwrap();
+        let mut survivors = 0;
+        for member in &mut members {
+            loop {
+                match member.read() {
+                    Ok(tungstenite::Message::Text(text)) if text.as_str() == "new: anew" => {
+                        survivors += 1;
+                        break;
+                    }
+                    // Of a room that has begun anew: its position, and that something may be missing.
+                    Ok(tungstenite::Message::Text(text)) => {
+                        assert!(text.starts_with(": "), "{driver}: {text}")
+                    }
+                    Ok(tungstenite::Message::Close(close)) => {
+                        assert_eq!(close.map(|close| u16::from(close.code)), Some(1011), "{driver}");
+                        break;
+                    }
+                    other => panic!("{driver}: {other:?}"),
+                }
+            }
+        }
+        assert_eq!(server.metric("stentor_members"), survivors + 1, "{driver}");
+        assert!(survivors < MEMBERS as u64 + 1);
+    }
+}
+
+/// A second panic soon after the first one ends the process: it would go on like that.
+#[test]
+#[cfg(debug_assertions)]
+fn a_second_panic_ends_the_process() {
+    for driver in drivers() {
+        let mut server = fragile(driver, "1");
+        for _ in 0..2 {
+            let mut member = member(&server);
+            member.write_all(&unmasked(PANIC)).unwrap();
+            let _ = member.read_to_end(&mut Vec::new());
+        }
+        assert_eq!(server.wait().code(), Some(70), "{driver}");
+        server.log_until("a second panic within 10s");
     }
 }
 

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
 use support::{SECRET, Server, Tcp, close_code, file, key, text, token};
 use tungstenite::{Message, WebSocket};
 
@@ -40,6 +41,111 @@ fn tokens_open_the_door() {
         "one for a room opens no door"
     );
     assert_eq!(close_code(&mut connect(&server, r#"{"id":1,"connect":{}}"#)), 3501);
+}
+
+/// A token whose claims the program's own `token make` would not write.
+fn sign(claims: &Value) -> String {
+    let secret = std::fs::read_to_string(SECRET).unwrap();
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.trim_end().as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+}
+
+fn connect_with(server: &Server, claims: &Value) -> WebSocket<Tcp> {
+    connect(server, &json!({"id": 1, "connect": {"token": sign(claims)}}).to_string())
+}
+
+/// The reply with this id; what comes before it is passed over.
+fn reply_to(client: &mut WebSocket<Tcp>, id: u64) -> Value {
+    loop {
+        let frame = text(client);
+        let mut lines = frame.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        if let Some(reply) = lines.find(|reply| reply["id"] == id) {
+            return reply;
+        }
+    }
+}
+
+/// A room that was named twice was entered twice: the process ended when another member left.
+#[test]
+fn a_room_that_is_named_twice_is_joined_once() {
+    let server = Server::start(&["--auth", "token", "--token-hmac-secret-files", SECRET, "--shards", "2"]);
+    let mut other = connect_with(&server, &json!({"sub": "8", "channels": ["a"]}));
+    reply_to(&mut other, 1);
+    let claims = json!({"sub": "7", "channels": ["a", "a"], "subs": {"a": {"info": {"role": "mod"}, "data": {"topic": "tea"}}}});
+    let mut client = connect_with(&server, &claims);
+    let reply = reply_to(&mut client, 1);
+    let subs = reply["connect"]["subs"].as_object().unwrap();
+    assert_eq!(subs.keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(subs["a"]["data"], json!({"topic": "tea"}));
+    client.send(Message::text(r#"{"id":2,"presence":{"channel":"a"}}"#)).unwrap();
+    let presence = reply_to(&mut client, 2)["presence"]["presence"].clone();
+    let present = presence.as_object().unwrap();
+    assert_eq!(present.len(), 2, "{presence}");
+    let own = present.values().find(|member| member["user"] == "7").unwrap();
+    assert_eq!(own["chan_info"], json!({"role": "mod"}));
+    other.close(None).unwrap();
+    while other.read().is_ok() {}
+    client.send(Message::text(r#"{"id":3,"publish":{"channel":"a","data":1}}"#)).unwrap();
+    let mut publications = 0;
+    client.send(Message::text(r#"{"id":4,"presence_stats":{"channel":"a"}}"#)).unwrap();
+    let stats = loop {
+        let frame = text(&mut client);
+        publications += frame.matches(r#""pub":"#).count();
+        if let Some(line) = frame.lines().find(|line| line.contains(r#""id":4"#)) {
+            break serde_json::from_str::<Value>(line).unwrap();
+        }
+    };
+    assert_eq!(stats["presence_stats"], json!({"num_clients": 1, "num_users": 1}));
+    assert!(publications <= 1, "once");
+}
+
+#[test]
+fn a_room_token_brings_data() {
+    let server = Server::start(&["--auth", "token", "--token-hmac-secret-files", SECRET]);
+    let mut client = connect_with(&server, &json!({"sub": "7"}));
+    reply_to(&mut client, 1);
+    let token = sign(&json!({"sub": "7", "channel": "r", "info": {"role": "mod"}, "data": {"pinned": 3}}));
+    client
+        .send(Message::text(json!({"id": 2, "subscribe": {"channel": "r", "token": token}}).to_string()))
+        .unwrap();
+    assert_eq!(reply_to(&mut client, 2)["subscribe"]["data"], json!({"pinned": 3}));
+    let token = sign(&json!({"sub": "7", "channel": "s", "override": {"max_rate": {"value": true}}}));
+    client
+        .send(Message::text(json!({"id": 3, "subscribe": {"channel": "s", "token": token}}).to_string()))
+        .unwrap();
+    assert_eq!(reply_to(&mut client, 3)["error"]["code"], 103);
+}
+
+#[test]
+fn what_tokens_cannot_have_and_when_they_hold() {
+    let mut server =
+        Server::start(&["--auth", "token", "--token-hmac-secret-files", SECRET, "--log", "debug"]);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let many: Vec<_> = (0..129).map(|number| format!("r{number}")).collect();
+    for (claims, why) in [
+        (json!({"channels": ["a", null]}), "`channels` has an entry that is null"),
+        (json!({"channels": many}), "129 rooms are named, and a client may be in 128"),
+        (json!({"subs": {"a": {"expire_at": 5}}}), "`expire_at`"),
+        (json!({"caps": [{"channels": ["a"]}]}), "`caps`"),
+        (json!({"exp": -1}), "`exp` is no point of time"),
+    ] {
+        assert_eq!(close_code(&mut connect_with(&server, &claims)), 3500, "{claims}");
+        let line = server.log_line("a token is not believed");
+        assert!(line.contains(why), "{why}: {line}");
+    }
+    for early in [json!({"sub": "7", "nbf": now + 60}), json!({"sub": "7", "iat": now + 60})] {
+        assert_eq!(reply_to(&mut connect_with(&server, &early), 1)["error"]["code"], 109, "{early}");
+    }
+    for fine in [
+        json!({"sub": "7", "nbf": now + 2, "iat": now + 2}),
+        json!({"sub": "7", "info": null, "channels": null, "subs": null, "exp": null}),
+        json!({"sub": "7", "exp": (now + 60).to_string()}),
+    ] {
+        assert!(reply_to(&mut connect_with(&server, &fine), 1)["connect"]["client"].is_string(), "{fine}");
+    }
+    let far =
+        reply_to(&mut connect_with(&server, &json!({"sub": "7", "exp": 1_000_000_000_000_000_000_u64})), 1);
+    assert_eq!(far["connect"]["ttl"], 365 * 24 * 60 * 60);
 }
 
 #[test]
@@ -144,6 +250,29 @@ fn a_back_end_says_who_somebody_is() {
         }
     };
     assert!(present.contains(r#""user":"7""#) && present.contains(r#"{"name":"Ann"}"#), "{present}");
+}
+
+/// On the default listener, which is of both families, an IPv4 peer comes as `::ffff:127.0.0.1`.
+#[test]
+fn the_back_end_is_told_the_address_as_it_is() {
+    let (url, asked) = backend(false, r#"{"result":{"user":"7"}}"#);
+    let mut command = support::stentor();
+    command.args([
+        "serve",
+        "--listen",
+        "[::]:0",
+        "--log-format",
+        "json",
+        "--auth",
+        "hook",
+        "--hook-url",
+        &url,
+    ]);
+    let mut server = Server::from(command);
+    server.address = ([127, 0, 0, 1], server.address.port()).into();
+    text(&mut connect(&server, r#"{"id":1,"connect":{}}"#));
+    let question = asked.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(question.contains(r#""address":"127.0.0.1""#), "{question}");
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn connections_of_one_user_are_counted_on_all_shards() {
     for client in &mut inside {
         assert!(client.next()["connect"]["client"].is_string());
     }
-    assert_eq!(close_code(&mut connect("7").socket), 3504);
+    assert_eq!(close_code(&mut connect("7").socket), 4004);
     assert!(connect("8").next()["connect"]["client"].is_string());
 }
 

@@ -31,7 +31,7 @@ fn survey(seeds: std::ops::Range<u64>) {
         }
     }
     println!("{} of {} seeds fail", failed.len(), seeds.end - seeds.start);
-    for (seed, message) in failed.iter().take(5) {
+    for (seed, message) in failed.iter().take(12) {
         println!("seed {seed}: {message}");
     }
 }

@@ -12,8 +12,7 @@ use socket2::SockRef;
 use stentor::base::Time;
 use stentor::base::hash::Seed;
 use stentor::metrics::Registry;
-use stentor::shard::mesh::Mesh;
-use stentor::shard::{Options, Shard};
+use stentor::shard::{ConnectionLimits, Mesh, Options, Shard};
 use stentor::ws::{CloseCode, Decoder, Deflater, Fail, Inflater, Limits, Window};
 use stentor_testkit::{frame, frames, parse_response, upgrade_request};
 use support::{Server, text};
@@ -110,9 +109,16 @@ fn a_deflated_bomb_in_a_small_frame_fails_at_the_bound() {
 /// A driver's clock is monotonic. If it were not, time-outs would neither come early nor be put off.
 #[test]
 fn a_clock_that_goes_back_moves_no_deadline() {
-    let mesh = Mesh::build(1, &Seed::new(1)).remove(0);
     let options = Arc::new(Options::default());
-    let mut shard = Shard::new(mesh, Arc::clone(&options), Arc::new(Registry::new(1)), 1);
+    let registry = Arc::new(Registry::new(1));
+    let mut shard = Shard::fleet(
+        Mesh::build(1, &Seed::new(1)),
+        &ConnectionLimits::new(&Seed::new(1)),
+        &options,
+        &registry,
+        || 1,
+    )
+    .remove(0);
     let start = Time::ZERO + Duration::from_secs(3600);
     shard.begin_turn(start);
     let admission = shard.admission();

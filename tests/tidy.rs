@@ -16,18 +16,33 @@ const MAY_IMPORT: Imports = &[
     ("http", &["base", "ws"]),
     ("chat", &["base"]),
     ("app", &["base", "chat", "ws"]),
-    ("conn", &["base", "metrics", "ws", "http"]),
+    ("options", &["http", "chat", "ws"]),
+    ("engine", &["base", "chat"]),
+    ("room", &["base", "chat", "engine"]),
+    ("session", &["base", "metrics", "chat", "app", "options", "engine", "room"]),
+    ("conn", &["base", "metrics", "ws", "http", "options"]),
     ("page", &[]),
-    ("shard", &["base", "metrics", "ws", "http", "chat", "app", "conn", "page"]),
+    (
+        "shard",
+        &[
+            "base", "metrics", "ws", "http", "chat", "app", "options", "engine", "room", "session", "conn",
+            "page",
+        ],
+    ),
     ("logging", &[]),
-    ("identity", &["base", "chat", "app", "logging"]),
-    ("config", &["http", "chat", "shard", "identity", "logging"]),
-    ("token", &["identity", "config", "logging"]),
-    // The simulator's clients speak WebSocket.
-    ("driver", &["base", "metrics", "ws", "chat", "shard", "logging"]),
+    ("edge", &[]),
+    ("identity", &["base", "chat", "app", "logging", "edge"]),
+    ("config", &["base", "http", "chat", "options", "identity", "logging"]),
+    ("token", &["chat", "identity", "config", "logging"]),
+    // The simulator's clients speak WebSocket, its engines are late, and it knows how long a session may stay.
+    ("driver/sim", &["base", "metrics", "ws", "chat", "options", "engine", "session", "shard"]),
+    ("driver", &["base", "metrics", "chat", "shard", "logging"]),
     (
         "server",
-        &["base", "metrics", "ws", "http", "chat", "shard", "driver", "identity", "config", "logging"],
+        &[
+            "base", "metrics", "ws", "http", "chat", "options", "engine", "shard", "driver", "edge",
+            "identity", "config", "logging",
+        ],
     ),
 ];
 
@@ -80,13 +95,7 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 60;
 
 /// What is still longer than that: files, and functions as `file: name`. This list only shrinks.
-const TOO_LONG: &[&str] = &[
-    "src/config/checked.rs: check",
-    "src/server.rs",
-    "src/shard/fanout.rs",
-    "src/shard/json.rs",
-    "src/shard/mod.rs",
-];
+const TOO_LONG: &[&str] = &["src/config/checked.rs: check"];
 
 fn sources(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -109,9 +118,13 @@ fn named(path: &Path) -> String {
     path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_string_lossy().into_owned()
 }
 
-fn module_of(path: &Path, folder: &str) -> String {
+fn inside(path: &Path, folder: &str) -> String {
     let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
-    inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned()
+    inside.to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+fn module_of(path: &Path, folder: &str) -> String {
+    inside(path, folder).split('/').next().unwrap().to_owned()
 }
 
 /// The lines of a file of a program without its unit tests, which are a file of their own or stand at its foot.
@@ -134,9 +147,11 @@ fn check_imports(folder: &str, table: Imports, lines: impl Fn(&Path) -> Vec<Stri
         if matches!(module.as_str(), "main" | "lib") {
             continue;
         }
+        // A row of a folder within a module holds instead of the module's.
+        let inside = inside(&path, folder);
         let (_, allowed) = table
             .iter()
-            .find(|(name, _)| *name == module)
+            .find(|(name, _)| name.contains('/') && inside.starts_with(name) || *name == module)
             .unwrap_or_else(|| panic!("{module} is in no row of the table: say what it may import"));
         for (number, line) in lines(&path).iter().enumerate() {
             for (_, rest) in line.match_indices("crate::").map(|(at, name)| line.split_at(at + name.len())) {
@@ -168,7 +183,10 @@ fn imports_run_one_way() {
 
 #[test]
 fn the_core_does_no_io() {
-    let core = ["base", "metrics", "ws", "http", "chat", "app", "conn", "page", "shard"];
+    let core = [
+        "base", "metrics", "ws", "http", "chat", "app", "options", "engine", "room", "session", "conn",
+        "page", "shard",
+    ];
     for path in sources("src").into_iter().filter(|path| core.contains(&module_of(path, "src").as_str())) {
         let text = fs::read_to_string(&path).unwrap();
         for word in
@@ -235,9 +253,8 @@ fn files_and_functions_of_the_programs_are_short() {
         let functions = functions(&lines).into_iter().filter(|(_, len)| *len > FUNCTION_LINES_MAX);
         too_long.extend(functions.map(|(name, len)| (format!("{}: {name}", named(&path)), len)));
     }
-    for (what, len) in &too_long {
-        assert!(TOO_LONG.contains(&what.as_str()), "{what} has {len} lines");
-    }
+    let new: Vec<_> = too_long.iter().filter(|(what, _)| !TOO_LONG.contains(&what.as_str())).collect();
+    assert!(new.is_empty(), "longer than they may be: {new:?}");
     for listed in TOO_LONG {
         assert!(
             too_long.iter().any(|(what, _)| what == listed),
@@ -251,7 +268,7 @@ fn unsafe_code_is_where_it_is_expected() {
     for path in sources("src") {
         let text = fs::read_to_string(&path).unwrap();
         // A descriptor that the service manager passed, and what the kernel is pointed to.
-        let expected = path.ends_with("src/server.rs")
+        let expected = path.ends_with("src/server/listeners.rs")
             || ["ring", "buffers", "batch"]
                 .iter()
                 .any(|name| path.ends_with(format!("src/driver/uring/{name}.rs")));

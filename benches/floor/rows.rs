@@ -18,7 +18,8 @@ const JSON_FRAME_BYTES: usize = 256;
 const TIME: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(700);
 /// The clients answer no pings, and expect nothing but what was said, so nothing else is sent.
-const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s --join-leave=false";
+const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s --join-leave=false \
+     --max-session-messages-per-second 0 --max-session-commands-per-second 0";
 
 /// The rows of the tables in ARCHITECTURE.md and in the README.
 const TABLES: [(&str, &[&str]); 3] = [

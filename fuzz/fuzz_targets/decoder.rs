@@ -82,11 +82,11 @@ fn decode(bytes: &[u8], deflate: bool, cuts: &[u8]) -> (Vec<Owned>, Option<Fail>
         let (mut piece, after) = rest.split_at_mut(len);
         loop {
             match decoder.decode(piece, &mut inflater, &LIMITS) {
-                Ok(Decoded { event: None, consumed }) => {
+                Ok(Decoded { event: None, consumed, .. }) => {
                     assert_eq!(consumed, piece.len());
                     break;
                 }
-                Ok(Decoded { event: Some(event), consumed }) => {
+                Ok(Decoded { event: Some(event), consumed, .. }) => {
                     events.push(Owned::from(event));
                     if matches!(events.last(), Some(Owned::Close(_))) {
                         return (events, None);

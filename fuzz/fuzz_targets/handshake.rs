@@ -109,11 +109,7 @@ fuzz_target!(|input: &[u8]| {
         let open = rules == [OriginRule::Any];
         let Ok(upgrade) = check_upgrade(&head, &OriginRules(rules), true) else { continue };
         let mut answer = Vec::new();
-        accept_into(
-            &mut answer,
-            &upgrade,
-            head.has_token("Sec-WebSocket-Protocol", "chat").then_some("chat"),
-        );
+        accept_into(&mut answer, &upgrade, head.offers_subprotocol("chat").then_some("chat"));
         if open && is_upgrade(&head) {
             agrees_with_tungstenite(&head, &answer);
         }

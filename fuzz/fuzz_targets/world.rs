@@ -10,8 +10,9 @@ use stentor::base::{ConnKey, Time};
 use stentor::chat::{RoomOptions, RoomRules, SlowMember};
 use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
-use stentor::shard::mesh::Mesh;
-use stentor::shard::{Admission, Close, HowToClose, Options, SLICES_MAX, Shard, Ticket};
+use stentor::shard::{
+    Admission, Close, ConnectionLimits, HowToClose, Mesh, Options, SLICES_MAX, Shard, Ticket,
+};
 use stentor::ws::{Inflater, Limits};
 use stentor_testkit::{frame, frames, try_parse_response, upgrade_request};
 
@@ -45,6 +46,8 @@ fn options() -> Options {
         rooms: rooms(SlowMember::Skip, Duration::ZERO),
         deflate_bytes_min: 16,
         echo: true,
+        session_messages_per_second_max: 0,
+        session_commands_per_second_max: 0,
         ..Options::default()
     }
 }
@@ -90,9 +93,13 @@ impl World {
     pub(crate) fn new(shards: usize) -> Self {
         let registry = Arc::new(Registry::new(shards));
         let shared = Arc::new(options());
-        let meshes = Mesh::build(shards, &Seed::new(1)).into_iter();
-        let shards =
-            meshes.map(|mesh| Shard::new(mesh, Arc::clone(&shared), Arc::clone(&registry), 1)).collect();
+        let shards = Shard::fleet(
+            Mesh::build(shards, &Seed::new(1)),
+            &ConnectionLimits::new(&Seed::new(1)),
+            &shared,
+            &registry,
+            || 1,
+        );
         Self { shards, clients: Vec::new(), options: options(), registry, now: Time::ZERO }
     }
 

@@ -8,7 +8,7 @@ pub mod text;
 use bytes::Bytes;
 
 use crate::base::spsc::Weigh;
-use crate::chat::{Move, Publication};
+use crate::chat::{Forms, Move, Publication};
 use crate::ws::{self, Deflater, Opcode, Window};
 
 /// An application protocol.
@@ -82,41 +82,12 @@ impl WireFormat {
     }
 }
 
-/// Some of the wire formats.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FormatSet(u8);
+const _: () = assert!(WireFormat::COUNT <= Forms::BITS as usize, "a bit for each format");
 
-const _: () = assert!(WireFormat::COUNT <= 8, "FormatSet has a bit for each format");
-
-impl FormatSet {
-    /// With `format` too.
-    #[must_use]
-    pub const fn with(self, format: WireFormat) -> Self {
-        Self(self.0 | 1 << format as u8)
-    }
-
-    /// All that are in either.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Those that belong to `protocol`.
-    #[must_use]
-    pub fn of(self, protocol: Protocol) -> Self {
-        let belonging = WireFormat::ALL.into_iter().filter(|format| format.protocol() == protocol);
-        belonging.filter(|&format| self.contains(format)).fold(Self::default(), Self::with)
-    }
-
-    /// Whether it is empty.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether `format` is among them.
-    pub const fn contains(self, format: WireFormat) -> bool {
-        self.0 & (1 << format as u8) != 0
-    }
+/// The formats of a protocol.
+fn formats_of(protocol: Protocol) -> Forms {
+    let belonging = WireFormat::ALL.into_iter().filter(|format| format.protocol() == protocol);
+    belonging.fold(Forms::default(), |forms, format| forms.with(format as u8))
 }
 
 /// The frames of one publication: at most one encoding for each format, whatever the room's size.
@@ -142,24 +113,31 @@ impl Encoder {
         self.deflater.deflate(window, &[payload])
     }
 
-    /// The frames of a publication in `room`, in each of `formats`.
-    pub fn publication(&mut self, room: &str, publication: &Publication, formats: FormatSet) -> Encodings {
+    /// Makes what all formats of one protocol share, once. `positioned`: the room keeps a history, so that the position is
+    /// shown.
+    pub fn prepare(publication: &Publication, positioned: bool) {
+        publication.json.get_or_init(|| json::publication(publication, positioned));
+    }
+
+    /// The frames of a publication in `room`, in each of `formats`. It was prepared.
+    pub fn publication(&mut self, room: &str, publication: &Publication, formats: Forms) -> Encodings {
         let mut encodings = Encodings::default();
-        let text = formats.of(Protocol::Text);
+        let text = formats.intersection(formats_of(Protocol::Text));
         if !text.is_empty() {
             self.encode(&mut encodings, text, &text::payload(publication));
         }
-        let json = formats.of(Protocol::Json);
+        let json = formats.intersection(formats_of(Protocol::Json));
         if !json.is_empty() {
-            self.encode(&mut encodings, json, &json::push(room, &publication.json));
+            let publication = publication.json.get().map_or(&[][..], |json| json);
+            self.encode(&mut encodings, json, &json::push(room, publication));
         }
         encodings
     }
 
     /// The frames that tell who has come into `room` and who has left it. Plain members are not told.
-    pub fn moves(&mut self, room: &str, moves: &[Move], formats: FormatSet) -> Encodings {
+    pub fn moves(&mut self, room: &str, moves: &[Move], formats: Forms) -> Encodings {
         let mut encodings = Encodings::default();
-        let json = formats.of(Protocol::Json);
+        let json = formats.intersection(formats_of(Protocol::Json));
         if !json.is_empty() {
             self.encode(&mut encodings, json, &json::moves(room, moves));
         }
@@ -167,11 +145,11 @@ impl Encoder {
     }
 
     /// One payload as a text frame, in each of `formats`.
-    fn encode(&mut self, encodings: &mut Encodings, formats: FormatSet, payload: &[u8]) {
+    fn encode(&mut self, encodings: &mut Encodings, formats: Forms, payload: &[u8]) {
         let mut plain = Vec::with_capacity(payload.len() + ws::FRAME_HEAD_BYTES_MAX);
         ws::frame_into(&mut plain, Opcode::Text, &[payload]);
         let plain = Bytes::from(plain);
-        for format in WireFormat::ALL.into_iter().filter(|&format| formats.contains(format)) {
+        for format in WireFormat::ALL.into_iter().filter(|&format| formats.contains(format as u8)) {
             let compressed = format
                 .window()
                 .filter(|_| payload.len() >= self.deflate_bytes_min)
@@ -193,6 +171,11 @@ impl Encodings {
     /// The frame in `format`, if it was made.
     pub const fn get(&self, format: WireFormat) -> Option<&Bytes> {
         self.0[format as usize].as_ref()
+    }
+
+    /// Bytes of the longest frame.
+    pub fn longest(&self) -> usize {
+        self.0.iter().flatten().map(Bytes::len).max().unwrap_or(0)
     }
 }
 
@@ -217,30 +200,30 @@ mod tests {
     }
 
     fn said(text: &str) -> Publication {
-        let client = ClientId::from_random(1);
+        let client = ClientId::new(0, 1);
         let person = Person { client, user: "ann".into(), name: "ann".into(), info: None };
-        let mut publication = Publication {
-            position: Position { epoch: Epoch(1), offset: 1 },
-            said: crate::base::Time::ZERO,
+        let publication = Publication {
+            position: Some(Position { epoch: Epoch::from_random(1), offset: 1 }),
+            accepted: crate::base::Time::ZERO,
             unix_ms: 0,
             author: Member { person: Arc::new(person), info: None },
             body: Body::Text(text.to_owned().into()),
-            json: Bytes::new(),
+            json: std::sync::OnceLock::new(),
         };
-        publication.json = json::publication(&publication, true);
+        Encoder::prepare(&publication, true);
         publication
     }
 
     #[test]
     fn only_the_wanted_formats_are_made_and_small_ones_stay_plain() {
         let mut encoder = Encoder::new(100);
-        let both = FormatSet::default().with(WireFormat::Text).with(WireFormat::TextDeflated);
+        let both = Forms::default().with(WireFormat::Text as u8).with(WireFormat::TextDeflated as u8);
         let short = encoder.publication("r", &said("hi"), both);
         assert_eq!(short.get(WireFormat::Text).unwrap(), &b"\x81\x07ann: hi"[..]);
         assert_eq!(short.get(WireFormat::TextDeflated), short.get(WireFormat::Text));
         assert_eq!(short.get(WireFormat::TextDeflatedSmall), None);
         assert_eq!(short.get(WireFormat::Json), None);
-        let all = WireFormat::ALL.into_iter().fold(FormatSet::default(), FormatSet::with);
+        let all = WireFormat::ALL.into_iter().fold(Forms::default(), |all, format| all.with(format as u8));
         let long = encoder.publication("r", &said(&"la".repeat(200)), all);
         let len = |format| long.get(format).unwrap().len();
         assert!(len(WireFormat::TextDeflated) < len(WireFormat::Text) / 4);

@@ -2,13 +2,17 @@
 //! timer wheel, the rings between shards, the census of connections. Names nobody above it and does no I/O.
 
 pub mod census;
+pub mod handles;
 pub mod hash;
 pub mod log;
 pub mod rng;
+pub mod shard_set;
 pub mod spsc;
 pub mod table;
 pub mod time;
 pub mod timer_wheel;
 
-pub use table::{ConnKey, Table};
+pub use handles::{AudienceId, RoomId, SubId};
+pub use shard_set::{SHARDS_MAX, ShardSet};
+pub use table::{ConnKey, HomeKey, SessionKey, Table};
 pub use time::Time;

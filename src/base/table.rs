@@ -1,21 +1,69 @@
-//! The connection table: a slab whose slots carry a generation, so that an event for a connection that is
+//! Tables of connections and of sessions: slabs whose slots carry a generation, so that an event for an entry that is
 //! gone never reaches the one that took over its slot.
 
 use slab::Slab;
+use std::marker::PhantomData;
 
-/// Names a connection for as long as it lives.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ConnKey {
-    index: u32,
-    generation: u32,
+/// What names an entry of a [`Table`]: a slot, and a generation that no other entry of that slot has for a long time.
+pub trait Key: Copy {
+    /// The key of the entry in slot `index` with that generation.
+    fn new(index: u32, generation: u32) -> Self;
+
+    /// The slot. Dense: other tables may be indexed with it.
+    fn index(self) -> usize;
+
+    /// The generation.
+    fn generation(self) -> u32;
+}
+
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub struct $name {
+            index: u32,
+            generation: u32,
+        }
+
+        impl $name {
+            /// The slot. Dense: other tables may be indexed with it.
+            pub const fn index(self) -> usize {
+                self.index as usize
+            }
+        }
+
+        impl Key for $name {
+            fn new(index: u32, generation: u32) -> Self {
+                Self { index, generation }
+            }
+
+            fn index(self) -> usize {
+                self.index as usize
+            }
+
+            fn generation(self) -> u32 {
+                self.generation
+            }
+        }
+    };
+}
+
+key! {
+    /// Names a connection for as long as it lives.
+    ConnKey
+}
+
+key! {
+    /// Names a session for as long as it lives.
+    SessionKey
+}
+
+key! {
+    /// Names a room at its home shard for as long as it is kept there.
+    HomeKey
 }
 
 impl ConnKey {
-    /// The slot. Dense: drivers index their own tables of sockets with it.
-    pub const fn index(self) -> usize {
-        self.index as usize
-    }
-
     /// Both halves in one word, to be carried through the kernel as an event's token.
     pub const fn to_bits(self) -> u64 {
         (self.generation as u64) << 32 | self.index as u64
@@ -30,58 +78,69 @@ impl ConnKey {
 
 /// A slab with a generation beside each value.
 #[derive(Debug)]
-pub struct Table<T> {
+pub struct Table<K, T> {
     slots: Slab<(u32, T)>,
     next_generation: u32,
     slots_used: usize,
+    keys: PhantomData<fn() -> K>,
 }
 
-impl<T> Default for Table<T> {
+impl<K, T> Default for Table<K, T> {
     fn default() -> Self {
-        Self { slots: Slab::new(), next_generation: 0, slots_used: 0 }
+        Self { slots: Slab::new(), next_generation: 0, slots_used: 0, keys: PhantomData }
     }
 }
 
-impl<T> Table<T> {
+impl<K: Key, T> Table<K, T> {
     /// Stores `value`.
     ///
     /// # Panics
-    /// Past 2³² − 1 connections, which no machine's memory reaches.
-    pub fn insert(&mut self, value: T) -> ConnKey {
+    /// Past 2³² − 1 entries, which no machine's memory reaches.
+    pub fn insert(&mut self, value: T) -> K {
         self.next_generation = self.next_generation.wrapping_add(1) & GENERATION_MASK;
         let index = self.slots.insert((self.next_generation, value));
         self.slots_used = self.slots_used.max(index + 1);
-        let index = u32::try_from(index).expect("fewer than 2^32 connections");
-        ConnKey { index, generation: self.next_generation }
+        let index = u32::try_from(index).expect("fewer than 2^32 entries");
+        K::new(index, self.next_generation)
     }
 
-    /// The value, unless that connection is gone.
-    pub fn get(&self, key: ConnKey) -> Option<&T> {
+    /// Gives no key away that `other` has given away.
+    pub const fn continue_after(&mut self, other: &Self) {
+        self.next_generation = other.next_generation;
+    }
+
+    /// The value, unless that entry is gone.
+    pub fn get(&self, key: K) -> Option<&T> {
         self.slots
             .get(key.index())
-            .and_then(|(generation, value)| (*generation == key.generation).then_some(value))
+            .and_then(|(generation, value)| (*generation == key.generation()).then_some(value))
     }
 
-    /// The value, unless that connection is gone.
-    pub fn get_mut(&mut self, key: ConnKey) -> Option<&mut T> {
+    /// The value, unless that entry is gone.
+    pub fn get_mut(&mut self, key: K) -> Option<&mut T> {
         self.slots
             .get_mut(key.index())
-            .and_then(|(generation, value)| (*generation == key.generation).then_some(value))
+            .and_then(|(generation, value)| (*generation == key.generation()).then_some(value))
     }
 
     /// Takes the value out and frees the slot.
-    pub fn remove(&mut self, key: ConnKey) -> Option<T> {
+    pub fn remove(&mut self, key: K) -> Option<T> {
         self.get(key)?;
         Some(self.slots.remove(key.index()).1)
     }
 
-    /// The key of the connection that holds slot `index` now.
-    pub fn key_at(&self, index: usize) -> Option<ConnKey> {
+    /// The key of the entry that holds slot `index` now.
+    pub fn key_at(&self, index: usize) -> Option<K> {
         let (generation, _) = self.slots.get(index)?;
-        Some(ConnKey { index: u32::try_from(index).ok()?, generation: *generation })
+        Some(K::new(u32::try_from(index).ok()?, *generation))
     }
 
-    /// How many connections there are.
+    /// The value in slot `index`.
+    pub fn at_mut(&mut self, index: usize) -> Option<&mut T> {
+        self.slots.get_mut(index).map(|(_, value)| value)
+    }
+
+    /// How many entries there are.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
@@ -97,16 +156,25 @@ impl<T> Table<T> {
     }
 
     /// Every key, in slot order.
-    pub fn keys(&self) -> impl Iterator<Item = ConnKey> + '_ {
-        self.slots.iter().filter_map(|(index, (generation, _))| {
-            Some(ConnKey { index: u32::try_from(index).ok()?, generation: *generation })
-        })
+    pub fn keys(&self) -> impl Iterator<Item = K> + '_ {
+        self.slots
+            .iter()
+            .filter_map(|(index, (generation, _))| Some(K::new(u32::try_from(index).ok()?, *generation)))
+    }
+
+    /// Every value, in slot order.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().map(|(_, (_, value))| value)
+    }
+
+    /// Every value, in slot order.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().map(|(_, (_, value))| value)
     }
 }
 
-/// Generations stay below 2³¹, so that no key's bits collide with the tokens that drivers reserve for
-/// themselves (all ones and its neighbours).
-const GENERATION_MASK: u32 = u32::MAX >> 1;
+/// Generations stay below 2³⁰: a driver keeps two flags in the bits beside one.
+const GENERATION_MASK: u32 = u32::MAX >> 2;
 
 #[cfg(test)]
 mod tests {
@@ -114,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_reused_slot_does_not_answer_to_the_old_key() {
-        let mut table = Table::default();
+        let mut table = Table::<ConnKey, _>::default();
         let first = table.insert("first");
         assert_eq!(table.remove(first), Some("first"));
         let second = table.insert("second");
@@ -125,8 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_goes_on_after_another_gives_no_key_again() {
+        let (mut old, mut new) = (Table::<ConnKey, _>::default(), Table::default());
+        let keys: Vec<_> = (0..3).map(|value| old.insert(value)).collect();
+        new.continue_after(&old);
+        for value in 0..3 {
+            assert!(!keys.contains(&new.insert(value)));
+        }
+    }
+
+    #[test]
     fn keys_survive_the_trip_through_a_token() {
-        let mut table = Table::default();
+        let mut table = Table::<ConnKey, _>::default();
         for value in 0..3 {
             let key = table.insert(value);
             assert_eq!(ConnKey::from_bits(key.to_bits()), key);

@@ -63,6 +63,14 @@ impl TimerWheel {
         self.armed += 1;
     }
 
+    /// Arms the deadline of slot `index`, or moves it if it is armed for later.
+    pub fn set_earlier(&mut self, index: usize, deadline: Time) {
+        let due = to_tick(deadline).saturating_add(1);
+        if self.nodes.get(index).is_none_or(|node| node.due > due) {
+            self.set(index, deadline);
+        }
+    }
+
     /// Disarms slot `index`; nothing happens when it was not armed.
     pub fn cancel(&mut self, index: usize) {
         let Some(&node) = self.nodes.get(index) else { return };

@@ -1,21 +1,23 @@
-//! A room's order and its recent past: positions are given out here, and what is still kept can be had from here.
+//! What a room's home keeps of its recent publications, and what of it can be had.
 //!
 //! What is kept is always the newest run without a hole: the oldest kept publication and every one after it. So whether
-//! somebody can resume is one comparison.
+//! a client can resume is one comparison.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Draft, Epoch, Past, Position, Publication, RoomOptions, Since, Wanted};
+use super::{Past, Position, Publication, RoomOptions, Since, Wanted};
 use crate::base::Time;
 
-/// The order of one room and what is kept of it. Exists once: on the room's home shard.
+/// The newest publications of one room. Exists once: on the room's home shard.
 ///
-/// Invariant: `kept` holds the offsets `top - kept.len() + 1 ..= top`, in order.
+/// Invariant: `kept` holds the offsets `top - kept.len() + 1 ..= top`, in order, and `kept_bytes` is the sum of the weights
+/// beside them.
 #[derive(Debug)]
 pub struct History {
     top: Position,
-    kept: VecDeque<Arc<Publication>>,
+    /// Each with its weight at the time when it came.
+    kept: VecDeque<(Arc<Publication>, usize)>,
     kept_bytes: usize,
 }
 
@@ -40,9 +42,9 @@ pub enum NoPage {
 }
 
 impl History {
-    /// A room that begins now.
-    pub const fn new(epoch: Epoch) -> Self {
-        Self { top: Position { epoch, offset: 0 }, kept: VecDeque::new(), kept_bytes: 0 }
+    /// Nothing is kept of a room that stands at `top`.
+    pub const fn new(top: Position) -> Self {
+        Self { top, kept: VecDeque::new(), kept_bytes: 0 }
     }
 
     /// The newest position.
@@ -50,43 +52,37 @@ impl History {
         self.top
     }
 
-    /// The position that the next publication will get.
-    const fn next(&self) -> Position {
-        Position { offset: self.top.offset + 1, ..self.top }
+    /// Keeps `publication`, the newest of its room, as far as the room keeps anything. One of another epoch, or one that
+    /// does not follow the newest directly, begins a new run.
+    pub fn push(&mut self, publication: &Arc<Publication>, options: &RoomOptions) {
+        let Some(position) = publication.position else { return };
+        let follows = position.epoch == self.top.epoch && position.offset == self.top.offset + 1;
+        if !follows {
+            self.clear();
+        }
+        self.top = position;
+        if options.history_count_max > 0 {
+            let weight = publication.weight();
+            self.kept_bytes += weight;
+            self.kept.push_back((Arc::clone(publication), weight));
+        }
+        self.forget(publication.accepted, options);
     }
 
-    /// Gives `draft` its place and keeps it, as far as the room keeps anything. `json` is made with the position already known.
-    pub fn push(
-        &mut self,
-        draft: Draft,
-        said: Time,
-        unix_ms: u64,
-        options: &RoomOptions,
-        json: impl FnOnce(&Publication) -> bytes::Bytes,
-    ) -> Arc<Publication> {
-        let Draft { author, body } = draft;
-        let position = self.next();
-        self.top = position;
-        let mut publication =
-            Publication { position, said, unix_ms, author, body, json: bytes::Bytes::new() };
-        publication.json = json(&publication);
-        let publication = Arc::new(publication);
-        if options.history_count_max > 0 {
-            self.kept_bytes += publication.weight();
-            self.kept.push_back(Arc::clone(&publication));
-        }
-        self.forget(said, options);
-        publication
+    /// Drops everything that is kept; the position stays. Returns how many publications that were.
+    pub fn clear(&mut self) -> usize {
+        self.kept_bytes = 0;
+        std::mem::take(&mut self.kept).len()
     }
 
     /// Forgets what the options no longer let it keep. True when nothing is left.
     pub fn forget(&mut self, now: Time, options: &RoomOptions) -> bool {
-        while let Some(oldest) = self.kept.front()
+        while let Some((oldest, weight)) = self.kept.front()
             && (self.kept.len() > options.history_count_max
                 || self.kept_bytes > options.history_bytes_max
-                || now.since(oldest.said) > options.history_age_max)
+                || now.since(oldest.accepted) > options.history_age_max)
         {
-            self.kept_bytes -= oldest.weight();
+            self.kept_bytes -= weight;
             self.kept.pop_front();
         }
         if self.kept.is_empty() && self.kept.capacity() > 0 {
@@ -106,7 +102,7 @@ impl History {
             Wanted::Nothing => (Vec::new(), None),
             Wanted::Last(count) => {
                 let first = self.kept.len().saturating_sub(count);
-                (self.kept.range(first..).cloned().collect(), None)
+                (self.run(first..), None)
             }
             Wanted::Since(since) => match self.after(since) {
                 Some(publications) => (publications, Some(true)),
@@ -124,7 +120,7 @@ impl History {
         }
         let missed = usize::try_from(self.top.offset.checked_sub(since.offset)?).ok()?;
         let first = self.kept.len().checked_sub(missed)?;
-        Some(self.kept.range(first..).cloned().collect())
+        Some(self.run(first..))
     }
 
     /// One page. What is no longer kept is left out without a word.
@@ -147,35 +143,47 @@ impl History {
         };
         Ok(if page.reverse {
             let end = page.since.map_or(self.kept.len(), |since| index(since.offset.saturating_sub(1)));
-            self.kept.range(..end).rev().take(page.limit).cloned().collect()
+            self.run(end.saturating_sub(page.limit)..end).into_iter().rev().collect()
         } else {
             let begin = page.since.map_or(0, |since| index(since.offset));
-            self.kept.range(begin..).take(page.limit).cloned().collect()
+            self.run(begin..begin.saturating_add(page.limit).min(self.kept.len()))
         })
+    }
+
+    /// A copy of a part of what is kept.
+    fn run(&self, range: impl std::ops::RangeBounds<usize>) -> Vec<Arc<Publication>> {
+        self.kept.range(range).map(|(publication, _)| Arc::clone(publication)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::{Body, ClientId, Member, Person};
+    use crate::chat::{Body, ClientId, Epoch, Member, Person};
     use bytes::Bytes;
     use std::time::Duration;
 
-    const EPOCH: Epoch = Epoch(9);
+    fn epoch(number: u32) -> Epoch {
+        Epoch::from_random(number)
+    }
 
     fn member() -> Member {
-        let person =
-            Person { client: ClientId::from_random(1), user: "u".into(), name: "u".into(), info: None };
+        let person = Person { client: ClientId::new(0, 1), user: "u".into(), name: "u".into(), info: None };
         Member { person: Arc::new(person), info: None }
     }
 
     fn said(count: u64, options: &RoomOptions) -> History {
-        let mut history = History::new(EPOCH);
+        let mut history = History::new(Position { epoch: epoch(9), offset: 0 });
         for second in 1..=count {
-            let draft = Draft { author: member(), body: Body::Text(Bytes::from_static(b"hello")) };
-            let now = Time::ZERO + Duration::from_secs(second);
-            history.push(draft, now, 0, options, |_| Bytes::new());
+            let publication = Publication {
+                position: Some(Position { epoch: epoch(9), offset: second }),
+                accepted: Time::ZERO + Duration::from_secs(second),
+                unix_ms: 0,
+                author: member(),
+                body: Body::Text(Bytes::from_static(b"hello")),
+                json: std::sync::OnceLock::new(),
+            };
+            history.push(&Arc::new(publication), options);
         }
         history
     }
@@ -185,14 +193,14 @@ mod tests {
     }
 
     fn offsets(publications: &[Arc<Publication>]) -> Vec<u64> {
-        publications.iter().map(|publication| publication.position.offset).collect()
+        publications.iter().map(|publication| publication.offset()).collect()
     }
 
     /// What somebody gets who has heard up to `offset` of ten, of which five are kept.
-    fn check(epoch: Option<u32>, offset: u64, expected: Option<&[u64]>) {
+    fn check(of: Option<u32>, offset: u64, expected: Option<&[u64]>) {
         let history = said(10, &keep(5));
-        let past = history.past(Wanted::Since(Since { epoch: epoch.map(Epoch), offset }));
-        assert_eq!(past.top, Position { epoch: EPOCH, offset: 10 });
+        let past = history.past(Wanted::Since(Since { epoch: of.map(epoch), offset }));
+        assert_eq!(past.top, Position { epoch: epoch(9), offset: 10 });
         assert_eq!(past.recovered, Some(expected.is_some()));
         assert_eq!(offsets(&past.publications), expected.unwrap_or_default());
     }
@@ -223,7 +231,7 @@ mod tests {
     fn pages_go_both_ways() {
         let history = said(10, &keep(6));
         let page = |since: Option<u64>, limit, reverse| {
-            let since = since.map(|offset| Since { epoch: Some(EPOCH), offset });
+            let since = since.map(|offset| Since { epoch: Some(epoch(9)), offset });
             history.page(Page { since, limit, reverse }).map(|publications| offsets(&publications))
         };
         assert_eq!(page(None, 2, false), Ok(vec![5, 6]));
@@ -235,11 +243,9 @@ mod tests {
         assert_eq!(page(Some(50), 9, true), Ok(vec![10, 9, 8, 7, 6, 5]));
         assert_eq!(page(Some(50), 9, false), Ok(vec![]));
         assert_eq!(page(Some(0), 9, true), Err(NoPage::BeforeTheFirst));
-        let other = Since { epoch: Some(Epoch(1)), offset: 6 };
-        assert_eq!(
-            history.page(Page { since: Some(other), limit: 1, reverse: false }),
-            Err(NoPage::OtherEpoch)
-        );
+        let other = Since { epoch: Some(epoch(1)), offset: 6 };
+        let page = history.page(Page { since: Some(other), limit: 1, reverse: false });
+        assert_eq!(page.err(), Some(NoPage::OtherEpoch));
     }
 
     #[test]

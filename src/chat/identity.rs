@@ -18,23 +18,52 @@ pub struct Identity {
     pub info: Option<Arc<str>>,
     /// How long this holds; `None`: for as long as the connection does.
     pub expires_in: Option<Duration>,
-    /// Rooms that the server joins on the client's behalf.
-    pub rooms: Vec<Arc<str>>,
+    /// Rooms that the server joins on the client's behalf, each once.
+    pub rooms: Vec<ServerRoom>,
 }
 
-/// What a token for one room grants.
+/// A room that the server joins on a client's behalf.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerRoom {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What the client has there.
+    pub grant: Grant,
+}
+
+/// What a client has in one room, by a token for it or because the server joins it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Grant {
     /// JSON that others in the room are shown (`chan_info`), compact.
     pub info: Option<Arc<str>>,
+    /// JSON that the client is told with the subscription (`data`), compact.
+    pub data: Option<Arc<str>>,
     /// How long it holds; `None`: for as long as the connection does.
     pub expires_in: Option<Duration>,
+    /// Where this subscription differs from the room's options.
+    pub overrides: Overrides,
+}
+
+/// Where one subscription differs from its room's options; `None`: as the room has it. The `force_` ones only ever say what
+/// the room does anyway: others are refused before they come here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Overrides {
+    /// Whether the client is listed as present.
+    pub presence: Option<bool>,
+    /// Whether the others are told that the client comes and goes.
+    pub join_leave: Option<bool>,
+    /// Whether the client is told who comes and goes, unasked.
+    pub force_push_join_leave: Option<bool>,
+    /// Whether the subscription can be recovered, unasked.
+    pub force_recovery: Option<bool>,
+    /// Whether the subscription has a position, unasked.
+    pub force_positioning: Option<bool>,
 }
 
 /// Why a token grants nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenError {
-    /// It was right once: a fresh one will do.
+    /// It does not hold any more, or not yet: a fresh one will do.
     Expired,
     /// It cannot be read, its signature is wrong, or it is about something else.
     Invalid,

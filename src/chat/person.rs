@@ -3,16 +3,23 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Names one connection for as long as the server lives: a random UUID (RFC 9562, version 4). Unique, not secret.
+/// Names one client for as long as the server lives: a UUID of the server's own making (RFC 9562 §5.8, version 8), of which
+/// the last byte says on which shard the client's session is and the rest is random. Unique, not secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(u128);
 
 impl ClientId {
-    /// From 128 random bits, six of which say that they are random.
-    pub const fn from_random(bits: u128) -> Self {
+    /// A client of `shard`, from random bits, of which 114 are used.
+    pub fn new(shard: usize, random: u128) -> Self {
         const VERSION: u128 = 0xF << 76;
         const VARIANT: u128 = 0b11 << 62;
-        Self(bits & !VERSION & !VARIANT | 0x4 << 76 | 0b10 << 62)
+        let shard = u8::try_from(shard).unwrap_or(u8::MAX);
+        Self(random & !VERSION & !VARIANT & !0xFF | 0x8 << 76 | 0b10 << 62 | u128::from(shard))
+    }
+
+    /// The shard of the client's session.
+    pub const fn shard(self) -> usize {
+        (self.0 & 0xFF) as usize
     }
 }
 
@@ -65,9 +72,9 @@ mod tests {
 
     #[test]
     fn ids_are_uuids() {
-        let id = ClientId::from_random(u128::MAX).to_string();
-        assert_eq!(id, "ffffffff-ffff-4fff-bfff-ffffffffffff");
-        let id = ClientId::from_random(0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF).to_string();
-        assert_eq!(id, "01234567-89ab-4def-8123-456789abcdef");
+        let id = ClientId::new(3, u128::MAX).to_string();
+        assert_eq!(id, "ffffffff-ffff-8fff-bfff-ffffffffff03");
+        let id = ClientId::new(0xEF, 0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF).to_string();
+        assert_eq!(id, "01234567-89ab-8def-8123-456789abcdef");
     }
 }

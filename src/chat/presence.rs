@@ -39,13 +39,18 @@ impl Presence {
         Self { people: HashTable::new(), seed: seed.clone(), untold: Vec::new() }
     }
 
-    /// Somebody comes in who is not there; `told`: others are to hear of it.
+    /// A client comes in that is not there; `told`: others are to hear of it.
     pub fn join(&mut self, member: Member, told: bool) {
+        let seed = &self.seed;
+        let hash = |member: &Member| seed.hash(&member.person.client);
+        let is_same = |other: &Member| other.person.client == member.person.client;
+        if self.people.find(hash(&member), is_same).is_some() {
+            debug_assert!(false, "a client comes in once");
+            return;
+        }
         if told {
             self.untold.push(Move::Join(member.clone()));
         }
-        let seed = &self.seed;
-        let hash = |member: &Member| seed.hash(&member.person.client);
         self.people.insert_unique(hash(&member), member, hash);
     }
 
@@ -108,7 +113,7 @@ mod tests {
     use std::sync::Arc;
 
     fn member(number: u128, user: &str) -> Member {
-        let client = ClientId::from_random(number);
+        let client = ClientId::new(0, number << 64);
         Member {
             person: Arc::new(Person { client, user: user.into(), name: user.into(), info: None }),
             info: None,

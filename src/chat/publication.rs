@@ -2,27 +2,57 @@
 
 use bytes::Bytes;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Member;
 use crate::base::Time;
 
-/// Which life of a room: offsets of different epochs do not compare. Random, so that a room that was forgotten and came back
-/// is known as another one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Epoch(pub u32);
+/// Bytes of the longest epoch.
+pub const EPOCH_BYTES_MAX: usize = 23;
 
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", self.0)
-    }
+/// Which life of a room: offsets of different epochs do not compare. An opaque text of the engine's choice, 1 to
+/// [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and came back is known as another one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    len: u8,
+    bytes: [u8; EPOCH_BYTES_MAX],
 }
 
 impl Epoch {
-    /// The reverse of `Display`; `None`: no epoch of ours ever read like this.
+    /// The epoch that reads as `text`; `None`: no engine chooses such a text.
     pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.len() == 8 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        hex.then(|| u32::from_str_radix(text, 16).ok().map(Self)).flatten()
+        let len =
+            u8::try_from(text.len()).ok().filter(|&len| len > 0 && usize::from(len) <= EPOCH_BYTES_MAX)?;
+        let mut bytes = [0; EPOCH_BYTES_MAX];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        text.bytes().all(|byte| byte.is_ascii_graphic()).then_some(Self { len, bytes })
+    }
+
+    /// The epoch that the engine in memory makes of 32 random bits: eight hexadecimal digits.
+    pub fn from_random(bits: u32) -> Self {
+        let mut bytes = [0; EPOCH_BYTES_MAX];
+        for (index, digit) in bytes[..8].iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(bits >> (28 - 4 * index)) as usize & 0xF];
+        }
+        Self { len: 8, bytes }
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        // Checked in `parse`, and ASCII by construction in `from_random`.
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -53,36 +83,49 @@ impl Body {
     }
 }
 
-/// Something said that has no place in its room's order yet.
+/// A message that a client wants published: it has no position yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Draft {
-    /// Who said it.
+    /// The client that sent it.
     pub author: Member,
-    /// What was said.
+    /// What it carries.
     pub body: Body,
 }
 
-/// Something said, in its place.
-#[derive(Clone, PartialEq, Eq, Debug)]
+impl Draft {
+    /// Bytes that it keeps in memory, roughly.
+    pub const fn weight(&self) -> usize {
+        size_of::<Self>() + self.body.bytes().len()
+    }
+}
+
+/// A message that a room's engine has accepted: the same record in a room's history, in an engine's store and on its way
+/// to the members.
+#[derive(Debug)]
 pub struct Publication {
-    /// Its place.
-    pub position: Position,
-    /// When it was said, on the server's clock.
-    pub said: Time,
-    /// When it was said, in milliseconds of Unix time.
+    /// Its place in the room's order; `None`: the engine gives none, and nobody can resume from there.
+    pub position: Option<Position>,
+    /// When it was accepted, on the server's clock.
+    pub accepted: Time,
+    /// The same, in milliseconds of Unix time.
     pub unix_ms: u64,
-    /// Who said it.
+    /// The client that sent it.
     pub author: Member,
-    /// What was said.
+    /// What it carries.
     pub body: Body,
-    /// It as a JSON object, made once for all who want it so; empty where nobody does.
-    pub json: Bytes,
+    /// The record as a JSON object: made at most once, by `app::json`, for all who take it so.
+    pub json: OnceLock<Bytes>,
 }
 
 impl Publication {
-    /// Bytes that it keeps in memory, roughly.
+    /// Its offset; 0 where it has no position.
+    pub fn offset(&self) -> u64 {
+        self.position.map_or(0, |position| position.offset)
+    }
+
+    /// Bytes that it keeps in memory now, roughly.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.body.bytes().len() + self.json.len()
+        size_of::<Self>() + self.body.bytes().len() + self.json.get().map_or(0, Bytes::len)
     }
 }
 
@@ -109,7 +152,7 @@ pub enum Wanted {
 }
 
 /// What a newcomer gets of the past.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Past {
     /// The newest position when it came in: it will hear everything after it, and nothing else.
     pub top: Position,
@@ -132,10 +175,13 @@ mod tests {
 
     #[test]
     fn epochs_read_as_they_are_written() {
-        for epoch in [Epoch(0), Epoch(0xDEAD_BEEF), Epoch(7)] {
-            assert_eq!(Epoch::parse(&epoch.to_string()), Some(epoch));
+        for bits in [0, 0xDEAD_BEEF, 7] {
+            let epoch = Epoch::from_random(bits);
+            assert_eq!(epoch.as_str(), format!("{bits:08x}"));
+            assert_eq!(Epoch::parse(epoch.as_str()), Some(epoch));
         }
-        for other in ["", "7", "0000000g", "DEADBEEF", "+0000007", "000000007"] {
+        assert_eq!(Epoch::parse("q1Zw").map(|epoch| epoch.to_string()).as_deref(), Some("q1Zw"));
+        for other in ["", "a b", "é", "a\n", "123456789012345678901234"] {
             assert_eq!(Epoch::parse(other), None, "{other:?}");
         }
     }

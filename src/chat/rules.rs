@@ -55,7 +55,7 @@ pub struct RoomOptions {
     pub slow_member: SlowMember,
     /// How long the room waits for more before it sends.
     pub coalesce: Duration,
-    /// Messages of one client in a second, with twice as many in a burst; 0: any number.
+    /// Messages of one client in a second in this room, with twice as many in a burst; 0: any number.
     pub messages_per_second_max: u32,
     /// Bytes of a message's text or data.
     pub message_bytes_max: usize,

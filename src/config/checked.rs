@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::file::Table;
 use super::reader::Reader;
 use super::{Entry, Problem, identity, rooms};
+use crate::base::SHARDS_MAX;
 use crate::chat::{Identification, RoomRules};
 use crate::http::OriginRules;
 use crate::identity::jwt::Expectations;
-use crate::identity::{Bounds, HookOptions, Jwt};
+use crate::identity::{Bounds, HookOptions, Jwt, Policy};
 use crate::logging::LogFormat;
-use crate::shard::mesh::SHARDS_MAX;
 
 /// Which driver runs the shards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,14 +59,25 @@ pub struct Config {
     pub max_connections_per_user: u32,
     pub max_connections_per_address: u32,
     pub max_rooms_per_client: usize,
+    /// Bytes of history that all rooms keep together.
+    pub history_memory: u64,
+    /// Messages that a session may publish in a second; 0: any number.
+    pub max_session_messages_per_second: u32,
+    /// Commands that a session may send in a second; 0: any number.
+    pub max_session_commands_per_second: u32,
+    /// How long a command may wait for an answer.
+    pub command_timeout: Duration,
     /// The settings of rooms, with all `[[room]]` tables.
     pub rooms: Arc<RoomRules>,
     pub auth: Auth,
     pub anonymous: bool,
     /// All keys of tokens; `None`: there are none. They may be there without being what clients are known by.
     pub authority: Option<Arc<Jwt>>,
-    pub token_audience: Option<String>,
-    pub token_issuer: Option<String>,
+    /// What tokens must say: `token_audience`, `token_issuer`, `token_leeway`.
+    pub expectations: Expectations,
+    /// What tokens and the hook may say of a client: what `max_name`, `max_room`, `max_rooms_per_client` and the rooms' settings
+    /// come to.
+    pub policy: Policy,
     /// All of the hook's settings; `None`: it has no URL.
     pub hook: Option<HookOptions>,
     pub deflate: bool,
@@ -106,16 +117,6 @@ impl Config {
             (Auth::Token | Auth::Open, _) => Identification::Open,
         }
     }
-
-    /// What tokens must say.
-    pub fn expectations(&self) -> Expectations {
-        Expectations { audience: self.token_audience.clone(), issuer: self.token_issuer.clone() }
-    }
-
-    /// Bounds of what tokens and the hook say.
-    pub fn bounds(&self) -> Bounds {
-        Bounds { name_bytes_max: self.max_name, room_bytes_max: self.max_room }
-    }
 }
 
 /// A message may be as large as memory allows, but its length must fit everywhere.
@@ -127,7 +128,14 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
     let mut read = Reader { entries, defaults: &[], problems };
     let max_name = read.count("max_name", 1, 1024);
     let max_room = read.count("max_room", 1, 1024);
-    let bounds = Bounds { name_bytes_max: max_name, room_bytes_max: max_room };
+    let max_rooms_per_client = read.count("max_rooms_per_client", 1, 100_000);
+    let expectations = identity::expectations(&mut read);
+    let bounds = Bounds {
+        name_bytes_max: max_name,
+        room_bytes_max: max_room,
+        rooms_per_client_max: max_rooms_per_client,
+    };
+    let policy = Policy { bounds, rooms: Arc::clone(&rooms) };
     let (listen, listen_is_default) = read.addresses("listen");
     let config = Config {
         listen,
@@ -149,16 +157,20 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
         room_log: read.size("room_log", 16 * 1024, 1 << 40) as u64,
         max_connections_per_user: read.count_u32("max_connections_per_user", u32::MAX),
         max_connections_per_address: read.count_u32("max_connections_per_address", u32::MAX),
-        max_rooms_per_client: read.count("max_rooms_per_client", 1, 100_000),
+        max_rooms_per_client,
+        history_memory: read.size("history_memory", 0, 1 << 50) as u64,
+        max_session_messages_per_second: read.count_u32("max_session_messages_per_second", 1_000_000),
+        max_session_commands_per_second: read.count_u32("max_session_commands_per_second", 1_000_000),
+        command_timeout: read.span("command_timeout", Duration::from_millis(100), Duration::from_secs(600)),
         auth: match &*read.word("auth") {
             "token" => Auth::Token,
             "hook" => Auth::Hook,
             _ => Auth::Open,
         },
         anonymous: read.switch("anonymous"),
-        authority: identity::authority(&mut read, bounds),
-        token_audience: read.text("token_audience"),
-        token_issuer: read.text("token_issuer"),
+        authority: identity::authority(&mut read, &expectations, policy.clone()),
+        expectations,
+        policy,
         hook: identity::hook(&mut read),
         rooms,
         deflate: read.switch("deflate"),

@@ -10,10 +10,10 @@ use super::reader::{Reader, list};
 use crate::chat::{RoomRules, Who};
 use crate::identity::jwt::Expectations;
 use crate::identity::keys::Key;
-use crate::identity::{Bounds, HookOptions, Jwt, KeyFault};
+use crate::identity::{HookOptions, Jwt, KeyFault, Policy};
 
 /// The keys; `None`: there are none.
-pub(super) fn authority(read: &mut Reader<'_>, bounds: Bounds) -> Option<Arc<Jwt>> {
+pub(super) fn authority(read: &mut Reader<'_>, expected: &Expectations, policy: Policy) -> Option<Arc<Jwt>> {
     let mut keys = Vec::new();
     let secret = read.text("token_hmac_secret");
     if let Some(secret) = &secret {
@@ -28,9 +28,20 @@ pub(super) fn authority(read: &mut Reader<'_>, bounds: Bounds) -> Option<Arc<Jwt
         Key::hmac(id, &secret[..end])
     }));
     keys.extend(key_files(read, "token_public_keys", Key::public));
-    let expected = Expectations { audience: read.text("token_audience"), issuer: read.text("token_issuer") };
-    (!keys.is_empty()).then(|| Arc::new(Jwt::new(keys, &expected, bounds)))
+    (!keys.is_empty()).then(|| Arc::new(Jwt::new(keys, expected, policy)))
 }
+
+/// What tokens must say.
+pub(super) fn expectations(read: &mut Reader<'_>) -> Expectations {
+    Expectations {
+        audience: read.text("token_audience"),
+        issuer: read.text("token_issuer"),
+        leeway: read.span("token_leeway", Duration::ZERO, LEEWAY_MAX),
+    }
+}
+
+/// More would let in tokens that are not meant to hold yet.
+const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
 
 fn key_files(
     read: &mut Reader<'_>,

@@ -119,11 +119,37 @@ pub const ALL: &[Setting] = &[
          have its address.",
     ),
     live("max_rooms_per_client", Kind::Count, "128", "Rooms that one client is in at a time."),
+    live(
+        "max_session_messages_per_second",
+        Kind::Count,
+        "20",
+        "Messages of one client in a second, in all rooms that have no limit of their own, with twice as many in a \
+         burst; 0: any number.",
+    ),
+    live(
+        "max_session_commands_per_second",
+        Kind::Count,
+        "100",
+        "Commands of one client in a second, other than publishing, with twice as many in a burst; 0: any number.",
+    ),
+    live(
+        "command_timeout",
+        Kind::Span,
+        r#""10s""#,
+        "How long a command may wait for its room or for an engine; then it gets a temporary error.",
+    ),
+    live(
+        "history_memory",
+        Kind::Size,
+        r#""256MiB""#,
+        "Bytes of history that all rooms keep together; above it the least recently used rooms lose theirs.",
+    ),
     room(
         "max_messages_per_second",
         Kind::Count,
         "0",
-        "Messages of one client in a second, with twice as many in a burst; 0: any number.",
+        "Messages of one client in a second in one room, with twice as many in a burst, instead of the bound for all its \
+         rooms; 0: that bound.",
     ),
     room("history", Kind::Count, "100", "Messages that a room keeps for those who come later; 0: none."),
     room("history_bytes", Kind::Size, r#""64KiB""#, "Bytes of these, at most."),
@@ -185,6 +211,12 @@ pub const ALL: &[Setting] = &[
     ),
     live("token_audience", Kind::Text, r#""""#, "What tokens must have as `aud`; empty: anything."),
     live("token_issuer", Kind::Text, r#""""#, "What tokens must have as `iss`; empty: anything."),
+    live(
+        "token_leeway",
+        Kind::Span,
+        r#""5s""#,
+        "How far ahead of this machine's clock a token's `nbf` and `iat` may be. `exp` has none.",
+    ),
     live("hook_url", Kind::Text, r#""""#, "Where the back end is asked, with POST: http:// or https://."),
     live(
         "hook_timeout",

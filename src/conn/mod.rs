@@ -1,17 +1,26 @@
-//! One connection's life: what it is doing, what it has not yet understood of the input, and what it has still to say.
+//! One connection: what its socket is doing, what of the input has not been used yet, and what it has still to send.
 //!
-//! A connection yields whole requests and messages and takes whole answers. It does not know that rooms
-//! exist. An idle one owns its slot, its name and nothing else.
+//! A connection serves HTTP, or it is one open WebSocket. It holds its state, and every transition of it: each method that
+//! changes the state says with a [`Change`] what its shard has to do. It does not know what a session is, nor that rooms
+//! exist. An idle one owns its slot and nothing else.
 
 #![forbid(unsafe_code)]
 
+mod input;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
-pub use outbox::{Outbox, Skipped};
+pub use input::Kept;
+pub use outbox::Outbox;
+
+use std::time::Duration;
 
 use crate::base::Time;
+use crate::http::{Date, Reject, is_head_request};
 use crate::metrics::CloseReason;
-use crate::ws::{Decoder, Window};
+use crate::options::Options;
+use crate::ws::{self, CloseCode, Decoder, Opcode, Window};
 
 /// What a connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +34,7 @@ pub enum State {
     /// Nothing more is taken in: when everything has gone out, the connection ends.
     Finishing(Ending),
     /// The sending side is shut; what still arrives is thrown away until the peer ends the stream too. Closing at
-    /// once would make the kernel answer unread bytes with a reset, which can destroy our last words.
+    /// once would make the kernel answer unread bytes with a reset, which can destroy our final flush.
     Lingering,
     /// Handed to the driver to be closed.
     Closed,
@@ -47,6 +56,17 @@ pub enum Ending {
     Linger,
 }
 
+/// How a socket is to be closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HowToClose {
+    /// Close the socket, then call `Shard::closed`.
+    Now,
+    /// Close it with a reset, so that nothing lingers in the kernel, then call `Shard::closed`.
+    Reset,
+    /// Shut the sending side only; the connection goes on.
+    Shutdown,
+}
+
 /// What an open WebSocket is connected to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Endpoint {
@@ -58,49 +78,68 @@ pub enum Endpoint {
     Centrifuge,
 }
 
+/// What the shard has to do about a connection whose state has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[must_use = "the shard carries it out"]
+pub struct Change {
+    /// Its session, if it has one, ends.
+    pub leaves: bool,
+    /// It has something to write, or to do once all is written.
+    pub flush: bool,
+    /// Its socket is to be closed.
+    pub close: Option<HowToClose>,
+    /// Its deadline is so far away from now on.
+    pub timer: Option<Duration>,
+}
+
+/// Bytes that a lingering connection may still send: after that its socket is reset.
+pub const LINGER_BYTES_MAX: u32 = 256 * 1024;
+
+/// While less than this waits in a connection, every ping is answered; above, only the newest.
+const PONG_EACH_BYTES: usize = 4 * 1024;
+
 /// One connection.
 #[derive(Debug)]
 pub struct Conn {
-    /// What it is doing.
-    pub state: State,
-    /// What its WebSocket is connected to, once it is one.
-    pub endpoint: Option<Endpoint>,
+    state: State,
+    endpoint: Option<Endpoint>,
     /// Why it ends; the first reason stays.
-    pub reason: CloseReason,
+    reason: CloseReason,
     /// How what only it gets is compressed, if it is.
-    pub window: Option<Window>,
+    window: Option<Window>,
     /// Accepted above the bound on connections: whatever it asks, the answer is 503.
     pub surplus: bool,
     /// The kernel takes no more bytes until it says otherwise.
     pub blocked: bool,
     /// Stands in the shard's queue of connections with bytes of their own to send.
     pub queued: bool,
-    /// Stands in the shard's list of connections that are not read from for now.
+    /// The driver was told not to read from it.
     pub paused: bool,
-    /// The peer has ended its stream.
-    pub ended: bool,
-    /// A ping is unanswered.
-    pub pinged: bool,
-    /// A write is under way, in a batch with others. Kept up only for those who sit in several rooms.
-    pub under_way: bool,
+    /// Stands in the shard's queue of connections whose input may go on.
+    pub ready: bool,
+    /// A write is under way, in a batch with others. Kept up only for those whose session is in several rooms.
+    pub write_in_flight: bool,
+    /// The peer has ended its stream; what it sent before may still wait to be used.
+    ended: bool,
+    ping_pending: bool,
+    /// Bytes that have arrived since it lingers.
+    lingered: u32,
     /// The fragments of a message under way.
     pub decoder: Decoder,
-    /// Bytes of a request head that is not complete.
-    pub head: Option<Box<PartialHead>>,
+    /// Input that was not used yet.
+    kept: Option<Box<Kept>>,
     /// Bytes of its own that wait to be written.
     pub outbox: Outbox,
     /// When anything was last received.
-    pub heard: Time,
+    last_received: Time,
+    /// When its peer is to be pinged, or to have answered, or to be gone after its stream has ended; [`Time::NEVER`]: that is
+    /// its session's concern, or none.
+    ping_at: Time,
 }
 
-/// The beginning of a request head.
-#[derive(Debug, Default)]
-pub struct PartialHead {
-    /// What has come of it.
-    pub bytes: Vec<u8>,
-    /// How much of it has been searched for the end.
-    pub scanned: usize,
-}
+/// An idle member costs its slot in the table, what its session knows of the client, 16 bytes in its audience, 12 for its
+/// subscription, 16 in the timer wheel, and a descriptor in the driver's table.
+const _: () = assert!(size_of::<Conn>() <= 80, "a connection's slot has grown");
 
 impl Conn {
     /// A connection that was accepted at `now`.
@@ -114,22 +153,256 @@ impl Conn {
             blocked: false,
             queued: false,
             paused: false,
+            ready: false,
+            write_in_flight: false,
             ended: false,
-            under_way: false,
-            pinged: false,
+            ping_pending: false,
+            lingered: 0,
             decoder: Decoder::default(),
-            head: None,
+            kept: None,
             outbox: Outbox::default(),
-            heard: now,
+            last_received: now,
+            ping_at: Time::NEVER,
         }
     }
 
-    /// Whether input is still of interest.
-    pub const fn listens(&self) -> bool {
-        matches!(self.state, State::Head | State::Open | State::Closing | State::Lingering)
+    /// What it is doing.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it is an open WebSocket.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// What its WebSocket is connected to, once it is one.
+    pub const fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint
+    }
+
+    /// Why it ends.
+    pub const fn reason(&self) -> CloseReason {
+        self.reason
+    }
+
+    /// How what only it gets is compressed, if it is.
+    pub const fn window(&self) -> Option<Window> {
+        self.window
+    }
+
+    /// When anything was last received.
+    pub const fn last_received(&self) -> Time {
+        self.last_received
+    }
+
+    /// Something was received.
+    pub const fn heard(&mut self, now: Time) {
+        self.last_received = now;
+        self.ping_pending = false;
+    }
+
+    /// When its own clock is due: [`Conn::tick`].
+    pub const fn due(&self) -> Time {
+        self.ping_at
+    }
+
+    /// It is an open WebSocket from now on; its handshake's answer is in the outbox. `ping_at`: when its peer is to be pinged.
+    pub fn opened(&mut self, endpoint: Endpoint, deflate: bool, window: Option<Window>, ping_at: Time) {
+        debug_assert_eq!(self.state, State::Head);
+        self.state = State::Open;
+        self.endpoint = Some(endpoint);
+        self.decoder = Decoder::new(deflate);
+        self.window = window;
+        self.ping_at = ping_at;
+    }
+
+    /// When its peer is to be pinged next; an unanswered ping keeps its time.
+    pub const fn set_ping(&mut self, at: Time) {
+        if !self.ping_pending && !self.ended {
+            self.ping_at = at;
+        }
+    }
+
+    /// Pings are no longer sent: none is waited for.
+    pub const fn stop_pings(&mut self) {
+        (self.ping_pending, self.ping_at) = (false, Time::NEVER);
+    }
+
+    /// Appends a message.
+    pub fn send(&mut self, opcode: Opcode, payload: &[u8]) {
+        ws::frame_into(self.outbox.bytes(), opcode, &[payload]);
+    }
+
+    /// Pings the peer.
+    pub fn ping(&mut self) {
+        self.send(Opcode::Ping, &[]);
+    }
+
+    /// Answers a ping (RFC 6455 §5.5.3): each one, unless much waits to be written; then only the newest.
+    pub fn pong(&mut self, payload: &[u8]) {
+        if self.outbox.len() < PONG_EACH_BYTES && !self.outbox.owes_pong() {
+            self.send(Opcode::Pong, payload);
+        } else {
+            self.outbox.pong(payload);
+        }
+    }
+
+    /// Fails a WebSocket: says why, and takes nothing more (RFC 6455 §7.1.7).
+    pub fn fail(
+        &mut self,
+        code: CloseCode,
+        sentence: &str,
+        reason: CloseReason,
+        options: &Options,
+    ) -> Change {
+        if self.state == State::Open {
+            ws::close_into(self.outbox.close_frame(), code, sentence);
+        }
+        self.finish(Ending::Linger, reason, options)
+    }
+
+    /// The peer's Close has come: it is answered, if ours has not gone before, and the connection ends (RFC 6455 §5.5.1).
+    pub fn peer_closed(&mut self, code: Option<CloseCode>, options: &Options) -> Change {
+        let reason = if self.state == State::Open {
+            match code {
+                Some(code) => ws::close_into(self.outbox.close_frame(), code, ""),
+                None => ws::close_empty_into(self.outbox.close_frame()),
+            }
+            CloseReason::ClosedByPeer
+        } else {
+            self.reason
+        };
+        self.finish(Ending::AtOnce, reason, options)
+    }
+
+    /// Begins the closing handshake from our side (RFC 6455 §7.1.2).
+    pub fn begin_close(
+        &mut self,
+        code: CloseCode,
+        sentence: &str,
+        reason: CloseReason,
+        options: &Options,
+    ) -> Change {
+        ws::close_into(self.outbox.close_frame(), code, sentence);
+        self.state = State::Closing;
+        self.reason = reason;
+        self.ping_at = Time::NEVER;
+        Change { leaves: true, flush: true, close: None, timer: Some(options.close_timeout) }
+    }
+
+    /// Takes nothing more in; ends when everything is out.
+    pub fn finish(&mut self, ending: Ending, reason: CloseReason, options: &Options) -> Change {
+        if self.state == State::Closed {
+            return Change::default();
+        }
+        self.reason = reason;
+        self.state = State::Finishing(if self.ended { Ending::AtOnce } else { ending });
+        self.kept = None;
+        self.decoder = Decoder::default();
+        self.ping_at = Time::NEVER;
+        Change { leaves: true, flush: true, close: None, timer: Some(options.close_timeout) }
+    }
+
+    /// Hands the connection to the driver to be closed.
+    pub fn close(&mut self, how: HowToClose, reason: CloseReason) -> Change {
+        if self.state == State::Closed {
+            return Change::default();
+        }
+        self.state = State::Closed;
+        self.reason = reason;
+        self.outbox.clear();
+        self.kept = None;
+        self.ping_at = Time::NEVER;
+        Change { leaves: true, flush: false, close: Some(how), timer: None }
+    }
+
+    /// The peer has ended its stream. What it has sent before and that waits is used first.
+    pub fn ended(&mut self, now: Time, options: &Options) -> Change {
+        self.ended = true;
+        if self.has_waiting_input() {
+            // But not for ever, should its answers have nowhere to go.
+            self.ping_at = now + options.close_timeout;
+            return Change { timer: Some(options.close_timeout), ..Change::default() };
+        }
+        self.end_of_input(options)
+    }
+
+    /// Everything that the peer has sent is used: acts on the end of its stream, if it has ended.
+    pub fn end_of_input(&mut self, options: &Options) -> Change {
+        if !self.ended {
+            return Change::default();
+        }
+        match self.state {
+            // A client may end its side after a request and still read the answer.
+            State::Head if !self.outbox.is_empty() => {
+                self.finish(Ending::AtOnce, CloseReason::HttpDone, options)
+            }
+            State::Head => self.close(HowToClose::Now, CloseReason::HttpDone),
+            State::Open | State::Closing => self.close(HowToClose::Now, CloseReason::Gone),
+            State::Lingering => self.close(HowToClose::Now, self.reason),
+            State::Finishing(_) | State::Closed => Change::default(),
+        }
+    }
+
+    /// So many bytes have arrived that are thrown away.
+    pub fn thrown_away(&mut self, len: usize) -> Change {
+        self.lingered = self.lingered.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        let lingers = matches!(self.state, State::Lingering | State::Finishing(_));
+        if lingers && self.lingered > LINGER_BYTES_MAX {
+            return self.close(HowToClose::Reset, self.reason);
+        }
+        Change::default()
+    }
+
+    /// Everything of its own is out.
+    pub fn flushed(&mut self) -> Change {
+        match self.state {
+            State::Finishing(_) if self.ended => self.close(HowToClose::Now, self.reason),
+            State::Finishing(Ending::AtOnce) => self.close(HowToClose::Now, self.reason),
+            State::Finishing(Ending::Linger) => {
+                self.state = State::Lingering;
+                Change { close: Some(HowToClose::Shutdown), ..Change::default() }
+            }
+            State::Head | State::Open | State::Closing | State::Lingering | State::Closed => {
+                Change::default()
+            }
+        }
+    }
+
+    /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is for an answer.
+    pub fn timed_out(&mut self, date: Option<Date>, options: &Options) -> Option<Change> {
+        match self.state {
+            State::Head if self.ended => Some(self.close(HowToClose::Now, CloseReason::HttpDone)),
+            State::Head => {
+                let head_only = self.kept.as_ref().is_some_and(|kept| is_head_request(kept.unused()));
+                Reject::HeadTimeout.response_into(self.outbox.bytes(), head_only, date);
+                Some(self.finish(Ending::Linger, CloseReason::HeadTimeout, options))
+            }
+            State::Open if self.ended => Some(self.close(HowToClose::Now, CloseReason::Gone)),
+            State::Open => None,
+            State::Lingering => Some(self.close(HowToClose::Now, self.reason)),
+            State::Closing | State::Finishing(_) => Some(self.close(HowToClose::Reset, self.reason)),
+            State::Closed => Some(Change::default()),
+        }
+    }
+
+    /// Pings a peer that has been silent, fails one that stayed so. `next` is when the ping after one that was not needed is
+    /// due, from the last time that something was received.
+    pub fn tick(&mut self, now: Time, next: Duration, options: &Options) -> Change {
+        if now < self.ping_at || self.ended {
+            return Change::default();
+        }
+        if self.ping_pending {
+            return self.fail(CloseCode::Away, "no answer to a ping", CloseReason::Silent, options);
+        }
+        if now.since(self.last_received) < options.ping_interval / 2 {
+            self.ping_at = self.last_received + next;
+            return Change::default();
+        }
+        self.ping_pending = true;
+        self.ping_at = now + options.pong_timeout;
+        self.ping();
+        Change { flush: true, ..Change::default() }
     }
 }
-
-/// An idle member costs its slot in the table, 16 bytes in its audience, 16 in the timer wheel, a descriptor in the
-/// driver's table and what its shard knows of the client.
-const _: () = assert!(size_of::<Conn>() <= 80, "a connection's slot has grown");

@@ -1,12 +1,11 @@
-//! What a connection has to say for itself: answers, echoes, control frames. What rooms say never passes here.
+//! What a connection has to send for itself: answers, echoes, control frames. What rooms publish never passes here.
 
 use crate::ws::{self, Opcode};
 
 /// Bytes of a connection's own that wait to be written. Empty, it is one null pointer.
 ///
-/// Bounded by its users: a connection is not read from while more than a bound waits here, and what arrives
-/// without being asked for (pings to answer, notices of skipped messages) is kept as one value that the
-/// next one replaces.
+/// Bounded by its users: a connection's input waits while more than a bound stands here, and what arrives without being
+/// asked for (pings to answer, notices) is kept as one value that the next one replaces.
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Content>>);
 
@@ -16,18 +15,12 @@ struct Content {
     sent: usize,
     /// The newest ping that is not answered; older ones need no answer (RFC 6455 §5.5.3).
     pong: Option<Box<[u8]>>,
-    /// What was skipped and is not yet told of.
-    skipped: Option<Skipped>,
+    /// A notice waits until what is before it has gone out: it is asked for with [`Outbox::take_notice_due`].
+    notice: bool,
 }
 
-/// Publications that a member will not be sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Skipped {
-    /// How many.
-    pub count: u64,
-    /// The last one before them, as epoch and offset, if one can go back to there.
-    pub after: Option<(u32, u64)>,
-}
+/// Bytes that have been sent and are still kept, at most, while more waits behind them.
+const SENT_KEPT_MAX: usize = 16 * 1024;
 
 impl Outbox {
     /// Whether there is nothing to write.
@@ -40,6 +33,11 @@ impl Outbox {
         self.0.as_ref().map_or(0, |content| content.bytes.len() - content.sent)
     }
 
+    /// Whether a part of the bytes that wait has gone out, so that perhaps only a part of a frame has.
+    pub fn is_partly_sent(&self) -> bool {
+        self.0.as_ref().is_some_and(|content| (1..content.bytes.len()).contains(&content.sent))
+    }
+
     /// The place to append whole frames or responses to.
     pub fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.content().bytes
@@ -47,9 +45,9 @@ impl Outbox {
 
     /// The place to append a Close frame to. After that nothing may be sent (RFC 6455 §5.5.1): what is not a frame yet never
     /// becomes one.
-    pub fn last_words(&mut self) -> &mut Vec<u8> {
+    pub fn close_frame(&mut self) -> &mut Vec<u8> {
         let content = self.content();
-        (content.pong, content.skipped) = (None, None);
+        (content.pong, content.notice) = (None, false);
         &mut content.bytes
     }
 
@@ -75,27 +73,32 @@ impl Outbox {
 
     /// Whether all of it is bytes already, with nothing that becomes a frame when they have gone out.
     pub fn is_all_bytes(&self) -> bool {
-        self.0.as_ref().is_none_or(|content| content.pong.is_none() && content.skipped.is_none())
+        self.0.as_ref().is_none_or(|content| content.pong.is_none() && !content.notice)
     }
 
-    /// Tells of skipped publications as soon as possible, in one sum with those that it has not been told of yet.
-    pub fn skipped(&mut self, more: Skipped) {
-        let skipped = self.content().skipped.get_or_insert(Skipped { count: 0, ..more });
-        skipped.count += more.count;
+    /// A notice is to be sent as soon as everything before it has gone out.
+    pub fn notice_later(&mut self) {
+        self.content().notice = true;
     }
 
-    /// What to write next. Turns what waits as a value into frames; `tell_skipped` is the protocol's word for skips.
-    pub fn unsent(&mut self, tell_skipped: fn(&mut Vec<u8>, Skipped)) -> &[u8] {
+    /// Whether a notice is to be appended now: everything before it has gone out.
+    pub fn take_notice_due(&mut self) -> bool {
+        let Some(content) = &mut self.0 else { return false };
+        content.sent == content.bytes.len() && std::mem::take(&mut content.notice)
+    }
+
+    /// What to write next. Turns a pong that waits into a frame.
+    pub fn unsent(&mut self) -> &[u8] {
         let Some(content) = &mut self.0 else { return &[] };
         if content.sent == content.bytes.len() {
             content.bytes.clear();
             content.sent = 0;
-            if let Some(payload) = content.pong.take() {
-                ws::frame_into(&mut content.bytes, Opcode::Pong, &[&payload]);
-            }
-            if let Some(skipped) = content.skipped.take() {
-                tell_skipped(&mut content.bytes, skipped);
-            }
+        }
+        if content.sent == 0
+            && content.bytes.is_empty()
+            && let Some(payload) = content.pong.take()
+        {
+            ws::frame_into(&mut content.bytes, Opcode::Pong, &[&payload]);
         }
         &content.bytes[content.sent..]
     }
@@ -105,14 +108,23 @@ impl Outbox {
         let Some(content) = &mut self.0 else { return };
         content.sent += len;
         debug_assert!(content.sent <= content.bytes.len());
-        if content.sent == content.bytes.len() && content.pong.is_none() && content.skipped.is_none() {
+        if content.sent == content.bytes.len() && content.pong.is_none() && !content.notice {
             self.0 = None;
+        } else if content.sent > SENT_KEPT_MAX {
+            // It may never be empty: what is sent goes all the same.
+            content.bytes.drain(..content.sent);
+            content.sent = 0;
         }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0 = None;
+    }
+
+    /// Bytes on the heap.
+    pub fn capacity(&self) -> usize {
+        self.0.as_ref().map_or(0, |content| content.bytes.capacity())
     }
 
     fn content(&mut self) -> &mut Content {
@@ -124,18 +136,14 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn tell(out: &mut Vec<u8>, skipped: Skipped) {
-        ws::frame_into(
-            out,
-            Opcode::Text,
-            &[format!("{} after {:?}", skipped.count, skipped.after).as_bytes()],
-        );
-    }
-
+    /// Everything that goes out, `step` bytes at a time; a notice is `note`.
     fn drain(outbox: &mut Outbox, step: usize) -> Vec<u8> {
         let mut out = Vec::new();
         while !outbox.is_empty() {
-            let unsent = outbox.unsent(tell);
+            if outbox.take_notice_due() {
+                outbox.bytes().extend_from_slice(b"note");
+            }
+            let unsent = outbox.unsent();
             let take = unsent.len().min(step);
             out.extend_from_slice(&unsent[..take]);
             outbox.wrote(take);
@@ -147,7 +155,7 @@ mod tests {
     fn only_the_newest_ping_is_answered_and_only_between_frames() {
         let mut outbox = Outbox::default();
         outbox.bytes().extend_from_slice(b"frame");
-        assert_eq!(outbox.unsent(tell), b"frame");
+        assert_eq!(outbox.unsent(), b"frame");
         outbox.wrote(2);
         outbox.pong(b"old");
         outbox.pong(b"new");
@@ -156,20 +164,34 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_after_the_last_words() {
+    fn nothing_comes_after_the_close_frame() {
         let mut outbox = Outbox::default();
         outbox.bytes().extend_from_slice(b"frame");
         outbox.pong(b"ping");
-        outbox.skipped(Skipped { count: 1, after: None });
-        outbox.last_words().extend_from_slice(b"close");
+        outbox.notice_later();
+        outbox.close_frame().extend_from_slice(b"close");
         assert_eq!(drain(&mut outbox, 4), b"frameclose");
     }
 
     #[test]
-    fn skips_add_up_to_one_notice() {
+    fn a_notice_comes_once_and_between_frames() {
         let mut outbox = Outbox::default();
-        outbox.skipped(Skipped { count: 40, after: Some((1, 7)) });
-        outbox.skipped(Skipped { count: 2, after: Some((1, 50)) });
-        assert_eq!(drain(&mut outbox, 3), b"\x81\x1542 after Some((1, 7))");
+        outbox.bytes().extend_from_slice(b"frame");
+        outbox.notice_later();
+        outbox.notice_later();
+        assert!(!outbox.take_notice_due(), "the frame goes first");
+        assert_eq!(drain(&mut outbox, 3), b"framenote");
+    }
+
+    #[test]
+    fn what_is_sent_is_not_kept_even_if_the_outbox_is_never_empty() {
+        let mut outbox = Outbox::default();
+        for _ in 0..10_000 {
+            outbox.bytes().extend_from_slice(&[b'x'; 1000]);
+            let unsent = outbox.unsent().len();
+            outbox.wrote(unsent - 1);
+        }
+        assert_eq!(outbox.len(), 1);
+        assert!(outbox.capacity() < 64 * 1024, "{} bytes", outbox.capacity());
     }
 }

@@ -1,18 +1,25 @@
-//! Either driver behind one face: what it is given, what it waits on, and what wakes it.
+//! Either driver behind one face: what it is given, what it waits on, what wakes it, and the process that it runs in.
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use socket2::Socket;
+use std::fmt::{self, Display};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+#[cfg(debug_assertions)]
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Ask, Control, epoll, uring};
-use crate::base::Time;
+use super::event_loop::Loop;
+use super::host::{Host, Replacement};
+use super::{Ask, Control, Inquiry, epoll, uring};
+use crate::base::{ConnKey, Time};
+use crate::chat::Question;
 use crate::logging::{Escaped, RateLimit};
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, ShardMetrics};
 use crate::shard::Shard;
 
 /// What a driver is given to run. Everything that can fail is made before the thread starts, so that every error is known then.
@@ -31,10 +38,17 @@ pub struct Parts {
     pub origin: Instant,
     /// Takes the shard's questions to somebody outside.
     pub ask: Ask,
+    /// The shard's block of counters.
+    pub metrics: Arc<ShardMetrics>,
+    /// Makes a shard that takes the place of this one when it has panicked; `None`: that cannot be done, and the thread ends.
+    pub rebuild: Rebuild,
 }
 
-impl std::fmt::Debug for Parts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Makes a shard that takes the place of one that has panicked.
+pub type Rebuild = Box<dyn FnMut() -> Option<Shard> + Send>;
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").field("shard", &self.shard).finish_non_exhaustive()
     }
 }
@@ -78,9 +92,27 @@ impl Engine {
     /// # Errors
     /// The kernel refuses to wait, which it has no reason to.
     pub fn run(self, parts: Parts) -> io::Result<()> {
+        let Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild } = parts;
+        let process = Process {
+            id,
+            control,
+            wakers,
+            origin,
+            ask,
+            metrics,
+            rebuild,
+            accept_log: RateLimit::new(1, Duration::from_secs(10)),
+            close_log: RateLimit::new(100, Duration::from_secs(1)),
+        };
         match self {
-            Self::Epoll(engine) => engine.run(parts),
-            Self::Uring(ring) => uring::run(*ring, parts),
+            Self::Epoll(engine) => {
+                let sockets = engine.sockets(listeners, process.waker())?;
+                Loop::new(sockets, shard, process).run()
+            }
+            Self::Uring(ring) => {
+                let sockets = ring.sockets(listeners, Arc::clone(&process.wakers), id)?;
+                Loop::new(sockets, shard, process).run()
+            }
         }
     }
 }
@@ -110,140 +142,106 @@ impl AsFd for Waker {
     }
 }
 
-/// What either driver has beside its sockets: the shard, the clock, and what the process has to say.
-pub(super) struct Station {
-    pub(super) shard: Shard,
+/// The process around a loop: the clocks of the machine, the other shards' threads, the log.
+pub(super) struct Process {
     id: usize,
     control: Receiver<Control>,
     wakers: Arc<[Waker]>,
     origin: Instant,
     ask: Ask,
-    /// Until when nobody is accepted.
-    accept_again: Option<Time>,
-    /// When a drain ends, whoever is still there.
-    stop_at: Option<Time>,
+    metrics: Arc<ShardMetrics>,
+    rebuild: Rebuild,
     accept_log: RateLimit,
     close_log: RateLimit,
 }
 
-/// What the process wants.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Wish {
-    /// That it goes on.
-    Serve,
-    /// That the listeners are closed, and everybody leaves.
-    Drain,
-    /// That it ends now.
-    Stop,
+/// A shard that panics so soon after another panic, its own or another shard's, ends the process: it would go on like that.
+const PANIC_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When a shard has panicked last, in nanoseconds of the process's time; [`u64::MAX`]: never.
+static LAST_PANIC_NS: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// The error of a shard that has panicked soon after another panic.
+#[derive(Debug)]
+pub struct PanickedAgain;
+
+impl Display for PanickedAgain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a second panic within {PANIC_INTERVAL:?}; please report this")
+    }
 }
 
-impl Station {
-    /// Of its parts, all but the listeners, which are the driver's.
-    pub(super) fn new(parts: Parts) -> (Self, Vec<Socket>) {
-        let Parts { shard, id, listeners, control, wakers, origin, ask } = parts;
-        let station = Self {
-            shard,
-            id,
-            control,
-            wakers,
-            origin,
-            ask,
-            accept_again: None,
-            stop_at: None,
-            accept_log: RateLimit::new(1, Duration::from_secs(10)),
-            close_log: RateLimit::new(100, Duration::from_secs(1)),
-        };
-        (station, listeners)
-    }
+impl std::error::Error for PanickedAgain {}
 
-    /// What wakes it.
-    pub(super) fn waker(&self) -> BorrowedFd<'_> {
+impl Process {
+    /// What wakes this shard.
+    fn waker(&self) -> BorrowedFd<'_> {
         self.wakers[self.id].as_fd()
     }
+}
 
+impl Host for Process {
     #[expect(clippy::disallowed_methods, reason = "this is where the clock is read for a whole shard")]
-    pub(super) fn now(&self) -> Time {
+    fn now(&self) -> Time {
         Time::ZERO + Instant::now().duration_since(self.origin)
     }
 
-    /// How long to wait when the driver itself has nothing to do: not at all while the shard has, else until the next deadline.
-    pub(super) fn time_to_sleep(&self, now: Time) -> Option<Duration> {
-        if self.shard.has_work() || !self.shard.may_sleep() {
-            return Some(Duration::ZERO);
-        }
-        let next =
-            [self.shard.next_deadline(), self.accept_again, self.stop_at].into_iter().flatten().min()?;
-        Some(next.since(now))
+    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read for a whole shard")]
+    fn unix_ms(&self) -> u64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Begins a turn; returns its time.
-    pub(super) fn begin_turn(&mut self) -> Time {
-        self.shard.awake();
-        let now = self.now();
-        self.shard.begin_turn(now);
-        self.shard.tell_wall_clock(unix_ms());
-        now
+    fn next_control(&mut self) -> Option<Control> {
+        self.control.try_recv().ok()
     }
 
-    /// Does what the process says, and tells what of it is left to the driver.
-    pub(super) fn obey(&mut self) -> Wish {
-        let mut wish = Wish::Serve;
-        while let Ok(control) = self.control.try_recv() {
-            match control {
-                Control::Reload(options) => self.shard.reconfigure(self.now(), options),
-                Control::Drain(bound) => {
-                    wish = Wish::Drain;
-                    self.accept_again = None;
-                    self.stop_at = Some(self.now() + bound);
-                    self.shard.drain();
-                }
-                Control::Decided(conn, verdict) => self.shard.decided(conn, verdict),
-                Control::Stop => return Wish::Stop,
-            }
-        }
-        wish
+    fn wake(&mut self, shard: usize) {
+        self.wakers[shard].wake();
     }
 
-    /// Takes the shard's questions to somebody outside.
-    pub(super) fn ask_all(&mut self) {
-        while let Some(question) = self.shard.poll_question() {
-            (self.ask)(question);
-        }
+    fn ask(&mut self, question: Question) {
+        (self.ask)(Inquiry::Ask(question));
     }
 
-    /// Ends a turn that has `begun`: wakes the shards that have something to hear. `None`: it was the last one.
-    pub(super) fn end_turn(&mut self, begun: Time) -> Option<Time> {
-        while let Some(shard) = self.shard.poll_wake() {
-            self.wakers[shard].wake();
-        }
-        let now = self.now();
-        self.shard.end_turn(now.since(begun));
-        let ends = self.shard.is_drained() || self.stop_at.is_some_and(|stop| stop <= now);
-        (!ends).then_some(now)
+    fn withdraw(&mut self, conn: ConnKey) {
+        (self.ask)(Inquiry::Withdraw(conn));
     }
 
-    /// Whether accepting does not pause at present.
-    pub(super) const fn accepts(&self) -> bool {
-        self.accept_again.is_none()
-    }
-
-    /// Whether accepting need not pause any longer.
-    pub(super) fn may_accept(&mut self, now: Time) -> bool {
-        self.accept_again = self.accept_again.filter(|&again| now < again);
-        self.accept_again.is_none()
-    }
-
-    /// There is no descriptor left, or no room in a table.
-    pub(super) fn pause_accepting(&mut self, now: Time, why: &str) {
-        self.accept_again = Some(now + ACCEPT_PAUSE);
-        self.shard.accept_paused();
+    fn accepting_paused(&mut self, now: Time, why: &str) {
         if let Some(suppressed) = self.accept_log.allow(now.as_nanos()) {
             tracing::warn!(why, suppressed, "accepting pauses: raise LimitNOFILE or lower max_connections");
         }
     }
 
-    /// Notes that a connection was closed.
-    pub(super) fn log_close(&mut self, name: &str, reason: CloseReason) {
+    fn replacement(&mut self, begun: Time) -> Replacement {
+        // Between the two the panic was logged, and to put names to a backtrace takes its time.
+        let last = LAST_PANIC_NS.swap(self.now().as_nanos(), Ordering::Relaxed);
+        if last != u64::MAX && begun.since(Time::from_nanos(last)) < PANIC_INTERVAL {
+            return Replacement::End(io::Error::other(PanickedAgain));
+        }
+        (self.rebuild)().map_or(Replacement::None, |shard| Replacement::Shard(Box::new(shard)))
+    }
+
+    fn shard_failed(&mut self) {
+        let connections = self.metrics.connections.value();
+        self.metrics.shard_failed();
+        tracing::error!(
+            shard = self.id,
+            connections,
+            "a shard has panicked: its connections end, and it begins anew"
+        );
+    }
+
+    #[cfg(debug_assertions)]
+    fn before_input(&self, bytes: &[u8]) {
+        if let Some(text) = PANIC_ON.as_ref().filter(|text| !text.is_empty()) {
+            let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            assert!(!found, "what PANIC_ON names has arrived");
+        }
+    }
+
+    fn connection_closed(&mut self, name: &str, reason: CloseReason) {
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
         {
@@ -252,17 +250,11 @@ impl Station {
     }
 }
 
-/// How long accepting pauses when there is no descriptor left, or no room in a table.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// For tests of this build alone: input with this text makes a shard panic. No client's, as its frames are masked, unless it means to.
+#[cfg(debug_assertions)]
+static PANIC_ON: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("PANIC_ON").ok());
 
 /// No descriptor, or no memory for one: it will not be better at once.
 pub(super) fn is_shortage(error: Errno) -> bool {
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&error)
-}
-
-/// Milliseconds of Unix time.
-#[expect(clippy::disallowed_methods, reason = "this is where the clock is read for a whole shard")]
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,20 +1,20 @@
-//! The epoll driver, on mio: edge-triggered, every socket registered once for both directions and never again.
+//! Sockets on epoll, through mio: edge-triggered, every one registered once for both directions and never again.
 
-use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, Read, Write as _};
-use std::net::{IpAddr, Shutdown};
-use std::os::fd::AsRawFd;
+use socket2::Socket;
+use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::Parts;
-use super::engine::{Station, Wish, is_shortage};
-use crate::base::{ConnKey, Time};
-use crate::shard::{Admission, Close, HowToClose, SLICES_MAX, Write};
+use super::engine::is_shortage;
+use super::slots::{ID_BITS, SocketId};
+use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
+use crate::base::ConnKey;
+use crate::shard::{SLICES_MAX, Write};
 
 /// Bytes that one read takes at most. One buffer for each shard: no connection owns one.
 const READ_BYTES: usize = 64 * 1024;
@@ -26,9 +26,9 @@ const ACCEPTS_PER_TURN: usize = 128;
 /// Events taken from the kernel in one turn.
 const EVENTS_PER_TURN: usize = 1024;
 
+/// Connections have the tokens below 2⁶⁰ ([`SocketId`]); listeners those from there on.
+const LISTENERS: usize = 1 << ID_BITS;
 const WAKE: Token = Token(usize::MAX);
-/// Listeners have the tokens below it, downwards; connections never reach there (their generation is below 2³¹).
-const LISTENERS: usize = usize::MAX - 1;
 
 /// An epoll instance.
 #[derive(Debug)]
@@ -39,235 +39,218 @@ impl Engine {
         Ok(Self(Poll::new()?))
     }
 
-    pub(super) fn run(self, parts: Parts) -> io::Result<()> {
-        Driver::new(self.0, parts)?.run()
+    /// Has it watch the listeners, and what wakes its shard.
+    pub(super) fn sockets(self, listeners: Vec<Socket>, waker: BorrowedFd<'_>) -> io::Result<EpollSockets> {
+        let poll = self.0;
+        poll.registry().register(&mut SourceFd(&waker.as_raw_fd()), WAKE, Interest::READABLE)?;
+        let watched = listeners.into_iter().enumerate().map(|(index, socket)| {
+            let mut listener = TcpListener::from_std(socket.into());
+            poll.registry().register(&mut listener, Token(LISTENERS + index), Interest::READABLE)?;
+            // Connections may have come before it was watched.
+            Ok(Listener { listener, edge: Edge::New })
+        });
+        let listeners = watched.collect::<io::Result<_>>()?;
+        Ok(EpollSockets {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            listeners,
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+        })
     }
 }
 
-/// One socket, in the slot of its connection.
-#[derive(Debug, Default)]
-struct Socket {
-    stream: Option<TcpStream>,
-    /// Stands in the queue of sockets to be read from.
-    queued: bool,
-}
-
-struct Driver {
-    station: Station,
+/// The sockets of a shard.
+pub(super) struct EpollSockets {
     poll: Poll,
-    listeners: Vec<TcpListener>,
-    sockets: Vec<Socket>,
+    events: Events,
+    listeners: Vec<Listener>,
     buffer: Box<[u8]>,
-    /// Connections that may have bytes for us.
-    readable: VecDeque<ConnKey>,
-    /// Which listeners may have connections for us.
-    acceptable: Vec<bool>,
 }
 
-impl Driver {
-    fn new(poll: Poll, parts: Parts) -> io::Result<Self> {
-        let (station, listeners) = Station::new(parts);
-        let waker = station.waker().as_raw_fd();
-        poll.registry().register(&mut SourceFd(&waker), WAKE, Interest::READABLE)?;
-        let mut listeners: Vec<_> =
-            listeners.into_iter().map(|socket| TcpListener::from_std(socket.into())).collect();
-        for (index, listener) in listeners.iter_mut().enumerate() {
-            poll.registry().register(listener, Token(LISTENERS - index), Interest::READABLE)?;
+struct Listener {
+    listener: TcpListener,
+    edge: Edge,
+}
+
+/// What is known of a listener's queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Edge {
+    /// It is empty.
+    None,
+    /// Something has come, and nothing was taken yet.
+    New,
+    /// One connection was taken since.
+    One,
+    /// More than one.
+    More,
+}
+
+const _: () = assert!(cfg!(debug_assertions) || size_of::<Option<super::slots::Slot<TcpStream>>>() <= 8);
+
+impl Sockets for EpollSockets {
+    type Socket = TcpStream;
+    type Completion = std::convert::Infallible;
+
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        events: &mut Vec<Event<Self::Completion>>,
+    ) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
         }
-        Ok(Self {
-            station,
-            poll,
-            acceptable: vec![true; listeners.len()],
-            listeners,
-            sockets: Vec::new(),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
-            readable: VecDeque::new(),
+        for event in &self.events {
+            let token = event.token();
+            if token == WAKE {
+                continue; // every turn looks at what the process and the other shards have to say
+            }
+            if let Some(index) = token.0.checked_sub(LISTENERS) {
+                if let Some(listener) = self.listeners.get_mut(index) {
+                    listener.edge = Edge::New;
+                }
+                continue;
+            }
+            events.push(Event::Ready {
+                id: SocketId::from_bits(token.0 as u64),
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                read_closed: event.is_read_closed() || event.is_error(),
+            });
+        }
+        Ok(())
+    }
+
+    fn accepts_per_turn(&self) -> usize {
+        ACCEPTS_PER_TURN
+    }
+
+    fn has_connection(&self) -> bool {
+        self.listeners.iter().any(|it| it.edge != Edge::None)
+    }
+
+    fn accept(&mut self, _wants_address: bool) -> io::Result<Accept<TcpStream>> {
+        for Listener { listener, edge } in &mut self.listeners {
+            if *edge == Edge::One && !has_connection(listener) {
+                *edge = Edge::None;
+            }
+            if *edge == Edge::None {
+                continue;
+            }
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    *edge = if *edge == Edge::New { Edge::One } else { Edge::More };
+                    return Ok(Accept::Connection(stream, Some(peer.ip())));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => *edge = Edge::None,
+                Err(error) if Errno::from_io_error(&error).is_some_and(is_shortage) => {
+                    return Ok(Accept::Shortage(error));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "accept");
+                    return Ok(Accept::Gone);
+                }
+            }
+        }
+        Ok(Accept::Empty)
+    }
+
+    fn keep_accepting(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn pause_accepting(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close_listeners(&mut self) -> io::Result<()> {
+        self.listeners.clear();
+        Ok(())
+    }
+
+    fn open(&mut self, key: ConnKey, stream: &mut TcpStream) -> io::Result<Opened> {
+        let token = Token(usize::try_from(SocketId::from(key).to_bits()).unwrap_or(usize::MAX));
+        match self.poll.registry().register(stream, token, Interest::READABLE | Interest::WRITABLE) {
+            Ok(()) => Ok(Opened::Ready),
+            Err(error) => {
+                tracing::warn!(%error, "a socket cannot be registered with epoll");
+                Ok(Opened::Failed)
+            }
+        }
+    }
+
+    fn reads_per_turn(&self) -> usize {
+        READS_PER_TURN
+    }
+
+    fn read(&mut self, _key: ConnKey, stream: &mut TcpStream) -> io::Result<Input<'_>> {
+        Ok(match stream.read(&mut self.buffer) {
+            Ok(0) => Input::End,
+            // A short read has emptied the socket: the next bytes are a new edge (epoll(7)).
+            Ok(len) => Input::Bytes { bytes: &mut self.buffer[..len], again: len == READ_BYTES },
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Input::Later,
+            Err(error) if error.kind() == ErrorKind::Interrupted => Input::Again,
+            Err(_) => Input::Broken,
         })
     }
 
-    fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        loop {
-            let timeout = self.time_to_sleep();
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            }
-            let begun = self.station.begin_turn();
-            match self.station.obey() {
-                Wish::Serve => {}
-                Wish::Drain => {
-                    self.listeners.clear();
-                    self.acceptable.clear();
-                }
-                Wish::Stop => return Ok(()),
-            }
-            for event in &events {
-                self.dispatch(event);
-            }
-            self.accept_some(begun);
-            self.read_some();
-            self.station.shard.run();
-            self.station.ask_all();
-            self.write_all();
-            self.close_all();
-            while let Some(key) = self.station.shard.poll_resume() {
-                self.queue_read(key);
-            }
-            if self.station.end_turn(begun).is_none() {
-                return Ok(());
-            }
+    fn complete(&mut self, _stream: &mut TcpStream, completion: Self::Completion) -> Input<'_> {
+        match completion {}
+    }
+
+    fn release(&mut self, completion: Self::Completion) {
+        match completion {}
+    }
+
+    fn stop_reading(&mut self, _key: ConnKey, _stream: &mut TcpStream) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn writes_at_once(&mut self) -> usize {
+        1
+    }
+
+    fn write(&mut self, stream: &mut TcpStream, write: &Write<'_>, _place: usize) -> Outcome {
+        match write_to(stream, write) {
+            Ok((len, offered)) => Outcome::Took { len, offered },
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Outcome::Full,
+            Err(_) => Outcome::Failed,
         }
     }
 
-    fn time_to_sleep(&self) -> Option<Duration> {
-        let accepting = self.station.accepts() && self.acceptable.contains(&true);
-        if accepting || !self.readable.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        self.station.time_to_sleep(self.station.now())
+    fn perform(&mut self, _writes: &mut [Writing]) -> io::Result<()> {
+        Ok(())
     }
 
-    fn dispatch(&mut self, event: &Event) {
-        let token = event.token();
-        if token == WAKE {
-            return; // whoever woke us has put something into a ring or a channel, which every turn looks at
-        }
-        if let Some(ready) = LISTENERS.checked_sub(token.0).and_then(|index| self.acceptable.get_mut(index)) {
-            *ready = true;
-            return;
-        }
-        let key = ConnKey::from_bits(token.0 as u64);
-        if event.is_writable() {
-            self.station.shard.writable(key);
-        }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.queue_read(key);
-        }
+    fn watch_writable(&mut self, _key: ConnKey, _stream: &mut TcpStream) -> io::Result<()> {
+        Ok(())
     }
 
-    fn queue_read(&mut self, key: ConnKey) {
-        let Some(socket) = self.sockets.get_mut(key.index()) else { return };
-        if socket.stream.is_some() && !std::mem::replace(&mut socket.queued, true) {
-            self.readable.push_back(key);
-        }
+    fn shut_sending(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        let _ = stream.shutdown(Shutdown::Write);
+        Ok(())
     }
 
-    fn read_some(&mut self) {
-        for _ in 0..READS_PER_TURN.min(self.readable.len()) {
-            let Some(key) = self.readable.pop_front() else { return };
-            let Some(Socket { stream: Some(stream), queued }) = self.sockets.get_mut(key.index()) else {
-                continue;
-            };
-            *queued = false;
-            if !self.station.shard.may_read(key) {
-                continue;
-            }
-            match stream.read(&mut self.buffer) {
-                Ok(0) => self.station.shard.ended(key),
-                Ok(len) => {
-                    self.station.shard.received(key, &mut self.buffer[..len]);
-                    // A short read has emptied the socket: the next bytes, or its end, are a new edge (epoll(7)). Else there
-                    // may be more, which comes after everybody else's turn.
-                    if len == READ_BYTES {
-                        self.queue_read(key);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => self.queue_read(key),
-                Err(_) => self.station.shard.broken(key),
-            }
-        }
+    fn abandon(&mut self) -> io::Result<()> {
+        Ok(())
     }
 
-    fn accept_some(&mut self, now: Time) {
-        if !self.station.may_accept(now) {
-            return;
-        }
-        let mut budget = ACCEPTS_PER_TURN;
-        for index in 0..self.listeners.len() {
-            let mut accepted = 0;
-            while self.acceptable[index] && budget > 0 {
-                if accepted == 1 && !has_connection(&self.listeners[index]) {
-                    self.acceptable[index] = false;
-                    break;
-                }
-                budget -= 1;
-                let admission = self.station.shard.admission();
-                if admission == Admission::Later {
-                    return self.station.pause_accepting(now, "the server is full");
-                }
-                // What was closed in this turn must have left its slot before it is given away.
-                self.close_all();
-                match self.listeners[index].accept() {
-                    Ok((stream, peer)) => {
-                        accepted += 1;
-                        self.open(stream, peer.ip(), admission);
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.acceptable[index] = false,
-                    Err(error) if Errno::from_io_error(&error).is_some_and(is_shortage) => {
-                        return self.station.pause_accepting(now, &error.to_string());
-                    }
-                    // The connection was gone before it was accepted; the next one may be fine.
-                    Err(error) => tracing::debug!(%error, "accept"),
-                }
-            }
-        }
+    fn send_last(&mut self, stream: &mut TcpStream, bytes: &'static [u8]) -> io::Result<()> {
+        let _ = stream.write(bytes);
+        Ok(())
     }
 
-    fn open(&mut self, mut stream: TcpStream, peer: IpAddr, admission: Admission) {
-        let key = self.station.shard.opened(admission, Some(peer));
-        let token = Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX));
-        let registered =
-            self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE);
-        if key.index() >= self.sockets.len() {
-            self.sockets.resize_with(key.index() + 1, Socket::default);
+    fn close(&mut self, _key: ConnKey, stream: TcpStream, reset: bool) -> io::Result<()> {
+        if reset {
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
-        self.sockets[key.index()] = Socket { stream: Some(stream), queued: false };
-        match registered {
-            // Its first bytes are most likely there: the listener hands nobody out before (`TCP_DEFER_ACCEPT`).
-            Ok(()) => self.queue_read(key),
-            Err(error) => {
-                tracing::warn!(%error, "a socket cannot be registered with epoll");
-                self.station.shard.broken(key);
-            }
-        }
+        drop(stream);
+        Ok(())
     }
 
-    fn write_all(&mut self) {
-        while let Some(write) = self.station.shard.poll_write() {
-            let ticket = write.ticket;
-            let Some(Socket { stream: Some(stream), .. }) = self.sockets.get_mut(write.conn) else {
-                self.station.shard.refused(ticket);
-                continue;
-            };
-            match write_to(stream, &write) {
-                Ok((len, offered)) => self.station.shard.wrote(ticket, len, offered),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.station.shard.refused(ticket),
-                Err(_) => self.station.shard.write_failed(ticket),
-            }
-        }
-    }
-
-    fn close_all(&mut self) {
-        while let Some(Close { key, how, reason, name }) = self.station.shard.poll_close() {
-            let Some(socket) = self.sockets.get_mut(key.index()) else { continue };
-            if how == HowToClose::Shutdown {
-                if let Some(stream) = &socket.stream {
-                    // It fails when the peer is gone already; then its end is an event of its own.
-                    let _ = stream.shutdown(Shutdown::Write);
-                }
-                continue;
-            }
-            let stream = std::mem::take(socket).stream;
-            if let (HowToClose::Reset, Some(stream)) = (how, &stream) {
-                let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
-            }
-            drop(stream);
-            self.station.shard.closed(key);
-            self.station.log_close(&name, reason);
-        }
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

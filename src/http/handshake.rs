@@ -2,8 +2,8 @@
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::{Head, Reject};
-use crate::ws::{Agreed, negotiate};
+use super::target::split_authority;
+use super::{Agreed, Head, Reject, negotiate};
 
 /// Which pages may open a WebSocket here. Browsers say whose page asks; everyone else may say anything, so this protects
 /// users of browsers, not the server (§10.2).
@@ -30,7 +30,7 @@ impl Default for OriginRules {
 }
 
 impl OriginRules {
-    fn allow(&self, origin: &[u8], host: Option<&[u8]>) -> bool {
+    fn allow(&self, origin: &[u8], host: Option<&str>) -> bool {
         let Ok(origin) = std::str::from_utf8(origin) else { return false };
         self.0.iter().any(|rule| match rule {
             OriginRule::Any => true,
@@ -39,18 +39,14 @@ impl OriginRules {
                 (Some(origin), Some(allowed)) => origin == allowed,
                 _ => false,
             },
-            OriginRule::SameHost => {
-                let host = host.and_then(|host| std::str::from_utf8(host).ok());
-                match (split_origin(origin), host) {
-                    // The scheme in front of a proxy is unknown: its default port is the one that fits.
-                    (Some((scheme, name, port)), Some(host)) => {
-                        let (host, host_port) = split_port(host);
-                        name.eq_ignore_ascii_case(host)
-                            && host_port.or_else(|| default_port(&scheme)) == Some(port)
-                    }
-                    _ => false,
+            OriginRule::SameHost => match (split_origin(origin), host.and_then(split_host)) {
+                // The scheme in front of a proxy is unknown: its default port is the one that fits.
+                (Some((scheme, name, port)), Some((host, host_port))) => {
+                    name.eq_ignore_ascii_case(host)
+                        && host_port.or_else(|| default_port(&scheme)) == Some(port)
                 }
-            }
+                _ => false,
+            },
         })
     }
 }
@@ -58,23 +54,17 @@ impl OriginRules {
 /// `scheme://host[:port]` in lower case, with the port that the scheme implies.
 fn split_origin(origin: &str) -> Option<(String, String, u16)> {
     let (scheme, rest) = origin.split_once("://")?;
-    let (host, port) = split_port(rest);
-    if host.is_empty() || host.contains(['/', '?', '#', '@']) {
-        return None;
-    }
+    let (host, port) = split_host(rest).filter(|(host, _)| !host.is_empty())?;
     let scheme = scheme.to_ascii_lowercase();
     let port = port.or_else(|| default_port(&scheme))?;
     Some((scheme, host.to_ascii_lowercase(), port))
 }
 
-/// A host and the port behind it; colons inside an IPv6 address's brackets are none of a port.
-fn split_port(host: &str) -> (&str, Option<u16>) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => match port.parse() {
-            Ok(port) => (name, Some(port)),
-            Err(_) => (host, None),
-        },
-        _ => (host, None),
+/// A host and its port; an empty port is none (RFC 3986 §3.2.3).
+fn split_host(authority: &str) -> Option<(&str, Option<u16>)> {
+    match split_authority(authority)? {
+        (host, None | Some("")) => Some((host, None)),
+        (host, Some(port)) => Some((host, Some(port.parse().ok()?))),
     }
 }
 
@@ -123,22 +113,20 @@ pub fn check_upgrade<'b>(
     let key = head.only_field("Sec-WebSocket-Key").filter(|key| is_key(key)).ok_or(Reject::Key)?;
     let mut origin = head.fields("Origin");
     if let Some(first) = origin.next()
-        && (origin.next().is_some() || !origins.allow(first, head.only_field("Host")))
+        && (origin.next().is_some() || !origins.allow(first, head.host))
     {
         return Err(Reject::Origin);
     }
-    let deflate = if deflate { negotiate(head.fields("Sec-WebSocket-Extensions")) } else { None };
-    Ok(Upgrade { key, deflate })
+    let agreed = negotiate(head.fields("Sec-WebSocket-Extensions"))?;
+    Ok(Upgrade { key, deflate: agreed.filter(|_| deflate) })
 }
 
-/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits, of which the last has four bits to
-/// spare, and `==`.
+/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits and `==`. The last digit has four bits to spare,
+/// which need not be 0: in the example of §4.1, "AQIDBAUGBwgJCgsMDQ4PEC==", they are not. The key is only hashed, as text.
 fn is_key(key: &[u8]) -> bool {
     let Some(digits) = key.strip_suffix(b"==") else { return false };
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    digits.len() == 22
-        && digits.iter().all(base64)
-        && digits.last().is_some_and(|last| b"AQgw".contains(last))
+    digits.len() == 22 && digits.iter().all(base64)
 }
 
 /// Appends the answer (§4.2.2).
@@ -200,7 +188,7 @@ mod tests {
         assert!(is_upgrade(&head));
         let upgrade = check_upgrade(&head, origins, true)?;
         let mut out = Vec::new();
-        accept_into(&mut out, &upgrade, head.has_token("Sec-WebSocket-Protocol", "chat").then_some("chat"));
+        accept_into(&mut out, &upgrade, head.offers_subprotocol("chat").then_some("chat"));
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -211,6 +199,68 @@ mod tests {
         assert_eq!(handshake("Accept: */*").as_deref(), Ok(expected));
     }
 
+    /// The example of §4.1, whose last digit has bits to spare; the accept key is made from the text as it came.
+    #[test]
+    fn the_key_of_the_rfcs_other_example() {
+        let answer = handshake("Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC==").unwrap();
+        assert!(answer.contains("\r\nSec-WebSocket-Accept: OfS0wDaT5NoxF2gqm7Zj2YtetzM=\r\n"), "{answer}");
+        let other = handshake("Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==").unwrap();
+        assert_ne!(answer, other);
+    }
+
+    #[test]
+    fn only_what_was_offered_is_selected() {
+        for (offer, selected) in
+            [("chat", true), ("CHAT", false), ("chatter", false), ("\"chat\"", false), ("x", false)]
+        {
+            let answer = handshake(&format!("Sec-WebSocket-Protocol: {offer}")).unwrap();
+            assert_eq!(
+                answer.contains("\r\nSec-WebSocket-Protocol: chat\r\n"),
+                selected,
+                "{offer}: {answer}"
+            );
+            assert_eq!(answer.contains("Sec-WebSocket-Protocol"), selected, "{offer}: {answer}");
+        }
+    }
+
+    /// An answer with a status of 1xx has neither content nor a length (RFC 9110 §8.6, RFC 9112 §6.1).
+    #[test]
+    fn the_answer_is_a_head_and_nothing_more() {
+        let answer = handshake("Sec-WebSocket-Extensions: permessage-deflate").unwrap();
+        assert!(!answer.contains("Content-Length") && !answer.contains("Transfer-Encoding"));
+        assert!(answer.ends_with("\r\n\r\n") && answer.matches("\r\n\r\n").count() == 1);
+        assert!(answer.contains("\r\nSec-WebSocket-Extensions: permessage-deflate; "));
+        let plain = handshake("Accept: */*").unwrap();
+        assert!(!plain.contains("Sec-WebSocket-Extensions"), "{plain}");
+    }
+
+    /// Where the target is in absolute form its authority is the host, not what the Host field says (RFC 9112 §3.2.2).
+    #[test]
+    fn an_absolute_target_decides_which_origin_is_the_same() {
+        for (target, origin, fine) in [
+            ("GET http://example.com/chat HTTP/1.1", "http://example.com", true),
+            ("GET WS://Example.com:80/chat HTTP/1.1", "http://example.com", true),
+            ("GET http://example.com:81/chat HTTP/1.1", "http://example.com", false),
+            ("GET http://example.com/chat HTTP/1.1", "http://server.example.com", false),
+            ("GET /chat HTTP/1.1", "http://server.example.com", true),
+        ] {
+            let request = format!(
+                "{target}\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: {origin}\r\n\r\n"
+            );
+            let limits = HeadLimits { head_bytes_max: 8192 };
+            let Ok(Step::Done(head)) = parse_head(request.as_bytes(), &mut 0, &limits) else {
+                panic!("{target}")
+            };
+            let upgrade = check_upgrade(&head, &OriginRules::default(), false);
+            assert_eq!(
+                upgrade.map(drop),
+                if fine { Ok(()) } else { Err(Reject::Origin) },
+                "{target} {origin}"
+            );
+        }
+    }
+
     #[test]
     fn what_may_vary() {
         for fine in [
@@ -218,6 +268,9 @@ mod tests {
             "Upgrade: h2c, WebSocket",
             "Sec-WebSocket-Protocol: other",
             "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR==",
+            "Sec-WebSocket-Extensions: x, permessage-deflate; mystery",
+            "GET http://other.example:81/chat HTTP/1.1",
         ] {
             assert!(handshake(fine).is_ok(), "{fine}");
         }
@@ -231,7 +284,10 @@ mod tests {
             ("Connection: keep-alive", Reject::Connection),
             ("Sec-WebSocket-Version: 8", Reject::WebSocketVersion),
             ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=", Reject::Key),
-            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR==", Reject::Key),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZ===", Reject::Key),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZ-==", Reject::Key),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQAA", Reject::Key),
+            ("Sec-WebSocket-Extensions: permessage-deflate; x=\"", Reject::Extensions),
             ("Sec-WebSocket-Key: c2hvcnQ=", Reject::Key),
             ("Sec-WebSocket-Key: ", Reject::Key),
         ] {
@@ -242,17 +298,20 @@ mod tests {
     #[test]
     fn origins() {
         let check = |rules: &[OriginRule], origin: &str, host: &str| {
-            OriginRules(rules.to_vec()).allow(origin.as_bytes(), Some(host.as_bytes()))
+            OriginRules(rules.to_vec()).allow(origin.as_bytes(), Some(host))
         };
         let same = [OriginRule::SameHost];
         assert!(check(&same, "http://chat.example", "chat.example"));
         assert!(check(&same, "https://Chat.example", "chat.example:443"));
         assert!(check(&same, "http://localhost:8080", "localhost:8080"));
         assert!(check(&same, "http://[::1]:8080", "[::1]:8080"));
+        assert!(check(&same, "https://chat.example", "chat.example:"));
         for other in [
             "http://evil.example",
             "http://chat.example.evil.example",
             "http://chat.example:81",
+            "http://chat.example:99999",
+            "http://chat.example:80:80",
             "http://chat.example@evil.example",
             "null",
             "chat.example",

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use super::Reject;
+use super::field::{Comparison, EntityTag, elements, entity_tags, is_token, trim};
+use super::target::{Target, parse_target, split_authority};
 use crate::ws::Step;
 
 /// Bounds of a request head.
@@ -20,6 +22,10 @@ const FIELDS_MAX: usize = 64;
 pub struct Head<'b> {
     /// The method.
     pub method: &'b str,
+    /// The host that is asked, with its port if it has one: the authority of a target in absolute form, else Host. "When an origin
+    /// server receives a request with an absolute-form of request-target, the origin server MUST ignore the received Host header
+    /// field (if any) and instead use the host information of the request-target" (RFC 9112 §3.2.2). `None` only in HTTP/1.0.
+    pub host: Option<&'b str>,
     /// The path, still percent-encoded.
     pub path: &'b str,
     /// What follows the `?`.
@@ -47,10 +53,51 @@ impl<'b> Head<'b> {
 
     /// Whether a field that is a list has `token` in it, in any case (RFC 9110 §5.6.1).
     pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.fields(name).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// Whether the client offers this subprotocol: exactly this, as nothing says that their names could differ in case and "the value
+    /// chosen MUST be derived from the client's handshake" (RFC 6455 §4.2.2). Elements that are no tokens are skipped.
+    pub fn offers_subprotocol(&self, name: &str) -> bool {
+        let offers = self.fields("Sec-WebSocket-Protocol").flat_map(elements);
+        offers.filter(|offer| is_token(offer)).any(|offer| offer == name.as_bytes())
+    }
+
+    /// The token of `Authorization: Bearer …`. The scheme is compared in any case (RFC 9110 §11.1), one or more spaces follow it
+    /// (§11.4), and what a token is made of is the issuer's affair as long as it is one word of ASCII. `None` when there is no such
+    /// field, or more than one.
+    pub fn bearer_token(&self) -> Option<&'b str> {
+        let credentials = std::str::from_utf8(self.only_field("Authorization")?).ok()?;
+        let (scheme, token) = credentials.split_once(' ')?;
+        let token = token.trim_start_matches(' ');
+        let valid = scheme.eq_ignore_ascii_case("Bearer")
+            && !token.is_empty()
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
+        valid.then_some(token)
+    }
+
+    /// Whether `If-None-Match` names `etag`, or any with `*` (RFC 9110 §13.1.2, the weak comparison).
+    pub fn matches_etag(&self, etag: &str) -> bool {
+        self.names_etag("If-None-Match", etag, Comparison::Weak)
+    }
+
+    /// What the request's preconditions say of the representation that has this `etag`, in their order of precedence
+    /// (RFC 9110 §13.2.2). Those that compare dates are ignored, as representations here have none (§13.1.3, §13.1.4).
+    pub fn precondition(&self, etag: &str) -> Precondition {
+        let has_if_match = self.fields("If-Match").next().is_some();
+        if has_if_match && !self.names_etag("If-Match", etag, Comparison::Strong) {
+            Precondition::Failed
+        } else if self.matches_etag(etag) {
+            Precondition::NotModified
+        } else {
+            Precondition::Holds
+        }
+    }
+
+    fn names_etag(&self, name: &str, etag: &str, comparison: Comparison) -> bool {
+        let Some(etag) = EntityTag::parse(etag.as_bytes()) else { return false };
         self.fields(name).any(|value| {
-            value
-                .split(|&byte| byte == b',')
-                .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+            trim(value) == b"*" || entity_tags(value).any(|named| named.equals(etag, comparison))
         })
     }
 
@@ -61,6 +108,23 @@ impl<'b> Head<'b> {
         }
         self.minor_version >= 1 || self.has_token("Connection", "keep-alive")
     }
+}
+
+/// Whether a GET or HEAD of a representation is to be answered with it (RFC 9110 §13).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precondition {
+    /// Yes: 200.
+    Holds,
+    /// The client has it: 304.
+    NotModified,
+    /// The client wants another one: 412.
+    Failed,
+}
+
+/// Whether `bytes` begin with a HEAD request, complete or not: its answer has no content, whatever it is (RFC 9110 §9.3.2).
+pub fn is_head_request(bytes: &[u8]) -> bool {
+    let line = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    bytes[line..].starts_with(b"HEAD ")
 }
 
 /// Reads a head from the front of `bytes`. `scanned` is how far earlier calls have looked for its end, so that a head that
@@ -86,13 +150,13 @@ pub fn parse_head<'b>(
     *scanned = bytes.len();
     let Some(end) = end else {
         return if bytes.len() >= limits.head_bytes_max {
-            Err(Reject::HeadTooLong)
+            Err(too_long(&bytes[..limits.head_bytes_max]))
         } else {
             Ok(Step::NeedMore)
         };
     };
     if end >= limits.head_bytes_max {
-        return Err(Reject::HeadTooLong);
+        return Err(too_long(&bytes[..limits.head_bytes_max]));
     }
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
@@ -107,9 +171,10 @@ pub fn parse_head<'b>(
         return Err(Reject::Malformed);
     };
     let field_count = request.headers.len();
-    let (path, query) = origin_form(target)?;
-    let head = Head { method, path, query, minor_version, len, fields, field_count };
-    check_host(&head)?;
+    let Target { authority, path, query } = parse_target(target)?;
+    let mut head = Head { method, host: None, path, query, minor_version, len, fields, field_count };
+    let host = check_host(&head)?;
+    head.host = authority.or(host);
     let has_length = head.fields("Content-Length").any(|value| value != b"0");
     if has_length || head.fields("Transfer-Encoding").next().is_some() {
         return Err(Reject::Body);
@@ -128,29 +193,27 @@ fn check_beginning(bytes: &[u8]) -> Result<(), Reject> {
     httparse::Request::new(&mut fields).parse(first_line).map(drop).map_err(|_| Reject::Malformed)
 }
 
-/// The path and the query of a request target: "/path?query", or the absolute form that every server must accept
-/// (RFC 9112 §3.2.2).
-fn origin_form(target: &str) -> Result<(&str, Option<&str>), Reject> {
-    let local = match target.split_once("://") {
-        Some(("http" | "https" | "ws" | "wss", rest)) => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
-        _ => target,
-    };
-    let (path, query) = match local.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (local, None),
-    };
-    if path.starts_with('/') || (path.is_empty() && query.is_some()) {
-        Ok((path, query))
-    } else {
-        Err(Reject::Malformed)
+/// Why a head is too long whose first bytes, as many as are allowed, are `bytes`: "a server that receives a request-target longer than
+/// any URI it wishes to parse MUST respond with a 414" (RFC 9112 §3).
+fn too_long(bytes: &[u8]) -> Reject {
+    let line = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    match memchr::memchr(b'\n', &bytes[line..]) {
+        Some(_) => Reject::HeadTooLong,
+        None => Reject::TargetTooLong,
     }
 }
 
-fn check_host(head: &Head<'_>) -> Result<(), Reject> {
-    let valid = |host: &[u8]| host.iter().all(|&byte| byte.is_ascii_graphic() && !b",/?#@\\".contains(&byte));
-    match head.only_field("Host") {
-        Some(host) if valid(host) => Ok(()),
-        None if head.minor_version == 0 && head.fields("Host").next().is_none() => Ok(()),
+/// The value of Host. "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host
+/// header field and to any request message that contains more than one Host header field line or a Host header field with an
+/// invalid field value" (RFC 9112 §3.2).
+fn check_host<'b>(head: &Head<'b>) -> Result<Option<&'b str>, Reject> {
+    let mut hosts = head.fields("Host");
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => match std::str::from_utf8(host) {
+            Ok(host) if split_authority(host).is_some() => Ok(Some(host)),
+            _ => Err(Reject::Host),
+        },
+        (None, _) if head.minor_version == 0 => Ok(None),
         _ => Err(Reject::Host),
     }
 }
@@ -187,109 +250,4 @@ pub fn query_value<'q>(query: Option<&'q str>, key: &str) -> Result<Option<Cow<'
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 1024 };
-
-    fn parse(bytes: &[u8]) -> Result<Step<(String, Option<String>, usize)>, Reject> {
-        parse_head(bytes, &mut 0, &LIMITS).map(|step| match step {
-            Step::NeedMore => Step::NeedMore,
-            Step::Done(head) => Step::Done((head.path.to_owned(), head.query.map(str::to_owned), head.len)),
-        })
-    }
-
-    fn check(request: &str, expected: Result<(&str, Option<&str>), Reject>) {
-        let expected = expected
-            .map(|(path, query)| Step::Done((path.to_owned(), query.map(str::to_owned), request.len())));
-        assert_eq!(parse(request.as_bytes()), expected, "{request:?}");
-    }
-
-    #[test]
-    fn targets() {
-        check("GET /a%20b?c=d?e HTTP/1.1\r\nHost: h\r\n\r\n", Ok(("/a%20b", Some("c=d?e"))));
-        check("GET http://h:80/x?y HTTP/1.1\r\nHost: h\r\n\r\n", Ok(("/x", Some("y"))));
-        check("GET ws://h HTTP/1.1\r\nHost: h\r\n\r\n", Ok(("/", None)));
-        check("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", Err(Reject::Malformed));
-        check("GET / HTTP/1.0\r\n\r\n", Ok(("/", None)));
-        check("GET / HTTP/1.1\nHost: h\n\n", Ok(("/", None)));
-    }
-
-    #[test]
-    fn what_smugglers_try() {
-        check("GET / HTTP/1.1\r\n\r\n", Err(Reject::Host));
-        check("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Err(Reject::Host));
-        check("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Err(Reject::Host));
-        check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", Err(Reject::Body));
-        check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", Ok(("/", None)));
-        check("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", Err(Reject::Body));
-        check("GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n folded\r\n\r\n", Err(Reject::Malformed));
-        check("GET / HTTP/1.1\r\nHost : h\r\n\r\n", Err(Reject::Malformed));
-        check("GET / HTTP/1.1\r\nHost: h\r\nX: \0\r\n\r\n", Err(Reject::Malformed));
-        check("GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n", Err(Reject::Malformed));
-        check("GET / HTTP/2.0\r\nHost: h\r\n\r\n", Err(Reject::Malformed));
-    }
-
-    #[test]
-    fn other_protocols_are_refused_before_the_end() {
-        assert_eq!(parse(b"\x16\x03\x01\x02\x00\x01"), Err(Reject::Malformed));
-        assert_eq!(parse(b"SSH-2.0-OpenSSH_9.2\r\n"), Err(Reject::Malformed));
-        assert_eq!(parse(b"GET / HTTP/1.1\r\nHo"), Ok(Step::NeedMore));
-    }
-
-    #[test]
-    fn garbage_is_garbage_however_much_comes_at_once() {
-        let garbage = [0x16; 3000];
-        assert_eq!(parse(&garbage[..10]), Err(Reject::Malformed));
-        assert_eq!(parse(&garbage), Err(Reject::Malformed));
-    }
-
-    #[test]
-    fn floods_are_bounded() {
-        let long = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(1024));
-        assert_eq!(parse(long.as_bytes()), Err(Reject::HeadTooLong));
-        let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "A:\r\n".repeat(64));
-        assert_eq!(parse(many.as_bytes()), Err(Reject::HeadTooLong));
-    }
-
-    #[test]
-    fn percent_encoding() {
-        assert_eq!(percent_decode("a%20b+c").as_deref(), Ok("a b+c"));
-        assert_eq!(percent_decode("%f0%9F%99%82").as_deref(), Ok("🙂"));
-        for bad in ["%", "%2", "%zz", "a%", "%ff", "%c3"] {
-            assert_eq!(percent_decode(bad), Err(Reject::Encoding), "{bad}");
-        }
-        assert_eq!(query_value(Some("x=1&room=a+b%2B&room=z"), "room"), Ok(Some("a b+".into())));
-        assert_eq!(query_value(Some("rooms=1"), "room"), Ok(None));
-        assert_eq!(query_value(Some("room"), "room"), Ok(Some("".into())));
-    }
-
-    proptest! {
-        #[test]
-        fn any_split_equals_the_whole(
-            request in prop_oneof![
-                Just("GET /ws/a?room=b HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\nrest".to_owned()),
-                Just("GET / HTTP/1.1\nHost: h\n\n".to_owned()),
-                "GET /[a-z]{0,5} HTTP/1\\.[01](\r\n|\n)(Host: h\r\n)?([A-Za-z-]{1,5}: ?[ -~]{0,9}\r?\n){0,4}\r?\n?[ -~]{0,9}",
-            ],
-            cuts in prop::collection::vec(1usize..20, 0..40),
-        ) {
-            let whole = parse(request.as_bytes());
-            let (mut end, mut scanned, mut cuts) = (0, 0, cuts.into_iter());
-            let in_pieces = loop {
-                end = (end + cuts.next().unwrap_or(request.len())).min(request.len());
-                let step = parse_head(&request.as_bytes()[..end], &mut scanned, &LIMITS);
-                match step {
-                    Ok(Step::NeedMore) if end < request.len() => {}
-                    Ok(Step::NeedMore) => break Ok(Step::NeedMore),
-                    Ok(Step::Done(head)) => {
-                        break Ok(Step::Done((head.path.to_owned(), head.query.map(str::to_owned), head.len)));
-                    }
-                    Err(reject) => break Err(reject),
-                }
-            };
-            prop_assert_eq!(in_pieces, whole);
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,68 @@
 //! Answers: the few good ones, and every refusal with its status and one plain sentence.
 
+use super::Date;
+
+/// Every status that is answered with here, but 101 (RFC 9110 §15).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Status {
+    /// The representation follows.
+    Ok = 200,
+    /// The client has it already.
+    NotModified = 304,
+    /// The request is wrong.
+    BadRequest = 400,
+    /// Credentials are missing or not valid.
+    Unauthorized = 401,
+    /// Not for this client.
+    Forbidden = 403,
+    /// Nothing is there.
+    NotFound = 404,
+    /// Something is there, but not for this method.
+    MethodNotAllowed = 405,
+    /// The request did not come in time.
+    RequestTimeout = 408,
+    /// The representation is not the one that the client wants.
+    PreconditionFailed = 412,
+    /// The target is too long.
+    UriTooLong = 414,
+    /// Another protocol is spoken there.
+    UpgradeRequired = 426,
+    /// Too many from this client.
+    TooManyRequests = 429,
+    /// The head is too long.
+    HeaderFieldsTooLarge = 431,
+    /// Not now.
+    ServiceUnavailable = 503,
+}
+
+impl Status {
+    /// The number.
+    pub const fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// The reason phrase, as the registry has it. No wildcard: a new status must have one.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::NotModified => "Not Modified",
+            Self::BadRequest => "Bad Request",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden => "Forbidden",
+            Self::NotFound => "Not Found",
+            Self::MethodNotAllowed => "Method Not Allowed",
+            Self::RequestTimeout => "Request Timeout",
+            Self::PreconditionFailed => "Precondition Failed",
+            Self::UriTooLong => "URI Too Long",
+            Self::UpgradeRequired => "Upgrade Required",
+            Self::TooManyRequests => "Too Many Requests",
+            Self::HeaderFieldsTooLarge => "Request Header Fields Too Large",
+            Self::ServiceUnavailable => "Service Unavailable",
+        }
+    }
+}
+
 /// Why a request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reject {
@@ -7,6 +70,8 @@ pub enum Reject {
     Malformed,
     /// The head is longer than the bound, or has too many fields.
     HeadTooLong,
+    /// The target alone is longer than the bound.
+    TargetTooLong,
     /// The head did not come in time.
     HeadTimeout,
     /// HTTP/1.0 where 1.1 is needed (RFC 6455 §4.2.1).
@@ -27,14 +92,14 @@ pub enum Reject {
     Key,
     /// `Sec-WebSocket-Version` is not 13.
     WebSocketVersion,
+    /// `Sec-WebSocket-Extensions` is against its grammar (RFC 6455 §9.1).
+    Extensions,
+    /// `If-Match` names another representation.
+    Precondition,
     /// The origin is not on the list.
     Origin,
-    /// A name that is empty.
-    NameEmpty,
-    /// A name or a room's name over its bound.
-    NameTooLong,
-    /// A name or a room's name with control characters.
-    NameControl,
+    /// A name, or a room's name, that is refused, and the sentence that says why.
+    Name(&'static str),
     /// Percent-encoding that is none, or not of UTF-8.
     Encoding,
     /// `history` or `since` in the query cannot be read.
@@ -58,7 +123,7 @@ const RETRY_AFTER_S: &str = "5";
 
 impl Reject {
     /// The status (RFC 9110 §15).
-    pub const fn status(self) -> u16 {
+    pub const fn status(self) -> Status {
         match self {
             Self::Malformed
             | Self::Version
@@ -66,21 +131,22 @@ impl Reject {
             | Self::Body
             | Self::Connection
             | Self::Key
-            | Self::NameEmpty
-            | Self::NameTooLong
-            | Self::NameControl
+            | Self::Name(_)
+            | Self::Extensions
             | Self::Encoding
             | Self::Query
-            | Self::Subprotocol => 400,
-            Self::Token => 401,
-            Self::Origin | Self::Forbidden => 403,
-            Self::NotFound => 404,
-            Self::Method => 405,
-            Self::HeadTimeout => 408,
-            Self::UpgradeRequired | Self::WebSocketVersion => 426,
-            Self::TooMany => 429,
-            Self::HeadTooLong => 431,
-            Self::Overloaded | Self::NotReady => 503,
+            | Self::Subprotocol => Status::BadRequest,
+            Self::Token => Status::Unauthorized,
+            Self::Origin | Self::Forbidden => Status::Forbidden,
+            Self::NotFound => Status::NotFound,
+            Self::Method => Status::MethodNotAllowed,
+            Self::HeadTimeout => Status::RequestTimeout,
+            Self::Precondition => Status::PreconditionFailed,
+            Self::TargetTooLong => Status::UriTooLong,
+            Self::UpgradeRequired | Self::WebSocketVersion => Status::UpgradeRequired,
+            Self::TooMany => Status::TooManyRequests,
+            Self::HeadTooLong => Status::HeaderFieldsTooLarge,
+            Self::Overloaded | Self::NotReady => Status::ServiceUnavailable,
         }
     }
 
@@ -89,6 +155,7 @@ impl Reject {
         match self {
             Self::Malformed => "This is not an HTTP/1.1 request.",
             Self::HeadTooLong => "The request head is too long.",
+            Self::TargetTooLong => "The request target is too long.",
             Self::HeadTimeout => "The request head did not arrive in time.",
             Self::Version => "A WebSocket needs HTTP/1.1.",
             Self::Host => "The request needs exactly one Host header.",
@@ -99,10 +166,10 @@ impl Reject {
             Self::Connection => "The Connection header must list Upgrade.",
             Self::Key => "The Sec-WebSocket-Key header must be 16 bytes in base64, once.",
             Self::WebSocketVersion => "The Sec-WebSocket-Version header must be 13.",
+            Self::Extensions => "The Sec-WebSocket-Extensions header cannot be parsed.",
+            Self::Precondition => "The file is not the one that If-Match names.",
             Self::Origin => "Pages of this origin may not connect here.",
-            Self::NameEmpty => "The name is empty: connect to /ws/{name}.",
-            Self::NameTooLong => "The name is too long.",
-            Self::NameControl => "A name must not contain control characters.",
+            Self::Name(sentence) => sentence,
             Self::Encoding => "The path or the query is not percent-encoded UTF-8.",
             Self::Query => "The query is history=COUNT or since=EPOCH:OFFSET.",
             Self::Subprotocol => "Only JSON is spoken here: offer centrifuge-json, or no subprotocol.",
@@ -114,9 +181,9 @@ impl Reject {
         }
     }
 
-    /// Appends the whole answer. Afterwards the connection must be closed, so that nothing that follows can be taken for
-    /// a second request.
-    pub fn response_into(self, out: &mut Vec<u8>) {
+    /// Appends the whole answer; `head_only` when the request is a HEAD (see [`is_head_request`](super::is_head_request)). Afterwards
+    /// the connection must be closed, so that nothing that follows can be taken for a second request.
+    pub fn response_into(self, out: &mut Vec<u8>, head_only: bool, date: Option<Date>) {
         let mut body = self.sentence().as_bytes().to_vec();
         body.push(b'\n');
         let fields: &[(&str, &str)] = match self {
@@ -128,6 +195,7 @@ impl Reject {
             Self::Token => &[("WWW-Authenticate", "Bearer")],
             Self::Malformed
             | Self::HeadTooLong
+            | Self::TargetTooLong
             | Self::HeadTimeout
             | Self::Version
             | Self::Host
@@ -135,10 +203,10 @@ impl Reject {
             | Self::NotFound
             | Self::Connection
             | Self::Key
+            | Self::Extensions
+            | Self::Precondition
             | Self::Origin
-            | Self::NameEmpty
-            | Self::NameTooLong
-            | Self::NameControl
+            | Self::Name(_)
             | Self::Encoding
             | Self::Query
             | Self::Subprotocol
@@ -147,6 +215,8 @@ impl Reject {
         Response {
             fields,
             keep_alive: false,
+            head_only,
+            date,
             ..Response::new(self.status(), "text/plain; charset=utf-8", &body)
         }
         .write_into(out);
@@ -156,8 +226,8 @@ impl Reject {
 /// A complete answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// The status code.
-    pub status: u16,
+    /// The status.
+    pub status: Status,
     /// `Content-Type`; none when empty.
     pub content_type: &'a str,
     /// Further header fields.
@@ -168,12 +238,15 @@ pub struct Response<'a> {
     pub keep_alive: bool,
     /// The answer to a HEAD: everything but the content.
     pub head_only: bool,
+    /// Now, when the wall clock is known: "an origin server with a clock MUST generate a Date header field in all 2xx (Successful),
+    /// 3xx (Redirection), and 4xx (Client Error) responses" (RFC 9110 §6.6.1).
+    pub date: Option<Date>,
 }
 
 impl<'a> Response<'a> {
     /// An answer after which the connection goes on.
-    pub const fn new(status: u16, content_type: &'a str, body: &'a [u8]) -> Self {
-        Self { status, content_type, fields: &[], body, keep_alive: true, head_only: false }
+    pub const fn new(status: Status, content_type: &'a str, body: &'a [u8]) -> Self {
+        Self { status, content_type, fields: &[], body, keep_alive: true, head_only: false, date: None }
     }
 
     /// Appends it to `out`.
@@ -183,8 +256,13 @@ impl<'a> Response<'a> {
                 out.extend_from_slice(part.as_bytes());
             }
         };
-        field(&format!("HTTP/1.1 {} {}\r\nServer", self.status, reason_phrase(self.status)), "stentor");
-        if !self.content_type.is_empty() {
+        let not_modified = self.status == Status::NotModified;
+        field(&format!("HTTP/1.1 {} {}\r\nServer", self.status.code(), self.status.reason()), "stentor");
+        if let Some(date) = self.date {
+            field("Date", &date.to_string());
+        }
+        // Of the representation's metadata a 304 repeats what caches need, and no more (RFC 9110 §15.4.5).
+        if !self.content_type.is_empty() && !not_modified {
             field("Content-Type", self.content_type);
             field("X-Content-Type-Options", "nosniff");
         }
@@ -195,31 +273,124 @@ impl<'a> Response<'a> {
             }
             field(name, value);
         }
-        if self.status != 304 {
+        if !not_modified {
             field("Content-Length", &self.body.len().to_string());
         }
         if !self.keep_alive {
             field("Connection", "close");
         }
         out.extend_from_slice(b"\r\n");
-        if !self.head_only {
+        if !self.head_only && !not_modified {
             out.extend_from_slice(self.body);
         }
     }
 }
 
-const fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        304 => "Not Modified",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        426 => "Upgrade Required",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
-        _ => "",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every refusal there is. The match makes a new one an error here until it stands in the list.
+    fn all() -> Vec<Reject> {
+        use Reject::{
+            Body, Connection, Encoding, Extensions, Forbidden, HeadTimeout, HeadTooLong, Host, Key,
+            Malformed, Method, Name, NotFound, NotReady, Origin, Overloaded, Precondition, Query,
+            Subprotocol, TargetTooLong, Token, TooMany, UpgradeRequired, Version, WebSocketVersion,
+        };
+        let next = |reject| {
+            Some(match reject {
+                Malformed => HeadTooLong,
+                HeadTooLong => TargetTooLong,
+                TargetTooLong => HeadTimeout,
+                HeadTimeout => Version,
+                Version => Host,
+                Host => Body,
+                Body => Method,
+                Method => NotFound,
+                NotFound => UpgradeRequired,
+                UpgradeRequired => Connection,
+                Connection => Key,
+                Key => WebSocketVersion,
+                WebSocketVersion => Extensions,
+                Extensions => Precondition,
+                Precondition => Origin,
+                Origin => Name("The name is none."),
+                Name(_) => Encoding,
+                Encoding => Query,
+                Query => Subprotocol,
+                Subprotocol => Token,
+                Token => Forbidden,
+                Forbidden => TooMany,
+                TooMany => Overloaded,
+                Overloaded => NotReady,
+                NotReady => return None,
+            })
+        };
+        std::iter::successors(Some(Malformed), |&reject| next(reject)).collect()
+    }
+
+    const NOW: Date = Date::from_unix_s(784_111_777);
+
+    fn answer(reject: Reject, head_only: bool) -> String {
+        let mut out = Vec::new();
+        reject.response_into(&mut out, head_only, Some(NOW));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_refusal_is_a_whole_answer() {
+        for reject in all() {
+            let text = answer(reject, false);
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let status_line = format!("HTTP/1.1 {} {}\r\n", reject.status().code(), reject.status().reason());
+            assert!(head.starts_with(&status_line) && !reject.status().reason().is_empty(), "{text}");
+            assert_eq!(body, format!("{}\n", reject.sentence()));
+            for field in [
+                &format!("Content-Length: {}", body.len()),
+                "Connection: close",
+                "Date: Sun, 06 Nov 1994 08:49:37 GMT",
+            ] {
+                assert_eq!(head.split("\r\n").filter(|line| *line == field).count(), 1, "{field} in {text}");
+            }
+            // To a HEAD the same, without the content (RFC 9110 §9.3.2).
+            assert_eq!(answer(reject, true), format!("{head}\r\n\r\n"));
+        }
+    }
+
+    /// What RFC 9110 §15.5 and RFC 6455 §4.4 say that an answer with these statuses must have.
+    #[test]
+    fn statuses_have_their_fields() {
+        for reject in all() {
+            let text = answer(reject, false);
+            let has = |field: &str| text.contains(&format!("\r\n{field}\r\n"));
+            let status = reject.status();
+            assert_eq!(has("WWW-Authenticate: Bearer"), status == Status::Unauthorized, "{text}");
+            assert_eq!(has("Allow: GET, HEAD"), status == Status::MethodNotAllowed, "{text}");
+            for field in ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"] {
+                assert_eq!(has(field), status == Status::UpgradeRequired, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn answers_without_content() {
+        let write = |response: Response<'_>| {
+            let mut out = Vec::new();
+            response.write_into(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let fields = [("ETag", "\"a\""), ("Cache-Control", "no-cache")];
+        let full = Response { fields: &fields, ..Response::new(Status::Ok, "text/plain", b"hello") };
+        let whole = write(full);
+        assert!(whole.ends_with("\r\nContent-Length: 5\r\n\r\nhello") && !whole.contains("Date"), "{whole}");
+        // The length is that of the content that a GET would have (RFC 9110 §8.6).
+        assert_eq!(write(Response { head_only: true, ..full }), whole.strip_suffix("hello").unwrap());
+        // A 304 has the fields that a cache needs, and neither content nor a length (RFC 9110 §15.4.5).
+        let known = write(Response { status: Status::NotModified, date: Some(NOW), ..full });
+        assert_eq!(
+            known,
+            "HTTP/1.1 304 Not Modified\r\nServer: stentor\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             ETag: \"a\"\r\nCache-Control: no-cache\r\n\r\n"
+        );
     }
 }

@@ -1,12 +1,14 @@
-//! A back end that is asked over HTTP who somebody is.
+//! A back end that is asked over HTTP who a client is.
 //!
-//! A few threads ask, one question each at a time, over connections that are kept; a bounded number of questions waits for
-//! them. Request and response are those of Centrifugo's connect proxy:
+//! The requests are made on the edge's runtime ([`crate::edge`]): a bounded number is under way over connections that are kept, a
+//! bounded number waits, and all together hold a bounded number of bytes ([`QUEUED_BYTES_MAX`]; one of them is bounded by
+//! `max_message` and `max_head`, which its texts come from). The time-out of each begins when its client is queued. Request and
+//! response are those of Centrifugo's connect proxy:
 //!
 //! ```text
 //! {"client":"…","transport":"websocket","protocol":"json","encoding":"json","name":"…","token":"…","address":"…","data":{…}}
 //!
-//! {"result":{"user":"…","info":{…},"b64info":"…","channels":["…"],"expire_at":0}}
+//! {"result":{"user":"…","info":{…},"channels":["…"],"subs":{"…":{"info":{…},"data":{…},"override":{…}}},"data":{…},"expire_at":0}}
 //! {"error":{"code":1000,"message":"…","temporary":true}}
 //! {"disconnect":{"code":4501,"reason":"…"}}
 //! ```
@@ -15,24 +17,33 @@
 //! Whatever else comes back, or nothing in time, refuses the client with a temporary error, so that it comes back; a line in
 //! the log, at most one in [`COMPLAINT_INTERVAL`], says why. Other members of the objects are passed over.
 
+use hyper::Uri;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::fmt::{self, Debug, Display};
 use std::io;
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use tokio::runtime::Handle;
 
-use super::{Bounds, NumericDate, Said, wall_clock};
-use crate::app::json::compact;
+use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, Said};
+use super::{Policy, wall_clock};
 use crate::base::ConnKey;
 use crate::chat::{Question, Verdict};
+use crate::edge::http::{Client, ClientOptions, HttpError};
+use crate::edge::{Full, Limits, Outcome, Requests, http};
 use crate::logging::RateLimit;
 
 /// Bytes of the largest response body.
-pub const RESPONSE_BYTES_MAX: u64 = 64 * 1024;
+pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of all requests that are under way or wait: what the clients said of themselves, and [`QUESTION_BYTES`] for each.
+pub const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a request takes beside the client's own texts.
+pub const QUESTION_BYTES: usize = 1024;
 
 /// Between two lines in the log about a hook that does not answer as it should.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -40,14 +51,17 @@ pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// The largest reason of a Close frame (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 
+/// Of what is told of a body that is not as it should be.
+const ERROR_BYTES_MAX: usize = 200;
+
 /// Whom to ask, and how.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HookOptions {
     /// `http://` or `https://`.
     pub url: String,
-    /// From the question to the last byte of the answer.
+    /// From when a client is queued to the last byte of the answer.
     pub timeout: Duration,
-    /// Questions under way, each in a thread.
+    /// Questions under way.
     pub concurrency: usize,
     /// Questions that may wait for one of these.
     pub waiting_max: usize,
@@ -60,7 +74,7 @@ pub struct HookOptions {
 impl HookOptions {
     /// Whether `pem` begins with a certificate.
     pub fn is_certificate(pem: &[u8]) -> bool {
-        Certificate::from_pem(pem).is_ok()
+        http::is_certificate(pem)
     }
 }
 
@@ -78,129 +92,189 @@ impl Debug for HookOptions {
     }
 }
 
-/// Takes a verdict back to the connection of a shard. Called from the hook's threads.
+/// Takes a decision back to the connection of a shard. Called on the edge's thread.
 pub type Decided = dyn Fn(usize, ConnKey, Verdict) + Send + Sync;
 
-/// The threads that ask. Dropped, they end as soon as they have asked what is waiting.
+/// One back end, and what is asked of it. Dropped, it still answers what it was asked.
 #[derive(Debug)]
 pub struct Hook {
-    waiting: SyncSender<(usize, Question)>,
+    requests: Requests<(usize, ConnKey)>,
+    backend: Arc<Backend>,
+    decided: Shared<Decided>,
 }
 
 impl Hook {
-    /// Starts the threads. `decided` hears every verdict.
+    /// Has the back end asked on `edge`. `decided` hears every decision.
     ///
     /// # Errors
-    /// A thread cannot be started.
-    pub fn start(options: &HookOptions, bounds: Bounds, decided: Arc<Decided>) -> io::Result<Self> {
-        let (waiting, questions) = sync_channel(options.waiting_max);
-        let asker = Arc::new(Asker {
-            agent: agent(options),
-            options: options.clone(),
-            bounds,
-            questions: Mutex::new(questions),
-            decided,
-            complaints: Mutex::new((RateLimit::new(1, COMPLAINT_INTERVAL), clock())),
-        });
-        for number in 0..options.concurrency {
-            let asker = Arc::clone(&asker);
-            std::thread::Builder::new().name(format!("hook-{number}")).spawn(move || asker.run())?;
-        }
-        Ok(Self { waiting })
+    /// The options cannot be used.
+    pub fn start(
+        edge: &Handle,
+        options: &HookOptions,
+        policy: Policy,
+        decided: Arc<Decided>,
+    ) -> io::Result<Self> {
+        let limits = Limits {
+            concurrency: options.concurrency,
+            waiting_max: options.waiting_max,
+            bytes_max: QUEUED_BYTES_MAX,
+            timeout: options.timeout,
+        };
+        let backend = Arc::new(Backend::new(options, policy)?);
+        Ok(Self { requests: Requests::new(edge, limits), backend, decided: Shared(decided) })
     }
 
     /// Asks about a connection of `shard`. Takes no time.
     ///
     /// # Errors
-    /// Too many are waiting: the question comes back, and gets no verdict.
-    pub fn ask(&self, shard: usize, question: Question) -> Result<(), Box<Question>> {
-        self.waiting.try_send((shard, question)).map_err(|full| match full {
-            std::sync::mpsc::TrySendError::Full((_, question))
-            | std::sync::mpsc::TrySendError::Disconnected((_, question)) => Box::new(question),
-        })
+    /// Too many are waiting: there will be no decision.
+    pub fn ask(&self, shard: usize, question: Question) -> Result<(), Full> {
+        let (conn, bytes) = (question.conn, bytes_of(&question));
+        let (backend, judge) = (Arc::clone(&self.backend), Arc::clone(&self.backend));
+        let decided = Arc::clone(&self.decided.0);
+        let submitted = self.requests.submit(
+            (shard, conn),
+            bytes,
+            move || async move { backend.ask(&question).await },
+            move |outcome| decided(shard, conn, judge.decision(outcome)),
+        );
+        submitted.inspect_err(|full| self.backend.complain(&Fault::Full(*full)))
+    }
+
+    /// The connection is gone, or its client no longer waits: its question is taken back, and there will be no decision.
+    pub fn cancel(&self, shard: usize, conn: ConnKey) {
+        self.requests.cancel((shard, conn));
+    }
+
+    /// Questions that are under way or wait.
+    pub fn count(&self) -> usize {
+        self.requests.count()
     }
 }
 
 /// Where the shards bring their questions: to the hook that there is at the moment.
-pub struct Reception {
-    hook: Mutex<Option<Hook>>,
-    decided: Arc<Decided>,
+#[derive(Debug)]
+pub struct HookClient {
+    edge: Handle,
+    /// The present one, and those before it that have not answered everything yet.
+    hooks: Mutex<Hooks>,
+    decided: Shared<Decided>,
 }
 
-impl Debug for Reception {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reception").field("hook", &self.hook).finish_non_exhaustive()
-    }
+#[derive(Debug, Default)]
+struct Hooks {
+    present: Option<Hook>,
+    former: Vec<Hook>,
 }
 
-impl Reception {
+impl HookClient {
     /// Nobody is asked yet.
-    pub fn new(decided: Arc<Decided>) -> Self {
-        Self { hook: Mutex::new(None), decided }
+    pub const fn new(edge: Handle, decided: Arc<Decided>) -> Self {
+        let hooks = Mutex::new(Hooks { present: None, former: Vec::new() });
+        Self { edge, hooks, decided: Shared(decided) }
     }
 
     /// From now on this hook is asked. The one before still answers what it was asked.
     ///
     /// # Errors
-    /// Its threads cannot be started; the one before stays.
-    pub fn open(&self, options: Option<&HookOptions>, bounds: Bounds) -> io::Result<()> {
-        let hook =
-            options.map(|options| Hook::start(options, bounds, Arc::clone(&self.decided))).transpose()?;
-        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = hook;
+    /// Its options cannot be used; the one before stays.
+    pub fn open(&self, options: Option<&HookOptions>, policy: &Policy) -> io::Result<()> {
+        let start = |options| Hook::start(&self.edge, options, policy.clone(), Arc::clone(&self.decided.0));
+        let hook = options.map(start).transpose()?;
+        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut hooks.present, hook);
+        hooks.former.extend(before);
+        hooks.former.retain(|former| former.count() > 0);
         Ok(())
     }
 
-    /// Has a question of `shard` asked. It always gets a verdict; where nobody can be asked, that of [`unavailable`].
+    /// Has a question of `shard` asked. It gets a decision, unless it is cancelled; where nobody can be asked, that of [`unavailable`].
     pub fn ask(&self, shard: usize, question: Question) {
         let conn = question.conn;
-        let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner);
-        if hook.as_ref().is_none_or(|hook| hook.ask(shard, question).is_err()) {
-            (self.decided)(shard, conn, unavailable());
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        if hooks.present.as_ref().is_none_or(|hook| hook.ask(shard, question).is_err()) {
+            drop(hooks);
+            (self.decided.0)(shard, conn, unavailable());
+        }
+    }
+
+    /// Takes back the question about a connection of `shard`, if there is one.
+    pub fn cancel(&self, shard: usize, conn: ConnKey) {
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        for hook in hooks.present.iter().chain(&hooks.former) {
+            hook.cancel(shard, conn);
         }
     }
 }
 
-/// The verdict while nobody can be asked.
+/// What it points to is nothing that could be shown.
+struct Shared<T: ?Sized>(Arc<T>);
+
+impl<T: ?Sized> Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+fn bytes_of(question: &Question) -> usize {
+    let texts = [&question.name, &question.token, &question.data];
+    QUESTION_BYTES + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+}
+
+/// The decision while nobody can be asked.
 pub fn unavailable() -> Verdict {
     Verdict::Refused { code: 100, message: "internal server error".into(), temporary: true }
 }
 
-/// What the threads share.
-struct Asker {
-    agent: ureq::Agent,
-    options: HookOptions,
-    bounds: Bounds,
-    questions: Mutex<Receiver<(usize, Question)>>,
-    decided: Arc<Decided>,
+/// The back end.
+#[derive(Debug)]
+struct Backend {
+    client: Client,
+    uri: Uri,
+    headers: HeaderMap,
+    timeout: Duration,
+    policy: Policy,
     complaints: Mutex<(RateLimit, Instant)>,
 }
 
-impl Asker {
-    fn run(&self) {
-        loop {
-            let next = self.questions.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((shard, question)) = next else { return };
-            let verdict = self.ask(&question).unwrap_or_else(|fault| {
-                self.complain(&fault);
-                unavailable()
-            });
-            (self.decided)(shard, question.conn, verdict);
+impl Backend {
+    fn new(options: &HookOptions, policy: Policy) -> io::Result<Self> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &options.headers {
+            let name = name.parse::<HeaderName>().map_err(io::Error::other)?;
+            let mut value = value.parse::<HeaderValue>().map_err(io::Error::other)?;
+            value.set_sensitive(true);
+            headers.append(name, value);
         }
+        let client = Client::new(&ClientOptions {
+            authorities: options.authorities.clone(),
+            idle_max: options.concurrency,
+            response_bytes_max: RESPONSE_BYTES_MAX,
+        })?;
+        let uri = options.url.parse().map_err(io::Error::other)?;
+        let complaints = Mutex::new((RateLimit::new(1, COMPLAINT_INTERVAL), clock()));
+        Ok(Self { client, uri, headers, timeout: options.timeout, policy, complaints })
     }
 
-    fn ask(&self, question: &Question) -> Result<Verdict, Fault> {
-        let body = serde_json::to_vec(&Request::from(question)).map_err(|_| Fault::NotTheProtocol)?;
-        let mut request = self.agent.post(&self.options.url).content_type("application/json");
-        for (name, value) in &self.options.headers {
-            request = request.header(name, value);
+    async fn ask(&self, question: &Question) -> Result<Verdict, Fault> {
+        let body = serde_json::to_vec(&Request::from(question)).map_err(|_| Fault::NotTheProtocol(None))?;
+        let response = self.client.post_json(&self.uri, &self.headers, body.into()).await?;
+        if response.status != 200 {
+            return Err(Fault::Status(response.status));
         }
-        let mut response = request.send(&body)?;
-        if response.status() != 200 {
-            return Err(Fault::Status(response.status().as_u16()));
-        }
-        let body = response.body_mut().with_config().limit(RESPONSE_BYTES_MAX).read_to_vec()?;
-        let response: Response = serde_json::from_slice(&body).map_err(|_| Fault::NotTheProtocol)?;
-        response.verdict(&self.bounds, wall_clock())
+        Response::read(&response.body)?.verdict(&self.policy, wall_clock())
+    }
+
+    /// What an outcome means for the client.
+    fn decision(&self, outcome: Outcome<Result<Verdict, Fault>>) -> Verdict {
+        let fault = match outcome {
+            Outcome::Done(Ok(verdict)) => return verdict,
+            Outcome::Done(Err(fault)) => fault,
+            Outcome::TimedOut => Fault::TimedOut(self.timeout),
+            Outcome::Lost => Fault::Lost,
+        };
+        self.complain(&fault);
+        unavailable()
     }
 
     fn complain(&self, fault: &Fault) {
@@ -215,16 +289,26 @@ impl Asker {
 }
 
 /// Why there is no answer.
+#[derive(Debug)]
 enum Fault {
-    Http(ureq::Error),
+    Http(HttpError),
+    TimedOut(Duration),
+    Lost,
+    Full(Full),
     Status(u16),
-    NotTheProtocol,
-    Impossible(&'static str),
+    NotTheProtocol(Option<Box<str>>),
+    Impossible(ClaimError),
 }
 
-impl From<ureq::Error> for Fault {
-    fn from(error: ureq::Error) -> Self {
+impl From<HttpError> for Fault {
+    fn from(error: HttpError) -> Self {
         Self::Http(error)
+    }
+}
+
+impl From<ClaimError> for Fault {
+    fn from(why: ClaimError) -> Self {
+        Self::Impossible(why)
     }
 }
 
@@ -232,33 +316,25 @@ impl Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(error) => write!(f, "{error}"),
+            Self::TimedOut(timeout) => {
+                let timeout = humantime::format_duration(*timeout);
+                write!(f, "no answer within {timeout} of the client's being queued (hook_timeout)")
+            }
+            Self::Lost => f.write_str("the request was given up"),
+            Self::Full(Full::Count) => f.write_str("too many clients wait for it (hook_waiting)"),
+            Self::Full(Full::Bytes) => {
+                write!(f, "what waits for it has more than {QUEUED_BYTES_MAX} bytes")
+            }
             Self::Status(status) => write!(f, "it answers with status {status}, not 200"),
-            Self::NotTheProtocol => f.write_str(
-                "its answer is no JSON object with `result`, `error` or `disconnect` as they have to be",
-            ),
-            Self::Impossible(what) => f.write_str(what),
+            Self::NotTheProtocol(why) => {
+                f.write_str(
+                    "its answer is no JSON object with one of `result`, `error` and `disconnect` as they have to be",
+                )?;
+                why.as_deref().map_or(Ok(()), |why| write!(f, " ({why})"))
+            }
+            Self::Impossible(why) => write!(f, "its `result` cannot be taken: {why}"),
         }
     }
-}
-
-fn agent(options: &HookOptions) -> ureq::Agent {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let authorities = options.authorities.iter().filter_map(|pem| Certificate::from_pem(pem).ok());
-    let authorities: Vec<_> = authorities.collect();
-    let roots =
-        if authorities.is_empty() { RootCerts::WebPki } else { RootCerts::new_with_certs(&authorities) };
-    let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider).root_certs(roots).build();
-    ureq::Agent::config_builder()
-        .tls_config(tls)
-        .timeout_global(Some(options.timeout))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .proxy(None)
-        .max_idle_connections(options.concurrency)
-        .max_idle_connections_per_host(options.concurrency)
-        .user_agent(concat!("stentor/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
 }
 
 fn clock() -> Instant {
@@ -301,74 +377,94 @@ impl<'a> From<&'a Question> for Request<'a> {
 /// What comes back: one of the three.
 #[derive(Deserialize)]
 struct Response {
-    result: Option<Welcome>,
-    error: Option<Refusal>,
-    disconnect: Option<Dismissal>,
+    result: Option<Object<Welcome>>,
+    error: Option<Object<Refusal>>,
+    disconnect: Option<Object<Dismissal>>,
 }
 
 #[derive(Deserialize)]
 struct Welcome {
-    #[serde(default)]
-    user: String,
+    user: Option<String>,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
     data: Option<Box<RawValue>>,
-    #[serde(default)]
-    channels: Vec<String>,
+    b64data: Option<String>,
+    channels: Option<Vec<Option<String>>>,
+    subs: Option<Members>,
     expire_at: Option<NumericDate>,
+    // What limits a client with other servers, and cannot be honoured here.
+    #[serde(default)]
+    caps: Given,
+    #[serde(default)]
+    allow: Given,
+    #[serde(default, rename = "override")]
+    overrides: Given,
 }
 
 #[derive(Deserialize)]
 struct Refusal {
     code: u16,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    temporary: bool,
+    message: Option<String>,
+    temporary: Option<bool>,
 }
 
 #[derive(Deserialize)]
 struct Dismissal {
     code: u16,
-    #[serde(default)]
-    reason: String,
+    reason: Option<String>,
 }
 
 impl Response {
+    fn read(body: &[u8]) -> Result<Self, Fault> {
+        let response: Object<Self> = serde_json::from_slice(body).map_err(|error| {
+            Fault::NotTheProtocol(Some(shortened(&error.to_string(), ERROR_BYTES_MAX).into()))
+        })?;
+        Ok(response.0)
+    }
+
     /// What it means at `now`, since 1970.
-    fn verdict(self, bounds: &Bounds, now: Duration) -> Result<Verdict, Fault> {
+    fn verdict(self, policy: &Policy, now: Duration) -> Result<Verdict, Fault> {
         match (self.result, self.error, self.disconnect) {
-            (Some(welcome), None, None) => welcome.verdict(bounds, now),
-            (None, Some(Refusal { code: code @ 100..=1999, message, temporary }), None) => {
-                let message = shortened(&message, REASON_BYTES_MAX).into();
-                Ok(Verdict::Refused { code, message, temporary })
+            (Some(Object(welcome)), None, None) => welcome.verdict(policy, now),
+            (None, Some(Object(Refusal { code: code @ 100..=1999, message, temporary })), None) => {
+                let message = shortened(&message.unwrap_or_default(), REASON_BYTES_MAX).into();
+                Ok(Verdict::Refused { code, message, temporary: temporary.unwrap_or_default() })
             }
-            (None, None, Some(Dismissal { code: code @ 3000..=4999, reason })) => {
-                Ok(Verdict::Disconnect { code, reason: reason_phrase(&reason) })
+            (None, None, Some(Object(Dismissal { code: code @ 3000..=4999, reason }))) => {
+                Ok(Verdict::Disconnect { code, reason: reason_phrase(&reason.unwrap_or_default()) })
             }
-            _ => Err(Fault::NotTheProtocol),
+            _ => Err(Fault::NotTheProtocol(None)),
         }
     }
 }
 
 impl Welcome {
-    fn verdict(self, bounds: &Bounds, now: Duration) -> Result<Verdict, Fault> {
-        let expires_in = match self.expire_at {
-            None | Some(NumericDate(Duration::ZERO)) => None,
-            Some(NumericDate(end)) if end <= now => {
-                return Ok(Verdict::Refused { code: 110, message: "expired".into(), temporary: false });
-            }
-            Some(NumericDate(end)) => Some(end.saturating_sub(now)),
+    fn verdict(self, policy: &Policy, now: Duration) -> Result<Verdict, Fault> {
+        claims::refuse(&[("caps", self.caps), ("allow", self.allow), ("override", self.overrides)])?;
+        let end = self.expire_at.map(|end| end.since_1970("expire_at")).transpose()?;
+        let expires_in = match end.filter(|end| !end.is_zero()) {
+            None => None,
+            Some(end) => match claims::remaining(end, now) {
+                None => {
+                    return Ok(Verdict::Refused {
+                        code: 109,
+                        message: "token expired".into(),
+                        temporary: false,
+                    });
+                }
+                left => left,
+            },
         };
         let said = Said {
-            user: &self.user,
-            info: self.info.as_deref(),
-            b64info: self.b64info.as_deref(),
-            rooms: &self.channels,
+            user: self.user.as_deref().unwrap_or_default(),
+            info: Json { plain: self.info.as_deref(), base64: self.b64info.as_deref() },
+            channels: self.channels.as_deref().unwrap_or_default(),
+            subs: self.subs.as_ref(),
             expires_in,
         };
-        let identity = said.identity(bounds).map_err(Fault::Impossible)?;
-        Ok(Verdict::Welcome { identity, data: self.data.map(|data| compact(data.get()).into()) })
+        let identity = said.identity(policy)?;
+        let data = Json { plain: self.data.as_deref(), base64: self.b64data.as_deref() }.read("b64data")?;
+        Ok(Verdict::Welcome { identity, data: data.map(|data| data.as_bytes().into()) })
     }
 }
 

@@ -1,23 +1,24 @@
 //! JSON Web Tokens (RFC 7519): signed, with Centrifugo's claims.
 //!
 //! A token for a connection says who it is (`sub`), what others are shown (`info` or `b64info`), which rooms the server
-//! joins for it (`channels`, or the keys of `subs`) and how long that holds (`exp`, or apart from it `expire_at`, 0 for
-//! ever). A token for one room says whom it is for (`sub`), which room (`channel`), what the room's members are shown and
-//! how long it holds. One kind is not taken for the other. `aud` and `iss` are checked if they are configured. What else
-//! there may be is passed over: `meta`, `jti` and `iat`, and the options in `subs` and `override`, because a room's
-//! options are the server's own and the same for everybody in it.
+//! joins for it (`channels`, or `subs` with what it has in each) and how long that holds (`exp`, or apart from it `expire_at`, 0
+//! for ever). A token for one room says whom it is for (`sub`), which room (`channel`), what the room's members are shown, what the
+//! client is told (`data` or `b64data`), where the subscription differs from the room (`override`) and how long it holds. One kind
+//! is not taken for the other. `aud` and `iss` are checked if they are configured.
+//!
+//! `nbf` and `iat` may lie ahead of this machine's clock by a leeway, `exp` is exact. A claim that limits the client and that this
+//! server does not know makes the token invalid. Claims that only describe something are passed over: `meta`, `jti` and others.
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, Validation};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
+use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, Said};
 use super::keys::{Key, Signer};
-use super::{Bounds, NumericDate, Said, info, wall_clock};
+use super::{Policy, wall_clock};
 use crate::chat::{Authority, Grant, Identity, TokenError};
 
 /// What tokens must say beside who somebody is.
@@ -27,17 +28,20 @@ pub struct Expectations {
     pub audience: Option<String>,
     /// Who must have issued them (`iss`).
     pub issuer: Option<String>,
+    /// How far ahead of our clock `nbf` and `iat` may lie: the issuer's may be fast.
+    pub leeway: Duration,
 }
 
 /// Believes tokens that were signed with one of its keys.
 #[derive(PartialEq, Debug)]
 pub struct Jwt {
     keys: Vec<(Key, Validation)>,
-    bounds: Bounds,
+    leeway: Duration,
+    policy: Policy,
 }
 
 /// Why a token is not believed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Disbelief {
     /// Not three parts with a header that can be read, or signed in a way that is unknown.
     Malformed,
@@ -49,16 +53,16 @@ pub enum Disbelief {
     Signature,
     /// It is over, since this long.
     Expired(Duration),
-    /// It begins in this long (`nbf`).
-    TooEarly(Duration),
+    /// It begins (`nbf`), or was issued (`iat`), in this long by our clock.
+    TooEarly(&'static str, Duration),
     /// It is for others (`aud`).
     Audience,
     /// Somebody else issued it (`iss`).
     Issuer,
-    /// A claim has a value of another kind, or stands twice.
-    Claims,
-    /// What it says cannot be.
-    Impossible(&'static str),
+    /// A claim has a value of another kind, or stands twice: which, as far as the library says it.
+    Claims(Box<str>),
+    /// What it says cannot be taken.
+    Impossible(ClaimError),
     /// For one room, where one for the connection is wanted.
     ForRoom,
     /// Not for this room.
@@ -79,11 +83,13 @@ impl Display for Disbelief {
             Self::NoKey => f.write_str("no key is configured for its algorithm, or for its `kid`"),
             Self::Signature => f.write_str("its signature is wrong"),
             Self::Expired(ago) => write!(f, "it has expired, {} ago", span(ago)),
-            Self::TooEarly(ahead) => write!(f, "it does not hold yet (`nbf`), but in {}", span(ahead)),
+            Self::TooEarly(claim, ahead) => write!(f, "it does not hold yet (`{claim}`), but in {}", span(ahead)),
             Self::Audience => f.write_str("it is for others: `aud` is not token_audience"),
             Self::Issuer => f.write_str("somebody else issued it: `iss` is not token_issuer"),
-            Self::Claims => f.write_str("its claims are no JSON object, or one of them has a value of the wrong kind"),
-            Self::Impossible(what) => f.write_str(what),
+            Self::Claims(why) => {
+                write!(f, "its claims are no JSON object, or one of them has a value of the wrong kind ({why})")
+            }
+            Self::Impossible(why) => write!(f, "{why}"),
             Self::ForRoom => f.write_str("it is for one room (`channel`), not for a connection"),
             Self::OtherRoom => f.write_str("it is not for this room (`channel`)"),
             Self::OtherUser => f.write_str("it is not for this user (`sub`)"),
@@ -94,15 +100,15 @@ impl Display for Disbelief {
 impl From<Disbelief> for TokenError {
     fn from(why: Disbelief) -> Self {
         match why {
-            Disbelief::Expired(_) => Self::Expired,
+            // Of one that comes too early a later copy will do, or the same one later.
+            Disbelief::Expired(_) | Disbelief::TooEarly(..) => Self::Expired,
             Disbelief::Malformed
             | Disbelief::Critical
             | Disbelief::NoKey
             | Disbelief::Signature
-            | Disbelief::TooEarly(_)
             | Disbelief::Audience
             | Disbelief::Issuer
-            | Disbelief::Claims
+            | Disbelief::Claims(_)
             | Disbelief::Impossible(_)
             | Disbelief::ForRoom
             | Disbelief::OtherRoom
@@ -114,18 +120,41 @@ impl From<Disbelief> for TokenError {
 /// What a token says, in so far as it is of interest here.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
-    #[serde(default)]
-    sub: String,
+    sub: Option<String>,
     exp: Option<NumericDate>,
     nbf: Option<NumericDate>,
+    iat: Option<NumericDate>,
     expire_at: Option<NumericDate>,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
-    #[serde(default)]
-    channels: Vec<String>,
-    #[serde(default)]
-    subs: BTreeMap<String, IgnoredAny>,
+    data: Option<Box<RawValue>>,
+    b64data: Option<String>,
+    channels: Option<Vec<Option<String>>>,
+    subs: Option<Members>,
     channel: Option<String>,
+    #[serde(rename = "override")]
+    overrides: Option<Box<RawValue>>,
+    // What follows limits a client with other servers, or by an RFC, and cannot be honoured here.
+    #[serde(default)]
+    caps: Given,
+    #[serde(default)]
+    allow: Given,
+    #[serde(default)]
+    client: Given,
+    #[serde(default)]
+    cnf: Given,
+    #[serde(default)]
+    tf: Given,
+    #[serde(default)]
+    tags_filter: Given,
+    #[serde(default)]
+    server_tags_filter: Given,
+}
+
+impl From<ClaimError> for Disbelief {
+    fn from(why: ClaimError) -> Self {
+        Self::Impossible(why)
+    }
 }
 
 impl Claims {
@@ -136,34 +165,64 @@ impl Claims {
 
     /// Whose it is.
     pub fn user(&self) -> &str {
-        &self.sub
+        self.sub.as_deref().unwrap_or_default()
     }
 
     /// Whether it holds at `now`, since 1970.
-    fn hold(&self, now: Duration) -> Result<(), Disbelief> {
-        match (self.exp, self.nbf) {
-            // "On or after" that time it must not be accepted (RFC 7519 §4.1.4).
-            (Some(NumericDate(exp)), _) if exp <= now => Err(Disbelief::Expired(now.saturating_sub(exp))),
-            (_, Some(NumericDate(nbf))) if nbf > now => Err(Disbelief::TooEarly(nbf.saturating_sub(now))),
-            _ => Ok(()),
+    fn hold(&self, now: Duration, leeway: Duration) -> Result<(), Disbelief> {
+        // "On or after" that time it must not be accepted (RFC 7519 §4.1.4).
+        match self.exp.map(|exp| exp.since_1970("exp")).transpose()? {
+            Some(exp) if exp <= now => return Err(Disbelief::Expired(now.saturating_sub(exp))),
+            Some(_) | None => {}
         }
+        for (claim, date) in [("nbf", self.nbf), ("iat", self.iat)] {
+            match date.map(|date| date.since_1970(claim)).transpose()? {
+                Some(begin) if begin > now.saturating_add(leeway) => {
+                    return Err(Disbelief::TooEarly(claim, begin.saturating_sub(now)));
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
     }
 
     /// How long what it says holds from `now` on; `None`: for as long as the connection does.
     fn expires_in(&self, now: Duration) -> Result<Option<Duration>, Disbelief> {
-        match self.expire_at.or(self.exp) {
-            Some(NumericDate(Duration::ZERO)) | None => Ok(None),
-            Some(NumericDate(end)) if end <= now => Err(Disbelief::Expired(now.saturating_sub(end))),
-            Some(NumericDate(end)) => Ok(Some(end.saturating_sub(now))),
+        let expire_at = self.expire_at.map(|end| end.since_1970("expire_at"));
+        let end = expire_at.or_else(|| self.exp.map(|end| end.since_1970("exp"))).transpose()?;
+        match end.filter(|end| !end.is_zero()) {
+            None => Ok(None),
+            Some(end) => match claims::remaining(end, now) {
+                None => Err(Disbelief::Expired(now.saturating_sub(end))),
+                left => Ok(left),
+            },
         }
+    }
+
+    /// Nothing that limits the client is passed over.
+    fn refuse_unknown_limits(&self) -> Result<(), ClaimError> {
+        claims::refuse(&[
+            ("caps", self.caps),
+            ("allow", self.allow),
+            ("client", self.client),
+            ("cnf", self.cnf),
+            ("tf", self.tf),
+            ("tags_filter", self.tags_filter),
+            ("server_tags_filter", self.server_tags_filter),
+        ])
+    }
+
+    fn info(&self) -> Json<'_> {
+        Json { plain: self.info.as_deref(), base64: self.b64info.as_deref() }
     }
 }
 
 impl Jwt {
     /// Believes what is signed with one of `keys`.
-    pub fn new(keys: Vec<Key>, expected: &Expectations, bounds: Bounds) -> Self {
+    pub fn new(keys: Vec<Key>, expected: &Expectations, policy: Policy) -> Self {
         let keys = keys.into_iter().map(|key| (validation(&key, expected), key));
-        Self { keys: keys.map(|(validation, key)| (key, validation)).collect(), bounds }
+        let keys = keys.map(|(validation, key)| (key, validation)).collect();
+        Self { keys, leeway: expected.leeway, policy }
     }
 
     /// What signs as the first secret does, if there is one.
@@ -183,10 +242,12 @@ impl Jwt {
         }
         let mut outcome = Err(Disbelief::NoKey);
         for (key, validation) in self.candidates(&header) {
-            match jsonwebtoken::decode::<Claims>(token, &key.key, validation) {
+            match jsonwebtoken::decode::<Object<Claims>>(token, &key.key, validation) {
                 Ok(data) => {
-                    data.claims.hold(now)?;
-                    return Ok(data.claims);
+                    let Object(claims) = data.claims;
+                    claims.hold(now, self.leeway)?;
+                    claims.refuse_unknown_limits()?;
+                    return Ok(claims);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {
                     outcome = Err(Disbelief::Signature);
@@ -219,15 +280,17 @@ impl Jwt {
         if claims.channel.is_some() {
             return Err(Disbelief::ForRoom);
         }
-        let rooms: Vec<_> = claims.channels.iter().chain(claims.subs.keys()).cloned().collect();
+        if claims.overrides.is_some() {
+            return Err(ClaimError::Unsupported("override".into()).into());
+        }
         let said = Said {
-            user: &claims.sub,
-            info: claims.info.as_deref(),
-            b64info: claims.b64info.as_deref(),
-            rooms: &rooms,
+            user: claims.user(),
+            info: claims.info(),
+            channels: claims.channels.as_deref().unwrap_or_default(),
+            subs: claims.subs.as_ref(),
             expires_in: claims.expires_in(now)?,
         };
-        said.identity(&self.bounds).map_err(Disbelief::Impossible)
+        Ok(said.identity(&self.policy)?)
     }
 
     /// What `token` grants `user` in `room` at `now`, since 1970.
@@ -239,11 +302,13 @@ impl Jwt {
         if claims.channel.as_deref() != Some(room) {
             return Err(Disbelief::OtherRoom);
         }
-        if claims.sub != user {
+        if claims.user() != user {
             return Err(Disbelief::OtherUser);
         }
-        let info = info(claims.info.as_deref(), claims.b64info.as_deref()).map_err(Disbelief::Impossible)?;
-        Ok(Grant { info, expires_in: claims.expires_in(now)? })
+        let data = Json { plain: claims.data.as_deref(), base64: claims.b64data.as_deref() };
+        let options = self.policy.rooms.of(room);
+        let grant = claims::grant(claims.info(), data, claims.overrides.as_deref(), options)?;
+        Ok(Grant { expires_in: claims.expires_in(now)?, ..grant })
     }
 }
 
@@ -294,7 +359,8 @@ fn validation(key: &Key, expected: &Expectations) -> Validation {
 )]
 fn disbelief(kind: &ErrorKind) -> Disbelief {
     match kind {
-        ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => Disbelief::Claims,
+        ErrorKind::Json(error) => Disbelief::Claims(error.to_string().into()),
+        ErrorKind::InvalidClaimFormat(claim) => Disbelief::Claims(claim.as_str().into()),
         ErrorKind::InvalidAudience => Disbelief::Audience,
         ErrorKind::InvalidIssuer => Disbelief::Issuer,
         ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Disbelief::Audience,

@@ -1,96 +1,48 @@
-//! Who somebody is, at the edge: tokens that others signed ([`jwt`]), and a back end that is asked over HTTP ([`hook`]).
+//! Who a client is, at the edge: tokens that others signed ([`jwt`]), and a back end that is asked over HTTP ([`hook`]). What
+//! both say is read by [`claims`].
 
 #![forbid(unsafe_code)]
 
+pub mod claims;
 pub mod hook;
 pub mod jwt;
 pub mod keys;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use claims::ClaimError;
 pub use hook::{Hook, HookOptions};
 pub use jwt::Jwt;
 pub use keys::KeyFault;
 
-use crate::app::json::compact;
-use crate::chat::{self, Identity};
+use crate::chat::RoomRules;
 
 /// Bytes of the longest user id.
 pub const USER_BYTES_MAX: usize = 255;
 
-/// Bounds of what a token, or the hook, says of somebody.
+/// The longest time that a client may keep its identity, or a room, before it must bring a fresh token: a year. What says a later
+/// end is taken, and means this.
+pub const EXPIRES_IN_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Bounds of what a token, or the hook, says of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// Bytes of a name.
     pub name_bytes_max: usize,
     /// Bytes of a room's name.
     pub room_bytes_max: usize,
+    /// Rooms that a client may be in.
+    pub rooms_per_client_max: usize,
 }
 
-/// What is said of somebody, not yet checked.
-#[derive(Clone, Copy, Debug)]
-struct Said<'a> {
-    user: &'a str,
-    info: Option<&'a RawValue>,
-    b64info: Option<&'a str>,
-    rooms: &'a [String],
-    expires_in: Option<Duration>,
-}
-
-impl Said<'_> {
-    /// The identity. It is called what its info says (`name`), else by its user id, as far as these can be names.
-    fn identity(&self, bounds: &Bounds) -> Result<Identity, &'static str> {
-        if self.user.len() > USER_BYTES_MAX {
-            return Err("the user id is longer than 255 bytes");
-        }
-        if self.rooms.iter().any(|room| chat::check_name(room, bounds.room_bytes_max).is_err()) {
-            return Err("one of the rooms has no possible name");
-        }
-        let info = info(self.info, self.b64info)?;
-        let wished = info.as_deref().and_then(|info| serde_json::from_str::<Called>(info).ok()?.name);
-        let names = [wished.as_deref(), Some(self.user)].into_iter().flatten();
-        let name = names.into_iter().find(|name| chat::check_name(name, bounds.name_bytes_max).is_ok());
-        let name = Arc::from(name.unwrap_or("anonymous"));
-        let rooms = self.rooms.iter().map(|room| Arc::from(&**room)).collect();
-        Ok(Identity { user: Arc::from(self.user), name, info, expires_in: self.expires_in, rooms })
-    }
-}
-
-#[derive(Deserialize)]
-struct Called {
-    name: Option<String>,
-}
-
-/// JSON that others are shown, from one of the two ways to write it.
-fn info(plain: Option<&RawValue>, encoded: Option<&str>) -> Result<Option<Arc<str>>, &'static str> {
-    let json = match (plain, encoded) {
-        (Some(info), _) => compact(info.get()),
-        (None, Some(encoded)) if !encoded.is_empty() => {
-            let bytes = STANDARD.decode(encoded).map_err(|_| "`b64info` is not base64")?;
-            let json: &RawValue = serde_json::from_slice(&bytes).map_err(|_| "`b64info` is not JSON")?;
-            compact(json.get())
-        }
-        _ => return Ok(None),
-    };
-    Ok(String::from_utf8(json).ok().map(Arc::from))
-}
-
-/// A point of time as tokens have it: seconds since 1970, perhaps with a fraction (RFC 7519 §2).
-#[derive(Clone, Copy, PartialEq, PartialOrd, Debug, Deserialize)]
-#[serde(try_from = "f64")]
-struct NumericDate(Duration);
-
-impl TryFrom<f64> for NumericDate {
-    type Error = &'static str;
-
-    fn try_from(seconds: f64) -> Result<Self, Self::Error> {
-        Duration::try_from_secs_f64(seconds).map(Self).map_err(|_| "no point of time after 1970")
-    }
+/// What a token, or the hook, may say of a client.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Policy {
+    /// How much.
+    pub bounds: Bounds,
+    /// What holds in the rooms that are named: what contradicts it is refused.
+    pub rooms: Arc<RoomRules>,
 }
 
 /// Since 1970, by the machine's clock: the one that tokens go by.

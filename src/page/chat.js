@@ -27,7 +27,7 @@ const REASONS = {
   3005: "the token has expired",
   3008: "this page read too slowly",
   3500: "the server does not accept this token",
-  3504: "there are too many connections already",
+  4004: "there are too many connections already",
   3507: "this server wants a token",
 };
 

@@ -3,18 +3,38 @@
 
 use super::{Shard, Slot};
 use crate::conn::State;
+use crate::room::Held;
+use crate::session::Session;
 
-/// What a shard holds: the largest of each kind, because bounds hold for each.
+/// What a shard holds: the largest of each kind, because bounds hold for each. Memory is counted as it is allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Audit {
     /// Bytes that a room's log keeps.
     pub log_bytes: u64,
     /// Bytes of its own that wait in a connection.
     pub outbox_bytes: usize,
-    /// Bytes of an incomplete message or request head.
-    pub partial_bytes: usize,
+    /// Bytes that a connection keeps for them.
+    pub outbox_capacity: usize,
+    /// Bytes of input that a connection keeps: an incomplete message or request head, and what waits.
+    pub input_bytes: usize,
+    /// Drafts that wait for others of their rooms to be settled: their bytes.
+    pub parked_bytes: u64,
     /// Messages that wait for room in a ring to another shard.
     pub mesh_waiting: usize,
+    /// Commands of a session that wait for an answer: places in its list.
+    pub commands: usize,
+    /// Bytes that a session keeps for a `connect` that is not answered.
+    pub connect_bytes: usize,
+    /// Questions that the auth backend has not been asked yet.
+    pub auth_requests: usize,
+    /// Counts of members that are under way.
+    pub countings: usize,
+    /// Rooms in the directory.
+    pub rooms: usize,
+    /// What the homes hold.
+    pub homes: Held,
+    /// Bytes that the inflater keeps for its next message.
+    pub inflater_bytes: usize,
 }
 
 impl Shard {
@@ -23,38 +43,67 @@ impl Shard {
     /// # Panics
     /// When they do not.
     pub fn audit(&self) -> Audit {
+        self.homes.assert_invariants();
+        self.rooms.assert_invariants();
         let mut audit = Audit {
             log_bytes: self.fanout.assert_invariants(),
             mesh_waiting: self.mesh.waiting(),
+            parked_bytes: self.rooms.parked().1,
+            auth_requests: self.auth_requests.len(),
+            countings: self.countings.len(),
+            rooms: self.rooms.count(),
+            homes: self.homes.held(),
+            inflater_bytes: self.inflater.capacity(),
             ..Audit::default()
         };
-        let (mut members, mut lagging, mut paused, mut surplus) = (0, 0, 0, 0);
-        for Slot { conn, client, .. } in self.conns.keys().filter_map(|key| self.conns.get(key)) {
-            let head_bytes = conn.head.as_ref().map_or(0, |head| head.bytes.capacity());
+        let (mut members, mut lagging, mut surplus, mut sessions) = (0, 0, 0, 0);
+        for key in self.conns.keys() {
+            let Some(slot) = self.conns.get(key) else { continue };
+            let Slot { conn, session, .. } = slot;
             audit.outbox_bytes = audit.outbox_bytes.max(conn.outbox.len());
-            audit.partial_bytes = audit.partial_bytes.max(conn.decoder.kept_bytes()).max(head_bytes);
-            paused += usize::from(conn.paused);
+            audit.outbox_capacity = audit.outbox_capacity.max(conn.outbox.capacity());
+            audit.input_bytes = audit.input_bytes.max(conn.input_bytes());
             surplus += u64::from(conn.surplus);
-            let seats = client.as_ref().map(|client| client.seats()).unwrap_or_default();
-            members += seats.len() as u64;
-            lagging += if conn.blocked { seats.len() as u64 } else { 0 };
-            assert!(seats.is_empty() || conn.state == State::Open, "only an open connection has a seat");
-            let torn = client.as_ref().and_then(|client| client.torn);
-            let torn_there = torn.is_none_or(|torn| seats.iter().any(|seat| seat.audience == torn));
-            assert!(torn_there, "only in the log of a room that it is in can a frame be torn");
-            let behind =
-                seats.iter().any(|&seat| self.fanout.behind(seat) > 0 && !self.fanout.is_ready(seat));
-            let owes = !conn.outbox.is_empty() || torn.is_some() || behind;
-            // The answer to a handshake waits until its client is in its room.
-            let arriving = client.as_ref().is_some_and(|client| client.is_arriving());
-            let will_be_flushed = conn.queued || conn.blocked || conn.state == State::Closed || arriving;
-            assert!(!owes || will_be_flushed, "a connection has something to say, and nobody asks it");
+            sessions += usize::from(session.is_some());
+            let session = session.map(|session| self.sessions.get(session).expect("a session of its own"));
+            assert!(
+                session.is_none_or(|session| session.conn == Some(key)),
+                "a session knows its connection"
+            );
+            assert!(
+                session.is_none() || conn.state() == State::Open,
+                "only an open connection has a session"
+            );
+            let (commands, connect_bytes) = session.map_or((0, 0), Session::held);
+            audit.commands = audit.commands.max(commands);
+            audit.connect_bytes = audit.connect_bytes.max(connect_bytes);
+            let subs: Vec<_> = session.into_iter().flat_map(Session::subs).collect();
+            members += subs.len() as u64;
+            lagging += if conn.blocked { subs.len() as u64 } else { 0 };
+            let mid_frame = subs.iter().filter(|&&sub| self.fanout.is_mid_frame(sub)).count();
+            assert!(mid_frame <= 1, "a connection is in the middle of one frame");
+            let behind = subs.iter().any(|&sub| self.fanout.behind(sub) > 0 && !self.fanout.is_ready(sub));
+            let owes = !conn.outbox.is_empty() || mid_frame > 0 || behind;
+            // The answer to a handshake waits until its client is in its room, publications until `connect` is answered.
+            let waits = session.is_some_and(|session| session.is_joining() || !session.is_welcomed());
+            let will_be_flushed = conn.queued || conn.blocked || conn.state() == State::Closed || waits;
+            assert!(!owes || will_be_flushed, "a connection has something to send, and is not asked for it");
+            let may_go_on = self.may_go_on(slot) && (conn.has_waiting_input() || conn.paused);
+            let will_go_on = conn.ready || self.resumed.contains(&key);
+            assert!(!may_go_on || will_go_on, "a connection's input may go on, and does not");
         }
+        assert_eq!(sessions, self.sessions.len(), "a connection for each session");
         assert_eq!(members, self.metrics.members.value());
         assert_eq!(lagging, self.metrics.lagging.value());
         assert_eq!(surplus, self.surplus);
-        assert!(paused <= self.paused.len(), "a connection is not read from, and nobody looks after it");
-        assert_eq!(self.rooms.count() as u64, self.metrics.rooms.value());
+        assert_eq!(self.rooms.attended() as u64, self.metrics.rooms.value());
         audit
+    }
+
+    /// Whether nothing of its own holds a connection's input back.
+    fn may_go_on(&self, slot: &Slot) -> bool {
+        let session = slot.session.and_then(|session| self.sessions.get(session));
+        slot.conn.state().is_ending()
+            || slot.conn.outbox.len() <= super::OUTBOX_PAUSE_BYTES && session.is_none_or(Session::can_take)
     }
 }

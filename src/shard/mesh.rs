@@ -1,189 +1,24 @@
-//! The messages between shards, and the rings they travel in.
+//! The rings between shards. Plain data goes through them; what it means is not known here.
 //!
-//! Two rings for each ordered pair of shards. *Up* carries what a room's home must order; *down* carries
-//! what it has ordered. Down can always be taken, for taking it sends nothing on; up is taken only
-//! while every way down has room. So a full ring slows its writers and can never lock two shards up.
+//! Two rings for each ordered pair of shards. *Up* carries what a room's home must order or answer; *down* carries what it
+//! has ordered and answered. Down can always be taken, for taking it sends nothing on; up is taken only while every way
+//! down has room. So a full ring slows its writers and can never lock two shards up. What a shard sends to itself takes the
+//! same two ways, through queues of its own.
 
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::crowd::Crowd;
-use super::fanout::Backlog;
-use crate::app::json::ErrorCode;
-use crate::app::{Encodings, WireFormat};
-use crate::base::ConnKey;
 use crate::base::hash::Seed;
 use crate::base::spsc::{Doorbell, Receiver, RingLimits, Sender, Weigh, ring};
-use crate::chat::{ClientId, Draft, Member, Page, Past, Position, Wanted};
-
-/// Who is waiting for an answer. The shard that asked finds it again; nobody else looks inside.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ask {
-    /// The connection.
-    pub conn: ConnKey,
-    /// Which of its questions it was.
-    pub number: u32,
-}
-
-/// To a room's home.
-#[derive(Debug)]
-pub enum Up {
-    /// Somebody said something.
-    Say {
-        /// Where.
-        room: Arc<str>,
-        /// What.
-        draft: Draft,
-        /// Who wants to know that it has its place.
-        ask: Option<Ask>,
-    },
-    /// This shard will have its first member of the room in that format.
-    Enter {
-        /// The room.
-        room: Arc<str>,
-        /// The format.
-        format: WireFormat,
-    },
-    /// This shard has no member of the room in that format any more.
-    Leave {
-        /// The room.
-        room: Arc<str>,
-        /// The format.
-        format: WireFormat,
-    },
-    /// Somebody comes into the room: [`Down::Joined`] is the answer. An `Enter` has gone before, so that everything that is
-    /// published after the answer will reach this shard after it.
-    Join {
-        /// The room.
-        room: Arc<str>,
-        /// Who.
-        member: Member,
-        /// What of the past.
-        wanted: Wanted,
-        /// Who waits.
-        ask: Ask,
-    },
-    /// Somebody goes out of it.
-    Part {
-        /// The room.
-        room: Arc<str>,
-        /// Who.
-        client: ClientId,
-    },
-    /// Somebody wants to know something of the room: [`Down::Answer`].
-    Ask {
-        /// The room.
-        room: Arc<str>,
-        /// What.
-        question: Question,
-        /// Who.
-        ask: Ask,
-    },
-    /// How far has a publication come on your shard? [`Down::Counted`].
-    Count {
-        /// The room.
-        room: Arc<str>,
-        /// The publication.
-        offset: u64,
-        /// Who wants to know.
-        ask: Ask,
-    },
-}
-
-/// What can be asked of a room's home.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Question {
-    /// Who is there.
-    Presence,
-    /// How many are.
-    PresenceStats,
-    /// What was said.
-    History(Page),
-}
-
-/// From a room's home, or in answer to a question.
-#[derive(Clone, Debug)]
-pub enum Down {
-    /// One publication, in every format in use.
-    Publication {
-        /// The room.
-        room: Arc<str>,
-        /// Its place in the room's order.
-        position: Position,
-        /// Its frames.
-        encodings: Arc<Encodings>,
-    },
-    /// Who has come and gone.
-    Moves {
-        /// The room.
-        room: Arc<str>,
-        /// The frames that say so.
-        encodings: Arc<Encodings>,
-    },
-    /// Somebody is in: what comes behind this is for it.
-    Joined {
-        /// Who.
-        ask: Ask,
-        /// What it gets of the past.
-        past: Past,
-    },
-    /// The answer to a command.
-    Answer {
-        /// Whose.
-        ask: Ask,
-        /// What.
-        answer: Answer,
-    },
-    /// How far a publication has come on one shard.
-    Counted {
-        /// Who asked.
-        ask: Ask,
-        /// How far.
-        backlog: Backlog,
-    },
-}
-
-/// The answer to a command of the JSON protocol.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
-    /// What the command was called.
-    pub method: &'static str,
-    /// An object, or what is wrong.
-    pub result: Result<Bytes, ErrorCode>,
-}
-
-impl Weigh for Up {
-    fn weight(&self) -> usize {
-        let more = match self {
-            Self::Say { draft, .. } => draft.body.bytes().len(),
-            Self::Enter { .. }
-            | Self::Leave { .. }
-            | Self::Join { .. }
-            | Self::Part { .. }
-            | Self::Ask { .. }
-            | Self::Count { .. } => 0,
-        };
-        size_of::<Self>() + more
-    }
-}
-
-impl Weigh for Down {
-    fn weight(&self) -> usize {
-        let more = match self {
-            Self::Publication { encodings, .. } | Self::Moves { encodings, .. } => encodings.weight(),
-            Self::Joined { past, .. } => past.weight(),
-            Self::Answer { answer, .. } => answer.result.as_ref().map_or(0, Bytes::len),
-            Self::Counted { .. } => 0,
-        };
-        size_of::<Self>() + more
-    }
-}
+use crate::base::{SHARDS_MAX, ShardSet};
 
 /// What each ring takes, unless it is built with less.
 pub const RING: RingLimits = RingLimits { messages_max: 4096, bytes_max: 1 << 20 };
 
-/// A ring's writing end, with what did not fit yet. Whoever fills `waiting` looks at [`Link::is_clear`] before
+/// Messages taken from one other shard in one turn, on each way.
+const MESSAGES_PER_TURN: usize = 1024;
+
+/// A ring's writing end, with what did not fit yet. Whoever fills `waiting` looks at [`Mesh::is_clear`] before
 /// it takes more work in, so it holds one turn's overshoot at most.
 #[derive(Debug)]
 struct Link<T> {
@@ -192,6 +27,10 @@ struct Link<T> {
 }
 
 impl<T: Weigh> Link<T> {
+    const fn new(ring: Sender<T>) -> Self {
+        Self { ring, waiting: VecDeque::new() }
+    }
+
     fn is_clear(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -226,29 +65,71 @@ impl<T: Weigh> Link<T> {
 
 /// What goes between this shard and one other.
 #[derive(Debug)]
-struct Peer {
+struct Peer<U, D> {
     id: usize,
-    up: Link<Up>,
-    down: Link<Down>,
-    from_up: Receiver<Up>,
-    from_down: Receiver<Down>,
+    up: Link<U>,
+    down: Link<D>,
+    from_up: Receiver<U>,
+    from_down: Receiver<D>,
+    /// Messages that may still be taken in this turn, up and down.
+    left: (usize, usize),
     /// Something was put into its rings since it was last woken.
     touched: bool,
 }
 
+/// The ends of the rings to a shard that was built anew, for one of the others.
+#[derive(Debug)]
+pub struct PeerEnds<U, D>(Peer<U, D>);
+
+impl<U, D> PeerEnds<U, D> {
+    /// The shard at the other end.
+    pub const fn id(&self) -> usize {
+        self.0.id
+    }
+}
+
+/// What it takes to build the ends of one shard anew.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    shards: usize,
+    seed: Seed,
+    doorbells: Arc<[Doorbell]>,
+    rings: RingLimits,
+}
+
+/// A rebuilt shard's mesh, and for each other shard (by its number) the ends that it must take.
+pub type Rebuilt<U, D> = (Mesh<U, D>, Vec<(usize, PeerEnds<U, D>)>);
+
+impl Blueprint {
+    /// New rings between shard `me` and all others: its own ends, and those that the others must take
+    /// ([`Mesh::replace_peer`]). What is in the old rings is lost.
+    pub fn rebuild<U: Weigh, D: Weigh + Clone>(&self, me: usize) -> Rebuilt<U, D> {
+        let mut mesh = Mesh::alone(me, self);
+        let mut others = Vec::with_capacity(self.shards - 1);
+        for other in (0..self.shards).filter(|&other| other != me) {
+            let (mine, theirs) = Peer::pair(me, other, self.rings);
+            mesh.peers.push(mine);
+            others.push((other, PeerEnds(theirs)));
+        }
+        (mesh, others)
+    }
+}
+
 /// One shard's ends of all rings.
 #[derive(Debug)]
-pub struct Mesh {
+pub struct Mesh<U, D> {
     me: usize,
     shards: usize,
     seed: Seed,
     /// In the order of their ids, without `me`.
-    peers: Vec<Peer>,
+    peers: Vec<Peer<U, D>>,
+    own_up: VecDeque<U>,
+    own_down: VecDeque<D>,
     doorbells: Arc<[Doorbell]>,
-    crowd: Crowd,
+    rings: RingLimits,
 }
 
-impl Mesh {
+impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
     /// The ends of `shards` shards that are all connected with each other.
     ///
     /// # Panics
@@ -264,29 +145,46 @@ impl Mesh {
     pub fn build_with(shards: usize, seed: &Seed, rings: RingLimits) -> Vec<Self> {
         assert!((1..=SHARDS_MAX).contains(&shards), "1 to {SHARDS_MAX} shards");
         let doorbells: Arc<[Doorbell]> = (0..shards).map(|_| Doorbell::default()).collect();
-        let crowd = Crowd::new(seed);
-        let mut meshes: Vec<_> = (0..shards)
-            .map(|me| Self {
-                me,
-                shards,
-                seed: seed.clone(),
-                peers: Vec::with_capacity(shards - 1),
-                doorbells: Arc::clone(&doorbells),
-                crowd: crowd.clone(),
-            })
-            .collect();
+        let blueprint = Blueprint { shards, seed: seed.clone(), doorbells, rings };
+        let mut meshes: Vec<_> = (0..shards).map(|me| Self::alone(me, &blueprint)).collect();
         for a in 0..shards {
             for b in a + 1..shards {
-                let ((a_up, b_from_up), (b_up, a_from_up)) = (ring(rings), ring(rings));
-                let ((a_down, b_from_down), (b_down, a_from_down)) = (ring(rings), ring(rings));
-                meshes[a].peers.push(Peer::new(b, a_up, a_down, a_from_up, a_from_down));
-                meshes[b].peers.push(Peer::new(a, b_up, b_down, b_from_up, b_from_down));
+                let (of_a, of_b) = Peer::pair(a, b, rings);
+                meshes[a].peers.push(of_a);
+                meshes[b].peers.push(of_b);
             }
         }
         for mesh in &mut meshes {
             mesh.peers.sort_by_key(|peer| peer.id);
         }
         meshes
+    }
+
+    /// A shard's end without rings.
+    fn alone(me: usize, blueprint: &Blueprint) -> Self {
+        Self {
+            me,
+            shards: blueprint.shards,
+            seed: blueprint.seed.clone(),
+            peers: Vec::with_capacity(blueprint.shards - 1),
+            own_up: VecDeque::new(),
+            own_down: VecDeque::new(),
+            doorbells: Arc::clone(&blueprint.doorbells),
+            rings: blueprint.rings,
+        }
+    }
+
+    /// What it takes to build a shard's ends anew.
+    pub fn blueprint(&self) -> Blueprint {
+        let Self { shards, rings, .. } = *self;
+        Blueprint { shards, seed: self.seed.clone(), doorbells: Arc::clone(&self.doorbells), rings }
+    }
+
+    /// Takes the ends of the rings to a shard that was built anew. What was under way to and from it is lost.
+    pub fn replace_peer(&mut self, ends: PeerEnds<U, D>) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == ends.0.id) {
+            *peer = ends.0;
+        }
     }
 
     /// How many shards there are.
@@ -299,14 +197,9 @@ impl Mesh {
         self.me
     }
 
-    /// Which shard orders what is said in `room`.
+    /// Which shard is the home of `room`.
     pub fn home(&self, room: &str) -> usize {
         self.seed.home(room, self.shards)
-    }
-
-    /// The counts that all shards share.
-    pub const fn crowd(&self) -> &Crowd {
-        &self.crowd
     }
 
     /// The seed that all shards share.
@@ -314,57 +207,83 @@ impl Mesh {
         &self.seed
     }
 
-    /// Sends `message` to the home shard `to`, which is not this one.
-    pub fn send_up(&mut self, to: usize, message: Up) {
-        let index = self.index_of(to);
-        let peer = &mut self.peers[index];
-        peer.touched |= peer.up.send(message);
+    /// Begins a turn: as many messages may be taken again, and what had to wait goes into the rings that have room now.
+    pub fn begin_turn(&mut self) {
+        for peer in &mut self.peers {
+            peer.left = (MESSAGES_PER_TURN, MESSAGES_PER_TURN);
+            if !peer.up.is_clear() || !peer.down.is_clear() {
+                peer.touched |= peer.up.flush() | peer.down.flush();
+            }
+        }
     }
 
-    /// Sends `message` to the shards in `to`, without this one.
-    pub fn send_down(&mut self, to: ShardSet, message: &Down) {
+    /// Sends `message` up to shard `to`, which may be this one.
+    pub fn send_up(&mut self, to: usize, message: U) {
+        match self.index_of(to) {
+            None => self.own_up.push_back(message),
+            Some(index) => {
+                let peer = &mut self.peers[index];
+                peer.touched |= peer.up.send(message);
+            }
+        }
+    }
+
+    /// Sends `message` down to shard `to`, which may be this one.
+    pub fn send_down(&mut self, to: usize, message: D) {
+        match self.index_of(to) {
+            None => self.own_down.push_back(message),
+            Some(index) => {
+                let peer = &mut self.peers[index];
+                peer.touched |= peer.down.send(message);
+            }
+        }
+    }
+
+    /// Sends `message` down to all shards in `to`.
+    pub fn broadcast_down(&mut self, to: ShardSet, message: D) {
         for peer in &mut self.peers {
             if to.contains(peer.id) {
                 peer.touched |= peer.down.send(message.clone());
             }
         }
+        if to.contains(self.me) {
+            self.own_down.push_back(message);
+        }
     }
 
-    /// Whether the way up to `to` has room.
-    pub fn is_clear_up(&self, to: usize) -> bool {
-        to == self.me || self.peers[self.index_of(to)].up.is_clear()
+    /// The next message that has come up, and who sent it; `None`: there is none, or a way down is full, or enough were taken
+    /// in this turn.
+    pub fn receive_up(&mut self) -> Option<(usize, U)> {
+        if let Some(own) = self.own_up.pop_front() {
+            return Some((self.me, own));
+        }
+        if self.peers.is_empty() || !self.is_clear_down() {
+            return None;
+        }
+        self.peers.iter_mut().find_map(|peer| {
+            peer.left.0 = peer.left.0.checked_sub(1)?;
+            Some((peer.id, peer.from_up.receive()?))
+        })
     }
 
-    /// Whether every way up has room.
-    pub fn is_clear_to_all(&self) -> bool {
-        self.peers.iter().all(|peer| peer.up.is_clear())
+    /// The next message that has come down; `None`: there is none, or enough were taken in this turn.
+    pub fn receive_down(&mut self) -> Option<D> {
+        if let Some(own) = self.own_down.pop_front() {
+            return Some(own);
+        }
+        self.peers.iter_mut().find_map(|peer| {
+            peer.left.1 = peer.left.1.checked_sub(1)?;
+            peer.from_down.receive()
+        })
     }
 
-    /// Whether every way down has room.
-    pub fn is_clear_down(&self) -> bool {
+    /// Whether something that this shard has sent to itself waits to be taken.
+    pub fn has_own(&self) -> bool {
+        !self.own_up.is_empty() || !self.own_down.is_empty()
+    }
+
+    fn is_clear_down(&self) -> bool {
         self.peers.iter().all(|peer| peer.down.is_clear())
-    }
-
-    /// The oldest message for this home from peer number `peer` (0 to [`Mesh::peer_count`]), and who sent it, if `takes` says
-    /// that its room has space for it. `None` too while a way down is full.
-    pub fn receive_up(&mut self, peer: usize, takes: impl Fn(&Up) -> bool) -> Option<(usize, Up)> {
-        if !self.is_clear_down() {
-            return None;
-        }
-        let peer = &mut self.peers[peer];
-        if !takes(peer.from_up.peek()?) {
-            return None;
-        }
-        Some((peer.id, peer.from_up.receive()?))
-    }
-
-    /// The oldest of what has come down from peer number `peer`, if `takes` says that its room has space for it.
-    pub fn receive_down(&mut self, peer: usize, takes: impl Fn(&Down) -> bool) -> Option<Down> {
-        let peer = &mut self.peers[peer];
-        if !takes(peer.from_down.peek()?) {
-            return None;
-        }
-        peer.from_down.receive()
     }
 
     /// Whether nothing waits for room in a ring. While something does, a shard looks again soon instead of
@@ -375,24 +294,8 @@ impl Mesh {
 
     /// How many messages wait for room in a ring.
     pub fn waiting(&self) -> usize {
-        self.peers.iter().map(|peer| peer.up.waiting.len() + peer.down.waiting.len()).sum()
-    }
-
-    /// How many other shards there are.
-    pub fn peer_count(&self) -> usize {
-        self.peers.len()
-    }
-
-    /// Puts what had to wait into the rings. True when that made any way clear.
-    pub fn flush(&mut self) -> bool {
-        let mut cleared = false;
-        for peer in &mut self.peers {
-            let was_clear = peer.up.is_clear() && peer.down.is_clear();
-            let sent = peer.up.flush() | peer.down.flush();
-            peer.touched |= sent;
-            cleared |= !was_clear && peer.up.is_clear() && peer.down.is_clear();
-        }
-        cleared
+        let own = self.own_up.len() + self.own_down.len();
+        self.peers.iter().map(|peer| peer.up.waiting.len() + peer.down.waiting.len()).sum::<usize>() + own
     }
 
     /// The next shard to be woken, at the end of a turn; call until `None`. At most one wake a turn each, and only
@@ -413,7 +316,7 @@ impl Mesh {
     pub fn may_sleep(&self) -> bool {
         self.doorbells[self.me].announce_sleep();
         let takes_up = self.is_clear_down();
-        let empty = |peer: &Peer| peer.from_down.is_empty() && (peer.from_up.is_empty() || !takes_up);
+        let empty = |peer: &Peer<U, D>| peer.from_down.is_empty() && (peer.from_up.is_empty() || !takes_up);
         let empty = self.peers.iter().all(empty);
         if !empty {
             self.announce_awake();
@@ -426,67 +329,41 @@ impl Mesh {
         self.doorbells[self.me].announce_awake();
     }
 
-    fn index_of(&self, id: usize) -> usize {
-        debug_assert_ne!(id, self.me);
-        if id < self.me { id } else { id - 1 }
+    fn index_of(&self, id: usize) -> Option<usize> {
+        match id.cmp(&self.me) {
+            std::cmp::Ordering::Less => Some(id),
+            std::cmp::Ordering::Equal => None,
+            std::cmp::Ordering::Greater => Some(id - 1),
+        }
     }
 }
 
-impl Peer {
-    fn new(
+impl<U: Weigh, D: Weigh> Peer<U, D> {
+    /// Both ends of the rings between two shards: those of `a`, then those of `b`.
+    fn pair(a: usize, b: usize, rings: RingLimits) -> (Self, Self) {
+        let ((a_up, b_from_up), (b_up, a_from_up)) = (ring(rings), ring(rings));
+        let ((a_down, b_from_down), (b_down, a_from_down)) = (ring(rings), ring(rings));
+        (
+            Self::new(b, a_up, a_down, a_from_up, a_from_down),
+            Self::new(a, b_up, b_down, b_from_up, b_from_down),
+        )
+    }
+
+    const fn new(
         id: usize,
-        up: Sender<Up>,
-        down: Sender<Down>,
-        from_up: Receiver<Up>,
-        from_down: Receiver<Down>,
+        up: Sender<U>,
+        down: Sender<D>,
+        from_up: Receiver<U>,
+        from_down: Receiver<D>,
     ) -> Self {
-        let (up, down) =
-            (Link { ring: up, waiting: VecDeque::new() }, Link { ring: down, waiting: VecDeque::new() });
-        Self { id, up, down, from_up, from_down, touched: false }
-    }
-}
-
-/// More cores than any machine that this is run on; a [`ShardSet`] is one word.
-pub const SHARDS_MAX: usize = 128;
-
-/// Some of the shards.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ShardSet(u128);
-
-impl ShardSet {
-    /// This one.
-    pub const fn one(shard: usize) -> Self {
-        Self(1 << shard)
-    }
-
-    /// All but `me` of `shards` shards.
-    pub const fn others(me: usize, shards: usize) -> Self {
-        Self(u128::MAX >> (SHARDS_MAX - shards) & !(1 << me))
-    }
-
-    /// Adds `shard`.
-    pub const fn insert(&mut self, shard: usize) {
-        self.0 |= 1 << shard;
-    }
-
-    /// Removes `shard`.
-    pub const fn remove(&mut self, shard: usize) {
-        self.0 &= !(1 << shard);
-    }
-
-    /// Whether `shard` is in it.
-    pub const fn contains(self, shard: usize) -> bool {
-        self.0 & (1 << shard) != 0
-    }
-
-    /// Whether it is empty.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// All that are in either.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        Self {
+            id,
+            up: Link::new(up),
+            down: Link::new(down),
+            from_up,
+            from_down,
+            left: (0, 0),
+            touched: false,
+        }
     }
 }

@@ -1,4 +1,11 @@
-//! One core's whole world: its connections, its rooms and the way from what is received to what is sent.
+//! The shard: one core's whole world. It holds the parts (connections, sessions, the homes of rooms, the fan-out, the
+//! mesh), carries what one says to the others, and keeps the budget of a turn. It has no rules of its own.
+//!
+//! ```text
+//! bytes ── connection ── session ── mesh ── home ── engine
+//!                                              │
+//! bytes ── connection ── fan-out ── mesh ── encodings
+//! ```
 //!
 //! # The contract with a driver
 //!
@@ -11,87 +18,95 @@
 //!    [`writable`](Shard::writable), then [`run`](Shard::run) for the mesh and the timers;
 //! 3. every output until `None`: [`poll_write`](Shard::poll_write), one or several at a time, each answered with
 //!    [`wrote`](Shard::wrote), [`refused`](Shard::refused) or [`write_failed`](Shard::write_failed);
-//!    [`poll_close`](Shard::poll_close), each answered with [`closed`](Shard::closed) unless it only shuts the sending side; [`poll_resume`](Shard::poll_resume);
-//!    [`poll_wake`](Shard::poll_wake);
+//!    [`poll_close`](Shard::poll_close), each answered with [`closed`](Shard::closed) unless it only shuts the sending side;
+//!    [`poll_resume`](Shard::poll_resume); [`poll_wake`](Shard::poll_wake);
 //! 4. sleep, unless [`Shard::has_work`], until [`Shard::next_deadline`].
 //!
-//! `received` borrows the driver's buffer and is done with it when it returns: an incomplete message is kept with the
-//! connection. A short write means that the socket is full and that the driver will report `writable` once it is not.
-//! No method calls back.
+//! `received` borrows the driver's buffer and is done with it when it returns, always with all of it: what cannot be used yet
+//! is kept with the connection, once, as it came over the wire. `ended` and `broken` may follow it at once. A short write
+//! means that the socket is full and that the driver will report `writable` once it is not. No method calls back.
+//!
+//! | file | what it carries |
+//! |---|---|
+//! | `input` | bytes to requests and messages, and those to sessions |
+//! | `requests` | which request gets which answer |
+//! | `effects` | what connections and sessions do, to the other parts |
+//! | `exchange` | what comes up and down the mesh, to homes, sessions and the fan-out |
+//! | `output` | bytes for the kernel, and connections to be closed |
+//! | `slow` | what is done about members that are too slow |
+//! | `timers` | what is due, and the drain |
+//! | `repair` | what is lost when another shard was built anew |
+//! | `fanout`, `rooms`, `mesh`, `limits` | the parts that are the shard's alone |
 
 #![forbid(unsafe_code)]
 
 mod audit;
-mod client;
-mod crowd;
-mod endings;
+mod effects;
+mod exchange;
 pub mod fanout;
-mod home;
-mod identity;
-mod inbox;
-mod json;
-mod members;
+mod input;
+mod limits;
 pub mod mesh;
-mod options;
+pub mod messages;
 mod output;
+mod repair;
+mod replacement;
 mod requests;
 pub mod rooms;
-mod session;
-mod speech;
+mod slow;
 #[cfg(test)]
 mod tests;
-mod text;
+mod timers;
 
 use core::net::IpAddr;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::conn::HowToClose;
 pub use audit::Audit;
-pub use crowd::Crowd;
-pub use options::Options;
-pub use output::{Close, HowToClose, SLICES_MAX, Ticket, Write};
+pub use limits::ConnectionLimits;
+pub use messages::{Mesh, PeerEnds};
+pub use output::{Close, SLICES_MAX, Ticket, Write};
 
 use crate::app::Encoder;
-use crate::base::census;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
-use crate::base::{ConnKey, Table, Time};
+use crate::base::{ConnKey, SessionKey, Table, Time};
 use crate::chat::{ClientId, Question, Verdict};
-use crate::conn::{Conn, Ending, State};
-use crate::http::Reject;
-use crate::metrics::{CloseReason, Registry, ShardMetrics};
-use crate::ws::{self, CloseCode, Inflater};
-use client::Client;
-use crowd::Provenance;
+use crate::conn::Conn;
+use crate::engine::{Ask, Engine, Memory};
+use crate::metrics::{Registry, ShardMetrics};
+pub use crate::options::Options;
+use crate::room::{self, Homes};
+use crate::session::{Budget, Context, Effects, Session};
+use crate::ws::Inflater;
 use fanout::{Backlog, Fanout};
-use mesh::{Ask, Mesh};
-use output::Unsettled;
-use rooms::{RoomId, Rooms};
+use limits::PeerAddress;
+use output::Deferred;
+use rooms::Rooms;
 
 /// Connections above the bound that may be told so at the same time; further ones wait in the kernel's queue.
 pub const SURPLUS_MAX: u64 = 32;
 
-/// Bytes of its own that may wait in a connection before it is no longer read from.
+/// Bytes of its own that may wait in a connection before its input waits.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
-
-/// How many connections that are not read from are looked at in a turn.
-const RESUMES_PER_TURN: usize = 64;
-
-/// Closes that a drain begins in one turn, so that the rooms that still talk are not held up.
-const DRAINS_PER_TURN: usize = 256;
 
 /// What a shard keeps for one connection.
 #[derive(Debug)]
 struct Slot {
     conn: Conn,
-    /// Who is behind it, once its WebSocket is open to a room.
-    client: Option<Box<Client>>,
-    /// Where it comes from, if that matters.
-    provenance: Option<Box<Provenance>>,
-    /// Counted among the connections of its user.
-    user: Option<Box<census::Ticket<Arc<str>>>>,
+    /// The session behind it, once its WebSocket is open to one and as long as it is.
+    session: Option<SessionKey>,
+    /// Where it comes from, if that matters, and what its client was called when its session ended.
+    about: Option<Box<About>>,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct About {
+    peer: Option<PeerAddress>,
+    name: Option<Arc<str>>,
 }
 
 /// A count of members that is under way on all shards.
@@ -107,48 +122,50 @@ struct Counting {
 #[derive(Debug)]
 pub struct Shard {
     now: Time,
+    /// Unix time at the origin of this shard's time, in milliseconds.
+    unix_origin_ms: u64,
     options: Arc<Options>,
     registry: Arc<Registry>,
-    crowd: Crowd,
     metrics: Arc<ShardMetrics>,
-    conns: Table<Slot>,
-    wheel: TimerWheel,
+    limits: ConnectionLimits,
     rng: Rng,
+    budget: Budget,
+    // The parts.
+    conns: Table<ConnKey, Slot>,
+    sessions: Table<SessionKey, Session>,
+    homes: Homes,
     rooms: Rooms,
     fanout: Fanout,
     mesh: Mesh,
     encoder: Encoder,
     inflater: Inflater,
+    wheel: TimerWheel,
+    /// What the session that was last called does; empty between calls.
+    effects: Effects,
+    // Who comes next.
     /// Connections with bytes of their own to send.
     flush: VecDeque<ConnKey>,
-    /// Connections that are not read from, because what they say has nowhere to go for now.
-    paused: VecDeque<ConnKey>,
+    /// Writes of connections' own bytes that are left in this turn.
+    flushes_left: usize,
+    /// Connections whose input may go on.
+    ready: VecDeque<ConnKey>,
     resumed: Vec<ConnKey>,
     closing: VecDeque<(ConnKey, HowToClose)>,
     /// Writes that the driver has not answered yet.
-    writes_under_way: usize,
-    /// Connections with a write under way that could have a second one, as they sit in several rooms.
-    claimed: Vec<ConnKey>,
+    writes_in_flight: usize,
+    /// Connections with a write in flight that could have a second one, as their sessions are in several rooms.
+    in_flight: Vec<ConnKey>,
     /// What waits for them to be answered.
-    unsettled: Vec<(ConnKey, Unsettled)>,
+    deferred: Vec<(ConnKey, Deferred)>,
     /// Connections accepted above the bound.
     surplus: u64,
     /// The slot at which the drain goes on, once it has begun.
     draining: Option<usize>,
     nameless: Arc<str>,
-    /// Unix time at the origin of this shard's time, in milliseconds.
-    unix_origin_ms: u64,
-    /// The last number that a question has got.
-    numbers: u32,
-    /// Rooms whose members are to be told who came and went, in the order in which that is due.
-    tellings: VecDeque<(Time, RoomId)>,
-    /// Rooms that nobody is in, and until when they are kept for the sake of their past.
-    kept_rooms: BinaryHeap<Reverse<(Time, RoomId)>>,
-    /// When the pasts of rooms are looked through again, and where that goes on.
-    ages_at: Time,
-    next_aged: u32,
     countings: Vec<Counting>,
-    questions: VecDeque<Question>,
+    auth_requests: VecDeque<Question>,
+    /// Connections whose questions the driver has, and whose sessions have ended.
+    withdrawn: Vec<ConnKey>,
 }
 
 /// Whether one more connection may be accepted.
@@ -163,71 +180,81 @@ pub enum Admission {
 }
 
 impl Shard {
-    /// A shard without connections. `entropy` seeds its jitter and its rooms' epochs.
-    pub fn new(mesh: Mesh, options: Arc<Options>, registry: Arc<Registry>, entropy: u64) -> Self {
+    /// A shard without connections, whose rooms are ordered by `engine`. `entropy` seeds its jitter and its rooms' epochs.
+    pub fn new(
+        mesh: Mesh,
+        limits: ConnectionLimits,
+        engine: Box<dyn Engine>,
+        options: Arc<Options>,
+        registry: Arc<Registry>,
+        entropy: u64,
+    ) -> Self {
+        let mut rng = Rng::new(entropy);
+        let shards = mesh.shards();
         Self {
             now: Time::ZERO,
+            unix_origin_ms: 0,
             metrics: registry.shard(mesh.me()),
             registry,
-            crowd: mesh.crowd().clone(),
+            limits,
+            budget: Budget::TURN,
             conns: Table::default(),
-            wheel: TimerWheel::default(),
-            rng: Rng::new(entropy),
+            sessions: Table::default(),
+            homes: Homes::new(engine, home_limits(&options, shards), mesh.seed(), rng.next_u64()),
             rooms: Rooms::new(mesh.seed()),
             fanout: Fanout::default(),
             encoder: Encoder::new(options.deflate_bytes_min),
             inflater: Inflater::default(),
+            wheel: TimerWheel::default(),
+            effects: Effects::default(),
+            rng,
             options,
             mesh,
             flush: VecDeque::new(),
-            paused: VecDeque::new(),
+            flushes_left: 0,
+            ready: VecDeque::new(),
             resumed: Vec::new(),
             closing: VecDeque::new(),
-            writes_under_way: 0,
-            claimed: Vec::new(),
-            unsettled: Vec::new(),
+            writes_in_flight: 0,
+            in_flight: Vec::new(),
+            deferred: Vec::new(),
             surplus: 0,
             draining: None,
             nameless: Arc::from(""),
-            unix_origin_ms: 0,
-            numbers: 0,
-            tellings: VecDeque::new(),
-            kept_rooms: BinaryHeap::new(),
-            ages_at: Time::ZERO,
-            next_aged: 0,
             countings: Vec::new(),
-            questions: VecDeque::new(),
+            auth_requests: VecDeque::new(),
+            withdrawn: Vec::new(),
         }
     }
 
-    /// Replaces the options; they hold for what comes from now on, and the pings for everybody who is there.
+    /// All shards of a process, whose rooms are ordered in memory. `entropy` gives random numbers.
+    pub fn fleet(
+        meshes: Vec<Mesh>,
+        limits: &ConnectionLimits,
+        options: &Arc<Options>,
+        registry: &Arc<Registry>,
+        mut entropy: impl FnMut() -> u64,
+    ) -> Vec<Self> {
+        let shard = |mesh: Mesh| {
+            let engine = Box::new(Memory::new(mesh.seed()));
+            Self::new(mesh, limits.clone(), engine, Arc::clone(options), Arc::clone(registry), entropy())
+        };
+        meshes.into_iter().map(shard).collect()
+    }
+
+    /// Replaces the options; they hold for what comes from now on, and the pings and the rooms' options for everyone.
     pub fn reconfigure(&mut self, now: Time, options: Arc<Options>) {
+        self.now = self.now.max(now);
+        let pings_change = options.ping_interval != self.options.ping_interval;
         self.encoder.deflate_bytes_min = options.deflate_bytes_min;
-        let interval = options.ping_interval;
-        let pings_change = interval != self.options.ping_interval;
-        for room in self.rooms.iter_mut() {
-            room.options = Arc::clone(options.rooms.of(&room.name));
-            for (_, audience) in room.attended() {
-                self.fanout[audience].options = Arc::clone(&room.options);
-            }
-        }
+        self.homes.reconfigure(home_limits(&options, self.mesh.shards()));
+        self.rooms.reconfigure(&options.rooms, options.congestion_bytes(), &mut self.fanout);
         self.options = options;
-        if !pings_change {
-            return;
-        }
         let keys: Vec<_> = self.conns.keys().collect();
         for key in keys {
-            let Some(Slot { conn, client, .. }) = self.conns.get_mut(key) else { continue };
-            if conn.state != State::Open {
-                continue;
-            }
-            if client.as_ref().is_some_and(|client| client.session.is_some()) {
+            self.with_session(key, |session, ctx| session.reconfigured(ctx, pings_change));
+            if pings_change {
                 self.renew_pings(key);
-            } else if interval.is_zero() {
-                conn.pinged = false;
-                self.wheel.cancel(key.index());
-            } else if !conn.pinged {
-                self.wheel.set(key.index(), now + jittered(&mut self.rng, interval));
             }
         }
     }
@@ -239,7 +266,7 @@ impl Shard {
         }
     }
 
-    /// Whether a drain has begun and nobody is left.
+    /// Whether a drain has begun and no connection is left.
     pub fn is_drained(&self) -> bool {
         self.draining.is_some() && self.conns.is_empty()
     }
@@ -251,9 +278,12 @@ impl Shard {
 
     /// Begins a turn at `now`, which never goes back.
     pub fn begin_turn(&mut self, now: Time) {
-        debug_assert_eq!(self.writes_under_way, 0, "a write was not answered");
+        debug_assert_eq!(self.writes_in_flight, 0, "a write was not answered");
         self.now = self.now.max(now);
+        self.budget = Budget::TURN;
+        self.flushes_left = output::FLUSHES_PER_TURN;
         self.fanout.begin_slice(self.now);
+        self.mesh.begin_turn();
     }
 
     /// The wall clock, for what people are told; the shard's own time is what everything else goes by.
@@ -281,121 +311,39 @@ impl Shard {
         self.surplus += u64::from(surplus);
         self.metrics.accepted.add(1);
         self.metrics.connections.add(1);
-        let conn = Conn::new(self.now, surplus);
-        let provenance = self.provenance(address);
-        let key = self.conns.insert(Slot { conn, client: None, provenance, user: None });
+        let peer = self.peer_address(address);
+        let about = peer.map(|peer| Box::new(About { peer: Some(peer), name: None }));
+        let key = self.conns.insert(Slot { conn: Conn::new(self.now, surplus), session: None, about });
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         key
     }
 
-    /// Whether `key` should be read from. When not, [`Shard::poll_resume`] will name it once it should; until then the
-    /// driver leaves its bytes in the kernel, which slows the sender down.
-    pub fn may_read(&mut self, key: ConnKey) -> bool {
-        let Some(slot) = self.conns.get(key) else { return false };
-        if slot.conn.paused {
-            return false;
-        }
-        let holds = !slot.conn.state.is_ending() && slot.client.as_ref().is_some_and(|it| it.held.is_some());
-        if self.has_room_for_input_of(slot) && !holds {
-            return true;
-        }
-        self.pause(key);
-        false
-    }
-
-    /// Has a connection not read from until there is room for what it says.
-    fn pause(&mut self, key: ConnKey) {
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        if !std::mem::replace(&mut conn.paused, true) {
-            self.paused.push_back(key);
-            self.metrics.pauses.add(1);
-        }
-    }
-
-    /// Bytes have arrived. They are unmasked and used in place.
-    pub fn received(&mut self, key: ConnKey, input: &mut [u8]) {
-        self.metrics.bytes_in.add(input.len() as u64);
-        let Some(slot) = self.conns.get_mut(key) else { return };
-        slot.conn.heard = self.now;
-        slot.conn.pinged = false;
-        match slot.conn.state {
-            State::Head => self.head_bytes(key, input),
-            State::Open | State::Closing => self.frame_bytes(key, input),
-            State::Finishing(_) | State::Lingering | State::Closed => {}
-        }
-    }
-
-    /// The peer has ended its stream.
-    pub fn ended(&mut self, key: ConnKey) {
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        conn.ended = true;
-        match conn.state {
-            // A client may end its side after a request and still read the answer.
-            State::Head if !conn.outbox.is_empty() => self.finish(key, Ending::AtOnce, CloseReason::HttpDone),
-            State::Head => self.close(key, HowToClose::Now, CloseReason::HttpDone),
-            State::Open | State::Closing => self.close(key, HowToClose::Now, CloseReason::Gone),
-            State::Lingering => {
-                let reason = conn.reason;
-                self.close(key, HowToClose::Now, reason);
-            }
-            State::Finishing(_) | State::Closed => {}
-        }
-    }
-
-    /// The socket failed.
-    pub fn broken(&mut self, key: ConnKey) {
-        self.close(key, HowToClose::Now, CloseReason::Gone);
-    }
-
-    /// The socket takes bytes again.
-    pub fn writable(&mut self, key: ConnKey) {
-        let Some(slot) = self.conns.get_mut(key) else { return };
-        if !std::mem::replace(&mut slot.conn.blocked, false) {
-            return;
-        }
-        let seats = slot.client.as_ref().map(|client| client.seats()).unwrap_or_default();
-        self.metrics.lagging.sub(seats.len() as u64);
-        for seat in seats {
-            self.catch_up_conflated(key, seat);
-        }
-        self.flush_later(key);
-    }
-
-    /// Takes in what other shards have sent, and lets the timers and the drain go on.
+    /// Takes in what other shards have sent, and lets the timers, the drain and the input that waited go on.
     pub fn run(&mut self) {
-        self.receive_mesh();
-        while let Some(index) = self.wheel.poll_expired(self.now) {
-            if let Some(key) = self.conns.key_at(index) {
-                self.expired(key);
-            }
-        }
-        self.tell_moves();
-        self.age();
+        self.exchange();
+        self.expire();
+        self.homes.tick(self.now);
         self.drain_some();
-        self.resume_some();
+        self.take_ready();
+        self.exchange();
+        self.count_homes();
     }
 
-    /// What somebody outside is to be asked about a client; the answer is told with [`Shard::decided`], at any time.
+    /// What the auth backend is to be asked about a client; the answer is told with [`Shard::decided`], at any time.
     pub fn poll_question(&mut self) -> Option<Question> {
-        self.questions.pop_front()
+        self.auth_requests.pop_front()
     }
 
-    /// What somebody outside has said of a client. If it is gone, or going, nothing happens.
-    pub fn decided(&mut self, conn: ConnKey, verdict: Verdict) {
-        if !self.is_open(conn) {
-            return;
-        }
-        let Some(client) = self.client_mut(conn) else { return };
-        let Some(held) = &mut client.held else { return self.verdict_of_connect(conn, verdict) };
-        match held.entrance.take() {
-            Some(entrance) => self.verdict_of_entrance(conn, &entrance, verdict),
-            None => self.verdict_of_connect(conn, verdict),
-        }
+    /// The next connection whose question need not be answered any more: its client is gone, or going.
+    pub fn poll_withdrawn(&mut self) -> Option<ConnKey> {
+        self.withdrawn.pop()
     }
 
-    /// Whether a client is there, and not on its way out.
-    fn is_open(&self, key: ConnKey) -> bool {
-        self.conns.get(key).is_some_and(|slot| slot.conn.state == State::Open)
+    /// What the auth backend has decided about a client. If it is gone, or going, nothing happens.
+    pub fn decided(&mut self, conn: ConnKey, decision: Verdict) {
+        if self.conns.get(conn).is_some_and(|slot| slot.conn.is_open()) {
+            self.with_session(conn, |session, ctx| session.decided(ctx, decision));
+        }
     }
 
     /// The driver stops accepting for a while.
@@ -406,8 +354,8 @@ impl Shard {
     /// Ends a turn, which took `elapsed`.
     pub fn end_turn(&mut self, elapsed: Duration) {
         self.metrics.turn.observe(elapsed);
-        for circle in self.fanout.take_timed() {
-            self.metrics.fanout.observe(circle);
+        for pass in self.fanout.take_timed() {
+            self.metrics.fanout.observe(pass);
         }
     }
 
@@ -417,17 +365,20 @@ impl Shard {
             || !self.flush.is_empty()
             || !self.resumed.is_empty()
             || !self.closing.is_empty()
-            || !self.questions.is_empty()
-            || !self.unsettled.is_empty()
+            || !self.auth_requests.is_empty()
+            || !self.withdrawn.is_empty()
+            || !self.deferred.is_empty()
+            || self.mesh.has_own()
+            || self.homes.has_output()
+            || (!self.ready.is_empty() && self.mesh.is_clear())
             || self.draining.is_some_and(|next| next < self.conns.slots())
     }
 
     /// When to begin a turn even without input.
     pub fn next_deadline(&self) -> Option<Time> {
-        // What waits for another shard, or for a room to be swept, is looked at again soon.
-        let soon = (!self.mesh.is_clear() || !self.paused.is_empty()).then(|| self.now + LOOK_AGAIN);
-        let moves = self.tellings.front().map(|&(due, _)| due);
-        let all = [self.wheel.next_deadline(), self.fanout.next_deadline(), soon, moves, self.next_aging()];
+        // What waits for room in another shard's ring is looked at again soon.
+        let soon = (!self.mesh.is_clear()).then(|| self.now + LOOK_AGAIN);
+        let all = [self.wheel.next_deadline(), self.fanout.next_deadline(), soon, self.homes.next_deadline()];
         all.into_iter().flatten().min()
     }
 
@@ -443,6 +394,8 @@ impl Shard {
 
     /// The next shard to be woken.
     pub fn poll_wake(&mut self) -> Option<usize> {
+        // What was swept in this turn is told in it: there may be no other soon.
+        self.acknowledge_swept();
         let shard = self.mesh.poll_wake()?;
         self.metrics.wakes.add(1);
         Some(shard)
@@ -455,111 +408,67 @@ impl Shard {
 
     /// The socket of a connection is closed: its slot is free.
     pub fn closed(&mut self, key: ConnKey) {
-        let Some(Slot { conn, .. }) = self.conns.remove(key) else { return };
+        let Some(Slot { conn, session, .. }) = self.conns.remove(key) else { return };
+        debug_assert!(session.is_none(), "a session ends before its connection's slot is free");
         self.wheel.cancel(key.index());
         self.surplus -= u64::from(conn.surplus);
         self.metrics.connections.sub(1);
-        self.metrics.websockets.sub(u64::from(conn.endpoint.is_some()));
-        self.metrics.closes[conn.reason as usize].add(1);
+        self.metrics.websockets.sub(u64::from(conn.endpoint().is_some()));
+        self.metrics.closes[conn.reason() as usize].add(1);
     }
 
-    fn has_room_for_input_of(&self, slot: &Slot) -> bool {
-        if slot.conn.state.is_ending() {
-            return true; // nothing comes of it but the end
-        }
-        if slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES {
-            return false;
-        }
-        let Some(client) = &slot.client else { return true };
-        if client.session.as_ref().is_some_and(|session| session.must_wait())
-            || client.held.as_ref().is_some_and(|held| held.entrance.is_some())
-        {
-            return false;
-        }
-        let bound = self.options.congestion_bytes();
-        self.mesh.is_clear()
-            && client.memberships.iter().all(|it| !self.rooms[it.room].is_congested(&self.fanout, bound))
+    /// Calls the session of a connection, if it has one, and carries out what it does.
+    fn with_session<R>(
+        &mut self,
+        key: ConnKey,
+        call: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let session = self.conns.get(key)?.session?;
+        self.call_session(session, call)
     }
 
-    fn resume_some(&mut self) {
-        for _ in 0..self.paused.len().min(RESUMES_PER_TURN) {
-            let Some(key) = self.paused.pop_front() else { return };
-            let Some(slot) = self.conns.get(key) else { continue };
-            if !self.has_room_for_input_of(slot) {
-                self.paused.push_back(key);
-                continue;
-            }
-            if let Some(slot) = self.conns.get_mut(key) {
-                slot.conn.paused = false;
-            }
-            self.release_held(key);
-            // What was held may have brought about that it must wait again.
-            if self.conns.get(key).is_some_and(|slot| !slot.conn.paused) {
-                self.resumed.push(key);
-            }
-        }
-    }
-
-    fn expired(&mut self, key: ConnKey) {
-        let Some(Slot { conn, .. }) = self.conns.get(key) else { return };
-        match conn.state {
-            State::Head => self.reject(key, Reject::HeadTimeout, CloseReason::HeadTimeout),
-            State::Open => self.keep_alive(key),
-            State::Lingering => {
-                let reason = conn.reason;
-                self.close(key, HowToClose::Now, reason);
-            }
-            State::Closing | State::Finishing(_) => {
-                let reason = conn.reason;
-                self.close(key, HowToClose::Reset, reason);
-            }
-            State::Closed => {}
-        }
-    }
-
-    /// Pings a connection that has been silent, gives up one that stayed so.
-    fn keep_alive(&mut self, key: ConnKey) {
-        let interval = self.options.ping_interval;
-        let Some(Slot { conn, client, .. }) = self.conns.get_mut(key) else { return };
-        let expires = client.as_ref().map_or(Time::NEVER, |client| client.expires);
-        if client.as_ref().is_some_and(|client| client.session.is_some()) {
-            return self.session_due(key);
-        }
-        if expires <= self.now {
-            return self.fail(key, CloseCode::Policy, "your token has expired", CloseReason::Expired);
-        }
-        if interval.is_zero() {
-            return;
-        }
-        if conn.pinged {
-            self.fail(key, CloseCode::Away, "no answer to a ping", CloseReason::Silent);
-        } else if self.now.since(conn.heard) < interval / 2 {
-            let next = conn.heard + jittered(&mut self.rng, interval);
-            self.wheel.set(key.index(), next.min(expires));
-        } else {
-            conn.pinged = true;
-            ws::frame_into(conn.outbox.bytes(), ws::Opcode::Ping, &[]);
-            self.wheel.set(key.index(), (self.now + self.options.pong_timeout).min(expires));
-            self.flush_later(key);
-        }
+    /// Calls a session, and carries out what it does.
+    fn call_session<R>(
+        &mut self,
+        key: SessionKey,
+        call: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let session = self.sessions.get_mut(key)?;
+        let result = call(
+            session,
+            &mut Context {
+                now: self.now,
+                shard: self.mesh.me(),
+                options: &self.options,
+                users: self.limits.users(),
+                rng: &mut self.rng,
+                budget: &mut self.budget,
+                effects: &mut self.effects,
+            },
+        );
+        self.carry_out(key);
+        Some(result)
     }
 
     /// A new client's id.
     fn new_client_id(&mut self) -> ClientId {
         let (high, low) = (self.rng.next_u64(), self.rng.next_u64());
-        ClientId::from_random(u128::from(high) << 64 | u128::from(low))
+        ClientId::new(self.mesh.me(), u128::from(high) << 64 | u128::from(low))
     }
 
-    fn unix_ms(&self) -> u64 {
+    const fn unix_ms(&self) -> u64 {
         self.unix_origin_ms + self.now.as_nanos() / 1_000_000
     }
 }
 
-/// How soon a shard looks again at what could not go on, when nothing else wakes it.
+/// How soon a shard looks again at what waits for room in a ring, when nothing else wakes it.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// Between half of `interval` and the whole: what many began in one moment spreads out over time.
-fn jittered(rng: &mut Rng, interval: Duration) -> Duration {
-    let half = u64::try_from(interval.as_nanos() / 2).unwrap_or(u64::MAX);
-    Duration::from_nanos(half + rng.below(half))
+/// The limits of the homes on one of `shards` shards.
+fn home_limits(options: &Options, shards: usize) -> room::Limits {
+    room::Limits {
+        rules: Arc::clone(&options.rooms),
+        congestion_bytes: options.congestion_bytes(),
+        history_bytes_max: options.history_total_bytes_max / shards as u64,
+    }
 }

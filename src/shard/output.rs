@@ -3,15 +3,15 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::fanout::{AudienceId, Jump, Missed, Offer, Seat, Sweep};
-use super::{Shard, Slot};
-use crate::app::json::{Disconnect, Unsubscribe};
-use crate::app::{Protocol, text};
-use crate::base::ConnKey;
-use crate::chat::{Epoch, Position, SlowMember};
-use crate::conn::{Ending, Skipped, State};
+use super::fanout::{Offer, Sweep};
+use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
+use crate::base::{AudienceId, ConnKey, SubId};
+use crate::conn::{HowToClose, State};
 use crate::metrics::CloseReason;
-use crate::ws::CloseCode;
+use crate::session::Session;
+
+/// Writes of connections' own bytes in one turn: then it is the sweep's turn.
+pub(super) const FLUSHES_PER_TURN: usize = 1024;
 
 /// Bytes to be written to one connection.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Write<'a> {
 
 #[derive(Debug)]
 enum Payload<'a> {
-    /// The connection's own words, and perhaps what a room has for it.
+    /// The connection's own bytes, and perhaps what a room has for it.
     Own(&'a [u8], Option<Offer<'a>>),
     /// A run of a room's log.
     Log(Offer<'a>),
@@ -56,17 +56,6 @@ impl<'a> Write<'a> {
     }
 }
 
-/// How a connection is to be closed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HowToClose {
-    /// Close the socket, then call [`Shard::closed`].
-    Now,
-    /// Close it with a reset, so that nothing lingers in the kernel, then call [`Shard::closed`].
-    Reset,
-    /// Shut the sending side only; the connection goes on.
-    Shutdown,
-}
-
 /// A connection to be closed.
 #[derive(Clone, Debug)]
 pub struct Close {
@@ -80,14 +69,14 @@ pub struct Close {
     pub name: Arc<str>,
 }
 
-/// Names a write that is under way.
+/// Names a write that is in flight.
 #[must_use = "the shard waits for the outcome of every write"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ticket(Writing);
 
-/// What is to be done about a connection once no write is under way.
+/// What is to be done about a connection once no write is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Unsettled {
+pub(super) enum Deferred {
     /// Its socket has failed.
     Broken,
     /// It is behind by more than the log of this audience may hold.
@@ -98,35 +87,35 @@ pub(super) enum Unsettled {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Writing {
     /// The outbox of a connection, and behind it a member's backlog.
-    Own(ConnKey, Option<Seat>),
-    /// The rest of a frame that was torn, and what follows it in a room's log: before anything of the connection's own.
-    Torn(ConnKey, Seat),
+    Own(ConnKey, Option<SubId>),
+    /// The rest of a frame that was cut, and what follows it in a room's log: before anything of the connection's own.
+    Rest(ConnKey, SubId),
     /// A member's backlog, as a part of the sweep.
-    Sweep(Seat),
+    Sweep(SubId),
 }
 
 impl Shard {
     /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or [`Shard::write_failed`].
     ///
-    /// Several writes may be under way, all of different connections: their bytes stay where they are until the first of them
-    /// is answered. From then on ask for no more, and call nothing else, until all of them are. `None` while some are under way
+    /// Several writes may be in flight, all of different connections: their bytes stay where they are until the first of them
+    /// is answered. From then on ask for no more, and call nothing else, until all of them are. `None` while some are in flight
     /// means no more than that these must be answered first.
     pub fn poll_write(&mut self) -> Option<Write<'_>> {
-        if self.writes_under_way == 0 {
-            self.settle();
+        if self.writes_in_flight == 0 {
+            self.run_deferred();
         }
         let writing = self.next_own().or_else(|| self.next_swept())?;
-        self.writes_under_way += 1;
+        self.writes_in_flight += 1;
         let ticket = Ticket(writing);
         Some(match writing {
-            Writing::Own(key, seat) => {
+            Writing::Own(key, sub) => {
                 let slot = self.conns.get_mut(key)?;
-                let bytes = slot.conn.outbox.unsent(skipped_into);
-                let offer = seat.map(|seat| self.fanout.offer(seat));
+                let bytes = slot.conn.outbox.unsent();
+                let offer = sub.map(|sub| self.fanout.offer(sub));
                 Write { conn: key.index(), ticket, payload: Payload::Own(bytes, offer) }
             }
-            Writing::Torn(_, seat) | Writing::Sweep(seat) => {
-                let offer = self.fanout.offer(seat);
+            Writing::Rest(_, sub) | Writing::Sweep(sub) => {
+                let offer = self.fanout.offer(sub);
                 Write { conn: offer.conn, ticket, payload: Payload::Log(offer) }
             }
         })
@@ -139,47 +128,50 @@ impl Shard {
         self.metrics.bytes_out.add(len as u64);
         let full = len < offered;
         match writing {
-            Writing::Own(key, seat) => {
+            Writing::Own(key, sub) => {
                 let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
                 let own = conn.outbox.len().min(len);
                 conn.outbox.wrote(own);
-                self.flushed_of(key, seat, len - own, full);
+                if let Some(sub) = sub {
+                    self.advance(sub, len - own);
+                }
+                self.flush_goes_on(key, full);
             }
-            Writing::Torn(key, seat) => self.flushed_of(key, Some(seat), len, full),
-            Writing::Sweep(seat) => {
-                let progress = self.advance(seat, len);
+            Writing::Rest(key, sub) => {
+                self.advance(sub, len);
+                self.flush_goes_on(key, full);
+            }
+            Writing::Sweep(sub) => {
+                let caught_up = self.advance(sub, len);
                 if full {
-                    self.block_seat(seat, progress.torn);
-                } else if !progress.caught_up {
-                    self.fanout.sweep_again(seat);
+                    self.block_member(sub);
+                } else if !caught_up {
+                    self.fanout.sweep_again(sub);
                 }
             }
         }
     }
 
-    /// A connection's flush has taken this much of a member's backlog.
-    fn flushed_of(&mut self, key: ConnKey, seat: Option<Seat>, len: usize, full: bool) {
-        if let Some(seat) = seat {
-            let torn = self.advance(seat, len).torn;
-            if let Some(client) = self.client_mut(key) {
-                client.torn = torn.then_some(seat.audience);
-            }
-        }
+    /// A part of a connection's flush is done.
+    fn flush_goes_on(&mut self, key: ConnKey, full: bool) {
         if full {
             self.block(key);
         }
         self.flush.push_back(key);
+        if self.conns.get(key).is_some_and(|slot| slot.conn.outbox.len() <= OUTBOX_PAUSE_BYTES) {
+            self.offer_later(key);
+        }
     }
 
     /// The kernel took nothing of a write: the socket is full.
     pub fn refused(&mut self, Ticket(writing): Ticket) {
         self.write_answered();
         match writing {
-            Writing::Own(key, _) | Writing::Torn(key, _) => {
+            Writing::Own(key, _) | Writing::Rest(key, _) => {
                 self.block(key);
                 self.flush.push_back(key);
             }
-            Writing::Sweep(seat) => self.block_seat(seat, false),
+            Writing::Sweep(sub) => self.block_member(sub),
         }
     }
 
@@ -187,32 +179,32 @@ impl Shard {
     pub fn write_failed(&mut self, Ticket(writing): Ticket) {
         self.write_answered();
         let key = match writing {
-            Writing::Own(key, _) | Writing::Torn(key, _) => {
+            Writing::Own(key, _) | Writing::Rest(key, _) => {
                 self.flush.push_back(key);
                 Some(key)
             }
-            Writing::Sweep(seat) => self.conns.key_at(self.fanout.conn(seat)),
+            Writing::Sweep(sub) => self.conns.key_at(self.fanout.conn(sub)),
         };
-        self.unsettled.extend(key.map(|key| (key, Unsettled::Broken)));
+        self.deferred.extend(key.map(|key| (key, Deferred::Broken)));
     }
 
     fn write_answered(&mut self) {
-        self.writes_under_way -= 1;
-        if self.writes_under_way == 0 {
-            while let Some(key) = self.claimed.pop() {
+        self.writes_in_flight -= 1;
+        if self.writes_in_flight == 0 {
+            while let Some(key) = self.in_flight.pop() {
                 if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
-                    conn.under_way = false;
+                    conn.write_in_flight = false;
                 }
             }
         }
     }
 
-    /// Does what takes members out of their seats, which cannot be done while writes are under way.
-    fn settle(&mut self) {
-        for (key, what) in std::mem::take(&mut self.unsettled) {
+    /// Does what takes members out of their audiences, which cannot be done while writes are in flight.
+    fn run_deferred(&mut self) {
+        for (key, what) in std::mem::take(&mut self.deferred) {
             match what {
-                Unsettled::Broken => self.broken(key),
-                Unsettled::Overdue(audience) => self.overdue(key, audience),
+                Deferred::Broken => self.broken(key),
+                Deferred::Overdue(audience) => self.overdue(key, audience),
             }
         }
     }
@@ -221,91 +213,106 @@ impl Shard {
     pub fn poll_close(&mut self) -> Option<Close> {
         loop {
             let (key, how) = self.closing.pop_front()?;
-            if let Some(Slot { conn, client, .. }) = self.conns.get(key) {
-                let name = client.as_ref().map_or(&self.nameless, |client| &client.person.name);
-                return Some(Close { key, how, reason: conn.reason, name: Arc::clone(name) });
+            if let Some(Slot { conn, about, .. }) = self.conns.get(key) {
+                let name = about.as_ref().and_then(|about| about.name.as_ref()).unwrap_or(&self.nameless);
+                return Some(Close { key, how, reason: conn.reason(), name: Arc::clone(name) });
             }
         }
     }
 
     /// Puts a connection into the queue of those with something of their own to send.
     pub(super) fn flush_later(&mut self, key: ConnKey) {
-        let Some(Slot { conn, client, .. }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, session, .. }) = self.conns.get_mut(key) else { return };
         if conn.blocked || conn.queued {
+            return;
+        }
+        let session = session.and_then(|session| self.sessions.get(session));
+        // A plain client that has its answer hears what is published from then on: so the answer waits until the room's home
+        // has let it in.
+        if conn.is_open() && session.is_some_and(Session::holds_handshake) {
             return;
         }
         conn.queued = true;
         self.flush.push_back(key);
-        for seat in client.as_ref().map(|client| client.seats()).unwrap_or_default() {
-            self.fanout.set_ready(seat, false);
-        }
-    }
-
-    /// With `conflate`, a member that was stuck goes on with the newest publication.
-    pub(super) fn catch_up_conflated(&mut self, key: ConnKey, seat: Seat) {
-        if self.fanout[seat.audience].options.slow_member == SlowMember::Conflate {
-            self.jump(key, seat, Jump::Newest);
+        for sub in session.into_iter().flat_map(Session::subs) {
+            self.fanout.set_ready(sub, false);
         }
     }
 
     fn next_own(&mut self) -> Option<Writing> {
-        while let Some(key) = self.flush.pop_front() {
-            if let Some(Slot { conn, client, .. }) = self.conns.get_mut(key)
-                && !conn.blocked
-                && conn.state != State::Closed
-            {
-                let torn = client.as_mut().and_then(|client| client.seat_mut(client.torn?).copied());
-                let seats = client.as_ref().map(|client| client.seats()).unwrap_or_default();
-                if let Some(seat) = torn {
-                    return Some(Writing::Torn(key, seat));
-                } else if !conn.outbox.is_empty() {
-                    // An answer and what was said with it leave in one packet. Else what its rooms have for it comes in its turn:
-                    // nobody overtakes the sweep by speaking.
-                    let last = conn.state == State::Open && conn.outbox.is_all_bytes();
-                    let along = seats.iter().find(|&&seat| last && self.fanout.is_next(seat));
-                    return Some(Writing::Own(key, along.copied()));
-                }
-                for seat in seats {
-                    self.fanout.set_ready(seat, true);
-                }
+        while self.flushes_left > 0
+            && let Some(key) = self.flush.pop_front()
+        {
+            if let Some(writing) = self.own_write(key) {
+                self.flushes_left -= 1;
+                return Some(writing);
             }
             self.flushed(key);
         }
         None
     }
 
+    /// What a connection has to write before the sweep may write to it.
+    fn own_write(&mut self, key: ConnKey) -> Option<Writing> {
+        self.append_notice(key);
+        let Slot { conn, session, .. } = self.conns.get_mut(key)?;
+        if conn.blocked || conn.state() == State::Closed {
+            return None;
+        }
+        let session = session.and_then(|session| self.sessions.get(session));
+        let mut subs = session.into_iter().flat_map(Session::subs);
+        if let Some(sub) = subs.clone().find(|&sub| self.fanout.is_mid_frame(sub)) {
+            return Some(Writing::Rest(key, sub));
+        }
+        if !conn.outbox.is_empty() {
+            // An answer and what was published with it leave in one packet. Else what its rooms have for it comes in its turn: no
+            // member overtakes the sweep by speaking.
+            // Before a client is told that it is in, nothing comes along.
+            let welcomed = session.is_none_or(Session::is_welcomed);
+            let last = welcomed && conn.is_open() && conn.outbox.is_all_bytes();
+            let along = subs.find(|&sub| last && self.fanout.is_next(sub));
+            return Some(Writing::Own(key, along));
+        }
+        if session.is_none_or(Session::is_welcomed) {
+            for sub in subs {
+                self.fanout.set_ready(sub, true);
+            }
+        }
+        None
+    }
+
+    /// Has a session say what it waited to say until everything before it was out.
+    fn append_notice(&mut self, key: ConnKey) {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        if !conn.blocked && conn.outbox.take_notice_due() {
+            self.with_session(key, |session, ctx| session.notice(ctx.effects));
+        }
+    }
+
     /// A connection has left the flush queue: either it is blocked, or everything of its own is out.
     fn flushed(&mut self, key: ConnKey) {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         conn.queued = false;
-        if conn.blocked {
-            return;
-        }
-        let (state, reason) = (conn.state, conn.reason);
-        match state {
-            State::Finishing(_) if conn.ended => self.close(key, HowToClose::Now, reason),
-            State::Finishing(Ending::AtOnce) => self.close(key, HowToClose::Now, reason),
-            State::Finishing(Ending::Linger) => {
-                conn.state = State::Lingering;
-                self.closing.push_back((key, HowToClose::Shutdown));
-            }
-            State::Head | State::Open | State::Closing | State::Lingering | State::Closed => {}
+        if !conn.blocked {
+            let change = conn.flushed();
+            self.apply(key, change);
         }
     }
 
     fn next_swept(&mut self) -> Option<Writing> {
         loop {
             match self.fanout.poll(self.now, self.options.log_bytes_max()) {
-                Sweep::Write(seat) if self.fanout.is_shared(seat) && !self.claim(seat) => {
-                    self.fanout.sweep_again(seat);
+                Sweep::Write(sub) if self.fanout.is_shared(sub) && !self.claim(sub) => {
+                    self.fanout.sweep_again(sub);
                     return None;
                 }
-                Sweep::Write(seat) => return Some(Writing::Sweep(seat)),
-                Sweep::Overdue(seat) => {
-                    let key = self.conns.key_at(self.fanout.conn(seat));
-                    self.unsettled.extend(key.map(|key| (key, Unsettled::Overdue(seat.audience))));
-                    if self.writes_under_way == 0 {
-                        self.settle();
+                Sweep::Write(sub) => return Some(Writing::Sweep(sub)),
+                Sweep::Overdue(sub) => {
+                    let key = self.conns.key_at(self.fanout.conn(sub));
+                    let audience = self.fanout.audience_of(sub);
+                    self.deferred.extend(key.map(|key| (key, Deferred::Overdue(audience))));
+                    if self.writes_in_flight == 0 {
+                        self.run_deferred();
                     }
                 }
                 Sweep::Idle => return None,
@@ -313,102 +320,43 @@ impl Shard {
         }
     }
 
-    /// Whether the connection of this seat, which sits in other rooms as well, has no write under way; from now on it has one.
-    fn claim(&mut self, seat: Seat) -> bool {
-        let Some(key) = self.conns.key_at(self.fanout.conn(seat)) else { return false };
+    /// Whether the connection of this member, whose session is in other rooms as well, has no write in flight; from now on it has
+    /// one.
+    fn claim(&mut self, sub: SubId) -> bool {
+        let Some(key) = self.conns.key_at(self.fanout.conn(sub)) else { return false };
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return false };
-        let free = !std::mem::replace(&mut conn.under_way, true);
+        let free = !std::mem::replace(&mut conn.write_in_flight, true);
         if free {
-            self.claimed.push(key);
+            self.in_flight.push(key);
         }
         free
     }
 
-    /// A member has fallen behind by more than its room's log may hold.
-    fn overdue(&mut self, key: ConnKey, audience: AudienceId) {
-        // Whoever only has bytes of its own under way is offered the rest after them.
-        if self.conns.get(key).is_none_or(|slot| !slot.conn.blocked) {
-            return;
-        }
-        let Some(client) = self.client_mut(key) else { return };
-        let Some(index) =
-            client.memberships.iter().position(|it| it.seat.is_some_and(|s| s.audience == audience))
-        else {
-            return;
-        };
-        let Some(seat) = client.memberships[index].seat else { return };
-        let protocol = client.format.protocol();
-        match (self.fanout[audience].options.slow_member, protocol) {
-            (SlowMember::Disconnect, Protocol::Text) => self.fail(
-                key,
-                CloseCode::Again,
-                "this connection reads too slowly for the room",
-                CloseReason::TooSlow,
-            ),
-            (SlowMember::Disconnect, Protocol::Json) => self.disconnect(key, Disconnect::Slow),
-            (SlowMember::Skip, Protocol::Text) => {
-                let positioned = self.fanout[audience].options.history_count_max > 0;
-                let Missed { count, after, .. } = self.jump(key, seat, Jump::Head);
-                let after = after.filter(|_| positioned).map(|at| (at.epoch.0, at.offset));
-                if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
-                    conn.outbox.skipped(Skipped { count, after });
-                }
-            }
-            // It knows its position, and resumes from there at once.
-            (SlowMember::Skip, Protocol::Json) => {
-                self.jump(key, seat, Jump::Head);
-                self.unsubscribe(key, index, Unsubscribe::Insufficient);
-            }
-            (SlowMember::Conflate, _) => {
-                self.jump(key, seat, Jump::Newest);
-            }
-        }
-    }
-
-    fn jump(&mut self, key: ConnKey, seat: Seat, target: Jump) -> Missed {
-        let mut missed = self.fanout.jump(seat, target);
-        self.metrics.skipped.add(missed.count);
-        if let Some(Slot { conn, client: Some(client), .. }) = self.conns.get_mut(key)
-            && client.torn.take_if(|torn| *torn == seat.audience).is_some()
-        {
-            conn.outbox.prepend(&std::mem::take(&mut missed.rest));
-        }
-        missed
-    }
-
-    fn advance(&mut self, seat: Seat, len: usize) -> super::fanout::Progress {
-        let progress = self.fanout.wrote(seat, len);
+    /// Moves a member on by what the kernel took. True: it has everything.
+    fn advance(&mut self, sub: SubId, len: usize) -> bool {
+        let progress = self.fanout.wrote(sub, len);
         self.metrics.deliveries.add(progress.delivered);
-        progress
+        progress.caught_up
     }
 
-    fn block_seat(&mut self, seat: Seat, torn: bool) {
-        let Some(key) = self.conns.key_at(self.fanout.conn(seat)) else { return };
-        if torn && let Some(client) = self.client_mut(key) {
-            client.torn = Some(seat.audience);
-        }
+    fn block_member(&mut self, sub: SubId) {
+        let Some(key) = self.conns.key_at(self.fanout.conn(sub)) else { return };
         self.block(key);
         // It took something, perhaps, and is too slow all the same.
-        if self.fanout.behind(seat) > self.options.log_bytes_max() {
-            self.unsettled.push((key, Unsettled::Overdue(seat.audience)));
+        if self.fanout.behind(sub) > self.options.log_bytes_max() {
+            self.deferred.push((key, Deferred::Overdue(self.fanout.audience_of(sub))));
         }
     }
 
     fn block(&mut self, key: ConnKey) {
-        let Some(Slot { conn, client, .. }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, session, .. }) = self.conns.get_mut(key) else { return };
         if std::mem::replace(&mut conn.blocked, true) {
             return;
         }
-        let seats = client.as_ref().map(|client| client.seats()).unwrap_or_default();
-        self.metrics.lagging.add(seats.len() as u64);
-        for seat in seats {
-            self.fanout.set_ready(seat, false);
+        let session = session.and_then(|session| self.sessions.get(session));
+        for sub in session.into_iter().flat_map(Session::subs) {
+            self.metrics.lagging.add(1);
+            self.fanout.set_ready(sub, false);
         }
     }
-}
-
-/// What a plain member is told of publications that it will not be sent.
-fn skipped_into(out: &mut Vec<u8>, Skipped { count, after }: Skipped) {
-    let after = after.map(|(epoch, offset)| Position { epoch: Epoch(epoch), offset });
-    text::skipped_into(out, count, after);
 }

@@ -3,20 +3,20 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::client::{Client, Entrance};
-use super::identity::Visitor;
-use super::session::Session;
-use super::{OUTBOX_PAUSE_BYTES, Shard, Slot, jittered};
+use super::input::Used;
+use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
 use crate::app::{Protocol, WireFormat, json, text};
-use crate::base::ConnKey;
-use crate::chat::{self, BadName, Person};
-use crate::conn::{Ending, Endpoint, PartialHead, State};
+use crate::base::{ConnKey, Time};
+use crate::chat::{self, BadName};
+use crate::conn::{Ending, Endpoint};
 use crate::http::{
-    Head, Reject, Response, accept_into, check_upgrade, is_upgrade, parse_head, percent_decode, query_value,
+    Date, Head, Precondition, Reject, Response, Status, accept_into, check_upgrade, is_head_request,
+    is_upgrade, parse_head, percent_decode, query_value,
 };
 use crate::metrics::CloseReason;
 use crate::page;
-use crate::ws::{Decoder, Step, Window};
+use crate::session::{Admission, Entrance, Session, Visitor, jittered};
+use crate::ws::{Step, Window};
 
 /// What a request asks for.
 enum Target<'a> {
@@ -56,7 +56,7 @@ impl Opening<'_> {
 
     /// The subprotocol that is selected.
     fn subprotocol(&self, head: &Head<'_>) -> Result<Option<&'static str>, Reject> {
-        let offers = |name| head.has_token("Sec-WebSocket-Protocol", name);
+        let offers = |name| head.offers_subprotocol(name);
         match self {
             Self::Echo => Ok(None),
             Self::Chat(_) => Ok(offers(text::SUBPROTOCOL).then_some(text::SUBPROTOCOL)),
@@ -67,16 +67,6 @@ impl Opening<'_> {
     }
 }
 
-/// What becomes of the rest of the input after a request.
-enum Next {
-    /// It begins with the next request.
-    Request,
-    /// It begins with a frame.
-    Frames,
-    /// It is not looked at.
-    Nothing,
-}
-
 /// What every page may do: load its own style and script and talk to its own server, and nothing else.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                            connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -84,79 +74,75 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 impl Shard {
-    /// Bytes of a connection that is reading request heads.
-    pub(super) fn head_bytes(&mut self, key: ConnKey, input: &mut [u8]) {
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        let Some(partial) = conn.head.take() else {
-            return self.requests(key, input, 0);
+    /// Uses the request at the front of `input`.
+    pub(super) fn take_request(&mut self, key: ConnKey, input: &[u8], scanned: &mut usize) -> Used {
+        let head = match parse_head(input, scanned, &self.options.head) {
+            Ok(Step::Done(head)) => head,
+            Ok(Step::NeedMore) => return Used::NeedsMore,
+            Err(reject) => {
+                self.reject(key, reject, is_head_request(input));
+                return Used::All;
+            }
         };
-        let PartialHead { mut bytes, scanned } = *partial;
-        bytes.extend_from_slice(input);
-        self.requests(key, &mut bytes, scanned);
-    }
-
-    fn requests(&mut self, key: ConnKey, mut input: &mut [u8], mut scanned: usize) {
-        while !input.is_empty() {
-            let head = match parse_head(input, &mut scanned, &self.options.head) {
-                Ok(Step::Done(head)) => head,
-                Ok(Step::NeedMore) => {
-                    if let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
-                        conn.head = Some(Box::new(PartialHead { bytes: input.to_vec(), scanned }));
-                    }
-                    return;
-                }
-                Err(reject) => return self.reject(key, reject, CloseReason::Refused),
-            };
-            let len = head.len;
-            let next = self.request(key, &head);
-            input = &mut input[len..];
-            scanned = 0;
-            match next {
-                Ok(Next::Request) => {}
-                Ok(Next::Frames) => return self.frame_bytes(key, input),
-                Ok(Next::Nothing) => return,
-                Err(reject) => return self.reject(key, reject, CloseReason::Refused),
+        self.budget.messages = self.budget.messages.saturating_sub(1);
+        match self.request(key, &head) {
+            Ok(()) => Used::Some(head.len),
+            Err(reject) => {
+                self.reject(key, reject, head.method == "HEAD");
+                Used::All
             }
         }
     }
 
-    fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<Next, Reject> {
-        let Some(Slot { conn, provenance, .. }) = self.conns.get(key) else { return Ok(Next::Nothing) };
+    /// Answers a request that cannot be served, and ends the connection. `head_only`: it is a HEAD.
+    fn reject(&mut self, key: ConnKey, reject: Reject, head_only: bool) {
+        let date = self.date();
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        self.metrics.requests.add(1);
+        reject.response_into(conn.outbox.bytes(), head_only, date);
+        let change = conn.finish(Ending::Linger, CloseReason::Refused, &self.options);
+        self.apply(key, change);
+    }
+
+    fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<(), Reject> {
+        let Some(Slot { conn, about, .. }) = self.conns.get(key) else { return Ok(()) };
         if conn.surplus {
             return Err(Reject::Overloaded);
         }
-        if provenance.as_ref().is_some_and(|provenance| provenance.counted.is_none()) {
+        let peer = about.as_ref().and_then(|about| about.peer.as_ref());
+        if peer.is_some_and(|peer| peer.counted.is_none()) {
             return Err(Reject::TooMany);
         }
         match self.target(head)? {
-            Target::Upgrade(opening) => self.upgrade(key, head, &opening),
+            Target::Upgrade(opening) => return self.upgrade(key, head, &opening),
             Target::Page(asset) => {
                 let etag = [
                     ("ETag", asset.etag.as_str()),
                     ("Cache-Control", "no-cache"),
                     ("Content-Security-Policy", PAGE_POLICY),
                 ];
-                let known = head.fields("If-None-Match").any(|value| value == asset.etag.as_bytes());
-                let (status, body) = if known { (304, &[][..]) } else { (200, asset.body) };
-                Ok(self.answer(
-                    key,
-                    head,
-                    &Response { fields: &etag, ..Response::new(status, asset.content_type, body) },
-                ))
+                let status = match head.precondition(&asset.etag) {
+                    Precondition::Holds => Status::Ok,
+                    Precondition::NotModified => Status::NotModified,
+                    Precondition::Failed => return Err(Reject::Precondition),
+                };
+                let response =
+                    Response { fields: &etag, ..Response::new(status, asset.content_type, asset.body) };
+                self.answer(key, head, &response);
             }
-            Target::Health => Ok(self.answer(key, head, &Response::new(200, PLAIN, b"ok\n"))),
+            Target::Health => self.answer(key, head, &Response::new(Status::Ok, PLAIN, b"ok\n")),
             Target::Ready if self.registry.is_ready() => {
-                Ok(self.answer(key, head, &Response::new(200, PLAIN, b"ready\n")))
+                self.answer(key, head, &Response::new(Status::Ok, PLAIN, b"ready\n"));
             }
-            Target::Ready => Err(Reject::NotReady),
+            Target::Ready => return Err(Reject::NotReady),
             Target::Metrics => {
                 let page = self.registry.exposition();
                 let content_type = "text/plain; version=0.0.4; charset=utf-8";
-                Ok(self.answer(key, head, &Response::new(200, content_type, page.as_bytes())))
+                self.answer(key, head, &Response::new(Status::Ok, content_type, page.as_bytes()));
             }
         }
+        Ok(())
     }
-
     /// Every path that is served.
     fn target<'b>(&self, head: &Head<'b>) -> Result<Target<'b>, Reject> {
         let target = match head.path {
@@ -192,99 +178,111 @@ impl Shard {
         let name = percent_decode(name)?;
         let room = query_value(head.query, "room")?.filter(|room| !room.is_empty());
         let room = room.unwrap_or(Cow::Borrowed(chat::DEFAULT_ROOM));
-        chat::check_name(&name, self.options.name_bytes_max).map_err(bad_name)?;
-        chat::check_name(&room, self.options.room_bytes_max).map_err(bad_name)?;
+        let bad_name = |bad: BadName| Reject::Name(bad.sentence());
+        let name = match chat::display_name(&name, self.options.name_bytes_max).map_err(bad_name)? {
+            Cow::Owned(mapped) => Cow::Owned(mapped),
+            Cow::Borrowed(_) => name.clone(),
+        };
+        chat::check_room(&room, self.options.room_bytes_max).map_err(bad_name)?;
         let (history, since) = (query_value(head.query, "history")?, query_value(head.query, "since")?);
         let wanted = text::wanted(history.as_deref(), since.as_deref()).ok_or(Reject::Query)?;
-        let bearer = head.only_field("Authorization").and_then(|field| field.strip_prefix(b"Bearer "));
-        let bearer = bearer.and_then(|token| std::str::from_utf8(token).ok()).map(Cow::Borrowed);
-        let token = query_value(head.query, "token")?.or(bearer);
+        let token = query_value(head.query, "token")?.or_else(|| head.bearer_token().map(Cow::Borrowed));
         Ok(Visitor { name, room, wanted, token })
     }
 
-    fn upgrade(&mut self, key: ConnKey, head: &Head<'_>, to: &Opening<'_>) -> Result<Next, Reject> {
+    fn upgrade(&mut self, key: ConnKey, head: &Head<'_>, to: &Opening<'_>) -> Result<(), Reject> {
         let upgrade = check_upgrade(head, &self.options.origins, self.options.deflate)?;
         if self.draining.is_some() {
             return Err(Reject::NotReady);
         }
         let subprotocol = to.subprotocol(head)?;
-        let pass = if let Opening::Chat(visitor) = to { self.pass(visitor)? } else { None };
-        if let Some((identity, _)) = &pass
-            && !self.count_user(key, &identity.user)
-        {
-            return Err(Reject::TooMany);
-        }
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return Ok(Next::Nothing) };
-        accept_into(conn.outbox.bytes(), &upgrade, subprotocol);
         let window: Option<Window> = upgrade.deflate.and_then(|agreed| agreed.window);
-        conn.state = State::Open;
-        conn.endpoint = Some(to.endpoint());
-        conn.decoder = Decoder::new(upgrade.deflate.is_some());
-        conn.window = window;
-        self.metrics.websockets.add(1);
-        let interval = self.options.ping_interval;
-        if interval.is_zero() {
-            self.wheel.cancel(key.index());
-        } else {
-            let first = self.now + jittered(&mut self.rng, interval);
-            self.wheel.set(key.index(), first);
-        }
-        match to {
-            Opening::Echo => {}
+        let client = self.new_client_id();
+        let session = match to {
+            Opening::Echo => None,
             Opening::Chat(visitor) => {
-                self.seat_client(key, WireFormat::new(Protocol::Text, window), None);
-                let entrance = Entrance { room: Box::from(&*visitor.room), wanted: visitor.wanted };
-                match pass {
-                    Some((identity, grant)) => self.enter_plain(key, identity, grant, &entrance),
-                    None => self.ask_who(key, visitor, entrance),
-                }
+                let session = Session::text(client, WireFormat::new(Protocol::Text, window));
+                Some(self.admit(session, visitor)?)
             }
             Opening::Centrifuge { frame_pings } => {
                 let deadline = self.now + self.options.handshake_timeout;
-                let session = Box::new(Session::new(deadline, *frame_pings));
-                self.seat_client(key, WireFormat::new(Protocol::Json, window), Some(session));
-                self.rearm(key);
+                let format = WireFormat::new(Protocol::Json, window);
+                Some((Session::json(client, format, deadline, *frame_pings), None))
+            }
+        };
+        let interval = self.options.ping_interval;
+        let pinged = !interval.is_zero() && !matches!(to, Opening::Centrifuge { .. });
+        let ping_at = if pinged { self.now + jittered(&mut self.rng, interval) } else { Time::NEVER };
+        let Some(slot) = self.conns.get_mut(key) else { return Ok(()) };
+        accept_into(slot.conn.outbox.bytes(), &upgrade, subprotocol);
+        slot.conn.opened(to.endpoint(), upgrade.deflate.is_some(), window, ping_at);
+        self.wheel.cancel(key.index());
+        self.metrics.websockets.add(1);
+        if let Some((mut session, admission)) = session {
+            session.conn = Some(key);
+            slot.session = Some(self.sessions.insert(session));
+            if let Opening::Chat(visitor) = to {
+                self.enter(key, visitor, admission);
             }
         }
-        // Whoever has its answer hears what is said from then on: so it waits until the room's home has let it in.
-        if !self.is_arriving(key) {
-            self.flush_later(key);
-        }
-        Ok(Next::Frames)
+        self.rearm(key);
+        self.flush_later(key);
+        Ok(())
     }
 
-    /// Makes a client of a connection: nobody in particular, in no room.
-    fn seat_client(&mut self, key: ConnKey, format: WireFormat, session: Option<Box<Session>>) {
-        let client = self.new_client_id();
-        let person =
-            Person { client, user: Arc::clone(&self.nameless), name: Arc::clone(&self.nameless), info: None };
-        if let Some(slot) = self.conns.get_mut(key) {
-            slot.client = Some(Box::new(Client { session, ..Client::new(Arc::new(person), format) }));
+    /// What is known of a plain visitor, which is counted among the connections of its user.
+    fn admit(
+        &mut self,
+        mut session: Session,
+        visitor: &Visitor<'_>,
+    ) -> Result<(Session, Option<Admission>), Reject> {
+        let admission = visitor.admission(&self.options);
+        match &admission {
+            Admission::NoToken => return Err(Reject::Token),
+            Admission::Forbidden => return Err(Reject::Forbidden),
+            Admission::Asked => {}
+            Admission::Known(identity, _) => {
+                if visitor.token.is_some() {
+                    self.budget.signatures = self.budget.signatures.saturating_sub(1);
+                }
+                if !session.count_user(&self.options, self.limits.users(), &identity.user) {
+                    return Err(Reject::TooMany);
+                }
+            }
         }
+        Ok((session, Some(admission)))
     }
 
-    fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) -> Next {
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return Next::Nothing };
-        // Whoever asks for much at once and does not read gets no more than this.
+    /// A plain visitor's WebSocket is open: it goes into its room, or the auth backend is asked who it is.
+    fn enter(&mut self, key: ConnKey, visitor: &Visitor<'_>, admission: Option<Admission>) {
+        let entrance = Entrance { room: Arc::from(&*visitor.room), wanted: visitor.wanted };
+        self.with_session(key, |session, ctx| match admission {
+            Some(Admission::Known(identity, grant)) => session.enter(ctx, identity, grant, &entrance),
+            Some(Admission::Asked | Admission::NoToken | Admission::Forbidden) | None => {
+                session.ask(ctx, &visitor.name, visitor.token.as_deref(), entrance);
+            }
+        });
+    }
+
+    /// The Date of answers; none as long as the wall clock is not known.
+    pub(super) fn date(&self) -> Option<Date> {
+        (self.unix_origin_ms > 0).then(|| Date::from_unix_s(self.unix_ms() / 1000))
+    }
+
+    fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) {
+        let date = self.date();
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        // A client that asks for much at once and does not read gets no more than this.
         let keep_alive =
             head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
-        Response { keep_alive, head_only: head.method == "HEAD", ..*response }
+        Response { keep_alive, date, head_only: head.method == "HEAD", ..*response }
             .write_into(conn.outbox.bytes());
         self.metrics.requests.add(1);
         if !keep_alive {
-            self.finish(key, Ending::Linger, CloseReason::HttpDone);
-            return Next::Nothing;
+            let change = conn.finish(Ending::Linger, CloseReason::HttpDone, &self.options);
+            return self.apply(key, change);
         }
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         self.flush_later(key);
-        Next::Request
-    }
-}
-
-const fn bad_name(bad: BadName) -> Reject {
-    match bad {
-        BadName::Empty => Reject::NameEmpty,
-        BadName::TooLong => Reject::NameTooLong,
-        BadName::Control => Reject::NameControl,
     }
 }

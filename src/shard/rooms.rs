@@ -1,19 +1,42 @@
-//! What this shard knows of rooms: which audiences it seats for each and, for the rooms whose home it
-//! is, their order and which shards want to hear of them.
+//! A shard's directory of rooms: those that it has members for, and those that its sessions publish to. What the room's
+//! home knows is not here.
+//!
+//! Two flows are bounded here, in bytes and for each room: drafts that the home has not settled yet (a session whose draft
+//! does not fit waits, with that one draft), and publications that the sweep has not offered to all members yet (the
+//! home is told how far it has come, and orders no more than it has credit for).
 
 use slab::Slab;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::fanout::{AudienceId, Fanout};
-use super::mesh::ShardSet;
-use crate::app::{FormatSet, WireFormat};
-use crate::base::Time;
+use super::fanout::Fanout;
+use crate::app::WireFormat;
 use crate::base::hash::{Map, Seed};
-use crate::chat::{Epoch, History, Presence, RoomOptions};
+use crate::base::{AudienceId, RoomId, SessionKey};
+use crate::chat::{Draft, Forms, RoomOptions, RoomRules};
 
-/// Names a room on this shard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct RoomId(pub(super) u32);
+/// Bytes of drafts for one room that a shard may have unsettled, beside the last one.
+pub const UNSETTLED_BYTES_MAX: u64 = 64 * 1024;
+
+/// An audience of a room, and how many of this shard's clients are in it or on their way.
+#[derive(Clone, Copy, Debug)]
+struct Attended {
+    format: WireFormat,
+    audience: AudienceId,
+    clients: u32,
+}
+
+/// A draft that waits for others to be settled.
+#[derive(Debug)]
+pub struct Parked {
+    /// The session that waits with it.
+    pub session: SessionKey,
+    /// Which of its commands it is.
+    pub command: u32,
+    /// The draft.
+    pub draft: Draft,
+}
 
 /// A room, as one shard sees it.
 #[derive(Debug)]
@@ -22,98 +45,30 @@ pub struct Room {
     pub name: Arc<str>,
     /// What holds in it.
     pub options: Arc<RoomOptions>,
-    /// The shard that orders it.
-    pub home_shard: usize,
-    /// Its audiences on this shard.
-    pub audiences: [Option<Attended>; WireFormat::COUNT],
-    /// What only its home keeps.
-    pub home: Option<Box<Home>>,
-}
-
-/// An audience, and how many of this shard's clients are in it or on their way.
-#[derive(Clone, Copy, Debug)]
-pub struct Attended {
-    /// The audience.
-    pub audience: AudienceId,
-    /// Clients.
-    pub clients: u32,
-}
-
-/// A room's order, who is in it, and who listens.
-#[derive(Debug)]
-pub struct Home {
-    /// Its order and its past.
-    pub history: History,
-    /// Who is in it.
-    pub presence: Presence,
-    /// For each format, the other shards with members that take it.
-    listeners: [ShardSet; WireFormat::COUNT],
-    /// When its members will be told who came and went; `None`: there is nothing to tell.
-    pub tells_at: Option<Time>,
-    /// Until when it is kept without members, since the last one left.
-    pub kept_until: Option<Time>,
-    /// Under which time it stands in the queue of those that are kept, if it does: at most `kept_until`.
-    pub queued_until: Option<Time>,
-    /// Clients and users as they were last counted, and when.
-    pub counted: Option<(Time, usize, usize)>,
-}
-
-impl Home {
-    /// A home whose life begins with `epoch`.
-    pub fn new(epoch: Epoch, seed: &Seed) -> Self {
-        Self {
-            history: History::new(epoch),
-            presence: Presence::new(seed),
-            listeners: Default::default(),
-            tells_at: None,
-            kept_until: None,
-            queued_until: None,
-            counted: None,
-        }
-    }
-
-    /// Adds or removes another shard's interest.
-    pub const fn listen(&mut self, shard: usize, format: WireFormat, wanted: bool) {
-        let set = &mut self.listeners[format as usize];
-        if wanted { set.insert(shard) } else { set.remove(shard) }
-    }
-
-    /// All other shards with members, whatever they take.
-    pub fn shards(&self) -> ShardSet {
-        self.listeners.iter().fold(ShardSet::default(), |all, set| all.union(*set))
-    }
-
-    /// The formats in which other shards want it.
-    pub fn formats(&self) -> FormatSet {
-        let wanted =
-            WireFormat::ALL.into_iter().filter(|&format| !self.listeners[format as usize].is_empty());
-        wanted.fold(FormatSet::default(), FormatSet::with)
-    }
+    audiences: SmallVec<[Attended; 1]>,
+    /// Bytes of drafts that the home has not settled, and how many drafts.
+    unsettled: (u64, u32),
+    parked: VecDeque<Parked>,
+    /// Bytes of publications that have come, and of those the ones that the home knows to be swept.
+    received: u64,
+    acknowledged: u64,
+    /// Stands in the list of rooms that owe the home an acknowledgement.
+    owes: bool,
 }
 
 impl Room {
-    /// The formats of this shard's own members, and at its home those of the others' too.
-    pub fn formats(&self) -> FormatSet {
-        let here = WireFormat::ALL.into_iter().filter(|&format| self.audiences[format as usize].is_some());
-        let here = here.fold(FormatSet::default(), FormatSet::with);
-        self.home.as_ref().map_or(here, |home| here.union(home.formats()))
+    /// Its audiences.
+    pub fn audiences(&self) -> impl Iterator<Item = (WireFormat, AudienceId)> {
+        self.audiences.iter().map(|attended| (attended.format, attended.audience))
     }
 
-    /// Its audiences, by format.
-    pub fn attended(&self) -> impl Iterator<Item = (WireFormat, AudienceId)> {
-        let by_format = WireFormat::ALL.into_iter().zip(self.audiences);
-        by_format.filter_map(|(format, attended)| Some((format, attended?.audience)))
+    /// The forms that its members take.
+    pub fn forms(&self) -> Forms {
+        self.audiences.iter().fold(Forms::default(), |forms, it| forms.with(it.format as u8))
     }
 
-    /// Whether saying more in it would outrun the sweep of one of its audiences.
-    pub fn is_congested(&self, fanout: &Fanout, bytes_max: u64) -> bool {
-        self.audiences.iter().flatten().any(|attended| fanout.is_congested(attended.audience, bytes_max))
-    }
-
-    /// Whether nobody is in it, as far as this shard knows.
-    pub fn is_deserted(&self) -> bool {
-        self.audiences.iter().all(Option::is_none)
-            && self.home.as_ref().is_none_or(|home| home.shards().is_empty())
+    fn is_unused(&self) -> bool {
+        self.audiences.is_empty() && self.unsettled.1 == 0 && self.parked.is_empty()
     }
 }
 
@@ -122,12 +77,18 @@ impl Room {
 pub struct Rooms {
     rooms: Slab<Room>,
     by_name: Map<Arc<str>, RoomId>,
+    /// Rooms that owe their home an acknowledgement.
+    owing: Vec<RoomId>,
+    /// Drafts that wait, in all rooms, and their bytes.
+    parked: (usize, u64),
+    /// Rooms that have members.
+    attended: usize,
 }
 
 impl Rooms {
     /// No room.
     pub fn new(seed: &Seed) -> Self {
-        Self { rooms: Slab::new(), by_name: seed.map() }
+        Self { rooms: Slab::new(), by_name: seed.map(), owing: Vec::new(), parked: (0, 0), attended: 0 }
     }
 
     /// The room of that name.
@@ -135,51 +96,232 @@ impl Rooms {
         self.by_name.get(name).copied()
     }
 
-    /// Adds a room that [`Rooms::find`] did not find.
-    pub fn add(&mut self, room: Room) -> RoomId {
-        let name = Arc::clone(&room.name);
-        let id = RoomId(u32::try_from(self.rooms.insert(room)).expect("fewer rooms than connections"));
-        self.by_name.insert(name, id);
-        id
+    /// A room.
+    pub fn get(&self, id: RoomId) -> Option<&Room> {
+        self.rooms.get(id.0 as usize)
     }
 
-    /// Forgets a room. Its next life has another epoch.
-    pub fn remove(&mut self, id: RoomId) {
-        let room = self.rooms.remove(id.0 as usize);
-        self.by_name.remove(&room.name);
+    /// Every room.
+    pub fn ids(&self) -> Vec<RoomId> {
+        self.rooms.iter().map(|(index, _)| RoomId(u32::try_from(index).unwrap_or(u32::MAX))).collect()
     }
 
-    /// The room of that number, if there is one.
-    pub fn get_mut(&mut self, id: RoomId) -> Option<&mut Room> {
-        self.rooms.get_mut(id.0 as usize)
+    /// The home of a room is lost, with the drafts that it had not settled and what it knew of this shard's progress.
+    pub fn home_lost(&mut self, id: RoomId) {
+        let Some(room) = self.rooms.get_mut(id.0 as usize) else { return };
+        room.unsettled = (0, 0);
+        (room.received, room.acknowledged) = (0, 0);
+        if std::mem::take(&mut room.owes) {
+            self.owing.retain(|&owing| owing != id);
+        }
     }
 
-    /// All rooms.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Room> {
-        self.rooms.iter_mut().map(|(_, room)| room)
-    }
-
-    /// The numbers of all rooms are below it.
-    pub fn numbers(&self) -> u32 {
-        u32::try_from(self.rooms.capacity()).unwrap_or(u32::MAX)
-    }
-
-    /// How many rooms this shard knows.
+    /// How many rooms there are.
     pub fn count(&self) -> usize {
         self.rooms.len()
     }
-}
 
-impl std::ops::Index<RoomId> for Rooms {
-    type Output = Room;
+    /// How many rooms have members.
+    pub const fn attended(&self) -> usize {
+        self.attended
+    }
 
-    fn index(&self, id: RoomId) -> &Room {
-        &self.rooms[id.0 as usize]
+    /// Other rules hold from now on, and another window: what was too little to be acknowledged may be enough now.
+    pub fn reconfigure(&mut self, rules: &RoomRules, window: u64, fanout: &mut Fanout) {
+        for (index, room) in &mut self.rooms {
+            room.options = Arc::clone(rules.of(&room.name));
+            if !room.owes && room.received - room.acknowledged >= grain(window) {
+                room.owes = true;
+                self.owing.push(RoomId(u32::try_from(index).unwrap_or(u32::MAX)));
+            }
+            for attended in &room.audiences {
+                fanout[attended.audience].options = Arc::clone(&room.options);
+            }
+        }
+    }
+
+    fn intern(&mut self, name: &Arc<str>, rules: &RoomRules) -> RoomId {
+        if let Some(id) = self.find(name) {
+            return id;
+        }
+        let room = Room {
+            name: Arc::clone(name),
+            options: Arc::clone(rules.of(name)),
+            audiences: SmallVec::new(),
+            unsettled: (0, 0),
+            parked: VecDeque::new(),
+            received: 0,
+            acknowledged: 0,
+            owes: false,
+        };
+        let id = RoomId(u32::try_from(self.rooms.insert(room)).expect("fewer rooms than connections"));
+        self.by_name.insert(Arc::clone(name), id);
+        id
+    }
+
+    /// Counts a client into an audience of the room `name`, both of which begin to exist with the first. The flag: the
+    /// room's forms have changed, which its home must be told.
+    pub fn attend(
+        &mut self,
+        name: &Arc<str>,
+        format: WireFormat,
+        rules: &RoomRules,
+        fanout: &mut Fanout,
+    ) -> (RoomId, bool) {
+        let id = self.intern(name, rules);
+        let room = &mut self.rooms[id.0 as usize];
+        if let Some(attended) = room.audiences.iter_mut().find(|attended| attended.format == format) {
+            attended.clients += 1;
+            return (id, false);
+        }
+        if room.audiences.is_empty() {
+            self.attended += 1;
+            (room.received, room.acknowledged) = (0, 0);
+        }
+        let audience = fanout.open(id, format, Arc::clone(&room.options));
+        room.audiences.push(Attended { format, audience, clients: 1 });
+        (id, true)
+    }
+
+    /// Counts a client out of its audience, which is closed after the last one. True: the room's forms have changed.
+    pub fn unattend(&mut self, id: RoomId, format: WireFormat, fanout: &mut Fanout) -> bool {
+        let room = &mut self.rooms[id.0 as usize];
+        let index = room.audiences.iter().position(|attended| attended.format == format);
+        let index = index.expect("a client leaves an audience that it was counted into");
+        let attended = &mut room.audiences[index];
+        attended.clients -= 1;
+        if attended.clients > 0 {
+            return false;
+        }
+        fanout.close(attended.audience);
+        room.audiences.swap_remove(index);
+        self.attended -= usize::from(room.audiences.is_empty());
+        true
+    }
+
+    /// The audience of a room for `format`.
+    pub fn audience(&self, id: RoomId, format: WireFormat) -> Option<AudienceId> {
+        let room = self.get(id)?;
+        room.audiences().find(|&(of, _)| of == format).map(|(_, audience)| audience)
+    }
+
+    /// Forgets the room if nothing is known of it any more.
+    pub fn forget_unused(&mut self, id: RoomId) {
+        if self.get(id).is_some_and(Room::is_unused) {
+            let room = self.rooms.remove(id.0 as usize);
+            self.by_name.remove(&room.name);
+            if room.owes {
+                self.owing.retain(|&owing| owing != id);
+            }
+        }
+    }
+
+    /// A session has a draft for the room `name`. It comes back if it may go to the home at once; else it waits here, and the
+    /// session with it, until [`Rooms::settled`] says so.
+    pub fn submit(&mut self, name: &Arc<str>, parked: Parked, rules: &RoomRules) -> Option<Draft> {
+        let id = self.intern(name, rules);
+        let room = &mut self.rooms[id.0 as usize];
+        if room.unsettled.0 > UNSETTLED_BYTES_MAX || !room.parked.is_empty() {
+            self.parked.0 += 1;
+            self.parked.1 += parked.draft.weight() as u64;
+            room.parked.push_back(parked);
+            return None;
+        }
+        room.unsettled.0 += parked.draft.weight() as u64;
+        room.unsettled.1 += 1;
+        Some(parked.draft)
+    }
+
+    /// A draft of so many bytes is settled: [`Rooms::next_parked`] may have another.
+    pub fn settled(&mut self, name: &str, bytes: u64) -> Option<RoomId> {
+        let id = self.find(name)?;
+        let room = &mut self.rooms[id.0 as usize];
+        debug_assert!(room.unsettled.0 >= bytes && room.unsettled.1 > 0, "a draft is settled once");
+        room.unsettled.0 = room.unsettled.0.saturating_sub(bytes);
+        room.unsettled.1 = room.unsettled.1.saturating_sub(1);
+        Some(id)
+    }
+
+    /// The next draft that waits for the room, and may go to its home now.
+    pub fn next_parked(&mut self, id: RoomId) -> Option<Parked> {
+        let room = self.rooms.get_mut(id.0 as usize)?;
+        if room.unsettled.0 > UNSETTLED_BYTES_MAX {
+            return None;
+        }
+        let parked = room.parked.pop_front()?;
+        let weight = parked.draft.weight() as u64;
+        self.parked.0 -= 1;
+        self.parked.1 -= weight;
+        room.unsettled.0 += weight;
+        room.unsettled.1 += 1;
+        if room.parked.is_empty() {
+            room.parked = VecDeque::new();
+        }
+        Some(parked)
+    }
+
+    /// A publication of so many bytes has come for the members of a room.
+    pub fn received(&mut self, id: RoomId, bytes: u64, window: u64) {
+        let room = &mut self.rooms[id.0 as usize];
+        room.received += bytes;
+        if !room.owes && room.received - room.acknowledged >= grain(window) {
+            room.owes = true;
+            self.owing.push(id);
+        }
+    }
+
+    /// The next room whose home is to be told how many more bytes have been swept; call until `None`.
+    pub fn poll_swept(&mut self, fanout: &Fanout, window: u64) -> Option<(RoomId, u64)> {
+        for index in 0..self.owing.len() {
+            let id = self.owing[index];
+            let room = &mut self.rooms[id.0 as usize];
+            let unswept =
+                room.audiences.iter().map(|it| fanout.unswept_bytes(it.audience)).max().unwrap_or(0);
+            let swept = (room.received - room.acknowledged).saturating_sub(unswept);
+            if swept >= grain(window) {
+                room.acknowledged += swept;
+                if room.received - room.acknowledged < grain(window) {
+                    room.owes = false;
+                    self.owing.swap_remove(index);
+                }
+                return Some((id, swept));
+            }
+        }
+        None
+    }
+
+    /// Whether rooms owe their homes an acknowledgement.
+    pub fn owes(&self) -> bool {
+        !self.owing.is_empty()
+    }
+
+    /// How many drafts wait, and their bytes.
+    pub const fn parked(&self) -> (usize, u64) {
+        self.parked
+    }
+
+    /// Checks that the directory agrees with itself. For tests and the simulator.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn assert_invariants(&self) {
+        assert_eq!(self.rooms.len(), self.by_name.len(), "a name for each room");
+        let parked = self.rooms.iter().flat_map(|(_, room)| &room.parked);
+        let sum = parked.fold((0, 0), |(count, bytes), it| (count + 1, bytes + it.draft.weight() as u64));
+        assert_eq!(sum, self.parked, "drafts that wait");
+        let attended = self.rooms.iter().filter(|(_, room)| !room.audiences.is_empty()).count();
+        assert_eq!(attended, self.attended, "rooms that have members");
+        for (_, room) in &self.rooms {
+            assert!(!room.is_unused(), "a room that nothing is known of is forgotten");
+            assert!(
+                room.parked.is_empty() || room.unsettled.1 > 0,
+                "a draft waits, and nothing will wake it"
+            );
+        }
     }
 }
 
-impl std::ops::IndexMut<RoomId> for Rooms {
-    fn index_mut(&mut self, id: RoomId) -> &mut Room {
-        &mut self.rooms[id.0 as usize]
-    }
+/// An acknowledgement is worth a message when so many bytes are.
+const fn grain(window: u64) -> u64 {
+    window / 4
 }

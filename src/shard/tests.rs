@@ -2,6 +2,7 @@
 //! that only the test moves. A seed replays everything.
 
 mod deserted;
+mod faults;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ use super::*;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
 use crate::chat::{RoomOptions, RoomRules, SlowMember};
+use crate::metrics::CloseReason;
+use crate::ws::{self, Inflater};
 
 /// A client's end: what it has still to send, what it has got, and how much its socket takes.
 struct Peer {
@@ -35,6 +38,8 @@ struct World {
     peers: Vec<Peer>,
     now: Time,
     rng: Rng,
+    /// Connections whose questions were taken back.
+    withdrawn: Vec<ConnKey>,
     /// Longest read and longest write; small ones tear everything apart.
     piece: u64,
 }
@@ -46,6 +51,8 @@ fn options() -> Options {
         room_log_bytes_max: 256 * 1024,
         deflate_bytes_min: 64,
         echo: true,
+        session_messages_per_second_max: 0,
+        session_commands_per_second_max: 0,
         ..Options::default()
     }
 }
@@ -67,12 +74,14 @@ impl World {
         let registry = Arc::new(Registry::new(shards));
         registry.set_ready(true);
         let options = Arc::new(options);
-        let meshes = Mesh::build(shards, &Seed::new(seed));
-        let shards = meshes
-            .into_iter()
-            .map(|mesh| Shard::new(mesh, Arc::clone(&options), Arc::clone(&registry), seed))
-            .collect();
-        Self { shards, peers: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
+        let shards = Shard::fleet(
+            Mesh::build(shards, &Seed::new(seed)),
+            &ConnectionLimits::new(&Seed::new(seed)),
+            &options,
+            &registry,
+            || seed,
+        );
+        Self { shards, peers: Vec::new(), withdrawn: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 
     fn connect(&mut self, shard: usize) -> usize {
@@ -132,7 +141,14 @@ impl World {
 
     /// One turn of every shard. Whether anything happened.
     fn turn(&mut self) -> bool {
-        (0..self.shards.len()).fold(false, |moved, id| self.turn_of(id) | moved)
+        let moved = (0..self.shards.len()).fold(false, |moved, id| self.turn_of(id) | moved);
+        // A shard may have sent something to one whose turn was before.
+        let rung = |shard: &Shard| {
+            let rung = !shard.may_sleep();
+            shard.awake();
+            rung
+        };
+        moved | self.shards.iter().any(rung)
     }
 
     fn turn_of(&mut self, id: usize) -> bool {
@@ -222,6 +238,7 @@ impl World {
                 peer.paused = false;
             }
         }
+        self.withdrawn.extend(std::iter::from_fn(|| shard.poll_withdrawn()));
         while shard.poll_wake().is_some() {
             moved = true;
         }
@@ -491,7 +508,8 @@ fn every_request_gets_its_answer() {
         ("GET / HTTP/1.1\r\nHost: h\r\n\r\n".into(), "200"),
         ("HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n".into(), "200"),
         ("DELETE /healthz HTTP/1.1\r\nHost: h\r\n\r\n".into(), "405"),
-        (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(9000)), "431"),
+        (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(9000)), "414"),
+        (request("/", &format!("X: {}\r\n", "a".repeat(9000))), "431"),
         ("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".into(), "400"),
     ] {
         let mut world = World::new(1, 1, 700, options());

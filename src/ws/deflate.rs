@@ -29,14 +29,37 @@ impl Window {
     }
 }
 
+/// Bytes of the longest payload that [`Deflater`] makes of a message of `message_len` bytes, with either window.
+///
+/// At its fastest level, the one used here, zlib-rs writes one block with fixed codes up to a flush (RFC 1951 §3.2.6) and never a
+/// stored one: 3 bits of header, at most 9 bits for each byte (a literal from 144 on; a match is of four bytes at least, and costs 31
+/// bits at most), and 7 bits for the end of the block. The flush begins an empty stored block, 3 bits and what is missing to a whole
+/// byte; the rest of that block is left out. That is ⌈(9n + 13) / 8⌉ bytes. When the flush ends exactly where the room in the output
+/// does it is asked for again, and writes a second empty block: 5 bytes. The window bounds distances, and so changes nothing of this.
+pub const fn deflated_len_max(message_len: usize) -> usize {
+    message_len.saturating_add(message_len.saturating_add(13).div_ceil(8)).saturating_add(5)
+}
+
 /// Inflates one message after the other. Owns nothing before the first.
 #[derive(Debug, Default)]
 pub struct Inflater {
     stream: Option<Box<Decompress>>,
     out: Vec<u8>,
+    /// Bytes that have come out since they were last asked for.
+    inflated: usize,
 }
 
 impl Inflater {
+    /// How many bytes have come out since the last call.
+    pub const fn take_inflated(&mut self) -> usize {
+        std::mem::replace(&mut self.inflated, 0)
+    }
+
+    /// Bytes that it keeps for its next message.
+    pub fn capacity(&self) -> usize {
+        self.out.capacity()
+    }
+
     /// The message behind `compressed`, which is all of it without the tail.
     ///
     /// # Errors
@@ -46,10 +69,10 @@ impl Inflater {
         stream.reset(false);
         self.out.clear();
         self.out.shrink_to(KEPT_BYTES_MAX);
-        for piece in [compressed, &TAIL] {
-            inflate_piece(stream, piece, &mut self.out, bytes_max)?;
-        }
-        Ok(&self.out)
+        let mut pieces = [compressed, &TAIL].into_iter();
+        let outcome = pieces.try_for_each(|piece| inflate_piece(stream, piece, &mut self.out, bytes_max));
+        self.inflated += self.out.len();
+        outcome.map(|()| &self.out[..])
     }
 }
 
@@ -171,6 +194,32 @@ mod tests {
         let mut out = Vec::with_capacity(4096);
         narrow.decompress_vec(&compressed, &mut out, FlushDecompress::Sync).unwrap();
         assert_eq!(out, message);
+    }
+
+    /// Noise of any bytes, and of those whose fixed codes have 9 bits, which nothing shortens.
+    #[test]
+    fn what_cannot_be_compressed_grows_by_no_more_than_the_bound() {
+        let mut rng = Rng::new(1);
+        let mut deflater = Deflater::default();
+        let mut slack_min = usize::MAX;
+        let lengths = (0..600).chain([1303, 4095, 4096, 8191, 16_384, 65_535, 65_536, 100_000]);
+        for len in lengths.flat_map(|len| [len; 4]) {
+            let noise: Vec<u8> = (0..len).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
+            let worst: Vec<u8> = noise.iter().map(|byte| 144 + byte % 112).collect();
+            for message in [noise, worst] {
+                let (front, back) = message.split_at(usize::try_from(rng.below(len as u64 + 1)).unwrap());
+                for window in [Window::Full, Window::Small] {
+                    let parts: [&[&[u8]]; 2] = [&[&message], &[front, back]];
+                    for parts in parts {
+                        let found = deflater.deflate(window, parts).len();
+                        let max = deflated_len_max(len);
+                        assert!(found <= max, "{found} > {max} bytes of {len}, {window:?}");
+                        slack_min = slack_min.min(max - found);
+                    }
+                }
+            }
+        }
+        assert!(slack_min <= 5, "the bound is {slack_min} bytes above all that was found");
     }
 
     #[test]

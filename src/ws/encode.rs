@@ -89,6 +89,19 @@ mod tests {
         }
     }
 
+    /// RFC 7692 §6.1: RSV1 on the first frame, which is all there is; frames of every other kind have no reserved bit.
+    #[test]
+    fn a_compressed_message_is_one_frame_with_rsv1() {
+        let (mut compressed, mut others) = (Vec::new(), Vec::new());
+        deflated_frame_into(&mut compressed, Opcode::Text, &[0xca, 0x00]);
+        assert_eq!(compressed, [0xC1, 2, 0xca, 0x00]);
+        frame_into(&mut others, Opcode::Ping, &[]);
+        frame_into(&mut others, Opcode::Pong, &[]);
+        frame_into(&mut others, Opcode::Binary, &[]);
+        close_empty_into(&mut others);
+        assert_eq!(others, [0x89, 0, 0x8A, 0, 0x82, 0, 0x88, 0]);
+    }
+
     #[test]
     fn a_reason_is_cut_between_characters() {
         let mut out = Vec::new();

@@ -38,6 +38,18 @@ pub struct Decoded<'a> {
     pub consumed: usize,
     /// The first event in it. `None`: all of it is used up, and more is needed.
     pub event: Option<Event<'a>>,
+    /// The event is one whole frame of the input, the `consumed` bytes at its front, and the decoder holds nothing of it.
+    /// If not, its bytes lie in the decoder, which then holds them until it is called again.
+    pub in_place: bool,
+}
+
+/// Masks again the payload of one whole frame that [`Decoder::decode`] has unmasked in place: with the bytes as they came
+/// the frame can be decoded another time. `frame` is what was consumed for an event that is [`Decoded::in_place`].
+pub fn undo(frame: &mut [u8]) {
+    // The header has decoded before. Whether RSV1 had a meaning then does not change where the payload begins.
+    if let Ok(Step::Done(header)) = decode_header(frame, true) {
+        unmask(&mut frame[header.len..], header.key, 0);
+    }
 }
 
 /// What one connection remembers of the frames that it has not had whole. 16 bytes, and nothing on the heap, between
@@ -60,14 +72,24 @@ struct Partial {
     message: Option<Message>,
     /// The payload of a control frame that did not come in one piece.
     control: Vec<u8>,
-    /// The event that was last handed out lies in here: forget it first.
-    handed_out: Option<HandedOut>,
+    /// The event that lies complete in here, and has been handed out at least once.
+    complete: Option<Complete>,
+}
+
+/// An event in a decoder's own memory.
+#[derive(Clone, Copy, Debug)]
+struct Complete {
+    kind: Kind,
+    /// The caller wants it once more. If not, it is forgotten at the next call.
+    keep: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum HandedOut {
+enum Kind {
+    /// `message`.
     Message,
-    Control,
+    /// `control`, a frame with this opcode.
+    Control(Opcode),
 }
 
 #[derive(Debug)]
@@ -86,7 +108,8 @@ impl Decoder {
         Self { partial: None, deflate }
     }
 
-    /// Takes the first event from the front of `input`, which is unmasked in place.
+    /// Takes the first event from the front of `input`, which is unmasked in place; or hands out an event that the caller has
+    /// asked to [keep](Self::keep).
     ///
     /// # Errors
     /// The connection must fail; the decoder must not be used again.
@@ -96,7 +119,10 @@ impl Decoder {
         inflater: &'a mut Inflater,
         limits: &Limits,
     ) -> Result<Decoded<'a>, Fail> {
-        self.forget_handed_out();
+        self.release();
+        if self.holds_event() {
+            return self.hand_out_again(inflater, limits);
+        }
         if self.partial.is_none()
             && let Step::Done(header) = decode_header(input, self.deflate)?
         {
@@ -109,34 +135,68 @@ impl Decoder {
                 let payload = &mut input[header.len..end];
                 unmask(payload, header.key, 0);
                 let event = whole_frame(&header, payload, inflater, limits)?;
-                return Ok(Decoded { consumed: end, event: Some(event) });
+                return Ok(Decoded { consumed: end, event: Some(event), in_place: true });
             }
         }
         if input.is_empty() {
-            return Ok(Decoded { consumed: 0, event: None });
+            return Ok(Decoded { consumed: 0, event: None, in_place: false });
         }
         let deflate = self.deflate;
         self.partial.get_or_insert_default().decode(input, deflate, inflater, limits)
     }
 
-    /// Bytes on the heap for what is incomplete.
+    /// Has the next call of [`decode`](Self::decode) hand out again the event that the last one has handed out, and consume
+    /// nothing for it. A compressed message is kept as it came. Has no effect on an event that was
+    /// [in place](Decoded::in_place): the caller keeps those bytes itself, and calls [`undo`] on them.
+    pub fn keep(&mut self) {
+        if let Some(complete) = self.partial.as_mut().and_then(|partial| partial.complete.as_mut()) {
+            complete.keep = true;
+        }
+    }
+
+    /// Whether an event is [kept](Self::keep) here, so that [`decode`](Self::decode) has one without further input.
+    pub fn holds_event(&self) -> bool {
+        let complete = self.partial.as_ref().and_then(|partial| partial.complete);
+        complete.is_some_and(|complete| complete.keep)
+    }
+
+    /// Frees the memory of the event that was last handed out, unless it is to be [kept](Self::keep). So does the next
+    /// [`decode`](Self::decode); a caller that stops before it calls this instead.
+    pub fn release(&mut self) {
+        let Some(partial) = &mut self.partial else { return };
+        match partial.complete {
+            None | Some(Complete { keep: true, .. }) => return,
+            Some(Complete { kind: Kind::Message, .. }) => partial.message = None,
+            Some(Complete { kind: Kind::Control(_), .. }) => partial.control = Vec::new(),
+        }
+        partial.complete = None;
+        if partial.message.is_none() {
+            self.partial = None;
+        }
+    }
+
+    /// Bytes on the heap: for what is incomplete, and for an event that is kept or was handed out last.
     pub fn kept_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {
-            let message = partial.message.as_ref().map_or(0, |message| message.bytes.capacity());
-            size_of::<Partial>() + message + partial.control.capacity()
+            let Partial { header: _, header_len: _, frame: _, message, control, complete: _ } = &**partial;
+            let message = message.as_ref().map_or(0, |message| message.bytes.capacity());
+            size_of::<Partial>() + message + control.capacity()
         })
     }
 
-    fn forget_handed_out(&mut self) {
-        let Some(partial) = &mut self.partial else { return };
-        match partial.handed_out.take() {
-            Some(HandedOut::Message) => partial.message = None,
-            Some(HandedOut::Control) => partial.control = Vec::new(),
-            None => {}
-        }
-        if partial.header_len == 0 && partial.frame.is_none() && partial.message.is_none() {
-            self.partial = None;
-        }
+    fn hand_out_again<'a>(
+        &'a mut self,
+        inflater: &'a mut Inflater,
+        limits: &Limits,
+    ) -> Result<Decoded<'a>, Fail> {
+        let event = match &mut self.partial {
+            Some(partial) => {
+                partial.complete = partial.complete.map(|complete| Complete { keep: false, ..complete });
+                partial.complete_event(inflater, limits)?
+            }
+            None => None,
+        };
+        Ok(Decoded { consumed: 0, event, in_place: false })
     }
 }
 
@@ -153,7 +213,9 @@ impl Partial {
             let (header, got) = match self.frame {
                 Some(frame) => frame,
                 None => match self.take_header(&input[consumed..], deflate)? {
-                    (taken, None) => return Ok(Decoded { consumed: consumed + taken, event: None }),
+                    (taken, None) => {
+                        return Ok(Decoded { consumed: consumed + taken, event: None, in_place: false });
+                    }
                     (taken, Some(header)) => {
                         consumed += taken;
                         check_in_order(&header, self.message.as_ref(), limits)?;
@@ -171,20 +233,33 @@ impl Partial {
             consumed += take;
             if take < missing {
                 self.frame = Some((header, got + take as u64));
-                return Ok(Decoded { consumed, event: None });
+                return Ok(Decoded { consumed, event: None, in_place: false });
             }
             self.frame = None;
-            if header.opcode.is_control() {
-                self.handed_out = Some(HandedOut::Control);
-                return Ok(Decoded { consumed, event: Some(control_event(header.opcode, &self.control)?) });
+            let kind = match header.opcode {
+                Opcode::Close | Opcode::Ping | Opcode::Pong => Kind::Control(header.opcode),
+                Opcode::Continuation | Opcode::Text | Opcode::Binary if header.fin => Kind::Message,
+                Opcode::Continuation | Opcode::Text | Opcode::Binary => continue,
+            };
+            self.complete = Some(Complete { kind, keep: false });
+            return Ok(Decoded { consumed, event: self.complete_event(inflater, limits)?, in_place: false });
+        }
+    }
+
+    /// The event that `complete` says is here.
+    fn complete_event<'a>(
+        &'a self,
+        inflater: &'a mut Inflater,
+        limits: &Limits,
+    ) -> Result<Option<Event<'a>>, Fail> {
+        match (self.complete, &self.message) {
+            (Some(Complete { kind: Kind::Control(opcode), .. }), _) => {
+                Ok(Some(control_event(opcode, &self.control)?))
             }
-            if header.fin {
-                self.handed_out = Some(HandedOut::Message);
-                let Some(message) = &self.message else {
-                    return Err(ProtocolError::ContinuationUnexpected.into());
-                };
-                return Ok(Decoded { consumed, event: Some(message.event(inflater, limits)?) });
+            (Some(Complete { kind: Kind::Message, .. }), Some(message)) => {
+                Ok(Some(message.event(inflater, limits)?))
             }
+            (Some(Complete { kind: Kind::Message, .. }), None) | (None, _) => Ok(None),
         }
     }
 
@@ -259,9 +334,13 @@ fn check_in_order(header: &Header, message: Option<&Message>, limits: &Limits) -
     Ok(())
 }
 
-/// What cannot be compressed grows a little: five bytes for each stored block.
+/// Bytes that the payload of a compressed message may have, so that a client may send what it cannot compress: zlib's own bound for
+/// every window and every size of its memory, where each byte takes 9 bits and each block of 127 symbols (memLevel 1) 10 bits more,
+/// and something for a flush. It is above what stored blocks cost, 5 bytes for each 127 at worst, and above
+/// [`deflated_len_max`](super::deflated_len_max). DEFLATE itself knows no bound: a client can send empty blocks for ever.
 const fn deflated_bytes_max(message_bytes_max: usize) -> usize {
-    message_bytes_max + message_bytes_max / 256 + 64
+    let max = message_bytes_max.saturating_add(message_bytes_max.div_ceil(8));
+    max.saturating_add(message_bytes_max.div_ceil(64)).saturating_add(64)
 }
 
 fn whole_frame<'a>(
@@ -313,3 +392,6 @@ fn close_payload(payload: &[u8]) -> Result<Option<(CloseCode, &str)>, ProtocolEr
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

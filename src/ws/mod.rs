@@ -8,22 +8,20 @@
 mod deflate;
 mod encode;
 mod error;
-mod extension;
 mod header;
 mod mask;
 mod message;
 mod utf8;
 
-pub use deflate::{Deflater, Inflater, Window};
+pub use deflate::{Deflater, Inflater, Window, deflated_len_max};
 pub use encode::{
     FRAME_HEAD_BYTES_MAX, FrameHead, close_empty_into, close_into, deflated_frame_into, frame_header,
     frame_into,
 };
 pub use error::{Fail, LimitExceeded, ProtocolError};
-pub use extension::{Agreed, negotiate};
 pub use header::{Header, Opcode, decode_header};
 pub use mask::unmask;
-pub use message::{Decoded, Decoder, Event, Limits};
+pub use message::{Decoded, Decoder, Event, Limits, undo};
 pub use tungstenite::protocol::frame::coding::CloseCode;
 pub use utf8::Utf8;
 

@@ -11,6 +11,9 @@ export const freePort = () =>
     });
   });
 
+// Tests flood.
+const UNLIMITED = ["--max-session-messages-per-second", "0", "--max-session-commands-per-second", "0"];
+
 export class Server {
   constructor(stentor, port, options) {
     Object.assign(this, { stentor, port, options });
@@ -27,7 +30,7 @@ export class Server {
   }
 
   async begin() {
-    const fixed = ["serve", "--listen", `127.0.0.1:${this.port}`, "--log", "warn"];
+    const fixed = ["serve", "--listen", `127.0.0.1:${this.port}`, "--log", "warn", ...UNLIMITED];
     this.process = spawn(this.stentor, [...fixed, ...this.options], { stdio: "inherit" });
     for (;;) {
       if (this.process.exitCode !== null) throw new Error("the server ended");

@@ -44,6 +44,39 @@ for algorithm, name in PAIRS.items():
     assert ours["sub"] == "7" and ours["info"] == claims["info"], (algorithm, ours)
     assert 3590 < ours["exp"] - time.time() <= 3600, (algorithm, ours)
 
+secret = ["--token-hmac-secret-files", str(KEYS / "secret")]
+now = int(time.time())
+
+
+def check(claims):
+    return stentor("check", jwt.encode(claims, SECRET, algorithm="HS256"), *secret)
+
+
+# What limits a client is honoured or refused by name; lists are taken whole or not at all.
+for claims, why in [
+    ({"subs": {"a": {"expire_at": 5}}}, "`expire_at`"),
+    ({"subs": {"a": {"override": {"max_rate": {"value": True}}}}}, "`override.max_rate`"),
+    ({"channel": "a", "override": {"force_recovery": {"value": False}}}, "`force_recovery`"),
+    ({"caps": [{"channels": ["a"], "allow": ["sub"]}]}, "`caps`"),
+    ({"channel": "a", "client": "0b6f"}, "`client`"),
+    ({"channels": ["a", None]}, "`channels` has an entry that is null"),
+    ({"channels": [f"r{number}" for number in range(129)]}, "129 rooms are named"),
+    ({"exp": -1}, "`exp` is no point of time"),
+    ({"nbf": now + 60}, "(`nbf`)"),
+    ({"iat": now + 60}, "(`iat`)"),
+]:
+    checked = check(claims)
+    assert checked.returncode == 1 and why in checked.stderr, (claims, checked)
+for claims, said in [
+    ({"sub": None, "exp": None, "channels": None, "subs": None, "info": None}, "without an end"),
+    ({"channels": ["b", "a", "b"], "subs": {"a": {"info": 1}}}, 'in the rooms "b", "a"'),
+    ({"exp": str(now + 60)}, "until 20"),
+    ({"exp": 10**18}, "(for 11months 30days"),
+    ({"nbf": now + 2, "iat": now + 2}, "without an end"),
+]:
+    checked = check(claims)
+    assert checked.returncode == 0 and said in checked.stdout, (claims, checked)
+
 unsigned = jwt.encode({"sub": "root"}, None, algorithm="none")
 checked = stentor("check", unsigned, "--token-hmac-secret-files", str(KEYS / "secret"))
 assert checked.returncode == 1, checked

@@ -15,7 +15,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::Response;
 use tungstenite::http::HeaderValue;
@@ -35,6 +35,9 @@ fn with_settings_of_tests(mut command: Command) -> Command {
         command.env_remove(key);
     }
     command.env("STENTOR_DRIVER", driver());
+    // Tests flood; those of the bounds set them as flags, which are stronger.
+    command.env("STENTOR_MAX_SESSION_MESSAGES_PER_SECOND", "0");
+    command.env("STENTOR_MAX_SESSION_COMMANDS_PER_SECOND", "0");
     command
 }
 
@@ -131,6 +134,28 @@ impl Server {
         kill_process(pid, signal).expect("it runs");
     }
 
+    /// Bytes of memory that it has now (`VmRSS`).
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        line.trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
+    }
+
+    /// The time that it has used of a CPU.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("its name ends").split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// From now on the server gets no descriptor whose number is not below `max`.
+    pub fn limit_descriptors(&self, max: u64) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process");
+        let limit = Rlimit { current: Some(max), maximum: Some(max) };
+        prlimit(Some(pid), Resource::Nofile, limit).expect("it is ours");
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("it ends")
     }
@@ -183,11 +208,15 @@ impl Server {
 
     /// One number of `/metrics`, summed over its labels.
     pub fn metric(&self, name: &str) -> u64 {
-        let page = self.get("/metrics");
-        let lines =
-            page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        metric(&self.get("/metrics"), name)
     }
+}
+
+/// One number of a page of metrics, summed over its labels.
+pub fn metric(page: &str, name: &str) -> u64 {
+    let lines =
+        page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 impl Drop for Server {

@@ -23,6 +23,7 @@ impl Stentor {
     pub fn start_at(address: &str, arguments: &[&str]) -> Self {
         let mut process = Command::new(binary())
             .args(["--listen", address, "--log-format", "json"])
+            .args(["--max-session-messages-per-second", "0", "--max-session-commands-per-second", "0"])
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()

@@ -8,8 +8,6 @@ use crate::ws::CloseCode;
 pub enum ErrorCode {
     /// Not our client's fault; it may try again.
     Internal,
-    /// There is no such room for anybody.
-    UnknownChannel,
     /// Not for this client.
     PermissionDenied,
     /// There is no such thing to call.
@@ -24,8 +22,9 @@ pub enum ErrorCode {
     NotAvailable,
     /// A fresh token will do.
     TokenExpired,
-    /// What was asked for is past.
-    Expired,
+    /// The token that a refresh brought has expired already. The same number, but temporary: SDKs know the number only in the
+    /// replies to connect and subscribe, and give up on a refresh whose error does not say that another try makes sense.
+    RefreshTokenExpired,
     /// Later, perhaps.
     TooManyRequests,
     /// The history does not reach back so far.
@@ -33,11 +32,25 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Internal,
+        Self::PermissionDenied,
+        Self::MethodNotFound,
+        Self::AlreadySubscribed,
+        Self::LimitExceeded,
+        Self::BadRequest,
+        Self::NotAvailable,
+        Self::TokenExpired,
+        Self::RefreshTokenExpired,
+        Self::TooManyRequests,
+        Self::UnrecoverablePosition,
+    ];
+
     /// The number, the words, and whether it makes sense to try again.
     pub const fn parts(self) -> (u16, &'static str, bool) {
         match self {
             Self::Internal => (100, "internal server error", true),
-            Self::UnknownChannel => (102, "unknown channel", false),
             Self::PermissionDenied => (103, "permission denied", false),
             Self::MethodNotFound => (104, "method not found", false),
             Self::AlreadySubscribed => (105, "already subscribed", false),
@@ -45,24 +58,29 @@ impl ErrorCode {
             Self::BadRequest => (107, "bad request", false),
             Self::NotAvailable => (108, "not available", false),
             Self::TokenExpired => (109, "token expired", false),
-            Self::Expired => (110, "expired", false),
+            Self::RefreshTokenExpired => (109, "token expired", true),
             Self::TooManyRequests => (111, "too many requests", true),
             Self::UnrecoverablePosition => (112, "unrecoverable position", false),
         }
     }
 }
 
-/// Why a connection ends: 3000 to 3499, and the client comes back; 3500 to 3999, and it stays away.
+/// Why a connection ends: 3000 to 3499 and 4000 to 4499, and the client comes back; 3500 to 3999 and 4500 to 4999, and it stays
+/// away. From 4000 on the numbers are ours. What a client does about each, and why that is right, stands in `docs/codes.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disconnect {
     /// The server is going away.
     Shutdown,
+    /// The server could not do what it had to in time.
+    Internal,
     /// Its identity has expired, and it brought no fresh token in time.
     Expired,
     /// Its place in a room that the server had joined for it has expired.
     SubscriptionExpired,
     /// It reads too slowly.
     Slow,
+    /// Publications are missing in a room that the server had joined for it: it connects anew, and recovers.
+    InsufficientState,
     /// It does not answer pings.
     NoPong,
     /// It goes on although it was told that it says too much.
@@ -73,7 +91,7 @@ pub enum Disconnect {
     BadRequest,
     /// It did not say who it is in time.
     Stale,
-    /// It has, or its user has, too many connections.
+    /// Its user has too many connections. It comes back: one of these may be its own former one, that no end was seen of yet.
     ConnectionLimit,
     /// It is nobody in particular, and such are not let in.
     PermissionDenied,
@@ -82,19 +100,39 @@ pub enum Disconnect {
 }
 
 impl Disconnect {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Shutdown,
+        Self::Internal,
+        Self::Expired,
+        Self::SubscriptionExpired,
+        Self::Slow,
+        Self::InsufficientState,
+        Self::NoPong,
+        Self::TooManyRequests,
+        Self::ConnectionLimit,
+        Self::InvalidToken,
+        Self::BadRequest,
+        Self::Stale,
+        Self::PermissionDenied,
+        Self::NotAvailable,
+    ];
+
     /// The status code and the reason in the Close frame. A reason is never JSON by itself: the client would try to read it so.
     pub fn parts(self) -> (CloseCode, &'static str) {
         let (code, reason) = match self {
             Self::Shutdown => (3001, "shutdown"),
+            Self::Internal => (3004, "internal server error"),
             Self::Expired => (3005, "connection expired"),
             Self::SubscriptionExpired => (3006, "subscription expired"),
             Self::Slow => (3008, "slow"),
+            Self::InsufficientState => (3010, "insufficient state"),
             Self::NoPong => (3012, "no pong"),
             Self::TooManyRequests => (3013, "too many requests"),
             Self::InvalidToken => (3500, "invalid token"),
             Self::BadRequest => (3501, "bad request"),
             Self::Stale => (3502, "stale"),
-            Self::ConnectionLimit => (3504, "connection limit"),
+            Self::ConnectionLimit => (4004, "connection limit"),
             Self::PermissionDenied => (3507, "permission denied"),
             Self::NotAvailable => (3508, "not available"),
         };
@@ -112,6 +150,9 @@ pub enum Unsubscribe {
 }
 
 impl Unsubscribe {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Insufficient, Self::Expired];
+
     /// The number and the words.
     pub const fn parts(self) -> (u16, &'static str) {
         match self {
@@ -121,30 +162,56 @@ impl Unsubscribe {
     }
 }
 
+/// Why a command is not obeyed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Its reply is an error.
+    Error(ErrorCode),
+    /// The connection ends.
+    Disconnect(Disconnect),
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Error(code)
+    }
+}
+
+impl From<Disconnect> for Refusal {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Disconnect(disconnect)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_close_code_may_be_sent_and_every_reason_fits() {
-        use Disconnect::*;
-        for disconnect in [
-            Shutdown,
-            Expired,
-            SubscriptionExpired,
-            Slow,
-            NoPong,
-            TooManyRequests,
-            InvalidToken,
-            BadRequest,
-            Stale,
-            ConnectionLimit,
-            PermissionDenied,
-            NotAvailable,
-        ] {
+        for disconnect in Disconnect::ALL {
             let (code, reason) = disconnect.parts();
             assert!(code.is_allowed() && reason.len() <= 123, "{disconnect:?}");
             assert!(serde_json::from_str::<serde_json::Value>(reason).is_err(), "{reason} is JSON");
+        }
+    }
+
+    /// Its rows are tested with the SDK itself (`tests/clients/codes.mjs`).
+    #[test]
+    fn the_table_has_a_row_for_every_code() {
+        let table = include_str!("../../../docs/codes.md");
+        let has = |begin: String| {
+            assert!(table.lines().any(|line| line.starts_with(&begin)), "no row begins with {begin}");
+        };
+        for (code, message, temporary) in ErrorCode::ALL.map(ErrorCode::parts) {
+            let temporary = if temporary { "yes" } else { "no" };
+            has(format!("| {code} | {message} | {temporary} | "));
+        }
+        for (code, reason) in Disconnect::ALL.map(Disconnect::parts) {
+            has(format!("| {} | {reason} | ", u16::from(code)));
+        }
+        for (code, reason) in Unsubscribe::ALL.map(Unsubscribe::parts) {
+            has(format!("| {code} | {reason} | "));
         }
     }
 }

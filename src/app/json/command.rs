@@ -1,9 +1,12 @@
 //! From the bytes of a frame to commands. Nothing is copied but strings with escapes in them.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use super::member::{self, Object, Text};
 use crate::chat::{Epoch, Since, Wanted};
 
 /// One command, as it was sent.
@@ -50,30 +53,30 @@ pub enum Method<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Connect<'a> {
     /// Who it is.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub token: Cow<'a, str>,
     /// What it says of itself.
     #[serde(borrow)]
     pub data: Option<&'a RawValue>,
     /// Where it stopped in the rooms that the server had joined for it.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::objects_by_name")]
     pub subs: Positions<'a>,
 }
 
 /// Positions by room.
-pub type Positions<'a> = std::collections::BTreeMap<Cow<'a, str>, Recovery<'a>>;
+pub type Positions<'a> = BTreeMap<Cow<'a, str>, Recovery<'a>>;
 
 /// Where a client stopped.
 #[derive(Debug, Default, Deserialize)]
 pub struct Recovery<'a> {
     /// Whether it wants to go on from there.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub recover: bool,
     /// The last offset that it has had.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub offset: u64,
     /// The epoch of that.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub epoch: Cow<'a, str>,
 }
 
@@ -97,28 +100,31 @@ fn wanted(recover: bool, offset: u64, epoch: &str) -> Wanted {
 #[derive(Debug, Deserialize)]
 pub struct Subscribe<'a> {
     /// The room.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub channel: Cow<'a, str>,
     /// What lets it in.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub token: Cow<'a, str>,
     /// Bit 2: an error instead of a start without the past.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub flag: u32,
     /// Other kinds of subscription than to a stream.
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "member::scalar")]
     pub kind: u32,
+    /// How it wants publications to be shortened.
+    #[serde(borrow, default, deserialize_with = "member::text")]
+    pub delta: Cow<'a, str>,
     /// A filter.
     #[serde(borrow)]
     pub tf: Option<&'a RawValue>,
     /// As in [`Recovery`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub recover: bool,
     /// As in [`Recovery`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub offset: u64,
     /// As in [`Recovery`].
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub epoch: Cow<'a, str>,
 }
 
@@ -138,7 +144,7 @@ impl Subscribe<'_> {
 #[derive(Debug, Deserialize)]
 pub struct Channel<'a> {
     /// Its name.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub channel: Cow<'a, str>,
 }
 
@@ -146,19 +152,19 @@ pub struct Channel<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Publish<'a> {
     /// The room.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub channel: Cow<'a, str>,
-    /// What is said.
-    #[serde(borrow)]
+    /// What is said; `null` is something, too.
+    #[serde(borrow, default, deserialize_with = "member::any")]
     pub data: Option<&'a RawValue>,
     /// Of another kind of channel.
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "member::scalar")]
     pub kind: u32,
     /// Of another kind of channel.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub key: Cow<'a, str>,
     /// Of another kind of channel.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub removed: bool,
 }
 
@@ -166,16 +172,16 @@ pub struct Publish<'a> {
 #[derive(Debug, Deserialize)]
 pub struct History<'a> {
     /// The room.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub channel: Cow<'a, str>,
     /// How many; 0: none, negative: as many as there are.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub limit: i64,
     /// From where on.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     pub since: Option<StreamPosition<'a>>,
     /// Backwards.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub reverse: bool,
 }
 
@@ -183,10 +189,10 @@ pub struct History<'a> {
 #[derive(Debug, Deserialize)]
 pub struct StreamPosition<'a> {
     /// The offset.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     pub offset: u64,
     /// The epoch; empty: whichever is now.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub epoch: Cow<'a, str>,
 }
 
@@ -194,7 +200,7 @@ pub struct StreamPosition<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Rpc<'a> {
     /// What is to be done.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub method: Cow<'a, str>,
     /// With what.
     #[serde(borrow)]
@@ -205,7 +211,7 @@ pub struct Rpc<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Refresh<'a> {
     /// The fresh token.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub token: Cow<'a, str>,
 }
 
@@ -213,43 +219,47 @@ pub struct Refresh<'a> {
 #[derive(Debug, Deserialize)]
 pub struct SubRefresh<'a> {
     /// The room.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub channel: Cow<'a, str>,
     /// The fresh token.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "member::text")]
     pub token: Cow<'a, str>,
 }
 
 /// The envelope: at most one of these is there.
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "member::scalar")]
     id: u32,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     connect: Option<Connect<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     subscribe: Option<Subscribe<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     unsubscribe: Option<Channel<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     publish: Option<Publish<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     presence: Option<Channel<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     presence_stats: Option<Channel<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     history: Option<History<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     rpc: Option<Rpc<'a>>,
-    #[serde(borrow)]
-    send: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(default, deserialize_with = "member::object")]
+    send: Option<Anything>,
+    #[serde(borrow, default, deserialize_with = "member::object")]
     refresh: Option<Refresh<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::object")]
     sub_refresh: Option<SubRefresh<'a>>,
-    #[serde(borrow)]
-    ping: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "member::object")]
+    ping: Option<Anything>,
 }
+
+/// An object of which nothing is of interest.
+#[derive(Deserialize)]
+struct Anything {}
 
 /// A line that is no command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -265,8 +275,11 @@ pub fn lines(frame: &str) -> impl Iterator<Item = &str> {
 /// # Errors
 /// It is no JSON object, has fields of wrong types, more than one method or none that is known, or has no id where a reply is due.
 pub fn parse(line: &str) -> Result<Command<'_>, NotACommand> {
-    let envelope: Envelope<'_> = serde_json::from_str(line).map_err(|_| NotACommand)?;
-    let Envelope { id, .. } = envelope;
+    if line == "{}" {
+        return Ok(Command { id: 0, method: Method::Pong });
+    }
+    let Object(envelope) = serde_json::from_str::<Object<Envelope<'_>>>(line).map_err(|_| NotACommand)?;
+    let id = envelope.id;
     let mut methods = [
         envelope.connect.map(Method::Connect),
         envelope.subscribe.map(Method::Subscribe),
@@ -284,103 +297,56 @@ pub fn parse(line: &str) -> Result<Command<'_>, NotACommand> {
     .into_iter()
     .flatten();
     match (methods.next(), methods.next()) {
-        (None, _) if id == 0 && is_empty_object(line) => Ok(Command { id, method: Method::Pong }),
+        (None, _) if id == 0 && is_empty(line) => Ok(Command { id, method: Method::Pong }),
         (Some(Method::Send), None) => Ok(Command { id, method: Method::Send }),
         (Some(method), None) if id != 0 => Ok(Command { id, method }),
         _ => Err(NotACommand),
     }
 }
 
-/// `{}`, which is what a pong looks like. That it is an object has been checked.
-fn is_empty_object(line: &str) -> bool {
-    line.bytes().all(|byte| matches!(byte, b'{' | b'}' | b' ' | b'\t' | b'\r'))
+/// Whether a line without a method is the empty command, which is a pong: every member of it is absent or zero.
+fn is_empty(line: &str) -> bool {
+    let members: Result<Object<BTreeMap<Text<'_>, Option<IgnoredAny>>>, _> = serde_json::from_str(line);
+    members.is_ok_and(|Object(members)| {
+        members.into_iter().all(|(Text(name), value)| value.is_none() || name == "id")
+    })
 }
 
-/// What a client that connects says of itself, as far as anybody here is interested.
+/// What a client that connects says of itself, as far as the server uses it.
 #[derive(Debug, Default, Deserialize)]
 pub struct Introduction<'a> {
     /// What it wants to be called.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "member::optional_text")]
     pub name: Option<Cow<'a, str>>,
 }
 
-impl Introduction<'_> {
-    /// Data of any other shape say nothing.
-    pub fn read(data: Option<&RawValue>) -> Introduction<'_> {
-        data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default()
+impl<'a> Introduction<'a> {
+    /// Reads `data`. Data of any other shape say nothing.
+    pub fn read(data: Option<&'a RawValue>) -> Self {
+        data.and_then(|data| from_object(data.get())).unwrap_or_default()
     }
+}
+
+/// What the call `delivery` is about.
+#[derive(Debug, Deserialize)]
+pub struct Delivery<'a> {
+    /// The room.
+    #[serde(borrow, deserialize_with = "member::text")]
+    pub channel: Cow<'a, str>,
+    /// The publication.
+    pub offset: u64,
+}
+
+impl<'a> Delivery<'a> {
+    /// Reads the call's `data`; `None`: they are not these two.
+    pub fn read(data: Option<&'a RawValue>) -> Option<Self> {
+        from_object(data?.get())
+    }
+}
+
+fn from_object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
+    serde_json::from_str::<Object<T>>(json).ok().map(|Object(object)| object)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(line: &str, expected: Option<&str>) {
-        let command = parse(line).ok().map(|command| format!("{}: {:?}", command.id, command.method));
-        let begins = match (&command, expected) {
-            (Some(command), Some(expected)) => command.starts_with(expected),
-            (None, None) => true,
-            _ => false,
-        };
-        assert!(begins, "{line}: {command:?}, expected {expected:?}");
-    }
-
-    #[test]
-    fn commands() {
-        check(r#"{"id":1,"connect":{}}"#, Some("1: Connect("));
-        check(
-            r#"{"connect":{"token":"a\nb","data":{"x":[1]},"name":"js","newer":1},"id":7}"#,
-            Some("7: Connect("),
-        );
-        check(
-            r#"{"id":2,"subscribe":{"channel":"a","flag":1,"recover":true,"offset":3,"epoch":"00000001"}}"#,
-            Some("2: Subscribe("),
-        );
-        check(r#"{"id":3,"unsubscribe":{}}"#, Some("3: Unsubscribe("));
-        check(r#"{"id":4,"history":{"channel":"a","limit":-1,"since":{"offset":4}}}"#, Some("4: History("));
-        check(r#"{"send":{"data":1}}"#, Some("0: Send"));
-        check(r#" { } "#, Some("0: Pong"));
-        check(r#"{"id":9,"publish":{"channel":"a","data":null}}"#, Some("9: Publish("));
-    }
-
-    #[test]
-    fn what_is_none() {
-        for line in [
-            "",
-            "[]",
-            "null",
-            "{",
-            r#"{"id":1}"#,
-            r#"{"id":1,"unknown":{}}"#,
-            r#"{"unknown":{}}"#,
-            r#"{"publish":{"channel":"a","data":1}}"#,
-            r#"{"id":-1,"connect":{}}"#,
-            r#"{"id":4294967296,"connect":{}}"#,
-            r#"{"id":1,"connect":[]}"#,
-            r#"{"id":1,"connect":{"token":5}}"#,
-            r#"{"id":1,"connect":{},"subscribe":{"channel":"a"}}"#,
-            r#"{"id":1,"subscribe":{"channel":7}}"#,
-            r#"{"id":1,"history":{"channel":"a","limit":1.5}}"#,
-            r#"{"id":1,"connect":{}} {"id":2}"#,
-        ] {
-            check(line, None);
-        }
-    }
-
-    #[test]
-    fn a_trailing_newline_is_no_line() {
-        assert_eq!(lines("a\nb\n").collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(lines("a\n\n").collect::<Vec<_>>(), ["a", ""]);
-        assert_eq!(lines("").collect::<Vec<_>>(), [""]);
-    }
-
-    #[test]
-    fn positions() {
-        let wanted = |text: &str| serde_json::from_str::<Recovery<'_>>(text).unwrap().wanted();
-        assert_eq!(wanted("{}"), Wanted::Nothing);
-        let since = |epoch, offset| Wanted::Since(Since { epoch, offset });
-        assert_eq!(wanted(r#"{"recover":true}"#), since(None, 0));
-        assert_eq!(wanted(r#"{"recover":true,"offset":5,"epoch":"0000002a"}"#), since(Some(Epoch(42)), 5));
-        assert_eq!(wanted(r#"{"recover":true,"offset":5,"epoch":"hQ3f"}"#), Wanted::Lost);
-    }
-}
+mod tests;

@@ -3,16 +3,21 @@
 //! What all members of a room get alike (publications, who comes and goes) is a frame of its own, made once. Replies are made for
 //! the one that asked.
 
+mod check;
 pub mod codes;
 pub mod command;
+mod member;
 
 use bytes::Bytes;
+use serde::Deserialize;
+use std::borrow::Cow;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chat::{Body, Epoch, Member, Move, Past, Publication};
-use crate::ws::{self, Opcode};
-pub use codes::{Disconnect, ErrorCode, Unsubscribe};
+use self::member::{Object, Text};
+use crate::chat::{Body, Member, Move, Past, Position, Publication};
+pub use codes::{Disconnect, ErrorCode, Refusal, Unsubscribe};
 pub use command::{Command, Method};
 
 /// The subprotocol that is selected when a client offers it.
@@ -59,7 +64,7 @@ pub fn publication(publication: &Publication, positioned: bool) -> Bytes {
         }
     }
     if positioned {
-        append(&mut out, format_args!(",\"offset\":{}", publication.position.offset));
+        append(&mut out, format_args!(",\"offset\":{}", publication.offset()));
     }
     out.extend_from_slice(b",\"info\":");
     info_into(&mut out, author);
@@ -95,25 +100,21 @@ pub fn moves(channel: &str, moves: &[Move]) -> Vec<u8> {
     out
 }
 
-/// Appends a frame that tells a member that its subscription has ended.
+/// Appends a line that tells a member that its subscription has ended.
 pub fn unsubscribe_into(out: &mut Vec<u8>, channel: &str, why: Unsubscribe) {
     let (code, reason) = why.parts();
-    let mut line = Vec::with_capacity(channel.len() + 90);
-    push_head_into(&mut line, channel);
-    append(&mut line, format_args!("\"unsubscribe\":{{\"code\":{code},\"reason\":\"{reason}\"}}}}}}"));
-    frame_into(out, &line);
+    push_head_into(out, channel);
+    append(out, format_args!("\"unsubscribe\":{{\"code\":{code},\"reason\":\"{reason}\"}}}}}}"));
 }
 
-/// Appends a frame with the reply to command `id`: the `result` of `method`, an object.
+/// Appends a line with the reply to command `id`: the `result` of `method`, an object.
 pub fn reply_into(out: &mut Vec<u8>, id: u32, method: &str, result: &[u8]) {
-    let mut line = Vec::with_capacity(result.len() + 40);
-    append(&mut line, format_args!("{{\"id\":{id},\"{method}\":"));
-    line.extend_from_slice(result);
-    line.push(b'}');
-    frame_into(out, &line);
+    append(out, format_args!("{{\"id\":{id},\"{method}\":"));
+    out.extend_from_slice(result);
+    out.push(b'}');
 }
 
-/// Appends a frame with the reply to command `id`: something is wrong.
+/// Appends a line with the reply to command `id`: something is wrong.
 pub fn error_into(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
     let (code, message, temporary) = code.parts();
     other_error_into(out, id, code, message, temporary);
@@ -121,16 +122,9 @@ pub fn error_into(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
 
 /// The same, with somebody else's number and words.
 pub fn other_error_into(out: &mut Vec<u8>, id: u32, code: u16, message: &str, temporary: bool) {
-    let mut line = Vec::with_capacity(80);
-    append(&mut line, format_args!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":"));
-    string_into(&mut line, message);
-    line.extend_from_slice(if temporary { b",\"temporary\":true}}" } else { b"}}" });
-    frame_into(out, &line);
-}
-
-/// Appends a text frame that holds `lines`.
-pub fn frame_into(out: &mut Vec<u8>, lines: &[u8]) {
-    ws::frame_into(out, Opcode::Text, &[lines]);
+    append(out, format_args!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":"));
+    string_into(out, message);
+    out.extend_from_slice(if temporary { b",\"temporary\":true}}" } else { b"}}" });
 }
 
 /// What is said of heartbeats, identity and the server in the answer to `connect`.
@@ -171,15 +165,16 @@ pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
 }
 
 /// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `asked`: the offset from which
-/// the client wanted to resume.
+/// the client wanted to resume. `data`: what its grant tells it, compact JSON.
 pub fn subscribed(
     past: &Past,
     positioned: bool,
     asked: Option<u64>,
     expires_in: Option<Duration>,
+    data: Option<&str>,
 ) -> Vec<u8> {
     let mut out =
-        Vec::with_capacity(140 + past.publications.iter().map(|it| it.json.len() + 1).sum::<usize>());
+        Vec::with_capacity(140 + past.publications.iter().map(|it| object(it).len() + 1).sum::<usize>());
     out.push(b'{');
     if positioned {
         // Who resumes goes on from where it was: each publication's own offset moves it forward.
@@ -201,9 +196,13 @@ pub fn subscribed(
     }
     if !past.publications.is_empty() {
         separate(&mut out);
-        publications_into(&mut out, past.publications.iter().map(|publication| &publication.json));
+        publications_into(&mut out, &past.publications);
     }
     expiry_into(&mut out, expires_in);
+    if let Some(data) = data {
+        separate(&mut out);
+        append(&mut out, format_args!("\"data\":{data}"));
+    }
     out.push(b'}');
     out
 }
@@ -227,17 +226,18 @@ pub fn refreshed(expires_in: Option<Duration>) -> Vec<u8> {
 }
 
 /// The result of `history`.
-pub fn history<'a>(epoch: Epoch, top: u64, publications: impl Iterator<Item = &'a Bytes>) -> Vec<u8> {
+pub fn history(top: Position, publications: &[Arc<Publication>]) -> Vec<u8> {
     let mut out = vec![b'{'];
     publications_into(&mut out, publications);
-    append(&mut out, format_args!(",\"offset\":{top},\"epoch\":\"{epoch}\"}}"));
+    let Position { epoch, offset } = top;
+    append(&mut out, format_args!(",\"offset\":{offset},\"epoch\":\"{epoch}\"}}"));
     out
 }
 
-/// The result of `presence`: at most `most` people. If there are more, it says so, and how many there are.
-pub fn presence<'a>(people: impl Iterator<Item = &'a Member>, count: usize, most: usize) -> Vec<u8> {
+/// The result of `presence`: the members, of `count`. If there are more, it says so, and how many there are.
+pub fn presence(members: &[Member], count: usize) -> Vec<u8> {
     let mut out = b"{\"presence\":{".to_vec();
-    for (index, member) in people.take(most).enumerate() {
+    for (index, member) in members.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
@@ -245,7 +245,7 @@ pub fn presence<'a>(people: impl Iterator<Item = &'a Member>, count: usize, most
         info_into(&mut out, member);
     }
     out.push(b'}');
-    if count > most {
+    if count > members.len() {
         append(&mut out, format_args!(",\"truncated\":true,\"num_clients\":{count}"));
     }
     out.push(b'}');
@@ -258,31 +258,34 @@ pub fn presence_stats(clients: usize, users: usize) -> Vec<u8> {
 }
 
 /// What a plain member sees of JSON that was published: its member `text` if it has one, the text if it is one, else all of it.
-pub fn plain_text(data: &[u8]) -> Vec<u8> {
-    use serde::Deserialize;
-    use std::borrow::Cow;
+pub fn plain_text(data: &[u8]) -> Cow<'_, str> {
+    // It was checked when it came in.
+    let data = std::str::from_utf8(data).unwrap_or_default();
     #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Said<'a> {
-        Object {
-            #[serde(borrow)]
-            text: Cow<'a, str>,
-        },
-        Text(#[serde(borrow)] Cow<'a, str>),
+    struct WithText<'a> {
+        #[serde(borrow)]
+        text: Text<'a>,
     }
-    match serde_json::from_slice(data) {
-        Ok(Said::Object { text } | Said::Text(text)) => text.into_owned().into_bytes(),
-        Err(_) => data.to_vec(),
-    }
+    let text = match data.as_bytes().first() {
+        Some(b'{') => serde_json::from_str(data).ok().map(|Object(WithText { text })| text),
+        Some(b'"') => serde_json::from_str(data).ok(),
+        _ => None,
+    };
+    text.map_or(Cow::Borrowed(data), |Text(text)| text)
 }
 
-fn publications_into<'a>(out: &mut Vec<u8>, publications: impl Iterator<Item = &'a Bytes>) {
+/// A publication that a history keeps, as an object.
+fn object(kept: &Publication) -> &[u8] {
+    kept.json.get_or_init(|| publication(kept, true))
+}
+
+fn publications_into(out: &mut Vec<u8>, publications: &[Arc<Publication>]) {
     out.extend_from_slice(b"\"publications\":[");
-    for (index, publication) in publications.enumerate() {
+    for (index, publication) in publications.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(publication);
+        out.extend_from_slice(object(publication));
     }
     out.push(b']');
 }
@@ -307,10 +310,14 @@ fn info_into(out: &mut Vec<u8>, member: &Member) {
     out.push(b'}');
 }
 
+/// The longest time that a client is told. SDKs set a timer to it, some of at most 24 days, some of 32 bits of seconds; an
+/// expiry that is further away is told when that one is over.
+const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 fn expiry_into(out: &mut Vec<u8>, expires_in: Option<Duration>) {
     if let Some(expires_in) = expires_in {
         separate(out);
-        append(out, format_args!("\"expires\":true,\"ttl\":{}", seconds(expires_in)));
+        append(out, format_args!("\"expires\":true,\"ttl\":{}", seconds(expires_in.min(TTL_MAX))));
     }
 }
 
@@ -340,24 +347,23 @@ fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
     use crate::base::Time;
-    use crate::chat::{ClientId, Person, Position};
+    use crate::chat::{ClientId, Epoch, Person};
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     fn member(info: Option<&str>) -> Member {
-        let client = ClientId::from_random(5);
+        let client = ClientId::new(0, 5);
         let person = Person { client, user: "u\"1".into(), name: "An\nn".into(), info: info.map(Arc::from) };
         Member { person: Arc::new(person), info: None }
     }
 
     fn said(body: Body, info: Option<&str>) -> Publication {
         Publication {
-            position: Position { epoch: Epoch(1), offset: 7 },
-            said: Time::ZERO,
+            position: Some(Position { epoch: Epoch::from_random(1), offset: 7 }),
+            accepted: Time::ZERO,
             unix_ms: 1000,
             author: member(info),
             body,
-            json: Bytes::new(),
+            json: std::sync::OnceLock::new(),
         }
     }
 
@@ -369,7 +375,7 @@ mod tests {
     #[test]
     fn what_a_plain_client_says_is_an_object_with_name_and_text() {
         let text = said(Body::Text(Bytes::from_static("hi \"you\"\n\u{2028}".as_bytes())), None);
-        let client = ClientId::from_random(5).to_string();
+        let client = ClientId::new(0, 5).to_string();
         assert_eq!(
             read(&push("a\"b", &publication(&text, true))),
             json!({"push": {"channel": "a\"b", "pub": {
@@ -397,9 +403,13 @@ mod tests {
             (r#""hello""#, "hello"),
             ("5", "5"),
             (r#"{"text":5}"#, r#"{"text":5}"#),
+            (r#"{"text":null}"#, r#"{"text":null}"#),
+            (r#"{"text":"a","text":"b"}"#, r#"{"text":"a","text":"b"}"#),
+            (r#"["a"]"#, r#"["a"]"#),
+            ("null", "null"),
             ("[1]", "[1]"),
         ] {
-            assert_eq!(plain_text(data.as_bytes()), expected.as_bytes());
+            assert_eq!(plain_text(data.as_bytes()), expected);
         }
     }
 
@@ -408,18 +418,18 @@ mod tests {
         let lines = moves("r", &[Move::Join(member(None)), Move::Leave(member(None))]);
         let lines: Vec<_> = lines.split(|&byte| byte == b'\n').map(read).collect();
         assert_eq!(lines[0]["push"]["join"]["info"]["user"], "u\"1");
-        assert_eq!(lines[1]["push"]["leave"]["info"]["client"], ClientId::from_random(5).to_string());
+        assert_eq!(lines[1]["push"]["leave"]["info"]["client"], ClientId::new(0, 5).to_string());
     }
 
     #[test]
     fn subscriptions_echo_the_offset_only_when_recovered() {
         let past = |recovered| Past {
-            top: Position { epoch: Epoch(255), offset: 9 },
+            top: Position { epoch: Epoch::from_random(255), offset: 9 },
             publications: Vec::new(),
             recovered,
         };
         let check = |recovered, expected: Value| {
-            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None)), expected);
+            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None, None)), expected);
         };
         let base = json!({"recoverable": true, "positioned": true, "epoch": "000000ff", "offset": 9});
         let with = |more: Value| {
@@ -430,21 +440,40 @@ mod tests {
         check(None, base.clone());
         check(Some(true), with(json!({"was_recovering": true, "recovered": true, "offset": 4})));
         check(Some(false), with(json!({"was_recovering": true})));
-        assert_eq!(read(&subscribed(&past(None), false, None, None)), json!({}));
+        assert_eq!(read(&subscribed(&past(None), false, None, None, None)), json!({}));
         let ttl = Some(Duration::from_millis(1500));
         assert_eq!(
-            read(&subscribed(&past(Some(true)), false, None, ttl)),
+            read(&subscribed(&past(Some(true)), false, None, ttl, None)),
             json!({"was_recovering": true, "recovered": true, "expires": true, "ttl": 2})
         );
     }
 
     #[test]
+    fn an_expiry_is_told_as_a_year_at_most() {
+        const YEAR: u64 = 31_536_000;
+        for (expires_in, ttl) in [(1, 1), (YEAR, YEAR), (YEAR + 1, YEAR), (u64::MAX, YEAR)] {
+            let reply = read(&refreshed(Some(Duration::from_secs(expires_in))));
+            assert_eq!(reply, json!({"expires": true, "ttl": ttl}));
+        }
+        assert_eq!(read(&refreshed(Some(Duration::ZERO)))["ttl"], 1, "0 would be none");
+        assert_eq!(read(&refreshed(None)), json!({}));
+        let welcome = Welcome {
+            client: ClientId::new(0, 1),
+            ping: Duration::ZERO,
+            expires_in: Some(Duration::MAX),
+            data: None,
+            subs: b"",
+        };
+        assert_eq!(read(&connected(&welcome))["ttl"], YEAR);
+    }
+
+    #[test]
     fn a_presence_that_is_cut_says_so() {
         let people = [member(None), member(None)];
-        assert_eq!(read(&presence(people.iter(), 2, 2))["truncated"], Value::Null);
-        let cut = read(&presence(people.iter(), 2, 1));
+        assert_eq!(read(&presence(&people, 2))["truncated"], Value::Null);
+        let cut = read(&presence(&people[..1], 2));
         assert_eq!((&cut["truncated"], &cut["num_clients"]), (&json!(true), &json!(2)));
-        assert_eq!(read(&presence(people[..0].iter(), 0, 1)), json!({"presence": {}}));
+        assert_eq!(read(&presence(&[], 0)), json!({"presence": {}}));
     }
 
     #[test]
@@ -452,7 +481,7 @@ mod tests {
         let mut out = Vec::new();
         error_into(&mut out, 3, ErrorCode::TooManyRequests);
         assert_eq!(
-            read(&out[2..]),
+            read(&out),
             json!({"id": 3, "error": {"code": 111, "message": "too many requests", "temporary": true}})
         );
     }

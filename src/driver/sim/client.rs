@@ -1,20 +1,17 @@
 //! What clients do, and how they take what the server does.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use stentor_testkit as wire;
 
-use super::checker::{Checker, Ear, SaidId};
+use super::checker::{Checker, Ear, OTHER_NODE, SaidId};
+use super::engine::ELSEWHERE;
 use super::network::End;
 use super::scenario::{Act, Deflate, Leave, Place, Reading, Wrong};
-use super::session::{Session, Stage, Sub, SubStage};
+use super::session::{ROOMS_MAX, Session, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
-use crate::chat::{Identity, SlowMember, Verdict};
+use crate::chat::SlowMember;
 use crate::ws::Window;
-
-/// What whoever is turned away is closed with.
-pub(super) const UNWANTED: u16 = 4501;
 
 /// What texts are filled with.
 const FILL: &str =
@@ -31,13 +28,28 @@ impl Simulation<'_> {
                 self.break_rule(self.sessions.len() - 1, wrong);
             }
             (_, None) | (Act::Join, Some(_)) => {}
-            (Act::Say(bytes), Some(session)) => self.say(session, bytes),
+            (Act::Say(bytes), Some(session)) => {
+                let frames = self.say(session, None, bytes, false);
+                self.send(session, &frames);
+            }
+            (Act::SayIn(room, bytes), Some(session)) => {
+                if matches!(self.sessions[session].plan.place, Place::Centrifuge(_)) {
+                    let frames = self.say(session, Some(room), bytes, false);
+                    self.send(session, &frames);
+                }
+            }
+            (Act::Burst(count, bytes), Some(session)) => {
+                let frames: Vec<_> = (0..count).flat_map(|_| self.say(session, None, bytes, true)).collect();
+                self.send(session, &frames);
+            }
+            (Act::Batch(count), Some(session)) => self.batch(session, count),
             (Act::Ping, Some(session)) if self.sessions[session].may_speak() => {
                 self.sessions[session].pings += 1;
                 let payload = self.sessions[session].pings.to_be_bytes();
                 self.send(session, &wire::frame(0x89, &payload));
             }
             (Act::Ask(look), Some(session)) => self.look(session, look),
+            (Act::Refresh(room, fresh), Some(session)) => self.refresh(session, room, fresh),
             (Act::Stall(length), Some(session)) => {
                 self.sessions[session].stalled_until = self.now + length;
                 self.sessions[session].was_late = true;
@@ -46,30 +58,18 @@ impl Simulation<'_> {
             }
             (Act::Leave(leave), Some(session)) => self.leave(session, leave),
             (Act::Break(wrong), Some(session)) => {
-                let chat_only = wrong == Wrong::Binary && self.sessions[session].plan.place == Place::Echo;
-                if !wrong.is_http() && !chat_only && self.sessions[session].may_speak() {
+                let it = &self.sessions[session];
+                let is_json = matches!(it.plan.place, Place::Centrifuge(_));
+                // Binary frames are taken everywhere but in chat.
+                let fine = wrong == Wrong::Binary && (it.plan.place == Place::Echo || is_json)
+                    || wrong == Wrong::Bomb && !it.deflated
+                    || wrong.is_json() && (!is_json || it.id.is_empty());
+                if !wrong.is_http() && !fine && self.sessions[session].may_speak() {
                     self.break_rule(session, wrong);
                 }
             }
             (Act::Ping, Some(_)) => {}
         }
-    }
-
-    /// Somebody outside says whether a client may come in.
-    pub(super) fn decide(&mut self, session: usize) {
-        let Session { client, plan, pipe, .. } = self.sessions[session];
-        let name: Arc<str> = format!("c{client}").into();
-        let verdict = if plan.unwanted {
-            Verdict::Disconnect { code: UNWANTED, reason: "unwanted".into() }
-        } else {
-            let user = Arc::clone(&name);
-            let identity = Identity { user, name, info: None, expires_in: None, rooms: Vec::new() };
-            Verdict::Welcome { identity, data: None }
-        };
-        let pipe = self.world.pipe(pipe);
-        let (shard, Some(conn)) = (pipe.shard, pipe.key) else { return };
-        self.world.decide(shard, conn, verdict);
-        self.stir(shard);
     }
 
     fn connect(&mut self, client: usize) {
@@ -87,7 +87,11 @@ impl Simulation<'_> {
                 ears.unwrap_or_else(|| rooms.map(Ear::new).collect()).into_iter().map(Sub::new).collect()
             }
         };
-        self.sessions.push(Session::new(client, plan, pipe, subs));
+        let mut session = Session::new(client, plan, pipe, subs);
+        session.has_rooms = self.scenario.tokens || self.circumstances.are_asked();
+        session.brings_tokens = self.scenario.tokens && plan.place != Place::Echo;
+        session.counts_commands = self.circumstances.command_scope().is_some();
+        self.sessions.push(session);
         self.current[client] = Some(self.sessions.len() - 1);
         self.stir(plan.shard);
     }
@@ -95,7 +99,14 @@ impl Simulation<'_> {
     fn join(&mut self, client: usize) {
         self.connect(client);
         let plan = self.scenario.clients[client];
+        let session = self.sessions.len() - 1;
         let target = match plan.place {
+            Place::Room(room) if self.scenario.tokens => {
+                let it = &mut self.sessions[session];
+                let (token, ends) = plan.token(client, self.world.now(), plan.brings);
+                it.ends = ends;
+                format!("/ws/c{client}?room=r{room}&token={token}")
+            }
             Place::Room(room) => format!("/ws/c{client}?room=r{room}"),
             Place::Echo => "/echo".to_owned(),
             Place::Centrifuge(_) => "/connection/websocket".to_owned(),
@@ -105,7 +116,6 @@ impl Simulation<'_> {
             Deflate::Full => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
             Deflate::Small => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n",
         };
-        let session = self.sessions.len() - 1;
         self.send(session, wire::upgrade_request(&target, extension).as_bytes());
         match plan.place {
             Place::Centrifuge(_) => self.introduce(session),
@@ -119,26 +129,17 @@ impl Simulation<'_> {
         self.stir(self.world.pipe(pipe).shard);
     }
 
-    fn say(&mut self, session: usize, bytes: usize) {
+    fn say(&mut self, session: usize, room: Option<usize>, bytes: usize, burst: bool) -> Vec<u8> {
         let it = &self.sessions[session];
         if !it.may_speak() {
-            return;
+            return Vec::new();
         }
         let fill_bytes = bytes.min(self.scenario.options.message.message_bytes_max.saturating_sub(100));
         let count = usize::try_from(self.checker.count()).unwrap_or(0);
-        let index = count % it.subs.len();
-        let (room, before) = (it.subs[index].ear.room(), it.subs[index].last_said);
-        let id = self.checker.say(session, room, before, fill_bytes);
-        self.trace.note(self.now, || format!("client {} says {id}", it.client));
-        let mut text = String::with_capacity(fill_bytes + 12);
-        let _ = write!(text, "{id} ");
-        fill_into(&mut text, fill_bytes);
-        self.sessions[session].subs[index].last_said = Some(id);
-        if matches!(self.sessions[session].plan.place, Place::Centrifuge(_)) {
-            text = self.publish_line(session, room, &text);
-        }
+        let room = room.unwrap_or_else(|| it.subs[count % it.subs.len()].ear.room());
+        let (id, text) = self.word(session, room, fill_bytes);
         let it = &self.sessions[session];
-        let deflater = (it.deflated && id.is_multiple_of(3)).then_some(&mut self.deflater);
+        let deflater = (it.deflated && (burst || id.is_multiple_of(3))).then_some(&mut self.deflater);
         let mut frames = Vec::with_capacity(text.len() + 14);
         match deflater {
             Some(it) => wire::frame_into(&mut frames, 0xC1, it.deflate(Window::Full, &[text.as_bytes()])),
@@ -146,7 +147,27 @@ impl Simulation<'_> {
                 wire::fragments_into(&mut frames, 1, text.as_bytes(), if it.plan.fragments { 3 } else { 1 })
             }
         }
-        self.send(session, &frames);
+        frames
+    }
+
+    /// What a session says next in a room, as its protocol has it.
+    pub(super) fn word(&mut self, session: usize, room: usize, fill_bytes: usize) -> (SaidId, String) {
+        let it = &mut self.sessions[session];
+        // Who is alone has no other room.
+        let slot = if room < ROOMS_MAX { room } else { 0 };
+        let id = self.checker.say(session, room, it.said[slot], fill_bytes);
+        it.said[slot] = Some(id);
+        self.trace.note(self.now, || format!("client {} says {id}", it.client));
+        let text = said_text(id, fill_bytes);
+        match it.plan.place {
+            Place::Centrifuge(_) => (id, self.publish_line(session, room, id, &text)),
+            Place::Room(_) | Place::Echo => {
+                let scope = self.circumstances.speech_scope(room);
+                it.limited
+                    .extend(scope.filter(|_| it.plan.place != Place::Echo).map(|scope| (scope, id, false)));
+                (id, text)
+            }
+        }
     }
 
     fn leave(&mut self, session: usize, leave: Leave) {
@@ -161,6 +182,7 @@ impl Simulation<'_> {
                 self.send(session, &wire::frame(0x88, &code.to_be_bytes()));
             }
             Leave::Close(_) | Leave::HalfClose => {
+                it.last_words = it.stage == Stage::Open && it.may_speak();
                 it.left = Some(Leave::HalfClose);
                 self.fin(session);
             }
@@ -194,6 +216,15 @@ impl Simulation<'_> {
             Wrong::Continuation => wire::frame_into(&mut bytes, 0x80, b"and so on"),
             Wrong::NotUtf8 => wire::frame_into(&mut bytes, 0x81, b"gr\xFC\xDFe"),
             Wrong::TooBig => wire::head_into(&mut bytes, 0x81, options.message.message_bytes_max as u64 + 1),
+            Wrong::Bomb => {
+                let inflated = vec![b'x'; (options.message.message_bytes_max * 20).min(1 << 20)];
+                wire::frame_into(&mut bytes, 0xC1, self.deflater.deflate(Window::Full, &[&inflated]));
+            }
+            Wrong::ArrayCommand => wire::frame_into(&mut bytes, 0x81, b"{\"id\":999,\"presence\":[\"r0\"]}"),
+            Wrong::UnknownDelta => {
+                let line = b"{\"id\":999,\"subscribe\":{\"channel\":\"elsewhere\",\"delta\":\"what\"}}";
+                wire::frame_into(&mut bytes, 0x81, line);
+            }
             Wrong::CloseCode => wire::frame_into(&mut bytes, 0x88, &1005_u16.to_be_bytes()),
             Wrong::LongPing => wire::frame_into(&mut bytes, 0x89, &[b'p'; 126]),
             Wrong::Binary => wire::frame_into(&mut bytes, 0x82, &[0, 1, 2]),
@@ -343,6 +374,14 @@ impl Simulation<'_> {
                 (Some(author), text)
             }
         };
+        if author == Some("") && text.starts_with("that was not sent: try again") {
+            self.sessions[session].refusals += 1;
+            return;
+        }
+        if author == Some("") && text.starts_with("that was not sent: you speak") {
+            self.sessions[session].too_often += 1;
+            return;
+        }
         if author == Some("") {
             let count = text.split(' ').next().and_then(|count| count.parse().ok());
             let count = count.expect("how many were skipped");
@@ -359,6 +398,11 @@ impl Simulation<'_> {
         let id = id.parse().expect("the id of something that was said");
         let said = self.checker.said(id);
         self.trace.note(self.now, || format!("client {} hears {id}", self.sessions[session].client));
+        if said.session == OTHER_NODE {
+            assert!(author.is_none_or(|author| author == ELSEWHERE), "{author:?} said what another node did");
+            assert!(is_fill(fill, said.fill_bytes), "the text of {id} has changed");
+            return id;
+        }
         let speaker = author.and_then(|name| name.strip_prefix('c')?.parse().ok());
         let client = self.sessions[said.session].client;
         assert!(
@@ -381,6 +425,14 @@ impl Simulation<'_> {
             self.later(delay, Due::Send(session, wire::frame(0x88, &code.to_be_bytes())));
         }
     }
+}
+
+/// The text of what is said.
+pub(super) fn said_text(id: SaidId, fill_bytes: usize) -> String {
+    let mut text = String::with_capacity(fill_bytes + 12);
+    let _ = write!(text, "{id} ");
+    fill_into(&mut text, fill_bytes);
+    text
 }
 
 fn fill_into(text: &mut String, mut bytes: usize) {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::engine::Late;
 use super::network::{index_below, one_in};
 use super::scenario::{
-    Act, Deflate, Ending, Event, Faults, Leave, Look, Place, Plan, Reading, Reload, Scenario, What, Wrong,
+    Act, Brings, Deflate, Ending, Event, Faults, Fresh, Leave, Look, Place, Plan, Reading, Reload, Scenario,
+    What, Wrong,
 };
 use crate::base::rng::Rng;
 use crate::base::spsc::RingLimits;
@@ -23,21 +25,42 @@ impl Scenario {
         let crowd = pick(rng, &[4, 12, 40]);
         let clients = 2 + index_below(rng, crowd);
         let options = options(rng, clients);
-        let plans: Vec<_> = (0..clients).map(|_| plan(rng, shards, rooms)).collect();
+        let plans: Vec<_> = (0..clients).map(|_| plan(rng, shards, rooms, &options)).collect();
         let longest = pick(rng, &[1_000, 10_000, 60_000]);
         let length = Duration::from_millis(200) + millis(rng, longest);
         let faults = faults(rng);
+        let tokens = options.identification == Identification::Open && one_in(rng, 3);
+        let engine = one_in(rng, 3).then(|| engine(rng));
         let mut events = Vec::new();
-        for who in 0..clients {
-            life(rng, who, length, &options, &mut events);
+        for (who, plan) in plans.iter().enumerate() {
+            let is_json = matches!(plan.place, Place::Centrifuge(_));
+            life(rng, (who, is_json), length, (&options, rooms), &mut events);
         }
         for _ in 0..rng.below(6) {
             let what = trouble(rng, shards);
             events.push(Event { at: moment(rng, length), what });
         }
+        if engine.is_some() {
+            for _ in 0..rng.below(20) {
+                let room = index_below(rng, usize::try_from(rooms).unwrap_or(1));
+                let what = What::Elsewhere(room, index_below(rng, 500));
+                events.push(Event { at: moment(rng, length), what });
+            }
+        }
         events.sort_by_key(|event| event.at);
         let ending = if one_in(rng, 3) { Ending::Drain } else { Ending::Leave };
-        Self { seed, shards, options, faults, clients: plans, events, ending }
+        Self {
+            seed,
+            shards,
+            options,
+            faults,
+            tokens,
+            engine,
+            rooms: usize::try_from(rooms).unwrap_or(1),
+            clients: plans,
+            events,
+            ending,
+        }
     }
 
     /// A quiet afternoon: `clients` in one room on two shards, each of which says something every ten seconds, for `length`. What the
@@ -53,6 +76,12 @@ impl Scenario {
             answers: true,
             fragments: false,
             unwanted: false,
+            unanswered: false,
+            life: None,
+            room_life: None,
+            server_rooms: 0,
+            quiet: false,
+            brings: Brings::Good,
         };
         let mut events: Vec<_> = (0..clients)
             .map(|who| Event { at: Duration::ZERO, what: What::Client(who, Act::Join) })
@@ -69,6 +98,9 @@ impl Scenario {
             shards: 2,
             options: Options { rooms: all_rooms(room), ..Options::default() },
             faults: Faults::default(),
+            tokens: false,
+            engine: None,
+            rooms: 1,
             clients: (0..clients).map(plan).collect(),
             events,
             ending: Ending::Leave,
@@ -96,9 +128,10 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
             rng,
             &[Duration::ZERO, Duration::ZERO, Duration::from_micros(200), Duration::from_millis(5)],
         ),
-        history_count_max: pick(rng, &[0, 5, 100]),
-        history_bytes_max: pick(rng, &[1_000, 64 * 1024]),
-        history_age_max: Duration::from_secs(pick(rng, &[1, 60])),
+        history_count_max: pick(rng, &[0, 5, 100, 100]),
+        history_bytes_max: pick(rng, &[1_000, 64 * 1024, 64 * 1024]),
+        history_age_max: Duration::from_secs(pick(rng, &[1, 60, 60])),
+        messages_per_second_max: pick(rng, &[0, 0, 0, 0, 3]),
         // Who is not in a room for a moment, because it must come back to it, may speak all the same.
         publish: Who::Anyone,
         ..RoomOptions::default()
@@ -113,6 +146,10 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         deflate: !one_in(rng, 4),
         deflate_bytes_min: pick(rng, &[1, 64, 128, 1000]),
         echo: true,
+        session_messages_per_second_max: pick(rng, &[0, 0, 0, 0, 4]),
+        session_commands_per_second_max: pick(rng, &[0, 0, 0, 0, 10]),
+        command_timeout: Duration::from_millis(pick(rng, &[300, 10_000, 3_600_000, 3_600_000])),
+        history_total_bytes_max: pick(rng, &[256 << 20, 256 << 20, 256 << 20, 20_000]),
         identification: if one_in(rng, 4) { Identification::Asked } else { Identification::Open },
         ..Options::default()
     }
@@ -144,7 +181,22 @@ fn faults(rng: &mut Rng) -> Faults {
     }
 }
 
-fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
+fn engine(rng: &mut Rng) -> Late {
+    let mut delay = |all: &[u64]| Duration::from_millis(pick(rng, all));
+    let (settle_max, order_max) = (delay(&[0, 1, 20, 400]), delay(&[0, 1, 20, 400]));
+    let page_max = delay(&[1, 100, 1500]);
+    Late {
+        settle_max,
+        order_max,
+        page_max,
+        temporary_one_in: pick(rng, &[0, 0, 4, 20]),
+        known_one_in: pick(rng, &[0, 0, 4, 20]),
+        kept_max: pick(rng, &[0, 20, 10_000, 10_000]),
+        unreadable_one_in: pick(rng, &[0, 0, 3]),
+    }
+}
+
+fn plan(rng: &mut Rng, shards: usize, rooms: u64, options: &Options) -> Plan {
     let reading = match rng.below(12) {
         0 => Reading::Never,
         1 | 2 => Reading::Slowly(
@@ -158,6 +210,12 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
         1..=3 => Place::Centrifuge(u8::try_from(1 + rng.below((1 << rooms) - 1)).unwrap_or(1)),
         _ => Place::Room(u16::try_from(rng.below(rooms)).unwrap_or(0)),
     };
+    let life = pick(rng, &[None, None, Some(500), Some(5_000), Some(40_000)]);
+    let room_life = pick(rng, &[None, None, None, Some(1_000), Some(30_000)]);
+    let server_rooms = match place {
+        Place::Centrifuge(of) if one_in(rng, 2) => of & u8::try_from(rng.below(8)).unwrap_or(7),
+        Place::Centrifuge(_) | Place::Room(_) | Place::Echo => 0,
+    };
     Plan {
         shard: index_below(rng, shards),
         place,
@@ -167,11 +225,27 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64) -> Plan {
         answers: !one_in(rng, 10),
         fragments: one_in(rng, 4),
         unwanted: one_in(rng, 6),
+        unanswered: one_in(rng, 12) && options.command_timeout <= Duration::from_secs(10),
+        life: life.map(Duration::from_millis),
+        room_life: room_life.map(Duration::from_millis),
+        server_rooms,
+        quiet: one_in(rng, 4),
+        brings: if one_in(rng, 8) {
+            pick(rng, &[Brings::Expired, Brings::Garbage, Brings::Nothing])
+        } else {
+            Brings::Good
+        },
     }
 }
 
 /// What one client does over the whole time.
-fn life(rng: &mut Rng, who: usize, length: Duration, options: &Options, events: &mut Vec<Event>) {
+fn life(
+    rng: &mut Rng,
+    (who, is_json): (usize, bool),
+    length: Duration,
+    (options, rooms): (&Options, u64),
+    events: &mut Vec<Event>,
+) {
     let mut add = |at: Duration, act| events.push(Event { at, what: What::Client(who, act) });
     let join_by = if one_in(rng, 2) { length / 20 } else { length / 2 };
     add(moment(rng, join_by), Act::Join);
@@ -186,26 +260,67 @@ fn life(rng: &mut Rng, who: usize, length: Duration, options: &Options, events: 
         }
     }
     for _ in 0..rng.below(4) {
-        let act = match rng.below(14) {
-            12 => Act::Ask(Look::Presence),
-            13 => Act::Ask(Look::History(index_below(rng, 20))),
-            0..=2 => Act::Leave(leave(rng)),
-            3..=5 => Act::Stall(millis(rng, 3_000)),
-            6..=8 => Act::Ping,
-            _ if one_in(rng, 3) => Act::Break(pick(rng, &Wrong::ALL)),
-            _ => Act::Join,
-        };
+        let act = errand(rng, rooms);
         add(moment(rng, length), act);
+    }
+    if options.session_commands_per_second_max > 0 && one_in(rng, 2) {
+        // Many commands at once, and yet within the limit, at first.
+        add(moment(rng, length / 2), Act::Batch(8 + index_below(rng, 12)));
+    }
+    if one_in(rng, 5) {
+        last_words(rng, length, options, &mut add);
     }
     if one_in(rng, 2) {
         add(moment(rng, length), Act::Join); // comes back, should it have gone
     }
-    if one_in(rng, 4) {
-        // On a bad line: it is cut off, and comes back soon.
-        for _ in 0..1 + rng.below(3) {
-            let cut = moment(rng, length);
-            add(cut, Act::Leave(Leave::Reset));
-            add(cut + millis(rng, 2_000), Act::Join);
+    if one_in(rng, if is_json { 2 } else { 6 }) {
+        bad_line(rng, length, &mut add);
+    }
+}
+
+/// Something that a client does now and then.
+fn errand(rng: &mut Rng, rooms: u64) -> Act {
+    match rng.below(22) {
+        20 | 21 => {
+            let all = [Fresh::Good, Fresh::Good, Fresh::Good, Fresh::Expired, Fresh::Foreign, Fresh::Empty];
+            Act::Refresh(one_in(rng, 2), pick(rng, &all))
+        }
+        14 | 15 => Act::Batch(1 + index_below(rng, 60)),
+        16 => Act::Burst(1 + index_below(rng, 60), index_below(rng, 300)),
+        17 | 18 => Act::SayIn(index_below(rng, usize::try_from(rooms).unwrap_or(1)), index_below(rng, 300)),
+        19 => Act::Ask(pick(rng, &[Look::Stats, Look::Delivery])),
+        12 => Act::Ask(Look::Presence),
+        13 => Act::Ask(Look::History(index_below(rng, 20))),
+        0..=2 => Act::Leave(leave(rng)),
+        3..=5 => Act::Stall(millis(rng, 3_000)),
+        6..=8 => Act::Ping,
+        _ if one_in(rng, 3) => Act::Break(pick(rng, &Wrong::ALL)),
+        _ => Act::Join,
+    }
+}
+
+/// A client goes in the same instant in which it says something.
+fn last_words(rng: &mut Rng, length: Duration, options: &Options, add: &mut impl FnMut(Duration, Act)) {
+    let at = moment(rng, length);
+    let most = pick(rng, &[200, options.message.message_bytes_max / 2]);
+    for _ in 0..1 + rng.below(6) {
+        add(at, Act::Say(index_below(rng, most)));
+    }
+    if one_in(rng, 3) {
+        add(at, Act::Batch(1 + index_below(rng, 60)));
+    }
+    add(at, Act::Leave(pick(rng, &[Leave::HalfClose, Leave::HalfClose, Leave::Reset, Leave::Close(1000)])));
+}
+
+/// A client is cut off again and again, and comes back soon.
+fn bad_line(rng: &mut Rng, length: Duration, add: &mut impl FnMut(Duration, Act)) {
+    for _ in 0..1 + rng.below(3) {
+        let cut = moment(rng, length);
+        add(cut, Act::Leave(Leave::Reset));
+        let back = cut + millis(rng, 2_000);
+        add(back, Act::Join);
+        if one_in(rng, 2) {
+            add(back + millis(rng, 20), Act::Batch(1 + index_below(rng, 15)));
         }
     }
 }

@@ -6,22 +6,25 @@ use std::time::Duration;
 
 use stentor_testkit as wire;
 
-use super::checker::{Ear, SaidId};
-use super::scenario::Look;
-use super::session::{Asked, Stage, Sub, SubStage};
+use super::checker::{Declined, Ear, SaidId};
+use super::engine::Late;
+use super::scenario::{Brings, Look, Scenario};
+use super::session::{Asked, Scope, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use crate::base::Time;
-use crate::shard::Options;
 
 impl Simulation<'_> {
     /// What a client says behind its handshake: who it is, and where it wants to be, in one frame.
     pub(super) fn introduce(&mut self, session: usize) {
+        let now = self.world.now();
+        let mut lines = self.connect_line(session);
         let it = &mut self.sessions[session];
-        let id = it.ask(Asked::Connect);
-        let mut lines = format!("{{\"id\":{id},\"connect\":{{\"data\":{{\"name\":\"c{}\"}}}}}}", it.client);
         for index in 0..it.subs.len() {
+            if it.is_put_into(it.subs[index].ear.room()) {
+                continue;
+            }
             lines.push('\n');
-            lines.push_str(&it.subscribe(index));
+            lines.push_str(&it.subscribe(now, index));
         }
         self.send(session, &wire::frame(0x81, lines.as_bytes()));
     }
@@ -54,14 +57,15 @@ impl Simulation<'_> {
         if let Some(publication) = push.get("pub") {
             self.hear_publication(session, index, publication);
         } else if let Some(unsubscribe) = push.get("unsubscribe") {
-            assert_eq!(unsubscribe["code"], 2500, "nothing expires");
+            let code = unsubscribe["code"].as_u64();
+            assert!(matches!(code, Some(2500 | 2501)), "{unsubscribe}");
             self.trace.note(self.now, || format!("session {session} must come back to {channel}"));
             sub.stage = SubStage::Out;
-            if self.sessions[session].may_speak() {
-                let line = self.sessions[session].subscribe(index);
-                let delay = self.delay();
-                self.later(delay, Due::Send(session, wire::frame(0x81, line.as_bytes())));
+            if code == Some(2501) {
+                self.expired(session, index);
             }
+            let delay = self.delay();
+            self.subscribe_later(session, index, delay);
         } else {
             assert!(push.get("join").or_else(|| push.get("leave")).is_some(), "a push: {push}");
         }
@@ -69,35 +73,103 @@ impl Simulation<'_> {
 
     fn hear_reply(&mut self, session: usize, id: u64, reply: &Value) {
         let it = &mut self.sessions[session];
-        let index = it.asked.iter().position(|&(asked, _)| u64::from(asked) == id);
-        let (_, asked) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
-        if let Asked::Look(index, look) = asked {
-            return self.looked(session, index, look, reply);
+        let index = it.asked.iter().position(|&(asked, ..)| u64::from(asked) == id);
+        let (_, asked, at) = it.asked.swap_remove(index.expect("the reply to something that was asked"));
+        let waited = self.world.now().since(at);
+        match (asked, reply["error"]["code"].as_u64()) {
+            (_, Some(111)) => self.throttled(session, id, asked),
+            (Asked::Connect, Some(code)) => self.refused_in(session, waited, code),
+            (Asked::Refresh(..) | Asked::RoomRefresh(..), _) => self.refreshed(session, asked, waited, reply),
+            // It was not taken, or its time was up: then what was to be published may be all the same.
+            (_, Some(100)) => {
+                let fine = self.was_declined(asked) || waited >= self.scenario.options.command_timeout;
+                assert!(fine, "{asked:?} is given up after {waited:?}");
+                self.timed_out(session, asked);
+            }
+            (Asked::Look(index, look), _) => self.looked(session, index, look, reply),
+            (Asked::Subscribe(index) | Asked::SubscribeAnew(index), Some(109)) => {
+                let ends = self.sessions[session].subs[index].asked_ends;
+                let is_late = ends.is_some_and(|ends| self.world.now() >= ends);
+                assert!(is_late, "a token that has not expired: {reply}");
+                self.timed_out(session, asked);
+            }
+            // It is there already, or on its way.
+            (Asked::Subscribe(_) | Asked::SubscribeAnew(_), Some(105)) if self.sessions[session].batched => {}
+            (_, Some(_)) => panic!("session {session} asked for {asked:?}: {reply}"),
+            (_, None) => self.obeyed(session, asked, reply),
         }
-        assert!(reply.get("error").is_none(), "session {session} asked for {asked:?}: {reply}");
+    }
+
+    /// A command was obeyed.
+    fn obeyed(&mut self, session: usize, asked: Asked, reply: &Value) {
+        let declined = self.was_declined(asked);
+        assert!(!declined, "session {session} is told that it has published what was declined");
+        let it = &mut self.sessions[session];
         match asked {
-            Asked::Connect => it.id = reply["connect"]["client"].as_str().expect("a client's id").to_owned(),
-            Asked::Look(..) => {}
-            Asked::Publish => assert!(reply["publish"].is_object(), "{reply}"),
+            Asked::Connect => self.connected(session, &reply["connect"]),
+            Asked::Publish(_) => assert!(reply["publish"].is_object(), "{reply}"),
             Asked::Subscribe(index) => self.subscribed(session, index, &reply["subscribe"]),
+            Asked::SubscribeAnew(index) => {
+                it.subs[index].ear.position = None;
+                self.subscribed(session, index, &reply["subscribe"]);
+            }
+            Asked::Unsubscribe(index) => it.subs[index].stage = SubStage::Out,
+            Asked::Refresh(..) | Asked::RoomRefresh(..) | Asked::Look(..) => {}
+        }
+    }
+
+    /// A client is not let in, so that nothing more comes of what it asks.
+    fn refused_in(&mut self, session: usize, waited: Duration, code: u64) {
+        let it = &mut self.sessions[session];
+        it.refused_in = true;
+        let expired = it.brings_tokens && it.plan.brings == Brings::Expired;
+        let fine = match code {
+            109 => expired || it.may_be_too_old(self.world.now()),
+            100 => it.has_rooms && waited >= self.scenario.options.command_timeout,
+            _ => false,
+        };
+        assert!(fine, "session {session} is not let in: {code}");
+    }
+
+    /// Whether something was to be published that the engine could not take.
+    fn was_declined(&self, asked: Asked) -> bool {
+        matches!(asked, Asked::Publish(id) if self.checker.said(id).declined == Some(Declined::Temporary))
+    }
+
+    /// A command was given up by the server: to be in a room is asked for again.
+    fn timed_out(&mut self, session: usize, asked: Asked) {
+        let (Asked::Subscribe(index) | Asked::SubscribeAnew(index)) = asked else { return };
+        let it = &mut self.sessions[session];
+        it.subs[index].stage = SubStage::Out;
+        if !it.batched {
+            let delay = self.delay();
+            self.subscribe_later(session, index, delay);
         }
     }
 
     /// A client is in a room: where it left off, with what it missed, or anew.
-    fn subscribed(&mut self, session: usize, index: usize, result: &Value) {
+    pub(super) fn subscribed(&mut self, session: usize, index: usize, result: &Value) {
         assert!(result.is_object(), "the result of subscribe");
+        let it = &self.sessions[session];
+        let by_token = it.brings_tokens || it.is_put_into(it.subs[index].ear.room());
+        let client = it.client;
         let sub = &mut self.sessions[session].subs[index];
         sub.stage = SubStage::In;
+        sub.ends = sub.asked_ends;
         let recovered = result["recovered"] == true;
+        let granted = by_token.then(|| format!("c{client}"));
+        assert_eq!(result["data"]["told"].as_str(), granted.as_deref(), "{result}");
         self.trace.note(self.now, || {
             format!("session {session} is in r{}, recovered: {recovered}", sub.ear.room())
         });
         let position = result["epoch"].as_str().zip(result["offset"].as_u64());
         let position = position.map(|(epoch, offset)| (epoch.to_owned(), offset));
         if !recovered {
-            check_lost(&sub.ear, position.as_ref(), self.world.now(), &self.scenario.options);
+            let patience = if self.circumstances.disturbed { PAUSES_MAX } else { Duration::from_secs(1) };
+            let weight = 2 * self.checker.longest_fill + 600;
+            check_lost(&sub.ear, position.as_ref(), self.world.now() + patience, (self.scenario, weight));
         }
-        let heard_at = self.heard_at(session);
+        let (heard_at, spoke) = (self.heard_at(session), self.sessions[session].said);
         let sub = &mut self.sessions[session].subs[index];
         sub.ear.position_at = heard_at;
         if recovered {
@@ -105,9 +177,10 @@ impl Simulation<'_> {
             assert_eq!(position, sub.ear.position, "it goes on from where it was");
             sub.ear.skipped_is_over();
         } else {
+            let spoke_before = spoke[sub.ear.room()].is_some();
             // What it has said here goes on; what it hears begins anew.
             let mut anew = Ear::new(sub.ear.room());
-            (anew.position, anew.spoke_before) = (position, sub.last_said.is_some());
+            (anew.position, anew.spoke_before) = (position, spoke_before);
             anew.position_at = sub.ear.position_at;
             self.report.heard += std::mem::replace(&mut sub.ear, anew).heard;
         }
@@ -137,6 +210,7 @@ impl Simulation<'_> {
 
     /// Asks who is in a room that it is in, or what was said there.
     pub(super) fn look(&mut self, session: usize, look: Look) {
+        let now = self.world.now();
         let it = &mut self.sessions[session];
         if !it.may_speak() {
             return;
@@ -145,13 +219,7 @@ impl Simulation<'_> {
         else {
             return;
         };
-        let (id, room) = (it.ask(Asked::Look(index, look)), it.subs[index].ear.room());
-        let line = match look {
-            Look::Presence => format!("{{\"id\":{id},\"presence\":{{\"channel\":\"r{room}\"}}}}"),
-            Look::History(limit) => format!(
-                "{{\"id\":{id},\"history\":{{\"channel\":\"r{room}\",\"limit\":{limit},\"reverse\":true}}}}"
-            ),
-        };
+        let line = it.look_line(now, index, look);
         self.send(session, &wire::frame(0x81, line.as_bytes()));
     }
 
@@ -159,13 +227,34 @@ impl Simulation<'_> {
         let sub = &self.sessions[session].subs[index];
         let room = sub.ear.room();
         let options = &self.scenario.options.rooms.otherwise;
+        let is_quiet = self.sessions[session].plan.quiet;
+        let sub_may_be_gone = self.sessions[session].batched;
         match (reply["error"]["code"].as_u64(), look) {
-            // It was put out of the room in the meantime, to come back.
+            // It was put out of the room in the meantime, to come back; or it has gone out itself.
             (Some(103), _) => {}
+            (None, Look::Stats) => {
+                let count = |key: &str| reply["presence_stats"][key].as_u64().expect("a number");
+                let (clients, users) = (count("num_clients"), count("num_users"));
+                assert!(users <= clients && (clients > 0 || sub_may_be_gone || is_quiet), "{reply}");
+            }
+            (None, Look::Delivery) => {
+                let count = |key: &str| reply["rpc"]["data"][key].as_u64().expect("a number");
+                let (members, sent, lagging) = (count("members"), count("sent"), count("lagging"));
+                assert!(sent <= members && lagging <= members, "{reply}");
+                assert!(members > 0 || sub_may_be_gone, "{reply}");
+                assert!(members <= self.sessions.len() as u64, "{reply}");
+                assert!(!self.exact || sent == members, "at rest: {reply}");
+            }
             (Some(108), Look::History(_)) => assert_eq!(options.history_count_max, 0, "{reply}"),
             (None, Look::Presence) => {
                 let people = reply["presence"]["presence"].as_object().expect("people");
-                assert!(people.contains_key(&self.sessions[session].id), "it is there itself: {reply}");
+                let it = &self.sessions[session];
+                let by_token = it.brings_tokens || it.is_put_into(room);
+                let quiet = by_token && it.plan.quiet;
+                let own = people.get(&it.id);
+                let seen = own.is_none_or(|own| own["chan_info"].is_object() == by_token);
+                assert!(seen, "what others see of it: {reply}");
+                assert!(own.is_some() != quiet || sub_may_be_gone, "it is there itself: {reply}");
                 for info in people.values() {
                     let user = info["user"].as_str().and_then(|user| user.strip_prefix('c')?.parse().ok());
                     assert!(user.is_some_and(|user: usize| user < self.current.len()), "{reply}");
@@ -194,29 +283,37 @@ impl Simulation<'_> {
     }
 
     /// Says something into a room, in JSON.
-    pub(super) fn publish_line(&mut self, session: usize, room: usize, text: &str) -> String {
-        let id = self.sessions[session].ask(Asked::Publish);
+    pub(super) fn publish_line(&mut self, session: usize, room: usize, said: SaidId, text: &str) -> String {
+        let (now, scope) = (self.world.now(), self.circumstances.speech_scope(room));
+        let it = &mut self.sessions[session];
+        let id = it.ask(now, Asked::Publish(said));
+        it.count_command(id, scope);
         format!("{{\"id\":{id},\"publish\":{{\"channel\":\"r{room}\",\"data\":{{\"text\":\"{text}\"}}}}}}")
     }
 }
 
 impl super::session::Session {
     /// The command that asks to be put into a room, going on from where it was if it can.
-    pub(super) fn subscribe(&mut self, index: usize) -> String {
-        let id = self.ask(Asked::Subscribe(index));
+    pub(super) fn subscribe(&mut self, now: Time, index: usize) -> String {
+        let token = self.room_token(now, index);
+        let id = self.ask(now, Asked::Subscribe(index));
         let Sub { stage, ear, .. } = &mut self.subs[index];
         *stage = SubStage::Asked;
         let mut line = format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{}\"", ear.room());
         if let Some((epoch, offset)) = &ear.position {
             let _ = write!(line, ",\"recover\":true,\"epoch\":\"{epoch}\",\"offset\":{offset}");
         }
+        line.push_str(&token);
         line.push_str("}}");
         line
     }
 
-    fn ask(&mut self, asked: Asked) -> u32 {
+    pub(super) fn ask(&mut self, now: Time, asked: Asked) -> u32 {
         self.commands += 1;
-        self.asked.push((self.commands, asked));
+        self.asked.push((self.commands, asked, now));
+        if self.counts_commands && !matches!(asked, Asked::Publish(_)) {
+            self.count_command(self.commands, Some(Scope::Commands));
+        }
         self.commands
     }
 
@@ -233,20 +330,36 @@ impl super::session::Session {
 }
 
 /// Somebody was told that it cannot go on from where it was: that must be so.
-fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, options: &Options) {
+fn check_lost(ear: &Ear, top: Option<&(String, u64)>, now: Time, (scenario, weight): (&Scenario, usize)) {
     let (Some((epoch, offset)), Some(heard_at), Some((epoch_now, top))) =
         (&ear.position, ear.position_at, top)
     else {
         return;
     };
+    let Scenario { options, engine, .. } = scenario;
     let room = &options.rooms.otherwise;
-    if now.since(heard_at) + PAUSES_MAX >= room.history_age_max {
+    let missed = usize::try_from(top.saturating_sub(*offset)).unwrap_or(usize::MAX);
+    let many_are_kept = options.history_total_bytes_max >= 1 << 20;
+    if let Some(Late { kept_max, unreadable_one_in: 0, .. }) = *engine {
+        assert_eq!(epoch, epoch_now, "an engine forgets no room");
+        // A tail that is short may have moved on before a page that reached it was read, three times.
+        let tail_is_long =
+            room.history_count_max >= 100 && room.history_bytes_max >= 64 * 1024 && many_are_kept;
+        let too_much = missed * weight > 1 << 20;
+        assert!(
+            !tail_is_long || missed > kept_max || too_much,
+            "{missed} publications were missed, which the engine has"
+        );
+    }
+    if now.since(heard_at) >= room.history_age_max {
         return;
     }
     assert_eq!(epoch, epoch_now, "the room was forgotten before its time");
-    let missed = usize::try_from(top - offset).unwrap_or(usize::MAX);
-    // Nobody says more than half of what a message may have, and it is kept twice: as text, or data, and as JSON.
-    let bytes_max = missed * (options.message.message_bytes_max + 600);
+    if !many_are_kept {
+        return; // other rooms' histories may have taken its place
+    }
+    // It is kept twice: as text, or data, and as JSON.
+    let bytes_max = missed * weight;
     assert!(
         missed > room.history_count_max || bytes_max > room.history_bytes_max,
         "{missed} publications were missed, which are still there"

@@ -9,18 +9,28 @@
 //! | file | its one job |
 //! |---|---|
 //! | `scenario`, `draw` | what happens, as data; and from a seed |
-//! | `world`, `network` | shards, sockets, and a driver's turn |
+//! | `world` | shards, each in the loop that production runs, and what clients do to their connections |
+//! | `kernel`, `network` | the third kernel interface: sockets that are told of as epoll does it, and what is under way in them |
 //! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
+//! | `engine` | an engine that settles and orders late, declines, keeps more than the homes do, and hears of other nodes |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
+//! | `batch` | many commands in one frame, and how often anything may be sent |
+//! | `identity` | tokens and the auth backend: who clients are, and until when |
+//! | `bounds` | what shards hold, of each kind |
 //! | `checker` | everybody hears everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |
 
 #![forbid(unsafe_code)]
 
+mod batch;
+mod bounds;
 mod checker;
 mod client;
 mod draw;
+mod engine;
+mod identity;
 mod json;
+mod kernel;
 mod network;
 pub mod scenario;
 mod session;
@@ -32,6 +42,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+pub use engine::Late;
 pub use network::{End, Pipe};
 pub use scenario::{Faults, Scenario};
 pub use shrink::shrink;
@@ -59,6 +70,8 @@ pub struct Report {
     pub missed: u64,
     /// Times that somebody came back and went on from where it was.
     pub recovered: u64,
+    /// Messages that the engine declined.
+    pub declined: u64,
     /// Gaps that could be compared with what others heard.
     pub gaps: usize,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::scenario::Faults;
 use crate::base::rng::Rng;
 use crate::base::{ConnKey, Time};
+use crate::driver::sockets::Outcome;
 use crate::metrics::CloseReason;
 
 /// How a client ends its connection without a word.
@@ -46,19 +47,8 @@ pub struct Pipe {
     pub silence: Duration,
     /// When the server accepted it.
     pub opened: Time,
-    /// Stands in the server's queue of sockets to be read from.
-    pub(super) queued: bool,
-}
-
-/// What became of a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
-    /// So many bytes of so many went through.
-    Took(usize, usize),
-    /// None did.
-    Full,
-    /// The client is gone.
-    Broken,
+    /// Stands in the kernel's list of those that something is to be told of.
+    pub(super) ready: bool,
 }
 
 impl Pipe {
@@ -76,7 +66,7 @@ impl Pipe {
             heard: Time::ZERO,
             silence: Duration::ZERO,
             opened: Time::ZERO,
-            queued: false,
+            ready: false,
         }
     }
 
@@ -93,7 +83,7 @@ impl Pipe {
     /// The server writes. What fits is taken, or less when the faults say so.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>], faults: &Faults, rng: &mut Rng) -> Outcome {
         if self.end == Some(End::Reset) {
-            return Outcome::Broken;
+            return Outcome::Failed;
         }
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         assert!(offered > 0, "an empty write");
@@ -113,7 +103,7 @@ impl Pipe {
             self.to_client.extend_from_slice(&slice[..take]);
             left -= take;
         }
-        Outcome::Took(room.min(offered), offered)
+        Outcome::Took { len: room.min(offered), offered }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::engine::Late;
 use crate::base::spsc::RingLimits;
 use crate::chat::{RoomOptions, RoomRules};
 use crate::metrics::CloseReason;
@@ -20,6 +21,12 @@ pub struct Scenario {
     pub options: Options,
     /// What the kernel does.
     pub faults: Faults,
+    /// Whether tokens say who clients are.
+    pub tokens: bool,
+    /// How the engines behave; `None`: those in memory.
+    pub engine: Option<Late>,
+    /// How many rooms clients go into.
+    pub rooms: usize,
     /// Who takes part.
     pub clients: Vec<Plan>,
     /// What they do, in the order of time.
@@ -93,6 +100,44 @@ pub struct Plan {
     pub fragments: bool,
     /// Whether somebody outside, if asked, turns it away.
     pub unwanted: bool,
+    /// Whether the auth backend, if asked, never answers.
+    pub unanswered: bool,
+    /// How long it is who it is, where a token or the auth backend says so.
+    pub life: Option<Duration>,
+    /// How long it may be in a room, likewise.
+    pub room_life: Option<Duration>,
+    /// The rooms that the server puts it into, likewise, by the bits.
+    pub server_rooms: u8,
+    /// Whether it is not listed in rooms that a token lets it into.
+    pub quiet: bool,
+    /// What it brings in place of a good token.
+    pub brings: Brings,
+}
+
+/// What a client brings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Brings {
+    /// A token.
+    Good,
+    /// One that has expired.
+    Expired,
+    /// Something else.
+    Garbage,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a client brings to stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fresh {
+    /// A fresh token.
+    Good,
+    /// One that has expired.
+    Expired,
+    /// Another user's.
+    Foreign,
+    /// None.
+    Empty,
 }
 
 /// Where a client connects to.
@@ -146,6 +191,8 @@ pub enum What {
     Pause(usize, Duration),
     /// The clock jumps forward.
     Jump(Duration),
+    /// Another node publishes so many bytes in a room.
+    Elsewhere(usize, usize),
     /// The options change, some of them.
     Reload(Reload),
 }
@@ -157,10 +204,18 @@ pub enum Act {
     Join,
     /// Says something of at least so many bytes.
     Say(usize),
+    /// Says so many things of at least so many bytes in one breath, compressed if that was agreed on.
+    Burst(usize, usize),
+    /// Says something in the room of this number, whether it is in it or not, if it speaks JSON.
+    SayIn(usize, usize),
+    /// Sends so many commands of all kinds in one frame, if it speaks JSON.
+    Batch(usize),
     /// Sends a ping.
     Ping,
     /// Asks who is in a room, or what was said there, if it speaks JSON.
     Ask(Look),
+    /// Brings a fresh token for itself, or for a room that it is in.
+    Refresh(bool, Fresh),
     /// Reads nothing for so long.
     Stall(Duration),
     /// Goes.
@@ -174,8 +229,12 @@ pub enum Act {
 pub enum Look {
     /// Who is there.
     Presence,
+    /// How many are there.
+    Stats,
     /// The last so many publications.
     History(usize),
+    /// How far the last publication that it heard has come.
+    Delivery,
 }
 
 /// How a client goes.
@@ -208,6 +267,12 @@ pub enum Wrong {
     CloseCode,
     /// A ping of 126 bytes.
     LongPing,
+    /// A compressed message that is over the bound when it is inflated.
+    Bomb,
+    /// A command in the form of an array.
+    ArrayCommand,
+    /// A subscription with deltas that nobody knows.
+    UnknownDelta,
     /// A binary message where only text is taken.
     Binary,
     /// A request that is none, in place of the handshake.
@@ -220,7 +285,7 @@ pub enum Wrong {
 
 impl Wrong {
     /// Everything that can be done wrong.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Unmasked,
         Self::ReservedOpcode,
         Self::ReservedBit,
@@ -229,11 +294,19 @@ impl Wrong {
         Self::TooBig,
         Self::CloseCode,
         Self::LongPing,
+        Self::Bomb,
+        Self::ArrayCommand,
+        Self::UnknownDelta,
         Self::Binary,
         Self::Garbage,
         Self::EndlessHead,
         Self::HalfAHead,
     ];
+
+    /// Whether it is wrong only in JSON.
+    pub const fn is_json(self) -> bool {
+        matches!(self, Self::ArrayCommand | Self::UnknownDelta)
+    }
 
     /// Whether it is done in place of the opening handshake.
     pub const fn is_http(self) -> bool {
@@ -250,7 +323,8 @@ impl Wrong {
             | Self::CloseCode
             | Self::LongPing => 1002,
             Self::NotUtf8 => 1007,
-            Self::TooBig => 1009,
+            Self::TooBig | Self::Bomb => 1009,
+            Self::ArrayCommand | Self::UnknownDelta => 3501,
             Self::Binary => 1003,
             Self::Garbage => 400,
             Self::EndlessHead => 431,
@@ -267,8 +341,10 @@ impl Wrong {
             | Self::Continuation
             | Self::NotUtf8
             | Self::CloseCode
-            | Self::LongPing => CloseReason::Protocol,
-            Self::TooBig => CloseReason::TooBig,
+            | Self::LongPing
+            | Self::ArrayCommand
+            | Self::UnknownDelta => CloseReason::Protocol,
+            Self::TooBig | Self::Bomb => CloseReason::TooBig,
             Self::Binary => CloseReason::Unsupported,
             Self::Garbage | Self::EndlessHead => CloseReason::Refused,
             Self::HalfAHead => CloseReason::HeadTimeout,

@@ -1,13 +1,14 @@
 //! One connection of a client: what it has said and heard, and what the server may do to it for that.
 
 use super::checker::{Ear, SaidId};
-use super::client::UNWANTED;
-use super::scenario::{Leave, Look, Place, Plan, Reading, Wrong};
+use super::identity::UNWANTED;
+use super::scenario::{Brings, Fresh, Leave, Look, Place, Plan, Reading, Wrong};
 use super::world::World;
 use crate::base::Time;
-use crate::chat::{Identification, SlowMember};
+use crate::chat::SlowMember;
 use crate::metrics::CloseReason;
 use crate::shard::Options;
+use std::time::Duration;
 
 /// How far a session has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,27 +34,51 @@ pub(super) enum SubStage {
     In,
 }
 
-/// A client's place in a room: what it hears there and has said.
+/// A client's place in a room: what it hears there.
 #[derive(Debug)]
 pub(super) struct Sub {
     pub(super) stage: SubStage,
     pub(super) ear: Ear,
-    pub(super) last_said: Option<SaidId>,
+    /// When it ends by itself, and when that is going to be once it is in.
+    pub(super) ends: Option<Time>,
+    pub(super) asked_ends: Option<Time>,
 }
 
 impl Sub {
     pub(super) const fn new(ear: Ear) -> Self {
-        Self { stage: SubStage::Out, ear, last_said: None }
+        Self { stage: SubStage::Out, ear, ends: None, asked_ends: None }
     }
+}
+
+/// Rooms of a scenario, at most.
+pub(super) const ROOMS_MAX: usize = 8;
+
+/// What a limit counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Scope {
+    /// What a session says in all rooms together.
+    Session,
+    /// What it says in one room.
+    Room(usize),
+    /// The other commands.
+    Commands,
 }
 
 /// What a command asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Asked {
     Connect,
-    Publish,
+    Publish(SaidId),
     /// To be in the room of this place among the session's.
     Subscribe(usize),
+    /// The same, without what was missed.
+    SubscribeAnew(usize),
+    /// To be out of it.
+    Unsubscribe(usize),
+    /// To stay, with this token, which ends then.
+    Refresh(Fresh, Option<Time>),
+    /// To stay in a room.
+    RoomRefresh(usize, Fresh, Option<Time>),
     /// Who is in the room of that place, or what was said there.
     Look(usize, Look),
 }
@@ -69,11 +94,39 @@ pub(super) struct Session {
     pub(super) buffer: Vec<u8>,
     /// The rooms that it is in or wants to be in; one, unless it speaks JSON.
     pub(super) subs: Vec<Sub>,
+    /// What it has said last in each room.
+    pub(super) said: [Option<SaidId>; ROOMS_MAX],
+    /// When it is no longer who it is.
+    pub(super) ends: Option<Time>,
+    /// The server puts it into rooms.
+    pub(super) has_rooms: bool,
+    /// It brings a token for each room.
+    pub(super) brings_tokens: bool,
+    /// It has brought another's token.
+    pub(super) cheats: bool,
+    /// It has brought one of its own that had expired.
+    pub(super) is_stale: bool,
+    /// Its `connect` was refused.
+    pub(super) refused_in: bool,
+    /// It has sent commands in batches, so that they may contradict one another.
+    pub(super) batched: bool,
+    /// It has ended its stream behind what it said, which is published all the same.
+    pub(super) last_words: bool,
+    /// Commands that count against a limit, each with that limit's scope and whether it was too many.
+    pub(super) limited: Vec<(Scope, u32, bool)>,
+    /// Whether its commands are counted.
+    pub(super) counts_commands: bool,
+    /// Messages in plain text that were too many.
+    pub(super) too_often: u32,
     /// Commands so far, and those without an answer.
     pub(super) commands: u32,
     /// What the server calls it, in JSON.
     pub(super) id: String,
-    pub(super) asked: Vec<(u32, Asked)>,
+    /// Each with when it was sent.
+    pub(super) asked: Vec<(u32, Asked, Time)>,
+    /// Messages of its own that the engine could not take, and how often it was told so.
+    pub(super) refused: u32,
+    pub(super) refusals: u32,
     /// permessage-deflate was agreed on.
     pub(super) deflated: bool,
     /// It reads nothing before.
@@ -105,6 +158,11 @@ pub(super) struct Circumstances {
     pub(super) room_log_bytes_max: u64,
     /// Whether anything ever has.
     pub(super) disturbed: bool,
+    /// Whether the clock has ever jumped, and how long shards stood still, all in all.
+    pub(super) jumped: bool,
+    pub(super) paused: Duration,
+    /// Whether the engine takes long to settle a draft.
+    pub(super) engine_is_slow: bool,
     /// Whether members were ever to be pinged.
     pub(super) pings: bool,
     /// When a drain began.
@@ -127,9 +185,23 @@ impl Session {
             stage: Stage::Head,
             buffer: Vec::new(),
             subs,
+            said: [None; ROOMS_MAX],
+            ends: None,
+            has_rooms: false,
+            brings_tokens: false,
+            cheats: false,
+            is_stale: false,
+            refused_in: false,
+            batched: false,
+            last_words: false,
+            limited: Vec::new(),
+            counts_commands: false,
+            too_often: 0,
             commands: 0,
             id: String::new(),
             asked: Vec::new(),
+            refused: 0,
+            refusals: 0,
             deflated: false,
             stalled_until: Time::ZERO,
             will_read: false,
@@ -144,14 +216,38 @@ impl Session {
         }
     }
 
+    /// How much of what it said in plain text may be missing without its being known which: it was too much, or it is not known
+    /// whether it was.
+    pub(super) fn excused(&self, world: &World) -> usize {
+        let pipe = world.pipe(self.pipe);
+        let knows =
+            self.stage == Stage::Open && self.is_loyal() && pipe.is_open() && pipe.to_client.is_empty();
+        if knows && !pipe.starved { self.too_often as usize } else { usize::MAX }
+    }
+
+    /// It has ended its stream behind what it said, and nothing stood in the way of that.
+    pub(super) fn has_last_words(&self, world: &World, now: &Circumstances) -> bool {
+        let is_in = match self.plan.place {
+            Place::Room(_) => !now.are_asked(),
+            Place::Centrifuge(_) => !self.id.is_empty(),
+            Place::Echo => false,
+        };
+        // What it has said waits no longer than a closing handshake may take.
+        let takes_long = now.jumped || now.paused > Duration::from_secs(2) || now.engine_is_slow;
+        let is_fine = self.wrong.is_none() && !self.cheats && !self.was_late && !now.limits_speech();
+        let ended = self.last_words && self.left == Some(Leave::HalfClose);
+        let as_it_wants = matches!(world.pipe(self.pipe).closed, None | Some(CloseReason::Gone));
+        is_in && !takes_long && is_fine && ended && as_it_wants
+    }
+
     /// Whether it may still say something.
     pub(super) fn may_speak(&self) -> bool {
-        matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over
+        matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over && !self.refused_in
     }
 
     /// Whether it has done nothing that ends it.
     pub(super) const fn is_loyal(&self) -> bool {
-        self.wrong.is_none() && self.left.is_none() && !self.close_sent
+        self.wrong.is_none() && self.left.is_none() && !self.close_sent && !self.cheats
     }
 
     /// An HTTP status has come.
@@ -159,6 +255,9 @@ impl Session {
         let pipe = world.pipe(self.pipe);
         let fine = match status {
             101 => self.wrong.is_none_or(|wrong| !wrong.is_http()),
+            401 => {
+                self.brings_tokens && (self.plan.brings != Brings::Good || self.may_be_too_old(world.now()))
+            }
             503 => now.options.connections_max < u64::MAX || now.draining.is_some(),
             408 => world.now().since(pipe.opened) >= now.options.handshake_timeout,
             _ => self.wrong.is_some_and(|wrong| wrong.is_http() && wrong.answer() == status),
@@ -177,9 +276,19 @@ impl Session {
             Some(1001) => own == code || now.draining.is_some() || self.may_be_silent(world, now),
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
-            Some(3502) => world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout,
+            Some(1008) if self.may_be_expired(world.now()) => matches!(self.plan.place, Place::Room(_)),
+            Some(1008 | 3013) => self.may_be_flooding(now),
+            Some(3005) => self.may_be_expired(world.now()) || self.brought_old(world.now()),
+            Some(3006) => self.may_be_put_out(world.now()),
+            Some(3010) => self.was_full && now.policy() == SlowMember::Skip && self.has_rooms,
+            Some(3500) => self.cheats || self.brings_tokens && self.plan.brings == Brings::Garbage,
+            Some(3501) if self.may_be_refused(world) => true,
+            Some(1013) if self.may_be_given_up(world, now) => true,
+            Some(3004 | 3502) => {
+                world.now().since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout
+            }
             Some(1013 | 3008) => self.was_full && now.policy() == SlowMember::Disconnect,
-            Some(1002 | 1003 | 1007 | 1009) => self.wrong.map(Wrong::answer) == code,
+            Some(1002 | 1003 | 1007 | 1009 | 3501) => self.wrong.map(Wrong::answer) == code,
             other => other.is_some() && own == other,
         };
         assert!(fine, "client {} is closed with {code:?}: {:?} {:?}", self.client, self.wrong, self.left);
@@ -191,11 +300,27 @@ impl Session {
         self.was_late || self.was_full
     }
 
+    /// Whether the auth backend never says whether it may come in.
+    pub(super) fn waits_for_an_answer(&self, now: &Circumstances) -> bool {
+        self.plan.unanswered && self.plan.place != Place::Echo && now.are_asked()
+    }
+
+    /// Whether it is not let in for what it brings, or was not.
+    fn may_be_refused(&self, world: &World) -> bool {
+        self.refused_in
+            || self.may_be_too_old(world.now())
+            || self.brings_tokens && self.plan.brings != Brings::Good
+    }
+
     /// Whether it is turned away when somebody outside is asked.
     fn is_unwanted(&self, now: &Circumstances) -> bool {
-        self.plan.unwanted
-            && self.plan.place != Place::Echo
-            && now.options.identification == Identification::Asked
+        self.plan.unwanted && self.plan.place != Place::Echo && now.are_asked()
+    }
+
+    /// Whether the room that it goes into in plain text may not have answered in time.
+    fn may_be_given_up(&self, world: &World, now: &Circumstances) -> bool {
+        let waited = world.now().since(world.pipe(self.pipe).opened);
+        matches!(self.plan.place, Place::Room(_)) && waited >= now.options.command_timeout
     }
 
     /// Whether the server may find that it does not answer pings.
@@ -215,16 +340,28 @@ impl Session {
             CloseReason::ClosedByPeer => self.close_sent,
             CloseReason::Gone => pipe.end.is_some(),
             CloseReason::HttpDone => pipe.end.is_some() && self.stage == Stage::Head,
+            CloseReason::Protocol if self.may_be_refused(world) => true,
             CloseReason::Protocol | CloseReason::TooBig | CloseReason::Unsupported => {
                 self.wrong.map(Wrong::reason) == Some(reason)
             }
             CloseReason::Silent => self.may_be_silent(world, now),
-            CloseReason::TooSlow => self.was_full && now.policy() == SlowMember::Disconnect,
+            CloseReason::TooSlow => {
+                self.was_full && (now.policy() == SlowMember::Disconnect || self.has_rooms)
+            }
             CloseReason::Shutdown => now.draining.is_some(),
             CloseReason::HeadTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
-            CloseReason::Denied => self.is_unwanted(now),
-            // Nobody's identity expires, and nobody's speech is limited.
-            CloseReason::Expired | CloseReason::Flood => false,
+            CloseReason::Denied => {
+                self.cheats
+                    || self.is_unwanted(now)
+                    || self.may_be_refused(world)
+                    || self.may_be_given_up(world, now)
+            }
+            CloseReason::Flood => self.may_be_flooding(now),
+            CloseReason::Expired => {
+                let at = world.now();
+                self.may_be_expired(at) || self.may_be_put_out(at) || self.brought_old(at)
+            }
+            CloseReason::Panic => false,
             CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
@@ -238,8 +375,9 @@ impl Session {
         }
         // Of one that does not read nothing more can be told, but that it may wait.
         let reads = !pipe.starved && pipe.to_client.is_empty();
+        let unanswered = self.waits_for_an_answer(now);
         assert!(
-            !reads || pipe.to_server.is_empty(),
+            !reads || unanswered || pipe.to_server.is_empty(),
             "what client {} has sent is not read: {} bytes",
             self.client,
             pipe.to_server.len()
@@ -266,8 +404,14 @@ impl Session {
         if let Some(drain) = now.draining {
             assert!(world.now().since(drain) <= most, "client {} outlives the drain", self.client);
         }
-        if self.stage == Stage::Open && reads && pipe.end.is_none() {
+        if self.stage == Stage::Open && reads {
+            self.check_expiry(world.now(), now.changed, most);
+        }
+        if self.stage == Stage::Open && reads && pipe.end.is_none() && !unanswered {
             self.check_replies();
+            self.check_limits(now);
+            let told = matches!(self.plan.place, Place::Centrifuge(_)) || self.refusals == self.refused;
+            assert!(told, "client {} is told what was not sent", self.client);
             assert_eq!(self.ponged, self.pings, "client {} waits for a pong", self.client);
             assert!(
                 self.wrong.is_none(),
@@ -281,4 +425,4 @@ impl Session {
 }
 
 /// What a timer may be late by: its ticks, and the time of a pause.
-pub(super) const SLACK: std::time::Duration = std::time::Duration::from_millis(200);
+pub(super) const SLACK: Duration = Duration::from_millis(200);

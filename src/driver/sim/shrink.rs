@@ -85,6 +85,10 @@ impl Smallest {
             |faults, calm| faults.accepts_per_turn = calm.accepts_per_turn,
             |faults, calm| faults.rings = calm.rings,
         ];
+        let mut candidate = self.scenario.clone();
+        if candidate.engine.take().is_some() {
+            self.try_out(candidate);
+        }
         for simplify in simpler {
             let mut candidate = self.scenario.clone();
             simplify(&mut candidate.faults, &calm);

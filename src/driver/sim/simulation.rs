@@ -2,16 +2,22 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::checker::Checker;
+use super::checker::{Checker, Declined, OTHER_NODE, SaidId};
+use super::client::said_text;
+use super::identity::SimAuthority;
 use super::network::index_below;
-use super::scenario::{Act, Ending, Event, Leave, Reading, Scenario, What};
-use super::session::{Circumstances, Session, Stage, SubStage};
+use super::scenario::{Act, Ending, Event, Leave, Look, Reading, Scenario, What};
+use super::session::{Circumstances, ROOMS_MAX, Session, Stage, SubStage};
 use super::world::World;
 use super::{Report, Trace};
 use crate::base::Time;
 use crate::base::rng::Rng;
+use crate::chat::{Authority, Identification};
+use crate::engine::Settled;
+use crate::shard::Audit;
 use crate::ws::{Deflater, Inflater};
 
 /// When nothing has moved for so long, nothing will before the next timer: a multiple of the time after which a shard looks
@@ -22,7 +28,7 @@ const REST: Duration = Duration::from_millis(25);
 const AFTERMATH: Duration = Duration::from_secs(120);
 
 /// Turns without any movement that a shard may take, one directly after the other.
-const IDLE_TURNS_MAX: u32 = 10_000;
+const IDLE_TURNS_MAX: u32 = 1_000;
 
 /// What is on the agenda beside the scenario's events.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -42,8 +48,12 @@ pub(super) enum Due {
 /// A scenario under way.
 pub(super) struct Simulation<'a> {
     pub(super) scenario: &'a Scenario,
+    /// What reads the tokens.
+    authority: Arc<SimAuthority>,
     pub(super) world: World,
     pub(super) checker: Checker,
+    /// Nothing moves but what is asked: the answers must be exact.
+    pub(super) exact: bool,
     pub(super) sessions: Vec<Session>,
     /// The session that each client has now.
     pub(super) current: Vec<Option<usize>>,
@@ -60,6 +70,8 @@ pub(super) struct Simulation<'a> {
     /// Sessions that somebody outside has still to decide about.
     undecided: usize,
     next_event: usize,
+    /// What another node has published last, by room.
+    elsewhere: [Option<SaidId>; ROOMS_MAX],
     /// For each shard, when its next turn is due, and until when its thread stands still.
     turns: Vec<Time>,
     paused_until: Vec<Time>,
@@ -71,12 +83,27 @@ pub(super) struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     pub(super) fn new(scenario: &'a Scenario, trace: Trace) -> Self {
-        let world = World::new(scenario.shards, scenario.seed, scenario.faults, scenario.options.clone());
-        let options = scenario.options.clone();
+        let mut this = Self::idle(scenario, trace);
+        this.checker.limited = this.circumstances.limits_speech();
+        this
+    }
+
+    fn idle(scenario: &'a Scenario, trace: Trace) -> Self {
+        let authority = Arc::new(SimAuthority::default());
+        let mut options = scenario.options.clone();
+        if scenario.tokens {
+            options.identification = Identification::Token(Arc::clone(&authority) as Arc<dyn Authority>);
+        }
+        let world = {
+            let Scenario { shards, seed, faults, engine, .. } = scenario;
+            World::new(*shards, *seed, *faults, *engine, options.clone())
+        };
         Self {
             scenario,
+            authority,
             world,
             checker: Checker::default(),
+            exact: false,
             sessions: Vec::new(),
             current: vec![None; scenario.clients.len()],
             circumstances: Circumstances {
@@ -85,6 +112,11 @@ impl<'a> Simulation<'a> {
                 options,
                 changed: Time::ZERO,
                 disturbed: false,
+                jumped: false,
+                paused: Duration::ZERO,
+                engine_is_slow: scenario
+                    .engine
+                    .is_some_and(|late| late.settle_max > Duration::from_millis(20)),
                 draining: None,
             },
             rng: Rng::new(scenario.seed ^ 0x5349_4d00),
@@ -97,6 +129,7 @@ impl<'a> Simulation<'a> {
             noted: 0,
             undecided: 0,
             next_event: 0,
+            elsewhere: [None; ROOMS_MAX],
             turns: vec![Time::ZERO; scenario.shards],
             paused_until: vec![Time::ZERO; scenario.shards],
             idle_turns: vec![0; scenario.shards],
@@ -135,7 +168,11 @@ impl<'a> Simulation<'a> {
             let (turn_at, id) = turn.unwrap_or((Time::NEVER, 0));
             let next = [event, due].into_iter().flatten().fold(turn_at, Time::min);
             let quiet_since = self.longest_pause().max(self.moved_at);
-            if !self.rested && self.undecided == 0 && next.since(quiet_since) > REST {
+            if !self.rested
+                && self.undecided == 0
+                && !self.world.engine_waits()
+                && next.since(quiet_since) > REST
+            {
                 self.rested = true;
                 self.at_rest();
                 if enough(self) {
@@ -166,7 +203,9 @@ impl<'a> Simulation<'a> {
 
     fn pass_to(&mut self, now: Time) {
         self.now = self.now.max(now);
-        self.world.set_now(self.now + self.jumped);
+        let now = self.now + self.jumped;
+        self.world.set_now(now);
+        self.authority.set_now(now);
     }
 
     pub(super) fn later(&mut self, after: Duration, due: Due) {
@@ -213,11 +252,15 @@ impl<'a> Simulation<'a> {
             let session = session.expect("a question about somebody who is there");
             let name = question.name.as_deref().expect("a name");
             assert_eq!(name, format!("c{}", self.sessions[session].client));
+            if self.sessions[session].plan.unanswered {
+                continue;
+            }
             let patient = self.rng.below(3) == 0;
             let delay = if patient { Duration::from_millis(self.rng.below(2_000)) } else { self.delay() };
             self.undecided += 1;
             self.later(delay, Due::Decide(session));
         }
+        self.hear_engines();
         if self.report.turns.is_multiple_of(AUDIT_EVERY) {
             self.audit(id);
         }
@@ -230,6 +273,33 @@ impl<'a> Simulation<'a> {
                 self.later(delay, Due::Relieve(pipe));
             }
             self.news(session);
+        }
+    }
+
+    /// Notes what the engines have declined.
+    fn hear_engines(&mut self) {
+        for (body, outcome) in self.world.take_declined() {
+            let digits = body.bytes().iter().skip_while(|byte| !byte.is_ascii_digit());
+            let digits = digits.take_while(|byte| byte.is_ascii_digit());
+            let id = digits.fold(0, |id, digit| id * 10 + SaidId::from(digit - b'0'));
+            self.trace.note(self.now, || format!("{id} is declined: {outcome:?}"));
+            let temporary = outcome == Settled::Temporary;
+            self.checker.decline(id, if temporary { Declined::Temporary } else { Declined::Known });
+            self.report.declined += 1;
+            if temporary {
+                let session = self.checker.said(id).session;
+                self.sessions[session].refused += 1;
+            }
+        }
+    }
+
+    /// Another node publishes.
+    fn publish_elsewhere(&mut self, room: usize, bytes: usize) {
+        let name = format!("r{room}");
+        let (count, before) = (self.checker.count(), self.elsewhere[room]);
+        if self.world.publish_elsewhere(&name, said_text(count, bytes)) {
+            self.elsewhere[room] = Some(self.checker.say(OTHER_NODE, room, before, bytes));
+            self.stir(self.world.home(&name));
         }
     }
 
@@ -259,18 +329,21 @@ impl<'a> Simulation<'a> {
             What::Client(client, act) => self.act(client, act),
             What::Pause(shard, length) => {
                 let until = self.now + length;
+                self.circumstances.paused += length;
                 self.paused_until[shard] = self.paused_until[shard].max(until);
                 self.circumstances.changed = self.circumstances.changed.max(until + self.jumped);
                 self.circumstances.disturbed = true;
             }
             What::Jump(by) => {
                 self.jumped += by;
+                self.circumstances.jumped = true;
                 self.circumstances.changed = self.now + self.jumped;
                 self.circumstances.disturbed = true;
                 for id in 0..self.turns.len() {
                     self.stir(id);
                 }
             }
+            What::Elsewhere(room, bytes) => self.publish_elsewhere(room, bytes),
             What::Reload(reload) => {
                 let now = self.world.now();
                 let it = &mut self.circumstances;
@@ -278,9 +351,9 @@ impl<'a> Simulation<'a> {
                 it.pings |= !it.options.ping_interval.is_zero();
                 it.changed = now;
                 it.room_log_bytes_max = it.room_log_bytes_max.max(it.options.room_log_bytes_max);
-                let options = std::sync::Arc::new(it.options.clone());
+                let options = Arc::new(it.options.clone());
                 for id in 0..self.turns.len() {
-                    self.world.shard_mut(id).reconfigure(now, std::sync::Arc::clone(&options));
+                    self.world.shard_mut(id).reconfigure(now, Arc::clone(&options));
                     self.stir(id);
                 }
             }
@@ -302,6 +375,14 @@ impl<'a> Simulation<'a> {
         }
         self.run_until(self.now + AFTERMATH, |sim| sim.rested);
         assert!(self.rested, "it does not come to rest");
+        // Everybody has everything: so must the server say.
+        self.exact = true;
+        for session in 0..self.sessions.len() {
+            self.look(session, Look::Delivery);
+        }
+        self.run_until(self.now + AFTERMATH, |sim| sim.rested);
+        self.exact = false;
+        assert!(self.rested, "it does not come to rest after the last questions");
     }
 
     fn everybody_leaves(&mut self) {
@@ -331,50 +412,47 @@ impl<'a> Simulation<'a> {
     fn at_rest(&mut self) {
         self.report.rests += 1;
         self.trace.note(self.now, || "rest".to_owned());
+        let mut present = 0;
         for id in 0..self.turns.len() {
-            self.audit(id);
+            present += self.audit(id);
             assert!(!self.world.has_edges(id), "shard {id} sleeps, and something waits for it");
         }
+        self.check_present(present);
         for session in &self.sessions {
             session.check_at_rest(&self.world, &self.circumstances);
+        }
+        let mut excused: Vec<_> = self.sessions.iter().map(|it| it.excused(&self.world)).collect();
+        for (session, id) in self.checker.take_suspects() {
+            let Some(excused) = excused.get_mut(session) else { panic!("{id} is missing") };
+            *excused =
+                excused.checked_sub(1).unwrap_or_else(|| panic!("{id} is missing, and was not declined"));
         }
         let world = &self.world;
         let is_there = |session: &Session| {
             let pipe = world.pipe(session.pipe);
-            session.stage == Stage::Open && session.is_loyal() && !pipe.shut && pipe.closed.is_none()
+            let waits = session.waits_for_an_answer(&self.circumstances);
+            !waits
+                && session.stage == Stage::Open
+                && session.is_loyal()
+                && !pipe.shut
+                && pipe.closed.is_none()
         };
         // Who does not read may have been closed without knowing: then nobody hears what it says.
         let reads = |session: &Session| {
             !world.pipe(session.pipe).starved && world.pipe(session.pipe).to_client.is_empty()
         };
+        let heard = |it: &&Session| {
+            it.too_often == 0 && is_there(it) && reads(it) || it.has_last_words(world, &self.circumstances)
+        };
+        let words: Vec<_> = self.sessions.iter().filter(heard).flat_map(|it| it.said).collect();
         let there = self.sessions.iter_mut().enumerate().filter(|(_, it)| is_there(it) && reads(it));
         let subs = there.flat_map(|(index, it)| it.subs.iter_mut().map(move |sub| (index, sub)));
-        let (words, members): (Vec<_>, Vec<_>) = subs
+        let members = subs
             .filter(|(_, sub)| sub.stage == SubStage::In)
-            .map(|(index, sub)| (sub.last_said, (index, &mut sub.ear)))
-            .unzip();
-        self.checker.at_rest(members, words.into_iter().flatten());
-    }
-
-    /// What a shard holds is within its bounds.
-    fn audit(&self, id: usize) {
-        let (audit, options) = (self.world.shard(id).audit(), &self.scenario.options);
-        let read = self.world.faults().read_bytes_max;
-        let message = options.message.message_bytes_max;
-        let log_max = self.circumstances.room_log_bytes_max.max(2 * message as u64);
-        // Beyond its bound a log holds what was not swept yet, a message, and what one read has brought.
-        let log_limit = log_max + log_max / 4 + 2 * (message + 4 * read) as u64 + 32 * 1024;
-        assert!(audit.log_bytes <= log_limit, "a log keeps {} bytes, of {log_max}", audit.log_bytes);
-        let outbox_limit = 2 * (64 * 1024 + 2 * read + message);
-        assert!(audit.outbox_bytes <= outbox_limit, "{} bytes wait in a connection", audit.outbox_bytes);
-        let partial_limit = 2 * message + 2 * read + 2 * options.head.head_bytes_max + 1024;
-        assert!(
-            audit.partial_bytes <= partial_limit,
-            "{} bytes of an incomplete message",
-            audit.partial_bytes
-        );
-        let waiting_limit = self.scenario.shards * (2 * self.scenario.clients.len() + read / 6 + 64);
-        assert!(audit.mesh_waiting <= waiting_limit, "{} messages wait for a ring", audit.mesh_waiting);
+            .map(|(index, sub)| (index, &mut sub.ear))
+            .collect();
+        let words = words.into_iter().chain(self.elsewhere).flatten();
+        self.checker.at_rest(members, words);
     }
 
     /// Everybody is gone, and nothing is left of them.
@@ -393,7 +471,9 @@ impl<'a> Simulation<'a> {
             assert_eq!(shard.connections(), 0, "connections of shard {id}");
             assert_eq!(shard.is_drained(), self.circumstances.draining.is_some());
             let audit = shard.audit();
-            assert_eq!(audit, crate::shard::Audit::default(), "shard {id} keeps something");
+            // What the inflater keeps is for the next message.
+            let nothing = Audit { inflater_bytes: audit.inflater_bytes, ..Audit::default() };
+            assert_eq!(audit, nothing, "shard {id} keeps something");
             let metrics = self.world.registry().shard(id);
             let it = &*metrics;
             let gauges =

@@ -7,27 +7,15 @@ use rustix::io::Errno;
 use std::io::{self, IoSlice};
 
 use super::op::Op;
-use super::ring::Ring;
-use crate::shard::{SLICES_MAX, Ticket, Write};
+use super::ring::{Completion, Ring};
+use crate::driver::sockets::{Outcome, Writing};
+use crate::shard::{SLICES_MAX, Write};
 
 /// Writes in one batch: as many as a slice of the sweep has.
 pub(super) const BATCH: usize = crate::shard::fanout::SLICE_WRITES;
 
 /// Never to wait for room, and no signal when the peer is gone.
-const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-
-/// A write that was collected, and then its outcome.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Written {
-    /// What the shard is told with.
-    pub(super) ticket: Ticket,
-    /// The slot of the connection.
-    pub(super) conn: usize,
-    /// How much there was.
-    pub(super) offered: usize,
-    /// How much of it the kernel took.
-    pub(super) result: Result<u32, Errno>,
-}
+pub(super) const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// What a write in several pieces points to.
 struct Vectored {
@@ -38,7 +26,6 @@ struct Vectored {
 /// Writes, all of different connections.
 #[derive(Default)]
 pub(super) struct Batch {
-    writes: Vec<Written>,
     entries: Vec<Entry>,
     /// One for each write in several pieces; kept for the next batch.
     #[expect(
@@ -47,25 +34,13 @@ pub(super) struct Batch {
     )]
     vectored: Vec<Box<Vectored>>,
     vectored_used: usize,
+    /// Handed to the kernel, and not seen again.
+    under_way: usize,
 }
 
 impl Batch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.writes.is_empty()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.writes.len() >= BATCH
-    }
-
-    /// Adds a write to the socket `file`, or, when there is none, its refusal.
-    pub(super) fn add(&mut self, write: &Write<'_>, file: Option<u32>) {
-        let (ticket, conn) = (write.ticket, write.conn);
-        let Some(file) = file else {
-            self.writes.push(Written { ticket, conn, offered: 0, result: Err(Errno::AGAIN) });
-            return;
-        };
-        let op = Op::Send(self.writes.len());
+    /// Adds a write to the socket `file`, the `place`th of the batch.
+    pub(super) fn add(&mut self, write: &Write<'_>, file: u32, place: usize) -> Outcome {
         let (entry, offered) = match write.contiguous() {
             Some(bytes) => {
                 let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -73,8 +48,8 @@ impl Batch {
             }
             None => self.gather(write, file),
         };
-        self.entries.push(entry.user_data(op.to_bits()));
-        self.writes.push(Written { ticket, conn, offered, result: Err(Errno::INPROGRESS) });
+        self.entries.push(entry.user_data(Op::Send(place).to_bits()));
+        Outcome::UnderWay { offered }
     }
 
     fn gather(&mut self, write: &Write<'_>, file: u32) -> (Entry, usize) {
@@ -91,21 +66,24 @@ impl Batch {
         }
         header.msg_iov = pieces.as_mut_ptr();
         header.msg_iovlen = count;
-        let entry = opcode::SendMsg::new(Fixed(file), header).flags(FLAGS.cast_unsigned()).build();
+        let entry =
+            opcode::SendMsg::new(Fixed(file), &raw const *header).flags(FLAGS.cast_unsigned()).build();
         (entry, slices[..count].iter().map(|slice| slice.len()).sum())
     }
 
-    /// Hands all of it to the kernel, and waits for every outcome. Completions of other operations go to `others`.
+    /// Hands all of it to the kernel, waits for every outcome, and notes it in `writes`. Completions of other operations go to
+    /// `others`. The batch is empty afterwards.
     ///
     /// # Errors
     /// The kernel takes nothing.
     pub(super) fn perform(
         &mut self,
         ring: &mut Ring,
-        mut others: impl FnMut(super::ring::Completion),
+        writes: &mut [Writing],
+        mut others: impl FnMut(Completion),
     ) -> io::Result<()> {
-        let mut under_way = self.entries.len();
         for entry in self.entries.drain(..) {
+            self.under_way += 1;
             // SAFETY: the entry points to bytes that the shard keeps where they are until the first write of the batch is
             // answered, which happens after this function has seen all outcomes; and to a box of ours, which is used again only
             // by the next batch.
@@ -113,26 +91,47 @@ impl Batch {
         }
         ring.submit()?;
         loop {
-            let writes = &mut self.writes;
             ring.completions(|completion| match completion.op {
                 Op::Send(place) => {
-                    under_way -= 1;
-                    writes[place].result = completion.result;
+                    self.under_way -= 1;
+                    let outcome = &mut writes[place].outcome;
+                    *outcome = settled(*outcome, completion.result);
                 }
                 Op::Accept(_) | Op::Receive(_) | Op::Writable(_) | Op::Wake | Op::Install | Op::Forget => {
                     others(completion)
                 }
             });
-            if under_way == 0 {
+            if self.under_way == 0 {
+                self.vectored_used = 0;
                 return Ok(());
             }
             ring.wait(None)?;
         }
     }
 
-    /// Every write with its outcome. The batch is empty afterwards.
-    pub(super) fn outcomes(&mut self) -> impl Iterator<Item = Written> + '_ {
+    /// Forgets the writes that were not handed to the kernel, and waits for those that were: until then it may read what they point to.
+    pub(super) fn abandon(&mut self, ring: &mut Ring, mut others: impl FnMut(Completion)) -> io::Result<()> {
+        self.entries.clear();
         self.vectored_used = 0;
-        self.writes.drain(..)
+        while self.under_way > 0 {
+            ring.wait(None)?;
+            ring.completions(|completion| match completion.op {
+                Op::Send(_) => self.under_way -= 1,
+                Op::Accept(_) | Op::Receive(_) | Op::Writable(_) | Op::Wake | Op::Install | Op::Forget => {
+                    others(completion)
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What has become of a write that was under way.
+fn settled(outcome: Outcome, result: Result<u32, Errno>) -> Outcome {
+    match (outcome, result) {
+        (Outcome::UnderWay { offered }, Ok(len)) => Outcome::Took { len: len as usize, offered },
+        (Outcome::UnderWay { .. }, Err(Errno::AGAIN | Errno::INTR)) => Outcome::Full,
+        (Outcome::UnderWay { .. }, Err(_)) => Outcome::Failed,
+        (Outcome::Took { .. } | Outcome::Full | Outcome::Failed, _) => outcome,
     }
 }

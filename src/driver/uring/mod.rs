@@ -1,50 +1,47 @@
-//! The io_uring driver: sockets live in the ring's own table, whose size and not the process's limit on open files bounds
+//! Sockets on io_uring: they live in the ring's own table, whose size and not the process's limit on open files bounds
 //! them; connections and bytes come by themselves once they have been asked for; and what goes out in one slice of the sweep goes
 //! to the kernel with one call.
 //!
 //! Every operation carries a word that says what it is about (`op.rs`). A connection's is its slot and generation, so what completes
-//! after the slot has a new owner finds nobody. Bytes that arrive for a connection that the shard does not want to hear now
-//! are kept beside it (`Held`), and receiving is cancelled: the rest stays in the kernel and slows the sender down.
+//! after the slot has a new owner is dropped. When the shard wants to hear no more of a connection, receiving is cancelled: what had
+//! arrived is still handed to the shard, the rest stays in the kernel and slows the sender down.
 //!
 //! Writes never wait: the kernel takes what it has room for at once, so every outcome is there when the call returns, and
 //! the bytes of the rooms' logs are pinned no longer than that.
 
 mod batch;
 mod buffers;
-mod doors;
+mod listeners;
 mod op;
 mod ring;
 
 pub use ring::Ring;
 
+use core::net::IpAddr;
 use rustix::io::Errno;
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Parts;
-use super::engine::{Station, Wish, is_shortage};
-use crate::base::{ConnKey, Time};
-use crate::shard::{Admission, Close, HowToClose};
-use batch::Batch;
-use doors::Doors;
-use op::{Op, Owner};
+use super::engine::{Waker, is_shortage};
+use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
+use crate::base::ConnKey;
+use crate::shard::Write;
+use batch::{BATCH, Batch};
+use listeners::Listeners;
+use op::Op;
 use ring::Completion;
 
-/// Connections that begin to receive, or hear what was kept for them, in one turn: no more than there are buffers, else
-/// the others would only learn that there is none.
+/// Connections that begin to receive in one turn: no more than there are buffers, else the others would only learn that there is
+/// none.
 const READS_PER_TURN: usize = buffers::COUNT as usize;
 
 /// Connections that are made of what was accepted, in one turn.
-const OPENS_PER_TURN: usize = 128;
-
-/// Runs a shard until it is told to stop or is drained.
-pub(super) fn run(ring: Ring, parts: Parts) -> io::Result<()> {
-    ring.enable()?;
-    Driver::new(ring, parts)?.run()
-}
+const ACCEPTS_PER_TURN: usize = 128;
 
 /// Whether a connection's bytes come by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,386 +54,266 @@ enum Receiving {
     Stopping,
 }
 
-/// One socket, in the slot of its connection.
-struct Connected {
-    key: ConnKey,
-    /// Its place in the ring's table.
+/// A socket of the ring's table.
+#[derive(Debug)]
+pub(super) struct RingSocket {
+    /// Its place there.
     file: u32,
     receiving: Receiving,
     /// Waits for room to write.
     blocked: bool,
-    /// Stands in the queue of those to be read from.
-    queued: bool,
-    held: Option<Box<Held>>,
 }
 
-const _: () = assert!(size_of::<Option<Connected>>() <= 24, "an idle connection's share");
+const _: () =
+    assert!(size_of::<Option<super::slots::Slot<RingSocket>>>() <= 12, "an idle connection's share");
 
-/// What has arrived for a connection that is not heard now: at most what the buffers held when it was told to stop, and once more.
-#[derive(Default)]
-struct Held {
-    bytes: Vec<u8>,
-    heard: usize,
-    end: Option<End>,
-}
-
-/// How a stream has ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    Ended,
-    Broken,
-}
-
-struct Driver {
+/// The sockets of a shard.
+pub(super) struct RingSockets {
     // First, so that it is dropped first: what operations point to outlives it.
     ring: Ring,
-    station: Station,
     batch: Batch,
-    doors: Doors,
-    sockets: Vec<Option<Connected>>,
+    listeners: Listeners,
+    wakers: Arc<[Waker]>,
+    id: usize,
     /// Sockets in the table, those in `accepted` among them.
     open: usize,
     /// Accepted, and not yet let in.
     accepted: VecDeque<u32>,
-    /// What completed while writes were waited for.
+    /// Why an accept has failed that another one would not mend.
+    shortage: Option<Errno>,
+    /// What completed while something else was waited for.
     completed: Vec<Completion>,
-    /// Connections to be read from: they have something held, or do not receive.
-    readable: VecDeque<ConnKey>,
 }
 
-impl Driver {
-    fn new(mut ring: Ring, parts: Parts) -> io::Result<Self> {
-        let (station, listeners) = Station::new(parts);
-        ring.watch(station.waker(), Op::Wake)?;
-        Ok(Self {
-            ring,
-            station,
+impl Ring {
+    /// Makes this thread the ring's own, and has it watch what wakes shard `id`.
+    pub(super) fn sockets(
+        mut self,
+        listeners: Vec<Socket>,
+        wakers: Arc<[Waker]>,
+        id: usize,
+    ) -> io::Result<RingSockets> {
+        self.enable()?;
+        self.watch(wakers[id].as_fd(), Op::Wake)?;
+        Ok(RingSockets {
+            ring: self,
             batch: Batch::default(),
-            doors: Doors::new(listeners)?,
-            sockets: Vec::new(),
+            listeners: Listeners::new(listeners)?,
+            wakers,
+            id,
             open: 0,
             accepted: VecDeque::new(),
+            shortage: None,
             completed: Vec::new(),
-            readable: VecDeque::new(),
         })
     }
+}
 
-    fn run(mut self) -> io::Result<()> {
-        let mut now = self.station.now();
-        self.accept_some(now)?;
-        let mut completed = Vec::new();
-        loop {
-            self.ring.wait(self.time_to_sleep(now))?;
-            let begun = self.station.begin_turn();
-            match self.station.obey() {
-                Wish::Serve => {}
-                Wish::Drain => {
-                    self.doors.close(&mut self.ring)?;
-                    for file in std::mem::take(&mut self.accepted) {
-                        self.turn_away(file)?;
-                    }
-                }
-                Wish::Stop => return Ok(()),
-            }
-            std::mem::swap(&mut completed, &mut self.completed);
-            self.ring.completions(|completion| completed.push(completion));
-            for completion in completed.drain(..) {
-                self.dispatch(begun, completion)?;
-            }
-            self.accept_some(begun)?;
-            self.read_some()?;
-            self.station.shard.run();
-            self.station.ask_all();
-            self.write_all()?;
-            self.close_all()?;
-            while let Some(key) = self.station.shard.poll_resume() {
-                self.queue_read(key);
-            }
-            match self.station.end_turn(begun) {
-                Some(ended) => now = ended,
-                // Its last operations are closes, which free the sockets at once instead of when the kernel gets to it.
-                None => return self.ring.submit(),
-            }
-        }
-    }
-
-    fn time_to_sleep(&self, now: Time) -> Option<Duration> {
-        let opening = self.station.accepts() && !self.accepted.is_empty();
-        if opening || !self.readable.is_empty() || !self.completed.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        self.station.time_to_sleep(now)
-    }
-
-    fn dispatch(&mut self, now: Time, completion: Completion) -> io::Result<()> {
+impl RingSockets {
+    /// Takes a completion where it belongs: those of connections are events.
+    fn sort(&mut self, completion: Completion, events: &mut Vec<Event<Completion>>) -> io::Result<()> {
         match completion.op {
-            Op::Receive(owner) => self.received(owner, completion),
-            Op::Accept(door) => self.accepted(now, door, completion),
-            Op::Writable(owner) => {
-                if let Some(socket) = owned(&mut self.sockets, owner) {
-                    socket.blocked = false;
-                    self.station.shard.writable(socket.key);
-                }
-                Ok(())
-            }
-            // Whoever woke us has put something into a ring or a channel, which every turn looks at.
-            Op::Wake if completion.more => Ok(()),
-            Op::Wake => self.ring.watch(self.station.waker(), Op::Wake),
-            Op::Send(_) | Op::Install | Op::Forget => Ok(()),
-        }
-    }
-
-    fn received(&mut self, owner: Owner, completion: Completion) -> io::Result<()> {
-        let Completion { result, more, buffer, .. } = completion;
-        let taken = self.hear(owner, result, more, buffer);
-        if let Some(buffer) = buffer {
-            self.ring.buffers.give_back(buffer);
-        }
-        taken
-    }
-
-    fn hear(
-        &mut self,
-        owner: Owner,
-        result: Result<u32, Errno>,
-        more: bool,
-        buffer: Option<u16>,
-    ) -> io::Result<()> {
-        let Some(socket) = owned(&mut self.sockets, owner) else { return Ok(()) };
-        let key = socket.key;
-        if !more {
-            socket.receiving = Receiving::No;
-        }
-        let end = match (result, buffer) {
-            (Ok(0), _) => End::Ended,
-            (Ok(len), Some(buffer)) => {
-                let bytes = self.ring.buffers.filled(buffer, len as usize);
-                if socket.held.is_none() && self.station.shard.may_read(key) {
-                    self.station.shard.received(key, bytes);
-                } else {
-                    socket.held.get_or_insert_default().bytes.extend_from_slice(bytes);
-                    if socket.receiving == Receiving::Yes {
-                        socket.receiving = Receiving::Stopping;
-                        return self.ring.cancel(Op::Receive(owner));
-                    }
-                }
-                if !more {
-                    self.queue_read(key);
-                }
-                return Ok(());
-            }
-            // No buffer was left, or it was told to stop: it begins anew when its turn comes.
-            (Err(Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN), _) => {
-                self.queue_read(key);
-                return Ok(());
-            }
-            (Ok(_) | Err(_), _) => End::Broken,
-        };
-        match &mut socket.held {
-            Some(held) => held.end = Some(end),
-            None => self.end(key, end),
+            Op::Receive(id) | Op::Writable(id) => events.push(Event::Completed(id, completion)),
+            Op::Accept(listener) => return self.accepted(listener, completion),
+            // Every turn looks at what the process and the other shards have to say.
+            Op::Wake if !completion.more => return self.ring.watch(self.wakers[self.id].as_fd(), Op::Wake),
+            Op::Wake | Op::Send(_) | Op::Install | Op::Forget => {}
         }
         Ok(())
     }
 
-    fn end(&mut self, key: ConnKey, end: End) {
-        match end {
-            End::Ended => self.station.shard.ended(key),
-            End::Broken => self.station.shard.broken(key),
-        }
-    }
-
-    fn queue_read(&mut self, key: ConnKey) {
-        if let Some(socket) = owned(&mut self.sockets, key.into())
-            && !std::mem::replace(&mut socket.queued, true)
-        {
-            self.readable.push_back(key);
-        }
-    }
-
-    /// Lets connections hear what was held for them, and receive when nothing is.
-    fn read_some(&mut self) -> io::Result<()> {
-        for _ in 0..READS_PER_TURN.min(self.readable.len()) {
-            let Some(key) = self.readable.pop_front() else { break };
-            let Some(socket) = owned(&mut self.sockets, key.into()) else { continue };
-            socket.queued = false;
-            if !self.station.shard.may_read(key) {
-                continue;
-            }
-            if let Some(mut held) = socket.held.take() {
-                let rest = &mut held.bytes[held.heard..];
-                let chunk = rest.len().min(buffers::BYTES);
-                let is_last = chunk == rest.len();
-                self.station.shard.received(key, &mut rest[..chunk]);
-                held.heard += chunk;
-                match held.end {
-                    _ if !is_last => {
-                        socket.held = Some(held);
-                        self.queue_read(key);
-                        continue;
-                    }
-                    Some(end) => {
-                        self.end(key, end);
-                        continue;
-                    }
-                    None => {}
-                }
-            }
-            if socket.receiving == Receiving::No {
-                socket.receiving = Receiving::Yes;
-                self.ring.receive(socket.file, Op::Receive(key.into()))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn accepted(&mut self, now: Time, door: usize, completion: Completion) -> io::Result<()> {
+    fn accepted(&mut self, listener: usize, completion: Completion) -> io::Result<()> {
         if !completion.more {
-            self.doors.over(door);
+            self.listeners.over(listener);
         }
         match completion.result {
             Ok(file) => {
                 self.open += 1;
-                if !self.doors.has(door) {
-                    return self.turn_away(file);
+                if !self.listeners.has(listener) {
+                    return self.drop_file(file);
                 }
                 self.accepted.push_back(file);
             }
             Err(Errno::CANCELED) => {}
-            Err(error) if is_shortage(error) => self.station.pause_accepting(now, &error.to_string()),
+            Err(error) if is_shortage(error) => self.shortage = Some(error),
             // The connection was gone before it was accepted; the next one may be fine.
             Err(error) => tracing::debug!(%error, "accept"),
         }
         Ok(())
     }
 
-    /// Lets in who was accepted, and has more accepted as far as there is room.
-    fn accept_some(&mut self, now: Time) -> io::Result<()> {
-        if !self.station.may_accept(now) {
-            return Ok(());
-        }
-        for _ in 0..OPENS_PER_TURN.min(self.accepted.len()) {
-            let admission = self.station.shard.admission();
-            if admission == Admission::Later {
-                self.station.pause_accepting(now, "the server is full");
-                return self.doors.shut(&mut self.ring);
-            }
-            // What was closed in this turn must have left its slot before it is given away.
-            self.close_all()?;
-            if let Some(file) = self.accepted.pop_front() {
-                self.let_in(file, admission)?;
-            }
-        }
-        let room = if self.accepted.is_empty() { self.ring.sockets_max() - self.open } else { return Ok(()) };
-        if !self.doors.open(room, &mut self.ring)? {
-            self.station.pause_accepting(now, "the ring's table is full");
-        }
-        Ok(())
-    }
-
-    fn let_in(&mut self, file: u32, admission: Admission) -> io::Result<()> {
-        // Many that are accepted with one operation come without their addresses.
-        let installed = if self.station.shard.wants_addresses() {
-            self.ring.install(file, |completion| self.completed.push(completion))?
-        } else {
-            None
-        };
+    /// Where the peer of a socket is, for which it needs a descriptor for a moment. `None`: that cannot be found out, as the process has
+    /// no descriptor left, or the peer is gone.
+    fn address_of(&mut self, file: u32) -> io::Result<Option<IpAddr>> {
+        let installed = self.ring.install(file, |completion| self.completed.push(completion))?;
         let peer = installed.and_then(|socket| Socket::from(socket).peer_addr().ok()?.as_socket());
-        let key = self.station.shard.opened(admission, peer.map(|peer| peer.ip()));
-        if key.index() >= self.sockets.len() {
-            self.sockets.resize_with(key.index() + 1, || None);
-        }
-        let receiving = Receiving::No;
-        self.sockets[key.index()] =
-            Some(Connected { key, file, receiving, blocked: false, queued: false, held: None });
-        self.queue_read(key);
-        Ok(())
+        Ok(peer.map(|peer| peer.ip()))
     }
 
-    fn turn_away(&mut self, file: u32) -> io::Result<()> {
+    fn drop_file(&mut self, file: u32) -> io::Result<()> {
         self.open -= 1;
         self.ring.close(file)
     }
+}
 
-    fn write_all(&mut self) -> io::Result<()> {
-        loop {
-            while !self.batch.is_full()
-                && let Some(write) = self.station.shard.poll_write()
-            {
-                let socket = self.sockets.get(write.conn).and_then(Option::as_ref);
-                self.batch.add(&write, socket.map(|socket| socket.file));
-            }
-            if self.batch.is_empty() {
-                return Ok(());
-            }
-            self.batch.perform(&mut self.ring, |completion| self.completed.push(completion))?;
-            for written in self.batch.outcomes() {
-                let ticket = written.ticket;
-                let full = match written.result {
-                    Ok(len) => {
-                        self.station.shard.wrote(ticket, len as usize, written.offered);
-                        (len as usize) < written.offered
-                    }
-                    Err(Errno::AGAIN | Errno::INTR) => {
-                        self.station.shard.refused(ticket);
-                        true
-                    }
-                    Err(_) => {
-                        self.station.shard.write_failed(ticket);
-                        false
-                    }
-                };
-                if full
-                    && let Some(Some(socket)) = self.sockets.get_mut(written.conn)
-                    && !std::mem::replace(&mut socket.blocked, true)
-                {
-                    self.ring.watch_writable(socket.file, Op::Writable(socket.key.into()))?;
-                }
-            }
+impl Sockets for RingSockets {
+    type Socket = RingSocket;
+    type Completion = Completion;
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event<Completion>>) -> io::Result<()> {
+        self.ring.wait(if self.completed.is_empty() { timeout } else { Some(Duration::ZERO) })?;
+        let mut completed = std::mem::take(&mut self.completed);
+        self.ring.completions(|completion| completed.push(completion));
+        for completion in completed.drain(..) {
+            self.sort(completion, events)?;
         }
+        self.completed = completed;
+        Ok(())
     }
 
-    fn close_all(&mut self) -> io::Result<()> {
-        while let Some(Close { key, how, reason, name }) = self.station.shard.poll_close() {
-            let Some(slot) = self.sockets.get_mut(key.index()) else { continue };
-            if how == HowToClose::Shutdown {
-                if let Some(socket) = slot {
-                    // Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up when it comes to it,
-                    // and its place in the table may be another connection's by then.
-                    let installed =
-                        self.ring.install(socket.file, |completion| self.completed.push(completion))?;
-                    if let Some(descriptor) = installed {
-                        // It fails when the peer is gone already; then its end is an event of its own.
-                        let _ = Socket::from(descriptor).shutdown(Shutdown::Write);
-                    }
-                }
-                continue;
-            }
-            if let Some(socket) = slot.take() {
-                self.let_go(&socket, how)?;
-            }
-            self.station.shard.closed(key);
-            self.station.log_close(&name, reason);
+    fn accepts_per_turn(&self) -> usize {
+        ACCEPTS_PER_TURN
+    }
+
+    fn has_connection(&self) -> bool {
+        !self.accepted.is_empty() || self.shortage.is_some()
+    }
+
+    fn accept(&mut self, wants_address: bool) -> io::Result<Accept<RingSocket>> {
+        if let Some(error) = self.shortage.take() {
+            return Ok(Accept::Shortage(error.into()));
+        }
+        let Some(file) = self.accepted.pop_front() else { return Ok(Accept::Empty) };
+        // Many that are accepted with one operation come without their addresses.
+        let address = if wants_address { self.address_of(file)? } else { None };
+        Ok(Accept::Connection(RingSocket { file, receiving: Receiving::No, blocked: false }, address))
+    }
+
+    fn keep_accepting(&mut self) -> io::Result<bool> {
+        if !self.accepted.is_empty() {
+            return Ok(true);
+        }
+        self.listeners.open(self.ring.sockets_max() - self.open, &mut self.ring)
+    }
+
+    fn pause_accepting(&mut self) -> io::Result<()> {
+        self.listeners.pause(&mut self.ring)
+    }
+
+    fn close_listeners(&mut self) -> io::Result<()> {
+        self.listeners.close(&mut self.ring)?;
+        while let Some(file) = self.accepted.pop_front() {
+            self.drop_file(file)?;
         }
         Ok(())
     }
 
-    /// Closes a socket. Operations on it would keep it open, so they end first.
-    fn let_go(&mut self, socket: &Connected, how: HowToClose) -> io::Result<()> {
-        if how == HowToClose::Reset {
+    fn open(&mut self, _key: ConnKey, _socket: &mut RingSocket) -> io::Result<Opened> {
+        Ok(Opened::Ready)
+    }
+
+    fn reads_per_turn(&self) -> usize {
+        READS_PER_TURN
+    }
+
+    fn read(&mut self, key: ConnKey, socket: &mut RingSocket) -> io::Result<Input<'_>> {
+        if socket.receiving == Receiving::No {
+            socket.receiving = Receiving::Yes;
+            self.ring.receive(socket.file, Op::Receive(key.into()))?;
+        }
+        Ok(Input::Later)
+    }
+
+    fn complete(&mut self, socket: &mut RingSocket, completion: Completion) -> Input<'_> {
+        let Completion { op, result, more, buffer } = completion;
+        if matches!(op, Op::Writable(_)) {
+            socket.blocked = false;
+            return Input::Writable;
+        }
+        if !more {
+            socket.receiving = Receiving::No;
+        }
+        match (result, buffer) {
+            (Ok(0), _) => Input::End,
+            (Ok(len), Some(buffer)) => {
+                Input::Bytes { bytes: self.ring.buffers.filled(buffer, len as usize), again: !more }
+            }
+            // No buffer was left, or it was told to stop: it begins anew when its turn comes.
+            (Err(Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN), _) => Input::Again,
+            (Ok(_) | Err(_), _) => Input::Broken,
+        }
+    }
+
+    fn release(&mut self, completion: Completion) {
+        if let Some(buffer) = completion.buffer {
+            self.ring.buffers.give_back(buffer);
+        }
+    }
+
+    fn stop_reading(&mut self, key: ConnKey, socket: &mut RingSocket) -> io::Result<()> {
+        if socket.receiving != Receiving::Yes {
+            return Ok(());
+        }
+        socket.receiving = Receiving::Stopping;
+        self.ring.cancel(Op::Receive(key.into()))
+    }
+
+    fn writes_at_once(&mut self) -> usize {
+        BATCH
+    }
+
+    fn write(&mut self, socket: &mut RingSocket, write: &Write<'_>, place: usize) -> Outcome {
+        self.batch.add(write, socket.file, place)
+    }
+
+    fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()> {
+        self.batch.perform(&mut self.ring, writes, |completion| self.completed.push(completion))
+    }
+
+    fn watch_writable(&mut self, key: ConnKey, socket: &mut RingSocket) -> io::Result<()> {
+        if std::mem::replace(&mut socket.blocked, true) {
+            return Ok(());
+        }
+        self.ring.watch_writable(socket.file, Op::Writable(key.into()))
+    }
+
+    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up when it comes to it, and its place in
+    /// the table may be another connection's by then.
+    fn shut_sending(&mut self, socket: &mut RingSocket) -> io::Result<()> {
+        let installed = self.ring.install(socket.file, |completion| self.completed.push(completion))?;
+        if let Some(descriptor) = installed {
+            let _ = Socket::from(descriptor).shutdown(Shutdown::Write);
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self) -> io::Result<()> {
+        self.batch.abandon(&mut self.ring, |completion| self.completed.push(completion))?;
+        self.completed.retain(|completion| !matches!(completion.op, Op::Receive(_) | Op::Writable(_)));
+        self.ring.buffers.reclaim();
+        Ok(())
+    }
+
+    fn send_last(&mut self, socket: &mut RingSocket, bytes: &'static [u8]) -> io::Result<()> {
+        self.ring.send_last(socket.file, bytes)
+    }
+
+    /// Operations on a socket would keep it open, so they end first.
+    fn close(&mut self, key: ConnKey, socket: RingSocket, reset: bool) -> io::Result<()> {
+        if reset {
             self.ring.reset_on_close(socket.file)?;
         }
         if socket.receiving == Receiving::Yes {
-            self.ring.cancel(Op::Receive(socket.key.into()))?;
+            self.ring.cancel(Op::Receive(key.into()))?;
         }
         if socket.blocked {
-            self.ring.cancel(Op::Writable(socket.key.into()))?;
+            self.ring.cancel(Op::Writable(key.into()))?;
         }
-        self.turn_away(socket.file)
+        self.drop_file(socket.file)
     }
-}
 
-/// The socket of `owner`, unless its connection is gone.
-fn owned(sockets: &mut [Option<Connected>], owner: Owner) -> Option<&mut Connected> {
-    sockets.get_mut(owner.index())?.as_mut().filter(|socket| owner.is(socket.key))
+    /// Its last operations are closes, which free the sockets at once instead of when the kernel gets to it.
+    fn finish(&mut self) -> io::Result<()> {
+        self.ring.submit()
+    }
 }

@@ -34,7 +34,7 @@ const WORKERS_MAX: u32 = 1;
 
 /// An operation's outcome.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Completion {
+pub(in crate::driver) struct Completion {
     /// What it was.
     pub(super) op: Op,
     /// How much, or which descriptor; or why not.
@@ -118,7 +118,7 @@ impl Ring {
     /// Adds an operation that points to nothing.
     fn ask(&mut self, entry: Entry, op: Op) -> io::Result<()> {
         let entry = entry.user_data(op.to_bits());
-        // SAFETY: the methods below build their entries from numbers; the one pointer among them is to a `static`.
+        // SAFETY: the methods below build their entries from numbers; the pointers among them are to what lives for ever.
         unsafe { self.push(&entry) }
     }
 
@@ -161,6 +161,13 @@ impl Ring {
         static AT_ONCE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let value = (&raw const AT_ONCE).cast();
         let entry = opcode::SetSockOpt::new(Fixed(file), SOL_SOCKET, SO_LINGER, value, LINGER_BYTES);
+        self.ask(entry.build().flags(Flags::SKIP_SUCCESS), Op::Forget)
+    }
+
+    /// Sends bytes if they are taken at once. What is asked for behind it is done behind it.
+    pub(super) fn send_last(&mut self, file: u32, bytes: &'static [u8]) -> io::Result<()> {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(Fixed(file), bytes.as_ptr(), len).flags(super::batch::FLAGS);
         self.ask(entry.build().flags(Flags::SKIP_SUCCESS), Op::Forget)
     }
 
@@ -225,11 +232,15 @@ impl Ring {
     pub(super) fn completions(&mut self, mut take: impl FnMut(Completion)) {
         for entry in self.ring.completion() {
             let result = entry.result();
+            let buffer = cqueue::buffer_select(entry.flags());
+            if let Some(buffer) = buffer {
+                self.buffers.take(buffer);
+            }
             take(Completion {
                 op: Op::from_bits(entry.user_data()),
                 result: u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result)),
                 more: cqueue::more(entry.flags()),
-                buffer: cqueue::buffer_select(entry.flags()),
+                buffer,
             });
         }
     }

@@ -4,13 +4,19 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
+use crate::chat::{Grant, ServerRoom};
+use crate::edge::Edge;
+use crate::identity::Bounds;
 
 #[expect(clippy::disallowed_types, reason = "a back end for tests")]
 type Listener = std::net::TcpListener;
 #[expect(clippy::disallowed_types, reason = "a back end for tests")]
 type Stream = std::net::TcpStream;
 
-const BOUNDS: Bounds = Bounds { name_bytes_max: 64, room_bytes_max: 255 };
+fn policy() -> Policy {
+    let bounds = Bounds { name_bytes_max: 64, room_bytes_max: 255, rooms_per_client_max: 3 };
+    Policy { bounds, rooms: Arc::default() }
+}
 
 /// For what has to happen at once; a test that waits this long has failed.
 const SOON: Duration = Duration::from_secs(20);
@@ -40,10 +46,12 @@ fn question(number: u64) -> Question {
 
 type Told = (usize, ConnKey, Verdict);
 
-fn start(options: &HookOptions) -> (Hook, Receiver<Told>) {
+/// The hook, what it says, and what it runs on.
+fn start(options: &HookOptions) -> (Hook, Receiver<Told>, Edge) {
     let (sender, verdicts) = channel();
     let decided = move |shard, conn, verdict| drop(sender.send((shard, conn, verdict)));
-    (Hook::start(options, BOUNDS, Arc::new(decided)).unwrap(), verdicts)
+    let edge = Edge::start().unwrap();
+    (Hook::start(edge.handle(), options, policy(), Arc::new(decided)).unwrap(), verdicts, edge)
 }
 
 /// A back end that does `serve` with each connection, and where it listens.
@@ -94,7 +102,7 @@ fn verdict(status: &'static str, body: impl Into<String>) -> Verdict {
             respond(&mut stream, status, &body);
         }
     });
-    let (hook, verdicts) = start(&options(url));
+    let (hook, verdicts, _edge) = start(&options(url));
     hook.ask(5, question(7)).unwrap();
     let (shard, conn, verdict) = verdicts.recv_timeout(SOON).unwrap();
     assert_eq!((shard, conn), (5, ConnKey::from_bits(7)));
@@ -114,7 +122,7 @@ fn the_back_end_is_asked_in_the_shape_of_the_connect_proxy() {
             respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
         }
     });
-    let (hook, verdicts) = start(&HookOptions { concurrency: 1, ..options(url) });
+    let (hook, verdicts, _edge) = start(&HookOptions { concurrency: 1, ..options(url) });
     for number in 0..3 {
         hook.ask(0, question(number)).unwrap();
         verdicts.recv_timeout(SOON).unwrap();
@@ -134,7 +142,8 @@ fn answers() {
     let Verdict::Welcome { identity: ann, data } = verdict("200 OK", body) else { panic!("not welcome") };
     assert_eq!((&*ann.user, &*ann.name, ann.info.as_deref()), ("7", "Ann", Some(r#"{"name":"Ann"}"#)));
     assert_eq!(data.as_deref(), Some(&br#"{"n":1}"#[..]));
-    assert_eq!((ann.rooms.as_slice(), ann.expires_in), (&[Arc::from("a")][..], None));
+    let joined = ServerRoom { name: "a".into(), grant: Grant::default() };
+    assert_eq!((ann.rooms.as_slice(), ann.expires_in), (&[joined][..], None));
 
     let refused =
         |code, message: &str, temporary| Verdict::Refused { code, message: message.into(), temporary };
@@ -142,7 +151,7 @@ fn answers() {
         verdict("200 OK", r#"{"error":{"code":1000,"message":"no","temporary":true}}"#),
         refused(1000, "no", true)
     );
-    assert_eq!(verdict("200 OK", r#"{"result":{"expire_at":1}}"#), refused(110, "expired", false));
+    assert_eq!(verdict("200 OK", r#"{"result":{"expire_at":1}}"#), refused(109, "token expired", false));
     let disconnect = |code, reason: &str| Verdict::Disconnect { code, reason: reason.into() };
     assert_eq!(
         verdict("200 OK", r#"{"disconnect":{"code":4501,"reason":"banned"}}"#),
@@ -168,6 +177,24 @@ fn anything_else_tells_the_client_to_come_back() {
         ("200 OK", "<html>"),
         ("200 OK", r#"{"result":{"user":7}}"#),
         ("200 OK", r#"{"result":{"user":"7"},"error":{"code":1000}}"#),
+        ("200 OK", r#"{"result":{"user":"7"},"disconnect":{"code":4501}}"#),
+        ("200 OK", r#"{"result":{"user":"7"},"result":{"user":"8"}}"#),
+        ("200 OK", r#"{"result":{"user":"7","user":"8"}}"#),
+        ("200 OK", r#"{"result":{"user":"7","subs":{"a":{},"a":{}}}}"#),
+        ("200 OK", r#"{"result":["7"]}"#),
+        ("200 OK", r#"[{"user":"7"}]"#),
+        ("200 OK", r#"{"error":[1000]}"#),
+        ("200 OK", r#"{"disconnect":[4501]}"#),
+        ("200 OK", r#"{"result":null}"#),
+        ("200 OK", r#"{"result":{"channels":["a",null]}}"#),
+        ("200 OK", r#"{"result":{"channels":["a","b","c","d"]}}"#),
+        ("200 OK", r#"{"result":{"channels":[""]}}"#),
+        ("200 OK", r#"{"result":{"subs":{"a":null}}}"#),
+        ("200 OK", r#"{"result":{"subs":{"a":{"expire_at":5}}}}"#),
+        ("200 OK", r#"{"result":{"subs":{"a":{"override":{"max":{"value":true}}}}}}"#),
+        ("200 OK", r#"{"result":{"caps":[{"channels":["a"],"allow":["sub"]}]}}"#),
+        ("200 OK", r#"{"result":{"expire_at":-1}}"#),
+        ("200 OK", r#"{"result":{"b64data":"*"}}"#),
         ("200 OK", r#"{"result":{"user":"7","channels":["\u0000"]}}"#),
         ("200 OK", r#"{"result":{"user":"7"}} and more"#),
         ("200 OK", r#"{"error":{"code":99}}"#),
@@ -179,8 +206,31 @@ fn anything_else_tells_the_client_to_come_back() {
 }
 
 #[test]
+fn what_the_back_end_gives_a_client_in_a_room() {
+    let body = r#"{"result":{"user":null,"info":null,"data":null,"b64data":"eyJhIjogMX0K","expire_at":null,"meta":{"x":1},
+        "channels":["a","b","a"],"subs":{"a":{"info":{"role": "mod"},"data":[1],"override":{"presence":{"value":false}}}}},
+        "error":null,"disconnect":null}"#;
+    let Verdict::Welcome { identity, data } = verdict("200 OK", body) else { panic!("not welcome") };
+    assert_eq!((&*identity.user, data.as_deref()), ("", Some(&br#"{"a":1}"#[..])));
+    let [a, b] = &identity.rooms[..] else { panic!("each once: {:?}", identity.rooms) };
+    assert_eq!(
+        (&*a.name, a.grant.info.as_deref(), a.grant.data.as_deref()),
+        ("a", Some(r#"{"role":"mod"}"#), Some("[1]"))
+    );
+    assert_eq!(a.grant.overrides.presence, Some(false));
+    assert_eq!((&*b.name, &b.grant), ("b", &Grant::default()));
+    let refused = r#"{"error":{"code":1000,"message":null,"temporary":null}}"#;
+    let expected = Verdict::Refused { code: 1000, message: "".into(), temporary: false };
+    assert_eq!(verdict("200 OK", refused), expected);
+    let far = verdict("200 OK", r#"{"result":{"expire_at":"1000000000000000000"}}"#);
+    assert!(
+        matches!(far, Verdict::Welcome { identity, .. } if identity.expires_in == Some(crate::identity::EXPIRES_IN_MAX))
+    );
+}
+
+#[test]
 fn a_huge_answer_is_not_read() {
-    let padding = "x".repeat(usize::try_from(RESPONSE_BYTES_MAX).unwrap());
+    let padding = "x".repeat(RESPONSE_BYTES_MAX);
     assert_eq!(
         verdict("200 OK", format!(r#"{{"result":{{"user":"7","info":"{padding}"}}}}"#)),
         unavailable()
@@ -196,22 +246,234 @@ fn a_back_end_that_is_not_there_or_breaks_off() {
     drop(listener);
     let hangs_up = backend(drop);
     for url in [nobody, hangs_up] {
-        let (hook, verdicts) = start(&options(url));
+        let (hook, verdicts, _edge) = start(&options(url));
         hook.ask(0, question(1)).unwrap();
         assert_eq!(verdicts.recv_timeout(SOON).unwrap().2, unavailable());
     }
 }
 
-#[test]
-fn one_that_is_silent_is_given_up_on_in_time() {
-    let url = backend(|mut stream| {
-        // Reads until the other side has had enough, and says one byte at most.
-        let _ = stream.write_all(b"H");
-        let _ = stream.read_to_end(&mut Vec::new());
+/// What becomes of a client if the back end says this at each connection, and then nothing.
+fn verdict_of_raw(answer: impl Into<Vec<u8>>, timeout: Duration, hangs_up: bool) -> Verdict {
+    let answer = answer.into();
+    let url = backend(move |mut stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let _ = request(&mut reader);
+        let _ = stream.write_all(&answer);
+        if !hangs_up {
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
     });
-    let (hook, verdicts) = start(&HookOptions { timeout: Duration::from_millis(50), ..options(url) });
+    let (hook, verdicts, _edge) = start(&HookOptions { timeout, ..options(url) });
+    hook.ask(0, question(1)).unwrap();
+    verdicts.recv_timeout(SOON).unwrap().2
+}
+
+#[test]
+fn answers_that_are_garbage_partial_or_endless() {
+    let soon = Duration::from_millis(50);
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n";
+    for silent in [
+        "",
+        "H",
+        head,
+        &format!("{head}{{\"result\":"),
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1",
+    ] {
+        assert_eq!(verdict_of_raw(silent, soon, false), unavailable(), "{silent:?}");
+        assert_eq!(verdict_of_raw(silent, SOON, true), unavailable(), "{silent:?}, then the end");
+    }
+    for garbage in [
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "\0\0\0\0",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    ] {
+        assert_eq!(verdict_of_raw(garbage, SOON, false), unavailable(), "{garbage:?}");
+    }
+    let endless_head = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1 << 20));
+    assert_eq!(verdict_of_raw(endless_head, SOON, false), unavailable());
+    let endless_body = format!("HTTP/1.1 200 OK\r\n\r\n{}", " ".repeat(RESPONSE_BYTES_MAX + 1));
+    assert_eq!(verdict_of_raw(endless_body, SOON, false), unavailable(), "read no further than the bound");
+    let whole = format!("{head}{}", r#"{"result":{"user":"7"}} "#);
+    assert!(matches!(verdict_of_raw(whole, SOON, false), Verdict::Welcome { .. }));
+}
+
+/// One that says a byte now and then is not waited for longer than one that says nothing.
+#[test]
+fn a_slow_answer_is_given_up_on_in_time() {
+    let url = backend(|mut stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let _ = request(&mut reader);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        // A byte whenever the other side has said nothing for a moment, which it never does.
+        stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        while stream.read(&mut [0]).is_err() && stream.write_all(b" ").is_ok() {}
+    });
+    let (hook, verdicts, _edge) = start(&HookOptions { timeout: Duration::from_millis(100), ..options(url) });
     hook.ask(0, question(1)).unwrap();
     assert_eq!(verdicts.recv_timeout(SOON).unwrap().2, unavailable());
+}
+
+/// A back end that accepts, says where it got to, and never answers.
+fn stalled(arrived: std::sync::mpsc::Sender<u16>) -> String {
+    backend(move |mut stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        if request(&mut reader).is_some() {
+            let _ = arrived.send(stream.peer_addr().unwrap().port());
+        }
+        let _ = stream.read_to_end(&mut Vec::new());
+    })
+}
+
+#[test]
+fn all_that_wait_for_a_stalled_back_end_hear_in_time() {
+    let (arrived, arrivals) = channel();
+    let timeout = Duration::from_millis(300);
+    let (hook, verdicts, _edge) =
+        start(&HookOptions { timeout, concurrency: 2, waiting_max: 100, ..options(stalled(arrived)) });
+    let begun = clock();
+    for number in 0..102 {
+        hook.ask(0, question(number)).unwrap();
+    }
+    let mut decided: Vec<_> = (0..102).map(|_| verdicts.recv_timeout(SOON).unwrap().1.to_bits()).collect();
+    // One after the other, two at a time, would take 51 time-outs.
+    let took = begun.elapsed();
+    assert!(took >= timeout && took < timeout * 20, "{took:?}");
+    decided.sort_unstable();
+    assert_eq!(decided, (0..102).collect::<Vec<_>>());
+    assert_eq!(arrivals.try_iter().count(), 2, "nobody asks for those who were told already");
+    assert_eq!(hook.count(), 0);
+}
+
+#[test]
+fn one_that_is_cancelled_frees_its_place() {
+    let (arrived, arrivals) = channel();
+    let (hook, verdicts, _edge) =
+        start(&HookOptions { timeout: SOON, concurrency: 1, waiting_max: 1, ..options(stalled(arrived)) });
+    hook.ask(0, question(1)).unwrap();
+    arrivals.recv_timeout(SOON).unwrap();
+    hook.ask(0, question(2)).unwrap();
+    assert_eq!(hook.ask(0, question(3)), Err(Full::Count));
+    // The one that waits: its place is free at once.
+    hook.cancel(0, ConnKey::from_bits(2));
+    hook.cancel(7, ConnKey::from_bits(1));
+    assert_eq!(hook.count(), 1, "and another shard's connection is another one");
+    hook.ask(0, question(3)).unwrap();
+    // The one under way: the next is asked.
+    hook.cancel(0, ConnKey::from_bits(1));
+    arrivals.recv_timeout(SOON).unwrap();
+    hook.cancel(0, ConnKey::from_bits(3));
+    assert_eq!(hook.count(), 0);
+    assert!(verdicts.try_recv().is_err(), "nobody is told about them");
+}
+
+#[test]
+fn what_waits_is_bounded_in_bytes() {
+    let (arrived, _arrivals) = channel();
+    let (hook, verdicts, _edge) =
+        start(&HookOptions { timeout: SOON, concurrency: 1, waiting_max: 1000, ..options(stalled(arrived)) });
+    let large = |number| Question { data: Some("x".repeat(QUEUED_BYTES_MAX / 4).into()), ..question(number) };
+    for number in 0..3 {
+        hook.ask(0, large(number)).unwrap();
+    }
+    assert_eq!(hook.ask(0, large(3)), Err(Full::Bytes));
+    hook.ask(0, question(4)).unwrap();
+    hook.cancel(0, ConnKey::from_bits(0));
+    hook.ask(0, large(3)).unwrap();
+    assert!(verdicts.try_recv().is_err());
+}
+
+/// It closes each connection after some answers, without saying so beforehand.
+#[test]
+fn a_kept_connection_that_was_closed_costs_a_second_attempt() {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&requests);
+    let url = backend(move |mut stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let port = stream.peer_addr().unwrap().port();
+        let Some(_) = request(&mut reader) else { return };
+        seen.lock().unwrap().push(port);
+        respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
+        // The second one over this connection gets no answer.
+        if request(&mut reader).is_some() {
+            seen.lock().unwrap().push(port);
+        }
+    });
+    let (hook, verdicts, _edge) = start(&HookOptions { concurrency: 1, ..options(url) });
+    for number in 0..3 {
+        hook.ask(0, question(number)).unwrap();
+        let verdict = verdicts.recv_timeout(SOON).unwrap().2;
+        assert!(matches!(verdict, Verdict::Welcome { .. }), "{number}: {verdict:?}");
+    }
+    let requests = requests.lock().unwrap();
+    let [a, again, b, once_more, c] = requests[..] else { panic!("{requests:?}") };
+    assert_eq!((a, b), (again, once_more), "{requests:?}");
+    assert!(a != b && b != c, "{requests:?}");
+}
+
+/// On a connection that was just made there is no reason to hope: the back end may have understood, and done what it does.
+#[test]
+fn a_fresh_connection_that_was_closed_is_a_fault() {
+    let (sender, asked) = channel();
+    let url = backend(move |stream| {
+        if request(&mut BufReader::new(stream)).is_some() {
+            sender.send(()).unwrap();
+        }
+    });
+    let (hook, verdicts, _edge) = start(&options(url));
+    hook.ask(0, question(1)).unwrap();
+    assert_eq!(verdicts.recv_timeout(SOON).unwrap().2, unavailable());
+    assert_eq!(asked.try_iter().count(), 1);
+}
+
+#[test]
+fn a_hook_that_was_replaced_answers_what_it_was_asked() {
+    let (arrived, arrivals) = channel();
+    let slow = options(stalled(arrived));
+    let quick = options(backend(|mut stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        while request(&mut reader).is_some() {
+            respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
+        }
+    }));
+    let edge = Edge::start().unwrap();
+    let (sender, verdicts) = channel();
+    let decided = move |shard: usize, conn, verdict| drop(sender.send((shard, conn, verdict)));
+    let client = HookClient::new(edge.handle().clone(), Arc::new(decided));
+    client.ask(0, question(0));
+    assert_eq!(
+        verdicts.recv_timeout(SOON).unwrap(),
+        (0, ConnKey::from_bits(0), unavailable()),
+        "there is none yet"
+    );
+    let timeout = Duration::from_millis(200);
+    client.open(Some(&HookOptions { timeout, ..slow.clone() }), &policy()).unwrap();
+    client.ask(0, question(1));
+    client.ask(0, question(2));
+    arrivals.recv_timeout(SOON).unwrap();
+    client.open(Some(&quick), &policy()).unwrap();
+    client.cancel(0, ConnKey::from_bits(2));
+    client.ask(0, question(3));
+    let mut decided: Vec<_> = (0..2).map(|_| verdicts.recv_timeout(SOON).unwrap()).collect();
+    decided.sort_unstable_by_key(|(_, conn, _)| conn.to_bits());
+    assert_eq!((decided[0].1.to_bits(), &decided[0].2), (1, &unavailable()), "the former one's time-out");
+    assert!(matches!(&decided[1], (0, _, Verdict::Welcome { .. })));
+    assert!(verdicts.try_recv().is_err(), "the second was cancelled");
+}
+
+#[test]
+fn when_the_edge_ends_nobody_is_forgotten() {
+    let (arrived, arrivals) = channel();
+    let (hook, verdicts, edge) =
+        start(&HookOptions { timeout: SOON, concurrency: 1, ..options(stalled(arrived)) });
+    hook.ask(0, question(1)).unwrap();
+    hook.ask(0, question(2)).unwrap();
+    arrivals.recv_timeout(SOON).unwrap();
+    drop(edge);
+    hook.ask(0, question(3)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(verdicts.recv_timeout(SOON).unwrap().2, unavailable());
+    }
 }
 
 #[test]
@@ -227,7 +489,7 @@ fn a_bounded_number_is_under_way_and_a_bounded_number_waits() {
             respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
         }
     });
-    let (hook, verdicts) = start(&HookOptions { timeout: SOON, ..options(url) });
+    let (hook, verdicts, _edge) = start(&HookOptions { timeout: SOON, ..options(url) });
     for number in 0..2 {
         hook.ask(0, question(number)).unwrap();
         arrivals.recv_timeout(SOON).unwrap();
@@ -235,8 +497,7 @@ fn a_bounded_number_is_under_way_and_a_bounded_number_waits() {
     for number in 2..5 {
         hook.ask(0, question(number)).unwrap();
     }
-    let back = hook.ask(0, question(5)).unwrap_err();
-    assert_eq!(*back, question(5), "the queue is full, and the question comes back");
+    assert_eq!(hook.ask(0, question(5)), Err(Full::Count), "the queue is full");
     assert!(arrivals.try_recv().is_err(), "two are under way");
     drop(release);
     let mut decided: Vec<_> = (0..5).map(|_| verdicts.recv_timeout(SOON).unwrap().1.to_bits()).collect();
@@ -252,7 +513,7 @@ fn dropped_it_asks_what_waits_and_ends() {
             respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
         }
     });
-    let (hook, verdicts) = start(&options(url));
+    let (hook, verdicts, _edge) = start(&options(url));
     hook.ask(0, question(1)).unwrap();
     hook.ask(0, question(2)).unwrap();
     drop(hook);

@@ -24,9 +24,9 @@ fn sweep(fanout: &mut Fanout, writes: usize) -> bool {
     fanout.begin_slice(Time::ZERO);
     for _ in 0..writes {
         match fanout.poll(Time::ZERO, u64::MAX) {
-            Sweep::Write(seat) => {
-                let len = fanout.offer(seat).contiguous().expect("little fits into one chunk").len();
-                assert!(fanout.wrote(seat, len).caught_up);
+            Sweep::Write(sub) => {
+                let len = fanout.offer(sub).contiguous().expect("little fits into one chunk").len();
+                assert!(fanout.wrote(sub, len).caught_up);
             }
             Sweep::Overdue(_) => unreachable!("nobody is slow"),
             Sweep::Idle => return false,
@@ -41,22 +41,17 @@ proptest! {
     fn a_sweep_forgets_nobody(steps in steps()) {
         let mut fanout = Fanout::default();
         let id = fanout.open(RoomId(0), WireFormat::Text, Arc::default());
-        let mut table = crate::base::table::Table::default();
-        let mut seats: Vec<(ConnKey, Seat)> = Vec::new();
+        let mut subs: Vec<SubId> = Vec::new();
         for step in steps {
             match step {
                 Step::Join => {
-                    let key = table.insert(());
-                    let seat = fanout.join(id, key, false);
-                    fanout.set_ready(seat, true);
-                    seats.push((key, seat));
+                    let sub = fanout.subscribe(id, None, false);
+                    fanout.set_ready(sub, true);
+                    subs.push(sub);
                 }
-                Step::Leave(which) if !seats.is_empty() => {
-                    let (_, seat) = seats.swap_remove(which.index(seats.len()));
-                    if let Some(moved) = fanout.leave(seat) {
-                        let (_, other) = seats.iter_mut().find(|(key, _)| key.index() == moved).unwrap();
-                        *other = seat;
-                    }
+                Step::Leave(which) if !subs.is_empty() => {
+                    let sub = subs.swap_remove(which.index(subs.len()));
+                    prop_assert_eq!(fanout.unsubscribe(sub), Vec::<u8>::new());
                 }
                 Step::Leave(_) => {}
                 Step::Publish => fanout.publish(Time::ZERO, id, &Bytes::from_static(b"hello"), None),
@@ -66,8 +61,9 @@ proptest! {
             }
         }
         while sweep(&mut fanout, 1000) {}
-        for (_, seat) in seats {
-            prop_assert_eq!(fanout.behind(seat), 0);
+        fanout.assert_invariants();
+        for sub in subs {
+            prop_assert_eq!(fanout.behind(sub), 0);
         }
     }
 }

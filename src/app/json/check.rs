@@ -1,0 +1,246 @@
+//! What can be said of a command by looking at it alone: whether it has what it needs, and asks for nothing that is not there.
+
+use memchr::memchr2_iter;
+
+use super::command::{Channel, Delivery, History, Method, Publish, Refresh, Rpc, SubRefresh, Subscribe};
+use super::{Disconnect, ErrorCode, Refusal};
+use crate::chat::{Epoch, Page, Since};
+
+/// How deep arrays and objects may lie in each other in what is published. Members of the room parse it, and many parsers
+/// have a bound of their own that ends more than the parsing.
+pub(super) const NESTING_MAX: usize = 128;
+
+impl Method<'_> {
+    /// Refuses what no server state can make right. To be called before the command is obeyed.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Subscribe(subscribe) => subscribe.check(),
+            Self::Unsubscribe(room) | Self::Presence(room) | Self::PresenceStats(room) => room.check(),
+            Self::Publish(publish) => publish.check(),
+            Self::History(history) => history.check(),
+            Self::Rpc(rpc) => rpc.delivery().map(drop),
+            Self::Send => Err(Disconnect::NotAvailable.into()),
+            Self::Refresh(refresh) => refresh.check(),
+            Self::SubRefresh(refresh) => refresh.check(),
+            Self::Ping => Err(ErrorCode::NotAvailable.into()),
+            Self::Connect(_) | Self::Pong => Ok(()),
+        }
+    }
+}
+
+/// No client of the protocol sends an empty name.
+const fn named(channel: &str) -> Result<(), Refusal> {
+    if channel.is_empty() { Err(Refusal::Disconnect(Disconnect::BadRequest)) } else { Ok(()) }
+}
+
+impl Channel<'_> {
+    /// # Errors
+    /// It names no room.
+    pub fn check(&self) -> Result<(), Refusal> {
+        named(&self.channel)
+    }
+}
+
+impl Subscribe<'_> {
+    /// # Errors
+    /// It names no room; it wants deltas that the protocol does not know (`fossil`, which it does, is not agreed to: the reply
+    /// says nothing of it); it wants another kind of subscription or a filter, which are not there.
+    pub fn check(&self) -> Result<(), Refusal> {
+        named(&self.channel)?;
+        match &*self.delta {
+            "" | "fossil" => {}
+            _ => return Err(Disconnect::BadRequest.into()),
+        }
+        if self.kind > 0 {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        if self.tf.is_some() {
+            return Err(ErrorCode::BadRequest.into());
+        }
+        Ok(())
+    }
+}
+
+impl Publish<'_> {
+    /// # Errors
+    /// It names no room, is for another kind of channel, says nothing, or says it more than `NESTING_MAX` deep.
+    pub fn check(&self) -> Result<(), Refusal> {
+        named(&self.channel)?;
+        if self.kind > 0 || self.removed || !self.key.is_empty() {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        match self.data {
+            Some(data) if !is_deeper_than(data.get(), NESTING_MAX) => Ok(()),
+            Some(_) | None => Err(ErrorCode::BadRequest.into()),
+        }
+    }
+}
+
+impl History<'_> {
+    /// # Errors
+    /// As [`Self::page`]; it names no room.
+    pub fn check(&self) -> Result<(), Refusal> {
+        named(&self.channel)?;
+        self.page()?;
+        Ok(())
+    }
+
+    /// Which page of a room's history is asked for.
+    ///
+    /// # Errors
+    /// It begins at an epoch that is none of ours.
+    pub fn page(&self) -> Result<Page, ErrorCode> {
+        let since = self.since.as_ref().map(|position| {
+            let epoch = Epoch::parse(&position.epoch);
+            if epoch.is_none() && !position.epoch.is_empty() {
+                return Err(ErrorCode::UnrecoverablePosition);
+            }
+            Ok(Since { epoch, offset: position.offset })
+        });
+        let limit = usize::try_from(self.limit).unwrap_or(if self.limit < 0 { usize::MAX } else { 0 });
+        Ok(Page { since: since.transpose()?, limit, reverse: self.reverse })
+    }
+}
+
+impl<'a> Rpc<'a> {
+    /// The one thing that can be called: how far a publication has come.
+    ///
+    /// # Errors
+    /// It calls something else, or does not say which publication.
+    pub fn delivery(&self) -> Result<Delivery<'a>, Refusal> {
+        if self.method != "delivery" {
+            return Err(ErrorCode::MethodNotFound.into());
+        }
+        Delivery::read(self.data).ok_or(Refusal::Error(ErrorCode::BadRequest))
+    }
+}
+
+impl Refresh<'_> {
+    /// # Errors
+    /// It brings no token.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if self.token.is_empty() { Err(Refusal::Error(ErrorCode::BadRequest)) } else { Ok(()) }
+    }
+}
+
+impl SubRefresh<'_> {
+    /// # Errors
+    /// It names no room, or brings no token.
+    pub fn check(&self) -> Result<(), Refusal> {
+        match named(&self.channel) {
+            Ok(()) if self.token.is_empty() => Err(Refusal::Error(ErrorCode::BadRequest)),
+            outcome => outcome,
+        }
+    }
+}
+
+/// Whether arrays and objects lie more than `depth_max` deep in each other in `json`, which is valid.
+fn is_deeper_than(json: &str, depth_max: usize) -> bool {
+    // What opens no more than that cannot be deeper: nearly everything ends here.
+    if memchr2_iter(b'[', b'{', json.as_bytes()).nth(depth_max).is_none() {
+        return false;
+    }
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'[' | b'{' if depth == depth_max => return true,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::parse;
+    use super::*;
+    use ErrorCode::*;
+
+    fn check(line: &str, expected: Result<(), Refusal>) {
+        let command = parse(line).expect("a command");
+        assert_eq!(command.method.check(), expected, "{line}");
+    }
+
+    #[test]
+    fn what_is_there_is_let_through() {
+        for line in [
+            r#"{"id":1,"connect":{}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a"}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","delta":"","type":0,"tf":null}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","delta":"fossil"}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","delta":null}}"#,
+            r#"{"id":1,"publish":{"channel":"a","data":null,"key":null,"type":null,"removed":false}}"#,
+            r#"{"id":1,"history":{"channel":"a","since":{"offset":1}}}"#,
+            r#"{"id":1,"rpc":{"method":"delivery","data":{"offset":1,"channel":"a"}}}"#,
+            r#"{"id":1,"refresh":{"token":"t"}}"#,
+            r#"{"id":1,"sub_refresh":{"channel":"a","token":"t"}}"#,
+            "{}",
+        ] {
+            check(line, Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error() {
+        for (line, code) in [
+            (r#"{"id":1,"subscribe":{"channel":"a","type":1}}"#, NotAvailable),
+            (r#"{"id":1,"subscribe":{"channel":"a","tf":{}}}"#, BadRequest),
+            (r#"{"id":1,"publish":{"channel":"a"}}"#, BadRequest),
+            (r#"{"id":1,"publish":{"channel":"a","data":1,"type":1}}"#, NotAvailable),
+            (r#"{"id":1,"publish":{"channel":"a","data":1,"key":"k"}}"#, NotAvailable),
+            (r#"{"id":1,"publish":{"channel":"a","removed":true}}"#, NotAvailable),
+            (
+                r#"{"id":1,"history":{"channel":"a","since":{"epoch":"not an epoch of any engine"}}}"#,
+                UnrecoverablePosition,
+            ),
+            (r#"{"id":1,"rpc":{}}"#, MethodNotFound),
+            (r#"{"id":1,"rpc":{"method":"delivery"}}"#, BadRequest),
+            (r#"{"id":1,"rpc":{"method":"delivery","data":["a",1]}}"#, BadRequest),
+            (r#"{"id":1,"rpc":{"method":"delivery","data":{"channel":"a","offset":null}}}"#, BadRequest),
+            (r#"{"id":1,"refresh":{}}"#, BadRequest),
+            (r#"{"id":1,"refresh":{"token":null}}"#, BadRequest),
+            (r#"{"id":1,"sub_refresh":{"channel":"a"}}"#, BadRequest),
+            (r#"{"id":1,"sub_refresh":{"channel":"a","token":""}}"#, BadRequest),
+            (r#"{"id":1,"ping":{}}"#, NotAvailable),
+        ] {
+            check(line, Err(code.into()));
+        }
+    }
+
+    #[test]
+    fn what_no_client_of_the_protocol_sends_ends_the_connection() {
+        for line in [
+            r#"{"id":1,"subscribe":{}}"#,
+            r#"{"id":1,"subscribe":{"channel":null}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","delta":"xdelta"}}"#,
+            r#"{"id":1,"unsubscribe":{}}"#,
+            r#"{"id":1,"publish":{"data":1}}"#,
+            r#"{"id":1,"presence":{}}"#,
+            r#"{"id":1,"presence_stats":{}}"#,
+            r#"{"id":1,"history":{}}"#,
+            r#"{"id":1,"sub_refresh":{"token":"t"}}"#,
+        ] {
+            check(line, Err(Disconnect::BadRequest.into()));
+        }
+        check(r#"{"send":{}}"#, Err(Disconnect::NotAvailable.into()));
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!is_deeper_than(&nested(NESTING_MAX), NESTING_MAX));
+        assert!(is_deeper_than(&nested(NESTING_MAX + 1), NESTING_MAX));
+        assert!(is_deeper_than(&format!("[{{\"a\\\"\":{}}}]", nested(3)), 4));
+        assert!(!is_deeper_than(&format!("[\"\\\\\\\"{}\",{}1]", "[".repeat(9), "[],".repeat(9)), 2));
+        assert!(!is_deeper_than("[[],[],[],[]]", 2));
+    }
+}

@@ -1,0 +1,206 @@
+//! Tests of a connection by itself: its states, and what it asks its shard to do.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: Time = Time::from_nanos(1_000_000_000);
+
+fn open() -> Conn {
+    let mut conn = Conn::new(NOW, false);
+    conn.opened(Endpoint::Chat, false, None, Time::NEVER);
+    conn
+}
+
+fn options() -> Options {
+    Options::default()
+}
+
+/// Everything of its own goes out; returns that, and what is to be done then.
+fn flush(conn: &mut Conn) -> (Vec<u8>, Change) {
+    let mut out = Vec::new();
+    while !conn.outbox.is_empty() {
+        let unsent = conn.outbox.unsent().to_vec();
+        conn.outbox.wrote(unsent.len());
+        out.extend(unsent);
+    }
+    (out, conn.flushed())
+}
+
+#[test]
+fn a_failed_websocket_says_why_shuts_and_waits_for_the_peer() {
+    let mut conn = open();
+    let change = conn.fail(CloseCode::Size, "too big", CloseReason::TooBig, &options());
+    assert!(change.leaves && change.flush && change.timer.is_some());
+    let (out, change) = flush(&mut conn);
+    assert_eq!(&out[..4], &[0x88, 9, 0x03, 0xF1]);
+    assert_eq!(change.close, Some(HowToClose::Shutdown));
+    assert_eq!(conn.ended(NOW, &options()).close, Some(HowToClose::Now));
+    assert_eq!(conn.reason(), CloseReason::TooBig);
+}
+
+#[test]
+fn what_a_lingering_connection_may_send_is_bounded() {
+    let mut conn = Conn::new(NOW, false);
+    let _ = conn.timed_out(None, &options());
+    let (mut sent, piece) = (0, 10_000);
+    loop {
+        let change = conn.thrown_away(piece);
+        sent += piece;
+        if sent == 100_000 {
+            assert_eq!(flush(&mut conn).1.close, Some(HowToClose::Shutdown));
+        }
+        if let Some(how) = change.close {
+            assert_eq!(how, HowToClose::Reset);
+            break;
+        }
+    }
+    assert!((LINGER_BYTES_MAX as usize..LINGER_BYTES_MAX as usize + 2 * piece).contains(&sent), "{sent}");
+}
+
+#[test]
+fn an_end_that_comes_while_input_waits_is_acted_on_after_it() {
+    let mut conn = open();
+    conn.keep(b"a frame", true);
+    let change = conn.ended(NOW, &options());
+    assert_eq!((change.close, change.timer), (None, Some(options().close_timeout)), "but not for ever");
+    let kept = conn.take_kept().expect("it waits");
+    assert_eq!(kept.bytes, b"a frame");
+    assert_eq!(conn.end_of_input(&options()).close, Some(HowToClose::Now));
+    let mut conn = open();
+    conn.keep(b"a frame", true);
+    let _ = conn.ended(NOW, &options());
+    assert_eq!(conn.timed_out(None, &options()).and_then(|change| change.close), Some(HowToClose::Now));
+}
+
+#[test]
+fn many_pings_cost_one_pong_once_much_waits() {
+    let mut conn = open();
+    for round in 0..100_000_u32 {
+        conn.pong(&round.to_be_bytes());
+    }
+    assert!(conn.outbox.len() <= PONG_EACH_BYTES + 6, "{} bytes wait", conn.outbox.len());
+    let (out, _) = flush(&mut conn);
+    assert!(out.ends_with(&99_999_u32.to_be_bytes()), "the newest is answered");
+}
+
+#[test]
+fn input_that_is_kept_is_kept_once_and_without_what_is_used() {
+    let mut conn = open();
+    conn.keep(&[1; 1000], true);
+    for round in 0..1000_usize {
+        let mut kept = conn.take_kept().expect("it is kept");
+        kept.advance(900);
+        conn.put_back(kept);
+        conn.keep(&[2; 900], true);
+        assert!(conn.input_bytes() <= 4096, "round {round}: {} bytes", conn.input_bytes());
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Fail,
+    PeerClosed,
+    BeginClose,
+    Finish,
+    Broken,
+    Ended,
+    EndOfInput,
+    ThrownAway(usize),
+    Flush,
+    TimedOut,
+    Tick,
+    Keep,
+    Pong,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    use Step::*;
+    prop_oneof![
+        Just(Fail),
+        Just(PeerClosed),
+        Just(BeginClose),
+        Just(Finish),
+        Just(Broken),
+        Just(Ended),
+        Just(EndOfInput),
+        (0..200_000_usize).prop_map(ThrownAway),
+        Just(Flush),
+        Just(TimedOut),
+        Just(Tick),
+        Just(Keep),
+        Just(Pong),
+    ]
+}
+
+/// What its shard does, as far as it does it in this state.
+fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
+    let reason = CloseReason::Denied;
+    match (step, conn.state()) {
+        (Step::Fail, State::Head | State::Open | State::Closing) => {
+            conn.fail(CloseCode::Protocol, "no", reason, options)
+        }
+        (Step::PeerClosed, State::Open | State::Closing) => {
+            conn.peer_closed(Some(CloseCode::Normal), options)
+        }
+        (Step::BeginClose, State::Open) => conn.begin_close(CloseCode::Away, "bye", reason, options),
+        (Step::Finish, _) => conn.finish(Ending::AtOnce, reason, options),
+        (Step::Broken, _) => conn.close(HowToClose::Now, reason),
+        (Step::Ended, _) => conn.ended(NOW, options),
+        (Step::EndOfInput, _) => {
+            let _ = conn.take_kept();
+            conn.end_of_input(options)
+        }
+        (Step::ThrownAway(len), _) => conn.thrown_away(len),
+        (Step::Flush, _) => flush(conn).1,
+        (Step::TimedOut, _) => conn.timed_out(None, options).unwrap_or_default(),
+        (Step::Tick, State::Open) => conn.tick(NOW, options.ping_interval, options),
+        (Step::Keep, State::Head | State::Open) => {
+            conn.keep(b"input", true);
+            Change::default()
+        }
+        (Step::Pong, State::Open) => {
+            conn.pong(b"pong");
+            Change { flush: true, ..Change::default() }
+        }
+        (Step::Fail | Step::PeerClosed | Step::BeginClose | Step::Tick | Step::Keep | Step::Pong, _) => {
+            Change::default()
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order: its socket is closed once, its sending side is shut once and before that, and when
+    /// its time is up it is closed.
+    #[test]
+    fn a_connection_ends_once(upgraded: bool, steps in prop::collection::vec(step(), 1..40)) {
+        let options = options();
+        let mut conn = if upgraded { open() } else { Conn::new(NOW, false) };
+        let (mut shut, mut closed) = (0, 0);
+        let mut note = |change: Change, state: State| {
+            match change.close {
+                Some(HowToClose::Shutdown) => shut += 1,
+                Some(HowToClose::Now | HowToClose::Reset) => closed += 1,
+                None => {}
+            }
+            assert!(shut <= 1 && closed <= 1, "{shut} times shut, {closed} times closed");
+            assert_eq!(closed == 1, state == State::Closed);
+        };
+        for step in steps {
+            let was = conn.state();
+            let change = take(&mut conn, step, &options);
+            note(change, conn.state());
+            prop_assert!(!was.is_ending() || conn.state().is_ending(), "{was:?} to {:?}", conn.state());
+            let silent = conn.state() == State::Closed;
+            prop_assert!(!silent || (conn.outbox.is_empty() && !conn.has_kept()), "nothing stays of it");
+        }
+        // What has begun to end ends by the clock, whatever the peer does.
+        if conn.state().is_ending() {
+            for _ in 0..2 {
+                let change = conn.timed_out(None, &options).unwrap_or_default();
+                note(change, conn.state());
+            }
+            prop_assert_eq!(conn.state(), State::Closed);
+        }
+    }
+}

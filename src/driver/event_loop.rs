@@ -1,0 +1,324 @@
+//! The loop of a shard: accepting, reading, closing, resuming, writing and sleeping, written once for every kernel interface
+//! ([`Sockets`]) and every process around it ([`Host`]). The contract that it keeps with the shard is on [`super`]'s page.
+
+mod containment;
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::context::{ControlAction, Due, LoopContext};
+use super::host::Host;
+use super::slots::{Slots, SocketId};
+use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
+use crate::base::{ConnKey, Time};
+use crate::shard::{Admission, Close, HowToClose, Shard};
+
+/// Stands for the address of connections whose address cannot be found out: together they are one client, to all bounds.
+const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// One shard, its sockets and the process around it.
+#[derive(Debug)]
+pub(super) struct Loop<S: Sockets, H> {
+    // First, so that it is dropped first: what operations of the kernel point to outlives it.
+    sockets: S,
+    context: LoopContext<H>,
+    slots: Slots<S::Socket>,
+    /// What the last wait has brought.
+    events: Vec<Event<S::Completion>>,
+    /// Connections that are to be read from.
+    readable: VecDeque<ConnKey>,
+    /// Writes under way.
+    writes: Vec<Writing>,
+}
+
+impl<S: Sockets, H: Host> Loop<S, H> {
+    pub(super) fn new(sockets: S, shard: Shard, host: H) -> Self {
+        Self {
+            sockets,
+            context: LoopContext::new(shard, host),
+            slots: Slots::new(),
+            events: Vec::new(),
+            readable: VecDeque::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    /// Turns until the process says that it is over, or a drain is.
+    ///
+    /// # Errors
+    /// The kernel refuses to be asked, which it has no reason to.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        // The first turn waits for nothing: in it the listeners begin to accept.
+        let mut timeout = Some(Duration::ZERO);
+        while let ControlFlow::Continue(next) = self.contained_turn(timeout)? {
+            timeout = next;
+        }
+        self.sockets.finish()
+    }
+
+    /// The shard.
+    pub(super) const fn shard(&self) -> &Shard {
+        &self.context.shard
+    }
+
+    /// The shard, between two turns.
+    pub(super) const fn shard_mut(&mut self) -> &mut Shard {
+        &mut self.context.shard
+    }
+
+    /// The sockets.
+    pub(super) const fn sockets(&self) -> &S {
+        &self.sockets
+    }
+
+    /// The sockets, between two turns.
+    pub(super) const fn sockets_mut(&mut self) -> &mut S {
+        &mut self.sockets
+    }
+
+    /// The process around it, between two turns.
+    pub(super) const fn host_mut(&mut self) -> &mut H {
+        &mut self.context.host
+    }
+
+    /// Whether a connection waits that may be let in.
+    pub(super) fn has_connection(&self) -> bool {
+        self.context.accepts() && self.sockets.has_connection()
+    }
+
+    /// When the next turn is due even if the kernel has nothing to tell.
+    pub(super) fn due(&self) -> Due {
+        if self.has_connection() || !self.readable.is_empty() { Due::Now } else { self.context.due() }
+    }
+
+    /// One turn, after a wait of at most `timeout`: all that has happened goes into the shard, all that it has to say comes out.
+    pub(super) fn turn(&mut self, timeout: Option<Duration>) -> io::Result<ControlFlow<()>> {
+        self.sockets.wait(timeout, &mut self.events)?;
+        let begun = self.context.begin_turn();
+        match self.context.handle_control() {
+            ControlAction::Serve => {}
+            ControlAction::Drain => self.sockets.close_listeners()?,
+            ControlAction::Stop => return Ok(ControlFlow::Break(())),
+        }
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.dispatch(event)?;
+        }
+        self.events = events;
+        self.accept_some(begun)?;
+        self.read_some()?;
+        self.context.shard.run();
+        self.context.ask_all();
+        self.write_all()?;
+        self.close_all()?;
+        while let Some(key) = self.context.shard.poll_resume() {
+            self.queue_read(key);
+        }
+        let goes_on = self.context.end_turn();
+        Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+
+    fn dispatch(&mut self, event: Event<S::Completion>) -> io::Result<()> {
+        match event {
+            Event::Ready { id, readable, writable, read_closed } => {
+                let Some((key, slot)) = self.slots.find(id) else { return Ok(()) };
+                if read_closed {
+                    slot.set_read_closed();
+                }
+                if writable {
+                    self.context.shard.writable(key);
+                }
+                if readable || read_closed {
+                    self.queue_read(key);
+                }
+                Ok(())
+            }
+            Event::Completed(id, completion) => {
+                let taken = self.complete(id, completion);
+                self.sockets.release(completion);
+                taken
+            }
+        }
+    }
+
+    /// What a kernel has done for a connection by itself. The shard takes all that arrives; when it wants no more, no more is to come.
+    fn complete(&mut self, id: SocketId, completion: S::Completion) -> io::Result<()> {
+        let Some((key, slot)) = self.slots.find(id) else { return Ok(()) };
+        let shard = &mut self.context.shard;
+        match self.sockets.complete(&mut slot.socket, completion) {
+            Input::Bytes { bytes, again } => {
+                self.context.host.before_input(bytes);
+                shard.received(key, bytes);
+                if !shard.may_read(key) {
+                    return self.sockets.stop_reading(key, &mut slot.socket);
+                }
+                if again {
+                    self.queue_read(key);
+                }
+            }
+            Input::Again => self.queue_read(key),
+            Input::Later => {}
+            Input::Writable => shard.writable(key),
+            Input::End => shard.ended(key),
+            Input::Broken => shard.broken(key),
+        }
+        Ok(())
+    }
+
+    fn queue_read(&mut self, key: ConnKey) {
+        if self.slots.get_mut(key).is_some_and(|slot| slot.enqueue()) {
+            self.readable.push_back(key);
+        }
+    }
+
+    fn read_some(&mut self) -> io::Result<()> {
+        for _ in 0..self.sockets.reads_per_turn().min(self.readable.len()) {
+            let Some(key) = self.readable.pop_front() else { break };
+            let Some(slot) = self.slots.get_mut(key) else { continue };
+            slot.dequeue();
+            if self.context.shard.may_read(key) {
+                self.read(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from a connection, and to its end when that is known to be there.
+    fn read(&mut self, key: ConnKey) -> io::Result<()> {
+        let Some(slot) = self.slots.get_mut(key) else { return Ok(()) };
+        // An event told of the bytes and of the end behind them, and no other one will come: one more read sees it.
+        for _ in 0..=usize::from(slot.is_read_closed()) {
+            match self.sockets.read(key, &mut slot.socket)? {
+                Input::Bytes { bytes, again } => {
+                    self.context.host.before_input(bytes);
+                    self.context.shard.received(key, bytes);
+                    if again {
+                        self.queue_read(key);
+                        return Ok(());
+                    }
+                }
+                Input::Again => {
+                    self.queue_read(key);
+                    return Ok(());
+                }
+                Input::Later | Input::Writable => return Ok(()),
+                Input::End => {
+                    self.context.shard.ended(key);
+                    return Ok(());
+                }
+                Input::Broken => {
+                    self.context.shard.broken(key);
+                    return Ok(());
+                }
+            }
+        }
+        if slot.is_read_closed() {
+            self.queue_read(key);
+        }
+        Ok(())
+    }
+
+    /// Lets in the connections that wait, and has more come as far as there is room.
+    fn accept_some(&mut self, now: Time) -> io::Result<()> {
+        if !self.context.may_accept(now) {
+            return Ok(());
+        }
+        for _ in 0..self.sockets.accepts_per_turn() {
+            if !self.sockets.has_connection() {
+                break;
+            }
+            let admission = self.context.shard.admission();
+            if admission == Admission::Later {
+                self.context.pause_accepting(now, "the server is full");
+                return self.sockets.pause_accepting();
+            }
+            // What was closed in this turn must have left its slot before it is given away.
+            self.close_all()?;
+            match self.sockets.accept(self.context.shard.wants_addresses())? {
+                Accept::Connection(socket, address) => self.open(socket, address, admission)?,
+                Accept::Gone => {}
+                Accept::Empty => break,
+                Accept::Shortage(error) => {
+                    self.context.pause_accepting(now, &error.to_string());
+                    return Ok(());
+                }
+            }
+        }
+        if !self.sockets.keep_accepting()? {
+            self.context.pause_accepting(now, "the table of sockets is full");
+        }
+        Ok(())
+    }
+
+    /// Lets a connection in. Its address is told in its canonical form: what comes over IPv4 to a listener for both is IPv4.
+    fn open(
+        &mut self,
+        mut socket: S::Socket,
+        address: Option<IpAddr>,
+        admission: Admission,
+    ) -> io::Result<()> {
+        let address = address.unwrap_or(UNKNOWN_ADDRESS).to_canonical();
+        let key = self.context.shard.opened(admission, Some(address));
+        let opened = self.sockets.open(key, &mut socket)?;
+        self.slots.insert(key, socket);
+        match opened {
+            // Its first bytes are most likely there: the listener hands none out before (`TCP_DEFER_ACCEPT`).
+            Opened::Ready => self.queue_read(key),
+            Opened::Failed => self.context.shard.broken(key),
+        }
+        Ok(())
+    }
+
+    /// Writes all that the shard has to say: one by one, or as many at a time as the kernel takes together.
+    fn write_all(&mut self) -> io::Result<()> {
+        loop {
+            for place in 0..self.sockets.writes_at_once() {
+                let Some(write) = self.context.shard.poll_write() else { break };
+                let outcome = match self.slots.at(write.conn) {
+                    Some((_, slot)) => self.sockets.write(&mut slot.socket, &write, place),
+                    None => Outcome::Full,
+                };
+                self.writes.push(Writing { ticket: write.ticket, conn: write.conn, outcome });
+            }
+            if self.writes.is_empty() {
+                return Ok(());
+            }
+            self.sockets.perform(&mut self.writes)?;
+            for &Writing { ticket, conn, outcome } in &self.writes {
+                match outcome {
+                    Outcome::Took { len, offered } => self.context.shard.wrote(ticket, len, offered),
+                    Outcome::Full | Outcome::UnderWay { .. } => self.context.shard.refused(ticket),
+                    Outcome::Failed => self.context.shard.write_failed(ticket),
+                }
+                if outcome.is_full()
+                    && let Some((key, slot)) = self.slots.at(conn)
+                {
+                    self.sockets.watch_writable(key, &mut slot.socket)?;
+                }
+            }
+            self.writes.clear();
+        }
+    }
+
+    fn close_all(&mut self) -> io::Result<()> {
+        while let Some(Close { key, how, reason, name }) = self.context.shard.poll_close() {
+            if how == HowToClose::Shutdown {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    self.sockets.shut_sending(&mut slot.socket)?;
+                }
+                continue;
+            }
+            let socket = self.slots.remove(key);
+            debug_assert!(socket.is_some(), "a connection is closed once");
+            if let Some(socket) = socket {
+                self.sockets.close(key, socket, how == HowToClose::Reset)?;
+            }
+            self.context.shard.closed(key);
+            self.context.host.connection_closed(&name, reason);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! What the loop needs of the process around it: its clock, its other threads, its log.
+
+use std::io;
+
+use super::Control;
+use crate::base::{ConnKey, Time};
+use crate::chat::Question;
+use crate::metrics::CloseReason;
+use crate::shard::Shard;
+
+/// What takes the place of a shard that has panicked.
+pub(super) enum Replacement {
+    /// Another one, without connections.
+    Shard(Box<Shard>),
+    /// Nothing: the panic goes on.
+    None,
+    /// Nothing, and the process is to end with this error.
+    End(io::Error),
+}
+
+/// The process around a loop; or the simulation of one.
+pub(super) trait Host {
+    /// The time, as the shard counts it.
+    fn now(&self) -> Time;
+
+    /// Milliseconds of Unix time.
+    fn unix_ms(&self) -> u64;
+
+    /// The next thing that the process has to say.
+    fn next_control(&mut self) -> Option<Control>;
+
+    /// Wakes another shard.
+    fn wake(&mut self, shard: usize);
+
+    /// Takes a question to the auth backend. The answer comes as [`Control::Decided`].
+    fn ask(&mut self, question: Question);
+
+    /// Takes a question back: its client is gone.
+    fn withdraw(&mut self, conn: ConnKey);
+
+    /// Notes that accepting pauses.
+    fn accepting_paused(&mut self, now: Time, why: &str);
+
+    /// The shard has panicked, in a turn that has `begun` then. What takes its place?
+    fn replacement(&mut self, begun: Time) -> Replacement;
+
+    /// Notes that the shard is being replaced: all its connections end.
+    fn shard_failed(&mut self);
+
+    /// A place for tests to fail at: input of a connection is about to go to the shard.
+    fn before_input(&self, _bytes: &[u8]) {}
+
+    /// Notes that a connection was closed.
+    fn connection_closed(&mut self, name: &str, reason: CloseReason);
+}

@@ -1,0 +1,255 @@
+//! An engine that takes its time: as a store or a server on the network would, it settles and orders later, each in its own
+//! time but the drafts of one room in order; it declines some drafts, orders what another node has published, and keeps
+//! more than the homes do.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::network::{index_below, one_in};
+use crate::base::Time;
+use crate::base::hash::{Map, Seed};
+use crate::base::rng::Rng;
+use crate::chat::{Body, ClientId, Draft, Epoch, Member, Person, Position, Publication};
+use crate::engine::{Ask, Engine, EnginePage, Event, Settled};
+
+/// How an engine behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Late {
+    /// The longest time until a draft is settled.
+    pub settle_max: Duration,
+    /// The longest time until a publication is told to the members.
+    pub order_max: Duration,
+    /// The longest time until a page is read.
+    pub page_max: Duration,
+    /// Once in so many drafts it cannot take one at the moment; 0: never.
+    pub temporary_one_in: u64,
+    /// Once in so many drafts it has had the same, or a newer one, before; 0: never.
+    pub known_one_in: u64,
+    /// How many publications of each room it keeps; 0: none but what the homes keep.
+    pub kept_max: usize,
+    /// Once in so many pages it cannot read one; 0: never.
+    pub unreadable_one_in: u64,
+}
+
+/// What another node is called that publishes.
+pub(super) const ELSEWHERE: &str = "elsewhere";
+
+/// The engine of one shard, which the simulation looks into.
+#[derive(Clone, Debug)]
+pub(super) struct LateEngine(Arc<Mutex<Inside>>);
+
+#[derive(Debug)]
+struct Inside {
+    late: Late,
+    rng: Rng,
+    /// When it was last asked.
+    now: Time,
+    rooms: Map<Arc<str>, Room>,
+    /// What it will say, and when.
+    agenda: BTreeMap<(Time, u64), Planned>,
+    noted: u64,
+    /// Whether it has said something since it was last asked that.
+    has_spoken: bool,
+    /// What it has declined, and how.
+    declined: Vec<(Body, Settled)>,
+}
+
+#[derive(Debug)]
+enum Planned {
+    /// Said as it is.
+    Event(Event),
+    /// A page that is read when it is said, from this offset on.
+    Page(Arc<str>, u64),
+}
+
+#[derive(Debug)]
+struct Room {
+    top: Position,
+    open: bool,
+    kept: VecDeque<Arc<Publication>>,
+    /// No earlier than this the next draft is settled, and the next publication told.
+    settles_at: Time,
+    orders_at: Time,
+}
+
+impl LateEngine {
+    pub(super) fn new(late: Late, seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Inside {
+            late,
+            rng: Rng::new(seed),
+            now: Time::ZERO,
+            rooms: Seed::new(seed).map(),
+            agenda: BTreeMap::new(),
+            noted: 0,
+            has_spoken: false,
+            declined: Vec::new(),
+        })))
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has something to say later.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.inside().agenda.is_empty()
+    }
+
+    /// Whether it has said something since the last call.
+    pub(super) fn has_spoken(&self) -> bool {
+        std::mem::take(&mut self.inside().has_spoken)
+    }
+
+    /// What it has declined since the last call, and how.
+    pub(super) fn take_declined(&self) -> Vec<(Body, Settled)> {
+        std::mem::take(&mut self.inside().declined)
+    }
+
+    /// Another node publishes. False: the room has never been open here.
+    pub(super) fn publish_elsewhere(&self, room: &str, text: String, now: Time, unix_ms: u64) -> bool {
+        let name: Arc<str> = ELSEWHERE.into();
+        let client = ClientId::new(usize::from(u8::MAX), 1);
+        let person = Person { client, user: Arc::clone(&name), name, info: None };
+        let author = Member { person: Arc::new(person), info: None };
+        let draft = Draft { author, body: Body::Text(text.into()) };
+        self.inside().order(&Arc::from(room), draft, now, unix_ms)
+    }
+}
+
+impl Inside {
+    fn plan(&mut self, at: Time, planned: Planned) {
+        self.noted += 1;
+        self.agenda.insert((at, self.noted), planned);
+    }
+
+    fn delay(&mut self, max: Duration) -> Duration {
+        let max = usize::try_from(max.as_nanos()).unwrap_or(usize::MAX);
+        Duration::from_nanos(index_below(&mut self.rng, max + 1) as u64)
+    }
+
+    fn order(&mut self, name: &Arc<str>, draft: Draft, now: Time, unix_ms: u64) -> bool {
+        let (after, kept_max) = (self.delay(self.late.order_max), self.late.kept_max);
+        let Some(room) = self.rooms.get_mut(name) else { return false };
+        room.top.offset += 1;
+        let position = Some(room.top);
+        let make = |Draft { author, body }| Publication {
+            position,
+            accepted: now,
+            unix_ms,
+            author,
+            body,
+            json: OnceLock::new(),
+        };
+        room.kept.push_back(Arc::new(make(draft.clone())));
+        if room.kept.len() > kept_max {
+            room.kept.pop_front();
+        }
+        room.orders_at = room.orders_at.max(now + after);
+        if room.open {
+            let (at, room) = (room.orders_at, Arc::clone(name));
+            self.plan(at, Planned::Event(Event::Ordered { room, publication: make(draft) }));
+        }
+        true
+    }
+
+    fn read(&self, room: &str, offset: u64) -> Option<EnginePage> {
+        let room = self.rooms.get(room)?;
+        let first = room.kept.partition_point(|publication| publication.offset() <= offset);
+        let publications: Vec<_> = room.kept.range(first..).cloned().collect();
+        let next = publications.first().map_or(room.top.offset + 1, |first| first.offset());
+        Some(EnginePage { publications, is_complete: next <= offset + 1 })
+    }
+}
+
+impl Engine for LateEngine {
+    fn open(&mut self, room: &Arc<str>, entropy: u64) -> Position {
+        let mut inside = self.inside();
+        #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits")]
+        let top = Position { epoch: Epoch::from_random(entropy as u32), offset: 0 };
+        let (settles_at, orders_at) = (Time::ZERO, Time::ZERO);
+        let fresh = Room { top, open: true, kept: VecDeque::new(), settles_at, orders_at };
+        let room = inside.rooms.entry(Arc::clone(room)).or_insert(fresh);
+        room.open = true;
+        room.top
+    }
+
+    fn close(&mut self, room: &str) {
+        let mut inside = self.inside();
+        if let Some(room) = inside.rooms.get_mut(room) {
+            room.open = false;
+        }
+        // What is told of the room is told to nobody; that a draft is settled is still owed.
+        inside.agenda.retain(|_, planned| match planned {
+            Planned::Event(Event::Ordered { room: of, .. } | Event::Page { room: of, .. })
+            | Planned::Page(of, _) => **of != *room,
+            Planned::Event(Event::Settled { .. }) => true,
+        });
+    }
+
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64) {
+        let mut inside = self.inside();
+        let Late { temporary_one_in, known_one_in, settle_max, .. } = inside.late;
+        let outcome = if one_in(&mut inside.rng, temporary_one_in) {
+            Settled::Temporary
+        } else if one_in(&mut inside.rng, known_one_in) {
+            if one_in(&mut inside.rng, 2) { Settled::Duplicate } else { Settled::Superseded }
+        } else {
+            Settled::Ordered
+        };
+        if outcome == Settled::Ordered {
+            inside.order(room, draft, now, unix_ms);
+        } else {
+            inside.declined.push((draft.body, outcome));
+        }
+        let after = inside.delay(settle_max);
+        let (Some(it), Some(ask)) = (inside.rooms.get_mut(room), ask) else { return };
+        it.settles_at = it.settles_at.max(now + after);
+        let at = it.settles_at;
+        inside.plan(at, Planned::Event(Event::Settled { room: Arc::clone(room), ask, outcome }));
+    }
+
+    fn page(&mut self, room: &Arc<str>, offset: u64, _limit: usize) {
+        let mut inside = self.inside();
+        let (unreadable, page_max) = (inside.late.unreadable_one_in, inside.late.page_max);
+        let after = inside.delay(page_max);
+        let at = inside.now + after;
+        let room = Arc::clone(room);
+        let planned = if one_in(&mut inside.rng, unreadable) {
+            Planned::Event(Event::Page { room, page: None })
+        } else if one_in(&mut inside.rng, 2) {
+            // Read now, and told later: what comes in between is not in it.
+            let page = inside.read(&room, offset);
+            Planned::Event(Event::Page { room, page })
+        } else {
+            Planned::Page(room, offset)
+        };
+        inside.plan(at, planned);
+    }
+
+    fn has_pages(&self) -> bool {
+        self.inside().late.kept_max > 0
+    }
+
+    fn poll(&mut self, now: Time) -> Option<Event> {
+        let mut inside = self.inside();
+        inside.now = now;
+        let entry = inside.agenda.first_entry()?;
+        if entry.key().0 > now {
+            return None;
+        }
+        let planned = entry.remove();
+        inside.has_spoken = true;
+        Some(match planned {
+            Planned::Event(event) => event,
+            Planned::Page(room, offset) => {
+                let page = inside.read(&room, offset);
+                Event::Page { room, page }
+            }
+        })
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.inside().agenda.keys().next().map(|&(at, _)| at)
+    }
+}

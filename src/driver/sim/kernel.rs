@@ -1,0 +1,334 @@
+//! The third kernel interface: sockets without a kernel, as epoll has them. What is ready is told once, however much has come
+//! together since it was told last, and what a read leaves is not told again.
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use super::network::{End, Pipe, index_below, one_in};
+use super::scenario::Faults;
+use crate::base::rng::Rng;
+use crate::base::{ConnKey, Time};
+use crate::chat::Question;
+use crate::driver::Control;
+use crate::driver::host::{Host, Replacement};
+use crate::driver::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
+use crate::metrics::CloseReason;
+use crate::shard::{SLICES_MAX, Write};
+
+/// The wall clock at the beginning, in milliseconds of Unix time.
+const UNIX_ORIGIN_MS: u64 = 1_700_000_000_000;
+
+/// The wall clock at `now`.
+pub(super) const fn unix_ms(now: Time) -> u64 {
+    UNIX_ORIGIN_MS + now.as_nanos() / 1_000_000
+}
+
+/// What all shards of a simulation have in common, and what each is lent for its turn.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    /// Every connection that was ever made.
+    pub(super) pipes: Vec<Pipe>,
+    pub(super) now: Time,
+    pub(super) rng: Rng,
+    pub(super) faults: Faults,
+    /// Connections on which something has reached the client.
+    pub(super) news: Vec<usize>,
+    /// Whether anything has moved in this turn.
+    pub(super) moved: bool,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self::new(0, Faults::default())
+    }
+}
+
+impl Kernel {
+    /// Without connections.
+    pub(super) fn new(seed: u64, faults: Faults) -> Self {
+        let (pipes, news) = (Vec::new(), Vec::new());
+        Self { pipes, now: Time::ZERO, rng: Rng::new(seed), faults, news, moved: false }
+    }
+}
+
+/// The sockets of one shard.
+#[derive(Debug, Default)]
+pub(super) struct SimSockets {
+    /// The shard.
+    id: usize,
+    /// The kernel, during a turn.
+    pub(super) kernel: Kernel,
+    /// Connections that wait to be accepted.
+    pub(super) backlog: VecDeque<usize>,
+    /// Sockets that something is to be told of, each once: epoll's list.
+    ready: Vec<usize>,
+    /// Those that a write of the batch goes to.
+    written: Vec<usize>,
+    /// Those that were closed in this turn.
+    pub(super) closed: Vec<usize>,
+    /// The buffer for reads.
+    buffer: Vec<u8>,
+}
+
+impl SimSockets {
+    /// The sockets of shard `id`: none.
+    pub(super) fn new(id: usize) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    /// Something has happened to a socket. It is told with the next wait, together with all that happens until then.
+    pub(super) fn mark_ready(&mut self, pipes: &mut [Pipe], pipe: usize) {
+        let it = &mut pipes[pipe];
+        if it.key.is_some() && it.closed.is_none() && !std::mem::replace(&mut it.ready, true) {
+            self.ready.push(pipe);
+        }
+    }
+
+    /// Whether a wait would bring anything.
+    pub(super) fn has_edges(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// What is told of a socket: its state now, and not what has brought it about.
+    fn event(&self, pipe: usize) -> Option<Event<Infallible>> {
+        let it = &self.kernel.pipes[pipe];
+        let key = it.key.filter(|_| it.closed.is_none())?;
+        Some(Event::Ready {
+            id: key.into(),
+            readable: !it.to_server.is_empty() || it.end.is_some(),
+            // What is written after a reset fails at once, so a full socket takes it (EPOLLOUT beside EPOLLHUP).
+            writable: it.to_client.len() < it.capacity || it.end == Some(End::Reset),
+            read_closed: it.end.is_some(),
+        })
+    }
+}
+
+impl Sockets for SimSockets {
+    type Socket = usize;
+    type Completion = Infallible;
+
+    fn wait(&mut self, _timeout: Option<Duration>, events: &mut Vec<Event<Infallible>>) -> io::Result<()> {
+        let mut ready = std::mem::take(&mut self.ready);
+        let Kernel { pipes, rng, faults, .. } = &mut self.kernel;
+        if faults.reorder {
+            for index in 1..ready.len() {
+                ready.swap(index, index_below(rng, index + 1));
+            }
+        }
+        for &pipe in &ready {
+            pipes[pipe].ready = false;
+        }
+        if one_in(rng, faults.spurious_one_in) && !pipes.is_empty() {
+            // epoll(7) may report what is no longer so.
+            let it = &pipes[index_below(rng, pipes.len())];
+            let key = it.key.filter(|_| it.closed.is_none() && it.shard == self.id);
+            events.extend(key.map(|key| Event::Ready {
+                id: key.into(),
+                readable: true,
+                writable: true,
+                read_closed: false,
+            }));
+        }
+        events.extend(ready.drain(..).filter_map(|pipe| self.event(pipe)));
+        self.kernel.moved |= !events.is_empty();
+        self.ready = ready;
+        Ok(())
+    }
+
+    fn accepts_per_turn(&self) -> usize {
+        self.kernel.faults.accepts_per_turn
+    }
+
+    fn has_connection(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    fn accept(&mut self, _wants_address: bool) -> io::Result<Accept<usize>> {
+        let Some(pipe) = self.backlog.pop_front() else { return Ok(Accept::Empty) };
+        self.kernel.moved = true;
+        Ok(Accept::Connection(pipe, Some(IpAddr::V4(Ipv4Addr::LOCALHOST))))
+    }
+
+    fn keep_accepting(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn pause_accepting(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close_listeners(&mut self) -> io::Result<()> {
+        self.backlog.clear();
+        Ok(())
+    }
+
+    fn open(&mut self, key: ConnKey, pipe: &mut usize) -> io::Result<Opened> {
+        let mut pipes = std::mem::take(&mut self.kernel.pipes);
+        let it = &mut pipes[*pipe];
+        (it.key, it.opened, it.heard) = (Some(key), self.kernel.now, self.kernel.now);
+        // A socket that is registered with epoll is told of as it is: it has room, if nothing else.
+        self.mark_ready(&mut pipes, *pipe);
+        self.kernel.pipes = pipes;
+        Ok(Opened::Ready)
+    }
+
+    fn reads_per_turn(&self) -> usize {
+        self.kernel.faults.reads_per_turn
+    }
+
+    fn read(&mut self, _key: ConnKey, pipe: &mut usize) -> io::Result<Input<'_>> {
+        let Kernel { pipes, now, rng, faults, moved, .. } = &mut self.kernel;
+        let it = &mut pipes[*pipe];
+        if it.to_server.is_empty() {
+            *moved |= it.end.is_some();
+            return Ok(match it.end {
+                None => Input::Later,
+                Some(End::Fin) => Input::End,
+                Some(End::Reset) => Input::Broken,
+            });
+        }
+        // The length of the server's buffer varies. A read that does not fill it has emptied the socket.
+        let most = 1 + index_below(rng, faults.read_bytes_max);
+        let len = it.to_server.len().min(most);
+        self.buffer.clear();
+        self.buffer.extend(it.to_server.drain(..len));
+        it.silence = it.silence.max(now.since(it.heard));
+        it.heard = *now;
+        *moved = true;
+        Ok(Input::Bytes { bytes: &mut self.buffer, again: len == most })
+    }
+
+    fn complete(&mut self, _pipe: &mut usize, completion: Infallible) -> Input<'_> {
+        match completion {}
+    }
+
+    fn release(&mut self, completion: Infallible) {
+        match completion {}
+    }
+
+    fn stop_reading(&mut self, _key: ConnKey, _pipe: &mut usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// One, as epoll has it, or several, as a ring has.
+    fn writes_at_once(&mut self) -> usize {
+        1 + index_below(&mut self.kernel.rng, self.kernel.faults.writes_at_once)
+    }
+
+    fn write(&mut self, pipe: &mut usize, write: &Write<'_>, _place: usize) -> Outcome {
+        let Kernel { pipes, rng, faults, news, moved, .. } = &mut self.kernel;
+        let it = &mut pipes[*pipe];
+        assert!(!self.written.contains(pipe), "two writes to one connection");
+        self.written.push(*pipe);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = write.gather(&mut slices);
+        if let Some(contiguous) = write.contiguous() {
+            assert!(count == 1 && *contiguous == *slices[0], "a write's two forms differ");
+        }
+        news.push(*pipe);
+        *moved = true;
+        it.write(&slices[..count], faults, rng)
+    }
+
+    /// The outcomes of a ring's writes come in any order.
+    fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()> {
+        self.written.clear();
+        for index in 1..writes.len() {
+            writes.swap(index, index_below(&mut self.kernel.rng, index + 1));
+        }
+        Ok(())
+    }
+
+    fn watch_writable(&mut self, _key: ConnKey, _pipe: &mut usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn shut_sending(&mut self, pipe: &mut usize) -> io::Result<()> {
+        self.kernel.pipes[*pipe].shut = true;
+        self.kernel.news.push(*pipe);
+        self.kernel.moved = true;
+        Ok(())
+    }
+
+    fn abandon(&mut self) -> io::Result<()> {
+        self.written.clear();
+        Ok(())
+    }
+
+    fn send_last(&mut self, pipe: &mut usize, bytes: &'static [u8]) -> io::Result<()> {
+        let Kernel { pipes, news, .. } = &mut self.kernel;
+        pipes[*pipe].to_client.extend_from_slice(bytes);
+        news.push(*pipe);
+        Ok(())
+    }
+
+    fn close(&mut self, _key: ConnKey, pipe: usize, _reset: bool) -> io::Result<()> {
+        let Kernel { pipes, news, moved, .. } = &mut self.kernel;
+        *moved = true;
+        news.push(pipe);
+        // The reason is what the host is told.
+        pipes[pipe].closed = Some(CloseReason::Gone);
+        self.closed.push(pipe);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The process around one shard.
+#[derive(Debug, Default)]
+pub(super) struct SimHost {
+    pub(super) now: Time,
+    /// What it has to say.
+    pub(super) controls: VecDeque<Control>,
+    /// The shards that the shard has woken in this turn.
+    pub(super) woken: Vec<usize>,
+    /// What it has asked the auth backend in this turn.
+    pub(super) questions: Vec<Question>,
+    /// Why it has closed connections in this turn.
+    pub(super) closed: Vec<CloseReason>,
+}
+
+impl Host for SimHost {
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn unix_ms(&self) -> u64 {
+        unix_ms(self.now)
+    }
+
+    fn next_control(&mut self) -> Option<Control> {
+        self.controls.pop_front()
+    }
+
+    fn wake(&mut self, shard: usize) {
+        self.woken.push(shard);
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.questions.push(question);
+    }
+
+    fn withdraw(&mut self, _conn: ConnKey) {
+        // A backend that has begun to decide may be too late to hear of it: the decision comes all the same.
+    }
+
+    fn accepting_paused(&mut self, _now: Time, _why: &str) {}
+
+    /// In the simulation a panic is what it looks for.
+    fn replacement(&mut self, _begun: Time) -> Replacement {
+        Replacement::None
+    }
+
+    fn shard_failed(&mut self) {}
+
+    fn connection_closed(&mut self, _name: &str, reason: CloseReason) {
+        self.closed.push(reason);
+    }
+}

@@ -1,0 +1,205 @@
+//! What the loop needs of a kernel: the interface behind which epoll, the ring and the simulation stand.
+//!
+//! An implementation knows sockets and how its kernel is asked, and decides nothing: when a connection is read from, written to,
+//! let in or closed, is the loop's alone. It is chosen at compile time, so a call of it costs what a function does.
+
+use core::net::IpAddr;
+use std::io;
+use std::time::Duration;
+
+use super::slots::SocketId;
+use crate::base::ConnKey;
+use crate::shard::{Ticket, Write};
+
+/// Sockets of one shard, its listeners among them, and the way to wait for them.
+///
+/// Every method returns at once, but for [`Sockets::wait`]. An error of one is the kernel refusing to be asked at all, and
+/// ends the loop; that a socket has failed is an outcome.
+pub(super) trait Sockets {
+    /// What is kept for a connection, in its slot of the loop's table.
+    type Socket;
+
+    /// Something that the kernel has done for a connection by itself. Each is given to [`Sockets::complete`], or to
+    /// [`Sockets::release`] alone when its connection is gone.
+    type Completion: Copy;
+
+    /// Waits until something has happened, but at most `timeout` (`None`: however long), and appends what has. With nothing to
+    /// report it may return early. What another thread or shard wakes the loop for is not an event: each turn looks for it.
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        events: &mut Vec<Event<Self::Completion>>,
+    ) -> io::Result<()>;
+
+    /// Connections that are let in, in one turn.
+    fn accepts_per_turn(&self) -> usize;
+
+    /// Whether [`Sockets::accept`] has something to answer.
+    fn has_connection(&self) -> bool;
+
+    /// The next connection. Its address costs some implementations calls to the kernel, so it need not be found out unless
+    /// `wants_address`.
+    fn accept(&mut self, wants_address: bool) -> io::Result<Accept<Self::Socket>>;
+
+    /// Has connections come as far as there is room for them. False: some have to wait because there is none.
+    fn keep_accepting(&mut self) -> io::Result<bool>;
+
+    /// Has no more come until [`Sockets::keep_accepting`]. What is under way may still come, and waits.
+    fn pause_accepting(&mut self) -> io::Result<()>;
+
+    /// Closes the listeners, and what has come and was not let in.
+    fn close_listeners(&mut self) -> io::Result<()>;
+
+    /// A connection was let in, and is called `key` from now on.
+    fn open(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<Opened>;
+
+    /// Connections that are read from, in one turn.
+    fn reads_per_turn(&self) -> usize;
+
+    /// Reads once; or, where bytes come by themselves, has them come from now on ([`Input::Later`]).
+    fn read(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<Input<'_>>;
+
+    /// What a completion brings.
+    fn complete(&mut self, socket: &mut Self::Socket, completion: Self::Completion) -> Input<'_>;
+
+    /// A completion is done with: its bytes were taken, or nobody wants them.
+    fn release(&mut self, completion: Self::Completion);
+
+    /// Where bytes come by themselves: they are not to for now. Some may still come, and are to be taken.
+    fn stop_reading(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// Writes that may be under way together.
+    fn writes_at_once(&mut self) -> usize;
+
+    /// Writes; or takes the write into a batch ([`Outcome::UnderWay`]), in which it will be the `place`th. Its bytes stay where they
+    /// are until [`Sockets::perform`] has returned.
+    fn write(&mut self, socket: &mut Self::Socket, write: &Write<'_>, place: usize) -> Outcome;
+
+    /// Does what is under way, and says what has become of each.
+    fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()>;
+
+    /// A socket has not taken everything: an event is to tell when it takes bytes again.
+    fn watch_writable(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// Ends the stream to the peer; the other direction goes on. It fails when the peer is gone already, and then its end is an
+    /// event of its own.
+    fn shut_sending(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// The shard has failed: forgets what completions have brought for connections and writes that were not done, and ends those that are
+    /// under way. Every connection will be closed.
+    fn abandon(&mut self) -> io::Result<()>;
+
+    /// Writes bytes before the socket is closed, if it takes them at once.
+    fn send_last(&mut self, socket: &mut Self::Socket, bytes: &'static [u8]) -> io::Result<()>;
+
+    /// Closes a socket, with a reset when `reset`.
+    fn close(&mut self, key: ConnKey, socket: Self::Socket, reset: bool) -> io::Result<()>;
+
+    /// The loop ends: what it has asked for is still to be done.
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+/// Something that has happened to a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Event<C> {
+    /// It can be read from, or written to, or has ended.
+    Ready {
+        /// Which.
+        id: SocketId,
+        /// It may have bytes, or its end.
+        readable: bool,
+        /// It takes bytes.
+        writable: bool,
+        /// Its end, or an error, is there, behind what bytes there are. No other event will say so.
+        read_closed: bool,
+    },
+    /// The kernel has done something for it.
+    Completed(SocketId, C),
+}
+
+/// What has become of an accept.
+#[derive(Debug)]
+pub(super) enum Accept<T> {
+    /// A connection, and where it comes from, if that is known.
+    Connection(T, Option<IpAddr>),
+    /// The connection was gone before it was accepted; the next one may be fine.
+    Gone,
+    /// None waits; an event tells when one does.
+    Empty,
+    /// There is no descriptor for it, or no memory: for what reason.
+    Shortage(io::Error),
+}
+
+/// What has become of a connection that was let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Opened {
+    /// It is served.
+    Ready,
+    /// The kernel does not watch it.
+    Failed,
+}
+
+/// What a read or a completion has brought.
+#[derive(Debug)]
+pub(super) enum Input<'a> {
+    /// Bytes. `again`: there may be more that no event will tell of.
+    Bytes {
+        /// The bytes, which are the loop's to change.
+        bytes: &'a mut [u8],
+        /// Whether it must be read from again.
+        again: bool,
+    },
+    /// Nothing; it must be read from again.
+    Again,
+    /// Nothing for now; an event will tell.
+    Later,
+    /// Room for writes: the shard is to know.
+    Writable,
+    /// The peer has ended its stream.
+    End,
+    /// The socket has failed.
+    Broken,
+}
+
+/// A write, and what has become of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writing {
+    /// What the shard is told with.
+    pub(super) ticket: Ticket,
+    /// The slot of the connection.
+    pub(super) conn: usize,
+    /// What has become of it.
+    pub(super) outcome: Outcome,
+}
+
+/// What has become of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// The kernel has not said yet what of `offered` bytes it takes.
+    UnderWay {
+        /// What it is offered.
+        offered: usize,
+    },
+    /// The kernel took `len` bytes of `offered`.
+    Took {
+        /// What it took.
+        len: usize,
+        /// What it was offered.
+        offered: usize,
+    },
+    /// The socket takes nothing for now.
+    Full,
+    /// The socket has failed.
+    Failed,
+}
+
+impl Outcome {
+    /// Whether the socket takes no more for now.
+    pub(super) const fn is_full(self) -> bool {
+        match self {
+            Self::Took { len, offered } => len < offered,
+            Self::Full => true,
+            Self::UnderWay { .. } | Self::Failed => false,
+        }
+    }
+}

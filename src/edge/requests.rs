@@ -1,0 +1,295 @@
+//! Requests that others make of the edge: a bounded number under way, a bounded number that waits, and a bounded number of bytes
+//! for both. Each has a deadline that begins when it is handed over, waiting included, so that a peer that stalls costs
+//! nobody more than that. Its asker can take it back, which frees its place at once.
+
+use std::fmt::{self, Debug};
+use std::hash::{Hash, RandomState};
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+
+/// Bounds of a kind of requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Under way at a time.
+    pub concurrency: usize,
+    /// That may wait for one of these.
+    pub waiting_max: usize,
+    /// Of all these together.
+    pub bytes_max: usize,
+    /// From when it is handed over to its outcome.
+    pub timeout: Duration,
+}
+
+/// What has become of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome<T> {
+    /// It was carried out.
+    Done(T),
+    /// It was not, within the time-out.
+    TimedOut,
+    /// It was given up: the edge has ended, or the work has panicked.
+    Lost,
+}
+
+/// Which bound a request was refused for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Full {
+    /// [`Limits::waiting_max`].
+    Count,
+    /// [`Limits::bytes_max`].
+    Bytes,
+}
+
+/// Requests of one kind. Their askers are told apart by `K`; each has one request at a time.
+pub struct Requests<K> {
+    edge: Handle,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    open: Arc<Mutex<Open<K>>>,
+}
+
+impl<K> Debug for Requests<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requests").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Those that have no outcome yet.
+struct Open<K> {
+    requests: Map<K, Request>,
+    bytes: usize,
+    next_number: u64,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "its keys are the server's own, and it is seeded anew in each process"
+)]
+type Map<K, V> = std::collections::HashMap<K, V, RandomState>;
+
+struct Request {
+    /// Told by this from an earlier or later one of the same asker.
+    number: u64,
+    bytes: usize,
+    /// `None`: its task is just being spawned.
+    task: Option<AbortHandle>,
+}
+
+impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
+    /// They are carried out on `edge`.
+    pub fn new(edge: &Handle, limits: Limits) -> Self {
+        let open = Open { requests: Map::default(), bytes: 0, next_number: 0 };
+        Self {
+            edge: edge.clone(),
+            limits,
+            places: Arc::new(Semaphore::new(limits.concurrency)),
+            open: Arc::new(Mutex::new(open)),
+        }
+    }
+
+    /// Has `work` carried out for `asker` as soon as there is a place; it holds `bytes` until then. `done` hears of the outcome, on
+    /// the edge's thread, unless the request is cancelled. An earlier request of the same asker is cancelled. Takes no time.
+    ///
+    /// # Errors
+    /// There are too many: neither is called.
+    pub fn submit<F: Future + Send + 'static>(
+        &self,
+        asker: K,
+        bytes: usize,
+        work: impl FnOnce() -> F + Send + 'static,
+        done: impl FnOnce(Outcome<F::Output>) + Send + 'static,
+    ) -> Result<(), Full> {
+        self.cancel(asker);
+        let number = self.admit(asker, bytes)?;
+        let ending =
+            Ending { open: Arc::clone(&self.open), asker, number, done: Some(done), outcome: PhantomData };
+        let deadline = Instant::now() + self.limits.timeout;
+        let places = Arc::clone(&self.places);
+        let task = self.edge.spawn(async move {
+            let mut ending = ending;
+            let carried_out = timeout_at(deadline, async {
+                // The semaphore is never closed.
+                let _place = places.acquire().await.ok();
+                // Boxed: what waits needs no room for what is under way.
+                Box::pin(work()).await
+            });
+            let outcome = carried_out.await.map_or(Outcome::TimedOut, Outcome::Done);
+            ending.tell(outcome);
+        });
+        let mut open = lock(&self.open);
+        match open.requests.get_mut(&asker).filter(|request| request.number == number) {
+            Some(request) => request.task = Some(task.abort_handle()),
+            None => {
+                // It is over already, or was cancelled meanwhile. Aborting may run the task's end, which takes the lock.
+                drop(open);
+                task.abort();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back the request of `asker`, if there is one: it gets no outcome.
+    pub fn cancel(&self, asker: K) {
+        let request = lock(&self.open).remove(asker, None);
+        // Not under the lock: a task that has not begun is dropped here and now.
+        if let Some(task) = request.and_then(|request| request.task) {
+            task.abort();
+        }
+    }
+
+    /// How many have no outcome yet.
+    pub fn count(&self) -> usize {
+        lock(&self.open).requests.len()
+    }
+
+    fn admit(&self, asker: K, bytes: usize) -> Result<u64, Full> {
+        let mut open = lock(&self.open);
+        if open.requests.len() >= self.limits.concurrency + self.limits.waiting_max {
+            return Err(Full::Count);
+        }
+        if bytes > self.limits.bytes_max - open.bytes.min(self.limits.bytes_max) {
+            return Err(Full::Bytes);
+        }
+        let number = open.next_number;
+        open.next_number += 1;
+        open.bytes += bytes;
+        open.requests.insert(asker, Request { number, bytes, task: None });
+        Ok(number)
+    }
+}
+
+impl<K: Copy + Eq + Hash> Open<K> {
+    /// Takes out the request of `asker`, if it is the one of that number, or whichever it is.
+    fn remove(&mut self, asker: K, number: Option<u64>) -> Option<Request> {
+        let found = self.requests.get(&asker)?;
+        if number.is_some_and(|number| number != found.number) {
+            return None;
+        }
+        let request = self.requests.remove(&asker)?;
+        self.bytes -= request.bytes;
+        Some(request)
+    }
+}
+
+fn lock<K>(open: &Mutex<Open<K>>) -> MutexGuard<'_, Open<K>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells of the outcome once, whatever ends the task.
+struct Ending<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> {
+    open: Arc<Mutex<Open<K>>>,
+    asker: K,
+    number: u64,
+    done: Option<D>,
+    outcome: PhantomData<fn(T)>,
+}
+
+impl<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> Ending<K, T, D> {
+    fn tell(&mut self, outcome: Outcome<T>) {
+        // One that was cancelled is not there any more.
+        let is_open = lock(&self.open).remove(self.asker, Some(self.number)).is_some();
+        if let Some(done) = self.done.take().filter(|_| is_open) {
+            done(outcome);
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> Drop for Ending<K, T, D> {
+    fn drop(&mut self) {
+        self.tell(Outcome::Lost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::Edge;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use tokio::sync::oneshot;
+
+    /// For what has to happen at once.
+    const SOON: Duration = Duration::from_secs(20);
+
+    const LIMITS: Limits = Limits { concurrency: 1, waiting_max: 2, bytes_max: 10, timeout: SOON };
+
+    type Told = (u32, Outcome<u32>);
+
+    fn start(limits: Limits) -> (Requests<u32>, Sender<Told>, Receiver<Told>, Edge) {
+        let (sender, told) = channel();
+        let edge = Edge::start().unwrap();
+        (Requests::new(edge.handle(), limits), sender, told, edge)
+    }
+
+    /// Hands over a request that is carried out when its sender says so.
+    fn gated(
+        requests: &Requests<u32>,
+        told: &Sender<Told>,
+        asker: u32,
+        bytes: usize,
+    ) -> (Result<(), Full>, oneshot::Sender<u32>) {
+        let (release, released) = oneshot::channel();
+        let told = told.clone();
+        let work = move || async move { released.await.unwrap() };
+        (requests.submit(asker, bytes, work, move |it| told.send((asker, it)).unwrap()), release)
+    }
+
+    #[test]
+    fn each_is_told_once() {
+        let (requests, sender, told, _edge) = start(LIMITS);
+        let (submitted, release) = gated(&requests, &sender, 1, 1);
+        assert_eq!((submitted, requests.count()), (Ok(()), 1));
+        release.send(7).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Done(7)));
+        assert_eq!(requests.count(), 0);
+        requests.cancel(1);
+        assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn work_that_panics_is_lost_and_frees_its_place() {
+        let (requests, sender, told, _edge) = start(LIMITS);
+        let told_of = sender.clone();
+        // Without the panic hook, which would write a backtrace.
+        let work = || async { std::panic::resume_unwind(Box::new(())) };
+        requests.submit(1, 10, work, move |it| told_of.send((1, it)).unwrap()).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Lost));
+        let (submitted, release) = gated(&requests, &sender, 2, 10);
+        assert_eq!(submitted, Ok(()));
+        release.send(5).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (2, Outcome::Done(5)));
+    }
+
+    #[test]
+    fn both_bounds_hold_and_say_which_they_are() {
+        let (requests, sender, told, _edge) = start(LIMITS);
+        let (_, first) = gated(&requests, &sender, 1, 4);
+        let (_, second) = gated(&requests, &sender, 2, 4);
+        assert_eq!(gated(&requests, &sender, 3, 3).0, Err(Full::Bytes));
+        let (_, third) = gated(&requests, &sender, 3, 2);
+        assert_eq!(gated(&requests, &sender, 4, 0).0, Err(Full::Count));
+        for (release, value) in [(third, 3), (second, 2), (first, 1)] {
+            release.send(value).unwrap();
+        }
+        // One place: in the order in which they came.
+        for asker in 1..=3 {
+            assert_eq!(told.recv_timeout(SOON).unwrap(), (asker, Outcome::Done(asker)));
+        }
+    }
+
+    #[test]
+    fn a_second_request_takes_the_first_ones_place() {
+        let (requests, sender, told, _edge) = start(LIMITS);
+        let (_, first) = gated(&requests, &sender, 1, 10);
+        let (submitted, second) = gated(&requests, &sender, 1, 10);
+        assert_eq!(submitted, Ok(()));
+        let _ = first.send(1);
+        second.send(2).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Done(2)));
+        assert_eq!((requests.count(), told.try_recv().is_err()), (0, true));
+    }
+}

@@ -1,0 +1,103 @@
+//! Engines: what gives the publications of a room their order, and keeps them.
+//!
+//! An engine is told what to do and answers later, with events that do not depend on one another: `Settled` is for the
+//! publisher, `Ordered` is for the members; either may come first, or alone. The engine in memory ([`Memory`]) answers
+//! within the turn; a store or a server on the network takes its time. No method blocks.
+
+#![forbid(unsafe_code)]
+
+mod memory;
+
+pub use memory::Memory;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::base::{SessionKey, Time};
+use crate::chat::{Draft, Position, Publication};
+
+/// The command of a session that waits for an outcome. Its shard finds it again; nobody else looks inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// The shard of the session.
+    pub shard: u16,
+    /// The session.
+    pub session: SessionKey,
+    /// Which of its commands it was.
+    pub command: u32,
+}
+
+/// What has become of a draft, for its publisher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// It has its place in the room's order.
+    Ordered,
+    /// One with the same idempotency key had it before.
+    Duplicate,
+    /// A newer version of the same is there.
+    Superseded,
+    /// The engine cannot take it now: the publisher may try again.
+    Temporary,
+}
+
+/// A run of publications, oldest first, without a hole.
+#[derive(Clone, Debug, Default)]
+pub struct EnginePage {
+    /// The publications. The last one is the newest that the engine had when it read.
+    pub publications: Vec<Arc<Publication>>,
+    /// Whether nothing between the position that was asked for and the first of them is missing.
+    pub is_complete: bool,
+}
+
+/// What an engine has to say.
+#[derive(Debug)]
+pub enum Event {
+    /// To the publisher.
+    Settled {
+        /// The room.
+        room: Arc<str>,
+        /// The command that brought the draft.
+        ask: Ask,
+        /// What has become of it.
+        outcome: Settled,
+    },
+    /// To the members: the next publication of a room.
+    Ordered {
+        /// The room.
+        room: Arc<str>,
+        /// The publication.
+        publication: Publication,
+    },
+    /// A page that was asked for.
+    Page {
+        /// The room.
+        room: Arc<str>,
+        /// What there is; `None`: it cannot be read now.
+        page: Option<EnginePage>,
+    },
+}
+
+/// What orders the publications of the rooms whose home is one shard.
+pub trait Engine: Debug + Send {
+    /// Where a room stands that begins to be kept at its home now. `entropy` is 64 random bits.
+    fn open(&mut self, room: &Arc<str>, entropy: u64) -> Position;
+
+    /// The home no longer keeps the room.
+    fn close(&mut self, room: &str);
+
+    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `Settled` answers, if there is an `ask`.
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64);
+
+    /// Reads what a room has after `offset`, at most `limit` publications: `Page` answers. An engine that has no more than
+    /// the home's own history says so with [`Engine::has_pages`], and is never asked.
+    fn page(&mut self, room: &Arc<str>, offset: u64, limit: usize);
+
+    /// Whether it keeps publications that the home's history does not.
+    fn has_pages(&self) -> bool;
+
+    /// What it has to say; call until `None`.
+    fn poll(&mut self, now: Time) -> Option<Event>;
+
+    /// When it will have something to say without being told anything.
+    fn next_deadline(&self) -> Option<Time>;
+}

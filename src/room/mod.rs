@@ -1,0 +1,480 @@
+//! Rooms at their home: order, history, presence and membership events of the rooms whose home is this shard.
+//!
+//! A value that is told what shards ask ([`Homes::handle`]) and says what they are to be told ([`Homes::poll`]), in domain
+//! values and never in a wire format. It knows no sessions, connections or encodings.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `mod` | requests, replies, and who is asked what |
+//! | `home` | one room: listeners, drafts that wait for a slow shard, presence events |
+//! | `join` | what a client that comes in gets of the history, from here and from the engine |
+//! | `query` | who is there, what was said |
+//! | `keep` | how long rooms and their histories are kept, and how much of them |
+
+#![forbid(unsafe_code)]
+
+mod home;
+mod join;
+mod keep;
+mod query;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::hash::{Map, Seed};
+use crate::base::rng::Rng;
+use crate::base::{HomeKey, ShardSet, Table, Time};
+use crate::chat::{
+    ClientId, Draft, Forms, Member, Move, NoPage, Page, Past, Position, Publication, RoomRules, Wanted,
+};
+use crate::engine::{self, Ask, Engine, Settled};
+use home::Home;
+pub use keep::Held;
+use keep::Keeper;
+
+/// What is asked of a room's home.
+#[derive(Debug)]
+pub enum Request {
+    /// A client publishes.
+    Publish {
+        /// The message.
+        draft: Draft,
+        /// The command that is settled by it.
+        ask: Ask,
+    },
+    /// The wire forms that the asking shard has members for, from now on; none: it has no members.
+    Listen {
+        /// The forms.
+        forms: Forms,
+    },
+    /// A client comes into the room: [`Reply::Joined`] is the answer. A `Listen` has gone before, so that every publication
+    /// after the answer reaches the asking shard after it.
+    Join {
+        /// The client, as the room's members see it.
+        member: Member,
+        /// What it wants of the history.
+        wanted: Wanted,
+        /// Whether it stands in the room's presence; `None`: as the room has it.
+        presence: Option<bool>,
+        /// Whether others are told of it; `None`: as the room has it.
+        join_leave: Option<bool>,
+        /// The command that waits.
+        ask: Ask,
+    },
+    /// A client goes out of the room.
+    Part {
+        /// The client.
+        client: ClientId,
+    },
+    /// A client wants to know something of the room: [`Reply::Answer`].
+    Query {
+        /// What.
+        query: Query,
+        /// The command that waits.
+        ask: Ask,
+    },
+    /// The asking shard has offered so many bytes of the room's publications to all its members.
+    Swept {
+        /// Bytes, as [`Homes::sent`] counts them.
+        bytes: u64,
+    },
+}
+
+/// What can be asked of a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Query {
+    /// Who is there.
+    Presence,
+    /// How many are.
+    PresenceStats,
+    /// A page of the history.
+    History(Page),
+}
+
+/// What there is to know of a room.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Some of its members, and how many there are.
+    Presence(Vec<Member>, usize),
+    /// How many clients and users there are.
+    PresenceStats {
+        /// Clients.
+        clients: usize,
+        /// Users.
+        users: usize,
+    },
+    /// A page of the history, and where the room stands.
+    History(Vec<Arc<Publication>>, Position),
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QueryError {
+    /// The room does not keep it.
+    NotAvailable,
+    /// There is no such page.
+    NoPage(NoPage),
+    /// It was lost with the shard that it was asked of.
+    Lost,
+}
+
+/// What a shard is told, for one of its sessions.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// A client is in: the publications that follow are for it.
+    Joined {
+        /// The command that waits.
+        ask: Ask,
+        /// What it gets of the history.
+        past: Past,
+    },
+    /// A draft is settled.
+    Settled {
+        /// The command that waits.
+        ask: Ask,
+        /// The room.
+        room: Arc<str>,
+        /// What has become of it.
+        outcome: Settled,
+        /// The draft's weight in bytes.
+        weight: u64,
+    },
+    /// A query is answered.
+    Answer {
+        /// The command that waits.
+        ask: Ask,
+        /// The answer.
+        answer: Result<Answer, QueryError>,
+    },
+}
+
+/// What the homes have to say.
+#[derive(Debug)]
+pub enum Output {
+    /// A publication, to be encoded once for each of `forms`, for the members on every shard in `listeners`. Answer with
+    /// [`Homes::sent`].
+    Publication {
+        /// The room at its home.
+        home: HomeKey,
+        /// The room.
+        room: Arc<str>,
+        /// The publication.
+        publication: Arc<Publication>,
+        /// The shards.
+        listeners: ShardSet,
+        /// The forms.
+        forms: Forms,
+    },
+    /// Clients have come and gone.
+    Presence {
+        /// The room.
+        room: Arc<str>,
+        /// Which.
+        events: Vec<Move>,
+        /// The shards.
+        listeners: ShardSet,
+        /// The forms.
+        forms: Forms,
+    },
+    /// To one shard.
+    Reply(usize, Reply),
+}
+
+/// What has happened in the homes, to be counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Clients that came back and missed nothing.
+    pub recovered: u64,
+    /// Clients that came back too late.
+    pub unrecovered: u64,
+    /// Publications ordered.
+    pub ordered: u64,
+    /// Publications that were dropped from histories because all of them together were too large.
+    pub evicted: u64,
+    /// Drafts that had to wait because a shard was behind.
+    pub delayed: u64,
+}
+
+/// Limits of a shard's homes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// What holds in which room.
+    pub rules: Arc<RoomRules>,
+    /// Bytes of a room's publications that a shard may be behind before the home orders no more.
+    pub congestion_bytes: u64,
+    /// Bytes of all histories together.
+    pub history_bytes_max: u64,
+}
+
+/// The rooms whose home is this shard.
+#[derive(Debug)]
+pub struct Homes {
+    homes: Table<HomeKey, Home>,
+    by_name: Map<Arc<str>, HomeKey>,
+    engine: Box<dyn Engine>,
+    limits: Limits,
+    seed: Seed,
+    rng: Rng,
+    outputs: VecDeque<Output>,
+    /// Rooms whose members are to be told who came and went, in the order in which that is due.
+    events_due: VecDeque<(Time, HomeKey)>,
+    keeper: Keeper,
+    counts: Counts,
+}
+
+/// Between two announcements of who came and went: at most ten a second.
+const EVENTS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Prepares what is made of a publication once for everyone who takes it, before it is kept. The flag: its room keeps a
+/// history, so that it has a position to be shown.
+pub type Prepare<'a> = &'a mut dyn FnMut(&Publication, bool);
+
+impl Homes {
+    /// No room.
+    pub fn new(engine: Box<dyn Engine>, limits: Limits, seed: &Seed, entropy: u64) -> Self {
+        Self {
+            homes: Table::default(),
+            by_name: seed.map(),
+            engine,
+            limits,
+            seed: seed.clone(),
+            rng: Rng::new(entropy),
+            outputs: VecDeque::new(),
+            events_due: VecDeque::new(),
+            keeper: Keeper::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Other limits hold from now on.
+    pub fn reconfigure(&mut self, limits: Limits) {
+        self.limits = limits;
+        for home in self.homes.values_mut() {
+            home.options = Arc::clone(self.limits.rules.of(&home.name));
+        }
+    }
+
+    /// A shard asks something of a room.
+    pub fn handle(&mut self, now: Time, unix_ms: u64, from: usize, room: &Arc<str>, request: Request) {
+        let needed = match request {
+            Request::Publish { .. }
+            | Request::Listen { .. }
+            | Request::Join { .. }
+            | Request::Query { .. } => true,
+            Request::Part { .. } | Request::Swept { .. } => false,
+        };
+        let Some(key) = self.find(room, needed) else { return };
+        match request {
+            Request::Publish { draft, ask } => self.publish(key, now, unix_ms, draft, ask),
+            Request::Listen { forms } => {
+                if let Some(home) = self.homes.get_mut(key) {
+                    home.listen(from, forms);
+                }
+                self.submit_waiting(key, now, unix_ms);
+            }
+            Request::Join { member, wanted, presence, join_leave, ask } => {
+                let joining = join::Joining { member, wanted, presence, join_leave, ask };
+                self.join(key, now, from, joining);
+            }
+            Request::Part { client } => {
+                if let Some(home) = self.homes.get_mut(key) {
+                    home.give_up_joins(|_, member| member.person.client == client);
+                    home.part(client);
+                }
+                self.announce_soon(key, now);
+            }
+            Request::Query { query, ask } => {
+                let answer = self.answer(key, now, query);
+                self.outputs.push_back(Output::Reply(from, Reply::Answer { ask, answer }));
+            }
+            Request::Swept { bytes } => {
+                if let Some(home) = self.homes.get_mut(key) {
+                    home.swept(from, bytes);
+                }
+                self.submit_waiting(key, now, unix_ms);
+            }
+        }
+        self.keep_or_forget(key, now);
+    }
+
+    /// A shard is gone, with all its members: nothing is sent to it any more.
+    pub fn shard_lost(&mut self, now: Time, unix_ms: u64, shard: usize, clients: impl Fn(&Member) -> bool) {
+        let keys: Vec<_> = self.homes.keys().collect();
+        for key in keys {
+            let Some(home) = self.homes.get_mut(key) else { continue };
+            home.listen(shard, Forms::default());
+            home.give_up_joins(|from, member| from == shard || clients(member));
+            home.part_all(&clients);
+            self.announce_soon(key, now);
+            self.submit_waiting(key, now, unix_ms);
+            self.keep_or_forget(key, now);
+        }
+    }
+
+    /// What the shards are to be told; call until `None`.
+    pub fn poll(&mut self, now: Time, unix_ms: u64, prepare: Prepare<'_>) -> Option<Output> {
+        while self.outputs.is_empty()
+            && let Some(event) = self.engine.poll(now)
+        {
+            self.engine_event(now, unix_ms, event, &mut *prepare);
+        }
+        self.outputs.pop_front()
+    }
+
+    /// The largest encoding of the publication that went to all listeners of `home` has so many bytes.
+    pub fn sent(&mut self, home: HomeKey, bytes: u64) {
+        if let Some(home) = self.homes.get_mut(home) {
+            home.sent(bytes);
+        }
+    }
+
+    /// Does what is due: announces who came and went, and forgets what is too old.
+    pub fn tick(&mut self, now: Time) {
+        while let Some(&(due, key)) = self.events_due.front()
+            && due <= now
+        {
+            self.events_due.pop_front();
+            let Some(home) = self.homes.get_mut(key) else { continue };
+            let events = home.take_events();
+            if !events.is_empty() && !home.listeners().is_empty() {
+                let (room, listeners, forms) = (Arc::clone(&home.name), home.listeners(), home.forms());
+                self.outputs.push_back(Output::Presence { room, events, listeners, forms });
+            }
+        }
+        self.age(now);
+    }
+
+    /// When [`Homes::tick`] is due; `None`: never.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let events = self.events_due.front().map(|&(due, _)| due);
+        [events, self.next_aging(), self.engine.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether there is something to be polled.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// Takes what has happened since the last call.
+    pub const fn take_counts(&mut self) -> Counts {
+        std::mem::replace(
+            &mut self.counts,
+            Counts { recovered: 0, unrecovered: 0, ordered: 0, evicted: 0, delayed: 0 },
+        )
+    }
+
+    /// How many rooms are kept here.
+    pub fn len(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.homes.is_empty()
+    }
+
+    /// Bytes of all histories.
+    pub const fn history_bytes(&self) -> u64 {
+        self.keeper.history_bytes()
+    }
+
+    /// Whether the room of that name is kept here.
+    pub fn contains(&self, room: &str) -> bool {
+        self.by_name.contains_key(room)
+    }
+
+    fn find(&mut self, room: &Arc<str>, or_open: bool) -> Option<HomeKey> {
+        if let Some(&key) = self.by_name.get(room) {
+            return Some(key);
+        }
+        if !or_open {
+            return None;
+        }
+        let top = self.engine.open(room, self.rng.next_u64());
+        let options = Arc::clone(self.limits.rules.of(room));
+        let key = self.homes.insert(Home::new(Arc::clone(room), options, top, &self.seed));
+        self.by_name.insert(Arc::clone(room), key);
+        Some(key)
+    }
+
+    /// Has a draft ordered, or lets it wait while a shard is behind.
+    fn publish(&mut self, key: HomeKey, now: Time, unix_ms: u64, draft: Draft, ask: Ask) {
+        let Some(home) = self.homes.get_mut(key) else { return };
+        if home.is_congested(self.limits.congestion_bytes) || home.has_waiting() {
+            self.counts.delayed += 1;
+            home.wait(draft, ask);
+        } else {
+            home.submitted(&draft);
+            self.engine.submit(&home.name, draft, Some(ask), now, unix_ms);
+        }
+    }
+
+    fn submit_waiting(&mut self, key: HomeKey, now: Time, unix_ms: u64) {
+        let Some(home) = self.homes.get_mut(key) else { return };
+        while !home.is_congested(self.limits.congestion_bytes)
+            && let Some((draft, ask)) = home.next_waiting()
+        {
+            home.submitted(&draft);
+            self.engine.submit(&home.name, draft, Some(ask), now, unix_ms);
+        }
+    }
+
+    fn engine_event(&mut self, now: Time, unix_ms: u64, event: engine::Event, prepare: Prepare<'_>) {
+        let (engine::Event::Settled { ref room, .. }
+        | engine::Event::Ordered { ref room, .. }
+        | engine::Event::Page { ref room, .. }) = event;
+        let key = self.find(&Arc::clone(room), false);
+        match event {
+            engine::Event::Settled { room, ask, outcome } => {
+                let home = key.and_then(|key| self.homes.get_mut(key));
+                let weight = home.map_or(0, Home::settled);
+                let reply = Reply::Settled { ask, room, outcome, weight };
+                self.outputs.push_back(Output::Reply(usize::from(ask.shard), reply));
+            }
+            engine::Event::Ordered { publication, .. } => {
+                if let Some(key) = key {
+                    self.ordered(key, now, publication, prepare);
+                }
+            }
+            engine::Event::Page { page, .. } => {
+                if let Some(key) = key {
+                    self.paged(key, now, page);
+                }
+            }
+        }
+        if let Some(key) = key {
+            self.submit_waiting(key, now, unix_ms);
+            self.keep_or_forget(key, now);
+        }
+    }
+
+    fn ordered(&mut self, key: HomeKey, now: Time, publication: Publication, prepare: Prepare<'_>) {
+        let Some(home) = self.homes.get_mut(key) else { return };
+        self.counts.ordered += 1;
+        let positioned = home.options.history_count_max > 0;
+        let (listeners, forms) = (home.listeners(), home.forms());
+        if positioned || !forms.is_empty() {
+            prepare(&publication, positioned);
+        }
+        let publication = Arc::new(publication);
+        let before = home.history.kept().1;
+        home.history.push(&publication, &home.options);
+        let (after, room) = (home.history.kept().1, Arc::clone(&home.name));
+        self.keeper.replace(before, after);
+        self.touch(key, now);
+        if !listeners.is_empty() {
+            self.outputs.push_back(Output::Publication { home: key, room, publication, listeners, forms });
+        }
+    }
+
+    /// Has the members of a room told of who came and went, after a moment in which others may do so too.
+    fn announce_soon(&mut self, key: HomeKey, now: Time) {
+        let Some(home) = self.homes.get_mut(key) else { return };
+        if home.begin_events() {
+            self.events_due.push_back((now + EVENTS_INTERVAL, key));
+        }
+    }
+}

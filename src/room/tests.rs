@@ -1,0 +1,440 @@
+//! Tests of the homes by themselves: what shards ask of them, in any order, with an engine that answers at once and with
+//! one that takes its time.
+
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::base::SessionKey;
+use crate::base::table::Key;
+use crate::chat::{Body, Epoch, Person, RoomOptions, Since};
+use crate::engine::{EnginePage, Event, Memory};
+
+const SHARDS: usize = 3;
+const CONGESTION_BYTES: u64 = 2000;
+
+fn client(number: u32) -> ClientId {
+    ClientId::new(number as usize % SHARDS, u128::from(number) << 80)
+}
+
+fn member(number: u32) -> Member {
+    let name: Arc<str> = format!("m{number}").into();
+    let person = Person { client: client(number), user: Arc::clone(&name), name, info: None };
+    Member { person: Arc::new(person), info: None }
+}
+
+fn draft(number: u32, bytes: usize) -> Draft {
+    Draft { author: member(number), body: Body::Text(vec![b'x'; bytes].into()) }
+}
+
+fn limits(options: RoomOptions, history_bytes_max: u64) -> Limits {
+    let rules = Arc::new(RoomRules { patterns: Vec::new(), otherwise: Arc::new(options) });
+    Limits { rules, congestion_bytes: CONGESTION_BYTES, history_bytes_max }
+}
+
+/// An engine that keeps everything and answers when it is told to.
+#[derive(Debug)]
+struct Late {
+    memory: Memory,
+    kept: BTreeMap<Arc<str>, Vec<Arc<Publication>>>,
+    /// What it will say; it does so when `now` has come to a whole second.
+    events: VecDeque<Event>,
+}
+
+impl Late {
+    fn new() -> Self {
+        Self { memory: Memory::new(&Seed::new(1)), kept: BTreeMap::new(), events: VecDeque::new() }
+    }
+}
+
+/// A copy: an engine keeps its own.
+fn copy(publication: &Publication) -> Publication {
+    let Publication { position, accepted, unix_ms, author, body, json: _ } = publication;
+    let json = std::sync::OnceLock::new();
+    let (author, body) = (author.clone(), body.clone());
+    Publication { position: *position, accepted: *accepted, unix_ms: *unix_ms, author, body, json }
+}
+
+impl Engine for Late {
+    fn open(&mut self, room: &Arc<str>, _entropy: u64) -> Position {
+        self.memory.open(room, 7)
+    }
+
+    fn close(&mut self, _room: &str) {}
+
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64) {
+        self.memory.submit(room, draft, ask, now, unix_ms);
+        while let Some(event) = self.memory.poll(now) {
+            if let Event::Ordered { room, publication } = &event {
+                self.kept.entry(Arc::clone(room)).or_default().push(Arc::new(copy(publication)));
+            }
+            self.events.push_back(event);
+        }
+    }
+
+    fn page(&mut self, room: &Arc<str>, offset: u64, limit: usize) {
+        let kept = self.kept.get(room).cloned().unwrap_or_default();
+        let publications = kept.into_iter().filter(|it| it.offset() > offset).take(limit).collect();
+        let page = Some(EnginePage { publications, is_complete: true });
+        self.events.push_back(Event::Page { room: Arc::clone(room), page });
+    }
+
+    fn has_pages(&self) -> bool {
+        true
+    }
+
+    fn poll(&mut self, now: Time) -> Option<Event> {
+        if !now.as_nanos().is_multiple_of(1_000_000_000) {
+            return None;
+        }
+        self.events.pop_front()
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        None
+    }
+}
+
+/// Homes, and what the shards that use them know.
+struct World {
+    homes: Homes,
+    now: Time,
+    commands: u32,
+    /// Asks that have no answer yet; of a join, who wants in where.
+    asked: BTreeMap<u32, Option<(u32, Arc<str>)>>,
+    /// What came with the replies to joins.
+    joined: Vec<Past>,
+    /// Offsets of each room, as they came, and bytes that each shard has not swept.
+    offsets: BTreeMap<Arc<str>, Vec<u64>>,
+    last: BTreeMap<Arc<str>, Position>,
+    unswept: BTreeMap<(Arc<str>, usize), u64>,
+    moves: Vec<Move>,
+}
+
+impl World {
+    fn new(engine: Box<dyn Engine>, limits: Limits) -> Self {
+        Self {
+            homes: Homes::new(engine, limits, &Seed::new(1), 1),
+            now: Time::ZERO + Duration::from_secs(1),
+            commands: 0,
+            asked: BTreeMap::new(),
+            joined: Vec::new(),
+            offsets: BTreeMap::new(),
+            last: BTreeMap::new(),
+            unswept: BTreeMap::new(),
+            moves: Vec::new(),
+        }
+    }
+
+    fn ask(&mut self, from: usize) -> Ask {
+        self.commands += 1;
+        self.asked.insert(self.commands, None);
+        let shard = u16::try_from(from).unwrap();
+        Ask { shard, session: SessionKey::new(1, 1), command: self.commands }
+    }
+
+    fn handle(&mut self, from: usize, room: &str, request: Request) {
+        self.homes.handle(self.now, 0, from, &Arc::from(room), request);
+        self.poll();
+    }
+
+    fn poll(&mut self) {
+        while let Some(output) = self.homes.poll(self.now, 0, &mut |_, _| {}) {
+            match output {
+                Output::Publication { home, room, publication, listeners, forms } => {
+                    assert!(!forms.is_empty());
+                    let bytes = publication.body.bytes().len() as u64;
+                    self.homes.sent(home, bytes);
+                    self.offsets.entry(Arc::clone(&room)).or_default().push(publication.offset());
+                    let position = publication.position.unwrap();
+                    let last = self.last.insert(Arc::clone(&room), position).unwrap_or(position);
+                    assert!(
+                        last == position || last.epoch != position.epoch || last.offset < position.offset
+                    );
+                    for shard in (0..SHARDS).filter(|&shard| listeners.contains(shard)) {
+                        *self.unswept.entry((Arc::clone(&room), shard)).or_default() += bytes;
+                    }
+                }
+                Output::Presence { events, .. } => self.moves.extend(events),
+                Output::Reply(shard, reply) => {
+                    let (Reply::Joined { ask, .. } | Reply::Settled { ask, .. } | Reply::Answer { ask, .. }) =
+                        reply;
+                    assert_eq!(shard, usize::from(ask.shard));
+                    assert!(
+                        self.asked.remove(&ask.command).is_some(),
+                        "a second reply, or one that nobody wants"
+                    );
+                    if let Reply::Joined { past, .. } = reply {
+                        let offsets: Vec<_> = past.publications.iter().map(|it| it.offset()).collect();
+                        let first = past.top.offset + 1 - offsets.len() as u64;
+                        assert_eq!(
+                            offsets,
+                            (first..=past.top.offset).collect::<Vec<_>>(),
+                            "up to the top, without a hole"
+                        );
+                        self.joined.push(past);
+                    }
+                }
+            }
+        }
+        self.homes.assert_invariants();
+    }
+
+    fn listen(&mut self, from: usize, room: &str, on: bool) {
+        let forms = if on { Forms::default().with(0) } else { Forms::default() };
+        if !on {
+            self.unswept.remove(&(Arc::from(room), from));
+        }
+        self.handle(from, room, Request::Listen { forms });
+    }
+
+    fn join(&mut self, number: u32, room: &str, wanted: Wanted) {
+        let from = number as usize % SHARDS;
+        let ask = self.ask(from);
+        self.asked.insert(ask.command, Some((number, Arc::from(room))));
+        let request = Request::Join { member: member(number), wanted, presence: None, join_leave: None, ask };
+        self.handle(from, room, request);
+    }
+
+    fn epoch(&self, room: &str) -> Option<Epoch> {
+        let home = self.homes.homes.get(*self.homes.by_name.get(room)?)?;
+        Some(home.history.top().epoch)
+    }
+
+    /// A client goes, and no longer waits for anything.
+    fn part(&mut self, number: u32, room: &str) {
+        let gone = Some((number, Arc::from(room)));
+        self.asked.retain(|_, join| join.is_none() || *join != gone);
+        self.handle(number as usize % SHARDS, room, Request::Part { client: client(number) });
+    }
+
+    fn publish(&mut self, number: u32, room: &str, bytes: usize) {
+        let from = number as usize % SHARDS;
+        let ask = self.ask(from);
+        self.handle(from, room, Request::Publish { draft: draft(number, bytes), ask });
+    }
+
+    fn query(&mut self, from: usize, room: &str, query: Query) {
+        let ask = self.ask(from);
+        self.handle(from, room, Request::Query { query, ask });
+    }
+
+    fn swept(&mut self, from: usize, room: &str, bytes: u64) {
+        if let Some(unswept) = self.unswept.get_mut(&(Arc::from(room), from)) {
+            let bytes = bytes.min(*unswept);
+            *unswept -= bytes;
+            self.handle(from, room, Request::Swept { bytes });
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.homes.tick(self.now);
+        self.poll();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Listen(usize, bool),
+    Join(u32, Option<u64>),
+    Part(u32),
+    Publish(u32, usize),
+    Swept(usize, u64),
+    Query(usize, u8),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = (Step, &'static str)> {
+    let shard = 0..SHARDS;
+    let step = prop_oneof![
+        2 => (shard.clone(), any::<bool>()).prop_map(|(shard, on)| Step::Listen(shard, on)),
+        3 => (0..9_u32, prop::option::of(0..30_u64)).prop_map(|(who, since)| Step::Join(who, since)),
+        2 => (0..9_u32).prop_map(Step::Part),
+        8 => (0..9_u32, 0..900_usize).prop_map(|(who, bytes)| Step::Publish(who, bytes)),
+        3 => (shard.clone(), 0..5000_u64).prop_map(|(shard, bytes)| Step::Swept(shard, bytes)),
+        2 => (shard, 0..3_u8).prop_map(|(shard, kind)| Step::Query(shard, kind)),
+        3 => (0..2000_u64).prop_map(Step::Pass),
+    ];
+    (step, prop_oneof![Just("a"), Just("b")])
+}
+
+proptest! {
+    /// Whatever the shards ask in whatever order: each ask has one reply, each room counts on, and nothing stays behind.
+    #[test]
+    fn every_ask_has_one_reply_and_every_room_counts_on(
+        steps in prop::collection::vec(step(), 1..150), late: bool, kept in 0..6_usize, bytes in 200..3000_u64,
+    ) {
+        let options = RoomOptions { history_count_max: kept, ..RoomOptions::default() };
+        let memory = Memory::new(&Seed::new(1));
+        let engine: Box<dyn Engine> = if late { Box::new(Late::new()) } else { Box::new(memory) };
+        let mut world = World::new(engine, limits(options, bytes));
+        let mut inside: Vec<(u32, &str)> = Vec::new();
+        for (step, room) in steps {
+            match step {
+                Step::Listen(shard, on) => world.listen(shard, room, on),
+                Step::Join(who, since) if !inside.contains(&(who, room)) => {
+                    let since = since.map(|offset| Wanted::Since(Since { epoch: None, offset }));
+                    world.listen(who as usize % SHARDS, room, true);
+                    world.join(who, room, since.unwrap_or(Wanted::Nothing));
+                    inside.push((who, room));
+                }
+                Step::Join(..) => {}
+                Step::Part(who) => {
+                    world.part(who, room);
+                    inside.retain(|it| *it != (who, room));
+                }
+                Step::Publish(who, bytes) => world.publish(who, room, bytes),
+                Step::Swept(shard, bytes) => world.swept(shard, room, bytes),
+                Step::Query(shard, kind) => {
+                    let page = Page { since: None, limit: 10, reverse: false };
+                    let queries = [Query::Presence, Query::PresenceStats, Query::History(page)];
+                    world.query(shard, room, queries[usize::from(kind)]);
+                }
+                Step::Pass(ms) => world.pass(Duration::from_millis(ms)),
+            }
+            prop_assert!(world.homes.history_bytes() <= bytes, "all histories have one bound");
+        }
+        for room in ["a", "b"] {
+            for shard in 0..SHARDS {
+                world.listen(shard, room, false);
+            }
+        }
+        world.now = Time::ZERO + Duration::from_secs(10_000);
+        world.pass(Duration::ZERO);
+        prop_assert_eq!(&world.asked, &BTreeMap::new(), "asks without a reply");
+        for room in ["a", "b"] {
+            let present = world.homes.by_name.get(room).map_or(0, |&key| world.homes.homes.get(key).unwrap().presence.len());
+            let expected = inside.iter().filter(|(_, of)| *of == room).count();
+            prop_assert!(present == expected || present == 0, "{present} of {expected} are there");
+        }
+        world.pass(Duration::from_secs(3600));
+        prop_assert!(world.homes.is_empty() && world.homes.next_deadline().is_none());
+    }
+}
+
+#[test]
+fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
+    let mut world = World::new(
+        Box::new(Late::new()),
+        limits(RoomOptions { history_count_max: 1, ..RoomOptions::default() }, 1 << 20),
+    );
+    world.listen(0, "r", true);
+    for _ in 0..3 {
+        world.publish(0, "r", 1);
+    }
+    world.now = world.now + Duration::from_millis(1);
+    let since = |offset| Wanted::Since(Since { epoch: None, offset });
+    world.join(3, "r", since(0));
+    world.join(6, "r", since(1));
+    assert_eq!(world.joined.len(), 0, "the engine is asked");
+    world.part(3, "r");
+    world.pass(Duration::from_millis(999));
+    assert_eq!(world.joined.len(), 1);
+    let past = &world.joined[0];
+    assert_eq!((past.recovered, past.publications.len()), (Some(true), 2));
+    let key = world.homes.by_name["r"];
+    let there: Vec<_> =
+        world.homes.homes.get(key).unwrap().presence.people().map(|it| it.person.client).collect();
+    assert_eq!(there, [client(6)]);
+}
+
+/// Least recently used first, and those that lose theirs keep their order.
+#[test]
+fn all_histories_together_have_one_bound() {
+    let options =
+        RoomOptions { history_count_max: 1000, history_bytes_max: 1 << 20, ..RoomOptions::default() };
+    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 20_000));
+    for room in ["old", "middle", "new"] {
+        world.pass(Duration::from_secs(2));
+        world.listen(0, room, true);
+        for _ in 0..5 {
+            world.publish(0, room, 1000);
+            world.swept(0, room, 1000);
+        }
+    }
+    assert_eq!(world.homes.take_counts().evicted, 0);
+    world.pass(Duration::from_secs(2));
+    world.query(0, "old", Query::History(Page { since: None, limit: 10, reverse: false }));
+    world.join(3, "old", Wanted::Since(Since { epoch: None, offset: 0 }));
+    assert_eq!(world.joined.pop().unwrap().recovered, Some(true));
+    for _ in 0..5 {
+        world.publish(0, "new", 1000);
+        world.swept(0, "new", 1000);
+    }
+    assert_eq!(world.homes.take_counts().evicted, 5, "the one that was used least recently");
+    for (room, recovered) in [("old", true), ("middle", false), ("new", true)] {
+        let since = world.epoch(room);
+        world.join(6, room, Wanted::Since(Since { epoch: since, offset: 0 }));
+        let past = world.joined.pop().unwrap();
+        assert_eq!(past.recovered, Some(recovered), "{room}");
+        assert_eq!(
+            (Some(past.top.epoch), past.top.offset),
+            (since, if room == "new" { 10 } else { 5 }),
+            "{room}"
+        );
+    }
+}
+
+/// What was collected while there were few enough is told, though there are too many when its time has come.
+#[test]
+fn who_came_before_the_room_was_too_large_is_announced() {
+    let options = RoomOptions { join_leave_members_max: 3, ..RoomOptions::default() };
+    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 1 << 20));
+    world.listen(0, "r", true);
+    for number in 0..6 {
+        world.join(number, "r", Wanted::Nothing);
+    }
+    world.pass(EVENTS_INTERVAL);
+    let came = |number| Move::Join(member(number));
+    assert_eq!(world.moves, [came(0), came(1), came(2)]);
+    world.moves.clear();
+    for number in 0..4 {
+        world.part(number, "r");
+    }
+    world.pass(EVENTS_INTERVAL);
+    assert_eq!(world.moves, [Move::Leave(member(3))], "from three on, those who go are announced again");
+}
+
+/// Drafts wait while a shard is behind, in their order, and others' rooms do not wait with them.
+#[test]
+fn a_congested_room_holds_up_itself_only() {
+    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(RoomOptions::default(), 1 << 20));
+    for room in ["slow", "other"] {
+        world.listen(0, room, true);
+    }
+    for _ in 0..10 {
+        world.publish(1, "slow", 900);
+    }
+    assert_eq!(
+        world.offsets[&Arc::from("slow")].len(),
+        3,
+        "until more than {CONGESTION_BYTES} are under way"
+    );
+    assert_eq!(world.homes.take_counts().delayed, 7);
+    world.publish(1, "other", 900);
+    assert_eq!(world.offsets[&Arc::from("other")].len(), 1);
+    for _ in 0..10 {
+        world.swept(0, "slow", 900);
+    }
+    assert_eq!(world.offsets[&Arc::from("slow")], (1..=10).collect::<Vec<u64>>());
+    assert!(world.asked.is_empty());
+}
+
+/// A shard that no longer has members holds nobody up.
+#[test]
+fn a_shard_that_leaves_a_congested_room_lets_it_go_on() {
+    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(RoomOptions::default(), 1 << 20));
+    for shard in 0..SHARDS {
+        world.listen(shard, "r", true);
+    }
+    for _ in 0..4 {
+        world.publish(1, "r", 900);
+    }
+    world.swept(0, "r", 2700);
+    world.swept(1, "r", 2700);
+    assert_eq!(world.asked.len(), 1);
+    world.homes.shard_lost(world.now, 0, 2, |_| false);
+    world.poll();
+    assert!(world.asked.is_empty());
+}

@@ -1,0 +1,94 @@
+//! What the shards run on, and how many connections the limit on open files leaves room for.
+
+use std::io;
+
+use super::listeners::BACKLOG;
+use super::{Failure, failure};
+use crate::config::{Config, Driver};
+use crate::driver::Engine;
+use crate::shard::SURPLUS_MAX;
+
+/// Descriptors of a shard's own: its poller, its waker, its listeners, and room for a log and a scrape.
+const DESCRIPTORS_PER_SHARD: u64 = 8;
+
+/// Descriptors for what is not a client.
+const DESCRIPTORS_RESERVED: u64 = 32;
+
+/// What the shards run on, and how many connections that leaves room for.
+pub(super) struct Capacity {
+    pub(super) driver: &'static str,
+    connections: u64,
+    /// What of the limit on open files goes to something else.
+    reserve: u64,
+    files_max: u64,
+}
+
+/// One engine for each shard: of the driver that was chosen, or of the best that works here.
+pub(super) fn engines(config: &Config, shards: usize) -> Result<(Vec<Engine>, Capacity), Failure> {
+    let (soft, hard) = raise_descriptor_limit();
+    let count = shards as u64;
+    if config.driver != Driver::Epoll {
+        // Each ring's table is held against the limit for itself.
+        let sockets_max = soft.min(config.max_connections.map_or(TABLE_MAX, table_for)).min(TABLE_MAX);
+        let table = u32::try_from(sockets_max).unwrap_or(u32::MAX);
+        match (0..shards).map(|_| Engine::uring(table)).collect::<io::Result<Vec<_>>>() {
+            Ok(engines) => {
+                let connections = count * sockets_max.saturating_sub(SURPLUS_MAX);
+                let reserve = SURPLUS_MAX * count;
+                let capacity = Capacity { driver: "uring", connections, reserve, files_max: hard };
+                return Ok((engines, capacity));
+            }
+            Err(error) if config.driver == Driver::Uring => {
+                return Err(Failure::new(format!(
+                    "io_uring cannot be used: {error}; it needs Linux 6.8, kernel.io_uring_disabled = 0 and a sandbox \
+                     that allows it; or choose --driver epoll"
+                )));
+            }
+            Err(error) => tracing::info!(%error, "io_uring cannot be used: epoll serves"),
+        }
+    }
+    let engines = (0..shards).map(|_| Engine::epoll()).collect::<io::Result<Vec<_>>>();
+    let engines = engines.map_err(|error| failure("the kernel gives no event poller", &error))?;
+    let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + SURPLUS_MAX * count;
+    Ok((
+        engines,
+        Capacity { driver: "epoll", connections: soft.saturating_sub(reserve), reserve, files_max: hard },
+    ))
+}
+
+/// The largest table that a ring gets unasked, for which the kernel keeps eight bytes a place: 2 MiB.
+const TABLE_MAX: u64 = 1 << 18;
+
+/// A table in which one ring can hold all of `connections`, if they all come to it, without being careful.
+const fn table_for(connections: u64) -> u64 {
+    connections.saturating_add(SURPLUS_MAX + 2 * BACKLOG.cast_unsigned() as u64)
+}
+
+/// How many connections may be open: what was chosen, or what there is room for.
+pub(super) fn connections_max(config: &Config, capacity: &Capacity) -> Result<u64, Failure> {
+    let Capacity { connections, reserve, files_max, .. } = *capacity;
+    if connections == 0 {
+        return Err(Failure::new(format!(
+            "only {files_max} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
+             (ulimit -n)"
+        )));
+    }
+    match config.max_connections {
+        Some(wanted) if wanted > connections => Err(Failure::new(format!(
+            "max_connections = {wanted}, and there is room for {connections} with {files_max} open files allowed; raise \
+             LimitNOFILE (ulimit -n) or lower max_connections"
+        ))),
+        Some(wanted) => Ok(wanted),
+        None => Ok(connections),
+    }
+}
+
+/// Raises the soft limit on open files to the hard one; returns both.
+fn raise_descriptor_limit() -> (u64, u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let soft = if raised.is_ok() { hard } else { limit.current.unwrap_or(hard) };
+    (soft, hard)
+}

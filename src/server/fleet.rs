@@ -1,0 +1,216 @@
+//! The shards' threads: what each is given, how all are told something, and what takes the place of one that has panicked.
+
+use signal_hook::iterator::Handle;
+use socket2::Socket;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::{EXIT_SOFTWARE, Failure, failure};
+use crate::base::hash::Seed;
+use crate::config::Config;
+use crate::driver::{Control, Engine, Inquiry, PanickedAgain, Parts, Rebuild, Waker};
+use crate::edge::Edge;
+use crate::engine::Memory;
+use crate::identity::hook::{Decided, HookClient};
+use crate::metrics::Registry;
+use crate::shard::mesh::Blueprint;
+use crate::shard::{ConnectionLimits, Mesh, Options, Shard};
+
+/// The running shards.
+pub(super) struct Fleet {
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    controls: Vec<Sender<Control>>,
+    wakers: Arc<[Waker]>,
+    pub(super) hook: Arc<HookClient>,
+    /// The options in force, for shards that are built anew.
+    current: Arc<Mutex<Arc<Options>>>,
+    /// What the hook runs on.
+    _edge: Edge,
+}
+
+impl Fleet {
+    /// Everything that can fail is made before the first thread starts.
+    pub(super) fn start(
+        config: &Config,
+        engines: Vec<Engine>,
+        listeners: Vec<Vec<Socket>>,
+        options: &Arc<Options>,
+        registry: &Arc<Registry>,
+        watch: &Handle,
+    ) -> Result<Self, Failure> {
+        let shards = engines.len();
+        let wakers = (0..shards).map(|_| Engine::waker()).collect::<Result<Arc<[_]>, _>>();
+        let wakers = wakers.map_err(|error| failure("the kernel gives no eventfd", &error))?;
+        let seed = Seed::new(random());
+        let meshes = Mesh::build(shards, &seed);
+        #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
+        let origin = Instant::now();
+        let (controls, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel()).unzip();
+        let edge = Edge::start().map_err(|error| failure("the edge cannot be started", &error))?;
+        let decided = deliver(controls.clone(), Arc::clone(&wakers));
+        let hook = Arc::new(HookClient::new(edge.handle().clone(), decided));
+        hook.open(config.hook.as_ref(), &config.policy)
+            .map_err(|error| failure("the hook cannot be asked", &error))?;
+        let mut threads = Vec::new();
+        let last = Arc::new(CloseOnDrop(watch.clone()));
+        let Some(blueprint) = meshes.first().map(Mesh::blueprint) else {
+            return Err(failure("no shard is to run", &"at least one is needed"));
+        };
+        let limits = ConnectionLimits::new(&seed);
+        let fleet = Shard::fleet(meshes, &limits, options, registry, random);
+        let current = Arc::new(Mutex::new(Arc::clone(options)));
+        let spares = Spares {
+            blueprint,
+            limits,
+            options: Arc::clone(&current),
+            registry: Arc::clone(registry),
+            controls: controls.clone(),
+            wakers: Arc::clone(&wakers),
+        };
+        let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
+        for ((((id, shard), engine), listeners), control) in parts {
+            let hook_client = Arc::clone(&hook);
+            let ask = Box::new(move |inquiry| match inquiry {
+                Inquiry::Ask(question) => hook_client.ask(id, question),
+                Inquiry::Withdraw(conn) => hook_client.cancel(id, conn),
+            });
+            let wakers = Arc::clone(&wakers);
+            let (metrics, rebuild) = (registry.shard(id), spares.clone().rebuild(id));
+            let parts = Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild };
+            let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
+            threads.push(spawn(engine, parts, ended)?);
+        }
+        Ok(Self { threads, controls, wakers, hook, current, _edge: edge })
+    }
+
+    /// How many shards were started.
+    pub(super) fn shards(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Other options hold from now on.
+    pub(super) fn reconfigure(&self, options: &Arc<Options>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(options);
+        self.tell(|| Control::Reload(Arc::clone(options)));
+    }
+
+    /// Tells all shards.
+    pub(super) fn tell(&self, control: impl Fn() -> Control) {
+        for (sender, waker) in self.controls.iter().zip(self.wakers.iter()) {
+            // A shard that has ended hears nothing any more, which is what it was to be told.
+            let _ = sender.send(control());
+            waker.wake();
+        }
+    }
+
+    /// Waits until all shards have ended.
+    ///
+    /// # Errors
+    /// One has failed.
+    pub(super) fn join(self) -> Result<(), Failure> {
+        // After one has failed the others are told to stop; after a drain they have stopped.
+        self.tell(|| Control::Stop);
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<PanickedAgain>()) => {
+                    return Err(Failure(error.to_string(), EXIT_SOFTWARE));
+                }
+                Ok(Err(error)) => return Err(failure("a shard has failed", &error)),
+                Err(_) => {
+                    return Err(Failure(
+                        "a shard has panicked; please report this".to_owned(),
+                        EXIT_SOFTWARE,
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a shard on a thread of its own.
+fn spawn(engine: Engine, parts: Parts, ended: Ended) -> Result<JoinHandle<io::Result<()>>, Failure> {
+    std::thread::Builder::new()
+        .name(format!("shard-{}", parts.id))
+        .spawn(move || {
+            let mut ended = ended; // whole: it tells of the end when it is dropped, a panic's too
+            let outcome = engine.run(parts);
+            ended.fine = outcome.is_ok();
+            outcome
+        })
+        .map_err(|error| failure("a thread cannot be started", &error))
+}
+
+/// What it takes to make another shard for one that has panicked.
+#[derive(Clone)]
+struct Spares {
+    blueprint: Blueprint,
+    limits: ConnectionLimits,
+    /// Those that hold now.
+    options: Arc<Mutex<Arc<Options>>>,
+    registry: Arc<Registry>,
+    controls: Vec<Sender<Control>>,
+    wakers: Arc<[Waker]>,
+}
+
+impl Spares {
+    /// Makes other shards for shard `id`. The others are given new rings to it: what was in the old ones is lost.
+    fn rebuild(self, id: usize) -> Rebuild {
+        Box::new(move || {
+            let options = Arc::clone(&self.options.lock().unwrap_or_else(PoisonError::into_inner));
+            let (mesh, others) = self.blueprint.rebuild(id);
+            let engine = Box::new(Memory::new(mesh.seed()));
+            let registry = Arc::clone(&self.registry);
+            let shard = Shard::new(mesh, self.limits.clone(), engine, options, registry, random());
+            for (other, ends) in others {
+                // A shard that has ended needs no rings.
+                let _ = self.controls[other].send(Control::Peer(Box::new(ends)));
+                self.wakers[other].wake();
+            }
+            Some(shard)
+        })
+    }
+}
+
+/// Takes decisions to their shards.
+fn deliver(controls: Vec<Sender<Control>>, wakers: Arc<[Waker]>) -> Arc<Decided> {
+    Arc::new(move |shard: usize, conn, verdict| {
+        // A shard that has ended has no client left that waits.
+        let _ = controls[shard].send(Control::Decided(conn, verdict));
+        wakers[shard].wake();
+    })
+}
+
+/// Ends the main thread's wait for signals: when the last shard has ended, or as soon as one has failed.
+struct Ended {
+    watch: Handle,
+    /// Dropped by the last shard that holds it.
+    _last: Arc<CloseOnDrop>,
+    fine: bool,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if !self.fine {
+            self.watch.close();
+        }
+    }
+}
+
+struct CloseOnDrop(Handle);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// 64 bits that nobody can guess: std seeds each of its hashers from the system's randomness.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

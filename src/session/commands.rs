@@ -1,0 +1,279 @@
+//! What each command of the Centrifuge protocol does.
+
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+use super::identity::{grant, may_publish};
+use super::json::{Connecting, Outcome, Phase};
+use super::{Context, EXPIRY_GRACE, Effect, Join, Session};
+use crate::app::json::command::{
+    Connect, Delivery, History, Introduction, Publish, Rpc, SubRefresh, Subscribe,
+};
+use crate::app::json::{self, Disconnect, ErrorCode, Refusal};
+use crate::base::Time;
+use crate::chat::{
+    self, Body, Draft, Identification, Identity, Member, Person, RateDecision, TokenError, Wanted,
+};
+use crate::room::Query;
+
+impl Session {
+    /// Lets a client in, or has the auth backend asked who it is.
+    pub(super) fn connect(
+        &mut self,
+        ctx: &mut Context<'_>,
+        id: u32,
+        connect: &Connect<'_>,
+    ) -> Result<Outcome, Refusal> {
+        if connect.subs.len() > ctx.options.rooms_per_client_max {
+            self.set_phase(Phase::Refused);
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        let positions = connect
+            .subs
+            .iter()
+            .map(|(room, recovery)| (Box::from(&**room), recovery.wanted(), recovery.offset));
+        let connecting = Connecting { command: id, positions: positions.collect(), ..Connecting::default() };
+        let identity = match &ctx.options.identification {
+            Identification::Open => {
+                let name = Introduction::read(connect.data).name;
+                let name = name.as_deref().map(|name| chat::display_name(name, ctx.options.name_bytes_max));
+                let Ok(name) = name.transpose() else {
+                    self.set_phase(Phase::Refused);
+                    return Err(ErrorCode::BadRequest.into());
+                };
+                self.open_identity(name.as_deref())
+            }
+            Identification::Token(_) if connect.token.is_empty() && ctx.options.anonymous => {
+                self.open_identity(None)
+            }
+            Identification::Token(_) if connect.token.is_empty() => return Err(Disconnect::BadRequest.into()),
+            Identification::Token(authority) => {
+                ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
+                match authority.identify(&connect.token) {
+                    Ok(identity) if identity.user.is_empty() && !ctx.options.anonymous => {
+                        return Err(Disconnect::PermissionDenied.into());
+                    }
+                    Ok(identity) => identity,
+                    Err(TokenError::Expired) => {
+                        self.set_phase(Phase::Refused);
+                        return Err(ErrorCode::TokenExpired.into());
+                    }
+                    Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
+                }
+            }
+            Identification::Asked => {
+                self.set_phase(Phase::Asked(connecting));
+                let name = Introduction::read(connect.data).name.map(Box::from);
+                let token = (!connect.token.is_empty()).then(|| Box::from(&*connect.token));
+                let data = connect.data.map(|data| Box::from(RawValue::get(data)));
+                ctx.effects.push(Effect::Authenticate { protocol: "json", name, token, data });
+                return Ok(Outcome::Nothing);
+            }
+        };
+        self.identified(ctx, identity, connecting);
+        Ok(Outcome::Nothing)
+    }
+
+    /// It is known who a client is: the rooms that come with that are entered, and then `connect` is answered.
+    pub(super) fn identified(
+        &mut self,
+        ctx: &mut Context<'_>,
+        identity: Identity,
+        mut connecting: Connecting,
+    ) {
+        if !self.count_user(ctx.options, ctx.users, &identity.user) {
+            return ctx.effects.disconnect(Disconnect::ConnectionLimit);
+        }
+        let Identity { user, name, info, expires_in, rooms } = identity;
+        if rooms.len() > ctx.options.rooms_per_client_max {
+            self.set_phase(Phase::Refused);
+            return ctx
+                .effects
+                .send(|out| json::error_into(out, connecting.command, ErrorCode::LimitExceeded));
+        }
+        self.person = Arc::new(Person { client: self.person.client, user, name, info });
+        self.expires = expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE);
+        self.due = self.due.min(self.expires);
+        let positions = std::mem::take(&mut connecting.positions);
+        connecting.missing = rooms.len();
+        self.set_phase(Phase::Entering(connecting));
+        for room in rooms {
+            if self.index_of(&room.name).is_some() {
+                debug_assert!(false, "an identity names each room once");
+                self.room_entered();
+                continue;
+            }
+            let position = positions.iter().find(|(name, ..)| **name == *room.name);
+            let (wanted, asked) =
+                position.map_or((Wanted::Nothing, None), |(_, wanted, offset)| (*wanted, Some(*offset)));
+            let how = Join { asked, by_server: true, granted: true, ..Join::default() };
+            self.join(ctx, &room.name, room.grant, wanted, how);
+        }
+        self.welcome_if_complete(ctx);
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        ctx: &mut Context<'_>,
+        id: u32,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<Outcome, Refusal> {
+        let name = &*subscribe.channel;
+        if chat::check_room(name, ctx.options.room_bytes_max).is_err() {
+            return Err(ErrorCode::BadRequest.into());
+        }
+        if self.index_of(name).is_some() {
+            return Err(ErrorCode::AlreadySubscribed.into());
+        }
+        if self.subscriptions.len() >= ctx.options.rooms_per_client_max {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        let room_options = Arc::clone(ctx.options.rooms.of(name));
+        if !subscribe.token.is_empty() {
+            ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
+        }
+        let grant =
+            grant(ctx.options, &room_options, &self.person.user, name, &subscribe.token).map_err(|why| {
+                match why {
+                    TokenError::Expired => ErrorCode::TokenExpired,
+                    TokenError::Invalid => ErrorCode::PermissionDenied,
+                }
+            })?;
+        let how = Join {
+            command: id,
+            asked: Some(subscribe.offset),
+            or_nothing: subscribe.or_nothing(),
+            granted: grant.is_some(),
+            by_server: false,
+        };
+        self.join(ctx, &Arc::from(name), grant.unwrap_or_default(), subscribe.wanted(), how);
+        Ok(Outcome::Nothing)
+    }
+
+    pub(super) fn unsubscribe_command(
+        &mut self,
+        ctx: &mut Context<'_>,
+        channel: &str,
+    ) -> Result<Outcome, Refusal> {
+        if let Some(index) = self.index_of(channel) {
+            self.leave(ctx.effects, index);
+        }
+        Ok(Outcome::Reply("unsubscribe", b"{}".to_vec()))
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        ctx: &mut Context<'_>,
+        id: u32,
+        publish: &Publish<'_>,
+    ) -> Result<Outcome, Refusal> {
+        let Some(data) = publish.data else { return Err(ErrorCode::BadRequest.into()) };
+        let name = &*publish.channel;
+        let subscription = self.index_of(name).map(|index| &self.subscriptions[index]);
+        let (room, options) = match subscription {
+            Some(subscription) => (Arc::clone(&subscription.room), Arc::clone(&subscription.options)),
+            None if chat::check_room(name, ctx.options.room_bytes_max).is_err() => {
+                return Err(ErrorCode::BadRequest.into());
+            }
+            None => (Arc::from(name), Arc::clone(ctx.options.rooms.of(name))),
+        };
+        let granted = subscription.is_some_and(|subscription| subscription.granted);
+        if !may_publish(&options, &self.person.user, subscription.is_some(), granted) {
+            return Err(ErrorCode::PermissionDenied.into());
+        }
+        match self.spend(ctx.now, ctx.options, &room, &options) {
+            RateDecision::Allow => {}
+            RateDecision::Throttle => return Err(ErrorCode::TooManyRequests.into()),
+            RateDecision::Disconnect => return Err(Disconnect::TooManyRequests.into()),
+        }
+        let data = json::compact(data.get());
+        if data.len() > options.message_bytes_max {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        let author = Member { person: Arc::clone(&self.person), info: None };
+        let command = self.wait(ctx, id, &room);
+        ctx.effects.push(Effect::Publish {
+            command,
+            room,
+            draft: Draft { author, body: Body::Data(data.into()) },
+        });
+        Ok(Outcome::Nothing)
+    }
+
+    /// Asks a room's home something, for a client that is in the room.
+    pub(super) fn query(
+        &mut self,
+        ctx: &mut Context<'_>,
+        id: u32,
+        channel: &str,
+        query: Query,
+    ) -> Result<Outcome, Refusal> {
+        let Some(index) = self.index_of(channel) else { return Err(ErrorCode::PermissionDenied.into()) };
+        ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
+        let room = Arc::clone(&self.subscriptions[index].room);
+        let command = self.wait(ctx, id, &room);
+        ctx.effects.push(Effect::Query { command, room, query });
+        Ok(Outcome::Nothing)
+    }
+
+    pub(super) fn history(
+        &mut self,
+        ctx: &mut Context<'_>,
+        id: u32,
+        history: &History<'_>,
+    ) -> Result<Outcome, Refusal> {
+        let page = history.page()?;
+        self.query(ctx, id, &history.channel, Query::History(page))
+    }
+
+    /// How far a publication has come is the one thing that can be called. Every shard is asked.
+    pub(super) fn call(&mut self, ctx: &mut Context<'_>, id: u32, rpc: &Rpc<'_>) -> Result<Outcome, Refusal> {
+        let Delivery { channel, offset } = rpc.delivery()?;
+        let Some(index) = self.index_of(&channel) else { return Err(ErrorCode::PermissionDenied.into()) };
+        ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
+        let room = Arc::clone(&self.subscriptions[index].room);
+        let command = self.wait(ctx, id, &room);
+        ctx.effects.push(Effect::CountDelivery { command, room, offset });
+        Ok(Outcome::Nothing)
+    }
+
+    pub(super) fn refresh(&mut self, ctx: &mut Context<'_>, token: &str) -> Result<Outcome, Refusal> {
+        let Identification::Token(authority) = &ctx.options.identification else {
+            return Err(ErrorCode::NotAvailable.into());
+        };
+        ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
+        let identity = match authority.identify(token) {
+            Ok(identity) => identity,
+            Err(TokenError::Expired) => return Err(Disconnect::Expired.into()),
+            Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
+        };
+        if identity.user != self.person.user {
+            return Err(Disconnect::InvalidToken.into());
+        }
+        self.expires = identity.expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE);
+        self.due = self.due.min(self.expires);
+        Ok(Outcome::Reply("refresh", json::refreshed(identity.expires_in)))
+    }
+
+    pub(super) fn refresh_subscription(
+        &mut self,
+        ctx: &mut Context<'_>,
+        refresh: &SubRefresh<'_>,
+    ) -> Result<Outcome, Refusal> {
+        let Some(index) = self.index_of(&refresh.channel) else {
+            return Err(ErrorCode::PermissionDenied.into());
+        };
+        let Identification::Token(authority) = &ctx.options.identification else {
+            return Err(ErrorCode::NotAvailable.into());
+        };
+        ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
+        match authority.admit(&refresh.token, &self.person.user, &refresh.channel) {
+            Ok(grant) => {
+                self.expire_subscription(ctx.now, index, grant.expires_in);
+                Ok(Outcome::Reply("sub_refresh", json::refreshed(grant.expires_in)))
+            }
+            Err(TokenError::Expired) => Err(ErrorCode::RefreshTokenExpired.into()),
+            Err(TokenError::Invalid) => Err(Disconnect::InvalidToken.into()),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What a session does, and what it is told when it does it.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::app::WireFormat;
+use crate::app::json::Disconnect;
+use crate::base::census::Census;
+use crate::base::rng::Rng;
+use crate::base::{RoomId, SubId, Time};
+use crate::chat::{ClientId, Draft, Member, Overrides, Wanted};
+use crate::metrics::CloseReason;
+use crate::options::Options;
+use crate::room::Query;
+
+/// What a session is told when something happens to it.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The time.
+    pub now: Time,
+    /// The shard that the session is on.
+    pub shard: usize,
+    /// The limits and behaviour.
+    pub options: &'a Options,
+    /// How many connections each user has.
+    pub users: &'a Arc<Census<Arc<str>>>,
+    /// Randomness.
+    pub rng: &'a mut Rng,
+    /// What may still be done in this turn.
+    pub budget: &'a mut Budget,
+    /// What the session does.
+    pub effects: &'a mut Effects,
+}
+
+/// Work that may still be done for clients in one turn. What goes beyond waits for the next one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Messages, or commands.
+    pub messages: u32,
+    /// Bytes that come out of an inflater.
+    pub inflated_bytes: usize,
+    /// Signatures that are checked.
+    pub signatures: u32,
+    /// Queries that look at many members or publications.
+    pub scans: u32,
+}
+
+impl Budget {
+    /// One turn's.
+    pub const TURN: Self = Self { messages: 2048, inflated_bytes: 1 << 20, signatures: 32, scans: 32 };
+
+    /// Whether something of it is used up.
+    pub const fn is_spent(&self) -> bool {
+        self.messages == 0 || self.inflated_bytes == 0 || self.signatures == 0 || self.scans == 0
+    }
+}
+
+/// Something that a session does.
+#[derive(Debug)]
+pub enum Effect {
+    /// Sends its client a message of its protocol: this part of [`Effects::payload`].
+    Send(Range<usize>),
+    /// Has something to tell its client as soon as what was sent before has gone out: [`super::Session::notice`].
+    Notice,
+    /// Ends its connection.
+    Close {
+        /// The status code.
+        code: u16,
+        /// The reason.
+        reason: Cow<'static, str>,
+        /// What is counted.
+        why: CloseReason,
+    },
+    /// Goes into a room: its home is asked, with `number` as the command.
+    Join {
+        /// The subscription.
+        number: u32,
+        /// The room.
+        room: Arc<str>,
+        /// The client as the members see it.
+        member: Member,
+        /// What it wants of the history.
+        wanted: Wanted,
+        /// What holds for it alone.
+        overrides: Overrides,
+    },
+    /// Asks a room's new home to be let in: the one that was asked before is lost.
+    JoinAgain {
+        /// The subscription.
+        number: u32,
+        /// The room.
+        room: Arc<str>,
+        /// The client as the members see it.
+        member: Member,
+        /// What it wants of the history.
+        wanted: Wanted,
+        /// What holds for it alone.
+        overrides: Overrides,
+    },
+    /// Goes out of a room, or gives up going in.
+    Leave {
+        /// The room.
+        room: Arc<str>,
+        /// The same, in the shard's directory.
+        id: RoomId,
+        /// Its subscription; `None`: it was not in yet.
+        sub: Option<SubId>,
+        /// The client.
+        client: ClientId,
+        /// The form that it took publications in.
+        format: WireFormat,
+    },
+    /// Publishes.
+    Publish {
+        /// The command.
+        command: u32,
+        /// The room.
+        room: Arc<str>,
+        /// The message.
+        draft: Draft,
+    },
+    /// Asks something of a room's home.
+    Query {
+        /// The command.
+        command: u32,
+        /// The room.
+        room: Arc<str>,
+        /// What.
+        query: Query,
+    },
+    /// Asks all shards how far a publication has come.
+    CountDelivery {
+        /// The command.
+        command: u32,
+        /// The room.
+        room: Arc<str>,
+        /// The publication.
+        offset: u64,
+    },
+    /// Asks the auth backend who it is.
+    Authenticate {
+        /// The protocol: `text` or `json`.
+        protocol: &'static str,
+        /// The name that it wants.
+        name: Option<Box<str>>,
+        /// Its token.
+        token: Option<Box<str>>,
+        /// What it says of itself: JSON.
+        data: Option<Box<str>>,
+    },
+    /// It is in: what its rooms publish may follow what it was sent.
+    Welcomed,
+    /// Pings its client with a WebSocket ping.
+    Ping,
+}
+
+/// What sessions do, in order, and the messages that they send with it. Emptied by the shard after each call.
+#[derive(Debug, Default)]
+pub struct Effects {
+    list: VecDeque<Effect>,
+    /// The bytes of all `Effect::Send`.
+    payload: Vec<u8>,
+    /// One of them ends the connection.
+    closes: bool,
+}
+
+/// Between calls no more than this is kept of the buffer.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
+
+impl Effects {
+    /// Adds an effect.
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push_back(effect);
+    }
+
+    /// Sends a message, which `write` appends.
+    pub fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let from = self.payload.len();
+        write(&mut self.payload);
+        self.list.push_back(Effect::Send(from..self.payload.len()));
+    }
+
+    /// Ends the connection.
+    pub fn close(&mut self, code: u16, reason: impl Into<Cow<'static, str>>, why: CloseReason) {
+        self.closes = true;
+        self.push(Effect::Close { code, reason: reason.into(), why });
+    }
+
+    /// Ends the connection, as the Centrifuge protocol has it.
+    pub fn disconnect(&mut self, why: Disconnect) {
+        let (code, reason) = why.parts();
+        let why = match why {
+            Disconnect::Shutdown => CloseReason::Shutdown,
+            Disconnect::Expired | Disconnect::SubscriptionExpired => CloseReason::Expired,
+            Disconnect::Slow | Disconnect::InsufficientState => CloseReason::TooSlow,
+            Disconnect::NoPong => CloseReason::Silent,
+            Disconnect::TooManyRequests => CloseReason::Flood,
+            Disconnect::Stale | Disconnect::Internal => CloseReason::HeadTimeout,
+            Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::Protocol,
+            Disconnect::InvalidToken | Disconnect::ConnectionLimit | Disconnect::PermissionDenied => {
+                CloseReason::Denied
+            }
+        };
+        self.close(u16::from(code), reason, why);
+    }
+
+    /// Whether one of them ends the connection.
+    pub const fn closes(&self) -> bool {
+        self.closes
+    }
+
+    /// The next effect.
+    pub fn pop(&mut self) -> Option<Effect> {
+        self.list.pop_front()
+    }
+
+    /// A part of the messages.
+    pub fn payload(&self, range: Range<usize>) -> &[u8] {
+        &self.payload[range]
+    }
+
+    /// Bytes of messages that wait to be carried out.
+    pub const fn payload_len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// All effects are carried out.
+    pub fn clear(&mut self) {
+        debug_assert!(self.list.is_empty());
+        self.closes = false;
+        self.payload.clear();
+        self.payload.shrink_to(KEPT_BYTES_MAX);
+    }
+}

@@ -1,0 +1,121 @@
+//! Who comes with a connection, and what lets a client into a room: what it says, its token, or the auth backend.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Session;
+use crate::chat::{Grant, Identification, Identity, RoomOptions, TokenError, Wanted, Who};
+use crate::options::Options;
+
+/// Who comes with a plain client's request, and where to.
+#[derive(Clone, Debug)]
+pub struct Visitor<'a> {
+    /// What it wants to be called.
+    pub name: Cow<'a, str>,
+    /// Where it wants to go.
+    pub room: Cow<'a, str>,
+    /// What it wants of the history.
+    pub wanted: Wanted,
+    /// Its token, if it brought one.
+    pub token: Option<Cow<'a, str>>,
+}
+
+/// What is known of a plain visitor before its WebSocket opens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// It comes in as this one; a grant if a token names the room.
+    Known(Identity, Option<Grant>),
+    /// The auth backend is to be asked.
+    Asked,
+    /// No token, or one that is not valid.
+    NoToken,
+    /// The token is another's, or the room is not for its bearer.
+    Forbidden,
+}
+
+impl Visitor<'_> {
+    /// What is known of it.
+    pub fn admission(&self, options: &Options) -> Admission {
+        let name: Arc<str> = Arc::from(&*self.name);
+        let named = |user: &Arc<str>| Identity {
+            user: Arc::clone(user),
+            name: Arc::clone(&name),
+            info: None,
+            expires_in: None,
+            rooms: Vec::new(),
+        };
+        let identity = match (&options.identification, &self.token) {
+            (Identification::Open, _) => named(&name),
+            (Identification::Asked, _) => return Admission::Asked,
+            (Identification::Token(_), None) if options.anonymous => named(&Arc::from("")),
+            (Identification::Token(_), None) => return Admission::NoToken,
+            (Identification::Token(authority), Some(token)) => {
+                let Ok(identity) = authority.identify(token) else { return Admission::NoToken };
+                // The path is only a wish: it must not say another name than the token does.
+                if *identity.name != *self.name || identity.user.is_empty() && !options.anonymous {
+                    return Admission::Forbidden;
+                }
+                identity
+            }
+        };
+        match plain_grant(options, &identity, &self.room) {
+            Some(grant) => Admission::Known(identity, grant),
+            None => Admission::Forbidden,
+        }
+    }
+}
+
+/// What lets a plain client into its room: its token names the room, which is a grant, or the room is open to it. `None`: the
+/// room is not for it.
+pub(super) fn plain_grant(options: &Options, identity: &Identity, room: &str) -> Option<Option<Grant>> {
+    if let Some(server_room) = identity.rooms.iter().find(|server_room| *server_room.name == *room) {
+        return Some(Some(server_room.grant.clone()));
+    }
+    may_join(options.rooms.of(room), &identity.user).then_some(None)
+}
+
+/// Whether a room is open to a user without a token for it.
+pub(super) const fn may_join(options: &RoomOptions, user: &str) -> bool {
+    match options.subscribe {
+        Who::Anyone | Who::Members => true,
+        Who::Users => !user.is_empty(),
+        Who::Token | Who::Nobody => false,
+    }
+}
+
+/// Whether a client may publish in a room.
+pub(super) const fn may_publish(options: &RoomOptions, user: &str, is_member: bool, granted: bool) -> bool {
+    match options.publish {
+        Who::Anyone => true,
+        Who::Members => is_member,
+        Who::Users => !user.is_empty(),
+        Who::Token => is_member && granted,
+        Who::Nobody => false,
+    }
+}
+
+/// What a token grants `user` in `room`; without a token, or where none is read, whether the room is open to it.
+pub(super) fn grant(
+    options: &Options,
+    room_options: &RoomOptions,
+    user: &str,
+    room: &str,
+    token: &str,
+) -> Result<Option<Grant>, TokenError> {
+    match &options.identification {
+        Identification::Token(authority) if !token.is_empty() => authority.admit(token, user, room).map(Some),
+        Identification::Token(_) | Identification::Open | Identification::Asked => {
+            if may_join(room_options, user) { Ok(None) } else { Err(TokenError::Invalid) }
+        }
+    }
+}
+
+impl Session {
+    /// Who comes to an open server: whoever it says. Without a name it is a guest.
+    pub(super) fn open_identity(&self, name: Option<&str>) -> Identity {
+        let guest = || format!("guest-{}", &self.person.client.to_string()[..4]);
+        let called: Arc<str> = name.map_or_else(|| Arc::from(guest()), Arc::from);
+        let user = if name.is_some() { Arc::clone(&called) } else { Arc::from("") };
+        Identity { user, name: called, info: None, expires_in: None, rooms: Vec::new() }
+    }
+}

@@ -1,0 +1,293 @@
+//! The Centrifuge protocol in JSON: a message is lines, each of them a command. A command that cannot be obeyed gets its error,
+//! and nothing else happens; one that is none ends the connection.
+
+use super::{Context, Protocol, Session, Taken};
+use crate::app::WireFormat;
+use crate::app::json::command;
+use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Refusal};
+use crate::base::Time;
+use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, Wanted};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Commands of one session that may wait for an answer at a time, `subscribe` among them; what it asks beyond waits with
+/// it. So the answers that come at once are bounded, too.
+pub(super) const PENDING_MAX: usize = 16;
+
+/// Bytes of replies that one call may bring about before the rest of the message waits.
+const REPLY_BYTES_MAX: usize = 64 * 1024;
+
+/// What a command has come to.
+pub(super) enum Outcome {
+    /// Its result, and what it is called.
+    Reply(&'static str, Vec<u8>),
+    /// The reply comes later, or there is none.
+    Nothing,
+}
+
+/// Where a session is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// It has not said `connect` yet.
+    New,
+    /// The auth backend is asked who it is.
+    Asked(Connecting),
+    /// The rooms that the server puts it into are being entered.
+    Entering(Connecting),
+    /// It is in.
+    Open,
+    /// It was refused, and has nothing more to say.
+    Refused,
+}
+
+/// A `connect` that has not been answered.
+#[derive(Debug, Default)]
+pub(super) struct Connecting {
+    /// The command.
+    pub(super) command: u32,
+    /// Where it stopped in rooms that the server may put it into again.
+    pub(super) positions: Vec<(Box<str>, Wanted, u64)>,
+    /// What the auth backend has to tell it: JSON.
+    pub(super) data: Option<Box<[u8]>>,
+    /// Rooms that are still being entered.
+    pub(super) missing: usize,
+    /// What is to be said of those that have been: JSON members.
+    pub(super) subs: Vec<u8>,
+}
+
+/// A command that waits for an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    /// What the answer names.
+    pub(super) command: u32,
+    /// What the client's reply repeats.
+    pub(super) id: u32,
+    /// The room that it is about.
+    pub(super) room: Arc<str>,
+    /// Until when the answer must have come.
+    pub(super) deadline: Time,
+}
+
+/// The state of a session of the Centrifuge protocol.
+#[derive(Debug)]
+pub(super) struct Json {
+    pub(super) phase: Phase,
+    pub(super) pending: SmallVec<[Pending; 1]>,
+    /// The subscription that must be in before the next command can be looked at; 0: none.
+    pub(super) waits_for: u32,
+    /// Lines of the message under way that have been taken.
+    lines_taken: usize,
+    /// How often it sends commands.
+    limiter: RateLimiter,
+    /// Pings are those of RFC 6455, for tools that show them.
+    pub(super) frame_pings: bool,
+    /// When the next ping is due, or until when it must have said `connect`.
+    pub(super) ping_at: Time,
+    /// Until when the last ping must be answered.
+    pub(super) pong_by: Time,
+}
+
+impl Json {
+    /// Whether `connect` was answered.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether the auth backend is asked who it is.
+    pub(super) const fn is_asked(&self) -> bool {
+        matches!(self.phase, Phase::Asked(_))
+    }
+
+    /// Whether the next command can be looked at, while `joining` rooms are being entered.
+    pub(super) fn can_take(&self, joining: usize) -> bool {
+        !matches!(self.phase, Phase::Asked(_) | Phase::Entering(_))
+            && self.pending.len() + joining < PENDING_MAX
+    }
+}
+
+impl Session {
+    /// A client that has until `deadline` to say who it is.
+    pub fn json(client: ClientId, format: WireFormat, deadline: Time, frame_pings: bool) -> Self {
+        let nameless: Arc<str> = Arc::from("");
+        let person = Person { client, user: Arc::clone(&nameless), name: nameless, info: None };
+        let json = Json {
+            phase: Phase::New,
+            pending: SmallVec::new(),
+            waits_for: 0,
+            lines_taken: 0,
+            limiter: RateLimiter::default(),
+            frame_pings,
+            ping_at: deadline,
+            pong_by: Time::NEVER,
+        };
+        Self { due: deadline, ..Self::new(person, format, Protocol::Json(Box::new(json))) }
+    }
+
+    pub(super) fn json_state(&mut self) -> Option<&mut Json> {
+        match &mut self.protocol {
+            Protocol::Json(json) => Some(json),
+            Protocol::Text(_) => None,
+        }
+    }
+
+    /// What it holds for its client: places for commands that wait, and bytes of a `connect` that is not answered.
+    pub fn held(&self) -> (usize, usize) {
+        let Protocol::Json(json) = &self.protocol else { return (0, 0) };
+        let commands = if json.pending.spilled() { json.pending.capacity() } else { json.pending.len() };
+        match &json.phase {
+            Phase::Asked(connecting) | Phase::Entering(connecting) => {
+                let data = connecting.data.as_ref().map_or(0, |data| data.len());
+                (commands, connecting.subs.capacity() + data)
+            }
+            Phase::New | Phase::Open | Phase::Refused => (commands, 0),
+        }
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        if let Some(json) = self.json_state() {
+            json.phase = phase;
+        }
+    }
+
+    pub(super) fn json_message(&mut self, ctx: &mut Context<'_>, message: &str) -> Taken {
+        let taken = self.json_state().map_or(0, |json| json.lines_taken);
+        let mut lines = command::lines(message).skip(taken);
+        let (mut count, mut outcome) = (taken, Taken::All);
+        for line in &mut lines {
+            if ctx.budget.is_spent()
+                || !self.can_take()
+                || ctx.effects.payload_len() > REPLY_BYTES_MAX
+                || self.command(ctx, line) == Taken::Later
+            {
+                outcome = Taken::Later;
+                break;
+            }
+            ctx.budget.messages = ctx.budget.messages.saturating_sub(1);
+            count += 1;
+            if ctx.effects.closes() {
+                break;
+            }
+        }
+        if let Some(json) = self.json_state() {
+            json.lines_taken = if outcome == Taken::Later { count } else { 0 };
+        }
+        outcome
+    }
+
+    fn command(&mut self, ctx: &mut Context<'_>, line: &str) -> Taken {
+        let Ok(Command { id, method }) = command::parse(line) else {
+            ctx.effects.disconnect(Disconnect::BadRequest);
+            return Taken::All;
+        };
+        let Some(json) = self.json_state() else { return Taken::All };
+        match (&json.phase, &method) {
+            (Phase::New, Method::Connect(_)) => {}
+            (Phase::Open, _) if !matches!(method, Method::Connect(_)) => {}
+            // Nothing comes before `connect`, no second one, and nothing after one that was refused.
+            _ => {
+                ctx.effects.disconnect(Disconnect::BadRequest);
+                return Taken::All;
+            }
+        }
+        if self.must_wait(&method) {
+            return Taken::Later;
+        }
+        let outcome = match self.limit_command(ctx, &method) {
+            Ok(()) => self.obey(ctx, id, method),
+            Err(refusal) => Err(refusal),
+        };
+        match outcome {
+            Ok(Outcome::Reply(method, result)) => {
+                ctx.effects.send(|out| json::reply_into(out, id, method, &result));
+            }
+            Ok(Outcome::Nothing) => {}
+            Err(Refusal::Error(code)) => ctx.effects.send(|out| json::error_into(out, id, code)),
+            Err(Refusal::Disconnect(disconnect)) => ctx.effects.disconnect(disconnect),
+        }
+        Taken::All
+    }
+
+    /// Whether a command is about a room that is still being entered: the reply to `subscribe` comes first. Until then nothing
+    /// is taken.
+    fn must_wait(&mut self, method: &Method<'_>) -> bool {
+        let room = match method {
+            Method::Unsubscribe(room) => &room.channel,
+            Method::SubRefresh(refresh) => &refresh.channel,
+            Method::Connect(_)
+            | Method::Subscribe(_)
+            | Method::Publish(_)
+            | Method::Presence(_)
+            | Method::PresenceStats(_)
+            | Method::History(_)
+            | Method::Rpc(_)
+            | Method::Send
+            | Method::Refresh(_)
+            | Method::Ping
+            | Method::Pong => return false,
+        };
+        let joining = self.subscriptions.iter().find(|it| *it.room == **room && it.sub.is_none());
+        let number = joining.map_or(0, |joining| joining.number);
+        if let Some(json) = self.json_state() {
+            json.waits_for = number;
+        }
+        number != 0
+    }
+
+    /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a pong is asked for.
+    fn limit_command(&mut self, ctx: &Context<'_>, method: &Method<'_>) -> Result<(), Refusal> {
+        if matches!(method, Method::Publish(_) | Method::Pong) {
+            return Ok(());
+        }
+        let limit = RateLimit::of(ctx.options.session_commands_per_second_max);
+        let Some(json) = self.json_state() else { return Ok(()) };
+        match json.limiter.check(ctx.now, limit) {
+            RateDecision::Allow => Ok(()),
+            RateDecision::Throttle => Err(ErrorCode::TooManyRequests.into()),
+            RateDecision::Disconnect => Err(Disconnect::TooManyRequests.into()),
+        }
+    }
+
+    fn obey(&mut self, ctx: &mut Context<'_>, id: u32, method: Method<'_>) -> Result<Outcome, Refusal> {
+        method.check()?;
+        match method {
+            Method::Connect(connect) => self.connect(ctx, id, &connect),
+            Method::Subscribe(subscribe) => self.subscribe(ctx, id, &subscribe),
+            Method::Unsubscribe(room) => self.unsubscribe_command(ctx, &room.channel),
+            Method::Publish(publish) => self.publish(ctx, id, &publish),
+            Method::Presence(room) => self.query(ctx, id, &room.channel, crate::room::Query::Presence),
+            Method::PresenceStats(room) => {
+                self.query(ctx, id, &room.channel, crate::room::Query::PresenceStats)
+            }
+            Method::History(history) => self.history(ctx, id, &history),
+            Method::Rpc(rpc) => self.call(ctx, id, &rpc),
+            Method::Send => Err(Disconnect::NotAvailable.into()),
+            Method::Refresh(refresh) => self.refresh(ctx, &refresh.token),
+            Method::SubRefresh(refresh) => self.refresh_subscription(ctx, &refresh),
+            Method::Ping => Err(ErrorCode::NotAvailable.into()),
+            Method::Pong if self.pong() => Ok(Outcome::Nothing),
+            Method::Pong => Err(Disconnect::BadRequest.into()),
+        }
+    }
+
+    /// A command waits for an answer: returns what that is to name.
+    pub(super) fn wait(&mut self, ctx: &Context<'_>, id: u32, room: &Arc<str>) -> u32 {
+        let command = self.next_command();
+        let deadline = ctx.now + ctx.options.command_timeout;
+        self.due = self.due.min(deadline);
+        if let Some(json) = self.json_state() {
+            json.pending.push(Pending { command, id, room: Arc::clone(room), deadline });
+        }
+        command
+    }
+
+    /// The answer to a command has come: returns the client's id of it. `None`: its time was up.
+    pub(super) fn answered(&mut self, command: u32) -> Option<u32> {
+        let json = self.json_state()?;
+        let index = json.pending.iter().position(|pending| pending.command == command)?;
+        let Pending { id, .. } = json.pending.remove(index);
+        if json.pending.is_empty() {
+            json.pending.shrink_to_fit();
+        }
+        Some(id)
+    }
+}

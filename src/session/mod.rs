@@ -1,0 +1,434 @@
+//! Sessions: one client each, its identity, its protocol, its subscriptions, what it waits for, when what expires.
+//!
+//! A session is an ordered pipeline. It takes one message after the other ([`Session::message`]); each command may wait for an
+//! authority, a room's home or an engine, within a bound and a time-out, and gets exactly one reply. What it does is said
+//! with [`Effect`]s, which its shard carries out. It knows no socket, no frame, and other shards only through what is sent
+//! to rooms' homes. It may have no connection for a moment.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `mod` | the session, its subscriptions, coming in and going out of rooms |
+//! | `effects` | what a session does, and what it is told when it does it |
+//! | `identity` | who comes with a connection, and what lets a client into a room |
+//! | `limits` | how often a client may publish |
+//! | `text` | the plain text protocol |
+//! | `json` | the Centrifuge protocol: its state, one message, one command |
+//! | `commands` | what each command does |
+//! | `replies` | what comes back for commands that waited |
+//! | `clock` | pings, pongs, time-outs, what expires |
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod commands;
+mod effects;
+mod identity;
+mod json;
+mod limits;
+mod replies;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use clock::jittered;
+pub use effects::{Budget, Context, Effect, Effects};
+pub use identity::{Admission, Visitor};
+pub use replies::Delivery;
+pub use text::Entrance;
+
+use crate::app::json::Unsubscribe;
+use crate::app::{WireFormat, text as plain};
+use crate::base::census::Ticket;
+use crate::base::{ConnKey, RoomId, SubId, Time};
+use crate::chat::{
+    ClientId, Grant, Member, Overrides, Past, Person, Position, RateLimiter, RoomOptions, Wanted,
+};
+use json::Json;
+use limits::RoomLimiter;
+
+/// How long after its expiry an identity or a subscription may still be refreshed.
+pub const EXPIRY_GRACE: Duration = Duration::from_secs(25);
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    /// Its connection; `None`: it has none at present.
+    pub conn: Option<ConnKey>,
+    person: Arc<Person>,
+    /// In which form it takes publications.
+    format: WireFormat,
+    protocol: Protocol,
+    /// The rooms that it is in, or on its way into: each once.
+    subscriptions: SmallVec<[Subscription; 1]>,
+    /// How often it publishes, in all rooms together.
+    limiter: RateLimiter,
+    /// How often it publishes in rooms that have a limit of their own.
+    #[allow(clippy::box_collection, reason = "rarely there: a pointer instead of three words")]
+    room_limiters: Option<Box<Vec<RoomLimiter>>>,
+    /// Until when it is who it is.
+    expires: Time,
+    /// No later than this something is due.
+    due: Time,
+    /// Numbers the commands that wait for something.
+    commands: u32,
+    /// Drafts of its own that wait in its shard: nothing more is taken until all have gone.
+    parked: u32,
+    /// Publications that it was made to skip, and that its client has not been told of.
+    skipped: Option<Box<Skipped>>,
+    /// Counted among the connections of its user.
+    user: Option<Box<Ticket<Arc<str>>>>,
+}
+
+/// Publications that a member will not be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Skipped {
+    /// How many.
+    count: u64,
+    /// The last one before them, if one can go back to there.
+    after: Option<Position>,
+}
+
+/// What a session speaks.
+#[derive(Debug)]
+enum Protocol {
+    /// Plain text. While the auth backend is asked about it: what it wants then.
+    Text(Option<Box<Entrance>>),
+    /// The Centrifuge protocol.
+    Json(Box<Json>),
+}
+
+/// A session's place in a room.
+#[derive(Debug)]
+struct Subscription {
+    room: Arc<str>,
+    options: Arc<RoomOptions>,
+    /// The room in its shard's directory.
+    id: RoomId,
+    /// Where it is in the fan-out; `None`: it is on its way.
+    sub: Option<SubId>,
+    /// Tells it from others of the same session.
+    number: u32,
+    /// A token for the room has let it in.
+    granted: bool,
+    /// The server has put it there.
+    by_server: bool,
+    /// What few subscriptions have.
+    more: Option<Box<More>>,
+}
+
+/// What few subscriptions have.
+#[derive(Debug)]
+struct More {
+    /// What is to be done when it is in; `None`: it is.
+    joining: Option<Joining>,
+    /// When it ends by itself.
+    expires: Time,
+}
+
+/// What is to be done when a client has come into a room.
+#[derive(Clone, Debug)]
+struct Joining {
+    /// The command to be answered; 0: none.
+    command: u32,
+    /// The offset that it wanted to go on from.
+    asked: Option<u64>,
+    /// It does not want to be in if it cannot go on from there.
+    or_nothing: bool,
+    /// How long it may stay.
+    expires_in: Option<Duration>,
+    /// For the client: JSON.
+    data: Option<Arc<str>>,
+    /// What others in the room are shown of it: JSON.
+    info: Option<Arc<str>>,
+    /// What holds for it alone.
+    overrides: Overrides,
+    /// Until when the room's home must have answered.
+    deadline: Time,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Taken {
+    /// It was taken.
+    All,
+    /// It was not, or not all of it: offer the same message again when [`Session::can_take`] says so.
+    Later,
+}
+
+impl Session {
+    fn new(person: Person, format: WireFormat, protocol: Protocol) -> Self {
+        Self {
+            conn: None,
+            person: Arc::new(person),
+            format,
+            protocol,
+            subscriptions: SmallVec::new(),
+            limiter: RateLimiter::default(),
+            room_limiters: None,
+            expires: Time::NEVER,
+            due: Time::NEVER,
+            commands: 0,
+            parked: 0,
+            skipped: None,
+            user: None,
+        }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &Arc<str> {
+        &self.person.name
+    }
+
+    /// Its client's id.
+    pub fn client(&self) -> ClientId {
+        self.person.client
+    }
+
+    /// In which form it takes publications.
+    pub const fn format(&self) -> WireFormat {
+        self.format
+    }
+
+    /// Whether its client is pinged with WebSocket pings by its connection, not by the session.
+    pub const fn is_pinged_by_connection(&self) -> bool {
+        matches!(self.protocol, Protocol::Text(_))
+    }
+
+    /// The subscriptions that the fan-out has of it.
+    pub fn subs(&self) -> impl Iterator<Item = SubId> + Clone {
+        self.subscriptions.iter().filter_map(|subscription| subscription.sub)
+    }
+
+    /// Whether the fan-out has more than one subscription of it.
+    pub fn is_shared(&self) -> bool {
+        self.subscriptions.len() > 1
+    }
+
+    /// Whether it is on its way into a room.
+    pub fn is_joining(&self) -> bool {
+        self.joining() > 0
+    }
+
+    /// Rooms that it is on its way into.
+    fn joining(&self) -> usize {
+        self.subscriptions.iter().filter(|subscription| subscription.sub.is_none()).count()
+    }
+
+    /// Whether the answer to its handshake waits: a plain client that has it hears what is published from then on.
+    pub fn holds_handshake(&self) -> bool {
+        matches!(&self.protocol, Protocol::Text(None)) && self.is_joining()
+    }
+
+    /// Whether it has been told that it is in, so that publications may follow.
+    pub fn is_welcomed(&self) -> bool {
+        match &self.protocol {
+            Protocol::Text(entrance) => entrance.is_none(),
+            Protocol::Json(json) => json.is_open(),
+        }
+    }
+
+    /// Whether the auth backend is asked who it is.
+    pub fn is_asked(&self) -> bool {
+        match &self.protocol {
+            Protocol::Text(entrance) => entrance.is_some(),
+            Protocol::Json(json) => json.is_asked(),
+        }
+    }
+
+    /// Whether it takes another message now. It says so itself when that changes: after a reply, a decision, a settled draft.
+    pub fn can_take(&self) -> bool {
+        self.parked == 0
+            && match &self.protocol {
+                Protocol::Text(entrance) => entrance.is_none(),
+                Protocol::Json(json) => json.can_take(self.joining()) && !self.is_on_its_way(json.waits_for),
+            }
+    }
+
+    fn is_on_its_way(&self, number: u32) -> bool {
+        number != 0 && self.subscriptions.iter().any(|it| it.number == number && it.sub.is_none())
+    }
+
+    /// A message of the client's, offered whole. A [`Taken::Later`] one is offered again as it was.
+    pub fn message(&mut self, ctx: &mut Context<'_>, message: &str) -> Taken {
+        if !self.can_take() {
+            return Taken::Later;
+        }
+        match self.protocol {
+            Protocol::Text(_) => self.text_message(ctx, message),
+            Protocol::Json(_) => self.json_message(ctx, message),
+        }
+    }
+
+    /// The auth backend has decided.
+    pub fn decided(&mut self, ctx: &mut Context<'_>, decision: crate::chat::Verdict) {
+        match self.protocol {
+            Protocol::Text(_) => self.text_decided(ctx, decision),
+            Protocol::Json(_) => self.json_decided(ctx, decision),
+        }
+    }
+
+    /// A draft of its own, which waited, has gone to the room's home.
+    pub const fn unparked(&mut self) {
+        self.parked = self.parked.saturating_sub(1);
+    }
+
+    /// A draft of its own has to wait.
+    pub const fn parked(&mut self) {
+        self.parked += 1;
+    }
+
+    /// Other options hold from now on.
+    pub fn reconfigured(&mut self, ctx: &mut Context<'_>, pings_changed: bool) {
+        for subscription in &mut self.subscriptions {
+            subscription.options = Arc::clone(ctx.options.rooms.of(&subscription.room));
+        }
+        if pings_changed {
+            self.renew_pings(ctx);
+        }
+    }
+
+    /// It ends: it leaves all rooms.
+    pub fn ended(&mut self, effects: &mut Effects) {
+        while !self.subscriptions.is_empty() {
+            self.leave(effects, self.subscriptions.len() - 1);
+        }
+    }
+
+    /// Publications were lost to it in a room: it is told so and stays where it can go on from. `count` frames are missing after
+    /// `position`, if that is known.
+    pub fn lagged(&mut self, effects: &mut Effects, sub: SubId, count: u64, position: Option<Position>) {
+        let Some(index) = self.subscriptions.iter().position(|it| it.sub == Some(sub)) else { return };
+        match self.protocol {
+            Protocol::Text(_) => {
+                let positioned = self.subscriptions[index].options.history_count_max > 0;
+                let after = position.filter(|_| positioned);
+                let skipped = self.skipped.get_or_insert_with(|| Box::new(Skipped { count: 0, after }));
+                skipped.count += count;
+                effects.push(Effect::Notice);
+            }
+            // It knows its position, and resumes from there at once.
+            Protocol::Json(_) => self.unsubscribe(effects, index, Unsubscribe::Insufficient),
+        }
+    }
+
+    /// Tells its client how many publications are missing.
+    pub fn notice(&mut self, effects: &mut Effects) {
+        if let Some(skipped) = self.skipped.take() {
+            effects.send(|out| plain::skipped_into(out, skipped.count, skipped.after));
+        }
+    }
+
+    /// It reads too slowly for a room that does not wait.
+    pub fn too_slow(&mut self, effects: &mut Effects) {
+        match self.protocol {
+            Protocol::Text(_) => effects.close(
+                1013,
+                "this connection reads too slowly for the room",
+                crate::metrics::CloseReason::TooSlow,
+            ),
+            Protocol::Json(_) => effects.disconnect(crate::app::json::Disconnect::Slow),
+        }
+    }
+
+    /// The server goes away.
+    pub fn shutdown(&mut self, effects: &mut Effects) {
+        match self.protocol {
+            Protocol::Text(_) => {
+                effects.close(1001, "server is going away", crate::metrics::CloseReason::Shutdown);
+            }
+            Protocol::Json(_) => effects.disconnect(crate::app::json::Disconnect::Shutdown),
+        }
+    }
+
+    /// A room's home has let the client in. `None`: it no longer wants to be in; else its form, and whether its connection is in
+    /// other rooms as well. [`Session::joined`] follows.
+    pub fn wants(&self, number: u32) -> Option<(RoomId, WireFormat)> {
+        let subscription = self.subscriptions.iter().find(|it| it.number == number && it.sub.is_none())?;
+        Some((subscription.id, self.format))
+    }
+
+    /// It is in a room, where the fan-out calls it `sub`.
+    pub fn joined(&mut self, ctx: &mut Context<'_>, number: u32, sub: SubId, past: &Past) {
+        let Some(index) = self.subscriptions.iter().position(|it| it.number == number) else { return };
+        let subscription = &mut self.subscriptions[index];
+        subscription.sub = Some(sub);
+        let joining = subscription.more.as_mut().and_then(|more| more.joining.take());
+        if subscription.more.as_ref().is_some_and(|more| more.expires == Time::NEVER) {
+            subscription.more = None;
+        }
+        match (&self.protocol, joining) {
+            (Protocol::Text(_), Some(joining)) => self.text_joined(ctx, past, &joining),
+            (Protocol::Json(_), Some(joining)) => self.json_joined(ctx, index, past, &joining),
+            (_, None) => debug_assert!(false, "a client comes into a room once"),
+        }
+    }
+
+    /// Goes into a room. `Effect::Join` asks its home, and tells this session the room's number.
+    fn join(&mut self, ctx: &mut Context<'_>, room: &Arc<str>, grant: Grant, wanted: Wanted, how: Join) {
+        debug_assert!(self.index_of(room).is_none(), "a room once");
+        let number = self.next_command();
+        let deadline = ctx.now + ctx.options.command_timeout;
+        let Join { command, asked, or_nothing, granted, by_server } = how;
+        let Grant { info, data, expires_in, overrides } = grant;
+        let joining =
+            Joining { command, asked, or_nothing, expires_in, data, info: info.clone(), overrides, deadline };
+        self.subscriptions.push(Subscription {
+            room: Arc::clone(room),
+            options: Arc::clone(ctx.options.rooms.of(room)),
+            id: RoomId(u32::MAX),
+            sub: None,
+            number,
+            granted,
+            by_server,
+            more: Some(Box::new(More { joining: Some(joining), expires: Time::NEVER })),
+        });
+        self.due = self.due.min(deadline);
+        let member = Member { person: Arc::clone(&self.person), info };
+        ctx.effects.push(Effect::Join { number, room: Arc::clone(room), member, wanted, overrides });
+    }
+
+    /// Its shard has the room it goes into under this number.
+    pub fn attends(&mut self, number: u32, id: RoomId) {
+        if let Some(subscription) = self.subscriptions.iter_mut().find(|it| it.number == number) {
+            subscription.id = id;
+        }
+    }
+
+    /// Goes out of the room of its subscription number `index`.
+    fn leave(&mut self, effects: &mut Effects, index: usize) {
+        let Subscription { room, id, sub, .. } = self.subscriptions.swap_remove(index);
+        if self.subscriptions.is_empty() {
+            self.subscriptions.shrink_to_fit();
+        }
+        effects.push(Effect::Leave { room, id, sub, client: self.person.client, format: self.format });
+    }
+
+    fn index_of(&self, room: &str) -> Option<usize> {
+        self.subscriptions.iter().position(|subscription| *subscription.room == *room)
+    }
+
+    const fn next_command(&mut self) -> u32 {
+        self.commands = self.commands.wrapping_add(1);
+        self.commands
+    }
+}
+
+/// How a session goes into a room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Join {
+    /// The command to be answered; 0: none.
+    command: u32,
+    /// The offset that it wanted to go on from.
+    asked: Option<u64>,
+    /// It does not want to be in if it cannot go on from there.
+    or_nothing: bool,
+    /// A token for the room lets it in.
+    granted: bool,
+    /// The server puts it there.
+    by_server: bool,
+}

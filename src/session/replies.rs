@@ -1,0 +1,216 @@
+//! What comes back for commands that waited.
+
+use std::sync::Arc;
+
+use super::json::Phase;
+use super::{Context, EXPIRY_GRACE, Effect, Effects, Joining, Protocol, Session};
+use crate::app::json::{self, Disconnect, ErrorCode, Unsubscribe, Welcome};
+use crate::base::Time;
+use crate::chat::{Member, NoPage, Past, Verdict, Wanted};
+use crate::engine::Settled;
+use crate::metrics::CloseReason;
+use crate::room::{Answer, QueryError};
+use crate::session::json::Connecting;
+
+impl Session {
+    /// One of its messages is settled.
+    pub fn settled(&mut self, ctx: &mut Context<'_>, command: u32, outcome: Settled) {
+        if matches!(self.protocol, Protocol::Text(_)) {
+            return Self::text_settled(ctx, outcome);
+        }
+        let Some(id) = self.answered(command) else { return };
+        ctx.effects.send(|out| match outcome {
+            Settled::Ordered | Settled::Duplicate | Settled::Superseded => {
+                json::reply_into(out, id, "publish", b"{}");
+            }
+            Settled::Temporary => json::error_into(out, id, ErrorCode::Internal),
+        });
+    }
+
+    /// A room's home has answered.
+    pub fn query_answered(
+        &mut self,
+        effects: &mut Effects,
+        command: u32,
+        answer: &Result<Answer, QueryError>,
+    ) {
+        let Some(id) = self.answered(command) else { return };
+        effects.send(|out| match answer {
+            Ok(Answer::Presence(members, count)) => {
+                json::reply_into(out, id, "presence", &json::presence(members, *count));
+            }
+            Ok(Answer::PresenceStats { clients, users }) => {
+                json::reply_into(out, id, "presence_stats", &json::presence_stats(*clients, *users));
+            }
+            Ok(Answer::History(publications, top)) => {
+                json::reply_into(out, id, "history", &json::history(*top, publications));
+            }
+            Err(why) => json::error_into(
+                out,
+                id,
+                match why {
+                    QueryError::NotAvailable => ErrorCode::NotAvailable,
+                    QueryError::NoPage(NoPage::OtherEpoch) => ErrorCode::UnrecoverablePosition,
+                    QueryError::NoPage(NoPage::BeforeTheFirst) => ErrorCode::BadRequest,
+                    QueryError::Lost => ErrorCode::Internal,
+                },
+            ),
+        });
+    }
+
+    /// All shards have said how far a publication has come.
+    pub fn delivery_counted(&mut self, effects: &mut Effects, command: u32, counts: Delivery) {
+        let Some(id) = self.answered(command) else { return };
+        let Delivery { members, sent, lagging } = counts;
+        let result = format!("{{\"data\":{{\"members\":{members},\"sent\":{sent},\"lagging\":{lagging}}}}}");
+        effects.send(|out| json::reply_into(out, id, "rpc", result.as_bytes()));
+    }
+
+    pub(super) fn json_decided(&mut self, ctx: &mut Context<'_>, decision: Verdict) {
+        let Some(state) = self.json_state() else { return };
+        if !matches!(state.phase, Phase::Asked(_)) {
+            return;
+        }
+        let Phase::Asked(connecting) = std::mem::replace(&mut state.phase, Phase::Refused) else { return };
+        match decision {
+            Verdict::Welcome { identity, data } => {
+                self.identified(ctx, identity, Connecting { data, ..connecting });
+            }
+            Verdict::Refused { code, message, temporary } => ctx.effects.send(|out| {
+                json::other_error_into(out, connecting.command, code, &message, temporary);
+            }),
+            Verdict::Disconnect { code, reason } => {
+                ctx.effects.close(code, reason.into_string(), CloseReason::Denied);
+            }
+        }
+    }
+
+    /// A client has come into a room that it subscribed to, or that the server has put it into.
+    pub(super) fn json_joined(
+        &mut self,
+        ctx: &mut Context<'_>,
+        index: usize,
+        past: &Past,
+        joining: &Joining,
+    ) {
+        let subscription = &self.subscriptions[index];
+        let positioned = subscription.options.history_count_max > 0;
+        let (room, by_server) = (Arc::clone(&subscription.room), subscription.by_server);
+        let Joining { command, asked, expires_in, .. } = *joining;
+        if joining.or_nothing && past.recovered == Some(false) {
+            self.leave(ctx.effects, index);
+            let code = ErrorCode::UnrecoverablePosition;
+            return ctx.effects.send(|out| json::error_into(out, command, code));
+        }
+        let result = json::subscribed(past, positioned, asked, expires_in, joining.data.as_deref());
+        if expires_in.is_some() {
+            self.expire_subscription(ctx.now, index, expires_in);
+        }
+        if !by_server {
+            return ctx.effects.send(|out| json::reply_into(out, command, "subscribe", &result));
+        }
+        if let Some(Phase::Entering(connecting)) = self.json_state().map(|state| &mut state.phase) {
+            json::named_into(&mut connecting.subs, &room, &result);
+            connecting.missing -= 1;
+        }
+        self.welcome_if_complete(ctx);
+    }
+
+    /// A room that the server puts it into needs no entering: it counts as entered.
+    pub(super) fn room_entered(&mut self) {
+        if let Some(Phase::Entering(connecting)) = self.json_state().map(|state| &mut state.phase) {
+            connecting.missing -= 1;
+        }
+    }
+
+    /// Answers `connect` once no room is missing.
+    pub(super) fn welcome_if_complete(&mut self, ctx: &mut Context<'_>) {
+        let (client, expires) = (self.person.client, self.expires);
+        let Some(state) = self.json_state() else { return };
+        if !matches!(&state.phase, Phase::Entering(connecting) if connecting.missing == 0) {
+            return;
+        }
+        let Phase::Entering(connecting) = std::mem::replace(&mut state.phase, Phase::Open) else { return };
+        let ping = if state.frame_pings { std::time::Duration::ZERO } else { ctx.options.ping_interval };
+        let left = (expires != Time::NEVER).then(|| expires.since(ctx.now).saturating_sub(EXPIRY_GRACE));
+        let welcome = Welcome {
+            client,
+            ping,
+            expires_in: left,
+            data: connecting.data.as_deref(),
+            subs: &connecting.subs,
+        };
+        let result = json::connected(&welcome);
+        ctx.effects.send(|out| json::reply_into(out, connecting.command, "connect", &result));
+        ctx.effects.push(Effect::Welcomed);
+        self.begin_pings(ctx);
+    }
+
+    /// The homes of some rooms are lost. Its client is told to recover in those that it is in, and goes in anew; what it has
+    /// asked of them gets an error that may be tried again.
+    pub fn home_lost(&mut self, ctx: &mut Context<'_>, is_lost: impl Fn(&str) -> bool) {
+        let affected = |session: &Self| {
+            session.subscriptions.iter().position(|it| it.sub.is_some() && is_lost(&it.room))
+        };
+        self.join_again(ctx, &is_lost);
+        match &mut self.protocol {
+            Protocol::Text(_) => {
+                if let Some(index) = affected(self) {
+                    self.enter_anew(ctx, index);
+                }
+            }
+            Protocol::Json(state) => {
+                while let Some(index) = state.pending.iter().position(|pending| is_lost(&pending.room)) {
+                    let id = state.pending.remove(index).id;
+                    ctx.effects.send(|out| json::error_into(out, id, ErrorCode::Internal));
+                }
+                while !ctx.effects.closes()
+                    && let Some(index) = affected(self)
+                {
+                    self.unsubscribe(ctx.effects, index, Unsubscribe::Insufficient);
+                }
+            }
+        }
+    }
+
+    /// Asks again for rooms that it is on its way into.
+    fn join_again(&self, ctx: &mut Context<'_>, is_lost: &impl Fn(&str) -> bool) {
+        for subscription in &self.subscriptions {
+            let joining = subscription.more.as_ref().and_then(|more| more.joining.as_ref());
+            let Some(joining) = joining.filter(|_| is_lost(&subscription.room)) else { continue };
+            let member = Member { person: Arc::clone(&self.person), info: joining.info.clone() };
+            // What it was to recover from is lost with the home.
+            let wanted = Wanted::Lost;
+            ctx.effects.push(Effect::JoinAgain {
+                number: subscription.number,
+                room: Arc::clone(&subscription.room),
+                member,
+                wanted,
+                overrides: joining.overrides,
+            });
+        }
+    }
+
+    /// Takes a client out of a room without its asking, and tells it why.
+    pub(super) fn unsubscribe(&mut self, effects: &mut Effects, index: usize, why: Unsubscribe) {
+        let room = Arc::clone(&self.subscriptions[index].room);
+        let by_server = self.subscriptions[index].by_server;
+        self.leave(effects, index);
+        if by_server && why == Unsubscribe::Insufficient {
+            // A client cannot resubscribe to what the server has joined for it: it connects anew, with its positions.
+            return effects.disconnect(Disconnect::InsufficientState);
+        }
+        effects.send(|out| json::unsubscribe_into(out, &room, why));
+    }
+}
+
+/// How far a publication has come, on all shards together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delivery {
+    /// Members of the room.
+    pub members: usize,
+    /// Those that have been sent it whole.
+    pub sent: usize,
+    /// Those that are behind, and whose socket takes nothing.
+    pub lagging: usize,
+}

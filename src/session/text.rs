@@ -1,0 +1,160 @@
+//! The plain text protocol: one room, named by the request; a message is a text.
+
+use bytes::Bytes;
+use std::sync::Arc;
+
+use super::identity::{may_publish, plain_grant};
+use super::{Context, Effect, Join, Joining, Protocol, Session, Taken};
+use crate::app::{WireFormat, text};
+use crate::base::Time;
+use crate::base::census::Census;
+use crate::chat::{
+    Body, ClientId, Draft, Grant, Identity, Member, Past, Person, RateDecision, Verdict, Wanted,
+};
+use crate::engine::Settled;
+use crate::metrics::CloseReason;
+use crate::options::Options;
+
+/// What a plain client wants once it is known who it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entrance {
+    /// The room.
+    pub room: Arc<str>,
+    /// What of its history.
+    pub wanted: Wanted,
+}
+
+impl Session {
+    /// A plain client of which nothing is known yet.
+    pub fn text(client: ClientId, format: WireFormat) -> Self {
+        let nameless: Arc<str> = Arc::from("");
+        let person = Person { client, user: Arc::clone(&nameless), name: nameless, info: None };
+        Self::new(person, format, Protocol::Text(None))
+    }
+
+    /// It is known who it is: it goes into the room that it asked for. `counted`: among the connections of its user.
+    pub fn enter(
+        &mut self,
+        ctx: &mut Context<'_>,
+        identity: Identity,
+        grant: Option<Grant>,
+        entrance: &Entrance,
+    ) {
+        let Identity { user, name, info, expires_in, .. } = identity;
+        self.person = Arc::new(Person { client: self.person.client, user, name, info });
+        let granted = grant.is_some();
+        let ends = [expires_in, grant.as_ref().and_then(|grant| grant.expires_in)];
+        self.expires = ends.into_iter().flatten().min().map_or(Time::NEVER, |time| ctx.now + time);
+        self.due = self.due.min(self.expires);
+        let asked = match entrance.wanted {
+            Wanted::Nothing => None,
+            Wanted::Last(_) | Wanted::Since(_) | Wanted::Lost => Some(0),
+        };
+        let how = Join { asked, granted, ..Join::default() };
+        self.join(ctx, &entrance.room, grant.unwrap_or_default(), entrance.wanted, how);
+    }
+
+    /// The auth backend is asked who it is. What its client sends meanwhile waits.
+    pub fn ask(&mut self, ctx: &mut Context<'_>, name: &str, token: Option<&str>, entrance: Entrance) {
+        self.protocol = Protocol::Text(Some(Box::new(entrance)));
+        // Who it is is known until then, or never.
+        self.expires = ctx.now + ctx.options.command_timeout;
+        self.due = self.due.min(self.expires);
+        let (name, token) = (Some(Box::from(name)), token.map(Box::from));
+        ctx.effects.push(Effect::Authenticate { protocol: "text", name, token, data: None });
+    }
+
+    /// Counts it among the connections of `user`. False: there are too many.
+    pub fn count_user(&mut self, options: &Options, users: &Arc<Census<Arc<str>>>, user: &Arc<str>) -> bool {
+        let max = options.connections_per_user_max;
+        if max == 0 || user.is_empty() {
+            return true;
+        }
+        self.user = users.enter(user, max).map(Box::new);
+        self.user.is_some()
+    }
+
+    pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: Verdict) {
+        let Protocol::Text(asked) = &mut self.protocol else { return };
+        let Some(entrance) = asked.take() else { return };
+        let denied = CloseReason::Denied;
+        match decision {
+            Verdict::Welcome { identity, .. } if !self.count_user(ctx.options, ctx.users, &identity.user) => {
+                ctx.effects.close(1008, "too many connections", denied);
+            }
+            Verdict::Welcome { identity, .. } => match plain_grant(ctx.options, &identity, &entrance.room) {
+                Some(grant) => self.enter(ctx, identity, grant, &entrance),
+                None => ctx.effects.close(1008, "this room is not for you", denied),
+            },
+            Verdict::Refused { message, temporary, .. } => {
+                let code = if temporary { 1013 } else { 1008 };
+                ctx.effects.close(code, message.into_string(), denied);
+            }
+            Verdict::Disconnect { code, reason } => ctx.effects.close(code, reason.into_string(), denied),
+        }
+    }
+
+    pub(super) fn text_message(&mut self, ctx: &mut Context<'_>, message: &str) -> Taken {
+        let Some(subscription) = self.subscriptions.first() else { return Taken::All };
+        let (room, options) = (Arc::clone(&subscription.room), Arc::clone(&subscription.options));
+        if message.len() > options.message_bytes_max {
+            ctx.effects.close(1009, "the message is too big for this room", CloseReason::TooBig);
+            return Taken::All;
+        }
+        if !may_publish(&options, &self.person.user, true, subscription.granted) {
+            notice(ctx, "you may not speak in this room");
+            return Taken::All;
+        }
+        match self.spend(ctx.now, ctx.options, &room, &options) {
+            RateDecision::Allow => {}
+            RateDecision::Throttle => {
+                notice(ctx, "that was not sent: you speak too often");
+                return Taken::All;
+            }
+            RateDecision::Disconnect => {
+                ctx.effects.close(1008, "too many messages", CloseReason::Flood);
+                return Taken::All;
+            }
+        }
+        let author = Member { person: Arc::clone(&self.person), info: None };
+        let draft = Draft { author, body: Body::Text(Bytes::copy_from_slice(message.as_bytes())) };
+        ctx.effects.push(Effect::Publish { command: 0, room, draft });
+        Taken::All
+    }
+
+    /// It has come in. If it asked for the history it gets that, and is told where the room stands: from there on, each message is
+    /// one offset.
+    pub(super) fn text_joined(&self, ctx: &mut Context<'_>, past: &Past, joining: &Joining) {
+        if joining.asked.is_some() {
+            if past.recovered == Some(false) {
+                notice(ctx, "messages may be missing here");
+            }
+            for publication in &past.publications {
+                ctx.effects.send(|out| out.extend_from_slice(&text::payload(publication)));
+            }
+            ctx.effects.send(|out| text::position_into(out, past.top));
+        }
+        ctx.effects.push(Effect::Welcomed);
+    }
+
+    /// The home of its room is lost: it goes in anew, and is told that messages may be missing.
+    pub(super) fn enter_anew(&mut self, ctx: &mut Context<'_>, index: usize) {
+        let subscription = &self.subscriptions[index];
+        let (room, granted) = (Arc::clone(&subscription.room), subscription.granted);
+        self.leave(ctx.effects, index);
+        let how = Join { asked: Some(0), granted, ..Join::default() };
+        self.join(ctx, &room, Grant::default(), Wanted::Lost, how);
+    }
+
+    /// One of its messages is settled.
+    pub(super) fn text_settled(ctx: &mut Context<'_>, outcome: Settled) {
+        match outcome {
+            Settled::Ordered | Settled::Duplicate | Settled::Superseded => {}
+            Settled::Temporary => notice(ctx, "that was not sent: try again"),
+        }
+    }
+}
+
+fn notice(ctx: &mut Context<'_>, notice: &str) {
+    ctx.effects.send(|out| text::notice_into(out, notice));
+}

@@ -1,0 +1,286 @@
+//! What connections and sessions do, carried to the other parts.
+
+use std::sync::Arc;
+
+use super::rooms::Parked;
+use super::{Counting, Shard, Slot};
+use crate::app::WireFormat;
+use crate::base::{ConnKey, RoomId, SessionKey, SubId, Time};
+use crate::chat::{ClientId, Draft, Member, Overrides, Question, Wanted};
+use crate::conn::{Change, State};
+use crate::engine::Ask;
+use crate::metrics::CloseReason;
+use crate::room::Request;
+use crate::session::{Effect, Effects, Session};
+use crate::shard::fanout::Backlog;
+use crate::shard::messages::Up;
+use crate::ws::{CloseCode, Opcode};
+
+impl Shard {
+    /// Carries out what a session does.
+    pub(super) fn carry_out(&mut self, key: SessionKey) {
+        let mut effects = std::mem::take(&mut self.effects);
+        let conn = self.sessions.get(key).and_then(|session| session.conn);
+        while let Some(effect) = effects.pop() {
+            self.effect(key, conn, &effects, effect);
+        }
+        effects.clear();
+        self.effects = effects;
+        if let Some(conn) = conn {
+            self.rearm(conn);
+            self.offer_later(conn);
+        }
+    }
+
+    fn effect(&mut self, key: SessionKey, conn: Option<ConnKey>, effects: &Effects, effect: Effect) {
+        match effect {
+            Effect::Send(range) => self.send(conn, effects.payload(range)),
+            Effect::Notice => {
+                if let Some((key, Slot { conn, .. })) = self.open(conn) {
+                    conn.outbox.notice_later();
+                    self.flush_later(key);
+                }
+            }
+            Effect::Ping => {
+                if let Some((key, Slot { conn, .. })) = self.open(conn) {
+                    conn.ping();
+                    self.flush_later(key);
+                }
+            }
+            Effect::Close { code, reason, why } => {
+                if let Some(conn) = conn {
+                    self.close_session(conn, CloseCode::from(code), &reason, why);
+                }
+            }
+            Effect::Join { number, room, member, wanted, overrides } => {
+                self.join(key, number, &room, member, wanted, overrides);
+            }
+            Effect::JoinAgain { number, room, member, wanted, overrides } => {
+                self.ask_to_join(key, number, &room, member, wanted, overrides);
+            }
+            Effect::Leave { room, id, sub, client, format } => {
+                if let Some(sub) = sub {
+                    self.unsubscribe(conn, sub);
+                }
+                self.leave(&room, id, client, format);
+            }
+            Effect::Publish { command, room, draft } => self.publish(key, command, &room, draft),
+            Effect::Query { command, room, query } => {
+                let ask = self.ask(key, command);
+                self.ask_home(&room, Request::Query { query, ask });
+            }
+            Effect::CountDelivery { command, room, offset } => {
+                self.count_delivery(self.ask(key, command), &room, offset);
+            }
+            Effect::Authenticate { protocol, name, token, data } => {
+                let Some(slot) = conn.and_then(|conn| self.conns.get(conn)) else { return };
+                let Some(session) = self.sessions.get(key) else { return };
+                let (Some(conn), client) = (conn, session.client().to_string().into()) else { return };
+                let peer = slot.about.as_ref().and_then(|about| about.peer.as_ref());
+                let address = peer.map(|peer| peer.address);
+                self.auth_requests.push_back(Question { conn, client, protocol, name, token, data, address });
+            }
+            Effect::Welcomed => {
+                if let Some(conn) = conn {
+                    self.flush_later(conn);
+                }
+            }
+        }
+    }
+
+    /// Sends a session's client a message.
+    fn send(&mut self, conn: Option<ConnKey>, payload: &[u8]) {
+        let Some((key, Slot { conn, .. })) = self.open(conn) else { return };
+        conn.send(Opcode::Text, payload);
+        self.flush_later(key);
+    }
+
+    fn open(&mut self, conn: Option<ConnKey>) -> Option<(ConnKey, &mut Slot)> {
+        let key = conn?;
+        let slot = self.conns.get_mut(key)?;
+        slot.conn.is_open().then_some((key, slot))
+    }
+
+    pub(super) fn ask(&self, session: SessionKey, command: u32) -> Ask {
+        Ask { shard: u16::try_from(self.mesh.me()).unwrap_or(u16::MAX), session, command }
+    }
+
+    /// Has a session go into a room, which begins to exist with its first member.
+    fn join(
+        &mut self,
+        key: SessionKey,
+        number: u32,
+        room: &Arc<str>,
+        member: Member,
+        wanted: Wanted,
+        overrides: Overrides,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let (id, is_new) = self.rooms.attend(room, session.format(), &self.options.rooms, &mut self.fanout);
+        session.attends(number, id);
+        if is_new {
+            self.tell_forms(room, id);
+            self.metrics.rooms.set(self.rooms.attended() as u64);
+        }
+        self.ask_to_join(key, number, room, member, wanted, overrides);
+    }
+
+    fn ask_to_join(
+        &mut self,
+        key: SessionKey,
+        number: u32,
+        room: &Arc<str>,
+        member: Member,
+        wanted: Wanted,
+        overrides: Overrides,
+    ) {
+        let ask = self.ask(key, number);
+        // The others only ever say what the room does anyway.
+        let Overrides { presence, join_leave, .. } = overrides;
+        self.ask_home(room, Request::Join { member, wanted, presence, join_leave, ask });
+    }
+
+    /// A client goes out of a room, which ends with its last member.
+    fn leave(&mut self, room: &Arc<str>, id: RoomId, client: ClientId, format: WireFormat) {
+        if self.rooms.unattend(id, format, &mut self.fanout) {
+            self.tell_forms(room, id);
+        }
+        self.ask_home(room, Request::Part { client });
+        self.forget_unused(id);
+    }
+
+    /// Asks all shards how far a publication has come, this one too.
+    fn count_delivery(&mut self, ask: Ask, room: &Arc<str>, offset: u64) {
+        let shards = self.mesh.shards();
+        self.countings.push(Counting { ask, missing: shards, sum: Backlog::default() });
+        for shard in 0..shards {
+            self.mesh.send_up(shard, Up::Count { room: Arc::clone(room), offset, ask });
+        }
+    }
+
+    /// Tells a room's home which forms this shard has members for.
+    fn tell_forms(&mut self, room: &Arc<str>, id: RoomId) {
+        let forms = self.rooms.get(id).map(super::rooms::Room::forms).unwrap_or_default();
+        self.ask_home(room, Request::Listen { forms });
+    }
+
+    pub(super) fn ask_home(&mut self, room: &Arc<str>, request: Request) {
+        let home = self.mesh.home(room);
+        self.mesh.send_up(home, Up::Room { room: Arc::clone(room), request });
+    }
+
+    pub(super) fn forget_unused(&mut self, id: RoomId) {
+        self.rooms.forget_unused(id);
+        self.metrics.rooms.set(self.rooms.attended() as u64);
+    }
+
+    /// Takes a member out of the fan-out. The rest of a frame that has begun to go out stays with its connection.
+    fn unsubscribe(&mut self, conn: Option<ConnKey>, sub: SubId) {
+        let rest = self.fanout.unsubscribe(sub);
+        self.metrics.members.sub(1);
+        if let Some(Slot { conn, .. }) = conn.and_then(|key| self.conns.get_mut(key)) {
+            self.metrics.lagging.sub(u64::from(conn.blocked));
+            if conn.state() != State::Closed {
+                conn.outbox.prepend(&rest);
+            }
+        }
+    }
+
+    fn publish(&mut self, key: SessionKey, command: u32, room: &Arc<str>, draft: Draft) {
+        self.metrics.messages_in.add(1);
+        let parked = Parked { session: key, command, draft };
+        match self.rooms.submit(room, parked, &self.options.rooms) {
+            Some(draft) => {
+                let ask = self.ask(key, command);
+                self.ask_home(room, Request::Publish { draft, ask });
+            }
+            None => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.parked();
+                }
+            }
+        }
+    }
+
+    /// Carries out a change of a connection's state.
+    pub(super) fn apply(&mut self, key: ConnKey, change: Change) {
+        let Change { leaves, flush, close, timer } = change;
+        if leaves {
+            self.end_session(key);
+        }
+        if let Some(timer) = timer {
+            self.wheel.set(key.index(), self.now + timer);
+        }
+        if flush {
+            self.flush_later(key);
+        }
+        if let Some(how) = close {
+            if self.conns.get(key).is_some_and(|slot| slot.conn.state() == State::Closed) {
+                self.wheel.cancel(key.index());
+            }
+            self.closing.push_back((key, how));
+        }
+        if leaves {
+            self.offer_later(key);
+        }
+    }
+
+    /// Ends the session of a connection, if it has one: it leaves its rooms.
+    fn end_session(&mut self, key: ConnKey) {
+        let Some(slot) = self.conns.get_mut(key) else { return };
+        let Some(session) = slot.session.take() else { return };
+        let mut effects = Effects::default();
+        if let Some(ending) = self.sessions.get_mut(session) {
+            if ending.is_asked() {
+                // What the backend would say is of no use to anybody.
+                let waiting = self.auth_requests.len();
+                self.auth_requests.retain(|question| question.conn != key);
+                if self.auth_requests.len() == waiting {
+                    self.withdrawn.push(key);
+                }
+            }
+            ending.ended(&mut effects);
+            slot.about.get_or_insert_default().name = Some(Arc::clone(ending.name()));
+        }
+        while let Some(effect) = effects.pop() {
+            self.effect(session, Some(key), &effects, effect);
+        }
+        self.sessions.remove(session);
+    }
+
+    /// A session ends its connection.
+    fn close_session(&mut self, key: ConnKey, code: CloseCode, reason: &str, why: CloseReason) {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        if !conn.is_open() {
+            return;
+        }
+        let change = if why == CloseReason::Shutdown {
+            conn.begin_close(code, reason, why, &self.options)
+        } else {
+            conn.fail(code, reason, why, &self.options)
+        };
+        self.apply(key, change);
+    }
+
+    /// Fails a WebSocket.
+    pub(super) fn fail(&mut self, key: ConnKey, code: CloseCode, sentence: &str, reason: CloseReason) {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        let change = conn.fail(code, sentence, reason, &self.options);
+        self.apply(key, change);
+    }
+
+    /// Sets a connection's one timer to the next thing that is due for it or its session.
+    pub(super) fn rearm(&mut self, key: ConnKey) {
+        let Some(Slot { conn, session, .. }) = self.conns.get(key) else { return };
+        if !conn.is_open() {
+            return;
+        }
+        let session = session.and_then(|session| self.sessions.get(session));
+        let due = session.map_or(Time::NEVER, Session::due).min(conn.due());
+        if due == Time::NEVER {
+            self.wheel.cancel(key.index());
+        } else {
+            self.wheel.set_earlier(key.index(), due);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What comes up and down the mesh: requests for the homes of rooms, publications for the fan-out, replies for sessions.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::fanout::Backlog;
+use super::messages::{Down, Up};
+use crate::app::{Encoder, Encodings};
+use crate::chat::{Past, Position};
+use crate::engine::Ask;
+use crate::room::{Counts, Output, Reply, Request};
+use crate::session::{Delivery, Session};
+
+impl Shard {
+    /// Takes what has come, this shard's own messages among it, until there is no more or the turn's share is taken.
+    pub(super) fn exchange(&mut self) {
+        loop {
+            self.deliver_outputs();
+            if let Some(down) = self.mesh.receive_down() {
+                self.receive_down(down);
+            } else if let Some((from, up)) = self.mesh.receive_up() {
+                self.receive_up(from, up);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Carries what the homes say to the shards: a publication is encoded once for all of them.
+    fn deliver_outputs(&mut self) {
+        let (now, unix_ms) = (self.now, self.unix_ms());
+        while let Some(output) = self
+            .homes
+            .poll(now, unix_ms, &mut |publication, positioned| Encoder::prepare(publication, positioned))
+        {
+            match output {
+                Output::Publication { home, room, publication, listeners, forms } => {
+                    let encodings = self.encoder.publication(&room, &publication, forms);
+                    self.homes.sent(home, encodings.longest() as u64);
+                    let (position, encodings) = (publication.position, Arc::new(encodings));
+                    self.mesh.broadcast_down(listeners, Down::Publication { room, position, encodings });
+                }
+                Output::Presence { room, events, listeners, forms } => {
+                    let encodings = Arc::new(self.encoder.moves(&room, &events, forms));
+                    if encodings.longest() > 0 {
+                        self.mesh.broadcast_down(listeners, Down::Presence { room, encodings });
+                    }
+                }
+                Output::Reply(shard, reply) => self.mesh.send_down(shard, Down::Reply(reply)),
+            }
+        }
+    }
+
+    fn receive_up(&mut self, from: usize, up: Up) {
+        match up {
+            Up::Room { room, request } => {
+                let (now, unix_ms) = (self.now, self.unix_ms());
+                self.homes.handle(now, unix_ms, from, &room, request);
+            }
+            Up::Count { room, offset, ask } => {
+                let backlog = self.backlog(&room, offset);
+                self.mesh.send_down(from, Down::Counted { ask, backlog });
+            }
+        }
+    }
+
+    fn receive_down(&mut self, down: Down) {
+        match down {
+            Down::Publication { room, position, encodings } => {
+                if let Some(id) = self.rooms.find(&room) {
+                    self.hand_out(id, position, &encodings);
+                    let window = self.options.congestion_bytes();
+                    self.rooms.received(id, encodings.longest() as u64, window);
+                }
+            }
+            Down::Presence { room, encodings } => {
+                if let Some(id) = self.rooms.find(&room) {
+                    self.hand_out(id, None, &encodings);
+                }
+            }
+            Down::Reply(Reply::Joined { ask, past }) => self.joined(ask, &past),
+            Down::Reply(Reply::Settled { ask, room, outcome, weight }) => {
+                self.call_session(ask.session, |session, ctx| session.settled(ctx, ask.command, outcome));
+                self.settled(&room, weight);
+            }
+            Down::Reply(Reply::Answer { ask, answer }) => {
+                let told = |session: &mut Session, ctx: &mut crate::session::Context<'_>| {
+                    session.query_answered(ctx.effects, ask.command, &answer);
+                };
+                self.call_session(ask.session, told);
+            }
+            Down::Counted { ask, backlog } => self.counted(ask, backlog),
+        }
+    }
+
+    /// Gives a frame to the audiences of a room on this shard. A form that is missing: its first member came in while this was on
+    /// its way, and gets what comes after.
+    fn hand_out(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
+        let Some(room) = self.rooms.get(id) else { return };
+        for (format, audience) in room.audiences() {
+            if let Some(frame) = encodings.get(format) {
+                self.fanout.publish(self.now, audience, frame, position);
+            }
+        }
+    }
+
+    /// A room's home has let a client in: what is published from now on is for it.
+    fn joined(&mut self, ask: Ask, past: &Past) {
+        let Some(session) = self.sessions.get(ask.session) else { return };
+        let Some((id, format)) = session.wants(ask.command) else { return };
+        let (conn, shared) = (session.conn, session.is_shared());
+        let others: smallvec::SmallVec<[_; 8]> = session.subs().collect();
+        let Some(audience) = self.rooms.audience(id, format) else { return };
+        let sub = self.fanout.subscribe(audience, conn, shared);
+        if shared {
+            others.into_iter().for_each(|other| self.fanout.share(other));
+        }
+        self.metrics.members.add(1);
+        if let Some(slot) = conn.and_then(|key| self.conns.get(key)) {
+            self.metrics.lagging.add(u64::from(slot.conn.blocked));
+        }
+        self.call_session(ask.session, |session, ctx| session.joined(ctx, ask.command, sub, past));
+        // The member is not swept before what it was told of the history is out.
+        if let Some(conn) = conn {
+            self.flush_later(conn);
+        }
+    }
+
+    /// A draft is settled: others that wait for the same room may go.
+    fn settled(&mut self, room: &str, weight: u64) {
+        let Some(id) = self.rooms.settled(room, weight) else { return };
+        while let Some(parked) = self.rooms.next_parked(id) {
+            let Some(name) = self.rooms.get(id).map(|room| Arc::clone(&room.name)) else { break };
+            let ask = self.ask(parked.session, parked.command);
+            self.ask_home(&name, Request::Publish { draft: parked.draft, ask });
+            self.call_session(parked.session, |session, _| session.unparked());
+        }
+        self.forget_unused(id);
+    }
+
+    /// Tells the homes of rooms how far their publications have been swept here.
+    pub(super) fn acknowledge_swept(&mut self) {
+        let window = self.options.congestion_bytes();
+        while let Some((id, bytes)) = self.rooms.poll_swept(&self.fanout, window) {
+            let Some(room) = self.rooms.get(id).map(|room| Arc::clone(&room.name)) else { continue };
+            self.ask_home(&room, Request::Swept { bytes });
+        }
+    }
+
+    /// One shard's count; the last one completes the answer.
+    fn counted(&mut self, ask: Ask, backlog: Backlog) {
+        let Some(index) = self.countings.iter().position(|counting| counting.ask == ask) else { return };
+        let counting = &mut self.countings[index];
+        counting.sum.members += backlog.members;
+        counting.sum.unsent += backlog.unsent;
+        counting.sum.lagging += backlog.lagging;
+        counting.missing -= 1;
+        if counting.missing > 0 {
+            return;
+        }
+        let Backlog { members, unsent, lagging } = self.countings.swap_remove(index).sum;
+        let counts = Delivery { members, sent: members - unsent, lagging };
+        self.call_session(ask.session, |session, ctx| {
+            session.delivery_counted(ctx.effects, ask.command, counts);
+        });
+    }
+
+    /// How far a publication has come among the members on this shard.
+    fn backlog(&self, room: &str, offset: u64) -> Backlog {
+        let audiences = self.rooms.find(room).and_then(|id| self.rooms.get(id)).into_iter();
+        let here = audiences.flat_map(super::rooms::Room::audiences);
+        here.fold(Backlog::default(), |sum, (_, audience)| {
+            let one = self.fanout.backlog(audience, offset);
+            Backlog {
+                members: sum.members + one.members,
+                unsent: sum.unsent + one.unsent,
+                lagging: sum.lagging + one.lagging,
+            }
+        })
+    }
+
+    pub(super) fn count_homes(&mut self) {
+        let Counts { recovered, unrecovered, ordered, evicted, delayed } = self.homes.take_counts();
+        self.metrics.recovered.add(recovered);
+        self.metrics.unrecovered.add(unrecovered);
+        self.metrics.publications.add(ordered);
+        self.metrics.evicted.add(evicted);
+        self.metrics.delayed.add(delayed);
+        self.metrics.history_bytes.set(self.homes.history_bytes());
+        self.metrics.homes.set(self.homes.len() as u64);
+        self.metrics.parked_bytes.set(self.rooms.parked().1);
+    }
+}

@@ -1,0 +1,156 @@
+//! The sweep: what is written next, and what became of it.
+
+use std::io::IoSlice;
+
+use super::audience::Due;
+use super::{Fanout, Subscription};
+use crate::base::log::{Cursor, Log};
+use crate::base::{AudienceId, SubId, Time};
+use crate::chat::Position;
+
+/// What the sweep wants of the shard.
+#[derive(Clone, Copy, Debug)]
+pub enum Sweep {
+    /// Write [`Fanout::offer`] to this member's connection.
+    Write(SubId),
+    /// The room's policy for slow members is due for this member.
+    Overdue(SubId),
+    /// Nothing more in this slice.
+    Idle,
+}
+
+/// Bytes to be written to one member: everything from its cursor on that lies in one piece, or all pieces.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// The slot of the member's connection.
+    pub conn: usize,
+    log: &'a Log,
+    from: Cursor,
+}
+
+impl<'a> Offer<'a> {
+    /// The bytes, when they are contiguous: the usual case, for which one `send` is enough.
+    pub fn contiguous(&self) -> Option<&'a [u8]> {
+        self.log.is_contiguous(self.from).then(|| self.log.first(self.from))
+    }
+
+    /// The bytes as slices; returns how many were filled in.
+    pub fn gather(&self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.log.gather(self.from, slices)
+    }
+}
+
+/// What a write did for a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Publications that went out whole.
+    pub delivered: u64,
+    /// Whether the member has everything now.
+    pub caught_up: bool,
+}
+
+/// What a jump has left out.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Missed {
+    /// Frames.
+    pub count: u64,
+    /// The last publication before them, if any was among them: from there one can recover.
+    pub after: Option<Position>,
+    /// The rest of the frame that the member was in the middle of, which must still go out before anything else.
+    pub rest: Vec<u8>,
+}
+
+impl Fanout {
+    /// What to do next. After [`Sweep::Write`] comes [`Fanout::wrote`].
+    pub fn poll(&mut self, now: Time, log_bytes_max: u64) -> Sweep {
+        while let Some(&id) = self.queue.front() {
+            if self.slice == 0 {
+                self.queue.rotate_left(1); // the others' turn first, next time
+                return Sweep::Idle;
+            }
+            let audience = &mut self.audiences[id.0 as usize];
+            let due = audience.next_due(log_bytes_max);
+            // Members that left have made the pass shorter than it was going to be.
+            if let Some((since, ends)) = audience.timed
+                && (audience.visits >= ends || matches!(due, Due::Done))
+            {
+                audience.timed = None;
+                self.timed.push(now.since(since));
+            }
+            match due {
+                Due::Write(place) => {
+                    self.slice -= 1;
+                    return Sweep::Write(audience.members[place].sub);
+                }
+                Due::Overdue(place) => return Sweep::Overdue(audience.members[place].sub),
+                Due::Done => {
+                    audience.queued = false;
+                    self.queue.pop_front();
+                }
+            }
+        }
+        Sweep::Idle
+    }
+
+    /// What a member is to be sent.
+    pub fn offer(&self, sub: SubId) -> Offer<'_> {
+        let Subscription { audience, place, conn } = self.subscriptions[sub.0 as usize];
+        let audience = &self.audiences[audience.0 as usize];
+        Offer { conn: conn as usize, log: &audience.log, from: audience.members[place as usize].cursor }
+    }
+
+    /// Moves a member on by what the kernel took. A member that is not caught up is not visited by the sweep until
+    /// [`Fanout::set_ready`] or [`Fanout::sweep_again`].
+    pub fn wrote(&mut self, sub: SubId, len: usize) -> Progress {
+        let Subscription { audience, place, .. } = self.subscriptions[sub.0 as usize];
+        let (audience, pool) = self.split(audience);
+        let member = &mut audience.members[place as usize];
+        let log = &mut audience.log;
+        let from = member.cursor;
+        let to = from.plus(len);
+        member.cursor = to;
+        let caught_up = to == log.head();
+        member.mid_frame = !caught_up && log.frame_boundary(to) != to;
+        let delivered = log.frames_between(from, to);
+        log.advance(from, to, pool);
+        Progress { delivered, caught_up }
+    }
+
+    /// Moves a member to the head.
+    pub fn jump_to_head(&mut self, sub: SubId) -> Missed {
+        self.jump(sub, |log, _| log.head())
+    }
+
+    /// Moves a member to the newest publication.
+    pub fn jump_to_newest(&mut self, sub: SubId) -> Missed {
+        self.jump(sub, |log, boundary| log.newest_publication().max(boundary))
+    }
+
+    fn jump(&mut self, sub: SubId, target: impl FnOnce(&Log, Cursor) -> Cursor) -> Missed {
+        let Subscription { audience, place, .. } = self.subscriptions[sub.0 as usize];
+        let (audience, pool) = self.split(audience);
+        let rest = audience.rest_of_frame(place as usize);
+        let log = &mut audience.log;
+        let member = &mut audience.members[place as usize];
+        let from = member.cursor;
+        let boundary = log.frame_boundary(from);
+        let to = target(log, boundary);
+        let count = log.frames_between(boundary, to);
+        let before = |first: u64| Some(Position { epoch: audience.epoch?, offset: first - 1 });
+        let after = log.first_offset_after(boundary).and_then(before);
+        member.cursor = to;
+        member.mid_frame = false;
+        log.advance(from, to, pool);
+        Missed { count, after, rest }
+    }
+
+    /// The member that is in the middle of a frame, among those of one connection.
+    pub fn mid_frame_among(&self, subs: impl Iterator<Item = SubId>) -> Option<SubId> {
+        subs.into_iter().find(|&sub| self.is_mid_frame(sub))
+    }
+
+    /// The audiences that wait to be swept, for the audit.
+    pub fn queued(&self) -> impl Iterator<Item = AudienceId> + '_ {
+        self.queue.iter().copied()
+    }
+}

@@ -1,0 +1,53 @@
+//! How many connections an address has, and how many a user. All shards share these counts, and touch them only where there
+//! is a bound.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use super::Shard;
+use crate::base::census::{Census, Origin, Ticket};
+use crate::base::hash::Seed;
+use crate::chat::Identification;
+
+/// The counts that all shards share.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    addresses: Arc<Census<Origin>>,
+    users: Arc<Census<Arc<str>>>,
+}
+
+impl ConnectionLimits {
+    /// No connection is counted yet.
+    pub fn new(seed: &Seed) -> Self {
+        Self { addresses: Arc::new(Census::new(seed)), users: Arc::new(Census::new(seed)) }
+    }
+
+    /// How many connections each user has.
+    pub const fn users(&self) -> &Arc<Census<Arc<str>>> {
+        &self.users
+    }
+}
+
+/// Where a connection comes from. Kept only where that matters.
+#[derive(Debug)]
+pub(super) struct PeerAddress {
+    /// Its address, canonical (an IPv4 address is never mapped into IPv6).
+    pub(super) address: IpAddr,
+    /// `None`: its address has too many connections.
+    pub(super) counted: Option<Ticket<Origin>>,
+}
+
+impl Shard {
+    /// Whether [`Shard::opened`] is to be told the addresses of those who come. Where it costs a driver something to find them
+    /// out, it need not otherwise.
+    pub fn wants_addresses(&self) -> bool {
+        self.options.connections_per_address_max > 0 || self.options.identification == Identification::Asked
+    }
+
+    /// Counts a connection that comes from `address`.
+    pub(super) fn peer_address(&self, address: Option<IpAddr>) -> Option<PeerAddress> {
+        let address = address.filter(|_| self.wants_addresses())?.to_canonical();
+        let counted = self.limits.addresses.enter(&address.into(), self.options.connections_per_address_max);
+        Some(PeerAddress { address, counted })
+    }
+}

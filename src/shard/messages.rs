@@ -1,0 +1,99 @@
+//! What shards say to one another.
+
+use std::sync::Arc;
+
+use super::fanout::Backlog;
+use super::mesh;
+use crate::app::Encodings;
+use crate::base::spsc::Weigh;
+use crate::chat::Position;
+use crate::engine::Ask;
+use crate::room::{Answer, Reply, Request};
+
+/// The ends of one shard's rings.
+pub type Mesh = mesh::Mesh<Up, Down>;
+
+/// The ends of the rings to a shard that was built anew.
+pub type PeerEnds = mesh::PeerEnds<Up, Down>;
+
+/// To a room's home, or to every shard.
+#[derive(Debug)]
+pub enum Up {
+    /// Something is asked of a room's home.
+    Room {
+        /// The room.
+        room: Arc<str>,
+        /// What.
+        request: Request,
+    },
+    /// How far has a publication come on your shard? [`Down::Counted`].
+    Count {
+        /// The room.
+        room: Arc<str>,
+        /// The publication.
+        offset: u64,
+        /// The command that waits.
+        ask: Ask,
+    },
+}
+
+/// From a room's home, or in answer to a question.
+#[derive(Clone, Debug)]
+pub enum Down {
+    /// One publication, in every form in use.
+    Publication {
+        /// The room.
+        room: Arc<str>,
+        /// Its place in the room's order.
+        position: Option<Position>,
+        /// Its frames.
+        encodings: Arc<Encodings>,
+    },
+    /// Clients have come and gone.
+    Presence {
+        /// The room.
+        room: Arc<str>,
+        /// The frames that say so.
+        encodings: Arc<Encodings>,
+    },
+    /// For one session.
+    Reply(Reply),
+    /// How far a publication has come on one shard.
+    Counted {
+        /// The command that waits.
+        ask: Ask,
+        /// How far.
+        backlog: Backlog,
+    },
+}
+
+impl Weigh for Up {
+    fn weight(&self) -> usize {
+        let more = match self {
+            Self::Room { request: Request::Publish { draft, .. }, .. } => draft.weight(),
+            Self::Room { .. } | Self::Count { .. } => 0,
+        };
+        size_of::<Self>() + more
+    }
+}
+
+impl Weigh for Down {
+    fn weight(&self) -> usize {
+        let more = match self {
+            Self::Publication { encodings, .. } | Self::Presence { encodings, .. } => encodings.weight(),
+            Self::Reply(Reply::Joined { past, .. }) => past.weight(),
+            Self::Reply(Reply::Answer { answer: Ok(answer), .. }) => weight_of(answer),
+            Self::Reply(Reply::Answer { .. } | Reply::Settled { .. }) | Self::Counted { .. } => 0,
+        };
+        size_of::<Self>() + more
+    }
+}
+
+/// Bytes of an answer beside what the room keeps anyway.
+fn weight_of(answer: &Answer) -> usize {
+    match answer {
+        Answer::Presence(members, _) => size_of_val(&members[..]),
+        Answer::PresenceStats { .. } => 0,
+        Answer::History(publications, _) => size_of_val(&publications[..]),
+    }
+}

@@ -1,0 +1,59 @@
+//! What a shard does when another one was built anew after a panic: everything that was under way there is lost.
+//!
+//! Rooms whose home it was begin a new epoch. Their members here are told to recover, and go in anew; what was asked of that
+//! home is answered with an error that may be tried again. Its members of rooms whose home is here are gone.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::messages::PeerEnds;
+use crate::room::Request;
+
+impl Shard {
+    /// Takes the rings to a shard that was built anew.
+    pub fn replace_peer(&mut self, ends: PeerEnds) {
+        let lost = ends.id();
+        self.mesh.replace_peer(ends);
+        let (now, unix_ms) = (self.now, self.unix_ms());
+        self.homes.shard_lost(now, unix_ms, lost, |member| member.person.client.shard() == lost);
+        self.lose_rooms(lost);
+        self.lose_sessions(lost);
+        self.lose_counts();
+    }
+
+    /// Rooms whose home is lost: it is told anew who listens, and drafts that it did not settle never will be.
+    fn lose_rooms(&mut self, lost: usize) {
+        for id in self.rooms.ids() {
+            let Some(room) = self.rooms.get(id).map(|room| Arc::clone(&room.name)) else { continue };
+            if self.mesh.home(&room) != lost {
+                continue;
+            }
+            self.rooms.home_lost(id);
+            let forms = self.rooms.get(id).map(super::rooms::Room::forms).unwrap_or_default();
+            if !forms.is_empty() {
+                self.ask_home(&room, Request::Listen { forms });
+            }
+            while let Some(parked) = self.rooms.next_parked(id) {
+                let ask = self.ask(parked.session, parked.command);
+                self.ask_home(&room, Request::Publish { draft: parked.draft, ask });
+                self.call_session(parked.session, |session, _| session.unparked());
+            }
+            self.forget_unused(id);
+        }
+    }
+
+    /// Sessions with something in those rooms.
+    fn lose_sessions(&mut self, lost: usize) {
+        let keys: Vec<_> = self.sessions.keys().collect();
+        let (seed, shards) = (self.mesh.seed().clone(), self.mesh.shards());
+        for key in keys {
+            let is_lost = |room: &str| seed.home(room, shards) == lost;
+            self.call_session(key, |session, ctx| session.home_lost(ctx, is_lost));
+        }
+    }
+
+    /// Counts of deliveries that wait for that shard: the commands get their errors when their time is up.
+    fn lose_counts(&mut self) {
+        self.countings.clear();
+    }
+}

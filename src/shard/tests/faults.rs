@@ -1,0 +1,419 @@
+//! What one client did to others, or to the server, once: each must not come back.
+
+use super::*;
+use crate::chat::{Grant, Identification, Identity, ServerRoom, Verdict, Who};
+use crate::conn::LINGER_BYTES_MAX;
+use crate::ws::{Deflater, Window};
+
+fn asked() -> Options {
+    Options { identification: Identification::Asked, ..options() }
+}
+
+fn welcome(name: &str, rooms: &[&str]) -> Verdict {
+    let room = |name: &&str| ServerRoom { name: Arc::from(*name), grant: Grant::default() };
+    let identity = Identity {
+        user: name.into(),
+        name: name.into(),
+        info: None,
+        expires_in: None,
+        rooms: rooms.iter().map(room).collect(),
+    };
+    Verdict::Welcome { identity, data: None }
+}
+
+impl World {
+    /// The auth backend decides about the next client of a shard that it was asked about.
+    fn decide(&mut self, shard: usize, verdict: Verdict) {
+        let question = self.shards[shard].poll_question().expect("it was asked");
+        self.shards[shard].begin_turn(self.now);
+        self.shards[shard].decided(question.conn, verdict);
+    }
+
+    fn turns(&mut self, count: usize) {
+        for _ in 0..count {
+            self.turn();
+        }
+    }
+
+    /// What is behind the answer to its handshake.
+    fn behind_head(&mut self, peer: usize) {
+        let received = &mut self.peers[peer].received;
+        let head = stentor_testkit::parse_response(received).expect("an answer").len;
+        received.drain(..head);
+    }
+
+    /// A client of the JSON protocol that has said `connect`.
+    fn connect_json(&mut self, shard: usize, name: &str) -> usize {
+        let peer = self.connect(shard);
+        self.send(peer, request("/connection/websocket", "").as_bytes());
+        self.say(peer, &format!("{{\"id\":1,\"connect\":{{\"data\":{{\"name\":\"{name}\"}}}}}}"));
+        self.turns(30);
+        peer
+    }
+
+    /// A room whose home is that shard.
+    fn room_of(&self, shard: usize, prefix: &str) -> String {
+        let mut rooms = (0..).map(|number| format!("{prefix}{number}"));
+        rooms.find(|room| self.shards[0].mesh.home(room) == shard).expect("one of many")
+    }
+
+    fn writes(&self, shard: usize) -> u64 {
+        self.shards[shard].metrics.writes.value()
+    }
+}
+
+/// The server puts a client into two rooms; one answers at once, the other's home takes its time.
+#[test]
+fn nothing_is_pushed_before_connect_is_answered() {
+    let mut world = World::new(2, 3, 65_536, asked());
+    let (near, far) = (world.room_of(0, "near"), world.room_of(1, "far"));
+    let speaker = world.connect(0);
+    world.send(speaker, request(&format!("/ws/s?room={near}"), "").as_bytes());
+    world.turns(30);
+    world.decide(0, welcome("s", &[]));
+    let client = world.connect(0);
+    // The answer to its handshake is still on its way.
+    world.peers[client].window = 0;
+    world.send(client, request("/connection/websocket", "").as_bytes());
+    world.say(client, "{\"id\":1,\"connect\":{}}");
+    world.turns(30);
+    world.decide(0, welcome("c", &[&near, &far]));
+    for text in ["one", "two"] {
+        world.say(speaker, text);
+        for _ in 0..3 {
+            world.turn_of(0);
+        }
+    }
+    world.peers[client].window = usize::MAX;
+    for _ in 0..3 {
+        world.turn_of(0);
+    }
+    let early = world.text(client);
+    assert!(early.contains("101 Switching"), "{early:?}");
+    assert!(!early.contains("push"), "{early:?}");
+    world.settle();
+    let all = world.text(client);
+    let (connect, push) = (all.find("\"connect\"").unwrap(), all.find("\"push\"").unwrap());
+    assert!(connect < push, "{all}");
+    assert_eq!(all.matches("\"pub\"").count(), 2, "{all}");
+}
+
+/// What waits is kept as it came, and nothing looks at it until its time has come.
+#[test]
+fn a_deflate_bomb_that_must_wait_is_kept_as_it_came_and_inflated_once() {
+    let mut world = World::new(1, 3, 65_536, asked());
+    let client = world.connect(0);
+    let mut deflater = Deflater::default();
+    let bomb = client_frame(0xC1, deflater.deflate(Window::Full, &[&[b'x'; 60_000]]));
+    world.send(client, request("/ws/bomber?room=r", DEFLATE).as_bytes());
+    for _ in 0..300 {
+        world.send(client, &bomb);
+    }
+    world.turns(30);
+    let question = world.shards[0].poll_question().expect("it was asked");
+    let kept = world.shards[0].audit().input_bytes;
+    assert!(kept <= 2 * 65_536, "{kept} bytes are kept of 64 KiB at a time");
+    for _ in 0..10 {
+        world.pass(Duration::from_millis(100));
+        assert!(!world.shards[0].has_work(), "nothing is tried again");
+    }
+    world.shards[0].begin_turn(world.now);
+    world.shards[0].decided(question.conn, welcome("bomber", &[]));
+    world.settle();
+    world.behind_head(client);
+    let heard = world.heard(client).0;
+    assert_eq!((heard.len(), heard[299].len()), (300, 60_008));
+}
+
+/// Whoever does not read still costs its shard nothing.
+#[test]
+fn a_paused_client_gives_its_shard_nothing_to_do() {
+    let mut world = World::new(2, 3, 65_536, options());
+    let client = world.connect(0);
+    world.send(client, request("/echo", "").as_bytes());
+    world.settle();
+    world.peers[client].window = 10_000;
+    for _ in 0..40 {
+        world.send(client, &client_frame(0x82, &[b'x'; 8000]));
+    }
+    world.settle();
+    assert!(world.peers[client].paused, "it is no longer read from");
+    assert!(!world.shards[0].has_work());
+    assert_eq!(world.shards[0].next_deadline(), None);
+    world.peers[client].window = usize::MAX;
+    world.settle();
+    world.behind_head(client);
+    assert_eq!(frames(&world.peers[client].received).count(), 40);
+}
+
+/// All are pinged in one moment: the sweep has its turn all the same.
+#[test]
+fn writes_of_connections_own_have_a_budget() {
+    let interval = Duration::from_secs(20);
+    let mut world = World::new(1, 3, 65_536, Options { ping_interval: interval, ..options() });
+    for _ in 0..5000 {
+        let member = world.connect(0);
+        world.send(member, request("/ws/m?room=crowd", "").as_bytes());
+    }
+    world.settle();
+    world.pass(interval / 2 - Duration::from_millis(1));
+    // These two are pinged later than nearly all others.
+    let speaker = world.join(0, "speaker", "talk", "");
+    let listener = world.join(0, "listener", "talk", "");
+    world.now = world.now + (interval / 2 - Duration::from_millis(100));
+    world.say(speaker, "in between");
+    let (mut turns, mut heard_in) = (0, None);
+    loop {
+        let before = world.writes(0);
+        let moved = world.turn_of(0);
+        turns += 1;
+        let writes = world.writes(0) - before;
+        assert!(writes <= (output::FLUSHES_PER_TURN + fanout::SLICE_WRITES) as u64, "{writes} in one turn");
+        if heard_in.is_none() && world.text(listener).contains("in between") {
+            heard_in = Some(turns);
+        }
+        if !moved {
+            break;
+        }
+    }
+    assert!(turns > 4, "{turns}");
+    assert!(heard_in.is_some_and(|turn| turn <= 2), "heard in turn {heard_in:?} of {turns}");
+}
+
+/// The shard of a room's members has no time. Those who speak there are held up, members or not, and nobody else is.
+#[test]
+fn a_congested_room_holds_up_those_who_speak_there_and_nobody_else() {
+    let anyone = RoomOptions { publish: Who::Anyone, ..RoomOptions::default() };
+    let mut world = World::new(2, 3, 65_536, Options { rooms: rooms(anyone), ..options() });
+    let (slow, other) = (world.room_of(0, "slow"), world.room_of(0, "other"));
+    let member = world.join(1, "member", &slow, "");
+    let listener = world.join(0, "listener", &other, "");
+    let speaker = world.join(0, "speaker", &other, "");
+    let inside = world.join(0, "inside", &slow, "");
+    let outside = world.connect_json(0, "outside");
+    let text = "x".repeat(1000);
+    for _ in 0..3000 {
+        world.say(inside, &text);
+        world.say(
+            outside,
+            &format!("{{\"id\":9,\"publish\":{{\"channel\":\"{slow}\",\"data\":\"{text}\"}}}}"),
+        );
+    }
+    for round in 0..300 {
+        world.say(speaker, &format!("round {round}"));
+        for _ in 0..3 {
+            world.turn_of(0); // and never the other's turn
+        }
+        assert_eq!(world.heard(listener).0.len(), round + 1, "nobody else is held up");
+        let shard = &world.shards[0];
+        assert!(shard.mesh.is_clear(), "the ring has room");
+        let parked = shard.rooms.parked().1;
+        assert!(parked < 2 * 65_536 + 65_536, "{parked} bytes wait");
+        assert!(shard.audit().input_bytes <= 3 * 65_536);
+    }
+    for peer in [inside, outside] {
+        assert!(world.peers[peer].sending.len() > 1_000_000, "its bytes stay in the kernel");
+    }
+    assert!(world.shards[0].metrics.delayed.value() > 0);
+    world.settle();
+    assert_eq!(world.heard(member).0.len(), 6000, "and nothing is lost");
+}
+
+/// A session in many rooms that says much in one message: what waits of it is one message's.
+#[test]
+fn drafts_of_one_session_that_wait_are_those_of_one_message() {
+    let anyone = RoomOptions { publish: Who::Anyone, ..RoomOptions::default() };
+    let mut world = World::new(2, 3, 65_536, Options { rooms: rooms(anyone), ..options() });
+    let slow = world.room_of(0, "slow");
+    let _member = world.join(1, "member", &slow, "");
+    let client = world.connect_json(0, "outside");
+    let command = |id: usize, len: usize| {
+        format!("{{\"id\":{id},\"publish\":{{\"channel\":\"{slow}\",\"data\":\"{}\"}}}}", "x".repeat(len))
+    };
+    for id in 0..40 {
+        let small: Vec<_> = (1..10).map(|more| command(id * 100 + more, 5000)).collect();
+        world.say(client, &small.join("\n"));
+        world.say(client, &command(id * 100 + 50, 60_000));
+    }
+    for _ in 0..300 {
+        world.turn_of(0);
+        let parked = world.shards[0].rooms.parked().1;
+        assert!(parked < 64 * 1024, "{parked} bytes wait");
+    }
+    world.settle();
+    let replies = world.text(client).matches("\"publish\":{}").count();
+    assert_eq!(replies, 400);
+}
+
+/// A command about a room that is being entered waits for that room's home, and not by trying again and again.
+#[test]
+fn a_command_that_waits_for_a_room_gives_its_shard_nothing_to_do() {
+    let options = Options { session_commands_per_second_max: 5, ..options() };
+    let mut world = World::new(2, 3, 65_536, options);
+    let far = world.room_of(1, "far");
+    let client = world.connect_json(0, "c");
+    let lines = format!(
+        "{{\"id\":2,\"subscribe\":{{\"channel\":\"{far}\"}}}}\n{{\"id\":3,\"unsubscribe\":{{\"channel\":\"{far}\"}}}}\n\
+         {{\"id\":4,\"subscribe\":{{\"channel\":\"{far}\"}}}}"
+    );
+    world.say(client, &lines);
+    for _ in 0..100 {
+        world.turn_of(0);
+    }
+    assert!(!world.shards[0].has_work());
+    world.settle();
+    let text = world.text(client);
+    let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
+    assert!(at("\"id\":2,\"subscribe\"") < at("\"id\":3,\"unsubscribe\""));
+    assert!(at("\"id\":3,\"unsubscribe\"") < at("\"id\":4,\"subscribe\""));
+}
+
+/// What is thrown away after the last word is bounded.
+#[test]
+fn a_connection_that_lingers_is_reset_after_so_many_bytes() {
+    let mut world = World::new(1, 3, 65_536, options());
+    let peer = world.connect(0);
+    world.peers[peer].window = 0; // so that it never gets to end politely
+    world.send(peer, &vec![b'a'; 64 << 20]);
+    world.settle();
+    assert_eq!(world.peers[peer].closed, Some(CloseReason::Refused));
+    let taken = (64 << 20) - world.peers[peer].sending.len();
+    assert!(taken <= LINGER_BYTES_MAX as usize + 3 * 65_536, "{taken} bytes were read");
+}
+
+/// The messages of a connection to `/echo`, with requests before them, as bytes.
+fn conversation(messages: &[(u8, usize)]) -> Vec<u8> {
+    let mut deflater = Deflater::default();
+    let health = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut bytes = [health, health, &request("/echo", DEFLATE)].concat().into_bytes();
+    for (index, &(kind, len)) in messages.iter().enumerate() {
+        let text = format!("{index} ").repeat(len);
+        let half = text.len() / 2;
+        match kind {
+            0 => bytes.extend(client_frame(0x81, text.as_bytes())),
+            1 => bytes.extend(client_frame(0x82, text.as_bytes())),
+            2 => bytes.extend(client_frame(0xC1, deflater.deflate(Window::Full, &[text.as_bytes()]))),
+            3 => {
+                bytes.extend(client_frame(0x01, &text.as_bytes()[..half]));
+                bytes.extend(client_frame(0x89, b"between"));
+                bytes.extend(client_frame(0x80, &text.as_bytes()[half..]));
+            }
+            _ => {
+                let packed = deflater.deflate(Window::Full, &[text.as_bytes()]).to_vec();
+                let half = packed.len() / 2;
+                bytes.extend(client_frame(0x41, &packed[..half]));
+                bytes.extend(client_frame(0x80, &packed[half..]));
+            }
+        }
+    }
+    bytes
+}
+
+/// The answers to the requests, and the messages behind them.
+fn echoes(received: &[u8]) -> (String, Vec<Vec<u8>>) {
+    let end = received.windows(4).rposition(|window| window == b"\r\n\r\n");
+    let upgraded = received.windows(12).position(|window| window == b"HTTP/1.1 101").unwrap();
+    let end = received[upgraded..].windows(4).position(|window| window == b"\r\n\r\n").or(end).unwrap()
+        + upgraded
+        + 4;
+    let mut inflater = Inflater::default();
+    let data = frames(&received[end..]).filter(|frame| matches!(frame.opcode, 1 | 2));
+    let payload = |frame: stentor_testkit::Frame<'_>| {
+        if frame.compressed {
+            inflater.inflate(frame.payload, 1 << 20).unwrap().to_vec()
+        } else {
+            frame.payload.to_vec()
+        }
+    };
+    let echoes = data.map(payload).collect();
+    (String::from_utf8_lossy(&received[..end]).into_owned(), echoes)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// However the input is split, and however often it has to wait, the same requests and messages come of it.
+    #[test]
+    fn any_split_and_any_wait_gives_the_same_messages(
+        seed: u64, messages in prop::collection::vec((0..5_u8, 0..6000_usize), 1..40), piece in prop_oneof![1u64..30, 100u64..40_000],
+    ) {
+        let bytes = conversation(&messages);
+        let mut plain = World::new(1, seed, 1 << 20, options());
+        let whole = plain.connect(0);
+        plain.send(whole, &bytes);
+        plain.settle();
+        let mut world = World::new(1, seed, piece, options());
+        let torn = world.connect(0);
+        world.send(torn, &bytes);
+        for _ in 0..200 {
+            let window = world.rng.below(20_000);
+            world.peers[torn].window = usize::try_from(window).unwrap();
+            for _ in 0..world.rng.below(20) {
+                world.turn();
+            }
+            let audit = world.shards[0].audit();
+            prop_assert!(audit.outbox_bytes < 2 * 65_536 + 65_536, "{audit:?}");
+        }
+        world.peers[torn].window = usize::MAX;
+        world.settle();
+        let (answers, echoed) = echoes(&world.peers[torn].received);
+        let (answers_whole, echoed_whole) = echoes(&plain.peers[whole].received);
+        prop_assert_eq!(answers.lines().filter(|it| !it.starts_with("Date")).count(), answers_whole.lines().count());
+        prop_assert_eq!(echoed.len(), messages.len());
+        prop_assert_eq!(echoed, echoed_whole);
+    }
+
+    /// A plain client that speaks before it is known who it is.
+    #[test]
+    fn what_waits_for_a_decision_comes_in_order_and_once(seed: u64, piece in 1u64..3000, turns in 0..300_usize) {
+        let mut world = World::new(2, seed, piece, asked());
+        let client = world.connect(0);
+        world.send(client, request("/ws/c?room=r", DEFLATE).as_bytes());
+        let mut deflater = Deflater::default();
+        let texts: Vec<_> = (0..30).map(|index| format!("{index} ").repeat(index * 20)).collect();
+        for (index, text) in texts.iter().enumerate() {
+            match index % 3 {
+                0 => world.say(client, text),
+                1 => world.send(client, &client_frame(0xC1, deflater.deflate(Window::Full, &[text.as_bytes()]))),
+                _ => {
+                    world.send(client, &client_frame(0x01, b""));
+                    world.send(client, &client_frame(0x80, text.as_bytes()));
+                }
+            }
+        }
+        world.turn();
+        for _ in 0..turns {
+            world.turn();
+        }
+        while world.shards[0].auth_requests.is_empty() {
+            world.turn();
+        }
+        world.decide(0, welcome("c", &[]));
+        world.settle();
+        world.behind_head(client);
+        let heard = world.heard(client).0;
+        let expected: Vec<_> = texts.iter().map(|text| format!("c: {text}")).collect();
+        prop_assert_eq!(heard, expected);
+    }
+}
+
+/// A stalled back end does no work for clients that are gone.
+#[test]
+fn a_question_about_a_client_that_is_gone_is_taken_back() {
+    let mut world = World::new(1, 3, 65_536, asked());
+    let clients = [world.connect(0), world.connect(0)];
+    world.send(clients[0], request("/ws/a?room=r", "").as_bytes());
+    world.send(clients[1], request("/connection/websocket", "").as_bytes());
+    world.say(clients[1], "{\"id\":1,\"connect\":{}}");
+    world.turns(30);
+    let keys = clients.map(|client| world.peers[client].key);
+    let asked = world.shards[0].poll_question().expect("one of two").conn;
+    for client in clients {
+        world.peers[client].shut = true;
+    }
+    world.turns(30);
+    world.pass(Duration::from_secs(30));
+    assert!(world.peers.iter().all(|peer| peer.closed.is_some()) && keys.contains(&asked));
+    assert_eq!(world.withdrawn, [asked], "the driver has this one's question");
+    assert!(world.shards[0].poll_question().is_none(), "and is not given the other's");
+}

@@ -1,0 +1,92 @@
+//! What is due: time-outs, pings, expiries, the drain; and how streams end.
+
+use super::{Shard, Slot};
+use crate::base::{ConnKey, Time};
+use crate::conn::{Ending, HowToClose, State};
+use crate::metrics::CloseReason;
+use crate::session::jittered;
+
+/// Closes that a drain begins in one turn, so that the rooms that still talk are not held up.
+const DRAINS_PER_TURN: usize = 256;
+
+impl Shard {
+    /// The peer has ended its stream. What it has sent before is used first.
+    pub fn ended(&mut self, key: ConnKey) {
+        let now = self.now;
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        let change = conn.ended(now, &self.options);
+        self.apply(key, change);
+    }
+
+    /// The socket failed.
+    pub fn broken(&mut self, key: ConnKey) {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        let change = conn.close(HowToClose::Now, CloseReason::Gone);
+        self.apply(key, change);
+    }
+
+    /// Does what the timers say.
+    pub(super) fn expire(&mut self) {
+        while let Some(index) = self.wheel.poll_expired(self.now) {
+            if let Some(key) = self.conns.key_at(index) {
+                self.timed_out(key);
+            }
+        }
+    }
+
+    fn timed_out(&mut self, key: ConnKey) {
+        let date = self.date();
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        if let Some(change) = conn.timed_out(date, &self.options) {
+            let is_http = matches!(conn.state(), State::Finishing(_)) && conn.endpoint().is_none();
+            self.metrics.requests.add(u64::from(is_http));
+            return self.apply(key, change);
+        }
+        let next = jittered(&mut self.rng, self.options.ping_interval);
+        let change = conn.tick(self.now, next, &self.options);
+        self.apply(key, change);
+        let last_received = self.conns.get(key).map_or(Time::ZERO, |slot| slot.conn.last_received());
+        self.with_session(key, |session, ctx| session.tick(ctx, last_received));
+        self.rearm(key);
+    }
+
+    /// Another ping interval holds from now on for this connection.
+    pub(super) fn renew_pings(&mut self, key: ConnKey) {
+        let interval = self.options.ping_interval;
+        let first = self.now + jittered(&mut self.rng, interval);
+        let Some(slot) = self.conns.get_mut(key) else { return };
+        if !slot.conn.is_open() {
+            return;
+        }
+        let session = slot.session.and_then(|session| self.sessions.get(session));
+        if session.is_none_or(crate::session::Session::is_pinged_by_connection) {
+            if interval.is_zero() { slot.conn.stop_pings() } else { slot.conn.set_ping(first) }
+        }
+        self.rearm(key);
+    }
+
+    pub(super) fn drain_some(&mut self) {
+        let Some(first) = self.draining else { return };
+        let next = self.conns.slots().min(first + DRAINS_PER_TURN);
+        for index in first..next {
+            let Some(key) = self.conns.key_at(index) else { continue };
+            let Some(Slot { conn, session, .. }) = self.conns.get_mut(key) else { continue };
+            match conn.state() {
+                State::Open if session.is_some() => {
+                    self.with_session(key, |session, ctx| session.shutdown(ctx.effects));
+                }
+                State::Open => {
+                    let (code, sentence) = (crate::ws::CloseCode::Away, "server is going away");
+                    let change = conn.begin_close(code, sentence, CloseReason::Shutdown, &self.options);
+                    self.apply(key, change);
+                }
+                State::Head => {
+                    let change = conn.finish(Ending::AtOnce, CloseReason::Shutdown, &self.options);
+                    self.apply(key, change);
+                }
+                State::Closing | State::Finishing(_) | State::Lingering | State::Closed => {}
+            }
+        }
+        self.draining = Some(next);
+    }
+}
