@@ -140,6 +140,10 @@ impl CloseReason {
     }
 }
 
+/// The `code` of `stentor_errors_total`: the numbers of the protocol's errors. An auth backend may have others sent.
+pub const ERROR_CODES: [&str; 11] =
+    ["100", "103", "104", "105", "106", "107", "108", "109", "111", "112", "other"];
+
 /// One shard's block.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -196,6 +200,8 @@ pub struct ShardMetrics {
     pub panics: Cell,
     /// Closes, by [`CloseReason`].
     pub closes: [Cell; CloseReason::ALL.len()],
+    /// Errors that clients were told of, by [`ERROR_CODES`].
+    pub errors: [Cell; ERROR_CODES.len()],
     /// One turn of the loop, without the sleep.
     pub turn: Histogram,
     /// From a publication to the moment that it has been offered to every member on this shard.
@@ -203,6 +209,13 @@ pub struct ShardMetrics {
 }
 
 impl ShardMetrics {
+    /// A client was told of an error.
+    pub fn count_error(&self, code: u16) {
+        let is_meant = |known: &&str| known.parse() == Ok(code);
+        let index = ERROR_CODES.iter().position(is_meant).unwrap_or(ERROR_CODES.len() - 1);
+        self.errors[index].add(1);
+    }
+
     /// The shard has panicked: what it had is gone.
     pub fn shard_failed(&self) {
         self.panics.add(1);
@@ -285,6 +298,16 @@ impl Registry {
         for reason in CloseReason::ALL {
             let count = self.sum(|shard| &shard.closes[reason as usize]);
             let _ = writeln!(page, "stentor_closes_total{{reason=\"{}\"}} {count}", reason.label());
+        }
+        family(
+            page,
+            "errors_total",
+            "counter",
+            "Errors that clients were told of, by the protocol's number.",
+        );
+        for (index, code) in ERROR_CODES.iter().enumerate() {
+            let count = self.sum(|shard| &shard.errors[index]);
+            let _ = writeln!(page, "stentor_errors_total{{code=\"{code}\"}} {count}");
         }
         self.histogram(page, "turn_seconds", "One turn of an event loop, without its sleep.", |shard| {
             &shard.turn

@@ -10,6 +10,8 @@
 //! cargo bench --bench floor -- --driver uring  # on this driver only, or on several: uring,epoll
 //! cargo bench --bench floor -- --rounds 5      # more rounds; the median of each is printed
 //! cargo bench --bench floor -- --server PATH --arguments "serve …"   # another server that speaks the same protocol
+//! cargo bench --bench floor -- --old PATH --rounds 15 one flood   # an older build beside this one, without the floor: ends
+//!                                              # with 1 when a median is worse than it may be (see `compare`)
 //! ```
 //!
 //! The server is pinned to the first core, the client to the last. Rounds of floor and server alternate. One process
@@ -17,6 +19,7 @@
 
 mod bare;
 mod client;
+mod compare;
 mod dialect;
 mod process;
 mod rows;
@@ -25,6 +28,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.first().map(String::as_str) {
         Some("bare") => bare::run(),
-        _ => rows::run(&rows::Plan::parse(&arguments)),
+        _ if rows::run(&rows::Plan::parse(&arguments)) => {}
+        _ => std::process::exit(1),
     }
 }

@@ -6,6 +6,7 @@ use mio::net::TcpStream;
 use std::time::Duration;
 
 use super::client::{Client, Manners, Pace, Seating, Seen, connect, upgrade};
+use super::compare::{compare, print_head};
 use super::dialect::Dialect::{self, Json, Plain};
 use super::process::{Server, pin_client};
 
@@ -31,7 +32,10 @@ const TABLES: [(&str, &[&str]); 3] = [
 /// What to measure.
 pub struct Plan {
     rows: Vec<String>,
-    rounds: usize,
+    /// How often each row is measured.
+    pub rounds: usize,
+    /// An older build and its arguments: it is compared with this one, and there is no floor.
+    old: Option<(String, String)>,
     program: String,
     arguments: String,
     /// What Stentor runs on, one after the other in each round. Another server is run as it is.
@@ -44,6 +48,7 @@ impl Plan {
         let mut plan = Self {
             rows: Vec::new(),
             rounds: 3,
+            old: None,
             program: env!("CARGO_BIN_EXE_stentor").to_owned(),
             arguments: STENTOR.to_owned(),
             drivers: vec!["epoll".to_owned(), "uring".to_owned()],
@@ -58,6 +63,11 @@ impl Plan {
                     plan.drivers = vec![String::new()];
                 }
                 "--arguments" => plan.arguments = value(),
+                "--old" => plan.old = Some((value(), plan.arguments.clone())),
+                "--old-arguments" => {
+                    let arguments = value();
+                    plan.old = plan.old.map(|(program, _)| (program, arguments));
+                }
                 "--driver" => plan.drivers = value().split(',').map(str::to_owned).collect(),
                 row => match TABLES.iter().find(|(table, _)| *table == row) {
                     Some((_, rows)) => plan.rows.extend(rows.iter().map(|&row| row.to_owned())),
@@ -72,86 +82,143 @@ impl Plan {
         self.rows.is_empty() || self.rows.iter().any(|wanted| wanted == row)
     }
 
+    /// The old build for 0, this one for 1.
+    pub fn serve_one_of_two(&self, which: usize, driver: &str) -> Server {
+        match &self.old {
+            Some((program, arguments)) if which == 0 => {
+                Server::start(program, arguments, &["--shards", "1", "--driver", driver])
+            }
+            Some(_) | None => self.serve(driver, &["--shards", "1"]),
+        }
+    }
+
     fn serve(&self, driver: &str, more: &[&str]) -> Server {
         let driver = if driver.is_empty() { Vec::new() } else { vec!["--driver", driver] };
         Server::start(&self.program, &self.arguments, &[more, &driver].concat())
     }
 }
 
-/// Measures and prints.
-pub fn run(plan: &Plan) {
-    pin_client();
-    println!("{:<34}{:>10}{:>10}{:>8}  also", "row", "floor µs", "server µs", "ratio");
-    let one = ["--shards", "1"];
-    let two = ["--shards", "2"];
+/// Work on one shard.
+pub struct Row {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    seating: Seating,
+    frame_bytes: usize,
+    pace: Pace,
+}
+
+/// What a row costs.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Measured {
+    /// CPU microseconds of the server for each delivery.
+    pub cost: f64,
+    /// Milliseconds from speaking to hearing that 99 of 100 deliveries took at most.
+    pub p99_ms: f64,
+    per_second: f64,
+}
+
+impl Row {
+    /// Its members come, speak and go.
+    pub fn measure(&self, server: &Server, source: u8) -> Measured {
+        let mut client = members_of(server, self.seating, 0, source, Manners::default(), self.frame_bytes);
+        let (cost, mut seen) = measure(server, &mut client, self.pace);
+        Measured { cost, p99_ms: millis(seen.p99()), per_second: rate(&seen) }
+    }
+
+    /// Whether more is said than can be written one by one.
+    pub const fn is_flood(&self) -> bool {
+        matches!(self.pace, Pace::Closed { window: 2.., .. })
+    }
+
+    fn floor(&self, source: u8) -> f64 {
+        // Batches are the server's to form: the floor of every closed row is one message at a time.
+        let pace = if matches!(self.pace, Pace::Closed { .. }) { Pace::OneAtATime } else { self.pace };
+        let seating = Seating { dialect: Dialect::Bare, ..self.seating };
+        let server = Server::bare(seating.members, self.frame_bytes, seating.audience());
+        measure(&server, &mut against_bare(&server, seating, source, self.frame_bytes), pace).0
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let row = |name, seating, frame_bytes, pace| Row { name, seating, frame_bytes, pace };
     let (open, sparse) = (Pace::Open(200), Pace::Open(5));
     let ten = |window| Pace::Closed { speakers: 10, window };
     let some = |dialect| Seating::together(dialect, 1000);
     let many = |dialect| Seating::together(dialect, 15_000);
     let small = FRAME_BYTES;
-    ratio(plan, "one", some(Plain), small, Pace::OneAtATime);
-    ratio(plan, "open", some(Plain), small, open);
-    ratio(plan, "ten", some(Plain), small, ten(1));
-    ratio(plan, "flood", some(Plain), small, ten(16));
-    ratio(plan, "large", many(Plain), small, sparse);
-    ratio(plan, "one-4k", some(Plain), LARGE_FRAME_BYTES, Pace::OneAtATime);
-    ratio(plan, "open-4k", some(Plain), LARGE_FRAME_BYTES, open);
-    ratio(plan, "large-4k", many(Plain), LARGE_FRAME_BYTES, sparse);
-    ratio(plan, "one-json", some(Json), JSON_FRAME_BYTES, Pace::OneAtATime);
-    ratio(plan, "open-json", some(Json), JSON_FRAME_BYTES, open);
-    ratio(plan, "ten-json", some(Json), JSON_FRAME_BYTES, ten(1));
-    ratio(plan, "flood-json", some(Json), JSON_FRAME_BYTES, ten(16));
-    ratio(plan, "large-json", many(Json), JSON_FRAME_BYTES, sparse);
-    let rooms_of_ten = Seating { dialect: Plain, members: 15_000, rooms: 1_500, seats: 1 };
-    ratio(plan, "rooms-plain", rooms_of_ten, small, Pace::Open(150));
-    let rooms_of_ten = Seating { dialect: Json, members: 10_000, rooms: 10_000, seats: 10 };
-    ratio(plan, "rooms-json", rooms_of_ten, JSON_FRAME_BYTES, Pace::Open(1000));
+    let plain_tens = Seating { dialect: Plain, members: 15_000, rooms: 1_500, seats: 1 };
+    let json_tens = Seating { dialect: Json, members: 10_000, rooms: 10_000, seats: 10 };
+    vec![
+        row("one", some(Plain), small, Pace::OneAtATime),
+        row("open", some(Plain), small, open),
+        row("ten", some(Plain), small, ten(1)),
+        row("flood", some(Plain), small, ten(16)),
+        row("large", many(Plain), small, sparse),
+        row("one-4k", some(Plain), LARGE_FRAME_BYTES, Pace::OneAtATime),
+        row("open-4k", some(Plain), LARGE_FRAME_BYTES, open),
+        row("large-4k", many(Plain), LARGE_FRAME_BYTES, sparse),
+        row("one-json", some(Json), JSON_FRAME_BYTES, Pace::OneAtATime),
+        row("open-json", some(Json), JSON_FRAME_BYTES, open),
+        row("ten-json", some(Json), JSON_FRAME_BYTES, ten(1)),
+        row("flood-json", some(Json), JSON_FRAME_BYTES, ten(16)),
+        row("large-json", many(Json), JSON_FRAME_BYTES, sparse),
+        row("rooms-plain", plain_tens, small, Pace::Open(150)),
+        row("rooms-json", json_tens, JSON_FRAME_BYTES, Pace::Open(1000)),
+    ]
+}
+
+/// Measures and prints. Whether everything is within its bounds, where there are any.
+pub fn run(plan: &Plan) -> bool {
+    pin_client();
+    let rows = rows().into_iter().filter(|row| plan.wants(row.name));
+    if plan.old.is_some() {
+        print_head(plan.rounds);
+        let each = rows.flat_map(|row| {
+            plan.drivers.iter().map(|driver| compare(plan, &row, driver)).collect::<Vec<_>>()
+        });
+        return each.filter(|fine| !fine).count() == 0;
+    }
+    println!("{:<34}{:>10}{:>10}{:>8}  also", "row", "floor µs", "server µs", "ratio");
+    rows.for_each(|row| ratio(plan, &row));
+    let one = ["--shards", "1"];
+    let two = ["--shards", "2"];
     for driver in &plan.drivers {
         stuck(plan, driver);
         between(plan, driver, "one-two-shards", Pace::OneAtATime, (&one, &two));
-        between(plan, driver, "ten-two-shards", ten(1), (&one, &two));
+        between(plan, driver, "ten-two-shards", Pace::Closed { speakers: 10, window: 1 }, (&one, &two));
         deflate(plan, driver);
         idle(plan, driver);
     }
+    true
 }
 
 /// CPU for each delivery on one shard, beside the floor's.
-fn ratio(plan: &Plan, row: &str, seating: Seating, frame_bytes: usize, pace: Pace) {
-    if !plan.wants(row) {
-        return;
-    }
+fn ratio(plan: &Plan, row: &Row) {
     // Of each driver, and the floor's beside each.
     let mut rounds: Vec<Vec<[f64; 4]>> = vec![Vec::new(); plan.drivers.len()];
     for round in 0..plan.rounds {
         let source = 2 + 3 * u8::try_from(round % 80).unwrap_or(0);
-        let floor = {
-            // Batches are the server's to form: the floor of every closed row is one message at a time.
-            let pace = if matches!(pace, Pace::Closed { .. }) { Pace::OneAtATime } else { pace };
-            let seating = Seating { dialect: Dialect::Bare, ..seating };
-            let server = Server::bare(seating.members, frame_bytes, seating.audience());
-            measure(&server, &mut against_bare(&server, seating, source, frame_bytes), pace).0
-        };
+        let floor = row.floor(source);
         for (index, (driver, rounds)) in plan.drivers.iter().zip(&mut rounds).enumerate() {
             let server = plan.serve(driver, &["--shards", "1"]);
-            let source = source + 1 + u8::try_from(index % 2).unwrap_or(0);
-            let mut client = members_of(&server, seating, 0, source, Manners::default(), frame_bytes);
-            let (cost, mut seen) = measure(&server, &mut client, pace);
-            let per_second = rate(&seen);
-            rounds.push([floor, cost, millis(seen.p99()), per_second]);
+            let Measured { cost, p99_ms, per_second } =
+                row.measure(&server, source + 1 + u8::try_from(index % 2).unwrap_or(0));
+            rounds.push([floor, cost, p99_ms, per_second]);
         }
     }
     for (driver, rounds) in plan.drivers.iter().zip(&rounds) {
         let [floor, cost, p99, per_second] = medians(rounds);
-        let sweep = floor * to_f64(seating.audience() as u64) / 1000.0;
+        let sweep = floor * to_f64(row.seating.audience() as u64) / 1000.0;
         println!(
             "{:<34}{floor:>10.2}{cost:>10.2}{:>8.3}  p99 {p99:.1} ms, one sweep {sweep:.1} ms, {per_second:.0} messages/s",
-            label(row, driver),
+            label(row.name, driver),
             cost / floor
         );
     }
 }
 
-fn label(row: &str, driver: &str) -> String {
+/// A row and what it ran on.
+pub fn label(row: &str, driver: &str) -> String {
     if driver.is_empty() { row.to_owned() } else { format!("{row} {driver}") }
 }
 

@@ -64,7 +64,9 @@ fn leaving_and_coming_back_without_an_end() {
         ]);
         check_clean(&run);
         assert!(run.metric("recovered") > 150.0, "{}", run.table);
-        assert_eq!(run.metrics(["not_recovered", "deliveries"]), [0.0, 20_000.0], "{}", run.table);
+        // Of those who are in at the end nobody has missed anything (`check_clean`); who is out then is not waited for.
+        assert_eq!(run.metrics(["not_recovered"]), [0.0], "{}", run.table);
+        assert!((19_800.0..=20_000.0).contains(&run.metric("deliveries")), "{}", run.table);
     }
 }
 

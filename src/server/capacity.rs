@@ -66,7 +66,13 @@ const fn table_for(connections: u64) -> u64 {
 
 /// How many connections may be open: what was chosen, or what there is room for.
 pub(super) fn connections_max(config: &Config, capacity: &Capacity) -> Result<u64, Failure> {
-    let Capacity { connections, reserve, files_max, .. } = *capacity;
+    let files_max = capacity.files_max;
+    // On a ring connections stand in its table, and are no open files.
+    let hook = match &config.hook {
+        Some(hook) if capacity.driver == "epoll" => hook.concurrency as u64,
+        Some(_) | None => 0,
+    };
+    let (connections, reserve) = (capacity.connections.saturating_sub(hook), capacity.reserve + hook);
     if connections == 0 {
         return Err(Failure::new(format!(
             "only {files_max} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \

@@ -86,7 +86,7 @@ impl Session {
         }
         while let Some(index) = state.pending.iter().position(|pending| pending.deadline <= now) {
             let Pending { id, .. } = state.pending.remove(index);
-            ctx.effects.send(|out| json::error_into(out, id, ErrorCode::Internal));
+            ctx.effects.error(id, ErrorCode::Internal);
         }
     }
 
@@ -106,13 +106,13 @@ impl Session {
                     return ctx.effects.close(1013, "the room does not answer", CloseReason::Denied);
                 }
                 Protocol::Json(_) if !by_server => {
-                    ctx.effects.send(|out| json::error_into(out, command, ErrorCode::Internal));
+                    ctx.effects.error(command, ErrorCode::Internal);
                 }
                 Protocol::Json(state) => {
                     let phase = std::mem::replace(&mut state.phase, Phase::Refused);
                     if let Phase::Entering(connecting) = phase {
                         let id = connecting.command;
-                        ctx.effects.send(|out| json::error_into(out, id, ErrorCode::Internal));
+                        ctx.effects.error(id, ErrorCode::Internal);
                     }
                     return self.ended(ctx.effects);
                 }

@@ -87,9 +87,7 @@ impl Session {
         let Identity { user, name, info, expires_in, rooms } = identity;
         if rooms.len() > ctx.options.rooms_per_client_max {
             self.set_phase(Phase::Refused);
-            return ctx
-                .effects
-                .send(|out| json::error_into(out, connecting.command, ErrorCode::LimitExceeded));
+            return ctx.effects.error(connecting.command, ErrorCode::LimitExceeded);
         }
         self.person = Arc::new(Person { client: self.person.client, user, name, info });
         self.expires = expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE);

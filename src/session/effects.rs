@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::app::WireFormat;
-use crate::app::json::Disconnect;
+use crate::app::json::{self, Disconnect, ErrorCode};
 use crate::base::census::Census;
 use crate::base::rng::Rng;
 use crate::base::{RoomId, SubId, Time};
@@ -164,6 +164,8 @@ pub struct Effects {
     payload: Vec<u8>,
     /// One of them ends the connection.
     closes: bool,
+    /// The numbers of the errors among the messages.
+    errors: Vec<u16>,
 }
 
 /// Between calls no more than this is kept of the buffer.
@@ -180,6 +182,28 @@ impl Effects {
         let from = self.payload.len();
         write(&mut self.payload);
         self.list.push_back(Effect::Send(from..self.payload.len()));
+    }
+
+    /// Answers a command with an error.
+    pub fn error(&mut self, command: u32, code: ErrorCode) {
+        let (number, message, temporary) = code.parts();
+        self.other_error(command, number, message, temporary);
+    }
+
+    /// Answers a command with an error whose number somebody else has chosen.
+    pub fn other_error(&mut self, command: u32, number: u16, message: &str, temporary: bool) {
+        self.send(|out| json::error_into(out, command, number, message, temporary));
+        self.count_error(number);
+    }
+
+    /// Counts an error that a client is told of in words.
+    pub fn count_error(&mut self, number: u16) {
+        self.errors.push(number);
+    }
+
+    /// The numbers of the errors that clients are told of.
+    pub fn errors(&self) -> &[u16] {
+        &self.errors
     }
 
     /// Ends the connection.
@@ -230,6 +254,7 @@ impl Effects {
     pub fn clear(&mut self) {
         debug_assert!(self.list.is_empty());
         self.closes = false;
+        self.errors.clear();
         self.payload.clear();
         self.payload.shrink_to(KEPT_BYTES_MAX);
     }

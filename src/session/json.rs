@@ -201,7 +201,7 @@ impl Session {
                 ctx.effects.send(|out| json::reply_into(out, id, method, &result));
             }
             Ok(Outcome::Nothing) => {}
-            Err(Refusal::Error(code)) => ctx.effects.send(|out| json::error_into(out, id, code)),
+            Err(Refusal::Error(code)) => ctx.effects.error(id, code),
             Err(Refusal::Disconnect(disconnect)) => ctx.effects.disconnect(disconnect),
         }
         Taken::All

@@ -19,12 +19,12 @@ impl Session {
             return Self::text_settled(ctx, outcome);
         }
         let Some(id) = self.answered(command) else { return };
-        ctx.effects.send(|out| match outcome {
+        match outcome {
             Settled::Ordered | Settled::Duplicate | Settled::Superseded => {
-                json::reply_into(out, id, "publish", b"{}");
+                ctx.effects.send(|out| json::reply_into(out, id, "publish", b"{}"));
             }
-            Settled::Temporary => json::error_into(out, id, ErrorCode::Internal),
-        });
+            Settled::Temporary => ctx.effects.error(id, ErrorCode::Internal),
+        }
     }
 
     /// A room's home has answered.
@@ -35,27 +35,23 @@ impl Session {
         answer: &Result<Answer, QueryError>,
     ) {
         let Some(id) = self.answered(command) else { return };
-        effects.send(|out| match answer {
-            Ok(Answer::Presence(members, count)) => {
-                json::reply_into(out, id, "presence", &json::presence(members, *count));
-            }
+        let (method, result) = match answer {
+            Ok(Answer::Presence(members, count)) => ("presence", json::presence(members, *count)),
             Ok(Answer::PresenceStats { clients, users }) => {
-                json::reply_into(out, id, "presence_stats", &json::presence_stats(*clients, *users));
+                ("presence_stats", json::presence_stats(*clients, *users))
             }
-            Ok(Answer::History(publications, top)) => {
-                json::reply_into(out, id, "history", &json::history(*top, publications));
-            }
-            Err(why) => json::error_into(
-                out,
-                id,
-                match why {
+            Ok(Answer::History(publications, top)) => ("history", json::history(*top, publications)),
+            Err(why) => {
+                let code = match why {
                     QueryError::NotAvailable => ErrorCode::NotAvailable,
                     QueryError::NoPage(NoPage::OtherEpoch) => ErrorCode::UnrecoverablePosition,
                     QueryError::NoPage(NoPage::BeforeTheFirst) => ErrorCode::BadRequest,
                     QueryError::Lost => ErrorCode::Internal,
-                },
-            ),
-        });
+                };
+                return effects.error(id, code);
+            }
+        };
+        effects.send(|out| json::reply_into(out, id, method, &result));
     }
 
     /// All shards have said how far a publication has come.
@@ -76,9 +72,9 @@ impl Session {
             Verdict::Welcome { identity, data } => {
                 self.identified(ctx, identity, Connecting { data, ..connecting });
             }
-            Verdict::Refused { code, message, temporary } => ctx.effects.send(|out| {
-                json::other_error_into(out, connecting.command, code, &message, temporary);
-            }),
+            Verdict::Refused { code, message, temporary } => {
+                ctx.effects.other_error(connecting.command, code, &message, temporary);
+            }
             Verdict::Disconnect { code, reason } => {
                 ctx.effects.close(code, reason.into_string(), CloseReason::Denied);
             }
@@ -99,8 +95,7 @@ impl Session {
         let Joining { command, asked, expires_in, .. } = *joining;
         if joining.or_nothing && past.recovered == Some(false) {
             self.leave(ctx.effects, index);
-            let code = ErrorCode::UnrecoverablePosition;
-            return ctx.effects.send(|out| json::error_into(out, command, code));
+            return ctx.effects.error(command, ErrorCode::UnrecoverablePosition);
         }
         let result = json::subscribed(past, positioned, asked, expires_in, joining.data.as_deref());
         if expires_in.is_some() {
@@ -162,7 +157,7 @@ impl Session {
             Protocol::Json(state) => {
                 while let Some(index) = state.pending.iter().position(|pending| is_lost(&pending.room)) {
                     let id = state.pending.remove(index).id;
-                    ctx.effects.send(|out| json::error_into(out, id, ErrorCode::Internal));
+                    ctx.effects.error(id, ErrorCode::Internal);
                 }
                 while !ctx.effects.closes()
                     && let Some(index) = affected(self)

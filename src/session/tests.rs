@@ -1,5 +1,6 @@
 //! Tests of a session by itself: what it is asked, in which order the answers come, and what its client is told.
 
+use crate::app::json::ErrorCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -491,4 +492,15 @@ fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
     assert_eq!(world.asked.len(), 1, "and then comes what was asked behind it");
     world.answer_all();
     assert_eq!(world.codes(), [(1, 0), (2, 108)]);
+}
+
+#[test]
+fn every_error_is_counted_by_its_number() {
+    let metrics = crate::metrics::ShardMetrics::default();
+    for code in ErrorCode::ALL {
+        metrics.count_error(code.parts().0);
+    }
+    metrics.count_error(1999);
+    let others = metrics.errors.last().unwrap().value();
+    assert_eq!(others, 1, "only what an auth backend has chosen is among the others");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::identity::{may_publish, plain_grant};
 use super::{Context, Effect, Join, Joining, Protocol, Session, Taken};
+use crate::app::json::ErrorCode;
 use crate::app::{WireFormat, text};
 use crate::base::Time;
 use crate::base::census::Census;
@@ -109,6 +110,7 @@ impl Session {
             RateDecision::Allow => {}
             RateDecision::Throttle => {
                 notice(ctx, "that was not sent: you speak too often");
+                ctx.effects.count_error(ErrorCode::TooManyRequests.parts().0);
                 return Taken::All;
             }
             RateDecision::Disconnect => {

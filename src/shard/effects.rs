@@ -24,6 +24,9 @@ impl Shard {
         while let Some(effect) = effects.pop() {
             self.effect(key, conn, &effects, effect);
         }
+        for &code in effects.errors() {
+            self.metrics.count_error(code);
+        }
         effects.clear();
         self.effects = effects;
         if let Some(conn) = conn {

@@ -115,13 +115,7 @@ pub fn reply_into(out: &mut Vec<u8>, id: u32, method: &str, result: &[u8]) {
 }
 
 /// Appends a line with the reply to command `id`: something is wrong.
-pub fn error_into(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
-    let (code, message, temporary) = code.parts();
-    other_error_into(out, id, code, message, temporary);
-}
-
-/// The same, with somebody else's number and words.
-pub fn other_error_into(out: &mut Vec<u8>, id: u32, code: u16, message: &str, temporary: bool) {
+pub fn error_into(out: &mut Vec<u8>, id: u32, code: u16, message: &str, temporary: bool) {
     append(out, format_args!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":"));
     string_into(out, message);
     out.extend_from_slice(if temporary { b",\"temporary\":true}}" } else { b"}}" });
@@ -479,7 +473,8 @@ mod tests {
     #[test]
     fn errors_say_whether_to_try_again() {
         let mut out = Vec::new();
-        error_into(&mut out, 3, ErrorCode::TooManyRequests);
+        let (code, message, temporary) = ErrorCode::TooManyRequests.parts();
+        error_into(&mut out, 3, code, message, temporary);
         assert_eq!(
             read(&out),
             json!({"id": 3, "error": {"code": 111, "message": "too many requests", "temporary": true}})

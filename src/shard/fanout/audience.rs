@@ -191,6 +191,9 @@ impl Audience {
     }
 
     pub(super) fn backlog(&self, offset: u64) -> Backlog {
+        if self.log.readers_behind() == 0 {
+            return Backlog { members: self.members.len(), ..Backlog::default() };
+        }
         let end = self.log.end_of(offset);
         let head = self.log.head();
         let count = |which: &dyn Fn(&Member) -> bool| self.members.iter().filter(|it| which(it)).count();
