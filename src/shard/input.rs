@@ -141,6 +141,8 @@ impl Shard {
         match slot.conn.state() {
             State::Head | State::Open if self.budget.is_spent() || !self.mesh.is_clear() => Used::Later,
             State::Head | State::Open if slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES => Used::Later,
+            // Only the peer's Close is looked for, but what comes before it is inflated all the same.
+            State::Closing if self.budget.is_spent() => Used::Later,
             State::Head => self.take_request(key, input, scanned),
             State::Open | State::Closing => self.take_frame(key, input),
             State::Finishing(_) | State::Lingering | State::Closed => {

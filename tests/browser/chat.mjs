@@ -104,8 +104,10 @@ try {
     await enter(mallory, '<script>alert("name")</script>');
     await say(mallory, '<img src=x onerror="alert(1)"><b>bold</b> & "quotes"');
     await line(ann, "<script>", '<img src=x onerror="alert(1)"><b>bold</b> & "quotes"').waitFor();
-    await plainSays(mallory, "\u202ennA", "lobby", "\u202egnp.exe \u001b[31mred\u0007");
-    await line(ann, "\ufffdnnA", "\ufffdgnp.exe \u241b[31mred\u2407").waitFor();
+    // A name that turns the direction of text is refused; a text that does is shown as what it is.
+    await assert.rejects(plainSays(mallory, "\u202ennA", "lobby", "Hi"));
+    await plainSays(mallory, "Anne", "lobby", "\u202egnp.exe \u001b[31mred\u0007");
+    await line(ann, "Anne", "\ufffdgnp.exe \u241b[31mred\u2407").waitFor();
     await say(mallory, "javascript:alert(1) https://example.org/a?b=\"c\" (see http://example.com/x_(y).)");
     await line(ann, "<script>", "javascript:").waitFor();
     const links = ann.locator("#log a");

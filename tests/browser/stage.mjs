@@ -31,7 +31,9 @@ export class Server {
     this.port ??= await freePort();
     const flags = ["--listen", `127.0.0.1:${this.port}`, "--shards", "2", "--log", "warn"];
     const pings = ["--ping-interval", "1s", "--pong-timeout", "900ms"];
-    this.child = spawn(this.program, ["serve", ...flags, ...pings], { stdio: "inherit", env: this.env });
+    // The tests publish faster than people type.
+    const limits = ["--max-session-messages-per-second", "0", "--max-session-commands-per-second", "0"];
+    this.child = spawn(this.program, ["serve", ...flags, ...pings, ...limits], { stdio: "inherit", env: this.env });
     for (;;) {
       if (this.child.exitCode !== null) throw new Error("the server ended");
       if (await fetch(`http://127.0.0.1:${this.port}/readyz`).then((answer) => answer.ok, () => false)) return;

@@ -125,6 +125,30 @@ fn a_deflate_bomb_that_must_wait_is_kept_as_it_came_and_inflated_once() {
     assert_eq!((heard.len(), heard[299].len()), (300, 60_008));
 }
 
+/// Who is being closed has no way to have more inflated in a turn than others.
+#[test]
+fn what_comes_after_our_close_is_inflated_within_the_turns_budget() {
+    let mut world = World::new(1, 3, 65_536, options());
+    let client = world.connect(0);
+    world.send(client, request("/ws/bomber?room=r", DEFLATE).as_bytes());
+    world.settle();
+    world.shards[0].drain();
+    let mut deflater = Deflater::default();
+    let bomb = client_frame(0xC1, deflater.deflate(Window::Full, &[&[b'x'; 60_000]]));
+    for _ in 0..100 {
+        world.send(client, &bomb);
+    }
+    world.send(client, &client_frame(0x88, &1001_u16.to_be_bytes()));
+    let (mut turns, begun) = (0, world.now);
+    while world.peers[client].closed.is_none() {
+        turns += 1;
+        assert!(turns < 100, "it ends when the peer's Close is found");
+        world.turns(1);
+    }
+    assert_eq!(world.now, begun, "not by its time-out");
+    assert!(turns >= 6, "6 MB were inflated in {turns} turns");
+}
+
 /// Whoever does not read still costs its shard nothing.
 #[test]
 fn a_paused_client_gives_its_shard_nothing_to_do() {
