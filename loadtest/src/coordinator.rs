@@ -34,11 +34,11 @@ const START_DELAY_NS: u64 = 50 * MILLISECOND;
 ///
 /// # Errors
 /// One sentence: the requested number is too low.
-pub fn size(clients: u32, requested: Option<u32>, server_is_here: bool) -> Result<u32, String> {
+pub fn size(clients: u32, requested: Option<u32>, server_is_local: bool) -> Result<u32, String> {
     let required = u32::try_from(u64::from(clients).div_ceil(clients_per_worker()?)).unwrap_or(u32::MAX);
     let cores =
         std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-    let default = if server_is_here { (cores / 2).max(1) } else { cores };
+    let default = if server_is_local { (cores / 2).max(1) } else { cores };
     match requested {
         Some(requested) if requested < required => Err(format!(
             "{clients} clients need {required} workers: a process may open {} files; use more --workers, fewer --clients, \
@@ -93,8 +93,8 @@ impl Worker {
     }
 
     /// A failed write is ignored: the end of the worker's output is noticed in `wait_until`.
-    fn send(&mut self, what: &impl serde::Serialize) {
-        let mut line = serde_json::to_vec(what).unwrap_or_default();
+    fn send(&mut self, message: &impl serde::Serialize) {
+        let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
         let _ = self.stdin.write_all(&line);
     }
@@ -111,8 +111,8 @@ impl Drop for Worker {
 
 fn relay(index: usize, stdout: ChildStdout, messages: &Sender<(usize, Option<WorkerMessage>)>) {
     for line in BufReader::new(stdout).lines() {
-        let handle_message = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-        if handle_message.is_none() || messages.send((index, handle_message)).is_err() {
+        let message = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+        if message.is_none() || messages.send((index, message)).is_err() {
             break;
         }
     }
@@ -182,29 +182,27 @@ impl<'r> Coordinator<'r> {
     /// One sentence that names the cause.
     pub fn run(mut self) -> Result<Outcome, String> {
         let workers = self.workers.len();
-        let before = self.sample()?;
+        let initial_sample = self.sample()?;
         self.wait_until("connecting", |run| run.connected_workers == workers)?;
         let connect_ns = clock::now() - self.epoch_ns;
         if self.plan.connect_first && self.total.handshakes == 0 && !self.stopping {
             return Err(self.connect_error());
         }
-        let connected_workers = self.sample()?;
+        let connected_sample = self.sample()?;
         let begin_ns = clock::now() + START_DELAY_NS;
         if !self.stopping {
             self.send_to_all(&Command::Start(begin_ns));
         }
         self.wait_until("running", |run| run.published_workers == workers)?;
         let running_ns = clock::now().saturating_sub(begin_ns);
-        let published_workers = self.sample()?;
+        let published_sample = self.sample()?;
         let connected = self.workers.iter().map(|worker| worker.connected).sum();
         let published = std::mem::take(&mut self.published);
         self.send_to_all(&Command::Drain(published.clone()));
         self.wait_until("draining", |run| run.summaries.len() == workers)?;
         self.display.end();
-        let server = match (before, connected_workers, published_workers) {
-            (Some(before), Some(connected_workers), Some(published_workers)) => {
-                Some([before, connected_workers, published_workers])
-            }
+        let server = match (initial_sample, connected_sample, published_sample) {
+            (Some(initial), Some(connected), Some(published)) => Some([initial, connected, published]),
             _ => None,
         };
         let received = |publisher: usize| {
@@ -252,7 +250,7 @@ impl<'r> Coordinator<'r> {
                 self.send_to_all(&Command::Stop);
             }
             match self.messages.recv_timeout(POLL_INTERVAL) {
-                Ok((index, Some(handle_message))) => self.handle_message(index, handle_message)?,
+                Ok((index, Some(message))) => self.handle_message(index, message)?,
                 Ok((index, None)) if !self.workers[index].done => {
                     return Err("a worker exited early; it may have been killed or out of memory".to_owned());
                 }
@@ -272,9 +270,9 @@ impl<'r> Coordinator<'r> {
         Ok(())
     }
 
-    fn handle_message(&mut self, index: usize, handle_message: WorkerMessage) -> Result<(), String> {
-        match handle_message {
-            WorkerMessage::Interval(tick) => self.tick(index, &tick),
+    fn handle_message(&mut self, index: usize, message: WorkerMessage) -> Result<(), String> {
+        match message {
+            WorkerMessage::Interval(report) => self.add_interval(index, &report),
             WorkerMessage::Connected => self.connected_workers += 1,
             WorkerMessage::Published(published) => {
                 self.connected_workers =
@@ -293,13 +291,13 @@ impl<'r> Coordinator<'r> {
         Ok(())
     }
 
-    fn tick(&mut self, index: usize, tick: &IntervalReport) {
-        self.workers[index].connected = tick.connected;
+    fn add_interval(&mut self, index: usize, report: &IntervalReport) {
+        self.workers[index].connected = report.connected;
         let connected = self.workers.iter().map(|worker| worker.connected).sum();
-        let second = self.seconds.entry(tick.second).or_default();
-        second.stats.add(&tick.stats);
+        let second = self.seconds.entry(report.second).or_default();
+        second.stats.add(&report.stats);
         second.connected = connected;
-        self.total.add(&tick.stats);
+        self.total.add(&report.stats);
     }
 
     /// Samples the server's CPU and memory once per second.

@@ -46,7 +46,7 @@ use plan::Scenario;
 use result::Report;
 use result::compare::compare;
 
-/// A threshold failed, or without thresholds a delivery error was counted.
+/// A threshold failed, or without thresholds an error was counted.
 const EXIT_FAILED: u8 = 1;
 
 /// A load tester for WebSocket broadcast servers.
@@ -54,8 +54,8 @@ const EXIT_FAILED: u8 = 1;
 #[command(
     name = "swarm",
     version,
-    after_help = "Exit codes. 0: passed. 1: a threshold failed; without thresholds, a delivery error was counted. \
-    2: the run could not be started."
+    after_help = "Exit codes:\n  0  passed\n  1  a threshold failed; without thresholds, an error was counted\n\
+    \x20 2  the run could not be started"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -134,8 +134,8 @@ fn main() -> ExitCode {
 /// Executes one run, from the options to the result files. True if it passed.
 fn run(scenario: Scenario, options: &Options) -> Result<bool, String> {
     let plan = options.plan(scenario)?;
-    let server_is_here = plan.target.address.ip().is_loopback();
-    let workers = coordinator::size(plan.clients, options.workers, server_is_here)?;
+    let server_is_local = plan.target.address.ip().is_loopback();
+    let workers = coordinator::size(plan.clients, options.workers, server_is_local)?;
     let display = Display::new(options.quiet);
     let coordinator =
         Coordinator::start(&plan, workers, options.server_pid, display, cli::interrupt_flag()?)?;

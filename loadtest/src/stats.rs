@@ -121,9 +121,9 @@ pub struct Stats {
 const ERROR_KINDS_MAX: usize = 50;
 
 impl Stats {
-    /// Counts a delivery. Returns whether it counts as one.
-    pub fn record_delivery(&mut self, received: Delivery) -> bool {
-        match received {
+    /// Counts a delivery. False if it is not counted.
+    pub fn record_delivery(&mut self, delivery: Delivery) -> bool {
+        match delivery {
             Delivery::InOrder => {}
             Delivery::Duplicate => self.duplicated += 1,
             Delivery::Reordered => self.reordered += 1,
@@ -135,14 +135,14 @@ impl Stats {
     }
 
     /// Counts an error.
-    pub fn error(&mut self, what: String) {
-        self.errors_of(what, 1);
+    pub fn error(&mut self, text: String) {
+        self.add_errors(text, 1);
     }
 
-    fn errors_of(&mut self, what: String, count: u64) {
-        let known = self.errors.len() < ERROR_KINDS_MAX || self.errors.contains_key(&what);
-        let what = if known { what } else { "other errors".to_owned() };
-        *self.errors.entry(what).or_default() += count;
+    fn add_errors(&mut self, text: String, count: u64) {
+        let known = self.errors.len() < ERROR_KINDS_MAX || self.errors.contains_key(&text);
+        let text = if known { text } else { "other errors".to_owned() };
+        *self.errors.entry(text).or_default() += count;
     }
 
     /// The number of errors.
@@ -167,8 +167,8 @@ impl Stats {
         self.not_recovered += other.not_recovered;
         self.recovered_messages += other.recovered_messages;
         self.slow_closed += other.slow_closed;
-        for (what, &count) in &other.errors {
-            self.errors_of(what.clone(), count);
+        for (text, &count) in &other.errors {
+            self.add_errors(text.clone(), count);
         }
         self.latency.add(&other.latency);
         self.handshake.add(&other.handshake);

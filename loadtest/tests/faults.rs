@@ -124,7 +124,7 @@ fn invalid_arguments_are_rejected() {
     let check = |arguments: &[&str], part: &str| {
         let (code, sentence) = rejected(arguments);
         assert_eq!(code, Some(2), "{sentence}");
-        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+        assert!(sentence.contains(part), "{sentence:?} does not contain {part:?}");
     };
     check(&["chat", "nonsense"], "swarm: nonsense is not a ws:// or wss:// URL");
     check(&["chat", "ws://"], "names no host");

@@ -153,6 +153,6 @@ fn invalid_recovery_options_are_rejected() {
     ] {
         let (code, sentence) = support::rejected(arguments);
         assert_eq!(code, Some(2), "{sentence}");
-        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+        assert!(sentence.contains(part), "{sentence:?} does not contain {part:?}");
     }
 }

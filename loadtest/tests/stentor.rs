@@ -208,7 +208,7 @@ fn errors_in_a_scenario_file_have_their_line() {
         std::fs::write(path, text).unwrap();
         let (code, sentence) = support::rejected(&["run", path]);
         assert_eq!(code, Some(2));
-        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+        assert!(sentence.contains(part), "{sentence:?} does not contain {part:?}");
     }
 }
 

@@ -26,10 +26,10 @@ impl Options {
             return Err("--publish requires {text}, the placeholder of the message".to_owned());
         }
         for auto_reply in &self.auto_replies {
-            let Some((line, auto_reply)) = auto_reply.split_once('=') else {
+            let Some((line, reply)) = auto_reply.split_once('=') else {
                 return Err(format!("--auto-reply {auto_reply:?} is not of the form LINE=REPLY"));
             };
-            protocol.auto_replies.push((line.to_owned(), auto_reply.to_owned()));
+            protocol.auto_replies.push((line.to_owned(), reply.to_owned()));
         }
         protocol.subprotocol = self.subprotocol.clone().or(protocol.subprotocol);
         protocol.ready_match = self.ready_match.clone().or(protocol.ready_match);

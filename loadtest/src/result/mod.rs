@@ -87,7 +87,7 @@ pub struct Report {
     pub notes: Vec<String>,
     /// The evaluated thresholds.
     pub thresholds: Vec<ThresholdResult>,
-    /// Whether all thresholds passed; without thresholds, whether no delivery error was counted.
+    /// Whether all thresholds passed; without thresholds, whether no error was counted.
     pub passed: bool,
     /// Statistics by second.
     pub timeline: Vec<Point>,
@@ -117,8 +117,8 @@ impl Report {
             .collect();
         let results: Vec<_> = thresholds.iter().map(|threshold| threshold.evaluate(&metrics)).collect();
         let passed = if results.is_empty() {
-            let faults = METRICS.iter().filter(|metric| metric.is_error);
-            faults.filter_map(|metric| metrics.get(metric.name)).all(|&count| count == 0.0)
+            let errors = METRICS.iter().filter(|metric| metric.is_error);
+            errors.filter_map(|metric| metrics.get(metric.name)).all(|&count| count == 0.0)
         } else {
             results.iter().all(|result| result.passed)
         };
@@ -182,11 +182,11 @@ impl Report {
 fn notes(facts: &Facts<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     let send_lag = facts.total.send_lag.quantile(0.99);
-    let busy = metric::cpu_max(facts).unwrap_or(0.0);
+    let cpu_max = metric::cpu_max(facts).unwrap_or(0.0);
     let advice =
         "latencies include swarm's own delay; use more --workers, or cores that the server does not use";
-    if busy > CPU_MAX {
-        let share = busy * 100.0;
+    if cpu_max > CPU_MAX {
+        let share = cpu_max * 100.0;
         notes.push(format!("swarm was the limit, its busiest worker used {share:.0} % of a core: {advice}"));
     }
     if send_lag > SEND_LAG_MAX_US {

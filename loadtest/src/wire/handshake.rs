@@ -125,7 +125,7 @@ pub fn parse_response(bytes: &[u8], request: HandshakeRequest<'_>) -> HandshakeR
     let Some(extensions) = header("Sec-WebSocket-Extensions") else {
         return HandshakeResponse::Accepted(Negotiated::default(), len);
     };
-    // "If a server accepts an offer with this parameter it MUST include it in the answer" (RFC 7692 §7.1.1.1).
+    // A server accepts the offer of this parameter by including it in its response (RFC 7692 §7.1.1.1).
     if request.deflate
         && extensions.starts_with("permessage-deflate")
         && extensions.contains("server_no_context_takeover")

@@ -144,7 +144,7 @@ impl Connections {
     ///
     /// # Errors
     /// One sentence: no client can connect.
-    pub fn arrive(&mut self, now: u64) -> Result<(), String> {
+    pub fn update_connections(&mut self, now: u64) -> Result<(), String> {
         while let Some(local) = self.dialer.due(now) {
             self.dial(local, now)?;
         }
@@ -230,8 +230,8 @@ impl Connections {
         }
         client.close(key);
         self.dialer.closing(local, client.started_ns, clock::now());
-        if let Err(disconnected) = client.flush() {
-            self.disconnected(local, disconnected);
+        if let Err(reason) = client.flush() {
+            self.disconnected(local, reason);
         }
     }
 
@@ -239,8 +239,8 @@ impl Connections {
     pub fn ready(&mut self, local: usize, Readiness { readable, writable, ended }: Readiness) {
         if writable {
             let client = self.receivers.slot_mut(local).client.as_mut();
-            if let Err(disconnected) = client.map_or(Ok(()), |client| client.flush()) {
-                return self.disconnected(local, disconnected);
+            if let Err(reason) = client.map_or(Ok(()), |client| client.flush()) {
+                return self.disconnected(local, reason);
             }
         }
         let mode = self.plan().read_mode(self.assignment.global(local));
@@ -303,7 +303,7 @@ impl Connections {
         match outcome.and_then(|more| flushed.map(|()| more)) {
             Ok(true) if self.plan().read_mode(global) == ReadMode::Immediate => self.unfinished.push(local),
             Ok(_) => {}
-            Err(disconnected) => return self.disconnected(local, disconnected),
+            Err(reason) => return self.disconnected(local, reason),
         }
         if opened_now && self.plan().close && self.stage != Stage::Draining {
             self.close_client(local);
@@ -312,7 +312,7 @@ impl Connections {
     }
 
     /// Removes a connection that has ended.
-    fn disconnected(&mut self, local: usize, how: Disconnect) {
+    fn disconnected(&mut self, local: usize, reason: Disconnect) {
         let (slot, deliveries) = self.receivers.slot_and_deliveries(local);
         let Some(client) = slot.client.take() else { return };
         let plan = &self.assignment.plan;
@@ -325,13 +325,13 @@ impl Connections {
             self.stats.lost += slot.cursor.missing();
         }
         self.publishers.disconnected(plan, global, room);
-        let next = match how {
+        let next = match reason {
             Disconnect::Closed => Reconnect::Immediately,
             Disconnect::Dropped(reconnect_ns) => Reconnect::At(reconnect_ns),
             Disconnect::Failed(_) if plan.reconnect => Reconnect::Retry,
             Disconnect::Failed(_) => Reconnect::Never,
         };
-        match how {
+        match reason {
             Disconnect::Closed | Disconnect::Dropped(_) => {}
             Disconnect::Failed(_) if was_open && !reads_immediately => self.stats.slow_closed += 1,
             Disconnect::Failed(why) => self.stats.error(why),
@@ -366,8 +366,8 @@ impl Connections {
         if matches!(self.assignment.plan.load_model, LoadModel::OpenLoop) {
             self.stats.send_lag.record_ns(now.saturating_sub(intended_ns));
         }
-        if let Err(disconnected) = client.flush() {
-            self.disconnected(local, disconnected);
+        if let Err(reason) = client.flush() {
+            self.disconnected(local, reason);
         }
     }
 }

@@ -56,9 +56,9 @@ impl Deliveries {
                 return;
             }
             let publisher = stamp.publisher / plan.rooms;
-            let received =
+            let delivery =
                 rooms[own_room as usize].received(cursor, publisher, stamp.sequence, stamp.intended_ns);
-            if !stats.record_delivery(received) {
+            if !stats.record_delivery(delivery) {
                 return;
             }
             stats.latency.record_ns(now.saturating_sub(stamp.intended_ns));
@@ -92,9 +92,9 @@ impl Deliveries {
                 return;
             }
             let publisher = stamp.publisher / plan.rooms;
-            let received =
+            let delivery =
                 rooms[own_room as usize].received(cursor, publisher, stamp.sequence, stamp.intended_ns);
-            count += u64::from(stats.record_delivery(received));
+            count += u64::from(stats.record_delivery(delivery));
         });
         count
     }

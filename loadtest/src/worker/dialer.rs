@@ -50,7 +50,7 @@ pub struct Dialer {
     /// Lost clients, and when they reconnect.
     retries: VecDeque<(u64, usize)>,
     /// Clients dropped by a storm, and when they reconnect, in order.
-    disconnected: VecDeque<(u64, usize)>,
+    dropped: VecDeque<(u64, usize)>,
     /// Clients that failed to connect before the first stage; they are retried in it.
     failed: Vec<usize>,
     /// Deadlines of handshakes, in order; a connection is identified by its start time.
@@ -110,7 +110,7 @@ impl Dialer {
         Ok(Self {
             dial_queue: (0..client_target).collect(),
             retries: VecDeque::new(),
-            disconnected: VecDeque::new(),
+            dropped: VecDeque::new(),
             failed: Vec::new(),
             deadlines: VecDeque::new(),
             client_target,
@@ -153,7 +153,7 @@ impl Dialer {
         self.over = true;
         self.dial_queue.clear();
         self.retries.clear();
-        self.disconnected.clear();
+        self.dropped.clear();
     }
 
     /// The number of connected clients.
@@ -176,7 +176,7 @@ impl Dialer {
         while let Some((_, local)) = self.retries.pop_front_if(|&mut (at_ns, _)| at_ns <= now) {
             self.dial_queue.push_back(local);
         }
-        while let Some((_, local)) = self.disconnected.pop_front_if(|&mut (at_ns, _)| at_ns <= now) {
+        while let Some((_, local)) = self.dropped.pop_front_if(|&mut (at_ns, _)| at_ns <= now) {
             self.dial_queue.push_back(local);
         }
         if self.in_flight >= self.in_flight_max || self.interval_ns > 0 && now < self.next_ns {
@@ -225,7 +225,7 @@ impl Dialer {
         match next {
             Reconnect::Never => {}
             Reconnect::Immediately => self.dial_queue.push_back(local),
-            Reconnect::At(at_ns) => self.disconnected.push_back((at_ns, local)),
+            Reconnect::At(at_ns) => self.dropped.push_back((at_ns, local)),
             Reconnect::Retry if self.started_ns.is_none() => self.failed.push(local),
             Reconnect::Retry => self.retries.push_back((now + RETRY_NS, local)),
         }
@@ -241,11 +241,11 @@ impl Dialer {
                 storm.recovery_ns = Some(now.saturating_sub(reconnect_ns));
             }
         }
-        let begun = self.started_ns.is_some() && !self.over;
+        let running = self.started_ns.is_some() && !self.over;
         let due = self
             .storms
             .iter_mut()
-            .find(|storm| begun && storm.reconnect_ns.is_none() && storm.at_ns <= now)?;
+            .find(|storm| running && storm.reconnect_ns.is_none() && storm.at_ns <= now)?;
         due.reconnect_ns = Some(now + due.downtime_ns);
         due.reconnect_ns
     }

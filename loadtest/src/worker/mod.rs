@@ -101,7 +101,7 @@ impl Worker {
         let mut ready = Vec::with_capacity(1024);
         while !self.progress.is_over() {
             let now = clock::now();
-            self.connections.arrive(now)?;
+            self.connections.update_connections(now)?;
             // Messages that are due before the end of the stages are published even if they are late.
             self.connections.publish(now);
             self.advance(now);

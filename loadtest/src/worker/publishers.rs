@@ -176,7 +176,7 @@ impl Publishers {
         &mut self,
         plan: &Plan,
         global: u32,
-        what: &Template,
+        template: &Template,
         values: Values<'_>,
         client: &mut Client,
         key: [u8; 4],
@@ -184,7 +184,7 @@ impl Publishers {
         let (name, room) = (plan.client_name(global), plan.room_name(plan.room_of(global)));
         client.message_id += 1;
         self.rendered.clear();
-        what.render_into(
+        template.render_into(
             Values { name: &name, room: &room, id: client.message_id, ..values },
             &mut self.rendered,
         );
@@ -226,11 +226,11 @@ impl Publishers {
         }
         for line in payload.split(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if let Some((_, auto_reply)) =
+            if let Some((_, reply)) =
                 protocol.auto_replies.iter().find(|(expected, _)| expected.as_bytes() == line)
             {
                 let opcode = if protocol.binary { Opcode::Binary } else { Opcode::Text };
-                client.queue(opcode, false, auto_reply.as_bytes(), self.key());
+                client.queue(opcode, false, reply.as_bytes(), self.key());
             }
         }
     }

@@ -105,12 +105,12 @@ pub fn path(protocol: &ServerProtocol, resumes: bool, position: Option<&Position
 }
 
 /// The messages after the handshake.
-pub fn join(protocol: &ServerProtocol, resumes: bool, returns: bool) -> &[Template] {
+pub fn join(protocol: &ServerProtocol, resumes: bool, reconnects: bool) -> &[Template] {
     let special = protocol
         .recovery
         .as_ref()
         .filter(|_| resumes)
-        .map(|recovery| if returns { &recovery.recovery_join } else { &recovery.join });
+        .map(|recovery| if reconnects { &recovery.recovery_join } else { &recovery.join });
     special.filter(|join| !join.is_empty()).unwrap_or(&protocol.join)
 }
 
@@ -158,17 +158,16 @@ mod tests {
     fn requests_depend_on_the_position() {
         let position = Position { epoch: "e".to_owned(), offset: 3 };
         let protocol = Preset::Stentor.protocol();
-        let asked = |resumes, position| String::from(path(&protocol, resumes, position));
-        assert_eq!(asked(false, Some(&position)), "/ws/{name}?room={room}");
-        assert_eq!(asked(true, None), "/ws/{name}?room={room}&history=0");
-        assert_eq!(asked(true, Some(&position)), "/ws/{name}?room={room}&since={epoch}:{offset}");
+        let requested = |resumes, position| String::from(path(&protocol, resumes, position));
+        assert_eq!(requested(false, Some(&position)), "/ws/{name}?room={room}");
+        assert_eq!(requested(true, None), "/ws/{name}?room={room}&history=0");
+        assert_eq!(requested(true, Some(&position)), "/ws/{name}?room={room}&since={epoch}:{offset}");
         let protocol = Preset::Centrifugo.protocol();
-        let published = |resumes, returns| String::from(join(&protocol, resumes, returns)[0].clone());
-        assert!(published(true, true).contains(r#""recover":true,"epoch":"{epoch}","offset":{offset}"#));
+        let joins = |resumes, reconnects| String::from(join(&protocol, resumes, reconnects)[0].clone());
+        assert!(joins(true, true).contains(r#""recover":true,"epoch":"{epoch}","offset":{offset}"#));
         assert!(
-            published(true, false).contains(r#""recoverable":true"#)
-                && !published(true, false).contains("epoch")
+            joins(true, false).contains(r#""recoverable":true"#) && !joins(true, false).contains("epoch")
         );
-        assert!(!published(false, true).contains("recover"));
+        assert!(!joins(false, true).contains("recover"));
     }
 }

@@ -44,7 +44,7 @@ impl Slot {
     }
 
     /// The client is connected at `now`, for the first time or again.
-    pub fn opened(&mut self, plan: &Plan, room: &Order, talking: bool, now: u64, stats: &mut Stats) {
+    pub fn opened(&mut self, plan: &Plan, room: &Order, running: bool, now: u64, stats: &mut Stats) {
         self.dropped = false;
         if let (Some(recovering), Some(recovery)) = (self.recovering.take(), &plan.target.protocol.recovery) {
             if recovering.is_recovered(recovery) {
@@ -55,7 +55,7 @@ impl Slot {
             stats.not_recovered += 1;
             stats.lost += self.cursor.missing();
         }
-        self.cursor = if talking { room.cursor_from(now) } else { room.cursor_from_start() };
+        self.cursor = if running { room.cursor_from(now) } else { room.cursor_from_start() };
         self.present_from_start = false;
     }
 }
