@@ -132,8 +132,8 @@ step_nats() {
   printf 'listen: "127.0.0.1:%d"\nwebsocket { listen: "127.0.0.1:%d", no_tls: true }\n' "$((port + 1))" "$port" >"$CACHE/nats.conf"
   nats-server -c "$CACHE/nats.conf" & server=$!
   for _ in $(seq 100); do curl -s "http://127.0.0.1:$port/" >/dev/null; [ $? -ne 7 ] && break; sleep 0.05; done
-  # Its subscribers agree on the order of one publisher, not on that of several: so one speaks.
-  "$SWARM" chat "ws://127.0.0.1:$port" --preset nats --clients 200 --speakers 1 --duration 2s --size 48..3000 --deflate
+  # Its subscribers agree on the order of one publisher, not on that of several: hence one publisher.
+  "$SWARM" chat "ws://127.0.0.1:$port" --preset nats --clients 200 --publishers 1 --duration 2s --size 48..3000 --deflate
   outcome=$?
   kill "$server"; wait "$server"
   return "$outcome"

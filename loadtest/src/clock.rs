@@ -1,5 +1,4 @@
-//! The machine's monotonic clock. All processes of a machine read the same one, so that a stamp which one worker has made
-//! can be judged by another.
+//! The machine's monotonic clock. All processes read the same one, so a worker can judge a stamp of another.
 
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::time::{
@@ -14,7 +13,7 @@ pub const SECOND: u64 = 1_000_000_000;
 /// Nanoseconds of a millisecond.
 pub const MILLISECOND: u64 = 1_000_000;
 
-/// Nanoseconds since some moment in the past.
+/// Nanoseconds since an arbitrary moment.
 pub fn now() -> u64 {
     nanos(ClockId::Monotonic)
 }
@@ -29,30 +28,30 @@ fn nanos(clock: ClockId) -> u64 {
     time.tv_sec.unsigned_abs() * SECOND + time.tv_nsec.unsigned_abs()
 }
 
-/// Wakes an event loop at a moment, to the microsecond: the time-out of epoll is counted in milliseconds, which would be
-/// the latency of a message that is said in time.
-pub struct Alarm {
+/// Wakes an event loop with a resolution of microseconds. The timeout of epoll has milliseconds, too coarse for the send
+/// times.
+pub struct Timer {
     timer: OwnedFd,
     set_for: u64,
 }
 
-impl Alarm {
-    /// One that is not set.
+impl Timer {
+    /// A timer that is not set.
     ///
     /// # Errors
-    /// The process has no descriptor left.
+    /// The process has no free file descriptor.
     pub fn new() -> io::Result<Self> {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         Ok(Self { timer, set_for: 0 })
     }
 
-    /// To be registered for reading.
+    /// The descriptor, to be registered for reading.
     pub fn descriptor(&self) -> RawFd {
         self.timer.as_raw_fd()
     }
 
-    /// Rings at `at_ns`, and not at the moment that it was set for before.
+    /// Sets the timer to `at_ns`, replacing an earlier setting.
     pub fn set(&mut self, at_ns: u64) {
         if self.set_for == at_ns {
             return;
@@ -62,13 +61,13 @@ impl Alarm {
             tv_sec: i64::try_from(ns / SECOND).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(ns % SECOND).unwrap_or(0),
         };
-        // A moment of zero would switch the timer off.
+        // Zero would disarm the timer.
         let spec = Itimerspec { it_interval: moment(0), it_value: moment(at_ns.max(1)) };
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec);
     }
 
-    /// It has rung.
-    pub const fn rang(&mut self) {
+    /// The timer has fired.
+    pub const fn fired(&mut self) {
         self.set_for = 0;
     }
 }

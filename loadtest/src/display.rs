@@ -1,4 +1,4 @@
-//! What is shown while a run goes on: on a terminal a few lines that renew themselves, elsewhere one line a second.
+//! Progress of a run: a few updating lines on a terminal, otherwise one line per second.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -8,38 +8,38 @@ use crate::clock::SECOND;
 use crate::outcome::Second;
 use crate::pace;
 use crate::plan::Plan;
-use crate::tally::Tally;
+use crate::stats::Stats;
 use crate::unit::{Unit, seconds};
 
-/// Seconds that the small curves show.
+/// Seconds that the sparklines cover.
 const CURVE_SECONDS: usize = 40;
 
-/// Kinds of errors that are shown; the table at the end has all.
+/// Kinds of errors that are shown; the final table has all of them.
 const ERRORS_SHOWN: usize = 3;
 
-/// Where a run is.
+/// The state of a run.
 pub struct View<'v> {
-    /// What is being done, in a word or two.
-    pub act: &'v str,
-    /// What is to be done.
+    /// The phase: connecting, running, draining.
+    pub phase: &'v str,
+    /// The plan of the run.
     pub plan: &'v Plan,
-    /// Since the run began, in nanoseconds.
+    /// Time since the start of the run, in nanoseconds.
     pub elapsed_ns: u64,
-    /// Clients that are in.
+    /// Connected clients.
     pub connected: u32,
-    /// Second by second.
+    /// Statistics by second.
     pub seconds: &'v BTreeMap<u64, Second>,
-    /// All of them together.
-    pub total: &'v Tally,
+    /// Their sum.
+    pub total: &'v Stats,
 }
 
-/// Where it is shown.
+/// Where progress is shown.
 pub enum Display {
-    /// Nowhere.
+    /// Not at all.
     Quiet,
-    /// A line a second, to the standard error; and the second that was shown last.
+    /// One line per second on the standard error; the last second shown.
     Lines(u64),
-    /// Lines that renew themselves.
+    /// Updating lines.
     Terminal(Box<Terminal>),
 }
 
@@ -50,7 +50,7 @@ pub struct Terminal {
 }
 
 impl Display {
-    /// What suits the standard error.
+    /// Chooses by the standard error.
     pub fn new(quiet: bool) -> Self {
         if quiet {
             return Self::Quiet;
@@ -62,7 +62,7 @@ impl Display {
         Self::Terminal(Box::new(Terminal { all, lines: Vec::new() }))
     }
 
-    /// Shows where the run is.
+    /// Shows the state of the run.
     pub fn show(&mut self, view: &View<'_>) {
         match self {
             Self::Quiet => {}
@@ -77,7 +77,7 @@ impl Display {
         }
     }
 
-    /// Clears what renews itself.
+    /// Clears the updating lines.
     pub fn end(&mut self) {
         if let Self::Terminal(terminal) = self {
             let _ = terminal.all.clear();
@@ -100,20 +100,20 @@ impl Terminal {
     }
 }
 
-/// The newest second that is over.
+/// The last complete second.
 fn newest<'v>(view: &View<'v>) -> Option<&'v Second> {
     view.seconds.range(..view.elapsed_ns / SECOND).next_back().map(|(_, second)| second)
 }
 
 fn line(view: &View<'_>) -> String {
     let last = newest(view).cloned().unwrap_or_default();
-    let quantile = |q| Unit::Seconds.show(seconds(last.tally.latency.quantile(q)));
+    let quantile = |q| Unit::Seconds.format(seconds(last.stats.latency.quantile(q)));
     format!(
-        "{:>4} s  {}  {} in  {}  p50 {}  p99 {}  max {}  {} errors",
+        "{:>4} s  {}  {} connected  {}  p50 {}  p99 {}  max {}  {} errors",
         view.elapsed_ns / SECOND,
-        view.act,
-        Unit::Count.show(view.connected.into()),
-        Unit::PerSecond.show(number(last.tally.deliveries)),
+        view.phase,
+        Unit::Count.format(view.connected.into()),
+        Unit::PerSecond.format(number(last.stats.deliveries)),
         quantile(0.5),
         quantile(0.99),
         quantile(1.0),
@@ -121,79 +121,80 @@ fn line(view: &View<'_>) -> String {
     )
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for the eye")]
+#[expect(clippy::cast_precision_loss, reason = "for display")]
 const fn number(value: u64) -> f64 {
     value as f64
 }
 
-/// The lines of a terminal.
+/// The lines for a terminal.
 fn lines(view: &View<'_>) -> Vec<String> {
     let last = newest(view).cloned().unwrap_or_default();
     let bold = |text: String| format!("\x1b[1m{text}\x1b[0m");
     let dim = |text: &str| format!("\x1b[2m{text}\x1b[0m");
-    let time = |microseconds| format!("{:>9}", Unit::Seconds.show(seconds(microseconds)));
+    let time = |microseconds| format!("{:>9}", Unit::Seconds.format(seconds(microseconds)));
     let length = pace::length(&view.plan.stages);
     let mut lines = vec![
         format!(
             "{} {}  {}",
             bold(format!("swarm {}", view.plan.scenario.name())),
             view.plan.target.url,
-            dim(&format!("{} · {} s, of which {length:.0} s of talk", view.act, view.elapsed_ns / SECOND)),
+            dim(&format!("{} · {} s / {length:.0} s", view.phase, view.elapsed_ns / SECOND)),
         ),
         format!(
-            "  {:<12}{:>14}  {}",
-            "clients",
-            bold(format!("{:>14}", Unit::Count.show(view.connected.into()))),
+            "  {:<16}{:>14}  {}",
+            "connected",
+            bold(format!("{:>14}", Unit::Count.format(view.connected.into()))),
             bar(view.connected, view.plan.clients),
         ),
         format!(
-            "  {:<12}{}  {}",
+            "  {:<16}{}  {}",
             "handshakes",
-            bold(format!("{:>14}", Unit::PerSecond.show(number(last.tally.handshakes)))),
-            curve(view, |second| number(second.tally.handshakes)),
+            bold(format!("{:>14}", Unit::PerSecond.format(number(last.stats.handshakes)))),
+            curve(view, |second| number(second.stats.handshakes)),
         ),
         format!(
-            "  {:<12}{}  {}",
-            "heard",
-            bold(format!("{:>14}", Unit::PerSecond.show(number(last.tally.deliveries)))),
-            curve(view, |second| number(second.tally.deliveries)),
+            "  {:<16}{}  {}",
+            "received",
+            bold(format!("{:>14}", Unit::PerSecond.format(number(last.stats.deliveries)))),
+            curve(view, |second| number(second.stats.deliveries)),
         ),
         format!(
-            "  {:<12}{:>14}  {}  {}  {}",
+            "  {:<16}{:>14}  {}  {}  {}",
             "latency",
-            bold(format!("{:>14}", format!("p99 {}", time(last.tally.latency.quantile(0.99)).trim()))),
-            curve(view, |second| number(second.tally.latency.quantile(0.99))),
-            dim(&format!("p50 {}", time(last.tally.latency.quantile(0.5)).trim())),
-            dim(&format!("max {}", time(last.tally.latency.max()).trim())),
+            bold(format!("{:>14}", format!("p99 {}", time(last.stats.latency.quantile(0.99)).trim()))),
+            curve(view, |second| number(second.stats.latency.quantile(0.99))),
+            dim(&format!("p50 {}", time(last.stats.latency.quantile(0.5)).trim())),
+            dim(&format!("max {}", time(last.stats.latency.max()).trim())),
         ),
     ];
-    let Tally { duplicated, reordered, crossed, .. } = view.total;
-    if duplicated + reordered + crossed > 0 {
+    let Stats { duplicated, reordered, order_mismatch, .. } = view.total;
+    if duplicated + reordered + order_mismatch > 0 {
         lines.push(format!(
-            "  {:<12}{duplicated} duplicated, {reordered} reordered, {crossed} crossed",
-            "faults"
+            "  {:<16}{duplicated} duplicated, {reordered} reordered, {order_mismatch} order mismatch",
+            "delivery errors"
         ));
     }
     let mut errors: Vec<_> = view.total.errors.iter().collect();
     errors.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     for (error, count) in errors.into_iter().take(ERRORS_SHOWN) {
-        lines.push(format!("  \x1b[31m{:<12}{count} × {error}\x1b[0m", "error"));
+        lines.push(format!("  \x1b[31m{:<16}{count} × {error}\x1b[0m", "error"));
     }
     lines
 }
 
-fn bar(value: u32, of: u32) -> String {
-    let filled = (u64::from(value) * CURVE_SECONDS as u64 / u64::from(of.max(1))).min(CURVE_SECONDS as u64);
+fn bar(value: u32, target: u32) -> String {
+    let filled =
+        (u64::from(value) * CURVE_SECONDS as u64 / u64::from(target.max(1))).min(CURVE_SECONDS as u64);
     let filled = usize::try_from(filled).unwrap_or(0);
     format!(
-        "\x1b[32m{}\x1b[0m\x1b[2m{}\x1b[0m of {}",
+        "\x1b[32m{}\x1b[0m\x1b[2m{}\x1b[0m / {}",
         "━".repeat(filled),
         "━".repeat(CURVE_SECONDS - filled),
-        Unit::Count.show(of.into())
+        Unit::Count.format(target.into())
     )
 }
 
-/// The last seconds as a small curve, its highest value at the top.
+/// The last seconds as a sparkline, scaled to its maximum.
 fn curve(view: &View<'_>, value: impl Fn(&Second) -> f64) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let now = view.elapsed_ns / SECOND;
@@ -202,7 +203,7 @@ fn curve(view: &View<'_>, value: impl Fn(&Second) -> f64) -> String {
         .collect();
     let max = values.iter().copied().fold(0.0, f64::max);
     let sign = |value: &f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of seven")]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 7")]
         let height = if max > 0.0 { (value / max * 7.0).round() as usize } else { 0 };
         if *value > 0.0 { BARS[height.min(7)] } else { ' ' }
     };

@@ -1,17 +1,17 @@
-//! swarm: a load tester for WebSocket broadcast servers. It holds many clients, has some of them speak at a pace that does
-//! not depend on the server, and tells what all of them saw.
+//! swarm: a load tester for WebSocket broadcast servers. It opens many clients, publishes through some of them at a rate
+//! that does not depend on the server, and checks what every client receives.
 //!
 //! ```text
-//! options  ->  plan  ->  crew (the parent)  ==pipes==>  worker, worker, …  ->  the server under test
-//!                         |                                 clients: wire, stamp, order
+//! options  ->  plan  ->  coordinator  ==pipes==>  worker, worker, …  ->  the server under test
+//!                         |                   clients: wire, stamp, order
 //!                         +-- display, result (table, JSON, .hgrm, page), thresholds -> exit code
 //! ```
 
-#![expect(unreachable_pub, reason = "a program: its modules share what they need")]
+#![expect(unreachable_pub, reason = "a binary crate: its modules share their items")]
 
+mod cli;
 mod clock;
-mod console;
-mod crew;
+mod coordinator;
 mod display;
 mod message;
 mod metric;
@@ -25,7 +25,7 @@ mod process;
 mod result;
 mod sink;
 mod stamp;
-mod tally;
+mod stats;
 mod template;
 mod threshold;
 mod unit;
@@ -38,109 +38,110 @@ use std::io::{Write, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use console::NOT_TRIED;
-use crew::Crew;
+use cli::EXIT_ERROR;
+use coordinator::Coordinator;
 use display::Display;
 use options::Options;
 use plan::Scenario;
 use result::Report;
 use result::compare::compare;
 
-/// Thresholds do not hold, or not everybody heard everything once and in order.
-const NOT_PASSED: u8 = 1;
+/// A threshold failed, or without thresholds an error was counted.
+const EXIT_FAILED: u8 = 1;
 
 /// A load tester for WebSocket broadcast servers.
 #[derive(Parser)]
 #[command(
     name = "swarm",
     version,
-    after_help = "Exit code 0: all is well. 1: a threshold does not hold; without any, \
-    somebody did not hear everything once and in order. 2: it could not be tried."
+    after_help = "Exit codes:\n  0  passed\n  1  a threshold failed; without thresholds, an error was counted\n\
+    \x20 2  the run could not be started"
 )]
 struct Arguments {
     #[command(subcommand)]
-    what: What,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum What {
-    /// Clients in a room, some of which speak: what do all hear, and when?
+enum Command {
+    /// Some clients publish to a room; all receive
     Chat(Options),
-    /// Each client hears only itself, and speaks again when it has
+    /// Each client publishes to a room of its own and waits for each message to return
     Echo(Options),
-    /// Opening handshakes, as many as the server takes; with --close, again and again
+    /// Opening handshakes at the highest rate the server accepts; with --close, repeatedly
     Connect(Options),
-    /// Silent clients: what does one cost? (with --server-pid)
+    /// Connected clients without traffic; measures the server's cost per client with --server-pid
     Idle(Options),
-    /// Clients leave and come back while the room talks
+    /// Clients disconnect and reconnect while messages are published
     Churn(Options),
-    /// All clients are cut at once: when is the last one back?
+    /// All clients disconnect at once and reconnect; measures the recovery time
     Storm(Options),
-    /// Some clients read slowly or never: what do the others notice?
+    /// Some clients read slowly or never; measures the effect on the others
     Slow(Options),
-    /// A talk of hours; clients that are lost come back
+    /// A long run (1h); lost clients reconnect
     Soak(Options),
-    /// A run that a TOML file describes, with stages and thresholds; options given here are stronger
+    /// Run a scenario file (TOML) with stages and thresholds; command-line options take precedence
     Run {
-        /// The file
+        /// Scenario file
         file: PathBuf,
         #[command(flatten)]
         options: Options,
     },
-    /// Results of --json side by side, with ratios against the first
+    /// Compare results of --json, with ratios relative to the first
     Compare {
-        /// The files
+        /// Result files
         #[arg(required = true, num_args = 2..)]
         files: Vec<PathBuf>,
     },
-    /// Measures swarm itself: it listens to a bare writer, which sends as fast as it can
+    /// Measure swarm's own capacity against a sender that writes prepared frames at full speed
     Sink(sink::Sink),
-    /// One process of a run (started by swarm itself)
-    #[command(name = crew::WORKER, hide = true)]
+    /// A worker process of a run (started by swarm itself)
+    #[command(name = coordinator::WORKER, hide = true)]
     Worker,
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().what {
-        What::Chat(options) => run(Scenario::Chat, &options),
-        What::Echo(options) => run(Scenario::Echo, &options),
-        What::Connect(options) => run(Scenario::Connect, &options),
-        What::Idle(options) => run(Scenario::Idle, &options),
-        What::Churn(options) => run(Scenario::Churn, &options),
-        What::Storm(options) => run(Scenario::Storm, &options),
-        What::Slow(options) => run(Scenario::Slow, &options),
-        What::Soak(options) => run(Scenario::Soak, &options),
-        What::Run { file, options } => Options::read(&file).and_then(|(scenario, from_file)| {
+    let outcome = match Arguments::parse().command {
+        Command::Chat(options) => run(Scenario::Chat, &options),
+        Command::Echo(options) => run(Scenario::Echo, &options),
+        Command::Connect(options) => run(Scenario::Connect, &options),
+        Command::Idle(options) => run(Scenario::Idle, &options),
+        Command::Churn(options) => run(Scenario::Churn, &options),
+        Command::Storm(options) => run(Scenario::Storm, &options),
+        Command::Slow(options) => run(Scenario::Slow, &options),
+        Command::Soak(options) => run(Scenario::Soak, &options),
+        Command::Run { file, options } => Options::read(&file).and_then(|(scenario, from_file)| {
             let all = options.or(&from_file)?;
             run(scenario, &all)
         }),
-        What::Compare { files } => compared(&files),
-        What::Sink(sink) => sink.run(),
-        What::Worker => {
+        Command::Compare { files } => compared(&files),
+        Command::Sink(sink) => sink.run(),
+        Command::Worker => {
             worker::run();
             Ok(true)
         }
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(NOT_PASSED),
+        Ok(false) => ExitCode::from(EXIT_FAILED),
         Err(sentence) => {
             let _ = writeln!(stderr(), "swarm: {sentence}");
-            ExitCode::from(NOT_TRIED)
+            ExitCode::from(EXIT_ERROR)
         }
     }
 }
 
-/// One run, from the options to the files. True if all is well.
+/// Executes one run, from the options to the result files. True if it passed.
 fn run(scenario: Scenario, options: &Options) -> Result<bool, String> {
     let plan = options.plan(scenario)?;
-    let server_is_here = plan.target.address.ip().is_loopback();
-    let workers = crew::size(plan.clients, options.workers, server_is_here)?;
+    let server_is_local = plan.target.address.ip().is_loopback();
+    let workers = coordinator::size(plan.clients, options.workers, server_is_local)?;
     let display = Display::new(options.quiet);
-    let crew = Crew::start(&plan, workers, options.server_pid, display, console::until_interrupted()?)?;
-    let outcome = crew.run()?;
-    let report = Report::new(&plan, &outcome, &options.thresholds, console::command());
-    console::say(&report.table())?;
+    let coordinator =
+        Coordinator::start(&plan, workers, options.server_pid, display, cli::interrupt_flag()?)?;
+    let outcome = coordinator.run()?;
+    let report = Report::new(&plan, &outcome, &options.thresholds, cli::command_line());
+    cli::print(&report.table())?;
     report.write(options.json.as_deref(), options.hdr.as_deref(), options.html.as_deref())?;
     Ok(report.passed)
 }
@@ -151,6 +152,6 @@ fn compared(files: &[PathBuf]) -> Result<bool, String> {
     };
     let reports =
         files.iter().map(|file| Ok((name(file), Report::read(file)?))).collect::<Result<Vec<_>, String>>()?;
-    console::say(&compare(&reports))?;
+    cli::print(&compare(&reports))?;
     Ok(true)
 }

@@ -1,91 +1,91 @@
-//! What a worker and its parent tell each other.
+//! The messages between the coordinator and its workers.
 
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
-use crate::tally::Tally;
+use crate::stats::Stats;
 
-/// What a worker is told first.
+/// The first message to a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The whole run.
+    /// The plan of the run.
     pub plan: Plan,
-    /// Which of the workers it is.
+    /// The index of this worker.
     pub index: u32,
-    /// How many workers there are.
+    /// The number of workers.
     pub of: u32,
-    /// When the run began: seconds are counted from here.
+    /// The start of the run, from which seconds are counted.
     pub epoch_ns: u64,
 }
 
 impl Assignment {
-    /// This worker's part of `all` things that are dealt out to the workers in turn.
+    /// This worker's share of `all` items that are assigned round-robin.
     pub const fn share(&self, all: u32) -> u32 {
         (all + self.of - 1).saturating_sub(self.index) / self.of
     }
 
-    /// The number of this worker's client `local` among the clients of all workers.
+    /// The global index of this worker's client `local`.
     pub const fn global(&self, local: usize) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "there are no more clients than a u32 counts")]
+        #[expect(clippy::cast_possible_truncation, reason = "the number of clients is a u32")]
         let local = local as u32;
         local * self.of + self.index
     }
 
-    /// The place at this worker of the client with that number.
+    /// The local index of the client `global`, at the worker that has it.
     pub const fn local(&self, global: u32) -> usize {
         (global / self.of) as usize
     }
 }
 
-/// What a worker is told later.
+/// A command to a worker.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Command {
-    /// All have come in: the first stage begins at this moment.
-    Begin(u64),
-    /// All have spoken: so many messages each. Hear what is still on its way, then end.
-    Finish(Vec<u32>),
-    /// End now, with what there is.
+    /// All clients are connected: the first stage starts at this time.
+    Start(u64),
+    /// All workers have published; the number of messages of each publisher. Drain what is in flight, then finish.
+    Drain(Vec<u32>),
+    /// Finish now, with the results so far.
     Stop,
 }
 
-/// What a worker tells.
+/// A message from a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Notice {
-    /// What has happened since the last one.
-    Tick(Box<Tick>),
-    /// Its clients have come in, or cannot.
-    Gathered,
-    /// Its part of the stages is over: its speakers, and how much each of them has said.
-    Spoken(Vec<(u32, u32)>),
-    /// It is over.
-    Done(End),
-    /// It cannot go on, for this reason.
+pub enum WorkerMessage {
+    /// What happened since the last interval report.
+    Interval(Box<IntervalReport>),
+    /// Its clients have connected or failed.
+    Connected,
+    /// Its stages are over; the messages of each of its publishers.
+    Published(Vec<(u32, u32)>),
+    /// The worker has finished.
+    Finished(WorkerSummary),
+    /// The worker cannot continue, for this reason.
     Failed(String),
 }
 
-/// What has happened in one second, or in a part of it.
+/// The statistics of one second, or of a part of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Tick {
-    /// Which second, from the run's begin.
+pub struct IntervalReport {
+    /// The second, from the start of the run.
     pub second: u64,
-    /// What was counted in it.
-    pub tally: Tally,
-    /// Clients that are in now.
+    /// The counters.
+    pub stats: Stats,
+    /// Clients that are connected now.
     pub connected: u32,
 }
 
-/// What is known only at the end.
+/// What is known only at the end of the run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct End {
-    /// How many different messages of each speaker its clients have heard.
-    pub heard: Vec<u32>,
-    /// For each storm, how long it took until the last client was back, in nanoseconds.
+pub struct WorkerSummary {
+    /// The number of different messages of each publisher that this worker's clients have received.
+    pub received: Vec<u32>,
+    /// For each storm, the recovery time in nanoseconds.
     pub storms: Vec<Option<u64>>,
-    /// CPU that the worker has used while it talked, in nanoseconds.
+    /// CPU that the worker used while publishing, in nanoseconds.
     pub cpu_ns: u64,
-    /// How long it talked, in nanoseconds.
-    pub talked_ns: u64,
-    /// The memory that its clients have cost it, in bytes.
+    /// Duration of publishing, in nanoseconds.
+    pub running_ns: u64,
+    /// Memory that its clients cost, in bytes.
     pub memory: u64,
 }
 
@@ -95,13 +95,13 @@ mod tests {
     use crate::plan::Scenario;
 
     #[test]
-    fn every_client_has_one_place_at_one_worker() {
+    fn every_client_belongs_to_one_worker() {
         let plan = crate::options::Options::default().plan(Scenario::Chat).unwrap();
         for (clients, of) in [(1, 1), (10, 3), (9, 3), (3, 3)] {
             let assigned = (0..of).flat_map(|index| {
                 let assignment = Assignment { plan: plan.clone(), index, of, epoch_ns: 0 };
-                let places = 0..assignment.share(clients) as usize;
-                places.map(move |local| {
+                let locals = 0..assignment.share(clients) as usize;
+                locals.map(move |local| {
                     let global = assignment.global(local);
                     assert_eq!(assignment.local(global), local);
                     global

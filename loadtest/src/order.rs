@@ -1,314 +1,323 @@
-//! What a room has said, in the order in which it was first heard here, and each listener's place in that order.
-//!
-//! A listener is a cursor: while it hears the same as all others, one comparison is all that a message costs, and its memory
-//! does not depend on how many speak. Only what deviates, a gap, costs more. So lost, duplicated and reordered messages are
-//! counted exactly for every pair of speaker and listener, without a ledger for each pair.
+//! The order in which a room's messages were first received, and each receiver's cursor in it. A receiver that receives the
+//! same order as all others costs one comparison per message, and memory that does not depend on the number of publishers;
+//! only gaps cost more. Lost, duplicated and reordered messages are counted exactly for every pair of publisher and
+//! receiver.
 
 use std::collections::VecDeque;
 
-/// Messages that a room keeps for listeners that are behind. Whoever falls further behind has lost the rest.
-const KEPT_MAX: usize = 1 << 20;
+/// Entries that a room keeps for receivers that are behind. A receiver that is further behind has lost the rest.
+const ENTRIES_MAX: usize = 1 << 20;
 
-/// Gaps that are kept for one listener. Beyond, what is missing in the oldest is taken for lost.
+/// Gaps that one cursor keeps. Beyond, the messages of the oldest gap count as lost.
 const GAPS_MAX: usize = 4096;
 
-/// Numbers of a speaker that nobody has heard and that are still waited for.
-const AWAITED_MAX: usize = 1 << 16;
+/// Sequence numbers of a publisher that are not received yet and still expected.
+const OUTSTANDING_MAX: usize = 1 << 16;
 
-/// Messages that a newcomer keeps for itself, since nobody else has heard the first of them.
-const EARLY_MAX: usize = 64;
+/// Messages that a new receiver keeps while no other has received the first of them.
+const PENDING_MAX: usize = 64;
 
-/// Stands for the place of a message that nobody has heard yet.
-const UNHEARD: u64 = u64::MAX;
+/// The index of a message that no receiver has received yet.
+const NOT_RECEIVED: u64 = u64::MAX;
 
-/// What hearing a message meant for the one that heard it.
+/// The classification of a received message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Heard {
-    /// As it should be.
+pub enum Delivery {
+    /// Received once and in order.
     InOrder,
-    /// It has been heard before.
+    /// Received before.
     Duplicate,
-    /// A later message of the same speaker was heard before it.
+    /// Received after a later message of the same publisher.
     Reordered,
-    /// In order for its speaker; but others have heard it at another place among those of other speakers.
-    Crossed,
-    /// From before the listener came, and forgotten here.
+    /// In order for its publisher, but others have received it in another order relative to other publishers.
+    OrderMismatch,
+    /// From before the receiver connected; its entry is trimmed.
     Old,
 }
 
 /// One message of a room.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    speaker: u32,
+    publisher: u32,
     sequence: u32,
     intended_ns: u64,
-    /// A later message of the same speaker stands before it in the order.
-    late: bool,
+    /// A later message of the same publisher precedes it in the order.
+    out_of_order: bool,
 }
 
-/// Where the messages of one speaker stand in the order.
+/// The indexes of one publisher's messages.
 #[derive(Debug, Default)]
-struct Spoken {
-    /// Sequence number of the first of `places`.
+struct PublisherIndex {
+    /// Sequence number of the first of `indexes`.
     first: u32,
-    places: VecDeque<u64>,
-    /// How many different messages were heard, by anybody.
-    heard: u32,
+    indexes: VecDeque<u64>,
+    /// Number of different messages received, by any receiver.
+    received: u32,
 }
 
 /// The order of one room.
 #[derive(Debug, Default)]
 pub struct Order {
-    /// Place of the first entry that is kept. Places count from the room's first message.
+    /// Index of the first entry that is kept. Indexes count from the room's first message.
     base: u64,
     entries: VecDeque<Entry>,
-    speakers: Vec<Spoken>,
-    /// The last messages are heard: newcomers keep nothing for themselves any more.
-    closing: bool,
+    publishers: Vec<PublisherIndex>,
+    /// The run is draining: new receivers keep no messages as pending.
+    draining: bool,
 }
 
-/// One listener's place in its room's order. Everything before `next` is heard, but for the gaps.
+/// The progress of one receiver in its room's order. All entries before `next` are received, except for the gaps.
 #[derive(Debug, Default)]
-pub struct Listener {
+pub struct Cursor {
     next: u64,
-    /// Places before `next` that were passed over: from, to (not included). Ascending.
+    /// Skipped ranges before `next`: from, to (exclusive). Ascending.
     gaps: Vec<(u64, u64)>,
-    /// Missing, and too far behind to be told from a duplicate should it come.
-    given_up: u64,
-    /// Came while the room was talking, at this moment, and has no place yet.
-    came_ns: Option<u64>,
-    /// What a newcomer was the first to hear. What was said just before it came belongs before that, and those who have been
-    /// here will hear it only now: so its place is theirs to say.
-    early: Vec<Entry>,
+    /// Missing messages whose entries are trimmed or whose gap was dropped.
+    abandoned: u64,
+    /// The receiver connected during the run, at this time, and has no index yet.
+    connected_ns: Option<u64>,
+    /// Messages that a new receiver was the first to receive. Messages published just before it connected precede them, and
+    /// other receivers may receive those only now; so the others determine the indexes.
+    pending: Vec<Entry>,
 }
 
 impl Order {
-    /// A listener that hears everything from the room's first message on.
-    pub fn listener_from_the_start(&self) -> Listener {
-        Listener { next: self.base, ..Listener::default() }
+    /// A cursor that receives everything from the room's first message on.
+    pub fn cursor_from_start(&self) -> Cursor {
+        Cursor { next: self.base, ..Cursor::default() }
     }
 
-    /// A listener that comes in now: it must hear what was said later than that, and may hear what was said before.
-    pub fn listener_from(&self, now_ns: u64) -> Listener {
-        Listener { next: self.end(), came_ns: Some(now_ns), ..Listener::default() }
+    /// A cursor that starts now: later messages are required, earlier ones accepted.
+    pub fn cursor_from(&self, now_ns: u64) -> Cursor {
+        Cursor { next: self.end(), connected_ns: Some(now_ns), ..Cursor::default() }
     }
 
-    /// `listener` has heard a message.
-    pub fn heard(&mut self, listener: &mut Listener, speaker: u32, sequence: u32, intended_ns: u64) -> Heard {
-        let offset = usize::try_from(listener.next.wrapping_sub(self.base)).unwrap_or(usize::MAX);
+    /// Records a message received at `cursor`.
+    pub fn received(
+        &mut self,
+        cursor: &mut Cursor,
+        publisher: u32,
+        sequence: u32,
+        intended_ns: u64,
+    ) -> Delivery {
+        let offset = usize::try_from(cursor.next.wrapping_sub(self.base)).unwrap_or(usize::MAX);
         if let Some(entry) = self.entries.get(offset)
-            && (entry.speaker, entry.sequence) == (speaker, sequence)
-            && listener.gaps.is_empty()
-            && listener.came_ns.is_none()
+            && (entry.publisher, entry.sequence) == (publisher, sequence)
+            && cursor.gaps.is_empty()
+            && cursor.connected_ns.is_none()
         {
-            listener.next += 1;
-            return if entry.late { Heard::Reordered } else { Heard::InOrder };
+            cursor.next += 1;
+            return if entry.out_of_order { Delivery::Reordered } else { Delivery::InOrder };
         }
-        let message = Entry { speaker, sequence, intended_ns, late: false };
-        if listener.came_ns.is_some() {
-            let first = listener.early.first().copied().unwrap_or(message);
-            if !self.is_known(first) && !self.closing && listener.early.len() < EARLY_MAX {
-                let mut of_speaker = listener.early.iter().filter(|early| early.speaker == speaker);
-                if of_speaker.clone().any(|early| early.sequence == sequence) {
-                    return Heard::Duplicate;
+        let message = Entry { publisher, sequence, intended_ns, out_of_order: false };
+        if cursor.connected_ns.is_some() {
+            let first = cursor.pending.first().copied().unwrap_or(message);
+            if !self.is_known(first) && !self.draining && cursor.pending.len() < PENDING_MAX {
+                let mut of_publisher = cursor.pending.iter().filter(|pending| pending.publisher == publisher);
+                if of_publisher.clone().any(|pending| pending.sequence == sequence) {
+                    return Delivery::Duplicate;
                 }
-                let late = of_speaker.any(|early| early.sequence > sequence);
-                listener.early.push(message);
-                return if late { Heard::Reordered } else { Heard::InOrder };
+                let out_of_order = of_publisher.any(|pending| pending.sequence > sequence);
+                cursor.pending.push(message);
+                return if out_of_order { Delivery::Reordered } else { Delivery::InOrder };
             }
-            self.settle(listener);
+            self.flush_pending(cursor);
         }
-        self.heard_elsewhere(listener, message)
+        self.received_at_index(cursor, message)
     }
 
-    /// Gives a newcomer's first messages their places.
-    pub fn settle(&mut self, listener: &mut Listener) {
-        for message in std::mem::take(&mut listener.early) {
-            self.heard_elsewhere(listener, message);
+    /// Assigns indexes to a new receiver's pending messages.
+    pub fn flush_pending(&mut self, cursor: &mut Cursor) {
+        for message in std::mem::take(&mut cursor.pending) {
+            self.received_at_index(cursor, message);
         }
     }
 
-    /// From now on whoever hears a message first says its place.
-    pub const fn close(&mut self) {
-        self.closing = true;
+    /// From now on, messages of new receivers are assigned indexes at once.
+    pub const fn begin_drain(&mut self) {
+        self.draining = true;
     }
 
-    /// Whether anybody's hearing has given the message a place, even if it is forgotten.
+    /// Whether the message has an index, even if its entry is trimmed.
     fn is_known(&self, message: Entry) -> bool {
-        let Some(spoken) = self.speakers.get(message.speaker as usize) else { return false };
-        let Some(offset) = message.sequence.checked_sub(spoken.first) else { return true };
-        spoken.places.get(offset as usize).is_some_and(|&place| place != UNHEARD)
+        let Some(publisher) = self.publishers.get(message.publisher as usize) else { return false };
+        let Some(offset) = message.sequence.checked_sub(publisher.first) else { return true };
+        publisher.indexes.get(offset as usize).is_some_and(|&index| index != NOT_RECEIVED)
     }
 
-    /// A message that is new to the room, or not at the listener's place.
-    fn heard_elsewhere(&mut self, listener: &mut Listener, message: Entry) -> Heard {
-        let Some(place) = self.place(message) else {
-            return if listener.came_ns.is_some() { Heard::Old } else { Heard::Duplicate };
+    /// Records a message that is new to the room, or not at `cursor.next`.
+    fn received_at_index(&mut self, cursor: &mut Cursor, message: Entry) -> Delivery {
+        let Some(index) = self.index_of(message) else {
+            return if cursor.connected_ns.is_some() { Delivery::Old } else { Delivery::Duplicate };
         };
-        self.admit(listener, place);
-        if listener.next < self.base {
-            listener.give_up_before(self.base);
+        self.set_start(cursor, index);
+        if cursor.next < self.base {
+            cursor.abandon_before(self.base);
         }
-        if place >= listener.next {
-            if place > listener.next {
-                listener.gaps.push((listener.next, place));
-                listener.bound_gaps();
+        if index >= cursor.next {
+            if index > cursor.next {
+                cursor.gaps.push((cursor.next, index));
+                cursor.bound_gaps();
             }
-            listener.next = place + 1;
-            // Only what stands behind a later message of its speaker can have been heard after it.
-            let late = self.entry(place).is_some_and(|entry| entry.late);
-            return if late && self.heard_later_one(listener, message) {
-                Heard::Reordered
+            cursor.next = index + 1;
+            // Only a message behind a later one of its publisher can have been received after it.
+            let out_of_order = self.entry(index).is_some_and(|entry| entry.out_of_order);
+            return if out_of_order && self.has_received_later(cursor, message) {
+                Delivery::Reordered
             } else {
-                Heard::InOrder
+                Delivery::InOrder
             };
         }
-        if !listener.fill(place) {
-            return Heard::Duplicate;
+        if !cursor.fill_gap(index) {
+            return Delivery::Duplicate;
         }
-        if self.heard_later_one(listener, message) { Heard::Reordered } else { Heard::Crossed }
+        if self.has_received_later(cursor, message) { Delivery::Reordered } else { Delivery::OrderMismatch }
     }
 
-    /// Where a message stands: at the end, if nobody has heard it before; `None` when that is forgotten.
-    fn place(&mut self, mut message: Entry) -> Option<u64> {
+    /// The index of a message, assigned at the end if it is new; `None` if its entry is trimmed.
+    fn index_of(&mut self, mut message: Entry) -> Option<u64> {
         let end = self.end();
-        let index = message.speaker as usize;
-        if index >= self.speakers.len() {
-            self.speakers.resize_with(index + 1, Spoken::default);
+        let publisher = message.publisher as usize;
+        if publisher >= self.publishers.len() {
+            self.publishers.resize_with(publisher + 1, PublisherIndex::default);
         }
-        let spoken = &mut self.speakers[index];
-        let offset = message.sequence.checked_sub(spoken.first)? as usize;
-        if offset >= spoken.places.len() {
-            spoken.places.resize(offset + 1, UNHEARD);
+        let publisher = &mut self.publishers[publisher];
+        let offset = message.sequence.checked_sub(publisher.first)? as usize;
+        if offset >= publisher.indexes.len() {
+            publisher.indexes.resize(offset + 1, NOT_RECEIVED);
         } else {
-            message.late = true;
+            message.out_of_order = true;
         }
-        let place = &mut spoken.places[offset];
-        if *place == UNHEARD {
-            *place = end;
-            spoken.heard += 1;
+        let index = &mut publisher.indexes[offset];
+        if *index == NOT_RECEIVED {
+            *index = end;
+            publisher.received += 1;
             self.entries.push_back(message);
             return Some(end);
         }
-        Some(*place)
+        Some(*index)
     }
 
-    /// The first message of a listener that has come in while the room was talking decides where its hearing begins.
-    fn admit(&self, listener: &mut Listener, place: u64) {
-        let Some(came_ns) = listener.came_ns.take() else { return };
-        if place < listener.next {
-            listener.next = place; // the server has told what was said before
+    /// Sets the start of a cursor that connected during the run, from its first message.
+    fn set_start(&self, cursor: &mut Cursor, index: u64) {
+        let Some(connected_ns) = cursor.connected_ns.take() else { return };
+        if index < cursor.next {
+            cursor.next = index; // the server has sent earlier messages
             return;
         }
-        let first = listener.next.max(self.base);
-        let due = (first..place).rev().take_while(|&before| self.is_after(before, came_ns));
-        listener.next = due.last().unwrap_or(place);
+        let first = cursor.next.max(self.base);
+        let due = (first..index).rev().take_while(|&before| self.is_after(before, connected_ns));
+        cursor.next = due.last().unwrap_or(index);
     }
 
-    fn is_after(&self, place: u64, came_ns: u64) -> bool {
-        self.entry(place).is_some_and(|entry| entry.intended_ns > came_ns)
+    fn is_after(&self, index: u64, connected_ns: u64) -> bool {
+        self.entry(index).is_some_and(|entry| entry.intended_ns > connected_ns)
     }
 
-    fn entry(&self, place: u64) -> Option<&Entry> {
-        usize::try_from(place.checked_sub(self.base)?).ok().and_then(|offset| self.entries.get(offset))
+    fn entry(&self, index: u64) -> Option<&Entry> {
+        usize::try_from(index.checked_sub(self.base)?).ok().and_then(|offset| self.entries.get(offset))
     }
 
-    fn heard_later_one(&self, listener: &Listener, message: Entry) -> bool {
-        let spoken = &self.speakers[message.speaker as usize];
-        let offset = message.sequence.saturating_sub(spoken.first) as usize;
-        spoken.places.iter().skip(offset + 1).any(|&place| listener.has_heard(place))
+    fn has_received_later(&self, cursor: &Cursor, message: Entry) -> bool {
+        let publisher = &self.publishers[message.publisher as usize];
+        let offset = message.sequence.saturating_sub(publisher.first) as usize;
+        publisher.indexes.iter().skip(offset + 1).any(|&index| cursor.has_received(index))
     }
 
     fn end(&self) -> u64 {
         self.base + self.entries.len() as u64
     }
 
-    /// Messages of `said` (speaker by speaker) that nobody has heard.
-    pub fn unheard(&self, said: impl Iterator<Item = u32>) -> u64 {
-        let heard = self.speakers.iter().map(|spoken| spoken.heard).chain(std::iter::repeat(0));
-        said.zip(heard).map(|(said, heard)| u64::from(said.saturating_sub(heard))).sum()
+    /// The messages that no receiver has received, of `published` by each publisher.
+    pub fn undelivered(&self, published: impl Iterator<Item = u32>) -> u64 {
+        let received = self.publishers.iter().map(|publisher| publisher.received).chain(std::iter::repeat(0));
+        published
+            .zip(received)
+            .map(|(published, received)| u64::from(published.saturating_sub(received)))
+            .sum()
     }
 
-    /// How many different messages of one speaker have been heard.
-    pub fn heard_of(&self, speaker: u32) -> u32 {
-        self.speakers.get(speaker as usize).map_or(0, |spoken| spoken.heard)
+    /// The number of different messages received from one publisher.
+    pub fn received_from(&self, publisher: u32) -> u32 {
+        self.publishers.get(publisher as usize).map_or(0, |publisher| publisher.received)
     }
 
-    /// Whether the listener has heard all that anybody has.
-    pub fn is_complete(&self, listener: &Listener) -> bool {
-        match listener.came_ns {
-            Some(came_ns) => self.end() == self.base || !self.is_after(self.end() - 1, came_ns),
-            None => listener.next == self.end() && listener.gaps.is_empty(),
+    /// Whether the receiver has received everything that any other has.
+    pub fn is_complete(&self, cursor: &Cursor) -> bool {
+        match cursor.connected_ns {
+            Some(connected_ns) => self.end() == self.base || !self.is_after(self.end() - 1, connected_ns),
+            None => cursor.next == self.end() && cursor.gaps.is_empty(),
         }
     }
 
-    /// What the listener has missed of all that anybody has heard.
-    pub fn missed(&self, listener: &Listener) -> u64 {
-        let behind = match listener.came_ns {
-            Some(came_ns) => {
-                let first = listener.next.max(self.base);
-                (first..self.end()).rev().take_while(|&place| self.is_after(place, came_ns)).count() as u64
+    /// The messages that the receiver has missed, of all that any other has received.
+    pub fn missed(&self, cursor: &Cursor) -> u64 {
+        let behind = match cursor.connected_ns {
+            Some(connected_ns) => {
+                let first = cursor.next.max(self.base);
+                (first..self.end()).rev().take_while(|&index| self.is_after(index, connected_ns)).count()
+                    as u64
             }
-            None => self.end() - listener.next,
+            None => self.end() - cursor.next,
         };
-        listener.missing() + behind
+        cursor.missing() + behind
     }
 
-    /// Forgets what stands before `floor`, the lowest place that any listener still needs.
-    pub fn forget_before(&mut self, floor: u64) {
-        let at_least = self.end().saturating_sub(KEPT_MAX as u64);
+    /// Drops the entries before `floor`, the lowest index that any cursor still needs.
+    pub fn trim_before(&mut self, floor: u64) {
+        let at_least = self.end().saturating_sub(ENTRIES_MAX as u64);
         let floor = floor.max(at_least).clamp(self.base, self.end());
         self.entries.drain(..usize::try_from(floor - self.base).unwrap_or(0));
         self.base = floor;
-        for spoken in &mut self.speakers {
-            while let Some(&place) = spoken.places.front()
-                && (place < floor || place == UNHEARD && spoken.places.len() > AWAITED_MAX)
+        for publisher in &mut self.publishers {
+            while let Some(&index) = publisher.indexes.front()
+                && (index < floor || index == NOT_RECEIVED && publisher.indexes.len() > OUTSTANDING_MAX)
             {
-                spoken.places.pop_front();
-                spoken.first += 1;
+                publisher.indexes.pop_front();
+                publisher.first += 1;
             }
         }
     }
 }
 
-impl Listener {
-    /// The lowest place that it still needs.
+impl Cursor {
+    /// The lowest index that it still needs.
     pub fn floor(&self) -> u64 {
         self.gaps.first().map_or(self.next, |&(from, _)| from)
     }
 
-    /// Passed over, and not heard since.
+    /// Skipped messages that have not been received since.
     pub fn missing(&self) -> u64 {
-        self.given_up + self.gaps.iter().map(|(from, to)| to - from).sum::<u64>()
+        self.abandoned + self.gaps.iter().map(|(from, to)| to - from).sum::<u64>()
     }
 
-    fn has_heard(&self, place: u64) -> bool {
-        place < self.next && self.gap_around(place).is_none()
+    fn has_received(&self, index: u64) -> bool {
+        index < self.next && self.gap_around(index).is_none()
     }
 
-    fn gap_around(&self, place: u64) -> Option<usize> {
-        let index = self.gaps.partition_point(|&(_, to)| to <= place);
-        self.gaps.get(index).is_some_and(|&(from, _)| from <= place).then_some(index)
+    fn gap_around(&self, index: u64) -> Option<usize> {
+        let gap = self.gaps.partition_point(|&(_, to)| to <= index);
+        self.gaps.get(gap).is_some_and(|&(from, _)| from <= index).then_some(gap)
     }
 
-    /// Takes `place` out of the gaps. False if it was in none.
-    fn fill(&mut self, place: u64) -> bool {
-        let Some(index) = self.gap_around(place) else { return false };
-        let (from, to) = self.gaps[index];
-        let left = [(from, place), (place + 1, to)].into_iter().filter(|(from, to)| from < to);
-        self.gaps.splice(index..=index, left);
+    /// Removes `index` from the gaps. False if it is in none.
+    fn fill_gap(&mut self, index: u64) -> bool {
+        let Some(gap) = self.gap_around(index) else { return false };
+        let (from, to) = self.gaps[gap];
+        let left = [(from, index), (index + 1, to)].into_iter().filter(|(from, to)| from < to);
+        self.gaps.splice(gap..=gap, left);
         true
     }
 
     fn bound_gaps(&mut self) {
         if self.gaps.len() > GAPS_MAX {
             let (from, to) = self.gaps.remove(0);
-            self.given_up += to - from;
+            self.abandoned += to - from;
         }
     }
 
-    fn give_up_before(&mut self, base: u64) {
-        self.given_up = self.missing() + (base - self.next);
+    fn abandon_before(&mut self, base: u64) {
+        self.abandoned = self.missing() + (base - self.next);
         self.gaps.clear();
         self.next = base;
     }
@@ -318,127 +327,127 @@ impl Listener {
 mod tests {
     use super::*;
 
-    /// A room of two listeners: the first hears `leader`, then the second `follower`. What the second's hearing meant, and
-    /// what it has missed. `a3` is the message 3 of the speaker a.
+    /// A room of two receivers: the first receives `leader`, then the second `follower`. `expected` is the classification
+    /// for the second, `missed` the messages it has missed. `a3` is message 3 of publisher a.
     fn check(leader: &str, follower: &str, expected: &str, missed: u64) {
         let mut order = Order::default();
-        let mut listeners = [order.listener_from_the_start(), order.listener_from_the_start()];
+        let mut cursors = [order.cursor_from_start(), order.cursor_from_start()];
         let mut outcomes = String::new();
-        for (listener, heard) in [leader, follower].into_iter().enumerate() {
+        for (receiver, received) in [leader, follower].into_iter().enumerate() {
             outcomes.clear();
-            for word in heard.split_whitespace() {
-                let speaker = u32::from(word.as_bytes()[0] - b'a');
+            for word in received.split_whitespace() {
+                let publisher = u32::from(word.as_bytes()[0] - b'a');
                 let sequence = word[1..].parse().unwrap();
-                outcomes.push(match order.heard(&mut listeners[listener], speaker, sequence, 0) {
-                    Heard::InOrder => '.',
-                    Heard::Duplicate => 'd',
-                    Heard::Reordered => 'r',
-                    Heard::Crossed => 'c',
-                    Heard::Old => 'o',
+                outcomes.push(match order.received(&mut cursors[receiver], publisher, sequence, 0) {
+                    Delivery::InOrder => '.',
+                    Delivery::Duplicate => 'd',
+                    Delivery::Reordered => 'r',
+                    Delivery::OrderMismatch => 'm',
+                    Delivery::Old => 'o',
                 });
             }
         }
-        let found = (outcomes.as_str(), order.missed(&listeners[1]));
+        let found = (outcomes.as_str(), order.missed(&cursors[1]));
         assert_eq!(found, (expected, missed), "{leader} | {follower}");
-        assert_eq!(order.is_complete(&listeners[1]), missed == 0);
+        assert_eq!(order.is_complete(&cursors[1]), missed == 0);
     }
 
     #[test]
-    fn each_fault_is_counted_once() {
+    fn each_delivery_error_is_counted_once() {
         check("a0 b0 a1", "a0 b0 a1", "...", 0);
         check("a0 b0 a1", "a0 b0", "..", 1);
         check("a0 b0 a1", "a0 a1", "..", 1);
         check("a0 b0 a1", "", "", 3);
         check("a0 b0 a1", "a0 a0 b0 b0 a1", ".d.d.", 0);
-        check("a0 b0 a1 a2", "a1 a0 a2 b0", ".r.c", 0);
-        check("a0 b0 a1", "a0 a1 b0", "..c", 0);
+        check("a0 b0 a1 a2", "a1 a0 a2 b0", ".r.m", 0);
+        check("a0 b0 a1", "a0 a1 b0", "..m", 0);
         check("a0 a1 a2 a3", "a0 a2 a1 a1 a3", "..rd.", 0);
     }
 
     #[test]
-    fn whoever_hears_the_same_wrong_order_hears_it_wrong_too() {
+    fn a_shared_wrong_order_is_counted_for_each_receiver() {
         check("a1 a0 a2", "a1 a0 a2", ".r.", 0);
-        check("a1 a0 a2", "a0 a1 a2", ".c.", 0);
+        check("a1 a0 a2", "a0 a1 a2", ".m.", 0);
     }
 
     #[test]
-    fn what_nobody_heard_is_known_from_what_was_said() {
+    fn undelivered_messages_follow_from_the_published_count() {
         let mut order = Order::default();
-        let mut listener = order.listener_from_the_start();
-        assert_eq!(order.heard(&mut listener, 1, 2, 0), Heard::InOrder);
-        assert_eq!(order.heard(&mut listener, 1, 4, 0), Heard::InOrder);
-        assert_eq!((order.missed(&listener), order.unheard([1, 6].into_iter())), (0, 5));
-        assert_eq!(order.heard(&mut listener, 1, 3, 0), Heard::Reordered);
-        assert_eq!(order.unheard([0, 6].into_iter()), 3);
+        let mut cursor = order.cursor_from_start();
+        assert_eq!(order.received(&mut cursor, 1, 2, 0), Delivery::InOrder);
+        assert_eq!(order.received(&mut cursor, 1, 4, 0), Delivery::InOrder);
+        assert_eq!((order.missed(&cursor), order.undelivered([1, 6].into_iter())), (0, 5));
+        assert_eq!(order.received(&mut cursor, 1, 3, 0), Delivery::Reordered);
+        assert_eq!(order.undelivered([0, 6].into_iter()), 3);
     }
 
     #[test]
-    fn a_newcomer_must_hear_what_was_said_after_it_came() {
+    fn a_new_receiver_requires_messages_published_after_it_connected() {
         let mut order = Order::default();
-        let mut stays = order.listener_from_the_start();
-        order.heard(&mut stays, 0, 0, 10);
+        let mut stays = order.cursor_from_start();
+        order.received(&mut stays, 0, 0, 10);
         let (mut prompt, mut late, mut early) =
-            (order.listener_from(15), order.listener_from(15), order.listener_from(15));
-        let deaf = order.listener_from(15);
+            (order.cursor_from(15), order.cursor_from(15), order.cursor_from(15));
+        let silent = order.cursor_from(15);
         for sequence in 1..5 {
-            order.heard(&mut stays, 0, sequence, 10 * (1 + u64::from(sequence)));
+            order.received(&mut stays, 0, sequence, 10 * (1 + u64::from(sequence)));
         }
-        assert_eq!(order.heard(&mut prompt, 0, 1, 20), Heard::InOrder);
-        assert_eq!(order.heard(&mut late, 0, 3, 40), Heard::InOrder);
-        assert_eq!(order.heard(&mut early, 0, 0, 10), Heard::InOrder);
-        assert_eq!([&prompt, &late, &early, &deaf].map(|listener| order.missed(listener)), [3, 3, 4, 4]);
+        assert_eq!(order.received(&mut prompt, 0, 1, 20), Delivery::InOrder);
+        assert_eq!(order.received(&mut late, 0, 3, 40), Delivery::InOrder);
+        assert_eq!(order.received(&mut early, 0, 0, 10), Delivery::InOrder);
+        assert_eq!([&prompt, &late, &early, &silent].map(|cursor| order.missed(cursor)), [3, 3, 4, 4]);
     }
 
     #[test]
-    fn a_newcomer_that_is_the_first_to_hear_says_nothing_of_the_order() {
+    fn a_new_receiver_that_is_first_does_not_determine_the_order() {
         let mut order = Order::default();
-        let mut stays = order.listener_from_the_start();
-        order.heard(&mut stays, 0, 0, 10);
-        let mut newcomer = order.listener_from(25);
-        // What was said at 20 came before it; it hears what was said at 30 and 40 before the other hears anything.
-        assert_eq!(order.heard(&mut newcomer, 1, 0, 30), Heard::InOrder);
-        assert_eq!(order.heard(&mut newcomer, 1, 1, 40), Heard::InOrder);
-        assert_eq!(order.heard(&mut stays, 0, 1, 20), Heard::InOrder);
-        assert_eq!(order.heard(&mut stays, 1, 0, 30), Heard::InOrder);
-        assert_eq!(order.heard(&mut stays, 1, 1, 40), Heard::InOrder);
-        assert_eq!(order.heard(&mut stays, 1, 2, 50), Heard::InOrder);
-        assert_eq!(order.heard(&mut newcomer, 1, 2, 50), Heard::InOrder);
-        assert_eq!([&stays, &newcomer].map(|listener| order.missed(listener)), [0, 0]);
-        let mut alone = order.listener_from(55);
-        assert_eq!(order.heard(&mut alone, 1, 3, 60), Heard::InOrder);
-        order.close();
-        order.settle(&mut alone);
-        assert_eq!([&stays, &alone].map(|listener| order.missed(listener)), [1, 0]);
+        let mut stays = order.cursor_from_start();
+        order.received(&mut stays, 0, 0, 10);
+        let mut joiner = order.cursor_from(25);
+        // The message of time 20 precedes it; it receives those of 30 and 40 before the other receives anything.
+        assert_eq!(order.received(&mut joiner, 1, 0, 30), Delivery::InOrder);
+        assert_eq!(order.received(&mut joiner, 1, 1, 40), Delivery::InOrder);
+        assert_eq!(order.received(&mut stays, 0, 1, 20), Delivery::InOrder);
+        assert_eq!(order.received(&mut stays, 1, 0, 30), Delivery::InOrder);
+        assert_eq!(order.received(&mut stays, 1, 1, 40), Delivery::InOrder);
+        assert_eq!(order.received(&mut stays, 1, 2, 50), Delivery::InOrder);
+        assert_eq!(order.received(&mut joiner, 1, 2, 50), Delivery::InOrder);
+        assert_eq!([&stays, &joiner].map(|cursor| order.missed(cursor)), [0, 0]);
+        let mut alone = order.cursor_from(55);
+        assert_eq!(order.received(&mut alone, 1, 3, 60), Delivery::InOrder);
+        order.begin_drain();
+        order.flush_pending(&mut alone);
+        assert_eq!([&stays, &alone].map(|cursor| order.missed(cursor)), [1, 0]);
     }
 
     #[test]
-    fn what_all_have_heard_is_forgotten_and_still_known_as_heard() {
+    fn trimmed_messages_still_count_as_received() {
         let mut order = Order::default();
-        let mut listener = order.listener_from_the_start();
+        let mut cursor = order.cursor_from_start();
         for sequence in 0..100 {
-            order.heard(&mut listener, 0, sequence, 0);
+            order.received(&mut cursor, 0, sequence, 0);
         }
-        order.forget_before(listener.floor());
+        order.trim_before(cursor.floor());
         assert_eq!(order.entries.len(), 0);
-        assert_eq!(order.heard(&mut listener, 0, 99, 0), Heard::Duplicate);
-        assert_eq!(order.heard(&mut listener, 0, 100, 0), Heard::InOrder);
-        let mut newcomer = order.listener_from(1);
-        assert_eq!(order.heard(&mut newcomer, 0, 50, 0), Heard::Old);
-        assert_eq!(order.heard(&mut newcomer, 0, 101, 2), Heard::InOrder);
-        order.settle(&mut newcomer);
-        assert_eq!((order.missed(&newcomer), order.missed(&listener)), (0, 1));
+        assert_eq!(order.received(&mut cursor, 0, 99, 0), Delivery::Duplicate);
+        assert_eq!(order.received(&mut cursor, 0, 100, 0), Delivery::InOrder);
+        let mut joiner = order.cursor_from(1);
+        assert_eq!(order.received(&mut joiner, 0, 50, 0), Delivery::Old);
+        assert_eq!(order.received(&mut joiner, 0, 101, 2), Delivery::InOrder);
+        order.flush_pending(&mut joiner);
+        assert_eq!((order.missed(&joiner), order.missed(&cursor)), (0, 1));
     }
 
     #[test]
-    fn whoever_is_too_far_behind_has_lost_the_rest() {
+    fn a_receiver_too_far_behind_loses_the_trimmed_messages() {
         let mut order = Order::default();
-        let (mut fast, mut slow) = (order.listener_from_the_start(), order.listener_from_the_start());
-        for sequence in 0..=u32::try_from(KEPT_MAX).unwrap() + 10 {
-            order.heard(&mut fast, 0, sequence, 0);
+        let (mut fast, mut slow) = (order.cursor_from_start(), order.cursor_from_start());
+        for sequence in 0..=u32::try_from(ENTRIES_MAX).unwrap() + 10 {
+            order.received(&mut fast, 0, sequence, 0);
         }
-        order.forget_before(slow.floor());
-        assert_eq!(order.entries.len(), KEPT_MAX);
-        assert_eq!(order.heard(&mut slow, 0, 20, 0), Heard::InOrder);
+        order.trim_before(slow.floor());
+        assert_eq!(order.entries.len(), ENTRIES_MAX);
+        assert_eq!(order.received(&mut slow, 0, 20, 0), Delivery::InOrder);
         assert_eq!(slow.missing(), 20);
     }
 }

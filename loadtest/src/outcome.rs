@@ -1,47 +1,47 @@
-//! What a run has found, before anything is computed from it.
+//! The raw measurements of a run, before metrics are computed.
 
 use std::collections::BTreeMap;
 
-use crate::message::End;
-use crate::tally::Tally;
+use crate::message::WorkerSummary;
+use crate::stats::Stats;
 
-/// One second of a run, of all workers together.
+/// One second of a run, all workers together.
 #[derive(Clone, Debug, Default)]
 pub struct Second {
-    /// What was counted.
-    pub tally: Tally,
-    /// Clients that are in at its end.
+    /// The counters of this second.
+    pub stats: Stats,
+    /// Connected clients at its end.
     pub connected: u32,
-    /// The server's CPU in this second, in nanoseconds, and its memory at its end, in bytes.
+    /// The server's CPU in this second, in nanoseconds, and its memory at the end, in bytes.
     pub server: Option<(u64, u64)>,
 }
 
-/// The server's process at one moment.
+/// A sample of the server's process.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// CPU that it has used since it began, in nanoseconds.
+    /// CPU used since the process started, in nanoseconds.
     pub cpu_ns: u64,
-    /// Its resident memory, in bytes.
+    /// Resident memory, in bytes.
     pub memory: u64,
 }
 
-/// All that a run has found.
+/// The measurements of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Second by second, from the begin of the run.
+    /// By second, from the start of the run.
     pub seconds: BTreeMap<u64, Second>,
-    /// Clients that were in when the talk ended.
+    /// Connected clients when publishing ended.
     pub connected: u32,
-    /// How long it took to come in, in nanoseconds.
-    pub gathered_ns: u64,
-    /// How long they talked, in nanoseconds.
-    pub talked_ns: u64,
-    /// Messages that nobody has heard.
-    pub unheard: u64,
-    /// What each worker knew at its end.
-    pub ends: Vec<End>,
-    /// The server before the first client, when all were in, and when they had spoken.
+    /// Duration of the connect phase, in nanoseconds.
+    pub connect_ns: u64,
+    /// Duration of publishing, in nanoseconds.
+    pub running_ns: u64,
+    /// Messages that no client received.
+    pub undelivered: u64,
+    /// The final reports of the workers.
+    pub workers: Vec<WorkerSummary>,
+    /// Samples of the server: before the first client, after the connect phase, after publishing.
     pub server: Option<[Sample; 3]>,
-    /// It was ended by the user.
+    /// Whether the user interrupted the run.
     pub interrupted: bool,
 }

@@ -1,35 +1,35 @@
-//! When each message is meant to be said. The moments follow from the plan alone: how fast the server is does not change them.
+//! The intended send time of each message. It follows from the plan alone and does not depend on the server.
 
 use serde::{Deserialize, Serialize};
 
-/// A part of a run, in which the number of clients and the rate go in straight lines from one value to another.
+/// A part of a run in which the number of clients and the rate change linearly.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Stage {
-    /// How long it takes.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// Messages a second at its begin and at its end.
+    /// Messages per second at its start and at its end.
     pub rate: (f64, f64),
-    /// Clients at its begin and at its end.
+    /// Clients at its start and at its end.
     pub clients: (u32, u32),
 }
 
-/// How long all stages take, in seconds.
+/// Total duration of all stages, in seconds.
 pub fn length(stages: &[Stage]) -> f64 {
     stages.iter().map(|stage| stage.seconds).sum()
 }
 
-/// Seconds as nanoseconds.
+/// Converts seconds to nanoseconds.
 pub fn nanos(seconds: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "what a plan says fits, and is not negative"
+        reason = "times in a plan are in range and not negative"
     )]
     let nanos = (seconds * 1e9) as u64;
     nanos
 }
 
-/// How many clients there are to be at `seconds`.
+/// The target number of clients at `seconds`.
 pub fn clients_at(stages: &[Stage], mut seconds: f64) -> u32 {
     for stage in stages {
         if seconds < stage.seconds {
@@ -43,19 +43,19 @@ pub fn clients_at(stages: &[Stage], mut seconds: f64) -> u32 {
     stages.last().map_or(0, |stage| stage.clients.1)
 }
 
-/// The moments of all messages, of all speakers together, in seconds from the begin.
+/// The send times of all messages, of all publishers together, in seconds from the start.
 #[derive(Clone, Debug)]
 pub struct Pace {
     stages: Vec<Stage>,
-    /// The stage we are in, and when it began.
+    /// The current stage, and its start time.
     stage: usize,
     began: f64,
-    /// How many messages of this stage are due before the next one; fractions come over from the stage before.
+    /// Messages of this stage before the next one; a fraction carries over from the stage before.
     due: f64,
 }
 
 impl Pace {
-    /// From the first message on.
+    /// Starts with the first message.
     pub const fn new(stages: Vec<Stage>) -> Self {
         Self { stages, stage: 0, began: 0.0, due: 0.0 }
     }
@@ -79,11 +79,11 @@ impl Iterator for Pace {
     }
 }
 
-/// When in the stage `count` messages are due: the integral of its rate, turned around.
+/// The time in the stage at which `count` messages are due: the inverse of the integral of its rate.
 fn moment(stage: &Stage, count: f64) -> Option<f64> {
     let (from, to) = stage.rate;
     let slope = (to - from) / stage.seconds;
-    // count = from · t + slope / 2 · t². In this form it holds for a slope of zero, too.
+    // count = from · t + slope / 2 · t². This form also holds for a slope of zero.
     let root = from * from + 2.0 * slope * count;
     let divisor = from + root.max(0.0).sqrt();
     let at = if count <= 0.0 { 0.0 } else { 2.0 * count / divisor };
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_has_as_many_messages_as_the_area_under_it() {
+    fn a_ramp_has_the_area_under_it_as_messages() {
         let stages = vec![
             stage(10.0, 0.0, 100.0),
             stage(5.0, 0.0, 0.0),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_come_in_a_straight_line() {
+    fn client_targets_are_interpolated() {
         let stages = [stage(10.0, 0.0, 0.0), Stage { seconds: 5.0, rate: (0.0, 0.0), clients: (100, 20) }];
         assert_eq!(
             [0.0, 5.0, 10.0, 12.5, 15.0, 99.0].map(|at| clients_at(&stages, at)),

@@ -1,37 +1,37 @@
-//! What a run does, checked and complete: the one value that every worker gets.
+//! The validated description of a run, sent to every worker.
 
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::pace::Stage;
-use crate::preset::Dialect;
+use crate::preset::ServerProtocol;
 use crate::units::Sizes;
 
-/// Which kind of run it is. Each is a set of defaults; the options can be combined at will.
+/// The kind of run: a set of defaults. All options can be combined with each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scenario {
-    /// Some speak, all hear.
+    /// Some clients publish, all receive.
     Chat,
-    /// Each client hears itself.
+    /// Each client publishes to a room of its own.
     Echo,
-    /// Opening handshakes, as fast as they go.
+    /// Opening handshakes at the highest rate.
     Connect,
-    /// Silent clients.
+    /// Connected clients without traffic.
     Idle,
-    /// Clients come and go while the room talks.
+    /// Clients disconnect and reconnect while messages are published.
     Churn,
-    /// All clients are cut, and come back at once.
+    /// All clients disconnect at once and reconnect.
     Storm,
     /// Some clients read slowly or never.
     Slow,
-    /// For a long time.
+    /// A long run.
     Soak,
 }
 
 impl Scenario {
-    /// As it is called on the command line.
+    /// Its subcommand.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
@@ -46,105 +46,106 @@ impl Scenario {
     }
 }
 
-/// The server, and how it is talked to.
+/// The server under test.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Target {
-    /// As it was given.
+    /// The URL with placeholders.
     pub url: String,
-    /// What the name in it stands for.
+    /// The resolved address.
     pub address: SocketAddr,
-    /// Host and port, for the header.
+    /// Host and port, for the `Host` header.
     pub authority: String,
-    /// The host alone, for certificates.
+    /// The host, for certificates.
     pub host: String,
-    /// wss
+    /// Whether the scheme is wss.
     pub tls: bool,
-    /// A file of authorities that are believed.
+    /// A file of trusted certificate authorities.
     pub ca: Option<PathBuf>,
-    /// Everybody is believed.
+    /// Accept any certificate.
     pub insecure: bool,
-    /// permessage-deflate is offered.
+    /// Offer permessage-deflate.
     pub deflate: bool,
-    /// What is said.
-    pub dialect: Dialect,
+    /// The application protocol.
+    pub protocol: ServerProtocol,
 }
 
-/// How the speakers speak.
+/// When publishers publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Speech {
-    /// At the stages' rate, whatever the server does.
-    Paced,
-    /// Each speaker has so many messages under way, and says the next one when one has come back.
-    Window(u32),
+pub enum LoadModel {
+    /// At the rate of the stages, independent of the server.
+    OpenLoop,
+    /// Each publisher keeps this many messages in flight, and publishes the next one when one has returned.
+    ClosedLoop(u32),
 }
 
-/// All clients are cut at once. In seconds from the begin of the first stage.
+/// A disconnection of all clients at once. Times are in seconds from the start of the first stage.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Storm {
-    /// When they are cut.
+    /// When they disconnect.
     pub at: f64,
-    /// When they come back.
-    pub back: f64,
+    /// When they reconnect.
+    pub reconnect_at: f64,
 }
 
-/// Everything that a worker needs to know.
+/// The plan of a run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// What kind of run.
+    /// The scenario.
     pub scenario: Scenario,
-    /// Tells this run's messages from those of others.
+    /// Distinguishes the messages of this run from those of others.
     pub run: u32,
-    /// Whom.
+    /// The server under test.
     pub target: Target,
-    /// How many clients there are at most.
+    /// The maximum number of clients.
     pub clients: u32,
-    /// The first ones speak.
-    pub speakers: u32,
-    /// The speakers are elsewhere: these clients only listen to them.
-    pub only_listen: bool,
-    /// Clients are dealt out to so many rooms.
+    /// The first `publishers` clients publish.
+    pub publishers: u32,
+    /// Another process publishes: these clients only receive.
+    pub receive_only: bool,
+    /// Clients are assigned to this many rooms, round-robin.
     pub rooms: u32,
-    /// What the rooms are called; a number is added if there are several.
+    /// Room name; a number is appended if there are several.
     pub room: String,
-    /// How they speak.
-    pub speech: Speech,
-    /// How long messages are.
+    /// When publishers publish.
+    pub load_model: LoadModel,
+    /// Message sizes.
     pub sizes: Sizes,
-    /// All clients come in before the first stage; otherwise the stages say when.
-    pub gather: bool,
-    /// What happens when.
+    /// All clients connect before the first stage; otherwise the stages give their number.
+    pub connect_first: bool,
+    /// The stages, in order.
     pub stages: Vec<Stage>,
-    /// Handshakes under way at a time.
+    /// Maximum concurrent handshakes.
     pub handshakes: u32,
-    /// New connections a second; without it, as the handshakes allow.
-    pub ramp: Option<f64>,
-    /// Nanoseconds that a handshake may take.
+    /// New connections per second; `None`: limited by `handshakes` alone.
+    pub connect_rate: Option<f64>,
+    /// Handshake timeout in nanoseconds.
     pub handshake_timeout_ns: u64,
-    /// Nanoseconds that the last messages may take.
-    pub patience_ns: u64,
-    /// A client that is in closes at once and comes again.
+    /// Timeout for messages in flight at the end, in nanoseconds.
+    pub drain_timeout_ns: u64,
+    /// Each client disconnects as soon as it is connected, and reconnects.
     pub close: bool,
-    /// Clients that leave and come back each second.
+    /// Clients per second that disconnect and reconnect.
     pub churn: f64,
-    /// When all clients are cut; those that resume, but for the speakers.
+    /// The storms. With `resume`, publishers stay connected.
     pub storms: Vec<Storm>,
-    /// Whoever comes back goes on from where it was, in the way that the dialect says.
+    /// Reconnecting clients recover missed messages.
     pub resume: bool,
-    /// The last ones never read.
+    /// The last `never_read` clients never read.
     pub never_read: u32,
-    /// Those before them read slowly.
+    /// The `slow_read` clients before them read slowly.
     pub slow_read: u32,
-    /// How many bytes a second.
+    /// Bytes per second that each slow reader reads.
     pub read_rate: u32,
-    /// Clients that are lost come back.
+    /// Lost clients reconnect.
     pub reconnect: bool,
-    /// Addresses that connections come from; none: the system chooses.
+    /// Source addresses of connections; empty: chosen by the kernel.
     pub sources: Vec<IpAddr>,
-    /// The cores that workers are bound to, one after the other.
+    /// Cores that the workers are pinned to, in turn.
     pub pin: Vec<usize>,
 }
 
-/// Clients from one source address. It has some 28,000 ports, but the fuller it is the longer the kernel looks for a free one.
+/// Clients per source address. An address has about 28,000 ephemeral ports; the kernel's search for a free one slows down
+/// as they fill.
 pub const CLIENTS_PER_SOURCE: u32 = 10_000;
 
 impl Plan {
@@ -153,35 +154,35 @@ impl Plan {
         client % self.rooms
     }
 
-    /// What a room is called.
+    /// The name of a room.
     pub fn room_name(&self, room: u32) -> String {
         if self.rooms == 1 { self.room.clone() } else { format!("{}-{room}", self.room) }
     }
 
-    /// What a client is called. All names are of one length, so that stamps stand at one place.
+    /// The name of a client. All names have the same length, so that stamps have the same offset in a payload.
     pub fn client_name(&self, client: u32) -> String {
         format!("swarm-{client:06}")
     }
 
     /// How a client reads.
-    pub const fn reading(&self, client: u32) -> Reading {
+    pub const fn read_mode(&self, client: u32) -> ReadMode {
         if client >= self.clients - self.never_read {
-            Reading::Never
+            ReadMode::Never
         } else if client >= self.clients - self.never_read - self.slow_read {
-            Reading::Slowly
+            ReadMode::Throttled
         } else {
-            Reading::AtOnce
+            ReadMode::Immediate
         }
     }
 }
 
-/// How a client reads what it is sent.
+/// How a client reads what it receives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reading {
-    /// When it comes.
-    AtOnce,
-    /// So many bytes a second.
-    Slowly,
+pub enum ReadMode {
+    /// As data arrives.
+    Immediate,
+    /// A limited number of bytes per second.
+    Throttled,
     /// Not at all.
     Never,
 }

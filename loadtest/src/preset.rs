@@ -1,68 +1,67 @@
-//! What is said to servers of different kinds: how to come in, how to publish, and what they want answered.
+//! Protocols of known servers: how a client joins a room, publishes, and answers keepalive messages.
 
 use serde::{Deserialize, Serialize};
 
 use crate::template::Template;
 
-/// How a kind of server is talked to.
+/// The protocol of a kind of server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Dialect {
+pub struct ServerProtocol {
     /// Path and query.
     pub path: Template,
-    /// Further headers of the handshake, `Name: value`.
+    /// Additional request headers of the handshake, `Name: value`.
     pub headers: Vec<Template>,
-    /// The subprotocol that is offered.
+    /// The offered subprotocol.
     pub subprotocol: Option<String>,
-    /// What is said after the handshake, a message each.
+    /// Messages that a client sends after the handshake.
     pub join: Vec<Template>,
-    /// A client is in when it has heard this; without it, at once.
-    pub joined: Option<String>,
-    /// How a message is published.
-    pub say: Template,
-    /// Lines that must be answered, and with what.
-    pub answers: Vec<(String, String)>,
-    /// Whoever hears this has been told of an error.
-    pub complaint: Option<String>,
-    /// Messages are binary.
+    /// Substring of a message that marks a client as connected; `None`: the handshake does.
+    pub ready_match: Option<String>,
+    /// Template of a published message.
+    pub publish: Template,
+    /// Lines that require a reply, and the reply.
+    pub auto_replies: Vec<(String, String)>,
+    /// Substring that marks a received message as an error.
+    pub error_match: Option<String>,
+    /// Whether messages are binary.
     pub binary: bool,
-    /// How a client that comes back goes on from where it was; `None`: nothing is known of that.
-    pub resuming: Option<Resuming>,
+    /// How a reconnecting client recovers missed messages; `None`: not supported.
+    pub recovery: Option<Recovery>,
 }
 
-/// How a client that comes back gets what was said while it was away.
+/// How a reconnecting client recovers the messages that were published while it was disconnected.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Resuming {
-    /// Added to the query of those who come for the first time.
+pub struct Recovery {
+    /// Query parameter of an initial connection.
     pub query: Option<Template>,
-    /// The same of those who come back.
-    pub requery: Option<Template>,
-    /// What those who come for the first time say after the handshake, if it is not what is said anyway.
+    /// Query parameter of a reconnection.
+    pub recovery_query: Option<Template>,
+    /// Messages after the handshake of an initial connection; empty: those of [`ServerProtocol::join`].
     pub join: Vec<Template>,
-    /// The same of those who come back.
-    pub rejoin: Vec<Template>,
-    /// A client is in, and has heard what it had missed, when it has heard this.
-    pub joined: Option<String>,
-    /// How a position looks in what arrives. The last one in a message holds.
-    pub positions: Vec<Template>,
-    /// Each message is one offset further that does not begin with this; `None`: positions stand in the messages.
-    pub uncounted: Option<String>,
-    /// What tells whether nothing is missing.
-    pub recovered: Recovered,
+    /// Messages after the handshake of a reconnection; empty: those of [`ServerProtocol::join`].
+    pub recovery_join: Vec<Template>,
+    /// Substring of the message that follows the recovered messages and marks the client as connected.
+    pub ready_match: Option<String>,
+    /// Patterns of a position in received messages. The last match in a message counts.
+    pub position_patterns: Vec<Template>,
+    /// Each message without this prefix advances the offset by one; `None`: messages carry their position.
+    pub control_prefix: Option<String>,
+    /// Whether recovery was complete.
+    pub recovered_match: RecoveredMatch,
 }
 
-/// What tells those who come back whether they have got everything.
+/// How the server tells a reconnecting client whether recovery was complete.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Recovered {
-    /// This is said if so.
-    If(String),
-    /// This is said if not.
-    Unless(String),
+pub enum RecoveredMatch {
+    /// Complete if a message contains this.
+    Present(String),
+    /// Incomplete if a message contains this.
+    Absent(String),
 }
 
-/// They are told nothing.
-impl Default for Recovered {
+impl Default for RecoveredMatch {
     fn default() -> Self {
-        Self::If(String::new())
+        Self::Present(String::new())
     }
 }
 
@@ -70,22 +69,22 @@ impl Default for Recovered {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// Stentor's plain text
+    /// Stentor's plain text protocol
     #[default]
     Stentor,
-    /// Stentor's Centrifuge protocol
+    /// Stentor's JSON protocol (Centrifuge)
     StentorJson,
     /// Centrifugo, with anonymous clients that may publish
     Centrifugo,
     /// NATS over WebSocket
     Nats,
-    /// Any server that sends to all what one says; the URL is all it takes to join
+    /// Any server that broadcasts every message to all clients of a URL
     Broadcast,
 }
 
 impl Preset {
-    /// Where such a server usually is.
-    pub const fn usual_origin(self) -> &'static str {
+    /// The usual address of such a server.
+    pub const fn default_origin(self) -> &'static str {
         match self {
             Self::Stentor | Self::StentorJson | Self::Broadcast => "ws://127.0.0.1:8080",
             Self::Centrifugo => "ws://127.0.0.1:8000",
@@ -93,45 +92,45 @@ impl Preset {
         }
     }
 
-    /// How it is talked to.
-    pub fn dialect(self) -> Dialect {
+    /// Its protocol.
+    pub fn protocol(self) -> ServerProtocol {
         match self {
-            Self::Stentor => Dialect {
+            Self::Stentor => ServerProtocol {
                 path: "/ws/{name}?room={room}".into(),
-                resuming: Some(Resuming {
+                recovery: Some(Recovery {
                     query: Some("history=0".into()),
-                    requery: Some("since={epoch}:{offset}".into()),
+                    recovery_query: Some("since={epoch}:{offset}".into()),
                     join: Vec::new(),
-                    rejoin: Vec::new(),
-                    joined: Some(": since=".to_owned()),
-                    positions: vec![": since={epoch}:{offset}".into()],
-                    uncounted: Some(": ".to_owned()),
-                    recovered: Recovered::Unless(": messages may be missing here".to_owned()),
+                    recovery_join: Vec::new(),
+                    ready_match: Some(": since=".to_owned()),
+                    position_patterns: vec![": since={epoch}:{offset}".into()],
+                    control_prefix: Some(": ".to_owned()),
+                    recovered_match: RecoveredMatch::Absent(": messages may be missing here".to_owned()),
                 }),
                 ..plain()
             },
             Self::Broadcast => plain(),
-            Self::StentorJson | Self::Centrifugo => Dialect {
+            Self::StentorJson | Self::Centrifugo => ServerProtocol {
                 path: "/connection/websocket".into(),
-                // Both in one frame, as the published clients do it.
+                // Both commands in one frame, as the official clients send them.
                 join: vec![
                     "{\"id\":1,\"connect\":{\"name\":\"swarm\"}}\n{\"id\":2,\"subscribe\":{\"channel\":\"{room}\"}}".into(),
                 ],
-                joined: Some("\"id\":2,\"subscribe\"".to_owned()),
-                say: r#"{"id":{id},"publish":{"channel":"{room}","data":{"name":"{name}","text":"{text}"}}}"#.into(),
-                answers: vec![("{}".to_owned(), "{}".to_owned())],
-                complaint: Some("\"error\":{".to_owned()),
-                resuming: Some(centrifuge_resuming()),
+                ready_match: Some("\"id\":2,\"subscribe\"".to_owned()),
+                publish: r#"{"id":{id},"publish":{"channel":"{room}","data":{"name":"{name}","text":"{text}"}}}"#.into(),
+                auto_replies: vec![("{}".to_owned(), "{}".to_owned())],
+                error_match: Some("\"error\":{".to_owned()),
+                recovery: Some(centrifuge_recovery()),
                 ..plain()
             },
-            Self::Nats => Dialect {
+            Self::Nats => ServerProtocol {
                 join: vec![
                     "CONNECT {\"verbose\":false,\"pedantic\":false,\"name\":\"{name}\",\"lang\":\"swarm\",\"version\":\"1\",\"protocol\":1}\r\nSUB {room} 1\r\nPING\r\n".into(),
                 ],
-                joined: Some("PONG".to_owned()),
-                say: "PUB {room} {bytes}\r\n{text}\r\n".into(),
-                answers: vec![("PING".to_owned(), "PONG\r\n".to_owned())],
-                complaint: Some("-ERR".to_owned()),
+                ready_match: Some("PONG".to_owned()),
+                publish: "PUB {room} {bytes}\r\n{text}\r\n".into(),
+                auto_replies: vec![("PING".to_owned(), "PONG\r\n".to_owned())],
+                error_match: Some("-ERR".to_owned()),
                 binary: true,
                 ..plain()
             },
@@ -139,22 +138,22 @@ impl Preset {
     }
 }
 
-fn plain() -> Dialect {
-    Dialect {
+fn plain() -> ServerProtocol {
+    ServerProtocol {
         path: "/".into(),
         headers: Vec::new(),
         subprotocol: None,
         join: Vec::new(),
-        joined: None,
-        say: "{text}".into(),
-        answers: Vec::new(),
-        complaint: None,
+        ready_match: None,
+        publish: "{text}".into(),
+        auto_replies: Vec::new(),
+        error_match: None,
         binary: false,
-        resuming: None,
+        recovery: None,
     }
 }
 
-fn centrifuge_resuming() -> Resuming {
+fn centrifuge_recovery() -> Recovery {
     let join = |recovery: &str| {
         let subscribe = format!("{{\"channel\":\"{{room}}\",{recovery}}}");
         let text = format!(
@@ -162,14 +161,14 @@ fn centrifuge_resuming() -> Resuming {
         );
         vec![Template::from(text)]
     };
-    Resuming {
+    Recovery {
         query: None,
-        requery: None,
+        recovery_query: None,
         join: join(r#""positioned":true,"recoverable":true"#),
-        rejoin: join(r#""recoverable":true,"recover":true,"epoch":"{epoch}","offset":{offset}"#),
-        joined: None,
-        positions: vec![r#""epoch":"{epoch}""#.into(), r#""offset":{offset}"#.into()],
-        uncounted: None,
-        recovered: Recovered::If(r#""recovered":true"#.to_owned()),
+        recovery_join: join(r#""recoverable":true,"recover":true,"epoch":"{epoch}","offset":{offset}"#),
+        ready_match: None,
+        position_patterns: vec![r#""epoch":"{epoch}""#.into(), r#""offset":{offset}"#.into()],
+        control_prefix: None,
+        recovered_match: RecoveredMatch::Present(r#""recovered":true"#.to_owned()),
     }
 }

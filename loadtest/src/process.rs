@@ -1,8 +1,8 @@
-//! What the kernel tells of a process in /proc.
+//! CPU and memory of a process, from /proc.
 
 use std::fs;
 
-/// CPU that all threads of a process have used, in nanoseconds, by the scheduler's own count.
+/// CPU that all threads of a process have used, in nanoseconds, from the scheduler's statistics.
 ///
 /// # Errors
 /// One sentence: there is no such process.
@@ -15,7 +15,7 @@ pub fn cpu(pid: u32) -> Result<u64, String> {
     Ok(nanos.sum())
 }
 
-/// Its resident memory, in bytes.
+/// Resident memory of a process, in bytes.
 ///
 /// # Errors
 /// One sentence: there is no such process.

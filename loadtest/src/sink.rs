@@ -1,5 +1,4 @@
-//! Measures swarm itself. A bare writer, a thread that does nothing but send prepared blocks of frames, shows how much one
-//! worker can take in: no server is faster than that.
+//! Measures swarm's own capacity: a thread that only sends prepared blocks of frames is the fastest possible server.
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -12,9 +11,9 @@ use std::time::Duration;
 
 use tungstenite::handshake::derive_accept_key;
 
+use crate::cli;
 use crate::clock;
-use crate::console;
-use crate::crew::Crew;
+use crate::coordinator::Coordinator;
 use crate::display::Display;
 use crate::options::Options;
 use crate::pace;
@@ -24,25 +23,25 @@ use crate::stamp::Stamp;
 use crate::unit::Unit;
 use crate::units::{Sizes, Span};
 
-/// The block speaks with so many voices.
-const SPEAKERS: u32 = 20;
+/// Publishers in the prepared blocks.
+const PUBLISHERS: u32 = 20;
 
-/// What is measured.
+/// Options of `sink`.
 #[derive(Args, Clone, Debug)]
 pub struct Sink {
-    /// Connections
+    /// Number of clients
     #[arg(long, default_value_t = 1000)]
     clients: u32,
-    /// Messages in each send
+    /// Messages in each write
     #[arg(long, default_value_t = 20)]
     batch: u32,
-    /// Bytes of a message
+    /// Message size in bytes
     #[arg(long, default_value = "96")]
     size: Sizes,
-    /// How long
+    /// Duration of the run
     #[arg(long, value_name = "TIME", default_value = "5s")]
     duration: Span,
-    /// The writer's core and the worker's
+    /// Cores of the writer and of the worker
     #[arg(long, value_name = "CORES", value_delimiter = ',', default_value = "0,1")]
     pin: Vec<usize>,
     /// Write the result as JSON
@@ -51,14 +50,14 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Runs it. True if every message arrived once and in order.
+    /// Executes the measurement. True if every message was received once and in order.
     ///
     /// # Errors
-    /// One sentence.
+    /// One sentence that names the cause.
     pub fn run(&self) -> Result<bool, String> {
         let text = |error: std::io::Error| error.to_string();
         let &[writer_core, worker_core] = &self.pin[..] else {
-            return Err("--pin wants two cores: the writer's and the worker's".to_owned());
+            return Err("--pin requires two cores: the writer's and the worker's".to_owned());
         };
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(text)?;
         listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).map_err(text)?;
@@ -68,14 +67,14 @@ impl Sink {
         let options = Options {
             url: Some(format!("ws://{address}/")),
             clients: Some(self.clients),
-            speakers: Some(SPEAKERS.min(self.clients)),
+            publishers: Some(PUBLISHERS.min(self.clients)),
             size: Some(self.size.clone()),
             duration: Some(self.duration),
             pin: vec![worker_core],
             workers: Some(1),
             ..Options::default()
         };
-        let plan = Plan { only_listen: true, ..options.plan(Scenario::Chat)? };
+        let plan = Plan { receive_only: true, ..options.plan(Scenario::Chat)? };
         let over = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             plan: plan.clone(),
@@ -84,21 +83,21 @@ impl Sink {
             over: Arc::clone(&over),
         };
         let thread = std::thread::Builder::new().spawn(move || writer.run(&listener)).map_err(text)?;
-        let crew = Crew::start(&plan, 1, None, Display::new(false), console::until_interrupted()?)?;
-        let outcome = crew.run();
+        let coordinator = Coordinator::start(&plan, 1, None, Display::new(false), cli::interrupt_flag()?)?;
+        let outcome = coordinator.run();
         over.store(true, Ordering::Relaxed);
         let written = thread.join().map_err(|_| "the writer failed".to_owned())?;
         let (outcome, written) = (outcome?, written?);
-        let report = Report::new(&plan, &outcome, &[], console::command());
+        let report = Report::new(&plan, &outcome, &[], cli::command_line());
         report.write(self.json.as_deref(), None, None)?;
         let per_cpu = report.metric("swarm_cpu_per_delivery").map_or(0.0, |cpu| 1.0 / cpu);
-        console::say(&format!(
-            "{}  {:<14}{} to each client\n  {:<14}{} for each second of the worker's CPU\n",
+        cli::print(&format!(
+            "{}  {:<17}{} per client\n  {:<17}{} per second of the worker's CPU\n",
             report.table(),
             "written",
-            Unit::Count.show(f64::from(written)),
+            Unit::Count.format(f64::from(written)),
             "capacity",
-            Unit::Count.show(per_cpu),
+            Unit::Count.format(per_cpu),
         ))?;
         Ok(report.passed && report.metric("deliveries") == Some(f64::from(written) * f64::from(self.clients)))
     }
@@ -112,7 +111,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Sends for as long as the plan says; how many messages each client was sent.
+    /// Sends for the duration of the plan; returns the number of messages per client.
     fn run(&self, listener: &Socket) -> Result<u32, String> {
         let text = |error: std::io::Error| format!("the writer failed: {error}");
         let mut cores = rustix::thread::CpuSet::new();
@@ -122,40 +121,40 @@ impl Writer {
         let mut sockets = Vec::new();
         for _ in 0..self.plan.clients {
             let (mut socket, _) = listener.accept().map_err(text)?;
-            shake_hands(&mut socket).map_err(text)?;
+            accept_handshake(&mut socket).map_err(text)?;
             socket.set_nonblocking(true).map_err(text)?;
             sockets.push(socket);
         }
-        // The worker is told to begin as soon as the last one is in.
+        // The worker starts its stages shortly after the last client has connected.
         std::thread::sleep(Duration::from_millis(100));
         let end = clock::now() + pace::nanos(pace::length(&self.plan.stages)) - clock::SECOND / 5;
-        let (mut said, mut block) = (0, Vec::new());
+        let (mut published, mut block) = (0, Vec::new());
         while clock::now() < end && !self.over.load(Ordering::Relaxed) {
             block.clear();
             for _ in 0..self.batch {
-                self.frame_into(&mut block, said);
-                said += 1;
+                self.frame_into(&mut block, published);
+                published += 1;
             }
             for socket in &mut sockets {
                 write_all(socket, &block).map_err(text)?;
             }
         }
         while !self.over.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(10)); // the sockets stay open until all is read
+            std::thread::sleep(Duration::from_millis(10)); // the sockets stay open until everything is read
         }
-        Ok(said)
+        Ok(published)
     }
 
     fn frame_into(&self, block: &mut Vec<u8>, count: u32) {
-        let speakers = self.plan.speakers;
+        let publishers = self.plan.publishers;
         let stamp = Stamp {
             run: self.plan.run,
-            speaker: count % speakers,
-            sequence: count / speakers,
+            publisher: count % publishers,
+            sequence: count / publishers,
             intended_ns: clock::now(),
         };
         let mut text = b"someone: ".to_vec();
-        stamp.text_into(self.plan.sizes.pick(count.wrapping_mul(0x9E37_79B9)), &mut text);
+        stamp.text_into(self.plan.sizes.sample(count.wrapping_mul(0x9E37_79B9)), &mut text);
         block.push(0x81);
         match u16::try_from(text.len()) {
             Ok(len @ 0..=125) => block.push(len.to_be_bytes()[1]),
@@ -172,7 +171,7 @@ impl Writer {
     }
 }
 
-fn shake_hands(socket: &mut Socket) -> std::io::Result<()> {
+fn accept_handshake(socket: &mut Socket) -> std::io::Result<()> {
     let (mut head, mut bytes) = (Vec::new(), [0; 1024]);
     while !head.ends_with(b"\r\n\r\n") {
         let len = socket.read(&mut bytes)?;
@@ -184,14 +183,14 @@ fn shake_hands(socket: &mut Socket) -> std::io::Result<()> {
     let head = String::from_utf8_lossy(&head);
     let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap_or_default();
     let accept = derive_accept_key(key.as_bytes());
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n\r\n"
     );
-    socket.write_all(answer.as_bytes())
+    socket.write_all(response.as_bytes())
 }
 
-/// Waits for a client that is behind: a broadcast to all is as fast as its readers.
+/// Waits for a client that is behind: the writer is as fast as its readers.
 fn write_all(socket: &mut Socket, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match socket.write(bytes) {

@@ -1,54 +1,54 @@
-//! The stamp that every message carries, and how it is found again in what arrives. It is plain ASCII without quotes or
-//! brackets, so that it survives being put into JSON, HTML or a line of text.
+//! The stamp at the start of every published message, and its detection in received payloads. It is plain ASCII without
+//! quotes or brackets, so that it survives encoding in JSON, HTML or a line of text.
 
 use memchr::memmem;
 
-/// Marks the beginning of a stamp. Unlikely in anything else that a room says.
+/// Marks the start of a stamp; unlikely in other traffic of a room.
 const MARK: [u8; 8] = *b"@swarm1:";
 
-/// Bytes of a stamp in a text: the mark and five groups of eight hexadecimal digits.
+/// Length of an encoded stamp: the mark and five groups of eight hexadecimal digits.
 pub const STAMP_BYTES: usize = 48;
 
-/// Who said it, which of its messages it is, and when it was meant to be said.
+/// The publisher of a message, its sequence number, and its intended send time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
-    /// Tells this run's messages from those of others in the same room.
+    /// Distinguishes the messages of this run from those of others in the same room.
     pub run: u32,
-    /// 0, 1, 2 …
-    pub speaker: u32,
-    /// 0, 1, 2 … for each speaker.
+    /// Index of the publisher, from 0.
+    pub publisher: u32,
+    /// Number of the message among those of its publisher, from 0.
     pub sequence: u32,
-    /// The moment at which it was meant to be said, by the machine's monotonic clock.
+    /// The intended send time, by the machine's monotonic clock.
     pub intended_ns: u64,
 }
 
 impl Stamp {
-    /// Appends a text of `bytes` bytes that begins with the stamp, or of as many as that needs.
+    /// Appends a text of `bytes` bytes that begins with the stamp, at least the stamp itself.
     pub fn text_into(self, bytes: usize, out: &mut Vec<u8>) {
-        let Self { run, speaker, sequence, intended_ns } = self;
+        let Self { run, publisher, sequence, intended_ns } = self;
         let end = out.len() + bytes.max(STAMP_BYTES);
         out.extend_from_slice(&MARK);
         let [high, low] = [intended_ns >> 32, intended_ns & 0xFFFF_FFFF];
-        for group in [u64::from(run), u64::from(speaker), u64::from(sequence), high, low] {
+        for group in [u64::from(run), u64::from(publisher), u64::from(sequence), high, low] {
             out.extend((0..8).rev().map(|digit| b"0123456789abcdef"[(group >> (4 * digit) & 0xF) as usize]));
         }
         out.resize(end, b'x');
     }
 
     fn decode(digits: &[u8; STAMP_BYTES - MARK.len()]) -> Self {
-        let [run, speaker, sequence, high, low] = digits.as_chunks::<8>().0 else {
+        let [run, publisher, sequence, high, low] = digits.as_chunks::<8>().0 else {
             unreachable!("forty digits are five groups of eight")
         };
         Self {
             run: hex(*run),
-            speaker: hex(*speaker),
+            publisher: hex(*publisher),
             sequence: hex(*sequence),
             intended_ns: u64::from(hex(*high)) << 32 | u64::from(hex(*low)),
         }
     }
 }
 
-/// Eight hexadecimal digits at once: each step halves the number of groups. What is no digit gives some number.
+/// Decodes eight hexadecimal digits at once; each step halves the number of groups. Other bytes decode to some number.
 fn hex(digits: [u8; 8]) -> u32 {
     let digits = u64::from_be_bytes(digits);
     // '0'–'9' have their value in the low nibble; letters, which have bit 6, are nine behind theirs.
@@ -58,14 +58,14 @@ fn hex(digits: [u8; 8]) -> u32 {
     u32::try_from((words | words >> 16) & 0xFFFF_FFFF).unwrap_or(0)
 }
 
-/// Looks for stamps. It remembers where in a payload the last one stood, since in a room all stand at the same place.
+/// Finds stamps. It remembers the offset of the last one, since the payloads of a room share it.
 #[derive(Debug, Default)]
 pub struct Finder {
     usual: usize,
 }
 
 impl Finder {
-    /// Calls `found` with each stamp in `payload`: servers may put several messages into one. True if there was one.
+    /// Calls `found` with each stamp in `payload`, which may contain several messages. True if there was one.
     pub fn each(&mut self, payload: &[u8], mut found: impl FnMut(Stamp)) -> bool {
         let mut any = false;
         let mut rest = payload;
@@ -102,10 +102,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_stamp_is_found_wherever_it_stands(
-            run: u32, speaker: u32, sequence: u32, intended_ns: u64, size in 0..200_usize, before in "[^@]{0,40}",
+        fn a_stamp_is_found_at_any_offset(
+            run: u32, publisher: u32, sequence: u32, intended_ns: u64, size in 0..200_usize, before in "[^@]{0,40}",
         ) {
-            let stamp = Stamp { run, speaker, sequence, intended_ns };
+            let stamp = Stamp { run, publisher, sequence, intended_ns };
             let mut payload = before.into_bytes();
             let start = payload.len();
             stamp.text_into(size, &mut payload);

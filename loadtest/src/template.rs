@@ -1,12 +1,12 @@
-//! Texts with places to fill in: `{name}`, `{room}`, `{text}`, `{bytes}`, `{id}`, `{epoch}`, `{offset}`. Other braces stay as
-//! they are, so that JSON needs no escapes.
+//! Texts with placeholders: `{name}`, `{room}`, `{text}`, `{bytes}`, `{id}`, `{epoch}`, `{offset}`. Other braces are
+//! literal, so JSON needs no escapes.
 
 use serde::{Deserialize, Serialize};
 
-/// What stands at a place.
+/// A part of a template.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Piece {
-    /// Stands for itself.
+pub enum Part {
+    /// Literal text.
     Literal(String),
     /// The client's name.
     Name,
@@ -16,97 +16,98 @@ pub enum Piece {
     Text,
     /// The message's length.
     Bytes,
-    /// A number that counts up.
+    /// A counter.
     Id,
-    /// With [`Piece::Offset`], where the client is in what its room has said.
+    /// With [`Part::Offset`], the client's position in its room.
     Epoch,
-    /// See [`Piece::Epoch`].
+    /// See [`Part::Epoch`].
     Offset,
 }
 
-const PLACES: [(&str, Piece); 7] = [
-    ("{name}", Piece::Name),
-    ("{room}", Piece::Room),
-    ("{text}", Piece::Text),
-    ("{bytes}", Piece::Bytes),
-    ("{id}", Piece::Id),
-    ("{epoch}", Piece::Epoch),
-    ("{offset}", Piece::Offset),
+const PLACEHOLDERS: [(&str, Part); 7] = [
+    ("{name}", Part::Name),
+    ("{room}", Part::Room),
+    ("{text}", Part::Text),
+    ("{bytes}", Part::Bytes),
+    ("{id}", Part::Id),
+    ("{epoch}", Part::Epoch),
+    ("{offset}", Part::Offset),
 ];
 
-/// A text with places.
+/// A text with placeholders.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct Template(Vec<Piece>);
+pub struct Template(Vec<Part>);
 
-/// What fills the places.
+/// The values of the placeholders.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Filling<'f> {
-    /// The client's own name.
+pub struct Values<'f> {
+    /// The client's name.
     pub name: &'f str,
-    /// The name of its room.
+    /// Its room's name.
     pub room: &'f str,
     /// The message, with its stamp.
     pub text: &'f [u8],
-    /// A number that counts up with each message of a client.
+    /// The client's message counter.
     pub id: u32,
-    /// Which of the room's pasts `offset` counts in.
+    /// The epoch of the client's position.
     pub epoch: &'f str,
-    /// How much of that has been heard.
+    /// The offset of the client's position.
     pub offset: u64,
 }
 
 impl Template {
-    /// Appends the text with its places filled.
-    pub fn fill_into(&self, filling: Filling<'_>, out: &mut Vec<u8>) {
-        for piece in &self.0 {
-            match piece {
-                Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
-                Piece::Name => out.extend_from_slice(filling.name.as_bytes()),
-                Piece::Room => out.extend_from_slice(filling.room.as_bytes()),
-                Piece::Text => out.extend_from_slice(filling.text),
-                Piece::Bytes => out.extend_from_slice(filling.text.len().to_string().as_bytes()),
-                Piece::Id => out.extend_from_slice(filling.id.to_string().as_bytes()),
-                Piece::Epoch => out.extend_from_slice(filling.epoch.as_bytes()),
-                Piece::Offset => out.extend_from_slice(filling.offset.to_string().as_bytes()),
+    /// Appends the text with its placeholders replaced.
+    pub fn render_into(&self, values: Values<'_>, out: &mut Vec<u8>) {
+        for part in &self.0 {
+            match part {
+                Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Name => out.extend_from_slice(values.name.as_bytes()),
+                Part::Room => out.extend_from_slice(values.room.as_bytes()),
+                Part::Text => out.extend_from_slice(values.text),
+                Part::Bytes => out.extend_from_slice(values.text.len().to_string().as_bytes()),
+                Part::Id => out.extend_from_slice(values.id.to_string().as_bytes()),
+                Part::Epoch => out.extend_from_slice(values.epoch.as_bytes()),
+                Part::Offset => out.extend_from_slice(values.offset.to_string().as_bytes()),
             }
         }
     }
 
-    /// The text with its places filled.
-    pub fn fill(&self, filling: Filling<'_>) -> String {
+    /// The text with its placeholders replaced.
+    pub fn render(&self, values: Values<'_>) -> String {
         let mut out = Vec::new();
-        self.fill_into(filling, &mut out);
+        self.render_into(values, &mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    /// What it is made of.
-    pub fn pieces(&self) -> &[Piece] {
+    /// Its parts.
+    pub fn parts(&self) -> &[Part] {
         &self.0
     }
 
-    /// Whether the message itself has a place.
+    /// Whether the template contains the message.
     pub fn has_text(&self) -> bool {
-        self.0.contains(&Piece::Text)
+        self.0.contains(&Part::Text)
     }
 }
 
 impl From<&str> for Template {
     fn from(text: &str) -> Self {
-        let mut pieces = Vec::new();
+        let mut parts = Vec::new();
         let mut rest = text;
         loop {
-            let next = PLACES
+            let next = PLACEHOLDERS
                 .iter()
-                .filter_map(|(place, piece)| Some((rest.find(place)?, place, piece)))
+                .filter_map(|(placeholder, part)| Some((rest.find(placeholder)?, placeholder, part)))
                 .min_by_key(|at| at.0);
-            let (literal, behind) =
-                next.as_ref().map_or((rest, ""), |(at, place, _)| (&rest[..*at], &rest[at + place.len()..]));
+            let (literal, behind) = next
+                .as_ref()
+                .map_or((rest, ""), |(at, placeholder, _)| (&rest[..*at], &rest[at + placeholder.len()..]));
             if !literal.is_empty() {
-                pieces.push(Piece::Literal(literal.to_owned()));
+                parts.push(Part::Literal(literal.to_owned()));
             }
-            let Some((_, _, piece)) = next else { return Self(pieces) };
-            pieces.push(piece.clone());
+            let Some((_, _, part)) = next else { return Self(parts) };
+            parts.push(part.clone());
             rest = behind;
         }
     }
@@ -120,18 +121,14 @@ impl From<String> for Template {
 
 impl From<Template> for String {
     fn from(template: Template) -> Self {
-        let text = |piece: &Piece| match piece {
-            Piece::Literal(text) => text.clone(),
-            Piece::Name
-            | Piece::Room
-            | Piece::Text
-            | Piece::Bytes
-            | Piece::Id
-            | Piece::Epoch
-            | Piece::Offset => PLACES
-                .iter()
-                .find(|(_, other)| other == piece)
-                .map_or_else(Self::new, |(place, _)| (*place).to_owned()),
+        let text = |part: &Part| match part {
+            Part::Literal(text) => text.clone(),
+            Part::Name | Part::Room | Part::Text | Part::Bytes | Part::Id | Part::Epoch | Part::Offset => {
+                PLACEHOLDERS
+                    .iter()
+                    .find(|(_, other)| other == part)
+                    .map_or_else(Self::new, |(placeholder, _)| (*placeholder).to_owned())
+            }
         };
         template.0.iter().map(text).collect()
     }
@@ -142,12 +139,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_filled_and_braces_stay() {
+    fn placeholders_are_replaced_and_other_braces_kept() {
         let text = r#"{"id":{id},"publish":{"channel":"{room}","data":"{text}"}} {name} {bytes} {other} {epoch}:{offset}"#;
         let template = Template::from(text);
-        let filled =
-            template.fill(Filling { name: "n", room: "r", text: b"hello", id: 7, epoch: "e", offset: 9 });
-        assert_eq!(filled, r#"{"id":7,"publish":{"channel":"r","data":"hello"}} n 5 {other} e:9"#);
+        let rendered =
+            template.render(Values { name: "n", room: "r", text: b"hello", id: 7, epoch: "e", offset: 9 });
+        assert_eq!(rendered, r#"{"id":7,"publish":{"channel":"r","data":"hello"}} n 5 {other} e:9"#);
         assert_eq!(String::from(template), text);
     }
 }

@@ -1,4 +1,4 @@
-//! What must hold of a result: `p99 < 50ms`, `lost == 0`, `deliveries_per_s >= 1e6`.
+//! Conditions on a result: `p99 < 50ms`, `lost == 0`, `deliveries_per_s >= 1e6`.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::metric::METRICS;
 use crate::unit::Unit;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Relation {
+enum Comparison {
     Less,
     AtMost,
     More,
@@ -18,58 +18,58 @@ enum Relation {
     Unequal,
 }
 
-/// Longer ones first: `<=` is no `<`.
-const RELATIONS: [(&str, Relation); 6] = [
-    ("<=", Relation::AtMost),
-    (">=", Relation::AtLeast),
-    ("==", Relation::Equal),
-    ("!=", Relation::Unequal),
-    ("<", Relation::Less),
-    (">", Relation::More),
+/// Longer operators first, since `<` is a prefix of `<=`.
+const COMPARISONS: [(&str, Comparison); 6] = [
+    ("<=", Comparison::AtMost),
+    (">=", Comparison::AtLeast),
+    ("==", Comparison::Equal),
+    ("!=", Comparison::Unequal),
+    ("<", Comparison::Less),
+    (">", Comparison::More),
 ];
 
-/// One condition.
+/// A condition on one metric.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Threshold {
     text: String,
     name: String,
-    relation: Relation,
+    comparison: Comparison,
     value: f64,
 }
 
-/// What became of a threshold.
+/// The outcome of a threshold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// As it was written.
+pub struct ThresholdResult {
+    /// The condition as given.
     pub threshold: String,
-    /// What was found; nothing, if the run has no such number.
-    pub found: Option<f64>,
-    /// Whether it holds.
-    pub holds: bool,
+    /// The measured value; `None`: the run does not have this metric.
+    pub value: Option<f64>,
+    /// Whether the condition is true.
+    pub passed: bool,
 }
 
 impl Threshold {
-    /// Whether it holds of these numbers. A number that a run does not have holds nothing.
-    pub fn judge(&self, metrics: &BTreeMap<String, f64>) -> Verdict {
-        let found = metrics.get(&self.name).copied();
-        let holds = found.is_some_and(|found| match self.relation {
-            Relation::Less => found < self.value,
-            Relation::AtMost => found <= self.value,
-            Relation::More => found > self.value,
-            Relation::AtLeast => found >= self.value,
+    /// Evaluates the condition. It fails if the run does not have the metric.
+    pub fn evaluate(&self, metrics: &BTreeMap<String, f64>) -> ThresholdResult {
+        let value = metrics.get(&self.name).copied();
+        let passed = value.is_some_and(|value| match self.comparison {
+            Comparison::Less => value < self.value,
+            Comparison::AtMost => value <= self.value,
+            Comparison::More => value > self.value,
+            Comparison::AtLeast => value >= self.value,
             #[expect(
                 clippy::float_cmp,
-                reason = "counts are whole; who compares times for equality means it"
+                reason = "counts are integers; comparing times for equality is the user's choice"
             )]
-            Relation::Equal => found == self.value,
+            Comparison::Equal => value == self.value,
             #[expect(
                 clippy::float_cmp,
-                reason = "counts are whole; who compares times for equality means it"
+                reason = "counts are integers; comparing times for equality is the user's choice"
             )]
-            Relation::Unequal => found != self.value,
+            Comparison::Unequal => value != self.value,
         });
-        Verdict { threshold: self.text.clone(), found, holds }
+        ThresholdResult { threshold: self.text.clone(), value, passed }
     }
 }
 
@@ -77,25 +77,26 @@ impl FromStr for Threshold {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = RELATIONS.iter().find_map(|(sign, relation)| Some((text.split_once(sign)?, *relation)));
-        let ((name, value), relation) = found.ok_or_else(|| {
-            format!("{text:?} compares nothing: write it as \"p99 < 50ms\" or \"lost == 0\"")
+        let parsed =
+            COMPARISONS.iter().find_map(|(sign, comparison)| Some((text.split_once(sign)?, *comparison)));
+        let ((name, value), comparison) = parsed.ok_or_else(|| {
+            format!("{text:?} is not a condition: write it as \"p99 < 50ms\" or \"lost == 0\"")
         })?;
         let (name, value) = (name.trim(), value.trim());
         let metric = METRICS.iter().find(|metric| metric.name == name).ok_or_else(|| {
             let names: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
-            format!("there is no number called {name:?}; there are {}", names.join(", "))
+            format!("there is no metric {name:?}; the metrics are {}", names.join(", "))
         })?;
         let value = read(metric.unit, value).ok_or_else(|| {
             let example = match metric.unit {
                 Unit::Seconds => "50ms",
                 Unit::Bytes => "64KiB",
-                Unit::Share => "80%",
+                Unit::Ratio => "80%",
                 Unit::Count | Unit::PerSecond => "1000",
             };
-            format!("{value:?} is nothing that {name} can be compared with: write it as {example}")
+            format!("{value:?} is not a value of {name}: write it as {example}")
         })?;
-        Ok(Self { text: text.to_owned(), name: metric.name.to_owned(), relation, value })
+        Ok(Self { text: text.to_owned(), name: metric.name.to_owned(), comparison, value })
     }
 }
 
@@ -104,7 +105,7 @@ fn read(unit: Unit, text: &str) -> Option<f64> {
     match unit {
         Unit::Count => number(text),
         Unit::PerSecond => number(text.strip_suffix("/s").unwrap_or(text)),
-        Unit::Share => {
+        Unit::Ratio => {
             text.strip_suffix('%').map_or_else(|| number(text), |text| Some(number(text)? / 100.0))
         }
         Unit::Seconds if text == "0" => Some(0.0),
@@ -142,31 +143,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conditions_hold_or_do_not() {
+    fn conditions_are_evaluated() {
         let metrics = BTreeMap::from([
             ("p99".to_owned(), 0.05),
             ("lost".to_owned(), 0.0),
             ("server_memory".to_owned(), 2048.0),
         ]);
-        for (text, holds) in [
+        for (text, passed) in [
             ("p99 < 50ms", false),
             ("p99<=50ms", true),
             ("p99 > 1us", true),
             ("lost == 0", true),
             ("lost != 0", false),
             ("server_memory >= 2KiB", true),
-            ("duplicated == 0", false), // not a number of this run
+            ("duplicated == 0", false), // not a metric of this run
         ] {
-            let verdict = text.parse::<Threshold>().unwrap().judge(&metrics);
-            assert_eq!((verdict.holds, verdict.threshold.as_str()), (holds, text));
+            let result = text.parse::<Threshold>().unwrap().evaluate(&metrics);
+            assert_eq!((result.passed, result.threshold.as_str()), (passed, text));
         }
     }
 
     #[test]
-    fn mistakes_are_explained() {
+    fn invalid_conditions_are_rejected() {
         for (text, part) in [
-            ("p99", "compares nothing"),
-            ("p98 < 1ms", "there is no number called \"p98\""),
+            ("p99", "is not a condition"),
+            ("p98 < 1ms", "there is no metric \"p98\""),
             ("p99 < 50", "write it as 50ms"),
             ("lost == none", "write it as 1000"),
         ] {

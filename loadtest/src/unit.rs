@@ -1,23 +1,23 @@
-//! What numbers count, and how people read them.
+//! Units of metrics, and their format for people.
 
-/// What a number counts.
+/// The unit of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
-    /// Things.
+    /// A number of items.
     Count,
-    /// Things in a second.
+    /// Items per second.
     PerSecond,
     /// A time.
     Seconds,
     /// Memory.
     Bytes,
-    /// A part of one.
-    Share,
+    /// A ratio, shown as a percentage.
+    Ratio,
 }
 
 impl Unit {
-    /// A value as people read it.
-    pub fn show(self, value: f64) -> String {
+    /// Formats a value.
+    pub fn format(self, value: f64) -> String {
         match self {
             Self::Count => grouped(value),
             Self::PerSecond if value < 100.0 => format!("{value:.1}/s"),
@@ -36,12 +36,12 @@ impl Unit {
                 ..1_048_576.0 => format!("{:.1} KiB", value / 1024.0),
                 _ => format!("{:.1} MiB", value / 1_048_576.0),
             },
-            Self::Share => format!("{:.0} %", value * 100.0),
+            Self::Ratio => format!("{:.0} %", value * 100.0),
         }
     }
 }
 
-/// A whole number with its thousands apart.
+/// An integer with thousands separators.
 pub fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let (sign, digits) = digits.strip_prefix('-').map_or(("", &digits[..]), |digits| ("-", digits));
@@ -55,7 +55,7 @@ pub fn grouped(value: f64) -> String {
     out
 }
 
-/// Microseconds as seconds.
+/// Converts microseconds to seconds.
 #[expect(clippy::cast_precision_loss, reason = "microseconds of an hour need 32 bits")]
 pub fn seconds(microseconds: u64) -> f64 {
     microseconds as f64 / 1e6
@@ -66,8 +66,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_as_people_read_them() {
-        let show = |unit: Unit, value| unit.show(value);
+    fn values_are_formatted_by_unit() {
+        let show = |unit: Unit, value| unit.format(value);
         assert_eq!(show(Unit::Count, 1_234_567.0), "1,234,567");
         assert_eq!(show(Unit::Count, -123.0), "-123");
         assert_eq!(show(Unit::PerSecond, 99.94), "99.9/s");

@@ -1,4 +1,4 @@
-//! Values as people write them: `10s`, `2000/s`, `48..500`. The same on the command line and in files.
+//! Values as written on the command line and in scenario files: `10s`, `2000/s`, `48..500`.
 
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::stamp::STAMP_BYTES;
 
-/// What a file may hold where a text is wanted: `rate = 100` is as good as `rate = "100/s"`.
+/// A value in a file, as a text or a number: `rate = 100` equals `rate = "100/s"`.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub enum Loose {
+pub enum RawValue {
     /// 100
     Integer(i64),
     /// 0.5
@@ -19,7 +19,7 @@ pub enum Loose {
     Text(String),
 }
 
-impl Display for Loose {
+impl Display for RawValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Integer(value) => value.fmt(f),
@@ -29,14 +29,14 @@ impl Display for Loose {
     }
 }
 
-/// Reads and writes a type as the text that people write.
+/// Serializes a type as its text.
 macro_rules! as_text {
     ($type:ty) => {
-        impl TryFrom<Loose> for $type {
+        impl TryFrom<RawValue> for $type {
             type Error = String;
 
-            fn try_from(loose: Loose) -> Result<Self, String> {
-                loose.to_string().parse()
+            fn try_from(raw: RawValue) -> Result<Self, String> {
+                raw.to_string().parse()
             }
         }
 
@@ -48,15 +48,15 @@ macro_rules! as_text {
     };
 }
 
-/// A length of time.
+/// A duration.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug, Default, Serialize, Deserialize)]
-#[serde(try_from = "Loose", into = "String")]
+#[serde(try_from = "RawValue", into = "String")]
 pub struct Span(pub Duration);
 
 as_text!(Span);
 
 impl Span {
-    /// So many seconds.
+    /// A number of seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
@@ -83,9 +83,9 @@ impl Display for Span {
     }
 }
 
-/// How often in a second.
+/// A number per second.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Debug, Default, Serialize, Deserialize)]
-#[serde(try_from = "Loose", into = "String")]
+#[serde(try_from = "RawValue", into = "String")]
 pub struct Rate(pub f64);
 
 as_text!(Rate);
@@ -108,37 +108,37 @@ impl Display for Rate {
     }
 }
 
-/// How long clients stay away that are cut: `5s`, or until the others have said so many messages: `100`.
+/// How long clients stay disconnected after a storm: a time, `5s`, or until a number of messages is published, `100`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Loose", into = "String")]
-pub enum Away {
-    /// So long.
+#[serde(try_from = "RawValue", into = "String")]
+pub enum Downtime {
+    /// A time.
     Time(Span),
-    /// So many messages.
+    /// A number of messages.
     Messages(u32),
 }
 
-as_text!(Away);
+as_text!(Downtime);
 
-impl Default for Away {
+impl Default for Downtime {
     fn default() -> Self {
         Self::Messages(0)
     }
 }
 
-impl FromStr for Away {
+impl FromStr for Downtime {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(count) = text.parse() {
             return Ok(Self::Messages(count));
         }
-        let wrong = |_| "write it as 5s, or as 100 for so many messages".to_owned();
+        let wrong = |_| "write it as 5s, or as 100 for a number of messages".to_owned();
         text.parse().map(Self::Time).map_err(wrong)
     }
 }
 
-impl Display for Away {
+impl Display for Downtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Time(span) => span.fmt(f),
@@ -147,27 +147,27 @@ impl Display for Away {
     }
 }
 
-/// How many bytes messages have: `96`, evenly between two bounds `48..500`, or some more often than others `64*9,1024*1`.
+/// Message sizes in bytes: `96`, uniform `48..500`, or weighted `64*9,1024*1`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Loose", into = "String")]
+#[serde(try_from = "RawValue", into = "String")]
 pub enum Sizes {
-    /// All the same.
+    /// One size.
     Fixed(u32),
-    /// From, to.
-    Even(u32, u32),
-    /// Size and weight.
+    /// Uniform between two bounds, inclusive.
+    Uniform(u32, u32),
+    /// Sizes with weights.
     Weighted(Vec<(u32, u32)>),
 }
 
 as_text!(Sizes);
 
 impl Sizes {
-    /// The size that `random`, evenly drawn, stands for.
-    pub fn pick(&self, random: u32) -> usize {
+    /// The size for `random`, a uniform random number.
+    pub fn sample(&self, random: u32) -> usize {
         let below = |bound: u64| (u64::from(random) * bound) >> 32;
         let size = match self {
             Self::Fixed(size) => u64::from(*size),
-            Self::Even(from, to) => u64::from(*from) + below(u64::from(to - from) + 1),
+            Self::Uniform(from, to) => u64::from(*from) + below(u64::from(to - from) + 1),
             Self::Weighted(choices) => {
                 let mut left = below(choices.iter().map(|&(_, weight)| u64::from(weight)).sum());
                 let chosen = choices.iter().find(|&&(_, weight)| match left.checked_sub(u64::from(weight)) {
@@ -193,14 +193,18 @@ impl FromStr for Sizes {
         };
         let size = |text: &str| match number(text)? {
             size if (size as usize) < STAMP_BYTES => {
-                Err(format!("a message has at least {STAMP_BYTES} bytes: it carries a stamp"))
+                Err(format!("a message has at least {STAMP_BYTES} bytes, the size of its stamp"))
             }
             size if size > 1 << 24 => Err("a message has at most 16 MiB".to_owned()),
             size => Ok(size),
         };
         if let Some((from, to)) = text.split_once("..") {
             let (from, to) = (size(from)?, size(to)?);
-            return if from <= to { Ok(Self::Even(from, to)) } else { Err(format!("{from} is above {to}")) };
+            return if from <= to {
+                Ok(Self::Uniform(from, to))
+            } else {
+                Err(format!("{from} is above {to}"))
+            };
         }
         if !text.contains(['*', ',']) {
             return Ok(Self::Fixed(size(text)?));
@@ -221,7 +225,7 @@ impl Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(size) => write!(f, "{size}"),
-            Self::Even(from, to) => write!(f, "{from}..{to}"),
+            Self::Uniform(from, to) => write!(f, "{from}..{to}"),
             Self::Weighted(choices) => {
                 let words: Vec<_> = choices.iter().map(|(size, weight)| format!("{size}*{weight}")).collect();
                 f.write_str(&words.join(","))
@@ -230,27 +234,27 @@ impl Display for Sizes {
     }
 }
 
-/// Numbers that look random and come again with the same seed (xorshift).
+/// A pseudo-random generator with a seed (xorshift).
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
-    /// Different seeds, different numbers.
+impl Rng {
+    /// A generator for this seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// The next one.
-    pub fn roll(&mut self) -> u32 {
+    /// The next number.
+    pub fn next_u32(&mut self) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         u32::try_from(self.0 >> 32).unwrap_or(0)
     }
 
-    /// Evenly in 0..`bound`.
+    /// Uniform in 0..`bound`.
     pub fn below(&mut self, bound: u32) -> u32 {
-        u32::try_from((u64::from(self.roll()) * u64::from(bound)) >> 32).unwrap_or(0)
+        u32::try_from((u64::from(self.next_u32()) * u64::from(bound)) >> 32).unwrap_or(0)
     }
 }
 
@@ -259,12 +263,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_read_as_people_write_them() {
+    fn values_are_parsed() {
         assert_eq!("1m30s".parse(), Ok(Span::seconds(90)));
         assert_eq!("2000/s".parse(), Ok(Rate(2000.0)));
         assert_eq!("0.5".parse(), Ok(Rate(0.5)));
         assert_eq!("96".parse(), Ok(Sizes::Fixed(96)));
-        assert_eq!("48..500".parse(), Ok(Sizes::Even(48, 500)));
+        assert_eq!("48..500".parse(), Ok(Sizes::Uniform(48, 500)));
         assert_eq!("64*9,1024".parse(), Ok(Sizes::Weighted(vec![(64, 9), (1024, 1)])));
         for wrong in ["47", "500..48", "64*0", "x", "", "99999999"] {
             assert!(wrong.parse::<Sizes>().is_err(), "{wrong}");
@@ -274,14 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn sizes_come_as_often_as_they_should() {
-        let mut dice = Dice::new(1);
+    fn sizes_follow_their_distribution() {
+        let mut rng = Rng::new(1);
         let mut share = |sizes: Sizes, of: std::ops::RangeInclusive<usize>| {
-            (0..10_000).filter(|_| of.contains(&sizes.pick(dice.roll()))).count()
+            (0..10_000).filter(|_| of.contains(&sizes.sample(rng.next_u32()))).count()
         };
         assert_eq!(share(Sizes::Fixed(96), 96..=96), 10_000);
-        assert_eq!(share(Sizes::Even(50, 149), 50..=149), 10_000);
-        assert!((800..1200).contains(&share(Sizes::Even(50, 149), 50..=59)));
+        assert_eq!(share(Sizes::Uniform(50, 149), 50..=149), 10_000);
+        assert!((800..1200).contains(&share(Sizes::Uniform(50, 149), 50..=59)));
         assert!((800..1200).contains(&share(Sizes::Weighted(vec![(64, 9), (1024, 1)]), 1024..=1024)));
     }
 }

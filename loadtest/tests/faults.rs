@@ -1,10 +1,10 @@
-//! swarm against a server that misbehaves on purpose: each fault is found and counted exactly.
+//! swarm against a server with fault injection: each delivery error is found and counted exactly.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod support;
 
-use support::{CLIENTS, Fault, Run, STALL, certificate, mistake, serve};
+use support::{CLIENTS, Fault, Run, STALL, certificate, rejected, serve};
 
 fn chat(fault: Fault) -> Run {
     let url = format!("ws://{}/ws/{{name}}", serve(fault, None));
@@ -14,26 +14,27 @@ fn chat(fault: Fault) -> Run {
         &url,
         "--clients",
         &clients,
-        "--speakers",
+        "--publishers",
         "1",
         "--rate",
         "100",
         "--duration",
         "500ms",
     ]);
-    assert_eq!(run.metric("said"), 50.0);
+    assert_eq!(run.metric("published"), 50.0);
     run
 }
 
-/// Lost, duplicated, reordered, crossed, heard by nobody, clients left; and the exit code.
+/// Lost, duplicated, reordered, order mismatches, undelivered, connected clients; and the exit code.
 fn check(fault: Fault, expected: [f64; 6], code: i32) {
     let run = chat(fault);
-    let found = run.metrics(["lost", "duplicated", "reordered", "crossed", "unheard", "connected"]);
+    let found =
+        run.metrics(["lost", "duplicated", "reordered", "order_mismatch", "undelivered", "connected"]);
     assert_eq!((found, run.code), (expected, Some(code)), "{}", run.table);
 }
 
 #[test]
-fn a_server_that_behaves() {
+fn no_fault() {
     check(Fault::None, [0.0, 0.0, 0.0, 0.0, 0.0, 5.0], 0);
 }
 
@@ -43,17 +44,17 @@ fn one_lost_message() {
 }
 
 #[test]
-fn one_doubled_message() {
+fn one_duplicated_message() {
     check(Fault::Duplicate, [0.0, 1.0, 0.0, 0.0, 0.0, 5.0], 1);
 }
 
 #[test]
-fn one_late_message() {
+fn one_reordered_message() {
     check(Fault::Reorder, [0.0, 0.0, 1.0, 0.0, 0.0, 5.0], 1);
 }
 
 #[test]
-fn one_message_that_nobody_gets() {
+fn one_undelivered_message() {
     check(Fault::Swallow, [5.0, 0.0, 0.0, 0.0, 1.0, 5.0], 1);
 }
 
@@ -63,10 +64,10 @@ fn one_lost_client() {
 }
 
 #[test]
-fn a_stall_is_counted_for_every_message_that_it_delayed() {
+fn an_open_loop_counts_a_stall_for_every_delayed_message() {
     let run = chat(Fault::Stall);
     assert!(run.metric("max") >= STALL.as_secs_f64(), "{}", run.table);
-    // Forty messages were meant to be said after the tenth, most of them during the stall: the pace does not wait for it.
+    // Forty messages are due after the tenth, most of them during the stall: an open loop does not wait for it.
     let pairs = run.json["latency"].as_array().unwrap();
     let slow = pairs.iter().filter(|pair| pair[0].as_u64().unwrap() > 150_000);
     let slow: u64 = slow.map(|pair| pair[1].as_u64().unwrap()).sum();
@@ -75,7 +76,7 @@ fn a_stall_is_counted_for_every_message_that_it_delayed() {
 }
 
 #[test]
-fn a_window_waits_for_what_comes_back() {
+fn a_closed_loop_waits_for_its_own_messages() {
     let url = format!("ws://{}/", serve(Fault::Stall, None));
     let clients = CLIENTS.to_string();
     let run = Run::new(&[
@@ -83,15 +84,15 @@ fn a_window_waits_for_what_comes_back() {
         &url,
         "--clients",
         &clients,
-        "--speakers",
+        "--publishers",
         "1",
-        "--window",
+        "--in-flight",
         "1",
         "--duration",
         "1s",
     ]);
-    assert!(run.metric("said") > 20.0, "{}", run.table);
-    // One message under way: only one per listener can have met the stall.
+    assert!(run.metric("published") > 20.0, "{}", run.table);
+    // With one message in flight, each receiver has one delivery that the stall delays.
     let pairs = run.json["latency"].as_array().unwrap();
     let slow = pairs.iter().filter(|pair| pair[0].as_u64().unwrap() > 450_000);
     assert_eq!(slow.map(|pair| pair[1].as_u64().unwrap()).sum::<u64>(), CLIENTS as u64, "{}", run.table);
@@ -104,7 +105,8 @@ fn through_tls() {
     let path = folder.path().join("ca.pem");
     std::fs::write(&path, authority).unwrap();
     let clients = CLIENTS.to_string();
-    let arguments = ["--clients", &clients, "--speakers", "1", "--duration", "300ms", "--size", "48..20000"];
+    let arguments =
+        ["--clients", &clients, "--publishers", "1", "--duration", "300ms", "--size", "48..20000"];
     for trust in [&["--ca", path.to_str().unwrap()][..], &["--insecure"]] {
         let url = format!("wss://{}/", serve(Fault::None, Some(config.clone())));
         let run = Run::new(&[&["chat", &url][..], &arguments, trust].concat());
@@ -118,31 +120,31 @@ fn through_tls() {
 }
 
 #[test]
-fn mistakes_get_a_sentence() {
+fn invalid_arguments_are_rejected() {
     let check = |arguments: &[&str], part: &str| {
-        let (code, sentence) = mistake(arguments);
+        let (code, sentence) = rejected(arguments);
         assert_eq!(code, Some(2), "{sentence}");
-        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+        assert!(sentence.contains(part), "{sentence:?} does not contain {part:?}");
     };
-    check(&["chat", "nonsense"], "swarm: nonsense is no ws:// or wss:// URL");
+    check(&["chat", "nonsense"], "swarm: nonsense is not a ws:// or wss:// URL");
     check(&["chat", "ws://"], "names no host");
     check(&["chat", "ws://a b/"], "not found");
-    check(&["chat", "ws://127.0.0.1:1/"], "no client came in at 127.0.0.1:1: the connection was refused");
+    check(&["chat", "ws://127.0.0.1:1/"], "no client connected to 127.0.0.1:1: the connection was refused");
     check(&["chat", "--size", "5"], "at least 48 bytes");
     check(&["chat", "--clients", "0"], "at least 1");
-    check(&["chat", "--speakers", "20", "--clients", "10"], "more than 10 clients");
+    check(&["chat", "--publishers", "20", "--clients", "10"], "more than 10 clients");
     check(&["chat", "--source", "::1"], "IPv4");
-    check(&["chat", "--say", "hello"], "{text}");
+    check(&["chat", "--publish", "hello"], "{text}");
     check(&["chat", "--clients", "200000", "--workers", "1"], "--workers");
-    check(&["chat", "--threshold", "p98 < 1ms"], "no number called");
+    check(&["chat", "--threshold", "p98 < 1ms"], "there is no metric");
     check(&["run", "/nowhere.toml"], "/nowhere.toml cannot be read");
     check(&["compare", "/nowhere", "/nowhere"], "/nowhere cannot be read");
-    let refused = serve_refusals();
-    check(&["chat", &format!("ws://{refused}/")], "refused with 403 Forbidden: no room for you");
+    let rejecting = serve_rejections();
+    check(&["chat", &format!("ws://{rejecting}/")], "refused with 403 Forbidden: no room for you");
 }
 
-/// A server that refuses every handshake, with its reason.
-fn serve_refusals() -> String {
+/// A server that rejects every handshake, with a reason.
+fn serve_rejections() -> String {
     use std::io::{Read, Write};
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

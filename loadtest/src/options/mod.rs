@@ -1,5 +1,5 @@
-//! The options of a run, on the command line or in a file: the same names in both. Checked, they become a plan
-//! (`checked`), and the server that it is for (`target`).
+//! The options of a run, with the same names on the command line and in a scenario file. `checked` validates them into a
+//! plan, `target` resolves the server.
 
 mod checked;
 mod target;
@@ -12,192 +12,193 @@ use std::path::{Path, PathBuf};
 use crate::plan::Scenario;
 use crate::preset::Preset;
 use crate::threshold::Threshold;
-use crate::units::{Away, Rate, Sizes, Span};
+use crate::units::{Downtime, Rate, Sizes, Span};
 
-/// All options. What is not given depends on the scenario.
+/// All options. Defaults depend on the scenario.
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// The server, ws:// or wss://; {name} and {room} become each client's own [default: where the preset's servers usually are]
+    /// URL of the server, ws:// or wss://; {name} and {room} are replaced for each client [default: the preset's usual
+    /// address]
     pub url: Option<String>,
 
-    /// How the server is talked to [default: stentor]
+    /// Protocol of the server [default: stentor]
     #[arg(long, value_enum, help_heading = "Server")]
     pub preset: Option<Preset>,
-    /// The room's name, for {room} [default: swarm]
+    /// Room name, replaces {room} [default: swarm]
     #[arg(long, help_heading = "Server")]
     pub room: Option<String>,
-    /// A further header of the handshake, "Name: value"
+    /// Additional request header of the handshake, "Name: value"
     #[arg(long = "header", value_name = "HEADER", help_heading = "Server")]
     #[serde(rename = "header")]
     pub headers: Vec<String>,
-    /// The subprotocol to offer
+    /// Subprotocol to offer
     #[arg(long, help_heading = "Server")]
     pub subprotocol: Option<String>,
-    /// A message to send after the handshake, instead of the preset's
+    /// Message to send after the handshake, replaces the preset's
     #[arg(long, value_name = "MESSAGE", help_heading = "Server")]
     pub join: Vec<String>,
-    /// A client is in when it has heard this
-    #[arg(long, value_name = "PART", help_heading = "Server")]
-    pub joined: Option<String>,
-    /// How a message is published; {text} is the message, {bytes} its length, {id} counts up
+    /// Substring of a message that marks a client as connected; without one, the handshake does
+    #[arg(long, value_name = "TEXT", help_heading = "Server")]
+    pub ready_match: Option<String>,
+    /// Template of a published message; {text} is the message, {bytes} its length, {id} a counter
     #[arg(long, value_name = "TEMPLATE", help_heading = "Server")]
-    pub say: Option<String>,
-    /// A line that must be answered, and with what: "PING=PONG"
-    #[arg(long = "answer", value_name = "LINE=ANSWER", help_heading = "Server")]
-    #[serde(rename = "answer")]
-    pub answers: Vec<String>,
-    /// Whoever hears this has been told of an error
-    #[arg(long, value_name = "PART", help_heading = "Server")]
-    pub complaint: Option<String>,
-    /// With --resume: what those who come back send after the handshake; {epoch} and {offset} are where they were
+    pub publish: Option<String>,
+    /// Line to answer automatically, and the reply: "PING=PONG"
+    #[arg(long = "auto-reply", value_name = "LINE=REPLY", help_heading = "Server")]
+    #[serde(rename = "auto-reply")]
+    pub auto_replies: Vec<String>,
+    /// Substring that marks a received message as an error
+    #[arg(long, value_name = "TEXT", help_heading = "Server")]
+    pub error_match: Option<String>,
+    /// With --resume: message to send after the handshake on reconnection; {epoch} and {offset} are the last position
     #[arg(long, value_name = "MESSAGE", help_heading = "Server")]
     pub rejoin: Vec<String>,
-    /// With --resume: how a position looks in what arrives, like "offset":{offset}
-    #[arg(long = "position", value_name = "PATTERN", help_heading = "Server")]
-    #[serde(rename = "position")]
-    pub positions: Vec<String>,
-    /// With --resume: what tells those who come back that they have got everything
-    #[arg(long, value_name = "PART", help_heading = "Server")]
-    pub recovered: Option<String>,
-    /// Send binary messages
+    /// With --resume: pattern of a position in received messages, like "offset":{offset}
+    #[arg(long = "position-pattern", value_name = "PATTERN", help_heading = "Server")]
+    #[serde(rename = "position-pattern")]
+    pub position_patterns: Vec<String>,
+    /// With --resume: substring that tells a reconnected client that no message is missing
+    #[arg(long, value_name = "TEXT", help_heading = "Server")]
+    pub recovered_match: Option<String>,
+    /// Send messages as binary
     #[arg(long, help_heading = "Server")]
     pub binary: bool,
-    /// Offer permessage-deflate, and compress
+    /// Offer permessage-deflate, and compress messages
     #[arg(long, help_heading = "Server")]
     pub deflate: bool,
-    /// Believe the certificate authorities in this file instead of the system's
+    /// Trust the certificate authorities in this file instead of the system's
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub ca: Option<PathBuf>,
-    /// Believe any certificate
+    /// Accept any server certificate
     #[arg(long, help_heading = "Server")]
     pub insecure: bool,
 
-    /// How many clients [default: 1000; echo: 100]
+    /// Number of clients [default: 1000; echo: 100]
     #[arg(long, help_heading = "Clients")]
     pub clients: Option<u32>,
-    /// How many rooms they are dealt out to [default: 1; echo: one each]
+    /// Number of rooms, filled round-robin [default: 1; echo: one per client]
     #[arg(long, help_heading = "Clients")]
     pub rooms: Option<u32>,
-    /// New connections a second [default: as fast as handshakes are answered]
+    /// New connections per second [default: limited by --handshakes alone]
     #[arg(long, value_name = "RATE", help_heading = "Clients")]
-    pub ramp: Option<Rate>,
-    /// Handshakes under way at a time [default: 100]
+    pub connect_rate: Option<Rate>,
+    /// Maximum concurrent handshakes [default: 100]
     #[arg(long, help_heading = "Clients")]
     pub handshakes: Option<u32>,
-    /// How long a handshake may take [default: 10s]
+    /// Handshake timeout [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = "Clients")]
     pub handshake_timeout: Option<Span>,
-    /// Clients that are lost come back (soak and storm: always)
+    /// Reconnect lost clients (soak and storm: always)
     #[arg(long, help_heading = "Clients")]
     pub reconnect: bool,
-    /// An address of this machine that connections come from; can be given several times when ports run out
+    /// Local source address of connections; repeatable, for more ports
     #[arg(long = "source", value_name = "ADDRESS", help_heading = "Clients")]
     #[serde(rename = "source")]
     pub sources: Vec<IpAddr>,
 
-    /// How many clients speak [default: 10; echo: all; connect, idle: none]
+    /// Number of publishing clients [default: 10; echo: all; connect, idle: 0]
     #[arg(long, help_heading = "Messages")]
-    pub speakers: Option<u32>,
-    /// Messages a second of all speakers together, however fast the server is [default: 100/s]
-    #[arg(long, conflicts_with = "window", help_heading = "Messages")]
+    pub publishers: Option<u32>,
+    /// Open loop: messages per second of all publishers together, independent of the server [default: 100/s]
+    #[arg(long, conflicts_with = "in_flight", help_heading = "Messages")]
     pub rate: Option<Rate>,
-    /// Instead of a rate: each speaker has so many messages under way, and waits for one to come back [echo: 1]
+    /// Closed loop: messages in flight per publisher, instead of a rate [echo: 1]
     #[arg(long, value_name = "COUNT", help_heading = "Messages")]
-    pub window: Option<u32>,
-    /// Bytes of a message: 96, evenly 48..500, or some more often 64*9,1024*1 [default: 96; slow: 4096, which fills the buffers in between sooner]
+    pub in_flight: Option<u32>,
+    /// Message size in bytes: 96, uniform 48..500, or weighted 64*9,1024*1 [default: 96; slow: 4096]
     #[arg(long, help_heading = "Messages")]
     pub size: Option<Sizes>,
-    /// How long they talk [default: 10s; storm: 20s; soak: 1h]
+    /// Duration of publishing [default: 10s; storm: 20s; soak: 1h]
     #[arg(long, value_name = "TIME", help_heading = "Messages")]
     pub duration: Option<Span>,
-    /// How long the last messages may take to arrive [default: 3s]
+    /// Timeout for messages in flight at the end [default: 3s]
     #[arg(long, value_name = "TIME", help_heading = "Messages")]
-    pub patience: Option<Span>,
+    pub drain_timeout: Option<Span>,
 
-    /// Each client that is in closes at once and comes again (for connect)
-    #[arg(long, help_heading = "Disturbances")]
+    /// Disconnect each client as soon as it is connected, and reconnect it (for connect)
+    #[arg(long, help_heading = "Disruptions")]
     pub close: bool,
-    /// Clients that leave and come back each second [churn: a tenth of all]
-    #[arg(long, value_name = "RATE", help_heading = "Disturbances")]
+    /// Clients per second that disconnect and reconnect [churn: a tenth of all]
+    #[arg(long, value_name = "RATE", help_heading = "Disruptions")]
     pub churn: Option<Rate>,
-    /// How often all clients are cut at once [storm: 1]
-    #[arg(long, value_name = "COUNT", help_heading = "Disturbances")]
+    /// Number of storms: all clients disconnect at once [storm: 1]
+    #[arg(long, value_name = "COUNT", help_heading = "Disruptions")]
     pub storms: Option<u32>,
-    /// How long all stay away when they are cut: a time, or so many messages of the others [default: 0]
-    #[arg(long, value_name = "TIME|MESSAGES", help_heading = "Disturbances")]
-    pub away: Option<Away>,
-    /// Whoever comes back asks for what it has missed, and must get it; speakers are not cut by storms
-    #[arg(long, help_heading = "Disturbances")]
+    /// Downtime of the clients after a storm: a time, or a number of published messages [default: 0]
+    #[arg(long, value_name = "TIME|MESSAGES", help_heading = "Disruptions")]
+    pub downtime: Option<Downtime>,
+    /// Recover missed messages on reconnection; publishers are not disconnected by storms
+    #[arg(long, help_heading = "Disruptions")]
     pub resume: bool,
     /// Clients that never read [slow: a tenth of all]
-    #[arg(long, value_name = "CLIENTS", help_heading = "Disturbances")]
+    #[arg(long, value_name = "CLIENTS", help_heading = "Disruptions")]
     pub never_read: Option<u32>,
     /// Clients that read slowly
-    #[arg(long, value_name = "CLIENTS", help_heading = "Disturbances")]
+    #[arg(long, value_name = "CLIENTS", help_heading = "Disruptions")]
     pub slow_read: Option<u32>,
-    /// Bytes a second that each of those reads [default: 1024]
-    #[arg(long, value_name = "BYTES", help_heading = "Disturbances")]
+    /// Bytes per second that each slow reader reads [default: 1024]
+    #[arg(long, value_name = "BYTES", help_heading = "Disruptions")]
     pub read_rate: Option<u32>,
 
-    /// Processes, each with one thread and an event loop [default: a core each, half of them if the server is on this
-    /// machine too; more if descriptors need it]
-    #[arg(long, help_heading = "Measuring")]
+    /// Worker processes, one event loop each [default: one per core, half of them for a server on the loopback; more if the
+    /// descriptor limit requires it]
+    #[arg(long, help_heading = "Measurement")]
     pub workers: Option<u32>,
-    /// Bind the workers to these cores
-    #[arg(long, value_name = "CORES", value_delimiter = ',', help_heading = "Measuring")]
+    /// Pin the workers to these cores
+    #[arg(long, value_name = "CORES", value_delimiter = ',', help_heading = "Measurement")]
     pub pin: Vec<usize>,
-    /// The server's process: its CPU and memory are told
-    #[arg(long, value_name = "PID", help_heading = "Measuring")]
+    /// Process id of the server, to sample its CPU and memory
+    #[arg(long, value_name = "PID", help_heading = "Measurement")]
     pub server_pid: Option<u32>,
-    /// What must hold, like "p99 < 50ms" or "lost == 0"; if it does not, the exit code is 1
-    #[arg(long = "threshold", value_name = "THRESHOLD", help_heading = "Measuring")]
+    /// Condition on the result, like "p99 < 50ms" or "lost == 0"; if one fails, the exit code is 1
+    #[arg(long = "threshold", value_name = "THRESHOLD", help_heading = "Measurement")]
     #[serde(rename = "threshold")]
     pub thresholds: Vec<Threshold>,
 
     /// Write the result as JSON
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
-    /// Write the latencies as percentiles (.hgrm)
+    /// Write the latency percentiles as .hgrm
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub hdr: Option<PathBuf>,
-    /// Write a page with the result and its plots
+    /// Write an HTML report with charts
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub html: Option<PathBuf>,
-    /// Show nothing while it runs
+    /// Do not show progress
     #[arg(long, short, help_heading = "Results")]
     pub quiet: bool,
 
-    /// What kind of run a file is for.
+    /// The scenario that a file names.
     #[arg(skip)]
     pub scenario: Option<Scenario>,
-    /// Stages are for files.
+    /// Stages, in files only.
     #[arg(skip)]
     #[serde(rename = "stage")]
     pub stages: Vec<FileStage>,
 }
 
-/// A stage as it stands in a file. What is not given stays as it was at the end of the stage before.
+/// A stage in a scenario file. An omitted value keeps its value from the end of the stage before.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileStage {
-    /// How long.
+    /// Duration of the stage.
     pub duration: Span,
-    /// How many clients there are at its end.
+    /// Number of clients at its end.
     pub clients: Option<u32>,
-    /// Messages a second at its end.
+    /// Messages per second at its end.
     pub rate: Option<Rate>,
 }
 
 impl Options {
-    /// These options, and those of `other` where these say nothing.
+    /// These options, with `other` where they are unset.
     pub fn or(&self, other: &Self) -> Result<Self, String> {
         let fields = |options: &Self| match serde_json::to_value(options) {
             Ok(serde_json::Value::Object(fields)) => Ok(fields),
-            _ => Err("options that cannot be written down".to_owned()),
+            _ => Err("the options cannot be serialized".to_owned()),
         };
         let mut all = fields(other)?;
-        let said = |value: &serde_json::Value| match value {
+        let is_set = |value: &serde_json::Value| match value {
             serde_json::Value::Null | serde_json::Value::Bool(false) => false,
             serde_json::Value::Array(values) => !values.is_empty(),
             serde_json::Value::Bool(true)
@@ -205,14 +206,14 @@ impl Options {
             | serde_json::Value::String(_)
             | serde_json::Value::Object(_) => true,
         };
-        all.extend(fields(self)?.into_iter().filter(|(_, value)| said(value)));
+        all.extend(fields(self)?.into_iter().filter(|(_, value)| is_set(value)));
         serde_json::from_value(all.into()).map_err(|error| error.to_string())
     }
 
-    /// Reads a file, which also names the scenario.
+    /// Reads a scenario file, which also names the scenario.
     ///
     /// # Errors
-    /// One sentence, and the line in the file.
+    /// One sentence, with the line in the file.
     pub fn read(path: &Path) -> Result<(Scenario, Self), String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
@@ -222,7 +223,7 @@ impl Options {
             format!("{}:{line}: {}", path.display(), reason.join("; "))
         })?;
         let scenario = options.scenario.ok_or_else(|| {
-            format!("{} names no scenario: begin it with scenario = \"chat\"", path.display())
+            format!("{} names no scenario: add a line like scenario = \"chat\"", path.display())
         })?;
         Ok((scenario, options))
     }

@@ -1,92 +1,93 @@
-//! The server that options name, and how it is talked to.
+//! The server that the options name, and its protocol.
 
 use std::net::ToSocketAddrs;
 
 use super::Options;
 use crate::plan::Target;
-use crate::preset::{Dialect, Recovered};
-use crate::template::{Piece, Template};
+use crate::preset::{RecoveredMatch, ServerProtocol};
+use crate::template::{Part, Template};
 
 impl Options {
-    fn dialect(&self) -> Result<Dialect, String> {
-        let mut dialect = self.preset.unwrap_or_default().dialect();
+    fn protocol(&self) -> Result<ServerProtocol, String> {
+        let mut protocol = self.preset.unwrap_or_default().protocol();
         for header in &self.headers {
             if !header.contains(':') || header.contains(['\r', '\n']) {
-                return Err(format!("--header {header:?} is none: write it as \"Name: value\""));
+                return Err(format!("--header {header:?} is not of the form \"Name: value\""));
             }
-            dialect.headers.push(header.as_str().into());
+            protocol.headers.push(header.as_str().into());
         }
         if !self.join.is_empty() {
-            dialect.join = self.join.iter().map(|message| message.as_str().into()).collect();
+            protocol.join = self.join.iter().map(|message| message.as_str().into()).collect();
         }
-        if let Some(say) = &self.say {
-            dialect.say = say.as_str().into();
+        if let Some(publish) = &self.publish {
+            protocol.publish = publish.as_str().into();
         }
-        if !dialect.say.has_text() {
-            return Err("--say needs a {text}, which becomes the message".to_owned());
+        if !protocol.publish.has_text() {
+            return Err("--publish requires {text}, the placeholder of the message".to_owned());
         }
-        for answer in &self.answers {
-            let Some((line, answer)) = answer.split_once('=') else {
-                return Err(format!("--answer {answer:?} is none: write it as LINE=ANSWER"));
+        for auto_reply in &self.auto_replies {
+            let Some((line, reply)) = auto_reply.split_once('=') else {
+                return Err(format!("--auto-reply {auto_reply:?} is not of the form LINE=REPLY"));
             };
-            dialect.answers.push((line.to_owned(), answer.to_owned()));
+            protocol.auto_replies.push((line.to_owned(), reply.to_owned()));
         }
-        dialect.subprotocol = self.subprotocol.clone().or(dialect.subprotocol);
-        dialect.joined = self.joined.clone().or(dialect.joined);
-        dialect.complaint = self.complaint.clone().or(dialect.complaint);
-        dialect.binary |= self.binary;
-        self.resuming(&mut dialect)?;
-        Ok(dialect)
+        protocol.subprotocol = self.subprotocol.clone().or(protocol.subprotocol);
+        protocol.ready_match = self.ready_match.clone().or(protocol.ready_match);
+        protocol.error_match = self.error_match.clone().or(protocol.error_match);
+        protocol.binary |= self.binary;
+        self.recovery(&mut protocol)?;
+        Ok(protocol)
     }
 
-    /// How those who come back go on, where it is not as the preset says.
-    fn resuming(&self, dialect: &mut Dialect) -> Result<(), String> {
+    /// The recovery options, applied over those of the preset.
+    fn recovery(&self, protocol: &mut ServerProtocol) -> Result<(), String> {
         let templates = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
-        let said = !self.rejoin.is_empty() || !self.positions.is_empty() || self.recovered.is_some();
-        if said && !self.resume {
-            return Err("--rejoin, --position and --recovered mean nothing without --resume".to_owned());
+        let given =
+            !self.rejoin.is_empty() || !self.position_patterns.is_empty() || self.recovered_match.is_some();
+        if given && !self.resume {
+            return Err("--rejoin, --position-pattern and --recovered-match require --resume".to_owned());
         }
-        if said {
-            let resuming = dialect.resuming.get_or_insert_default();
+        if given {
+            let recovery = protocol.recovery.get_or_insert_default();
             if !self.rejoin.is_empty() {
-                resuming.rejoin = templates(&self.rejoin);
+                recovery.recovery_join = templates(&self.rejoin);
             }
-            if !self.positions.is_empty() {
-                resuming.positions = templates(&self.positions);
+            if !self.position_patterns.is_empty() {
+                recovery.position_patterns = templates(&self.position_patterns);
             }
-            if let Some(mark) = &self.recovered {
-                resuming.recovered = Recovered::If(mark.clone());
+            if let Some(mark) = &self.recovered_match {
+                recovery.recovered_match = RecoveredMatch::Present(mark.clone());
             }
         }
-        let begins = |pattern: &Template| matches!(pattern.pieces().first(), Some(Piece::Literal(_)));
-        match &dialect.resuming {
-            Some(resuming) if !resuming.positions.iter().all(begins) => {
-                Err("--position must begin with a text that stands before {epoch} or {offset}".to_owned())
+        let begins = |pattern: &Template| matches!(pattern.parts().first(), Some(Part::Literal(_)));
+        match &protocol.recovery {
+            Some(recovery) if !recovery.position_patterns.iter().all(begins) => {
+                Err("--position-pattern must begin with literal text before {epoch} or {offset}".to_owned())
             }
-            None if self.resume => Err(
-                "how one resumes at such a server is not known: say it with --rejoin, --position and --recovered"
-                    .to_owned(),
-            ),
+            None if self.resume => {
+                Err("this preset has no recovery: set --rejoin, --position-pattern and --recovered-match"
+                    .to_owned())
+            }
             _ => Ok(()),
         }
     }
 
     pub(super) fn target(&self) -> Result<Target, String> {
-        let mut dialect = self.dialect()?;
-        let url = self.url.as_deref().unwrap_or_else(|| self.preset.unwrap_or_default().usual_origin());
+        let mut protocol = self.protocol()?;
+        let url = self.url.as_deref().unwrap_or_else(|| self.preset.unwrap_or_default().default_origin());
         let (tls, rest) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
             (Some(rest), _) => (false, rest),
             (_, Some(rest)) => (true, rest),
-            _ => return Err(format!("{url} is no ws:// or wss:// URL")),
+            _ => return Err(format!("{url} is not a ws:// or wss:// URL")),
         };
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
         if !matches!(path, "" | "/") {
-            dialect.path = if path.starts_with('/') { path.into() } else { format!("/{path}").into() };
+            protocol.path = if path.starts_with('/') { path.into() } else { format!("/{path}").into() };
         }
-        let filled = String::from(dialect.path.clone());
-        if filled.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(format!("{url} is no URL: there is a space in it"));
+        let rendered = String::from(protocol.path.clone());
+        if rendered.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(format!("{url} is not a URL: it contains a space"));
         }
         let has_port = authority.rsplit(']').next().is_some_and(|end| end.contains(':'));
         let with_port = if has_port {
@@ -102,7 +103,7 @@ impl Options {
             with_port.to_socket_addrs().map_err(|error| format!("{authority} is not found: {error}"))?;
         let address = addresses.next().ok_or_else(|| format!("{authority} has no address"))?;
         Ok(Target {
-            url: format!("{}://{authority}{filled}", if tls { "wss" } else { "ws" }),
+            url: format!("{}://{authority}{rendered}", if tls { "wss" } else { "ws" }),
             address,
             authority: authority.to_owned(),
             host,
@@ -110,7 +111,7 @@ impl Options {
             ca: self.ca.clone(),
             insecure: self.insecure,
             deflate: self.deflate,
-            dialect,
+            protocol,
         })
     }
 }
@@ -129,10 +130,10 @@ mod tests {
         );
         let found = target("wss://[::1]:8443?x=1").unwrap();
         assert_eq!((found.address.port(), found.tls, found.host.as_str()), (8443, true, "[::1]"));
-        assert_eq!(String::from(found.dialect.path), "/?x=1");
+        assert_eq!(String::from(found.protocol.path), "/?x=1");
         for (url, part) in [
-            ("http://127.0.0.1", "no ws:// or wss:// URL"),
-            ("ws://127.0.0.1/a b", "there is a space in it"),
+            ("http://127.0.0.1", "not a ws:// or wss:// URL"),
+            ("ws://127.0.0.1/a b", "it contains a space"),
             ("ws:///a", "names no host"),
         ] {
             let error = target(url).unwrap_err();

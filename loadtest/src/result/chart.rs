@@ -1,40 +1,40 @@
-//! A plot as inline SVG. Colours come from the page's style, so that it suits light and dark; there is no script.
+//! A chart as inline SVG. Colours come from the page's style sheet, which supports light and dark; there is no script.
 
 use std::fmt::Write;
 
-/// How values stand along an axis.
+/// The scale of an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scale {
-    /// Evenly, from zero.
+    /// Linear, from zero.
     Linear,
-    /// Each decade as long as the next.
+    /// Logarithmic.
     Logarithmic,
 }
 
 /// One curve.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// What it is called in the legend.
+    /// Name in the legend.
     pub name: &'static str,
     /// From left to right; `None` interrupts the curve.
     pub points: Vec<(f64, Option<f64>)>,
 }
 
-/// A plot.
+/// A chart.
 pub struct Chart<'c> {
-    /// What it shows.
+    /// Title.
     pub title: &'c str,
-    /// A sentence about how to read it.
+    /// One sentence on what the values are.
     pub caption: &'c str,
-    /// Along x.
+    /// Scale of x.
     pub x_scale: Scale,
-    /// What stands along x, for a value.
+    /// Tick label of an x value.
     pub x_label: &'c dyn Fn(f64) -> String,
-    /// Along y.
+    /// Scale of y.
     pub y_scale: Scale,
-    /// What stands along y, for a value.
+    /// Tick label of a y value.
     pub y_label: &'c dyn Fn(f64) -> String,
-    /// The curves. The first is the most important one.
+    /// The curves. The first is drawn on top.
     pub series: Vec<Series>,
 }
 
@@ -45,7 +45,7 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 30.0;
 
-/// Values along an axis, and where they stand.
+/// An axis: its range of values and of coordinates.
 struct Axis {
     scale: Scale,
     from: f64,
@@ -74,7 +74,7 @@ impl Axis {
         Self { scale, from, to, begin, end }
     }
 
-    /// Where a value stands.
+    /// The coordinate of a value.
     fn at(&self, value: f64) -> f64 {
         let share = match self.scale {
             Scale::Linear => (value - self.from) / (self.to - self.from),
@@ -106,7 +106,7 @@ impl Axis {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, of which some five fit into `range`.
+/// 1, 2 or 5 times a power of ten, for about five ticks in `range`.
 fn step(range: f64) -> f64 {
     let rough = (range / 5.0).max(f64::MIN_POSITIVE);
     let power = 10_f64.powf(rough.log10().floor());
@@ -118,7 +118,7 @@ fn step(range: f64) -> f64 {
 }
 
 impl Chart<'_> {
-    /// The plot with its title and its legend, or nothing if there are no values.
+    /// The chart with title and legend; empty if there are no values.
     pub fn figure(&self) -> String {
         let values = || self.series.iter().flat_map(|series| series.points.iter());
         if values().filter(|(_, y)| y.is_some()).count() < 2 {
@@ -171,7 +171,7 @@ impl Chart<'_> {
         }
     }
 
-    /// What is told where the mouse rests: all curves at one place.
+    /// Tooltips: the values of all curves at one x.
     fn tips(&self, x: &Axis, svg: &mut String) {
         let Some(first) = self.series.first() else { return };
         for (index, &(at, _)) in first.points.iter().enumerate() {
@@ -209,7 +209,7 @@ fn curve(series: &Series, index: usize, x: &Axis, y: &Axis, svg: &mut String) {
     let _ = writeln!(svg, "<path class=\"curve s{index}\" d=\"{path}\"/>");
 }
 
-/// Text as it may stand in a page.
+/// Escapes text for HTML.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,12 +1,12 @@
-//! Percentiles in the text format of HdrHistogram (`.hgrm`), which its plotter and many other tools read. Milliseconds.
+//! Percentiles in the text format of HdrHistogram (`.hgrm`), in milliseconds.
 
 use hdrhistogram::Histogram;
 use std::fmt::Write;
 
-/// Steps in each halving of the distance to 100 %, as HdrHistogram's own tools write them.
+/// Steps per halving of the distance to 100 %, as in HdrHistogram's own tools.
 const STEPS_PER_HALF: u32 = 5;
 
-/// The distribution as text.
+/// Renders the distribution.
 pub fn hgrm(times: &Histogram<u64>) -> String {
     let mut out =
         format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_format_of_the_plotter() {
+    fn the_format_is_that_of_hdrhistogram() {
         let mut times = Histogram::new_with_bounds(1, 1_000_000, 3).unwrap();
         for value in 1..=1000 {
             times.record(value).unwrap();

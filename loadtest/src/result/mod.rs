@@ -1,4 +1,4 @@
-//! What a run has found, in the form in which it is kept, shown and compared.
+//! The result of a run, as it is stored, shown and compared.
 
 mod chart;
 pub mod compare;
@@ -13,50 +13,50 @@ use std::time::SystemTime;
 
 use crate::metric::{self, Facts, METRICS};
 use crate::outcome::{Outcome, Second};
-use crate::plan::{Plan, Speech};
-use crate::tally::{Tally, Times};
-use crate::threshold::{Threshold, Verdict};
+use crate::plan::{LoadModel, Plan};
+use crate::stats::{Stats, TimeHistogram};
+use crate::threshold::{Threshold, ThresholdResult};
 use crate::unit::{Unit, seconds};
 
-/// A second of the run, as it is plotted. Times are in seconds.
+/// One second of the run. Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Which second of the run.
+    /// The second, from the start of the run.
     pub second: u64,
-    /// Clients that were in.
+    /// Connected clients.
     pub connected: u32,
-    /// Messages said.
-    pub said: u64,
-    /// Messages heard.
+    /// Published messages.
+    pub published: u64,
+    /// Deliveries.
     pub deliveries: u64,
-    /// Handshakes done.
+    /// Completed handshakes.
     pub handshakes: u64,
-    /// What went wrong.
+    /// Errors.
     pub errors: u64,
-    /// Half of the messages took no longer; absent where there was none.
+    /// Median latency; absent without deliveries.
     pub p50: Option<f64>,
-    /// 99 of 100 took no longer.
+    /// Latency at the 99th percentile.
     pub p99: Option<f64>,
-    /// The longest.
+    /// Maximum latency.
     pub max: Option<f64>,
-    /// Of one core, the share that the server used.
+    /// CPU of the server, as a share of one core.
     pub server_cpu: Option<f64>,
-    /// Its resident memory, in bytes.
+    /// Resident memory of the server, in bytes.
     pub server_memory: Option<u64>,
 }
 
 impl Point {
     fn new(second: u64, found: &Second) -> Self {
-        let Second { tally, connected, server } = found;
-        let quantile = |q| (tally.latency.count() > 0).then(|| seconds(tally.latency.quantile(q)));
+        let Second { stats, connected, server } = found;
+        let quantile = |q| (stats.latency.count() > 0).then(|| seconds(stats.latency.quantile(q)));
         #[expect(clippy::cast_precision_loss, reason = "shares need no more than 52 bits")]
         Self {
             second,
             connected: *connected,
-            said: tally.said,
-            deliveries: tally.deliveries,
-            handshakes: tally.handshakes,
-            errors: tally.error_count(),
+            published: stats.published,
+            deliveries: stats.deliveries,
+            handshakes: stats.handshakes,
+            errors: stats.error_count(),
             p50: quantile(0.5),
             p99: quantile(0.99),
             max: quantile(1.0),
@@ -66,73 +66,73 @@ impl Point {
     }
 }
 
-/// A run's result. It is written as JSON and read again for comparison.
+/// The result of a run, stored as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// The version of swarm that made it.
-    pub swarm: String,
-    /// What kind of run.
+    /// The version of swarm.
+    pub version: String,
+    /// The scenario.
     pub scenario: String,
-    /// Against whom.
+    /// The URL of the server.
     pub url: String,
-    /// What repeats it.
+    /// The command line.
     pub command: String,
-    /// When it ended, RFC 3339.
-    pub ended: String,
-    /// The numbers by their names: times in seconds, memory in bytes.
+    /// The end of the run, RFC 3339.
+    pub finished_at: String,
+    /// Values of metrics by name: times in seconds, memory in bytes.
     pub metrics: BTreeMap<String, f64>,
-    /// What went wrong, and how often.
+    /// Errors by message.
     pub errors: BTreeMap<String, u64>,
-    /// What has to be known to judge the numbers.
+    /// Limitations of the measurement.
     pub notes: Vec<String>,
-    /// What became of the thresholds.
-    pub thresholds: Vec<Verdict>,
-    /// Whether all is well: the thresholds hold; without any, everybody heard everything once and in order.
+    /// The evaluated thresholds.
+    pub thresholds: Vec<ThresholdResult>,
+    /// Whether all thresholds passed; without thresholds, whether no error was counted.
     pub passed: bool,
-    /// Second by second.
+    /// Statistics by second.
     pub timeline: Vec<Point>,
-    /// Latencies: microseconds, and how many messages took them.
-    pub latency: Times,
-    /// The same of opening handshakes.
-    pub handshake: Times,
+    /// Latencies: pairs of microseconds and count.
+    pub latency: TimeHistogram,
+    /// Handshake durations, in the same form.
+    pub handshake: TimeHistogram,
 }
 
-/// Behind its own plan by more than this, the swarm measures itself.
-const LATE_MAX_US: u64 = 10_000;
+/// With a higher send lag, latencies include swarm's own delay.
+const SEND_LAG_MAX_US: u64 = 10_000;
 
-/// With more than this share of its core in use, too.
-const BUSY_MAX: f64 = 0.95;
+/// With a higher share of its core in use, a worker is the limit.
+const CPU_MAX: f64 = 0.95;
 
 impl Report {
-    /// Draws the conclusions.
+    /// Computes the result.
     pub fn new(plan: &Plan, outcome: &Outcome, thresholds: &[Threshold], command: String) -> Self {
-        let mut total = Tally::default();
+        let mut total = Stats::default();
         for second in outcome.seconds.values() {
-            total.add(&second.tally);
+            total.add(&second.stats);
         }
         let facts = Facts { plan, outcome, total };
         let metrics: BTreeMap<String, f64> = METRICS
             .iter()
             .filter_map(|metric| Some((metric.name.to_owned(), (metric.value)(&facts)?)))
             .collect();
-        let verdicts: Vec<_> = thresholds.iter().map(|threshold| threshold.judge(&metrics)).collect();
-        let passed = if verdicts.is_empty() {
-            let faults = METRICS.iter().filter(|metric| metric.is_fault);
-            faults.filter_map(|metric| metrics.get(metric.name)).all(|&count| count == 0.0)
+        let results: Vec<_> = thresholds.iter().map(|threshold| threshold.evaluate(&metrics)).collect();
+        let passed = if results.is_empty() {
+            let errors = METRICS.iter().filter(|metric| metric.is_error);
+            errors.filter_map(|metric| metrics.get(metric.name)).all(|&count| count == 0.0)
         } else {
-            verdicts.iter().all(|verdict| verdict.holds)
+            results.iter().all(|result| result.passed)
         };
         let notes = notes(&facts);
         Self {
-            swarm: env!("CARGO_PKG_VERSION").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: plan.scenario.name().to_owned(),
             url: plan.target.url.clone(),
             command,
-            ended: ended(),
+            finished_at: finished_at(),
             metrics,
             errors: facts.total.errors,
             notes,
-            thresholds: verdicts,
+            thresholds: results,
             passed,
             timeline: outcome.seconds.iter().map(|(&second, found)| Point::new(second, found)).collect(),
             latency: facts.total.latency,
@@ -140,17 +140,17 @@ impl Report {
         }
     }
 
-    /// A number of this run.
+    /// The value of a metric.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.get(name).copied()
     }
 
-    /// The table for whoever ran it.
+    /// The summary for a terminal.
     pub fn table(&self) -> String {
         table::table(self)
     }
 
-    /// Writes the files that were asked for.
+    /// Writes the requested files.
     ///
     /// # Errors
     /// One sentence that names the file.
@@ -174,50 +174,45 @@ impl Report {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         serde_json::from_str(&text)
-            .map_err(|error| format!("{} is no result of --json: {error}", path.display()))
+            .map_err(|error| format!("{} is not a result of --json: {error}", path.display()))
     }
 }
 
-/// What has to be known to judge the numbers.
+/// Limitations of the measurement.
 fn notes(facts: &Facts<'_>) -> Vec<String> {
     let mut notes = Vec::new();
-    let late = facts.total.lateness.quantile(0.99);
-    let busy = metric::busy(facts).unwrap_or(0.0);
+    let send_lag = facts.total.send_lag.quantile(0.99);
+    let cpu_max = metric::cpu_max(facts).unwrap_or(0.0);
     let advice =
-        "what was measured is in part its own; give it more --workers, or other cores than the server";
-    if busy > BUSY_MAX {
-        let share = busy * 100.0;
-        notes.push(format!(
-            "the swarm was at its limit, its busiest worker used {share:.0} % of a core: {advice}"
-        ));
+        "latencies include swarm's own delay; use more --workers, or cores that the server does not use";
+    if cpu_max > CPU_MAX {
+        let share = cpu_max * 100.0;
+        notes.push(format!("swarm was the limit, its busiest worker used {share:.0} % of a core: {advice}"));
     }
-    if late > LATE_MAX_US {
-        let late = Unit::Seconds.show(seconds(late));
-        notes.push(format!(
-            "the swarm said one message of a hundred {late} or more behind its plan: {advice}"
-        ));
+    if send_lag > SEND_LAG_MAX_US {
+        let send_lag = Unit::Seconds.format(seconds(send_lag));
+        notes.push(format!("the send lag has a p99 of {send_lag}: {advice}"));
     }
     if facts.outcome.interrupted {
-        notes.push("it was ended by hand: these are the results so far".to_owned());
+        notes.push("interrupted: these are the results so far".to_owned());
     }
-    if let (Speech::Window(_), true) = (facts.plan.speech, facts.total.said > 0) {
+    if let (LoadModel::ClosedLoop(_), true) = (facts.plan.load_model, facts.total.published > 0) {
         notes.push(
-            "speakers waited for their own messages to come back: latency is counted from when they were said, and \
-             a slow server is asked less"
+            "closed loop: a slow server receives fewer messages, and latency is counted from the actual send time"
                 .to_owned(),
         );
     }
-    if facts.total.unsaid > 0 {
+    if facts.total.skipped > 0 {
         notes.push(format!(
-            "{} messages were due while their speakers were not connected",
-            facts.total.unsaid
+            "{} messages were skipped because their publishers were not connected",
+            facts.total.skipped
         ));
     }
     notes
 }
 
-fn ended() -> String {
-    #[expect(clippy::disallowed_methods, reason = "a date for people: nothing is measured by it")]
+fn finished_at() -> String {
+    #[expect(clippy::disallowed_methods, reason = "a date for the reader, not a measurement")]
     let now = SystemTime::now();
     humantime::format_rfc3339_seconds(now).to_string()
 }

@@ -1,19 +1,19 @@
-//! The result as one page that needs nothing else: no script, no font, no picture from elsewhere.
+//! The result as a self-contained HTML page without scripts or external resources.
 
 use std::fmt::Write;
 
 use super::chart::{Chart, Scale, Series, escaped};
 use super::{Point, Report};
 use crate::metric::METRICS;
-use crate::tally::Times;
+use crate::stats::TimeHistogram;
 use crate::unit::{Unit, grouped, seconds};
 
-/// A curve has at most so many points; beyond, seconds are put together.
+/// Maximum number of points of a curve; longer runs are aggregated.
 const POINTS_MAX: usize = 240;
 
 const STYLE: &str = include_str!("page.css");
 
-/// The numbers that stand on top.
+/// The metrics at the top of the page.
 const HEADLINES: &[(&str, &str)] = &[
     ("connected", "clients"),
     ("deliveries_per_s", "deliveries"),
@@ -26,23 +26,23 @@ const HEADLINES: &[(&str, &str)] = &[
     ("handshakes_per_s", "handshakes"),
     ("server_cpu_per_delivery", "server CPU per delivery"),
     ("server_memory_per_client", "server memory per client"),
-    ("storm_back", "all back after"),
+    ("recovery_time", "recovery time"),
 ];
 
-/// The whole page.
+/// Renders the page.
 pub fn page(report: &Report) -> String {
     let title = escaped(&format!("swarm {} · {}", report.scenario, report.url));
-    let (verdict, class) = if report.passed { ("passed", "good") } else { ("failed", "bad") };
+    let (status, class) = if report.passed { ("passed", "good") } else { ("failed", "bad") };
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n<main>\n<header>\n\
-         <h1>swarm <em>{}</em> <span class=\"verdict {class}\">{verdict}</span></h1>\n<p>{} · {}</p>\n\
+         <h1>swarm <em>{}</em> <span class=\"status {class}\">{status}</span></h1>\n<p>{} · {}</p>\n\
          <pre>{}</pre>\n</header>\n",
         escaped(&report.scenario),
         escaped(&report.url),
-        escaped(&report.ended),
+        escaped(&report.finished_at),
         escaped(&report.command),
     );
     headlines(report, &mut out);
@@ -57,7 +57,7 @@ pub fn page(report: &Report) -> String {
     }
     errors(report, &mut out);
     numbers(report, &mut out);
-    let _ = writeln!(out, "<footer>swarm {}</footer>\n</main>\n</html>", escaped(&report.swarm));
+    let _ = writeln!(out, "<footer>swarm {}</footer>\n</main>\n</html>", escaped(&report.version));
     out
 }
 
@@ -66,8 +66,8 @@ fn headlines(report: &Report, out: &mut String) {
     for (name, title) in HEADLINES {
         let metric = METRICS.iter().find(|metric| metric.name == *name);
         let (Some(metric), Some(value)) = (metric, report.metric(name)) else { continue };
-        let class = if metric.is_fault && value > 0.0 { " class=\"bad\"" } else { "" };
-        let _ = writeln!(out, "<li{class}><b>{}</b>{title}</li>", escaped(&metric.unit.show(value)));
+        let class = if metric.is_error && value > 0.0 { " class=\"bad\"" } else { "" };
+        let _ = writeln!(out, "<li{class}><b>{}</b>{title}</li>", escaped(&metric.unit.format(value)));
     }
     out.push_str("</ul>\n");
 }
@@ -77,12 +77,12 @@ fn thresholds(report: &Report, out: &mut String) {
         return;
     }
     out.push_str("<h2>Thresholds</h2>\n<table>\n");
-    for verdict in &report.thresholds {
-        let (word, class) = if verdict.holds { ("holds", "good") } else { ("does not hold", "bad") };
+    for result in &report.thresholds {
+        let (word, class) = if result.passed { ("passed", "good") } else { ("FAILED", "bad") };
         let _ = writeln!(
             out,
             "<tr><th><code>{}</code></th><td class=\"{class}\">{word}</td></tr>",
-            escaped(&verdict.threshold)
+            escaped(&result.threshold)
         );
     }
     out.push_str("</table>\n");
@@ -101,7 +101,7 @@ fn errors(report: &Report, out: &mut String) {
 }
 
 fn numbers(report: &Report, out: &mut String) {
-    out.push_str("<h2>All numbers</h2>\n<table>\n");
+    out.push_str("<h2>All metrics</h2>\n<table>\n");
     for metric in METRICS {
         let Some(value) = report.metric(metric.name) else { continue };
         let _ = writeln!(
@@ -109,21 +109,21 @@ fn numbers(report: &Report, out: &mut String) {
             "<tr><th>{} <code>{}</code></th><td>{}</td></tr>",
             escaped(metric.title),
             metric.name,
-            escaped(&metric.unit.show(value)),
+            escaped(&metric.unit.format(value)),
         );
     }
     out.push_str("</table>\n");
 }
 
 fn in_seconds(value: f64) -> String {
-    Unit::Seconds.show(value)
+    Unit::Seconds.format(value)
 }
 
 fn at_second(value: f64) -> String {
     format!("{value:.0} s")
 }
 
-/// How the seconds of one group become one point.
+/// How the seconds of one point are aggregated.
 type Join = fn(&[f64]) -> f64;
 
 fn highest(values: &[f64]) -> f64 {
@@ -144,12 +144,12 @@ fn series(report: &Report, name: &'static str, join: Join, value: impl Fn(&Point
     Series { name, points: report.timeline.chunks(group).map(point).collect() }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for the eye")]
+#[expect(clippy::cast_precision_loss, reason = "for display")]
 const fn number(value: u64) -> f64 {
     value as f64
 }
 
-/// Over time, from the begin of the run.
+/// A chart over the time of the run.
 fn over_time(
     title: &str,
     caption: &str,
@@ -162,9 +162,9 @@ fn over_time(
     chart.figure()
 }
 
-/// 90 %, 99 %, 99.9 % … stand equally far apart: the tail is what is looked for.
+/// On this axis 90 %, 99 %, 99.9 % … are equidistant, which stretches the tail.
 fn percentiles(report: &Report) -> String {
-    let points = |times: &Times| {
+    let points = |times: &TimeHistogram| {
         let steps = times.histogram().iter_quantiles(8);
         let known = steps.filter(|step| step.quantile_iterated_to() < 1.0);
         known
@@ -184,7 +184,7 @@ fn percentiles(report: &Report) -> String {
     };
     let chart = Chart {
         title: if name == "latency" { "Latency by percentile" } else { "Handshakes by percentile" },
-        caption: "so many of all took no longer",
+        caption: "share of messages or handshakes that took no longer",
         x_scale: Scale::Logarithmic,
         x_label: &label,
         y_scale: Scale::Linear,
@@ -202,7 +202,7 @@ fn latency(report: &Report) -> String {
     ];
     over_time(
         "Latency over time",
-        "from the intended moment of saying to hearing",
+        "from the intended send time to the reception",
         Scale::Logarithmic,
         &in_seconds,
         series,
@@ -213,31 +213,25 @@ fn throughput(report: &Report) -> String {
     if report.timeline.iter().all(|point| point.deliveries == 0) {
         return String::new();
     }
-    let per_second = |value| Unit::PerSecond.show(value);
-    let series = vec![series(report, "heard", average, |point| Some(number(point.deliveries)))];
-    over_time(
-        "Deliveries over time",
-        "messages that clients heard, in each second",
-        Scale::Linear,
-        &per_second,
-        series,
-    )
+    let per_second = |value| Unit::PerSecond.format(value);
+    let series = vec![series(report, "received", average, |point| Some(number(point.deliveries)))];
+    over_time("Deliveries over time", "messages received, per second", Scale::Linear, &per_second, series)
 }
 
 fn connections(report: &Report) -> String {
     let series = vec![
         series(report, "clients", highest, |point| Some(f64::from(point.connected))),
-        series(report, "handshakes in the second", highest, |point| Some(number(point.handshakes))),
-        series(report, "errors in the second", highest, |point| Some(number(point.errors))),
+        series(report, "handshakes per second", highest, |point| Some(number(point.handshakes))),
+        series(report, "errors per second", highest, |point| Some(number(point.errors))),
     ];
-    over_time("Connections over time", "clients that were in", Scale::Linear, &grouped, series)
+    over_time("Connections over time", "connected clients", Scale::Linear, &grouped, series)
 }
 
 fn server(report: &Report) -> String {
-    let cpu = series(report, "CPU, of a core", highest, |point| point.server_cpu);
+    let cpu = series(report, "CPU", highest, |point| point.server_cpu);
     let memory = series(report, "memory", highest, |point| point.server_memory.map(number));
-    let share = |value| Unit::Share.show(value);
-    let bytes = |value| Unit::Bytes.show(value);
-    over_time("The server's CPU", "of one core", Scale::Linear, &share, vec![cpu])
-        + &over_time("The server's memory", "resident", Scale::Linear, &bytes, vec![memory])
+    let share = |value| Unit::Ratio.format(value);
+    let bytes = |value| Unit::Bytes.format(value);
+    over_time("Server CPU", "share of one core", Scale::Linear, &share, vec![cpu])
+        + &over_time("Server memory", "resident", Scale::Linear, &bytes, vec![memory])
 }

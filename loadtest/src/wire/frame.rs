@@ -1,55 +1,55 @@
-//! Frames (RFC 6455 §5.2): those of the server are used where they were read, ours are masked.
+//! Frames (RFC 6455 §5.2). A server's frames are decoded in place, a client's are masked.
 
 use stentor::ws::unmask;
 
-/// A control frame's payload (§5.5).
+/// Maximum payload of a control frame (§5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
 
-/// What a frame is (§5.2).
+/// The opcode of a frame (§5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Opcode {
-    /// Goes on with the message that was begun.
+    /// A further fragment of a message.
     Continuation = 0x0,
-    /// UTF-8.
+    /// A text message.
     Text = 0x1,
-    /// Anything.
+    /// A binary message.
     Binary = 0x2,
-    /// The sender will say no more.
+    /// The closing handshake.
     Close = 0x8,
-    /// Wants a Pong.
+    /// A ping.
     Ping = 0x9,
-    /// The answer.
+    /// The reply to a ping.
     Pong = 0xA,
 }
 
-/// A frame of the server.
+/// A frame from the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame<'b> {
-    /// The last one of its message.
+    /// The last fragment of its message.
     pub fin: bool,
     /// RSV1: the message is compressed (RFC 7692 §6).
     pub compressed: bool,
-    /// What it is.
+    /// The opcode.
     pub opcode: Opcode,
-    /// What it carries.
+    /// The payload.
     pub payload: &'b [u8],
 }
 
-/// What the server did against the protocol.
+/// A violation of the protocol by the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FrameError {
     /// "A server MUST NOT mask any frames" (§5.1).
     Masked,
-    /// RSV2, RSV3, or an opcode that means nothing (§5.2).
+    /// RSV2, RSV3, or an unknown opcode (§5.2).
     Reserved,
     /// A control frame that is fragmented or longer than 125 bytes (§5.5).
     Control,
-    /// Longer than we take.
+    /// Longer than the limit.
     TooLong,
 }
 
 impl FrameError {
-    /// What is said of it.
+    /// The error message.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Masked => "the server sent a masked frame",
@@ -60,10 +60,10 @@ impl FrameError {
     }
 }
 
-/// The frame at the front of `bytes` and what is behind it; `None` if it has not come as a whole.
+/// Decodes the frame at the front of `bytes`; returns it and the rest, or `None` if it is incomplete.
 ///
 /// # Errors
-/// It cannot be one.
+/// The bytes are not a valid frame.
 pub fn next_frame(bytes: &[u8], payload_max: u64) -> Result<Option<(Frame<'_>, &[u8])>, FrameError> {
     let Some((&[b0, b1], rest)) = bytes.split_first_chunk() else { return Ok(None) };
     if b1 & 0x80 != 0 {
@@ -100,7 +100,7 @@ pub fn next_frame(bytes: &[u8], payload_max: u64) -> Result<Option<(Frame<'_>, &
     Ok(Some((Frame { fin, compressed: b0 & 0x40 != 0, opcode, payload }, rest)))
 }
 
-/// How many bytes the frame at the front of `bytes` has with its header; 0 if that cannot be told yet.
+/// The length of the frame at the front of `bytes`, with its header; 0 if the header is incomplete.
 pub fn frame_len(bytes: &[u8]) -> usize {
     let len = match bytes {
         [_, short @ 0..=125, ..] => 2 + u64::from(*short),
@@ -113,7 +113,7 @@ pub fn frame_len(bytes: &[u8]) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
 
-/// Appends one whole frame of ours, masked with `key` (§5.3).
+/// Appends one complete frame, masked with `key` (§5.3).
 pub fn frame_into(out: &mut Vec<u8>, opcode: Opcode, compressed: bool, payload: &[u8], key: [u8; 4]) {
     out.push(0x80 | u8::from(compressed) << 6 | opcode as u8);
     if let Ok(short @ 0..=125) = u8::try_from(payload.len()) {
@@ -140,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_server_understands_our_frames(payload in prop::collection::vec(any::<u8>(), 0..70_000), key: [u8; 4]) {
+        fn encoded_frames_match_tungstenite(payload in prop::collection::vec(any::<u8>(), 0..70_000), key: [u8; 4]) {
             let mut ours = Vec::new();
             frame_into(&mut ours, Opcode::Binary, false, &payload, key);
             let mut theirs = Theirs::message(payload, OpCode::Data(Data::Binary), true);
@@ -151,7 +151,7 @@ mod tests {
         }
 
         #[test]
-        fn we_understand_a_servers_frames(payload in prop::collection::vec(any::<u8>(), 0..70_000), cut: prop::sample::Index) {
+        fn frames_of_tungstenite_are_decoded(payload in prop::collection::vec(any::<u8>(), 0..70_000), cut: prop::sample::Index) {
             let mut bytes = Vec::new();
             Theirs::message(payload.clone(), OpCode::Data(Data::Text), true).format(&mut bytes).unwrap();
             let front = &bytes[..cut.index(bytes.len())];
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_server_may_send_is_told() {
+    fn invalid_frames_are_rejected() {
         let header = |opcode| {
             let mut bytes = Vec::new();
             FrameHeader { opcode, ..FrameHeader::default() }.format(5, &mut bytes).unwrap();

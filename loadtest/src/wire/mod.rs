@@ -1,9 +1,9 @@
-//! The client's half of the WebSocket protocol (RFC 6455), as functions of bytes, and the transports that carry it.
+//! The client's half of the WebSocket protocol (RFC 6455) as functions of bytes, and the transports.
 
 mod frame;
 mod handshake;
 mod transport;
 
 pub use frame::{Frame, Opcode, frame_into, frame_len, next_frame};
-pub use handshake::{Agreed, Answer, Asked, Key, answer};
-pub use transport::{Transport, Trust};
+pub use handshake::{HandshakeRequest, HandshakeResponse, Key, Negotiated, parse_response};
+pub use transport::{TlsConfig, Transport};

@@ -1,4 +1,4 @@
-//! What carries the bytes: a socket, with TLS or without.
+//! The transport of a connection: TCP, with or without TLS.
 
 use mio::net::TcpStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -9,32 +9,32 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A connection's bytes, never blocking.
+/// A non-blocking transport.
 pub enum Transport {
-    /// As they are.
+    /// TCP.
     Plain(TcpStream),
-    /// Through TLS. Boxed: of tens of thousands of clients, most tests have none.
+    /// TLS, boxed to keep plain connections small.
     Tls(Box<Tls>),
 }
 
-/// A socket and the TLS on it.
+/// A socket and its TLS session.
 pub struct Tls {
     socket: TcpStream,
     session: ClientConnection,
 }
 
 impl Transport {
-    /// `socket`, through TLS if there is a trust to begin it with.
+    /// Wraps `socket`, with TLS if there is a configuration.
     ///
     /// # Errors
-    /// The host's name is none that a certificate can have.
-    pub fn new(socket: TcpStream, trust: Option<&Trust>) -> io::Result<Self> {
-        let Some(Trust { config, name }) = trust else { return Ok(Self::Plain(socket)) };
+    /// The host name is invalid for TLS.
+    pub fn new(socket: TcpStream, tls: Option<&TlsConfig>) -> io::Result<Self> {
+        let Some(TlsConfig { config, name }) = tls else { return Ok(Self::Plain(socket)) };
         let session = ClientConnection::new(Arc::clone(config), name.clone()).map_err(io::Error::other)?;
         Ok(Self::Tls(Box::new(Tls { socket, session })))
     }
 
-    /// The socket itself.
+    /// The socket.
     pub fn socket(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(socket) => socket,
@@ -47,7 +47,7 @@ impl Transport {
         matches!(self, Self::Plain(_))
     }
 
-    /// Hands on what TLS itself wants to say.
+    /// Writes pending TLS records.
     ///
     /// # Errors
     /// The socket's.
@@ -94,7 +94,7 @@ impl Tls {
             }
             let taken = self.session.read_tls(&mut self.socket)?;
             let state = self.session.process_new_packets();
-            self.push()?; // an alert, if it failed
+            self.push()?; // sends the alert of a failure
             state.map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("TLS failed: {error}")))?;
             if taken == 0 {
                 return match self.session.reader().read(buffer) {
@@ -116,42 +116,41 @@ impl Tls {
     }
 }
 
-/// Whom a TLS client believes, and whom it wants to talk to.
+/// The TLS configuration and the expected host name.
 #[derive(Clone)]
-pub struct Trust {
+pub struct TlsConfig {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
-impl Trust {
-    /// Believes the system's authorities, those in the file `ca`, or, if `insecure`, anybody.
+impl TlsConfig {
+    /// Trusts the system's certificate authorities, or those in the file `ca`, or any certificate if `insecure`.
     ///
     /// # Errors
-    /// One sentence.
+    /// One sentence: the host name or the file is invalid.
     pub fn new(host: &str, ca: Option<&Path>, insecure: bool) -> Result<Self, String> {
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(|_| format!("{host} is no name that a certificate can have"))?;
+            .map_err(|_| format!("{host} is not a valid host name for TLS"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
         let config = if insecure {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)))
         } else {
-            builder.with_root_certificates(authorities(ca)?)
+            builder.with_root_certificates(root_certificates(ca)?)
         };
         Ok(Self { config: Arc::new(config.with_no_client_auth()), name })
     }
 }
 
-fn authorities(ca: Option<&Path>) -> Result<RootCertStore, String> {
+fn root_certificates(ca: Option<&Path>) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     let Some(path) = ca else {
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if store.is_empty() {
-            return Err(
-                "this machine has no certificate authorities: give --ca FILE or --insecure".to_owned()
-            );
+            return Err("no certificate authorities were found on this system: use --ca FILE or --insecure"
+                .to_owned());
         }
         return Ok(store);
     };
@@ -159,14 +158,14 @@ fn authorities(ca: Option<&Path>) -> Result<RootCertStore, String> {
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
         store.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
     }
-    if store.is_empty() { Err(wrong(&"there is no certificate in it")) } else { Ok(store) }
+    if store.is_empty() { Err(wrong(&"the file contains no certificate")) } else { Ok(store) }
 }
 
-/// Believes every certificate; signatures are still checked.
+/// Accepts every certificate; signatures are still verified.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

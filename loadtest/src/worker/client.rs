@@ -1,41 +1,43 @@
-//! One client: its bytes in and out, from the opening handshake to the end. What they mean for the run is told to the worker.
+//! One client connection: its bytes in both directions, from the opening handshake to the end. Events are passed to the
+//! worker.
 
 use std::io::{self, ErrorKind, Read, Write};
 
 use stentor::ws::Inflater;
 
 use crate::wire::{
-    Agreed, Answer, Asked, Frame, Opcode, Transport, answer, frame_into, frame_len, next_frame,
+    Frame, HandshakeRequest, HandshakeResponse, Negotiated, Opcode, Transport, frame_into, frame_len,
+    next_frame, parse_response,
 };
 
-/// A message of the server is at most so long.
+/// Maximum size of a received message.
 const MESSAGE_BYTES_MAX: u64 = 16 << 20;
 
-/// Free room that a read finds in the buffer, at least.
+/// Minimum free space in the buffer for a read.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The room for a tail that a client keeps from one read to the next.
+/// Capacity of the tail that a client keeps between reads.
 const TAIL_KEPT_MAX: usize = 512;
 
-/// Where a client is in its life.
+/// The phase of a client connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// Its handshake is under way.
+    /// The opening handshake is in progress.
     Handshake,
-    /// It waits to hear that it is in.
+    /// The client waits for the message that marks it as connected.
     Joining,
-    /// It is in.
+    /// The client is connected.
     Open,
-    /// It has said that it leaves.
-    Leaving,
+    /// The client has sent a Close frame.
+    Closing,
 }
 
-/// What the kernel says of a client's socket.
+/// The readiness of a client's socket.
 #[derive(Clone, Copy, Default)]
 pub struct Readiness {
-    /// There is something to read.
+    /// Data can be read.
     pub readable: bool,
-    /// It takes something.
+    /// Data can be written.
     pub writable: bool,
     /// The server has closed, or the connection is broken.
     pub ended: bool,
@@ -51,29 +53,29 @@ impl From<&mio::event::Event> for Readiness {
     }
 }
 
-/// What a client's bytes have come to.
+/// An event on a connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'b> {
-    /// The handshake is done.
+    /// The opening handshake is complete.
     Upgraded,
-    /// A whole message.
+    /// A complete message.
     Message(&'b [u8]),
 }
 
-/// Why a client is gone.
+/// Why a connection has ended.
 #[derive(Debug)]
-pub enum Gone {
-    /// It left, and the server has answered.
-    Left,
-    /// It was cut by us, and comes back at this moment.
-    Cut(u64),
-    /// The connection ended, with this reason.
-    Lost(String),
+pub enum Disconnect {
+    /// The client closed it, and the server has confirmed.
+    Closed,
+    /// A storm dropped it; the client reconnects at this time.
+    Dropped(u64),
+    /// It failed, for this reason.
+    Failed(String),
 }
 
-impl From<io::Error> for Gone {
+impl From<io::Error> for Disconnect {
     fn from(error: io::Error) -> Self {
-        Self::Lost(if error.kind() == ErrorKind::ConnectionRefused {
+        Self::Failed(if error.kind() == ErrorKind::ConnectionRefused {
             "the connection was refused".to_owned()
         } else if error.kind() == ErrorKind::ConnectionReset {
             "the server reset the connection".to_owned()
@@ -83,127 +85,127 @@ impl From<io::Error> for Gone {
     }
 }
 
-/// What all clients of a worker share while they read.
-pub struct Reading {
-    /// Every read goes here.
+/// Read state that the clients of a worker share.
+pub struct ReadBuffer {
+    /// The buffer of every read.
     buffer: Vec<u8>,
     inflater: Inflater,
-    /// Bytes read, of all clients.
+    /// Received bytes, of all clients.
     pub bytes: u64,
 }
 
-impl Default for Reading {
+impl Default for ReadBuffer {
     fn default() -> Self {
         Self { buffer: vec![0; 4 * READ_BYTES], inflater: Inflater::default(), bytes: 0 }
     }
 }
 
-/// A connection to the server under test. An idle one owns no memory but itself.
+/// A connection to the server under test. An idle one owns no heap memory besides itself.
 pub struct Client {
     transport: Transport,
-    /// What it does now.
+    /// The current phase.
     pub phase: Phase,
-    agreed: Agreed,
-    /// When its connection was begun.
-    pub begun_ns: u64,
-    /// Messages that it has said: `{id}` of a template counts on from those of joining.
-    pub said: u32,
-    /// What has come of a frame, or of the answer to the handshake, that is not all there.
+    negotiated: Negotiated,
+    /// The start of the connection.
+    pub started_ns: u64,
+    /// The counter for `{id}` in templates, including messages of the join.
+    pub message_id: u32,
+    /// An incomplete frame, or an incomplete response to the handshake.
     tail: Vec<u8>,
-    /// It makes no sense to look at the tail before it has so many bytes.
-    tail_wanted: usize,
-    /// A fragmented message.
+    /// The tail is parsed again when it has this length.
+    tail_needed: usize,
+    /// The fragments of an incomplete message.
     fragments: Option<Box<Fragments>>,
-    /// What the socket has not taken yet; the request at first.
-    unsent: Vec<u8>,
+    /// Bytes that the socket has not accepted yet; at first the request.
+    send_buffer: Vec<u8>,
 }
 
-/// The frames of a message so far (RFC 6455 §5.4).
+/// The fragments of a message so far (RFC 6455 §5.4).
 struct Fragments {
     compressed: bool,
     payload: Vec<u8>,
 }
 
 impl Client {
-    /// A client whose socket is being connected, and what it will ask for.
-    pub const fn new(transport: Transport, request: Vec<u8>, begun_ns: u64) -> Self {
+    /// A connection in progress, with the request to send.
+    pub const fn new(transport: Transport, request: Vec<u8>, started_ns: u64) -> Self {
         Self {
             transport,
             phase: Phase::Handshake,
-            agreed: Agreed { deflate: false },
-            begun_ns,
-            said: 0,
+            negotiated: Negotiated { deflate: false },
+            started_ns,
+            message_id: 0,
             tail: Vec::new(),
-            tail_wanted: 0,
+            tail_needed: 0,
             fragments: None,
-            unsent: request,
+            send_buffer: request,
         }
     }
 
-    /// What carries it.
+    /// The transport.
     pub const fn transport(&mut self) -> &mut Transport {
         &mut self.transport
     }
 
-    /// Whether the server takes compressed messages.
+    /// Whether the server accepts compressed messages.
     pub const fn compresses(&self) -> bool {
-        self.agreed.deflate
+        self.negotiated.deflate
     }
 
-    /// Puts a frame behind those that go out. `key` masks it.
+    /// Appends a frame to the send buffer, masked with `key`.
     pub fn queue(&mut self, opcode: Opcode, compressed: bool, payload: &[u8], key: [u8; 4]) {
-        frame_into(&mut self.unsent, opcode, compressed, payload, key);
+        frame_into(&mut self.send_buffer, opcode, compressed, payload, key);
     }
 
-    /// Says that it leaves (RFC 6455 §7.1.2: the server closes the connection then).
-    pub fn leave(&mut self, key: [u8; 4]) {
+    /// Queues a Close frame; the server then closes the connection (RFC 6455 §7.1.2).
+    pub fn close(&mut self, key: [u8; 4]) {
         self.queue(Opcode::Close, false, &1000_u16.to_be_bytes(), key);
-        self.phase = Phase::Leaving;
+        self.phase = Phase::Closing;
     }
 
-    /// Sends what the socket takes.
+    /// Writes the send buffer as far as the socket accepts it.
     ///
     /// # Errors
-    /// The connection is gone.
-    pub fn flush(&mut self) -> Result<(), Gone> {
+    /// The connection has ended.
+    pub fn flush(&mut self) -> Result<(), Disconnect> {
         self.transport.flush()?;
         let mut sent = 0;
         let outcome = loop {
-            if sent == self.unsent.len() {
+            if sent == self.send_buffer.len() {
                 break Ok(());
             }
-            match self.transport.write(&self.unsent[sent..]) {
+            match self.transport.write(&self.send_buffer[sent..]) {
                 Ok(len) => sent += len,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
                     break Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // What the server said before it closed says more than that it has closed.
+                // The server's Close frame, which is read next, has a more precise reason.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break Ok(()),
                 Err(error) => break Err(error.into()),
             }
         };
-        self.unsent.drain(..sent);
-        if self.unsent.is_empty() && self.phase == Phase::Handshake {
-            self.unsent = Vec::new();
+        self.send_buffer.drain(..sent);
+        if self.send_buffer.is_empty() && self.phase == Phase::Handshake {
+            self.send_buffer = Vec::new();
         }
         outcome
     }
 
-    /// Reads at most `budget` bytes, or until the socket is empty, and tells `on` what they come to. True: there may be more.
+    /// Reads at most `budget` bytes, or until the socket is empty, and passes events to `on`. True: there may be more.
     ///
     /// # Errors
-    /// The connection is gone; what came before that has been told.
+    /// The connection has ended; earlier events have been passed.
     pub fn read(
         &mut self,
         mut budget: usize,
-        asked: Asked<'_>,
-        shared: &mut Reading,
+        request: HandshakeRequest<'_>,
+        shared: &mut ReadBuffer,
         on: &mut dyn FnMut(&mut Self, Event<'_>),
-    ) -> Result<bool, Gone> {
+    ) -> Result<bool, Disconnect> {
         loop {
-            let Reading { buffer, inflater, bytes } = shared;
-            let kept = if self.tail_wanted > self.tail.len() + READ_BYTES { 0 } else { self.tail.len() };
+            let ReadBuffer { buffer, inflater, bytes } = shared;
+            let kept = if self.tail_needed > self.tail.len() + READ_BYTES { 0 } else { self.tail.len() };
             if kept + READ_BYTES > buffer.len() {
                 buffer.resize(kept + READ_BYTES, 0);
             }
@@ -220,15 +222,15 @@ impl Client {
             budget -= len;
             let whole = kept + len < end && self.transport.short_read_is_all();
             if kept == 0 && !self.tail.is_empty() {
-                // A long frame: it is collected, and looked at when it is there.
+                // A long frame is collected in the tail and parsed when it is complete.
                 self.tail.extend_from_slice(&buffer[..len]);
-                if self.tail.len() >= self.tail_wanted {
+                if self.tail.len() >= self.tail_needed {
                     let tail = std::mem::take(&mut self.tail);
-                    self.received(&tail, asked, inflater, on)?;
+                    self.received(&tail, request, inflater, on)?;
                 }
             } else {
                 self.tail.clear();
-                self.received(&buffer[..kept + len], asked, inflater, on)?;
+                self.received(&buffer[..kept + len], request, inflater, on)?;
             }
             if whole || budget == 0 {
                 return Ok(!whole);
@@ -236,14 +238,14 @@ impl Client {
         }
     }
 
-    fn ended(&self) -> Gone {
+    fn ended(&self) -> Disconnect {
         match self.phase {
-            Phase::Leaving => Gone::Left,
+            Phase::Closing => Disconnect::Closed,
             Phase::Handshake => {
-                Gone::Lost("the server closed the connection during the handshake".to_owned())
+                Disconnect::Failed("the server closed the connection during the handshake".to_owned())
             }
             Phase::Joining | Phase::Open => {
-                Gone::Lost("the server closed the connection without a Close frame".to_owned())
+                Disconnect::Failed("the server closed the connection without a Close frame".to_owned())
             }
         }
     }
@@ -251,33 +253,33 @@ impl Client {
     fn received(
         &mut self,
         mut bytes: &[u8],
-        asked: Asked<'_>,
+        request: HandshakeRequest<'_>,
         inflater: &mut Inflater,
         on: &mut dyn FnMut(&mut Self, Event<'_>),
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Disconnect> {
         if self.phase == Phase::Handshake {
-            match answer(bytes, asked) {
-                Answer::NeedMore => {
+            match parse_response(bytes, request) {
+                HandshakeResponse::NeedMore => {
                     self.tail.extend_from_slice(bytes);
                     return Ok(());
                 }
-                Answer::Refused(why) => return Err(Gone::Lost(why)),
-                Answer::Open(agreed, len) => {
+                HandshakeResponse::Rejected(why) => return Err(Disconnect::Failed(why)),
+                HandshakeResponse::Accepted(negotiated, len) => {
                     bytes = &bytes[len..];
-                    self.agreed = agreed;
+                    self.negotiated = negotiated;
                     self.phase = Phase::Joining;
                     on(self, Event::Upgraded);
                 }
             }
         }
-        let wrong = |reason: &str| Gone::Lost(reason.to_owned());
+        let wrong = |reason: &str| Disconnect::Failed(reason.to_owned());
         while let Some((frame, rest)) =
             next_frame(bytes, MESSAGE_BYTES_MAX).map_err(|error| wrong(error.reason()))?
         {
             bytes = rest;
             self.frame(&frame, inflater, on)?;
         }
-        self.tail_wanted = frame_len(bytes);
+        self.tail_needed = frame_len(bytes);
         self.tail.extend_from_slice(bytes);
         if self.tail.is_empty() && self.tail.capacity() > TAIL_KEPT_MAX {
             self.tail = Vec::new();
@@ -290,9 +292,11 @@ impl Client {
         frame: &Frame<'_>,
         inflater: &mut Inflater,
         on: &mut dyn FnMut(&mut Self, Event<'_>),
-    ) -> Result<(), Gone> {
-        if frame.compressed && !self.agreed.deflate {
-            return Err(Gone::Lost("the server compressed a message, which was not agreed on".to_owned()));
+    ) -> Result<(), Disconnect> {
+        if frame.compressed && !self.negotiated.deflate {
+            return Err(Disconnect::Failed(
+                "the server compressed a message, which was not negotiated".to_owned(),
+            ));
         }
         match (frame.opcode, frame.fin) {
             (Opcode::Text | Opcode::Binary, true) if !frame.compressed && self.fragments.is_none() => {
@@ -301,31 +305,33 @@ impl Client {
             }
             (Opcode::Text | Opcode::Binary | Opcode::Continuation, _) => self.fragment(frame, inflater, on),
             (Opcode::Ping, _) => {
-                // The payload itself is the key: it need not be random towards a server under test.
+                // The payload is not secret, so the key may be constant.
                 self.queue(Opcode::Pong, false, frame.payload, [0; 4]);
                 self.flush()
             }
             (Opcode::Pong, _) => Ok(()),
-            (Opcode::Close, _) if self.phase == Phase::Leaving => Err(Gone::Left),
+            (Opcode::Close, _) if self.phase == Phase::Closing => Err(Disconnect::Closed),
             (Opcode::Close, _) => {
                 let code = frame.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
                 let reason = String::from_utf8_lossy(frame.payload.get(2..).unwrap_or_default());
                 let reason: String = reason.chars().filter(|c| !c.is_control()).collect();
-                Err(Gone::Lost(format!("the server closed with {code} {reason}").trim_end().to_owned()))
+                Err(Disconnect::Failed(
+                    format!("the server closed with {code} {reason}").trim_end().to_owned(),
+                ))
             }
         }
     }
 
-    /// A frame of a message that has several, or that is compressed.
+    /// Handles a fragment, or a frame of a compressed message.
     fn fragment(
         &mut self,
         frame: &Frame<'_>,
         inflater: &mut Inflater,
         on: &mut dyn FnMut(&mut Self, Event<'_>),
-    ) -> Result<(), Gone> {
-        let wrong = |reason: &str| Err(Gone::Lost(reason.to_owned()));
+    ) -> Result<(), Disconnect> {
+        let wrong = |reason: &str| Err(Disconnect::Failed(reason.to_owned()));
         if (frame.opcode == Opcode::Continuation) != self.fragments.is_some() {
-            return wrong("the server mixed up the fragments of its messages");
+            return wrong("the server sent an invalid sequence of fragments");
         }
         let mut message = self
             .fragments
@@ -348,7 +354,7 @@ impl Client {
                 on(self, Event::Message(payload));
                 Ok(())
             }
-            Err(_) => wrong("the server sent a compressed message that cannot be inflated"),
+            Err(_) => wrong("the server sent a compressed message that cannot be decompressed"),
         }
     }
 }

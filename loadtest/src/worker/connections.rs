@@ -1,34 +1,34 @@
-//! A worker's clients with their connections: who connects, reads, publishes and goes, and what that counts for.
+//! A worker's clients with their connections: connecting, reading, publishing, disconnecting, and counting.
 
 use mio::{Interest, Registry, Token};
 
-use super::arrivals::{self, Arrivals, Next, Undialled};
-use super::client::{Client, Event, Gone, Phase, Readiness, Reading};
-use super::hearing::Hearing;
-use super::place;
+use super::client::{Client, Disconnect, Event, Phase, ReadBuffer, Readiness};
+use super::deliveries::Deliveries;
+use super::dialer::{self, DialError, Dialer, Reconnect};
+use super::publishers::Publishers;
 use super::receivers::Receivers;
+use super::recovery;
 use super::slot::Slot;
-use super::speech::Speech;
 use crate::clock::{self, MILLISECOND};
 use crate::message::Assignment;
-use crate::plan::{Plan, Reading as Manner, Speech as Speaking};
-use crate::tally::Tally;
-use crate::wire::Asked;
+use crate::plan::{LoadModel, Plan, ReadMode};
+use crate::stats::Stats;
+use crate::wire::HandshakeRequest;
 
-/// A client gives way to the others after so many bytes.
+/// Bytes read from one client before the others have their turn.
 const READ_BUDGET: usize = 256 * 1024;
 
-/// Slow readers read so often.
+/// The interval of slow reads.
 const SLOW_NS: u64 = 100 * MILLISECOND;
 
-/// How far the run is, as far as the clients need to know.
+/// The progress of the run, as far as clients depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     /// Nothing has been published.
     Before,
-    /// Messages are published, or were.
+    /// Publishing has started.
     Running,
-    /// What is in flight is waited for.
+    /// Messages in flight are drained.
     Draining,
 }
 
@@ -37,19 +37,19 @@ pub struct Connections {
     assignment: Assignment,
     registry: Registry,
     receivers: Receivers,
-    reading: Reading,
-    arrivals: Arrivals,
-    speech: Speech,
+    read_buffer: ReadBuffer,
+    dialer: Dialer,
+    publishers: Publishers,
     stage: Stage,
-    /// Clients that had more to read than they were allowed to at a time.
+    /// Clients whose last read used up its budget.
     unfinished: Vec<usize>,
-    /// Not told yet.
-    tally: Tally,
+    /// Statistics that are not reported yet.
+    stats: Stats,
     next_slow_ns: u64,
 }
 
 impl Connections {
-    /// Nobody is connected yet. Clients are registered under their numbers, from 0.
+    /// No client is connected yet. Clients are registered under their local index.
     ///
     /// # Errors
     /// One sentence: the certificates cannot be read.
@@ -57,116 +57,116 @@ impl Connections {
         Ok(Self {
             registry,
             receivers: Receivers::new(&assignment),
-            reading: Reading::default(),
-            arrivals: Arrivals::new(&assignment, now)?,
-            speech: Speech::new(&assignment),
+            read_buffer: ReadBuffer::default(),
+            dialer: Dialer::new(&assignment, now)?,
+            publishers: Publishers::new(&assignment),
             stage: Stage::Before,
             unfinished: Vec::new(),
-            tally: Tally::default(),
+            stats: Stats::default(),
             next_slow_ns: now,
             assignment,
         })
     }
 
-    /// What is to be done.
+    /// The plan of the run.
     pub const fn plan(&self) -> &Plan {
         &self.assignment.plan
     }
 
-    /// Clients that are connected.
+    /// The number of connected clients.
     pub const fn connected(&self) -> u32 {
-        self.arrivals.connected()
+        self.dialer.connected()
     }
 
-    /// Everybody who was wanted at first is connected, or cannot be.
-    pub fn all_have_settled(&self) -> bool {
-        self.arrivals.all_have_settled()
+    /// Whether every initial client has connected or failed.
+    pub fn all_connected(&self) -> bool {
+        self.dialer.all_connected()
     }
 
-    /// The first stage begins.
+    /// Starts the first stage.
     pub fn begin(&mut self, at_ns: u64) {
         self.stage = Stage::Running;
-        self.speech.begin(at_ns);
-        self.arrivals.begin(at_ns);
+        self.publishers.begin(at_ns);
+        self.dialer.begin(at_ns);
         self.receivers.begin();
     }
 
-    /// Nothing more is published here, and nobody connects any more. Our speakers, and what each of them has published.
+    /// Ends the stages: no more messages and connections. Returns this worker's publishers and their message counts.
     pub fn end_stages(&mut self) -> Vec<(u32, u32)> {
         self.stage = Stage::Running;
-        self.speech.end();
-        self.arrivals.end();
-        self.speech.said()
+        self.publishers.end();
+        self.dialer.end();
+        self.publishers.published()
     }
 
-    /// No worker publishes anything more: so many messages of each speaker there were.
-    pub fn drain(&mut self, said_by_all: Vec<u32>) {
+    /// Starts draining: no worker publishes any more, and these are the message counts of all publishers.
+    pub fn drain(&mut self, published_by_all: Vec<u32>) {
         self.stage = Stage::Draining;
-        self.receivers.settle(&self.assignment, said_by_all);
+        self.receivers.begin_drain(&self.assignment, published_by_all);
     }
 
-    /// Whether nothing is in flight any more.
+    /// Whether no message is in flight.
     pub fn is_complete(&self) -> bool {
         self.receivers.is_complete(&self.assignment)
     }
 
-    /// Counts what was missed. Returns how many messages of each speaker were heard, and how long each storm took.
+    /// Counts the lost messages. Returns the received count per publisher, and the recovery time per storm.
     pub fn close(&mut self) -> (Vec<u32>, Vec<Option<u64>>) {
-        self.tally.lost += self.receivers.lost(&self.assignment);
-        self.tally.not_recovered += self.receivers.not_recovered();
-        (self.receivers.heard_of_all(&self.assignment), self.arrivals.storms())
+        self.stats.lost += self.receivers.lost(&self.assignment);
+        self.stats.not_recovered += self.receivers.not_recovered();
+        (self.receivers.received_from_all(&self.assignment), self.dialer.storms())
     }
 
-    /// What was counted since the last time.
-    pub fn take_tally(&mut self) -> Tally {
-        let mut tally = std::mem::take(&mut self.tally);
-        tally.bytes = std::mem::take(&mut self.reading.bytes);
-        tally
+    /// Takes the statistics since the last call.
+    pub fn take_stats(&mut self) -> Stats {
+        let mut stats = std::mem::take(&mut self.stats);
+        stats.bytes = std::mem::take(&mut self.read_buffer.bytes);
+        stats
     }
 
-    /// What is to be done once a second.
+    /// Periodic work, once per second.
     pub fn each_second(&mut self, now: u64) {
-        self.receivers.forget(&self.assignment);
-        self.speech.unstick(now, self.assignment.plan.patience_ns);
+        self.receivers.trim(&self.assignment);
+        self.publishers.retry_stalled(now, self.assignment.plan.drain_timeout_ns);
     }
 
-    /// Clients that are to be read again before anything is waited for.
+    /// Takes the clients that must be read again before the next poll.
     pub fn take_unfinished(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.unfinished)
     }
 
-    /// When something is due next, of what can be due at any moment.
+    /// When the next message is due.
     pub fn next_ns(&self, now: u64) -> u64 {
-        if self.unfinished.is_empty() { self.speech.next_ns() } else { now }
+        if self.unfinished.is_empty() { self.publishers.next_ns() } else { now }
     }
 
-    /// Opens, closes and gives up connections as the plan wants it.
+    /// Opens, closes and times out connections according to the plan.
     ///
     /// # Errors
     /// One sentence: no client can connect.
-    pub fn arrive(&mut self, now: u64) -> Result<(), String> {
-        while let Some(local) = self.arrivals.due(now) {
+    pub fn update_connections(&mut self, now: u64) -> Result<(), String> {
+        while let Some(local) = self.dialer.due(now) {
             self.dial(local, now)?;
         }
-        while let Some((local, begun_ns)) = self.arrivals.overdue(now) {
-            self.give_up(local, begun_ns);
+        while let Some((local, started_ns)) = self.dialer.next_expired(now) {
+            self.timed_out(local, started_ns);
         }
-        if let Some(returns_ns) = self.arrivals.storm_is_due(now) {
+        if let Some(reconnect_ns) = self.dialer.due_storm(now) {
             for local in 0..self.receivers.len() {
-                // Somebody must go on talking for there to be something that the others miss.
-                if !self.plan().resume || self.assignment.global(local) >= self.plan().speakers {
-                    self.cut(local, returns_ns);
+                // Publishers stay connected, so that there are messages to recover.
+                if !self.plan().resume || self.assignment.global(local) >= self.plan().publishers {
+                    self.drop_connection(local, reconnect_ns);
                 }
             }
         }
-        while let Some(local) = self.arrivals.leaver(now, self.receivers.len()) {
+        while let Some(local) = self.dialer.next_churn(now, self.receivers.len()) {
             let global = self.assignment.global(local);
-            if global >= self.plan().speakers && self.plan().reading(global) == Manner::AtOnce {
-                self.leave(local);
+            if global >= self.plan().publishers && self.plan().read_mode(global) == ReadMode::Immediate {
+                self.close_client(local);
             }
         }
-        while let Some(local) = self.arrivals.surplus(&self.assignment, now) {
-            self.leave(local);
+        while let Some(local) = self.dialer.surplus(&self.assignment, now) {
+            self.close_client(local);
         }
         Ok(())
     }
@@ -176,16 +176,16 @@ impl Connections {
         if slot.client.is_some() {
             return Ok(());
         }
-        let was_at = slot.place.as_deref();
-        slot.returning = was_at.map(|_| place::Return::default());
+        let position = slot.position.as_deref();
+        slot.recovering = position.map(|_| recovery::RecoveryAttempt::default());
         let plan = &self.assignment.plan;
-        let mut client = match self.arrivals.dial(plan, self.assignment.global(local), was_at, now) {
+        let mut client = match self.dialer.dial(plan, self.assignment.global(local), position, now) {
             Ok(client) => Box::new(client),
-            Err(Undialled::All(why)) => return Err(why),
-            Err(Undialled::One(why)) => {
-                self.tally.error(why);
-                let next = if plan.reconnect { Next::Retry } else { Next::Never };
-                self.arrivals.gone(local, Phase::Handshake, next, now);
+            Err(DialError::Fatal(why)) => return Err(why),
+            Err(DialError::Refused(why)) => {
+                self.stats.error(why);
+                let next = if plan.reconnect { Reconnect::Retry } else { Reconnect::Never };
+                self.dialer.disconnected(local, Phase::Handshake, next, now);
                 return Ok(());
             }
         };
@@ -196,68 +196,69 @@ impl Connections {
         Ok(())
     }
 
-    /// Patience has ended with the connection that was begun then.
-    fn give_up(&mut self, local: usize, begun_ns: u64) {
-        let client = self.receivers.slot(local).client.as_ref().filter(|client| client.begun_ns == begun_ns);
+    /// Handles the timeout of the connection that was started at `started_ns`.
+    fn timed_out(&mut self, local: usize, started_ns: u64) {
+        let client =
+            self.receivers.slot(local).client.as_ref().filter(|client| client.started_ns == started_ns);
         let Some(client) = client else { return };
         match client.phase {
             Phase::Handshake => {
-                self.gone(local, Gone::Lost("the handshake was not answered in time".to_owned()))
+                self.disconnected(local, Disconnect::Failed("the handshake timed out".to_owned()))
             }
-            Phase::Joining => self.gone(local, Gone::Lost("joining was not answered in time".to_owned())),
-            Phase::Leaving => self.gone(local, Gone::Left),
+            Phase::Joining => self.disconnected(local, Disconnect::Failed("the join timed out".to_owned())),
+            Phase::Closing => self.disconnected(local, Disconnect::Closed),
             Phase::Open => {}
         }
     }
 
-    /// Ends a connection as a broken network does; the client comes back at `returns_ns`.
-    fn cut(&mut self, local: usize, returns_ns: u64) {
+    /// Drops a connection as a network failure does; the client reconnects at `reconnect_ns`.
+    fn drop_connection(&mut self, local: usize, reconnect_ns: u64) {
         let slot = self.receivers.slot_mut(local);
         let Some(client) = &mut slot.client else { return };
-        slot.cut = true;
+        slot.dropped = true;
         let _ =
             socket2::SockRef::from(&*client.transport().socket()).set_linger(Some(std::time::Duration::ZERO));
-        self.gone(local, Gone::Cut(returns_ns));
+        self.disconnected(local, Disconnect::Dropped(reconnect_ns));
     }
 
-    /// Sends a Close; the server closes the connection.
-    fn leave(&mut self, local: usize) {
-        let key = self.speech.key();
+    /// Sends a Close frame; the server closes the connection.
+    fn close_client(&mut self, local: usize) {
+        let key = self.publishers.key();
         let Some(client) = &mut self.receivers.slot_mut(local).client else { return };
         if client.phase != Phase::Open {
             return;
         }
-        client.leave(key);
-        self.arrivals.leaves(local, client.begun_ns, clock::now());
-        if let Err(gone) = client.flush() {
-            self.gone(local, gone);
+        client.close(key);
+        self.dialer.closing(local, client.started_ns, clock::now());
+        if let Err(reason) = client.flush() {
+            self.disconnected(local, reason);
         }
     }
 
-    /// The kernel says something of a client's socket.
+    /// Handles the readiness of a client's socket.
     pub fn ready(&mut self, local: usize, Readiness { readable, writable, ended }: Readiness) {
         if writable {
             let client = self.receivers.slot_mut(local).client.as_mut();
-            if let Err(gone) = client.map_or(Ok(()), |client| client.flush()) {
-                return self.gone(local, gone);
+            if let Err(reason) = client.map_or(Ok(()), |client| client.flush()) {
+                return self.disconnected(local, reason);
             }
         }
-        let manner = self.plan().reading(self.assignment.global(local));
-        if manner == Manner::AtOnce || !self.is_in(local) {
+        let mode = self.plan().read_mode(self.assignment.global(local));
+        if mode == ReadMode::Immediate || !self.is_open(local) {
             if readable || ended {
                 self.read(local, READ_BUDGET);
             }
         } else if ended {
-            // What it has not read will not tell it.
-            self.gone(local, Gone::Lost("the server closed the connection".to_owned()));
+            // The client does not read, so it does not see the Close frame.
+            self.disconnected(local, Disconnect::Failed("the server closed the connection".to_owned()));
         }
     }
 
-    fn is_in(&self, local: usize) -> bool {
+    fn is_open(&self, local: usize) -> bool {
         self.receivers.slot(local).client.as_ref().is_some_and(|client| client.phase == Phase::Open)
     }
 
-    /// Those that read slowly do so whether there is something or not; so they learn, too, that they were closed.
+    /// Reads slow readers at a fixed rate, ready or not, which also detects closed connections.
     pub fn read_slowly(&mut self, now: u64) {
         if now < self.next_slow_ns || self.plan().slow_read == 0 {
             return;
@@ -265,8 +266,8 @@ impl Connections {
         self.next_slow_ns = now + SLOW_NS;
         let budget = (self.plan().read_rate / 10).max(1) as usize;
         for local in 0..self.receivers.len() {
-            let manner = self.plan().reading(self.assignment.global(local));
-            if manner == Manner::Slowly && self.is_in(local) {
+            let mode = self.plan().read_mode(self.assignment.global(local));
+            if mode == ReadMode::Throttled && self.is_open(local) {
                 self.read(local, budget);
             }
         }
@@ -274,148 +275,149 @@ impl Connections {
 
     fn read(&mut self, local: usize, budget: usize) {
         let global = self.assignment.global(local);
-        let (slot, hearing) = self.receivers.slot_and_hearing(local);
+        let (slot, deliveries) = self.receivers.slot_and_deliveries(local);
         let Some(mut client) = slot.client.take() else { return };
         let plan = &self.assignment.plan;
-        let asked = Asked {
-            key: arrivals::key(plan, global, client.begun_ns),
-            subprotocol: plan.target.dialect.subprotocol.as_deref(),
+        let request = HandshakeRequest {
+            key: dialer::key(plan, global, client.started_ns),
+            subprotocol: plan.target.protocol.subprotocol.as_deref(),
             deflate: plan.target.deflate,
         };
-        let mut receiver = Receiver {
+        let mut handler = EventHandler {
             plan,
             local,
             global,
             running: self.stage != Stage::Before,
             slot,
-            hearing,
-            arrivals: &mut self.arrivals,
-            speech: &mut self.speech,
-            tally: &mut self.tally,
+            deliveries,
+            dialer: &mut self.dialer,
+            publishers: &mut self.publishers,
+            stats: &mut self.stats,
             now: None,
         };
-        let outcome =
-            client.read(budget, asked, &mut self.reading, &mut |client, event| receiver.event(client, event));
-        let opened_now = client.phase == Phase::Open && receiver.now.is_some();
+        let outcome = client
+            .read(budget, request, &mut self.read_buffer, &mut |client, event| handler.event(client, event));
+        let opened_now = client.phase == Phase::Open && handler.now.is_some();
         let flushed = client.flush();
         self.receivers.slot_mut(local).client = Some(client);
         match outcome.and_then(|more| flushed.map(|()| more)) {
-            Ok(true) if self.plan().reading(global) == Manner::AtOnce => self.unfinished.push(local),
+            Ok(true) if self.plan().read_mode(global) == ReadMode::Immediate => self.unfinished.push(local),
             Ok(_) => {}
-            Err(gone) => return self.gone(local, gone),
+            Err(reason) => return self.disconnected(local, reason),
         }
         if opened_now && self.plan().close && self.stage != Stage::Draining {
-            self.leave(local);
+            self.close_client(local);
         }
         self.publish_again();
     }
 
-    /// Takes a client out, whose connection is gone.
-    fn gone(&mut self, local: usize, how: Gone) {
-        let (slot, hearing) = self.receivers.slot_and_hearing(local);
+    /// Removes a connection that has ended.
+    fn disconnected(&mut self, local: usize, reason: Disconnect) {
+        let (slot, deliveries) = self.receivers.slot_and_deliveries(local);
         let Some(client) = slot.client.take() else { return };
         let plan = &self.assignment.plan;
-        let was_in = matches!(client.phase, Phase::Open | Phase::Leaving);
+        let was_open = matches!(client.phase, Phase::Open | Phase::Closing);
         let global = self.assignment.global(local);
-        let at_once = plan.reading(global) == Manner::AtOnce;
-        let room = &mut hearing.rooms[plan.room_of(global) as usize];
-        room.settle(&mut slot.listener);
-        if was_in && at_once && slot.place.is_none() {
-            self.tally.lost += slot.listener.missing();
+        let reads_immediately = plan.read_mode(global) == ReadMode::Immediate;
+        let room = &mut deliveries.rooms[plan.room_of(global) as usize];
+        room.flush_pending(&mut slot.cursor);
+        if was_open && reads_immediately && slot.position.is_none() {
+            self.stats.lost += slot.cursor.missing();
         }
-        self.speech.cut_off(plan, global, room);
-        let next = match how {
-            Gone::Left => Next::AtOnce,
-            Gone::Cut(returns_ns) => Next::At(returns_ns),
-            Gone::Lost(_) if plan.reconnect => Next::Retry,
-            Gone::Lost(_) => Next::Never,
+        self.publishers.disconnected(plan, global, room);
+        let next = match reason {
+            Disconnect::Closed => Reconnect::Immediately,
+            Disconnect::Dropped(reconnect_ns) => Reconnect::At(reconnect_ns),
+            Disconnect::Failed(_) if plan.reconnect => Reconnect::Retry,
+            Disconnect::Failed(_) => Reconnect::Never,
         };
-        match how {
-            Gone::Left | Gone::Cut(_) => {}
-            Gone::Lost(_) if was_in && !at_once => self.tally.slow_closed += 1,
-            Gone::Lost(why) => self.tally.error(why),
+        match reason {
+            Disconnect::Closed | Disconnect::Dropped(_) => {}
+            Disconnect::Failed(_) if was_open && !reads_immediately => self.stats.slow_closed += 1,
+            Disconnect::Failed(why) => self.stats.error(why),
         }
-        self.arrivals.gone(local, client.phase, next, clock::now());
+        self.dialer.disconnected(local, client.phase, next, clock::now());
     }
 
-    /// Publishes what is due.
+    /// Publishes the messages that are due.
     pub fn publish(&mut self, now: u64) {
-        while let Some((speaker, intended_ns)) = self.speech.due(now) {
-            self.say(speaker, intended_ns, now);
+        while let Some((publisher, intended_ns)) = self.publishers.due(now) {
+            self.publish_one(publisher, intended_ns, now);
         }
     }
 
-    /// Publishes what is due since something was received.
+    /// Publishes the messages that are due because others were received.
     fn publish_again(&mut self) {
-        while let Some(speaker) = self.speech.again() {
+        while let Some(publisher) = self.publishers.next_ready() {
             let now = clock::now();
-            self.say(speaker, now, now);
+            self.publish_one(publisher, now, now);
         }
     }
 
-    fn say(&mut self, speaker: u32, intended_ns: u64, now: u64) {
-        let local = self.assignment.local(speaker);
+    fn publish_one(&mut self, publisher: u32, intended_ns: u64, now: u64) {
+        let local = self.assignment.local(publisher);
         let client = self.receivers.slot_mut(local).client.as_deref_mut();
         let Some(client) = client.filter(|client| client.phase == Phase::Open) else {
-            self.tally.unsaid += 1;
+            self.stats.skipped += 1;
             return;
         };
-        self.speech.say(&self.assignment.plan, speaker, intended_ns, client);
-        self.tally.said += 1;
-        if matches!(self.assignment.plan.speech, Speaking::Paced) {
-            self.tally.lateness.record_ns(now.saturating_sub(intended_ns));
+        self.publishers.publish(&self.assignment.plan, publisher, intended_ns, client);
+        self.stats.published += 1;
+        if matches!(self.assignment.plan.load_model, LoadModel::OpenLoop) {
+            self.stats.send_lag.record_ns(now.saturating_sub(intended_ns));
         }
-        if let Err(gone) = client.flush() {
-            self.gone(local, gone);
+        if let Err(reason) = client.flush() {
+            self.disconnected(local, reason);
         }
     }
 }
 
-/// What one client's bytes act on while they are read.
-struct Receiver<'w> {
+/// The context of one client while its events are handled.
+struct EventHandler<'w> {
     plan: &'w Plan,
     local: usize,
     global: u32,
-    /// Messages are published, or were.
+    /// Publishing has started.
     running: bool,
     slot: &'w mut Slot,
-    hearing: &'w mut Hearing,
-    arrivals: &'w mut Arrivals,
-    speech: &'w mut Speech,
-    tally: &'w mut Tally,
-    /// When the first of these bytes were looked at.
+    deliveries: &'w mut Deliveries,
+    dialer: &'w mut Dialer,
+    publishers: &'w mut Publishers,
+    stats: &'w mut Stats,
+    /// The time of the first event of this read.
     now: Option<u64>,
 }
 
-impl Receiver<'_> {
+impl EventHandler<'_> {
     fn event(&mut self, client: &mut Client, event: Event<'_>) {
         let now = *self.now.get_or_insert_with(clock::now);
-        let Self { plan, slot, hearing, speech, tally, .. } = self;
-        let is_in = match event {
-            Event::Upgraded => speech.join(plan, self.global, client, slot.place.as_deref()),
+        let Self { plan, slot, deliveries, publishers, stats, .. } = self;
+        let is_ready = match event {
+            Event::Upgraded => publishers.join(plan, self.global, client, slot.position.as_deref()),
             Event::Message(payload) if client.phase == Phase::Joining => {
-                speech.answer(plan, client, payload);
-                slot.hears(plan, payload);
-                if let Some(returning) = &mut slot.returning {
-                    let listener = &mut slot.listener;
-                    returning.caught_up += hearing.catches_up(plan, self.global, payload, listener, tally);
+                publishers.auto_reply(plan, client, payload);
+                slot.observe(plan, payload);
+                if let Some(recovering) = &mut slot.recovering {
+                    let cursor = &mut slot.cursor;
+                    recovering.recovered_messages +=
+                        deliveries.received_in_recovery(plan, self.global, payload, cursor, stats);
                 }
-                hearing.tells_joined(plan, payload, tally)
+                deliveries.is_ready_message(plan, payload, stats)
             }
             Event::Message(payload) => {
-                slot.hears(plan, payload);
-                hearing.heard(plan, self.global, now, payload, &mut slot.listener, tally, speech);
-                speech.answer(plan, client, payload);
+                slot.observe(plan, payload);
+                deliveries.received(plan, self.global, now, payload, &mut slot.cursor, stats, publishers);
+                publishers.auto_reply(plan, client, payload);
                 false
             }
         };
-        if is_in {
+        if is_ready {
             client.phase = Phase::Open;
-            self.arrivals.is_in(self.local);
-            self.tally.handshakes += 1;
-            self.tally.handshake.record_ns(now - client.begun_ns);
-            let room = &self.hearing.rooms[self.plan.room_of(self.global) as usize];
-            self.slot.comes_in(self.plan, room, self.running, now, self.tally);
+            self.dialer.opened(self.local);
+            self.stats.handshakes += 1;
+            self.stats.handshake.record_ns(now - client.started_ns);
+            let room = &self.deliveries.rooms[self.plan.room_of(self.global) as usize];
+            self.slot.opened(self.plan, room, self.running, now, self.stats);
         }
     }
 }

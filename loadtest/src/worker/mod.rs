@@ -1,71 +1,71 @@
-//! One worker: a process with one thread and one event loop, which holds its share of the clients. It is told what to do by
-//! the parent (`crew`) through its standard input, and tells what it has seen through its standard output, a line of JSON each.
+//! A worker: a process with one thread and one event loop, which holds its share of the clients. It receives commands from
+//! the coordinator on its standard input and sends messages on its standard output, one line of JSON each.
 //!
-//! | file | its one job |
+//! | file | responsibility |
 //! |---|---|
-//! | `parent` | the pipes to the parent |
-//! | `progress` | where the run is, and what is due |
-//! | `reporter` | what the parent is told each second and at the end |
-//! | `connections` | the clients with their sockets: `arrivals` says who connects and goes, `client` is one connection |
-//! | `receivers` | the same clients without sockets: `slot` is one of them, `hearing` what was heard in the rooms, `place` where a client resumes |
-//! | `speech` | what is published, and when |
+//! | `control` | the pipes to the coordinator |
+//! | `progress` | the phase of the run, and what is due |
+//! | `reporter` | the report of each second and the final summary |
+//! | `connections` | the clients with their sockets: `dialer` schedules connections, `client` is one connection |
+//! | `receivers` | the clients without their sockets: `slot` is one, `deliveries` checks messages, `recovery` tracks positions |
+//! | `publishers` | the messages to publish, and their send times |
 
-mod arrivals;
 mod client;
 mod connections;
-mod hearing;
-mod parent;
-mod place;
+mod control;
+mod deliveries;
+mod dialer;
 mod progress;
+mod publishers;
 mod receivers;
+mod recovery;
 mod reporter;
 mod slot;
-mod speech;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind};
 
-use crate::clock::{self, Alarm, MILLISECOND};
-use crate::message::{Command, Notice};
+use crate::clock::{self, MILLISECOND, Timer};
+use crate::message::{Command, WorkerMessage};
 use crate::pace;
 use client::Readiness;
 use connections::Connections;
-use parent::{Parent, tell};
+use control::{ControlPipe, send};
 use progress::{Due, Progress};
 use reporter::Reporter;
 
-const ALARM: Token = Token(usize::MAX - 1);
-const PARENT: Token = Token(usize::MAX - 2);
+const TIMER: Token = Token(usize::MAX - 1);
+const CONTROL: Token = Token(usize::MAX - 2);
 
-/// Between two looks at the clock for what is to be published, at most so many clients are read.
+/// Clients that are read between two checks for messages to publish.
 const READS_BETWEEN: usize = 32;
 
-/// What can wait is looked at so often.
-const TURN_NS: u64 = 10 * MILLISECOND;
+/// The maximum time between two turns of the loop.
+const LOOP_INTERVAL_NS: u64 = 10 * MILLISECOND;
 
 struct Worker {
     poll: Poll,
-    parent: Parent,
-    alarm: Alarm,
+    control: ControlPipe,
+    timer: Timer,
     progress: Progress,
     connections: Connections,
     reporter: Reporter,
 }
 
-/// Does as it is told until it is over.
+/// Executes the assignment that the coordinator sends.
 pub fn run() {
     let outcome = Worker::start().and_then(|mut worker| {
         worker.work()?;
-        tell(&Notice::Done(worker.reporter.end()));
+        send(&WorkerMessage::Finished(worker.reporter.end()));
         Ok(())
     });
     if let Err(why) = outcome {
-        tell(&Notice::Failed(why));
+        send(&WorkerMessage::Failed(why));
     }
 }
 
-/// Binds this process to a core, as the worker of that number.
+/// Pins this process to a core, chosen by the worker's index.
 fn pin(cores: &[usize], index: u32) -> Result<(), String> {
     let Some(&core) = cores.get(index as usize % cores.len().max(1)) else { return Ok(()) };
     let mut set = rustix::thread::CpuSet::new();
@@ -76,20 +76,20 @@ fn pin(cores: &[usize], index: u32) -> Result<(), String> {
 impl Worker {
     fn start() -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
-        let (mut parent, assignment) = Parent::at_stdin()?;
+        let (mut control, assignment) = ControlPipe::at_stdin()?;
         pin(&assignment.plan.pin, assignment.index)?;
         let poll = Poll::new().map_err(text)?;
-        parent.register(poll.registry(), PARENT).map_err(text)?;
-        let alarm = Alarm::new().map_err(text)?;
+        control.register(poll.registry(), CONTROL).map_err(text)?;
+        let timer = Timer::new().map_err(text)?;
         poll.registry()
-            .register(&mut SourceFd(&alarm.descriptor()), ALARM, Interest::READABLE)
+            .register(&mut SourceFd(&timer.descriptor()), TIMER, Interest::READABLE)
             .map_err(text)?;
         let now = clock::now();
         let registry = poll.registry().try_clone().map_err(text)?;
         Ok(Self {
             poll,
-            parent,
-            alarm,
+            control,
+            timer,
             progress: Progress::new(),
             reporter: Reporter::new(assignment.epoch_ns, now),
             connections: Connections::new(assignment, registry, now)?,
@@ -101,13 +101,13 @@ impl Worker {
         let mut ready = Vec::with_capacity(1024);
         while !self.progress.is_over() {
             let now = clock::now();
-            self.connections.arrive(now)?;
-            // What is due by the end is published before it ends, however late it is.
+            self.connections.update_connections(now)?;
+            // Messages that are due before the end of the stages are published even if they are late.
             self.connections.publish(now);
-            self.go_on(now);
+            self.advance(now);
             self.connections.read_slowly(now);
             self.tick(now);
-            self.alarm.set(self.connections.next_ns(now).min(now + TURN_NS));
+            self.timer.set(self.connections.next_ns(now).min(now + LOOP_INTERVAL_NS));
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other.map_err(|error| error.to_string())?,
@@ -120,8 +120,8 @@ impl Worker {
                     self.connections.publish(clock::now());
                 }
                 match token {
-                    ALARM => self.alarm.rang(),
-                    PARENT => self.obey()?,
+                    TIMER => self.timer.fired(),
+                    CONTROL => self.handle_commands()?,
                     Token(local) => self.connections.ready(local, readiness),
                 }
             }
@@ -129,19 +129,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Does what the parent wants.
-    fn obey(&mut self) -> Result<(), String> {
-        for command in self.parent.commands()? {
+    /// Executes the commands that have arrived.
+    fn handle_commands(&mut self) -> Result<(), String> {
+        for command in self.control.commands()? {
             match command {
-                Command::Begin(at_ns) => {
+                Command::Start(at_ns) => {
                     let length_ns = pace::nanos(pace::length(&self.connections.plan().stages));
                     self.reporter.begin();
                     self.connections.begin(at_ns);
                     self.progress.begin(at_ns, length_ns);
                 }
-                Command::Finish(said_by_all) => {
-                    self.connections.drain(said_by_all);
-                    self.progress.drain(clock::now() + self.connections.plan().patience_ns);
+                Command::Drain(published_by_all) => {
+                    self.connections.drain(published_by_all);
+                    self.progress.drain(clock::now() + self.connections.plan().drain_timeout_ns);
                 }
                 Command::Stop => {
                     if self.progress.stop() {
@@ -153,19 +153,19 @@ impl Worker {
         Ok(())
     }
 
-    fn go_on(&mut self, now: u64) {
-        match self.progress.due(now, self.connections.all_have_settled()) {
+    fn advance(&mut self, now: u64) {
+        match self.progress.due(now, self.connections.all_connected()) {
             Due::Nothing => {}
             Due::Connected => {
-                self.tell_second();
-                tell(&Notice::Gathered);
+                self.send_interval();
+                send(&WorkerMessage::Connected);
             }
             Due::StagesEnd => self.end_stages(now),
             Due::Check { last } => {
                 if last || self.connections.is_complete() {
-                    let (heard, storms) = self.connections.close();
-                    self.reporter.close(heard, storms);
-                    self.tell_second();
+                    let (received, storms) = self.connections.close();
+                    self.reporter.close(received, storms);
+                    self.send_interval();
                     self.progress.end();
                 }
             }
@@ -176,22 +176,22 @@ impl Worker {
         if let Some(ran_ns) = self.progress.published(now) {
             self.reporter.stages_ended(ran_ns);
         }
-        let said = self.connections.end_stages();
-        self.tell_second();
-        tell(&Notice::Spoken(said));
+        let published = self.connections.end_stages();
+        self.send_interval();
+        send(&WorkerMessage::Published(published));
     }
 
     fn tick(&mut self, now: u64) {
         if self.reporter.is_new_second(now) {
-            self.tell_second();
-            self.reporter.turn_to(now);
+            self.send_interval();
+            self.reporter.advance_to(now);
             self.connections.each_second(now);
         }
     }
 
-    fn tell_second(&mut self) {
-        let tally = self.connections.take_tally();
-        let tick = self.reporter.tick(tally, self.connections.connected());
-        tell(&Notice::Tick(Box::new(tick)));
+    fn send_interval(&mut self) {
+        let stats = self.connections.take_stats();
+        let tick = self.reporter.tick(stats, self.connections.connected());
+        send(&WorkerMessage::Interval(Box::new(tick)));
     }
 }

@@ -1,4 +1,4 @@
-//! Where the run is, as one worker sees it, and what is due next. It knows moments and no clients.
+//! The phase of a run as one worker sees it, and what is due next. It handles times and no clients.
 
 use crate::clock::MILLISECOND;
 
@@ -7,35 +7,35 @@ use crate::clock::MILLISECOND;
 enum RunPhase {
     /// The clients connect.
     Connecting,
-    /// They are connected; those of other workers may not be.
+    /// The clients of this worker are connected; those of others may not be.
     Connected,
-    /// Messages are published from here to there.
+    /// Messages are published in this interval.
     Running { from_ns: u64, until_ns: u64 },
     /// Other workers may still publish.
     Published,
-    /// What is still in flight is waited for, until then.
+    /// Messages in flight are drained until this time.
     Draining { until_ns: u64 },
     /// The run is over.
     Over,
 }
 
-/// What is to be done now.
+/// What is due now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Due {
     /// Nothing.
     Nothing,
-    /// The parent is to be told that the clients are connected.
+    /// Report that the clients are connected.
     Connected,
     /// The stages are over.
     StagesEnd,
-    /// It is to be looked whether everything has arrived. After the last look the run is over, whatever it finds.
+    /// Check whether all messages have arrived. After the last check the run is over.
     Check { last: bool },
 }
 
-/// Between two looks at whether everything has arrived.
+/// The interval of checks while draining.
 const CHECK_NS: u64 = 20 * MILLISECOND;
 
-/// Where the run is.
+/// The phase of the run.
 #[derive(Debug)]
 pub struct Progress {
     phase: RunPhase,
@@ -43,7 +43,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The clients begin to connect.
+    /// Starts in the connect phase.
     pub const fn new() -> Self {
         Self { phase: RunPhase::Connecting, next_check_ns: 0 }
     }
@@ -53,12 +53,12 @@ impl Progress {
         matches!(self.phase, RunPhase::Over)
     }
 
-    /// The first stage begins at `from_ns`; all stages take `length_ns`.
+    /// Starts the first stage at `from_ns`; all stages take `length_ns`.
     pub const fn begin(&mut self, from_ns: u64, length_ns: u64) {
         self.phase = RunPhase::Running { from_ns, until_ns: from_ns + length_ns };
     }
 
-    /// This worker publishes nothing more. Returns for how long it has, if the stages had begun.
+    /// Ends publishing. Returns how long it took, if the stages had started.
     pub const fn published(&mut self, now: u64) -> Option<u64> {
         let ran_ns = match self.phase {
             RunPhase::Running { from_ns, .. } => Some(now.saturating_sub(from_ns)),
@@ -72,17 +72,17 @@ impl Progress {
         ran_ns
     }
 
-    /// No worker publishes anything more: what is in flight may take until then.
+    /// No worker publishes any more: drains messages in flight until `until_ns`.
     pub const fn drain(&mut self, until_ns: u64) {
         self.phase = RunPhase::Draining { until_ns };
     }
 
-    /// Everything is counted.
+    /// Ends the run.
     pub const fn end(&mut self) {
         self.phase = RunPhase::Over;
     }
 
-    /// The user wants it to end. True if this worker must stop publishing now.
+    /// Handles an interruption by the user. True if this worker must stop publishing now.
     #[must_use]
     pub const fn stop(&mut self) -> bool {
         match self.phase {
@@ -95,7 +95,7 @@ impl Progress {
         }
     }
 
-    /// What is due. `all_connected`: no client is still on its way in.
+    /// What is due. `all_connected`: no client is still connecting.
     pub fn due(&mut self, now: u64, all_connected: bool) -> Due {
         match self.phase {
             RunPhase::Connecting if all_connected => {
@@ -126,7 +126,7 @@ mod tests {
         let mut progress = Progress::new();
         assert_eq!(progress.due(1, false), Due::Nothing);
         assert_eq!(progress.due(2, true), Due::Connected);
-        assert_eq!(progress.due(3, true), Due::Nothing, "it is told once");
+        assert_eq!(progress.due(3, true), Due::Nothing, "it is reported once");
         progress.begin(100, 50);
         assert_eq!(progress.due(149, true), Due::Nothing);
         assert_eq!(progress.due(150, true), Due::StagesEnd);

@@ -1,16 +1,16 @@
-//! What the parent is told of a worker's clients: a tally for each second, and at the end what only then is known.
+//! The reports of a worker: statistics for each second, and the final summary.
 
 use crate::clock::{self, SECOND};
-use crate::message::{End, Tick};
-use crate::tally::Tally;
+use crate::message::{IntervalReport, WorkerSummary};
+use crate::stats::Stats;
 
-/// The seconds of the run, and this process's own cost.
+/// The current second of the run, and this process's own cost.
 pub struct Reporter {
     epoch_ns: u64,
     second: u64,
     cpu_before_ns: u64,
     memory_before: u64,
-    end: End,
+    end: WorkerSummary,
 }
 
 fn own_memory() -> u64 {
@@ -18,52 +18,52 @@ fn own_memory() -> u64 {
 }
 
 impl Reporter {
-    /// Seconds are counted from `epoch_ns`; before the first client.
+    /// Counts seconds from `epoch_ns`. To be called before the first client connects.
     pub fn new(epoch_ns: u64, now: u64) -> Self {
         Self {
             epoch_ns,
             second: now.saturating_sub(epoch_ns) / SECOND,
             cpu_before_ns: 0,
             memory_before: own_memory(),
-            end: End::default(),
+            end: WorkerSummary::default(),
         }
     }
 
-    /// The first stage begins.
+    /// Starts the first stage.
     pub fn begin(&mut self) {
         self.cpu_before_ns = clock::cpu_used();
     }
 
-    /// The stages are over, and took so long.
+    /// The stages are over; they took `ran_ns`.
     pub fn stages_ended(&mut self, ran_ns: u64) {
         self.end.cpu_ns = clock::cpu_used().saturating_sub(self.cpu_before_ns);
-        self.end.talked_ns = ran_ns;
+        self.end.running_ns = ran_ns;
     }
 
-    /// What was counted in the second that is told next.
-    pub const fn tick(&self, tally: Tally, connected: u32) -> Tick {
-        Tick { second: self.second, tally, connected }
+    /// The report of the current second.
+    pub const fn tick(&self, stats: Stats, connected: u32) -> IntervalReport {
+        IntervalReport { second: self.second, stats, connected }
     }
 
-    /// Whether another second has begun than the one that is told next.
+    /// Whether the current second is over.
     pub const fn is_new_second(&self, now: u64) -> bool {
         now.saturating_sub(self.epoch_ns) / SECOND > self.second
     }
 
-    /// The second that is told next is the one of this moment.
-    pub const fn turn_to(&mut self, now: u64) {
+    /// Advances to the second of `now`.
+    pub const fn advance_to(&mut self, now: u64) {
         self.second = now.saturating_sub(self.epoch_ns) / SECOND;
     }
 
-    /// Everything is counted: so many messages of each speaker were heard, and the storms took so long.
-    pub fn close(&mut self, heard: Vec<u32>, storms: Vec<Option<u64>>) {
-        self.end.heard = heard;
+    /// The run is over: the received count per publisher, and the recovery time per storm.
+    pub fn close(&mut self, received: Vec<u32>, storms: Vec<Option<u64>>) {
+        self.end.received = received;
         self.end.storms = storms;
         self.end.memory = own_memory().saturating_sub(self.memory_before);
     }
 
-    /// The last that is told.
-    pub fn end(self) -> End {
+    /// The final summary.
+    pub fn end(self) -> WorkerSummary {
         self.end
     }
 }
@@ -73,28 +73,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_are_told_as_they_end() {
+    fn seconds_are_reported_as_they_end() {
         let epoch_ns = 5 * SECOND;
         let mut reporter = Reporter::new(epoch_ns, epoch_ns + SECOND / 2);
         assert!(!reporter.is_new_second(epoch_ns + SECOND - 1));
         assert!(reporter.is_new_second(epoch_ns + SECOND));
         assert_eq!(
-            reporter.tick(Tally::default(), 3).second,
+            reporter.tick(Stats::default(), 3).second,
             0,
-            "what was counted before belongs to the old one"
+            "statistics from before belong to the old second"
         );
-        reporter.turn_to(epoch_ns + 4 * SECOND);
-        assert_eq!(reporter.tick(Tally::default(), 3).second, 4);
-        assert!(!reporter.is_new_second(epoch_ns), "no clock goes back, but nothing happens if one does");
+        reporter.advance_to(epoch_ns + 4 * SECOND);
+        assert_eq!(reporter.tick(Stats::default(), 3).second, 4);
+        assert!(!reporter.is_new_second(epoch_ns), "a clock that goes back has no effect");
     }
 
     #[test]
-    fn the_end_has_all_that_was_told() {
+    fn the_summary_has_all_values() {
         let mut reporter = Reporter::new(0, 0);
         reporter.begin();
         reporter.stages_ended(7);
         reporter.close(vec![1, 2], vec![None, Some(3)]);
         let end = reporter.end();
-        assert_eq!((end.talked_ns, end.heard, end.storms), (7, vec![1, 2], vec![None, Some(3)]));
+        assert_eq!((end.running_ns, end.received, end.storms), (7, vec![1, 2], vec![None, Some(3)]));
     }
 }

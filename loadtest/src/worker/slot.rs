@@ -1,61 +1,61 @@
-//! A client's seat: the connection that it has now, and what stays while it has none.
+//! The slot of a client: its current connection, and the state that outlives it.
 
 use super::client::Client;
-use super::place::{Place, Return};
-use crate::order::{Listener, Order};
+use super::recovery::{Position, RecoveryAttempt};
+use crate::order::{Cursor, Order};
 use crate::plan::Plan;
-use crate::tally::Tally;
+use crate::stats::Stats;
 
-/// A client, its place in its room, and whether it has been there since the talk began.
+/// The state of a client.
 #[derive(Default)]
 pub struct Slot {
-    /// Its connection.
+    /// Its current connection.
     pub client: Option<Box<Client>>,
-    /// What it has heard.
-    pub listener: Listener,
-    /// It was there from the first message on, or has resumed from there.
-    pub from_the_begin: bool,
-    /// Where it is by the server's count, if clients resume and it has been told.
-    pub place: Option<Box<Place>>,
-    /// It was cut by a storm, and is not back.
-    pub cut: bool,
-    /// It comes back to that place.
-    pub returning: Option<Return>,
+    /// What it has received.
+    pub cursor: Cursor,
+    /// It was connected from the first message on, or has recovered from there.
+    pub present_from_start: bool,
+    /// Its position according to the server, if clients recover and the server has sent one.
+    pub position: Option<Box<Position>>,
+    /// It was dropped by a storm, and has not reconnected.
+    pub dropped: bool,
+    /// The recovery in progress.
+    pub recovering: Option<RecoveryAttempt>,
 }
 
 impl Slot {
-    /// A payload tells where the client is.
-    pub fn hears(&mut self, plan: &Plan, payload: &[u8]) {
-        let Some(resuming) = plan.target.dialect.resuming.as_ref().filter(|_| plan.resume) else { return };
-        match &mut self.place {
-            Some(place) => {
-                place.hears(resuming, payload);
+    /// Updates the position from a received payload.
+    pub fn observe(&mut self, plan: &Plan, payload: &[u8]) {
+        let Some(recovery) = plan.target.protocol.recovery.as_ref().filter(|_| plan.resume) else { return };
+        match &mut self.position {
+            Some(position) => {
+                position.observe(recovery, payload);
             }
             None => {
-                let mut place = Place::default();
-                if place.hears(resuming, payload) {
-                    self.place = Some(Box::new(place));
+                let mut position = Position::default();
+                if position.observe(recovery, payload) {
+                    self.position = Some(Box::new(position));
                 }
             }
         }
-        if let Some(returning) = &mut self.returning {
-            returning.hears(resuming, payload);
+        if let Some(recovering) = &mut self.recovering {
+            recovering.observe(recovery, payload);
         }
     }
 
-    /// The client is in at `now`: back at its place, or new.
-    pub fn comes_in(&mut self, plan: &Plan, room: &Order, talking: bool, now: u64, tally: &mut Tally) {
-        self.cut = false;
-        if let (Some(returning), Some(resuming)) = (self.returning.take(), &plan.target.dialect.resuming) {
-            if returning.is_recovered(resuming) {
-                tally.recovered += 1;
-                tally.caught_up += returning.caught_up;
+    /// The client is connected at `now`, for the first time or again.
+    pub fn opened(&mut self, plan: &Plan, room: &Order, running: bool, now: u64, stats: &mut Stats) {
+        self.dropped = false;
+        if let (Some(recovering), Some(recovery)) = (self.recovering.take(), &plan.target.protocol.recovery) {
+            if recovering.is_recovered(recovery) {
+                stats.recovered += 1;
+                stats.recovered_messages += recovering.recovered_messages;
                 return;
             }
-            tally.not_recovered += 1;
-            tally.lost += self.listener.missing();
+            stats.not_recovered += 1;
+            stats.lost += self.cursor.missing();
         }
-        self.listener = if talking { room.listener_from(now) } else { room.listener_from_the_start() };
-        self.from_the_begin = false;
+        self.cursor = if running { room.cursor_from(now) } else { room.cursor_from_start() };
+        self.present_from_start = false;
     }
 }

@@ -1,10 +1,10 @@
-//! Runs swarm, and a server for it that misbehaves on purpose, written with tungstenite: a thread for each client.
+//! Runs swarm, and a server with fault injection for it, written with tungstenite: one thread per client.
 
 #![allow(
     clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "a test ends where it fails, and takes what it needs"
+    reason = "tests fail by panicking, and use a part of this module"
 )]
 
 pub mod server;
@@ -22,25 +22,25 @@ use tungstenite::{Message, WebSocket};
 #[expect(clippy::disallowed_types, reason = "a blocking server, a thread for each client")]
 type Listener = std::net::TcpListener;
 
-/// What the server does with the tenth publication, for client 3 or for all.
+/// The fault of the tenth publication, for client 3 or for all.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// Client 3 does not get it.
+    /// Client 3 does not receive it.
     Drop,
-    /// Client 3 gets it twice.
+    /// Client 3 receives it twice.
     Duplicate,
-    /// Client 3 gets it after the eleventh.
+    /// Client 3 receives it after the eleventh.
     Reorder,
-    /// Client 3 is closed with 1013 behind it.
+    /// Client 3 receives a Close frame after it.
     Close,
-    /// Nobody gets it.
+    /// No client receives it.
     Swallow,
-    /// All wait for it half a second.
+    /// All clients receive it half a second late.
     Stall,
 }
 
-/// As many clients as the server waits for before it delivers anything.
+/// The number of clients that the server waits for before it delivers anything.
 pub const CLIENTS: usize = 5;
 
 const TENTH: usize = 10;
@@ -51,12 +51,13 @@ trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
-/// Serves `CLIENTS` clients, each what any of them says, with TLS if there is a certificate; its address.
+/// Starts a server that broadcasts every message to `CLIENTS` clients, with TLS if there is a certificate. Returns its
+/// address.
 pub fn serve(fault: Fault, certificate: Option<Arc<ServerConfig>>) -> String {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     spawn(move || {
-        let (said, hears) = channel::<String>();
+        let (published, messages) = channel::<String>();
         let mut members = Vec::new();
         for _ in 0..CLIENTS {
             let (socket, _) = listener.accept().unwrap();
@@ -77,8 +78,8 @@ pub fn serve(fault: Fault, certificate: Option<Arc<ServerConfig>>) -> String {
             };
             let (sender, receiver) = channel();
             members.push(sender);
-            let said = said.clone();
-            // A handshake that has not come as a whole within the read's time is tried again.
+            let published = published.clone();
+            // A handshake that does not arrive within the read timeout is continued.
             let mut attempt = tungstenite::accept(stream);
             let socket = loop {
                 attempt = match attempt {
@@ -87,17 +88,17 @@ pub fn serve(fault: Fault, certificate: Option<Arc<ServerConfig>>) -> String {
                     Err(tungstenite::HandshakeError::Failure(error)) => panic!("{error}"),
                 };
             };
-            spawn(move || member(socket, &said, &receiver));
+            spawn(move || member(socket, &published, &receiver));
         }
-        drop(said);
-        deliver(fault, &hears, &members);
+        drop(published);
+        deliver(fault, &messages, &members);
     });
     address
 }
 
-fn deliver(fault: Fault, hears: &Receiver<String>, members: &[Sender<Message>]) {
+fn deliver(fault: Fault, messages: &Receiver<String>, members: &[Sender<Message>]) {
     let mut tenth = None;
-    for (number, text) in hears.iter().enumerate() {
+    for (number, text) in messages.iter().enumerate() {
         let text = Message::text(format!("someone: {text}"));
         if number == TENTH && fault == Fault::Stall {
             std::thread::sleep(STALL);
@@ -123,11 +124,11 @@ fn deliver(fault: Fault, hears: &Receiver<String>, members: &[Sender<Message>]) 
     }
 }
 
-fn member(mut socket: WebSocket<Box<dyn Stream>>, said: &Sender<String>, next: &Receiver<Message>) {
+fn member(mut socket: WebSocket<Box<dyn Stream>>, published: &Sender<String>, next: &Receiver<Message>) {
     loop {
         match socket.read() {
             Ok(Message::Text(text)) => {
-                let _ = said.send(text.to_string());
+                let _ = published.send(text.to_string());
             }
             Ok(_) => {}
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
@@ -141,7 +142,7 @@ fn member(mut socket: WebSocket<Box<dyn Stream>>, said: &Sender<String>, next: &
     }
 }
 
-/// A certificate for 127.0.0.1, and itself as the authority, in PEM.
+/// A self-signed certificate for 127.0.0.1, and its PEM.
 pub fn certificate() -> (Arc<ServerConfig>, String) {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -165,15 +166,15 @@ pub fn swarm(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_swarm")).args(arguments).output().unwrap()
 }
 
-/// The exit code, and what was said of errors, behind the lines of the display.
-pub fn mistake(arguments: &[&str]) -> (Option<i32>, String) {
+/// The exit code and the error message.
+pub fn rejected(arguments: &[&str]) -> (Option<i32>, String) {
     let output = swarm(arguments);
     let error = String::from_utf8(output.stderr).unwrap();
     let sentence = error.lines().find(|line| line.starts_with("swarm: ")).unwrap_or(&error);
     (output.status.code(), sentence.to_owned())
 }
 
-/// A run's numbers, and its exit code.
+/// The result of a run, and its exit code.
 pub struct Run {
     pub json: serde_json::Value,
     pub code: Option<i32>,
@@ -192,12 +193,12 @@ impl Run {
         Self { json: serde_json::from_str(&text).unwrap(), code: output.status.code(), table }
     }
 
-    /// One of the numbers.
+    /// The value of a metric.
     pub fn metric(&self, name: &str) -> f64 {
         self.json["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {}", self.json["metrics"]))
     }
 
-    /// Several.
+    /// The values of several metrics.
     pub fn metrics<const N: usize>(&self, names: [&str; N]) -> [f64; N] {
         names.map(|name| self.metric(name))
     }

@@ -1,4 +1,4 @@
-//! A Stentor of a test's own.
+//! A Stentor server for each test.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,19 +7,19 @@ use std::sync::OnceLock;
 
 use super::Run;
 
-/// A server of its own for each test; it ends with it.
+/// A server process, ended on drop.
 pub struct Stentor {
     process: Child,
     pub url: String,
 }
 
 impl Stentor {
-    /// At an address that is free.
+    /// Starts at a free port.
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_at("127.0.0.1:0", arguments)
     }
 
-    /// The same at this address.
+    /// Starts at this address.
     pub fn start_at(address: &str, arguments: &[&str]) -> Self {
         let mut process = Command::new(binary())
             .args(["--listen", address, "--log-format", "json"])
@@ -35,12 +35,12 @@ impl Stentor {
                 break line["address"].as_str().unwrap().to_owned();
             }
         };
-        // Whoever is not read would block.
+        // An unread pipe would block the server.
         std::thread::Builder::new().spawn(move || log.for_each(drop)).unwrap();
         Self { process, url: format!("ws://{address}") }
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> String {
         self.process.id().to_string()
     }
@@ -53,8 +53,8 @@ impl Drop for Stentor {
     }
 }
 
-/// The server's binary: the one that `TESTS_STENTOR` names, or built here, once. It belongs to the other package of this
-/// workspace, which the tests of all packages together have built anyway, with other features than it has alone.
+/// The server's binary: the path in `TESTS_STENTOR`, or built once. It belongs to the other package of this workspace,
+/// which the tests of all packages together have built with other features.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<std::path::PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -69,9 +69,10 @@ fn binary() -> &'static Path {
     })
 }
 
-pub const FAULTS: [&str; 6] = ["lost", "duplicated", "reordered", "crossed", "strayed", "errors"];
+pub const ERROR_METRICS: [&str; 6] =
+    ["lost", "duplicated", "reordered", "order_mismatch", "misdelivered", "errors"];
 
-/// Everybody heard everything once and in order.
+/// Every message was received once and in order.
 pub fn check_clean(run: &Run) {
-    assert_eq!((run.metrics(FAULTS), run.code), ([0.0; 6], Some(0)), "{}", run.table);
+    assert_eq!((run.metrics(ERROR_METRICS), run.code), ([0.0; 6], Some(0)), "{}", run.table);
 }

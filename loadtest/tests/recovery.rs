@@ -1,4 +1,4 @@
-//! swarm's clients resume at Stentor: what they miss while they are away they get when they come back, or it is said that not.
+//! swarm's clients recover missed messages from Stentor, and detect incomplete recovery.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -8,37 +8,48 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use support::Run;
-use support::server::{FAULTS, Stentor, check_clean};
+use support::server::{ERROR_METRICS, Stentor, check_clean};
 
-/// Ten speakers stay, the others are cut in the middle of three seconds, and miss a hundred messages.
-const STORM: [&str; 11] =
-    ["--resume", "--clients", "300", "--rate", "100", "--duration", "3s", "--away", "100", "--rooms", "1"];
+/// Ten publishers stay connected; the others are dropped in the middle of three seconds, and miss a hundred messages.
+const STORM: [&str; 11] = [
+    "--resume",
+    "--clients",
+    "300",
+    "--rate",
+    "100",
+    "--duration",
+    "3s",
+    "--downtime",
+    "100",
+    "--rooms",
+    "1",
+];
 
 fn check_storm(preset: &str, shards: &str) {
     let server = Stentor::start(&["--shards", shards, "--history", "1000", "--history-bytes", "4MiB"]);
     let run = Run::new(&[&["storm", &server.url, "--preset", preset][..], &STORM].concat());
     check_clean(&run);
-    let counts = run.metrics(["connected", "said", "recovered", "not_recovered", "storms_unfinished"]);
+    let counts = run.metrics(["connected", "published", "recovered", "not_recovered", "storms_incomplete"]);
     assert_eq!(counts, [300.0, 300.0, 290.0, 0.0, 0.0], "{}", run.table);
     assert_eq!(run.metric("deliveries"), 90_000.0, "{}", run.table);
-    assert!(run.metric("caught_up") >= 29_000.0, "{}", run.table);
-    assert!((0.0..1.0).contains(&run.metric("storm_back")), "{}", run.table);
+    assert!(run.metric("recovered_messages") >= 29_000.0, "{}", run.table);
+    assert!((0.0..1.0).contains(&run.metric("recovery_time")), "{}", run.table);
 }
 
 #[test]
-fn plain_clients_miss_nothing() {
+fn plain_text_clients_recover() {
     check_storm("stentor", "1");
     check_storm("stentor", "3");
 }
 
 #[test]
-fn json_clients_miss_nothing() {
+fn json_clients_recover() {
     check_storm("stentor-json", "1");
     check_storm("stentor-json", "3");
 }
 
 #[test]
-fn leaving_and_coming_back_without_an_end() {
+fn churned_clients_recover() {
     for preset in ["stentor", "stentor-json"] {
         let server = Stentor::start(&["--shards", "3", "--history", "1000", "--history-bytes", "4MiB"]);
         let run = Run::new(&[
@@ -49,7 +60,7 @@ fn leaving_and_coming_back_without_an_end() {
             "--resume",
             "--clients",
             "100",
-            "--speakers",
+            "--publishers",
             "5",
             "--rooms",
             "5",
@@ -64,44 +75,55 @@ fn leaving_and_coming_back_without_an_end() {
         ]);
         check_clean(&run);
         assert!(run.metric("recovered") > 150.0, "{}", run.table);
-        // Of those who are in at the end nobody has missed anything (`check_clean`); who is out then is not waited for.
+        // Clients that are connected at the end have missed nothing (`check_clean`); clients that are disconnected then are
+        // not awaited.
         assert_eq!(run.metrics(["not_recovered"]), [0.0], "{}", run.table);
         assert!((19_800.0..=20_000.0).contains(&run.metric("deliveries")), "{}", run.table);
     }
 }
 
 #[test]
-fn a_history_that_is_too_short_is_found_out() {
+fn a_history_that_is_too_short_is_detected() {
     for preset in ["stentor", "stentor-json"] {
         let server = Stentor::start(&["--history", "99"]);
         let run = Run::new(&[&["storm", &server.url, "--preset", preset][..], &STORM].concat());
         assert_eq!(
-            run.metrics(["recovered", "not_recovered", "caught_up"]),
+            run.metrics(["recovered", "not_recovered", "recovered_messages"]),
             [0.0, 290.0, 0.0],
             "{}",
             run.table
         );
-        assert_eq!((run.metrics(FAULTS), run.code), ([0.0; 6], Some(1)), "{}", run.table);
+        assert_eq!((run.metrics(ERROR_METRICS), run.code), ([0.0; 6], Some(1)), "{}", run.table);
     }
 }
 
 #[test]
-fn a_server_that_was_restarted_is_found_out() {
+fn a_restarted_server_is_detected() {
     for preset in ["stentor", "stentor-json"] {
-        // An address from which no client comes: none can take the port in between.
+        // No client uses this source address, so none can take the port in between.
         let server = Stentor::start_at("127.77.0.1:0", &[]);
         let address = server.url.trim_start_matches("ws://").to_owned();
         let folder = tempfile::tempdir().unwrap();
         let json = folder.path().join("result.json");
         let mut run = Command::new(env!("CARGO_BIN_EXE_swarm"))
-            .args(["storm", &server.url, "--preset", preset, "--resume", "--clients", "50", "--away", "2s"])
+            .args([
+                "storm",
+                &server.url,
+                "--preset",
+                preset,
+                "--resume",
+                "--clients",
+                "50",
+                "--downtime",
+                "2s",
+            ])
             .args(["--rate", "20", "--duration", "6s", "--json", json.to_str().unwrap()])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut live = BufReader::new(run.stderr.take().unwrap()).lines();
-        assert!(live.any(|line| line.unwrap().contains("talking  10 in")));
+        assert!(live.any(|line| line.unwrap().contains("running  10 connected")));
         drop(server);
         let _server = Stentor::start_at(&address, &[]);
         live.for_each(drop);
@@ -117,17 +139,20 @@ fn a_server_that_was_restarted_is_found_out() {
 }
 
 #[test]
-fn what_cannot_be_resumed_is_said() {
+fn invalid_recovery_options_are_rejected() {
     for (arguments, part) in [
-        (&["storm", "--preset", "nats", "--resume"][..], "how one resumes at such a server is not known"),
-        (&["storm", "--rejoin", "x"], "mean nothing without --resume"),
-        (&["storm", "--resume", "--position", "{offset}"], "--position must begin with a text"),
-        (&["storm", "--away", "often"], "write it as 5s, or as 100"),
-        (&["storm", "--away", "1h"], "give it a longer --duration"),
-        (&["storm", "--away", "50", "--window", "1"], "give a time"),
+        (&["storm", "--preset", "nats", "--resume"][..], "this preset has no recovery"),
+        (&["storm", "--rejoin", "x"], "require --resume"),
+        (
+            &["storm", "--resume", "--position-pattern", "{offset}"],
+            "--position-pattern must begin with literal text",
+        ),
+        (&["storm", "--downtime", "often"], "write it as 5s, or as 100"),
+        (&["storm", "--downtime", "1h"], "use a longer --duration"),
+        (&["storm", "--downtime", "50", "--in-flight", "1"], "give a time"),
     ] {
-        let (code, sentence) = support::mistake(arguments);
+        let (code, sentence) = support::rejected(arguments);
         assert_eq!(code, Some(2), "{sentence}");
-        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+        assert!(sentence.contains(part), "{sentence:?} does not contain {part:?}");
     }
 }

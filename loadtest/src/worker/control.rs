@@ -1,25 +1,24 @@
-//! The pipes to the parent: its commands come in through the standard input, a line of JSON each, and what the worker has to
-//! tell goes out through the standard output in the same way.
+//! The pipes to the coordinator: commands on the standard input, messages on the standard output, one line of JSON each.
 
 use mio::unix::pipe::Receiver;
 use mio::{Interest, Registry, Token};
 use rustix::fd::AsFd;
 use std::io::{self, ErrorKind, Read, Write};
 
-use crate::message::{Assignment, Command, Notice};
+use crate::message::{Assignment, Command, WorkerMessage};
 
-/// What comes from the parent.
-pub struct Parent {
+/// The pipe from the coordinator.
+pub struct ControlPipe {
     pipe: Receiver,
-    /// The beginning of a line whose end has not come yet.
+    /// An incomplete line.
     line: Vec<u8>,
 }
 
-impl Parent {
-    /// Waits at the standard input for what this worker is to do.
+impl ControlPipe {
+    /// Reads this worker's assignment from the standard input, blocking.
     ///
     /// # Errors
-    /// One sentence: the parent is gone, or does not speak our language.
+    /// One sentence: the pipe is closed or the line is invalid.
     pub fn at_stdin() -> Result<(Self, Assignment), String> {
         let descriptor = io::stdin().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
         Self::new(Receiver::from(descriptor))
@@ -28,7 +27,7 @@ impl Parent {
     fn new(mut pipe: Receiver) -> Result<(Self, Assignment), String> {
         let text = |error: io::Error| error.to_string();
         let (mut line, mut byte) = (Vec::new(), [0]);
-        // Byte by byte, so that nothing of the next line is taken: that is for the event loop.
+        // Read byte by byte, so that the next line stays in the pipe for the event loop.
         while !line.ends_with(b"\n") {
             pipe.read_exact(&mut byte).map_err(text)?;
             line.extend(byte);
@@ -38,23 +37,23 @@ impl Parent {
         Ok((Self { pipe, line: Vec::new() }, assignment))
     }
 
-    /// Has the event loop woken when something comes.
+    /// Registers the pipe with the event loop.
     ///
     /// # Errors
-    /// The kernel does not watch it.
+    /// The kernel cannot poll the pipe.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.pipe, token, Interest::READABLE)
     }
 
-    /// The commands that have come.
+    /// The commands that have arrived.
     ///
     /// # Errors
-    /// One sentence: the parent is gone, or does not speak our language.
+    /// One sentence: the pipe is closed or a line is invalid.
     pub fn commands(&mut self) -> Result<Vec<Command>, String> {
         let (mut commands, mut bytes) = (Vec::new(), [0; 4096]);
         loop {
             match self.pipe.read(&mut bytes) {
-                Ok(0) => return Err("the parent is gone".to_owned()),
+                Ok(0) => return Err("the coordinator has exited".to_owned()),
                 Ok(len) => self.line.extend_from_slice(&bytes[..len]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(commands),
                 Err(error) => return Err(error.to_string()),
@@ -68,11 +67,11 @@ impl Parent {
     }
 }
 
-/// Tells the parent something.
-pub fn tell(notice: &Notice) {
+/// Sends a message to the coordinator.
+pub fn send(notice: &WorkerMessage) {
     let mut line = serde_json::to_vec(notice).unwrap_or_default();
     line.push(b'\n');
-    // If nobody listens, the end of the standard input tells.
+    // A failure is ignored: the end of the standard input reports it.
     let _ = io::stdout().write_all(&line);
 }
 
@@ -83,11 +82,11 @@ mod tests {
     use crate::plan::Scenario;
 
     #[test]
-    fn commands_come_in_any_pieces() {
+    fn commands_may_be_split_anywhere() {
         let plan = Options::default().plan(Scenario::Chat).unwrap();
         let assignment = Assignment { plan, index: 1, of: 2, epoch_ns: 3 };
         let line = |json: String| json + "\n";
-        let commands = [Command::Begin(7), Command::Finish(vec![1, 2]), Command::Stop];
+        let commands = [Command::Start(7), Command::Drain(vec![1, 2]), Command::Stop];
         let first = line(serde_json::to_string(&assignment).unwrap());
         let later = commands.iter().map(|command| line(serde_json::to_string(command).unwrap()));
         let later: String = later.collect();
@@ -96,14 +95,14 @@ mod tests {
             receiver.set_nonblocking(false).unwrap();
             sender.write_all(first.as_bytes()).unwrap();
             sender.write_all(&later.as_bytes()[..cut]).unwrap();
-            let (mut parent, told) = Parent::new(receiver).unwrap();
-            assert_eq!((told.index, told.of, told.epoch_ns), (1, 2, 3));
-            let mut found = parent.commands().unwrap();
+            let (mut control, assigned) = ControlPipe::new(receiver).unwrap();
+            assert_eq!((assigned.index, assigned.of, assigned.epoch_ns), (1, 2, 3));
+            let mut found = control.commands().unwrap();
             sender.write_all(&later.as_bytes()[cut..]).unwrap();
-            found.extend(parent.commands().unwrap());
+            found.extend(control.commands().unwrap());
             assert_eq!(found, commands);
             drop(sender);
-            assert_eq!(parent.commands(), Err("the parent is gone".to_owned()));
+            assert_eq!(control.commands(), Err("the coordinator has exited".to_owned()));
         }
     }
 }
