@@ -32,7 +32,7 @@ pub fn compare(plan: &Plan, row: &Row, driver: &str) -> bool {
         for turn in 0..2 {
             let which = (round + turn) % 2;
             let server = plan.serve_one_of_two(which, driver);
-            both[which] = row.measure(&server, 2 + u8::try_from((2 * round + turn) % 200).unwrap_or(0));
+            both[which] = row.measure(plan, &server, 2 + u8::try_from((2 * round + turn) % 200).unwrap_or(0));
         }
         rounds.push(both);
     }

@@ -16,6 +16,7 @@ const FRAME_BYTES: usize = 110;
 const LARGE_FRAME_BYTES: usize = 4096;
 /// A short text with the position, the author and the time that JSON members are told.
 const JSON_FRAME_BYTES: usize = 256;
+/// How long each row is measured, unless the command line says otherwise.
 const TIME: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(700);
 /// The clients answer no pings, and expect nothing but what was said, so nothing else is sent.
@@ -34,6 +35,7 @@ pub struct Plan {
     rows: Vec<String>,
     /// How often each row is measured.
     pub rounds: usize,
+    time: Duration,
     /// An older build and its arguments: it is compared with this one, and there is no floor.
     old: Option<(String, String)>,
     program: String,
@@ -48,6 +50,7 @@ impl Plan {
         let mut plan = Self {
             rows: Vec::new(),
             rounds: 3,
+            time: TIME,
             old: None,
             program: env!("CARGO_BIN_EXE_stentor").to_owned(),
             arguments: STENTOR.to_owned(),
@@ -58,6 +61,7 @@ impl Plan {
             let mut value = || arguments.next().cloned().unwrap_or_default();
             match argument.as_str() {
                 "--rounds" => plan.rounds = value().parse().unwrap_or(3),
+                "--seconds" => plan.time = value().parse().map_or(TIME, Duration::from_secs_f64),
                 "--server" => {
                     plan.program = value();
                     plan.drivers = vec![String::new()];
@@ -119,9 +123,9 @@ pub struct Measured {
 
 impl Row {
     /// Its members come, speak and go.
-    pub fn measure(&self, server: &Server, source: u8) -> Measured {
+    pub fn measure(&self, plan: &Plan, server: &Server, source: u8) -> Measured {
         let mut client = members_of(server, self.seating, 0, source, Manners::default(), self.frame_bytes);
-        let (cost, mut seen) = measure(server, &mut client, self.pace);
+        let (cost, mut seen) = measure(plan, server, &mut client, self.pace);
         Measured { cost, p99_ms: millis(seen.p99()), per_second: rate(&seen) }
     }
 
@@ -130,12 +134,12 @@ impl Row {
         matches!(self.pace, Pace::Closed { window: 2.., .. })
     }
 
-    fn floor(&self, source: u8) -> f64 {
+    fn floor(&self, plan: &Plan, source: u8) -> f64 {
         // Batches are the server's to form: the floor of every closed row is one message at a time.
         let pace = if matches!(self.pace, Pace::Closed { .. }) { Pace::OneAtATime } else { self.pace };
         let seating = Seating { dialect: Dialect::Bare, ..self.seating };
         let server = Server::bare(seating.members, self.frame_bytes, seating.audience());
-        measure(&server, &mut against_bare(&server, seating, source, self.frame_bytes), pace).0
+        measure(plan, &server, &mut against_bare(&server, seating, source, self.frame_bytes), pace).0
     }
 }
 
@@ -198,11 +202,11 @@ fn ratio(plan: &Plan, row: &Row) {
     let mut rounds: Vec<Vec<[f64; 4]>> = vec![Vec::new(); plan.drivers.len()];
     for round in 0..plan.rounds {
         let source = 2 + 3 * u8::try_from(round % 80).unwrap_or(0);
-        let floor = row.floor(source);
+        let floor = row.floor(plan, source);
         for (index, (driver, rounds)) in plan.drivers.iter().zip(&mut rounds).enumerate() {
             let server = plan.serve(driver, &["--shards", "1"]);
             let Measured { cost, p99_ms, per_second } =
-                row.measure(&server, source + 1 + u8::try_from(index % 2).unwrap_or(0));
+                row.measure(plan, &server, source + 1 + u8::try_from(index % 2).unwrap_or(0));
             rounds.push([floor, cost, p99_ms, per_second]);
         }
     }
@@ -234,7 +238,7 @@ fn between(plan: &Plan, driver: &str, row: &str, pace: Pace, (base, other): (&[&
             let server = plan.serve(driver, arguments);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
             let (cost, mut seen) =
-                measure(&server, &mut a_thousand(&server, source, Manners::default()), pace);
+                measure(plan, &server, &mut a_thousand(&server, source, Manners::default()), pace);
             costs[index] = cost;
             costs[index + 2] = millis(seen.p99());
         }
@@ -265,7 +269,7 @@ fn deflate(plan: &Plan, driver: &str) {
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
             let manners = Manners { deflate, ..Manners::default() };
             let mut client = a_thousand(&server, source, manners).saying(&text);
-            costs[index] = measure(&server, &mut client, Pace::OneAtATime).0;
+            costs[index] = measure(plan, &server, &mut client, Pace::OneAtATime).0;
         }
         rounds.push(costs);
     }
@@ -342,10 +346,10 @@ fn idle(plan: &Plan, driver: &str) {
 }
 
 /// CPU microseconds for each delivery, after a warm-up.
-fn measure(server: &Server, client: &mut Client, pace: Pace) -> (f64, Seen) {
+fn measure(plan: &Plan, server: &Server, client: &mut Client, pace: Pace) -> (f64, Seen) {
     client.drive(pace, WARM_UP);
     let before = server.cpu_ns();
-    let seen = client.drive(pace, TIME);
+    let seen = client.drive(pace, plan.time);
     let cost = to_f64(server.cpu_ns() - before) / 1000.0 / to_f64(seen.deliveries);
     (cost, seen)
 }
