@@ -5,14 +5,14 @@ A block is fenced with ```sh. The rest of that line may mark it:
 
     ignore="REASON"   is not run; the reason is printed
     server            its last command is a Stentor on port 8080, which serves the blocks behind it; server=PORT: any other server
-    small             is run with few clients and for a short time
     seconds=N         may take so long, not 60
 
 A block of any language with file=NAME is written to that file. A comment <!-- run: COMMAND --> is a block that readers do not see.
 
 The blocks of one document run one after the other in one folder, with bash, which ends at the first command that fails. Ports
-are replaced by free ones; a program that `cargo run` would build, and `$(pidof stentor)`, by what the test has. A block that needs a server on
-port 8080 when there is none gets one with the default configuration.
+are replaced by free ones; a program that `cargo run` would build, and `$(pidof stentor)`, by what the test has; clients and durations of a load test by
+few and short ones. A block that needs a server on port 8080 when there is none gets one with the default configuration. What else a
+document takes for granted is done by a script in before/, named after it.
 """
 import os
 import re
@@ -107,8 +107,19 @@ class Document:
             text = re.sub(rf"(?<![\w.]){port}\b", str(free), text)
         text = text.replace("cargo run --release -p loadtest --", "swarm").replace("cargo run --release", "stentor")
         text = re.sub(r"\$\(pidof stentor\)|(?<=--server-pid )PID\b", "$DOCS_STENTOR_PID", text)
+        for pattern, replacement in SMALL:
+            text = re.sub(pattern, replacement, text)
+        text = re.sub(r"\bswarm (chat)(?=\s+#)", rf"swarm \1 ws://127.0.0.1:{self.ports['8080']}", text)
         # `localhost` may be ::1 first, where the servers of the test do not listen.
         return text.replace("localhost", "127.0.0.1")
+
+    def prepare(self):
+        """Nothing, or what went wrong in the document's script in before/."""
+        path = os.path.join(HERE, "before", self.name.replace("/", "-") + ".sh")
+        if not os.path.exists(path):
+            return None
+        with open(path, encoding="utf-8") as file:
+            return self.run(Block(0, "sh", {}, file.read()))
 
     def run(self, block):
         """Nothing, or what went wrong."""
@@ -120,9 +131,6 @@ class Document:
         text = self.adapted(block.text)
         if "server" in block.marks:
             return self.serve(block.marks["server"] or "8080", text)
-        if "small" in block.marks:
-            for pattern, replacement in SMALL:
-                text = re.sub(pattern, replacement, text)
         if re.search(rf"\b{self.ports['8080']}\b|DOCS_STENTOR_PID", text) and not self.is_up("8080"):
             problem = self.serve("8080", "stentor")
             if problem:
@@ -220,6 +228,10 @@ def main():
     for name in sys.argv[3:] or documents():
         document = Document(name, stentor, swarm)
         try:
+            problem = document.prepare()
+            if problem:
+                failed += 1
+                print(f"FAILED   before {name}:\n{problem}")
             for block in blocks(os.path.join(ROOT, name)):
                 where = f"{name}:{block.line}"
                 if "ignore" in block.marks and not block.marks["ignore"]:
