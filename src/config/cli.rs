@@ -90,6 +90,10 @@ impl std::io::Write for CompletionWriter<'_> {
 
 const MARKDOWN: &str = "markdown";
 
+fn markdown(help: &'static str) -> Arg {
+    Arg::new(MARKDOWN).long(MARKDOWN).action(ArgAction::SetTrue).help(help)
+}
+
 fn grammar() -> clap::Command {
     let settings = || {
         let config = Arg::new("config")
@@ -122,10 +126,6 @@ fn grammar() -> clap::Command {
         )
         .subcommand(token::grammar(|| settings().collect()))
         .subcommand(clap::Command::new("completions").about("Print completions for a shell").arg(shell))
-}
-
-fn markdown(help: &'static str) -> Arg {
-    Arg::new(MARKDOWN).long(MARKDOWN).action(ArgAction::SetTrue).help(help)
 }
 
 /// What may be said where others can read it.
