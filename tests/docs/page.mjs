@@ -48,7 +48,7 @@ const other = new WebSocket(`ws://${host}/ws/bob?room=${searchParams.get("room")
 await new Promise((resolve) => other.once("open", resolve));
 last().terminate();
 other.send("two");
-await until("two, said during the break", () => shown.includes("bob: two"));
+await until("two, published during the break", () => shown.includes("bob: two"));
 type("three");
 await until("three", () => shown.includes("ann: three"));
 assert.deepEqual(shown.slice(-3), ["ann: one", "bob: two", "ann: three"]);
