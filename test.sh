@@ -15,7 +15,7 @@ cd "$(dirname "$0")" || exit
 CACHE=$PWD/.cache
 LOG=$CACHE/log
 mkdir -p "$LOG"
-export CARGO_TERM_COLOR=never CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+export PATH=$CACHE/tools/bin:$PATH CARGO_TERM_COLOR=never CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 # A backtrace needs lines and no more: a clean clone builds faster so.
 export CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV_DEBUG:-line-tables-only}
 STENTOR=$CARGO_TARGET_DIR/release/stentor
@@ -28,6 +28,10 @@ SOAK_SIM_SECONDS=${SOAK_SIM_SECONDS:-3600}
 # Before the first colon: the step. Those in one row run one after the other; rows run in the order of the phases below.
 declare -A WHAT=(
   [fmt]="the code is formatted"
+  [spelling]="no word of the code and the documents is misspelt (typos)"
+  [deny]="licenses, sources and bans of all dependencies; advisories where their database can be fetched (cargo-deny)"
+  [machete]="no dependency is unused (cargo-machete)"
+  [docs]="links and anchors of the documents resolve, and their shell blocks run"
   [clippy]="no lint complains"
   [doc]="the documentation builds"
   [core]="the core builds without sockets, threads and files"
@@ -43,7 +47,7 @@ declare -A WHAT=(
   [sim]="the simulator, with new seeds for ${SIM_SECONDS} s (for an hour: soak)"
   [fuzz]="every fuzz target for ${FUZZ_SECONDS} s (for ten minutes: soak)"
 )
-STEPS=(fmt clippy doc core test release systemd clients browser nats autobahn sim loom sanitize fuzz)
+STEPS=(fmt spelling deny machete clippy doc core test release docs systemd clients browser nats autobahn sim loom sanitize fuzz)
 
 # What `./test.sh soak` does, in this order. A fuzz target is a step of its own.
 declare -A SOAK_WHAT=(
@@ -75,12 +79,40 @@ need() { # command, packages that bring it: only when it is not there, however i
   command -v "$1" >/dev/null || apt_install "${@:2}"
 }
 
+cargo_tool() { # crate, version: in .cache, built once
+  [ ! -e "$CACHE/tools/$1-$2" ] || return 0
+  CARGO_TARGET_DIR=$CACHE/tools/target cargo install --quiet --locked --root "$CACHE/tools" --version "$2" "$1" &&
+    rm -rf "$CACHE/tools/target" && touch "$CACHE/tools/$1-$2"
+}
+
 need_python() { python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv; }
 
 venv() { # name, packages: a Python environment of its own
   local folder=$CACHE/$1; shift
   [ -x "$folder/bin/python" ] || python3 -m venv "$folder" || return 1
   "$folder/bin/pip" install -q --disable-pip-version-check "$@"
+}
+
+step_spelling() { need_python && venv spelling typos==1.52.0 && "$CACHE/spelling/bin/typos" --config typos.toml; }
+
+step_deny() {
+  cargo_tool cargo-deny 0.20.2 || return
+  local deny=("$CACHE/tools/bin/cargo-deny" --offline --workspace --locked)
+  cargo fetch --locked --quiet && "${deny[@]}" check bans licenses sources || return
+  # The database is a Git repository; where it cannot be reached, only this part is left out.
+  if "$CACHE/tools/bin/cargo-deny" fetch db; then
+    "${deny[@]}" check advisories
+  else
+    echo "SKIPPED: advisories: their database cannot be fetched"
+  fi
+}
+
+step_machete() { cargo_tool cargo-machete 0.9.2 && "$CACHE/tools/bin/cargo-machete"; }
+
+step_docs() {
+  need python3 python3 && need curl curl && need openssl openssl && need npm nodejs npm || return
+  npm ci --prefix tests/clients --silent --no-audit --no-fund &&
+    python3 tests/docs/links.py && python3 tests/docs/run.py "$STENTOR" "$SWARM"
 }
 
 step_fmt() { cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check; }
@@ -91,7 +123,8 @@ step_core() { cargo check --locked --lib --no-default-features; }
 step_test() {
   TESTS_ALLOW_NO_URING=1 TESTS_STENTOR=$CARGO_TARGET_DIR/debug/stentor cargo test --locked --workspace --no-fail-fast
 }
-step_release() { cargo build --locked --release --workspace; }
+# With what is installed of it: see docs/operations.md.
+step_release() { cargo build --locked --release --workspace && deploy/package.sh && "$CARGO_TARGET_DIR/dist/stentor" check; }
 
 step_systemd() {
   need systemd-analyze systemd && need systemd-socket-activate systemd || return
@@ -163,7 +196,7 @@ step_fuzz() {
 
 fuzz() { # target, seconds
   need g++ g++ || return
-  command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked --quiet || return
+  cargo_tool cargo-fuzz 0.13.2 || return
   local target=$1 words=fuzz/seeds/$1.dict
   local folders=("$CACHE/corpus/$target")
   mkdir -p "${folders[0]}"
@@ -281,7 +314,7 @@ soak() { # [--fresh], steps or beginnings of their names
 }
 
 # Phases run one after the other; the lanes of a phase beside each other, the steps of a lane in order.
-PHASES=("fmt" "clippy doc core test release systemd" "autobahn sim|clients browser nats loom sanitize fuzz")
+PHASES=("fmt spelling" "clippy doc core test release systemd|deny machete" "autobahn sim|docs clients browser nats loom sanitize fuzz")
 
 if [ "${1:-}" = --list ]; then
   for step in "${STEPS[@]}"; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
@@ -289,7 +322,7 @@ if [ "${1:-}" = --list ]; then
   for step in "${SOAK_STEPS[@]}"; do printf '%-24s %s\n' "$step" "${SOAK_WHAT[$step]}"; done
   exit 0
 fi
-if [ "${1:-}" = soak ]; then soak "${@:2}"; exit; fi
+if [ "${1:-}" = soak ]; then need cc gcc libc6-dev && soak "${@:2}"; exit; fi
 for step in "$@"; do
   [ -n "${WHAT[$step]:-}" ] || { echo "there is no step '$step'; ./test.sh --list names them"; exit 2; }
 done
@@ -312,9 +345,11 @@ run_step() {
   esac
 }
 
+# A bare machine has no linker. Only what follows compiles.
+need cc gcc libc6-dev || exit 1
 rm -f "$LOG"/*.result
 # A step that needs the program builds it, even when it is asked for alone.
-if [ $# -gt 0 ] && [[ " $* " =~ \ (systemd|clients|browser|nats|autobahn)\  ]] && [[ " $* " != *" release "* ]]; then
+if [ $# -gt 0 ] && [[ " $* " =~ \ (docs|systemd|clients|browser|nats|autobahn)\  ]] && [[ " $* " != *" release "* ]]; then
   cargo build --locked --release --workspace || exit 1
 fi
 for phase in "${PHASES[@]}"; do

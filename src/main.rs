@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use stentor::config::{self, Command, Invocation, Place, Problem, TokenCommand, settings};
 use stentor::logging::Logging;
-use stentor::{server, token};
+use stentor::{metrics, server, token};
 
 /// The command line, or the configuration, is wrong.
 const USAGE: u8 = 2;
@@ -21,7 +21,9 @@ fn main() -> ExitCode {
     match &invocation.command {
         Command::Serve => serve(&invocation),
         Command::Check => check(&invocation),
-        Command::Config => print(settings::commented_defaults().as_bytes()),
+        Command::Config { markdown: false } => print(settings::commented_defaults().as_bytes()),
+        Command::Config { markdown: true } => print(config::settings_table().as_bytes()),
+        Command::Metrics => print(metrics::families_table().as_bytes()),
         Command::Token(command) => token(command, &invocation),
         Command::Completions(shell) => {
             let mut script = Vec::new();

@@ -3,6 +3,10 @@
 //! Each shard writes its own block and nobody else's, with plain loads and stores; a scrape adds the blocks
 //! up. A block is aligned so that no two shards share a cache line.
 
+mod markdown;
+
+pub use markdown::families_table;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

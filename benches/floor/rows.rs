@@ -23,7 +23,7 @@ const WARM_UP: Duration = Duration::from_millis(700);
 const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s --join-leave=false \
      --max-session-messages-per-second 0 --max-session-commands-per-second 0";
 
-/// The rows of the tables in ARCHITECTURE.md and in the README.
+/// The rows of the tables in ARCHITECTURE.md and in docs/benchmarks.md.
 const TABLES: [(&str, &[&str]); 3] = [
     ("table", &["one", "open", "large", "one-4k", "open-4k", "large-4k"]),
     ("json", &["one-json", "open-json", "ten-json", "flood-json", "large-json"]),

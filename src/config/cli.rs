@@ -17,8 +17,13 @@ pub enum Command {
     Serve,
     /// Say what is wrong with the configuration.
     Check,
-    /// Print the commented defaults.
-    Config,
+    /// Print all settings.
+    Config {
+        /// As a Markdown table instead of a commented file.
+        markdown: bool,
+    },
+    /// Print all metric families, as a Markdown table.
+    Metrics,
     /// Make or check a token.
     Token(TokenCommand),
     /// Print a shell's completions.
@@ -44,7 +49,8 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
     let matches = grammar().try_get_matches_from(arguments)?;
     let (command, matches) = match matches.subcommand() {
         Some(("check", matches)) => (Command::Check, matches),
-        Some(("config", matches)) => (Command::Config, matches),
+        Some(("config", matches)) => (Command::Config { markdown: matches.get_flag(MARKDOWN) }, matches),
+        Some(("metrics", matches)) => (Command::Metrics, matches),
         Some(("completions", chosen)) => {
             let shell = chosen.get_one("shell").copied().unwrap_or(Shell::Bash);
             return Ok(Invocation {
@@ -82,6 +88,12 @@ impl std::io::Write for CompletionWriter<'_> {
     }
 }
 
+const MARKDOWN: &str = "markdown";
+
+fn markdown(help: &'static str) -> Arg {
+    Arg::new(MARKDOWN).long(MARKDOWN).action(ArgAction::SetTrue).help(help)
+}
+
 fn grammar() -> clap::Command {
     let settings = || {
         let config = Arg::new("config")
@@ -103,7 +115,14 @@ fn grammar() -> clap::Command {
             clap::Command::new("check").about("Say what is wrong with the configuration").args(settings()),
         )
         .subcommand(
-            clap::Command::new("config").about("Print all settings and their defaults, as a TOML file"),
+            clap::Command::new("config")
+                .about("Print all settings and their defaults, as a TOML file")
+                .arg(markdown("Print a Markdown table instead")),
+        )
+        .subcommand(
+            clap::Command::new("metrics")
+                .about("Print all metrics, as a Markdown table")
+                .arg(markdown("The default").hide(true)),
         )
         .subcommand(token::grammar(|| settings().collect()))
         .subcommand(clap::Command::new("completions").about("Print completions for a shell").arg(shell))
@@ -166,6 +185,14 @@ mod tests {
         ];
         assert_eq!(flags("stentor --listen a:1,b:2 --shards 2 --echo"), expected);
         assert_eq!(flags("stentor serve --listen a:1 --listen b:2 --shards 2 --echo=true"), expected);
+    }
+
+    #[test]
+    fn tables_for_the_documents() {
+        let command = |line: &str| parse(line.split(' ').map(OsString::from)).unwrap().command;
+        assert_eq!(command("stentor config"), Command::Config { markdown: false });
+        assert_eq!(command("stentor config --markdown"), Command::Config { markdown: true });
+        assert_eq!(command("stentor metrics --markdown"), Command::Metrics);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod checked;
 mod cli;
 mod file;
 mod identity;
+mod markdown;
 mod outside;
 mod reader;
 mod rooms;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 pub use checked::{Auth, Config, Driver};
 pub use cli::{Command, Invocation, completions, parse};
+pub use markdown::settings_table;
 pub use token::{Order, TokenCommand};
 
 /// A value as it was written, not yet understood.
