@@ -49,8 +49,8 @@ fn sweep(shard: &mut Shard) -> usize {
         shard.begin_turn(Time::ZERO);
         while let Some(write) = shard.poll_write() {
             let len = write.contiguous().map_or(0, <[u8]>::len);
-            let ticket = write.ticket;
-            shard.wrote(ticket, len, len);
+            let write_id = write.write_id;
+            shard.wrote(write_id, len, len);
             writes += 1;
         }
         if !shard.has_work() {

@@ -3,7 +3,7 @@
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
-use stentor::config::{self, Command, Invocation, Place, Problem, TokenCommand, settings};
+use stentor::config::{self, Command, Invocation, Location, Problem, TokenCommand, settings};
 use stentor::logging::Logging;
 use stentor::{server, token};
 
@@ -38,7 +38,7 @@ fn serve(invocation: &Invocation) -> ExitCode {
     };
     let logging = match Logging::start(&config.log, config.log_format) {
         Ok(logging) => logging,
-        Err(error) => return complain(&[Problem::new(Place::flag("log"), error.to_string())]),
+        Err(error) => return complain(&[Problem::new(Location::flag("log"), error.to_string())]),
     };
     match server::run(config, &logging, || config::load(invocation)) {
         Ok(()) => ExitCode::SUCCESS,

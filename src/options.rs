@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chat::{Identification, RoomRules};
+use crate::chat::{AuthMode, RoomRules};
 use crate::http::{HeadLimits, OriginRules};
 use crate::ws;
 
@@ -49,7 +49,7 @@ pub struct Options {
     /// Rooms that one client is in, at most.
     pub rooms_per_client_max: usize,
     /// How it is found out who somebody is.
-    pub identification: Identification,
+    pub auth_mode: AuthMode,
     /// Whether those who are nobody in particular are let in, where a token says who somebody is.
     pub anonymous: bool,
     /// Which origins may open a WebSocket.
@@ -86,7 +86,7 @@ impl Default for Options {
             session_commands_per_second_max: 100,
             command_timeout: Duration::from_secs(10),
             rooms_per_client_max: 128,
-            identification: Identification::Open,
+            auth_mode: AuthMode::Open,
             anonymous: false,
             origins: OriginRules::default(),
             deflate: true,

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::chat::Identity;
 use crate::config::{Config, Order, TokenCommand};
-use crate::identity::jwt::{self, Disbelief};
+use crate::identity::jwt::{self, JwtError};
 use crate::identity::keys::Signer;
 use crate::identity::{Jwt, wall_clock};
 use crate::logging::shows_nothing;
@@ -93,7 +93,7 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
         "there is no key to check with: set token_hmac_secret_files, token_hmac_secret or token_public_keys",
     )?;
     let now = wall_clock();
-    let told = |why: Disbelief| format!("the token is not believed: {why}{}", said(token));
+    let told = |why: JwtError| format!("the token is not believed: {why}{}", said(token));
     let claims = authority.read(token, now).map_err(told)?;
     let (who, expires_in, rooms) = match claims.room() {
         Some(room) => {
@@ -125,7 +125,7 @@ fn user(id: &str) -> String {
 
 /// What it claims, believed or not.
 fn said(token: &str) -> String {
-    let claims = jwt::claims_of_anybody(token);
+    let claims = jwt::claims_of_any(token);
     claims.map_or_else(String::new, |claims| format!("\n{}", harmless(&format!("{claims:#}"))))
 }
 

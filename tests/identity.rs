@@ -175,18 +175,18 @@ fn backend(tls: bool, answer: &'static str) -> (String, Receiver<String>) {
     let config = tls.then(certified);
     let serve = move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            let question = match &config {
+            let auth_request = match &config {
                 Some(config) => {
                     let connection = ServerConnection::new(Arc::clone(config)).unwrap();
                     let mut stream = StreamOwned::new(connection, stream);
-                    let question = answered(&mut stream, answer);
+                    let auth_request = answered(&mut stream, answer);
                     stream.conn.send_close_notify();
                     let _ = stream.flush();
-                    question
+                    auth_request
                 }
                 None => answered(&mut stream, answer),
             };
-            if question.is_ok_and(|question| sender.send(question).is_err()) {
+            if auth_request.is_ok_and(|auth_request| sender.send(auth_request).is_err()) {
                 return;
             }
         }
@@ -237,9 +237,12 @@ fn a_back_end_says_who_somebody_is() {
     let reply = text(&mut client);
     assert!(reply.starts_with(r#"{"id":1,"connect":{"client":""#), "{reply}");
     assert!(reply.contains(r#""data":{"since":2026}"#), "{reply}");
-    let question = asked.recv_timeout(Duration::from_secs(10)).unwrap();
-    assert!(question.contains(r#""protocol":"json""#) && question.contains(r#""name":"ann""#), "{question}");
-    assert!(question.ends_with(r#""data":{"name":"ann","a":1}}"#), "{question}");
+    let auth_request = asked.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(
+        auth_request.contains(r#""protocol":"json""#) && auth_request.contains(r#""name":"ann""#),
+        "{auth_request}"
+    );
+    assert!(auth_request.ends_with(r#""data":{"name":"ann","a":1}}"#), "{auth_request}");
     client.send(Message::text(r#"{"id":2,"subscribe":{"channel":"r"}}"#)).unwrap();
     text(&mut client);
     client.send(Message::text(r#"{"id":3,"presence":{"channel":"r"}}"#)).unwrap();
@@ -271,8 +274,8 @@ fn the_back_end_is_told_the_address_as_it_is() {
     let mut server = Server::from(command);
     server.address = ([127, 0, 0, 1], server.address.port()).into();
     text(&mut connect(&server, r#"{"id":1,"connect":{}}"#));
-    let question = asked.recv_timeout(Duration::from_secs(10)).unwrap();
-    assert!(question.contains(r#""address":"127.0.0.1""#), "{question}");
+    let auth_request = asked.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(auth_request.contains(r#""address":"127.0.0.1""#), "{auth_request}");
 }
 
 #[test]

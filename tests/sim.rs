@@ -120,5 +120,5 @@ fn a_quiet_afternoon_passes_quickly() {
     let report = sim::run(&Scenario::calm(1, 100, Duration::from_secs(1000)));
     let ratio = report.simulated.as_secs_f64() / begun.elapsed().as_secs_f64();
     println!("{ratio:.0} simulated seconds with 100 clients in a second: {report:?}");
-    assert_eq!(report.heard, report.said * 100);
+    assert_eq!(report.received, report.published * 100);
 }

@@ -11,7 +11,7 @@ use stentor::chat::{RoomOptions, RoomRules, SlowMember};
 use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
 use stentor::shard::{
-    Admission, Close, ConnectionLimits, HowToClose, Mesh, Options, SLICES_MAX, Shard, Ticket,
+    Admission, Close, ConnectionLimits, HowToClose, Mesh, Options, SLICES_MAX, Shard, WriteId,
 };
 use stentor::ws::{Inflater, Limits};
 use stentor_testkit::{frame, frames, try_parse_response, upgrade_request};
@@ -307,7 +307,7 @@ impl World {
 
     fn writes(&mut self, id: usize, writes: usize) {
         let shard = &mut self.shards[id];
-        let mut under_way: VecDeque<(usize, Ticket, Outcome)> = VecDeque::new();
+        let mut under_way: VecDeque<(usize, WriteId, Outcome)> = VecDeque::new();
         loop {
             while under_way.len() < writes {
                 let Some(write) = shard.poll_write() else { break };
@@ -321,16 +321,16 @@ impl World {
                 assert!(!bytes.is_empty());
                 assert!(write.contiguous().is_none_or(|contiguous| contiguous == bytes));
                 let client = open(&mut self.clients, id, write.conn);
-                under_way.push_back((write.conn, write.ticket, client.takes(&bytes)));
+                under_way.push_back((write.conn, write.write_id, client.takes(&bytes)));
             }
             if under_way.is_empty() {
                 return;
             }
-            for (_, ticket, outcome) in under_way.drain(..) {
+            for (_, write_id, outcome) in under_way.drain(..) {
                 match outcome {
-                    Outcome::Took(len, offered) => shard.wrote(ticket, len, offered),
-                    Outcome::Refused => shard.refused(ticket),
-                    Outcome::Failed => shard.write_failed(ticket),
+                    Outcome::Took(len, offered) => shard.wrote(write_id, len, offered),
+                    Outcome::Refused => shard.refused(write_id),
+                    Outcome::Failed => shard.write_failed(write_id),
                 }
             }
         }

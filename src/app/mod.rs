@@ -8,7 +8,7 @@ pub mod text;
 use bytes::Bytes;
 
 use crate::base::spsc::Weigh;
-use crate::chat::{Forms, Move, Publication};
+use crate::chat::{Forms, PresenceEvent, Publication};
 use crate::ws::{self, Deflater, Opcode, Window};
 
 /// An application protocol.
@@ -135,11 +135,16 @@ impl Encoder {
     }
 
     /// The frames that tell who has come into `room` and who has left it. Plain members are not told.
-    pub fn moves(&mut self, room: &str, moves: &[Move], formats: Forms) -> Encodings {
+    pub fn presence_events(
+        &mut self,
+        room: &str,
+        presence_events: &[PresenceEvent],
+        formats: Forms,
+    ) -> Encodings {
         let mut encodings = Encodings::default();
         let json = formats.intersection(formats_of(Protocol::Json));
         if !json.is_empty() {
-            self.encode(&mut encodings, json, &json::moves(room, moves));
+            self.encode(&mut encodings, json, &json::presence_events(room, presence_events));
         }
         encodings
     }

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use super::json;
-use crate::chat::{Body, Epoch, Position, Publication, Since, Wanted};
+use crate::chat::{Body, Epoch, Position, Publication, RecoveryRequest, Since};
 
 const SEPARATOR: &[u8] = b": ";
 
@@ -17,18 +17,17 @@ const SEPARATOR: &[u8] = b": ";
 pub const SUBPROTOCOL: &str = "chat";
 
 /// What `history=N` and `since=EPOCH:OFFSET` in the query ask for; the latter is stronger. `None`: they cannot be read.
-pub fn wanted(history: Option<&str>, since: Option<&str>) -> Option<Wanted> {
+pub fn recovery_request(history: Option<&str>, since: Option<&str>) -> Option<RecoveryRequest> {
     match (history, since) {
         (_, Some(since)) => {
             let (epoch, offset) = since.split_once(':')?;
             let offset = offset.parse().ok()?;
-            Some(
-                Epoch::parse(epoch)
-                    .map_or(Wanted::Lost, |epoch| Wanted::Since(Since { epoch: Some(epoch), offset })),
-            )
+            Some(Epoch::parse(epoch).map_or(RecoveryRequest::Unrecoverable, |epoch| {
+                RecoveryRequest::Since(Since { epoch: Some(epoch), offset })
+            }))
         }
-        (Some(history), None) => Some(Wanted::Last(history.parse().ok()?)),
-        (None, None) => Some(Wanted::Nothing),
+        (Some(history), None) => Some(RecoveryRequest::Last(history.parse().ok()?)),
+        (None, None) => Some(RecoveryRequest::None),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Past, Position, Publication, RoomOptions, Since, Wanted};
+use super::{Position, Publication, Recovered, RecoveryRequest, RoomOptions, Since};
 use crate::base::Time;
 
 /// The newest publications of one room. Exists once: on the room's home shard.
@@ -34,11 +34,11 @@ pub struct Page {
 
 /// Why there is no such page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NoPage {
+pub enum PageError {
     /// The position is of another life of the room.
     OtherEpoch,
     /// Backwards from the very beginning.
-    BeforeTheFirst,
+    BeforeFirst,
 }
 
 impl History {
@@ -97,20 +97,20 @@ impl History {
     }
 
     /// What a newcomer gets. Expects [`History::forget`] to have been called with the present time.
-    pub fn past(&self, wanted: Wanted) -> Past {
-        let (publications, recovered) = match wanted {
-            Wanted::Nothing => (Vec::new(), None),
-            Wanted::Last(count) => {
+    pub fn recover(&self, recovery_request: RecoveryRequest) -> Recovered {
+        let (publications, recovered) = match recovery_request {
+            RecoveryRequest::None => (Vec::new(), None),
+            RecoveryRequest::Last(count) => {
                 let first = self.kept.len().saturating_sub(count);
                 (self.run(first..), None)
             }
-            Wanted::Since(since) => match self.after(since) {
+            RecoveryRequest::Since(since) => match self.after(since) {
                 Some(publications) => (publications, Some(true)),
                 None => (Vec::new(), Some(false)),
             },
-            Wanted::Lost => (Vec::new(), Some(false)),
+            RecoveryRequest::Unrecoverable => (Vec::new(), Some(false)),
         };
-        Past { top: self.top, publications, recovered }
+        Recovered { top: self.top, publications, recovered }
     }
 
     /// Everything after `since`, if nothing of it is missing.
@@ -127,13 +127,13 @@ impl History {
     ///
     /// # Errors
     /// There is no such page.
-    pub fn page(&self, page: Page) -> Result<Vec<Arc<Publication>>, NoPage> {
+    pub fn page(&self, page: Page) -> Result<Vec<Arc<Publication>>, PageError> {
         if let Some(since) = page.since {
             if since.epoch.is_some_and(|epoch| epoch != self.top.epoch) {
-                return Err(NoPage::OtherEpoch);
+                return Err(PageError::OtherEpoch);
             }
             if page.reverse && since.offset == 0 {
-                return Err(NoPage::BeforeTheFirst);
+                return Err(PageError::BeforeFirst);
             }
         }
         let before_kept = self.top.offset - self.kept.len() as u64;
@@ -199,10 +199,10 @@ mod tests {
     /// What somebody gets who has heard up to `offset` of ten, of which five are kept.
     fn check(of: Option<u32>, offset: u64, expected: Option<&[u64]>) {
         let history = said(10, &keep(5));
-        let past = history.past(Wanted::Since(Since { epoch: of.map(epoch), offset }));
-        assert_eq!(past.top, Position { epoch: epoch(9), offset: 10 });
-        assert_eq!(past.recovered, Some(expected.is_some()));
-        assert_eq!(offsets(&past.publications), expected.unwrap_or_default());
+        let recovery = history.recover(RecoveryRequest::Since(Since { epoch: of.map(epoch), offset }));
+        assert_eq!(recovery.top, Position { epoch: epoch(9), offset: 10 });
+        assert_eq!(recovery.recovered, Some(expected.is_some()));
+        assert_eq!(offsets(&recovery.publications), expected.unwrap_or_default());
     }
 
     #[test]
@@ -221,9 +221,13 @@ mod tests {
     #[test]
     fn an_empty_room_can_be_resumed_from_its_beginning() {
         let history = said(0, &keep(5));
-        assert_eq!(history.past(Wanted::Since(Since { epoch: None, offset: 0 })).recovered, Some(true));
+        assert_eq!(
+            history.recover(RecoveryRequest::Since(Since { epoch: None, offset: 0 })).recovered,
+            Some(true)
+        );
         let nothing_kept = said(3, &keep(0));
-        let since = |offset| nothing_kept.past(Wanted::Since(Since { epoch: None, offset })).recovered;
+        let since =
+            |offset| nothing_kept.recover(RecoveryRequest::Since(Since { epoch: None, offset })).recovered;
         assert_eq!((since(3), since(2)), (Some(true), Some(false)));
     }
 
@@ -242,10 +246,10 @@ mod tests {
         assert_eq!(page(Some(5), 9, true), Ok(vec![]));
         assert_eq!(page(Some(50), 9, true), Ok(vec![10, 9, 8, 7, 6, 5]));
         assert_eq!(page(Some(50), 9, false), Ok(vec![]));
-        assert_eq!(page(Some(0), 9, true), Err(NoPage::BeforeTheFirst));
+        assert_eq!(page(Some(0), 9, true), Err(PageError::BeforeFirst));
         let other = Since { epoch: Some(epoch(1)), offset: 6 };
         let page = history.page(Page { since: Some(other), limit: 1, reverse: false });
-        assert_eq!(page.err(), Some(NoPage::OtherEpoch));
+        assert_eq!(page.err(), Some(PageError::OtherEpoch));
     }
 
     #[test]

@@ -86,32 +86,32 @@ pub trait Authority: Debug + Send + Sync {
 
 /// How the server finds out who somebody is.
 #[derive(Clone, Debug, Default)]
-pub enum Identification {
+pub enum AuthMode {
     /// Everybody is who they say they are.
     #[default]
     Open,
     /// A signed token says so.
     Token(Arc<dyn Authority>),
-    /// Somebody outside is asked, with a [`Question`].
-    Asked,
+    /// Somebody outside is asked, with a [`AuthRequest`].
+    Hook,
 }
 
 /// Two authorities are the same if they are the same object.
-impl PartialEq for Identification {
+impl PartialEq for AuthMode {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Open, Self::Open) | (Self::Asked, Self::Asked) => true,
+            (Self::Open, Self::Open) | (Self::Hook, Self::Hook) => true,
             (Self::Token(one), Self::Token(two)) => Arc::ptr_eq(one, two),
-            (Self::Open | Self::Token(_) | Self::Asked, _) => false,
+            (Self::Open | Self::Token(_) | Self::Hook, _) => false,
         }
     }
 }
 
-impl Eq for Identification {}
+impl Eq for AuthMode {}
 
 /// What somebody outside is asked about a client that wants in. Texts are the client's own: data.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Question {
+pub struct AuthRequest {
     /// The connection; the verdict names it again.
     pub conn: ConnKey,
     /// The client's id, a UUID.
@@ -130,16 +130,16 @@ pub struct Question {
 
 /// What somebody outside says of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum AuthDecision {
     /// It may come in.
-    Welcome {
+    Accept {
         /// As this one.
         identity: Identity,
         /// JSON that a client of the JSON protocol is told with that, compact.
         data: Option<Box<[u8]>>,
     },
     /// It gets this error. A temporary one: it may try again.
-    Refused {
+    Reject {
         /// 100 to 1999.
         code: u16,
         /// A sentence or a word.

@@ -140,20 +140,20 @@ pub struct Since {
 
 /// What a newcomer wants of the past.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wanted {
+pub enum RecoveryRequest {
     /// Nothing.
-    Nothing,
+    None,
     /// The last so many publications.
     Last(usize),
     /// All from there on, without a gap, or nothing.
     Since(Since),
     /// A position of another room's life, that cannot be recovered from.
-    Lost,
+    Unrecoverable,
 }
 
 /// What a newcomer gets of the past.
 #[derive(Clone, Debug)]
-pub struct Past {
+pub struct Recovered {
     /// The newest position when it came in: it will hear everything after it, and nothing else.
     pub top: Position,
     /// What it wanted, oldest first.
@@ -162,7 +162,7 @@ pub struct Past {
     pub recovered: Option<bool>,
 }
 
-impl Past {
+impl Recovered {
     /// Bytes that it keeps in memory beside what the history keeps anyway.
     pub const fn weight(&self) -> usize {
         size_of::<Self>() + self.publications.len() * size_of::<Arc<Publication>>()

@@ -18,7 +18,7 @@ pub enum SlowMember {
 
 /// Who may do something in a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Who {
+pub enum Access {
     /// Everybody.
     #[default]
     Anyone,
@@ -48,9 +48,9 @@ pub struct RoomOptions {
     /// With more members than this, nobody is told any more.
     pub join_leave_members_max: usize,
     /// Who may join.
-    pub subscribe: Who,
+    pub subscribe: Access,
     /// Who may speak.
-    pub publish: Who,
+    pub publish: Access,
     /// What becomes of slow members.
     pub slow_member: SlowMember,
     /// How long the room waits for more before it sends.
@@ -70,8 +70,8 @@ impl Default for RoomOptions {
             presence: true,
             join_leave: true,
             join_leave_members_max: 500,
-            subscribe: Who::Anyone,
-            publish: Who::Members,
+            subscribe: Access::Anyone,
+            publish: Access::Members,
             slow_member: SlowMember::Disconnect,
             coalesce: Duration::ZERO,
             messages_per_second_max: 0,

@@ -8,7 +8,7 @@ use super::file::Table;
 use super::reader::Reader;
 use super::{Entry, Problem, identity, rooms};
 use crate::base::SHARDS_MAX;
-use crate::chat::{Identification, RoomRules};
+use crate::chat::{AuthMode, RoomRules};
 use crate::http::OriginRules;
 use crate::identity::jwt::Expectations;
 use crate::identity::{Bounds, HookOptions, Jwt, Policy};
@@ -110,11 +110,11 @@ impl Config {
     }
 
     /// How it is found out who somebody is.
-    pub fn identification(&self) -> Identification {
+    pub fn auth_mode(&self) -> AuthMode {
         match (self.auth, &self.authority) {
-            (Auth::Token, Some(authority)) => Identification::Token(Arc::clone(authority) as _),
-            (Auth::Hook, _) => Identification::Asked,
-            (Auth::Token | Auth::Open, _) => Identification::Open,
+            (Auth::Token, Some(authority)) => AuthMode::Token(Arc::clone(authority) as _),
+            (Auth::Hook, _) => AuthMode::Hook,
+            (Auth::Token | Auth::Open, _) => AuthMode::Open,
         }
     }
 }
@@ -205,7 +205,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[cfg(test)]
 mod tests {
     use super::super::settings::{self, Kind};
-    use super::super::{Place, Raw, file};
+    use super::super::{Location, Raw, file};
     use super::*;
 
     fn of_file(text: &str) -> (Config, Vec<String>) {
@@ -234,7 +234,7 @@ mod tests {
         entries.push(Entry {
             name: "max_name".into(),
             value: Raw::Text("9".into()),
-            place: Place::flag("max_name"),
+            location: Location::flag("max_name"),
         });
         let config = check(&entries, &[], &mut problems);
         assert_eq!((config.max_name, config.shards), (9, Some(3)));
@@ -245,7 +245,7 @@ mod tests {
         let mut problems = Vec::new();
         let mut entries = file::parse("s.toml", "max_name = 0", &mut problems).entries;
         let value = Raw::Text("9".into());
-        entries.push(Entry { name: "max_name".into(), value, place: Place::flag("max_name") });
+        entries.push(Entry { name: "max_name".into(), value, location: Location::flag("max_name") });
         let config = check(&entries, &[], &mut problems);
         assert_eq!(config.max_name, 9);
         let problems: Vec<_> = problems.iter().map(Problem::to_string).collect();

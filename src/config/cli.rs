@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::settings::{self, Kind, Setting};
 use super::token::{self, TokenCommand};
-use super::{Entry, Place, Raw};
+use super::{Entry, Location, Raw};
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -139,7 +139,7 @@ fn flag(setting: &'static Setting) -> Arg {
 fn flag_value(setting: &Setting, matches: &ArgMatches) -> Option<Entry> {
     let mut values: Vec<String> = matches.try_get_many(setting.name).ok()??.cloned().collect();
     let value = if setting.kind == Kind::List { Raw::List(values) } else { Raw::Text(values.pop()?) };
-    Some(Entry { name: setting.name.to_owned(), value, place: Place::flag(setting.name) })
+    Some(Entry { name: setting.name.to_owned(), value, location: Location::flag(setting.name) })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tungstenite::http::{HeaderName, HeaderValue, Uri};
 use super::checked::Auth;
 use super::outside;
 use super::reader::{Reader, list};
-use crate::chat::{RoomRules, Who};
+use crate::chat::{Access, RoomRules};
 use crate::identity::jwt::Expectations;
 use crate::identity::keys::Key;
 use crate::identity::{HookOptions, Jwt, KeyFault, Policy};
@@ -156,7 +156,7 @@ pub(super) fn relations(
     if auth == Auth::Hook && hook.is_none() {
         read.wrong("auth", "= \"hook\" needs hook_url");
     }
-    let wants_token = |who| who == Who::Token;
+    let wants_token = |who| who == Access::Token;
     let mut options = rooms.patterns.iter().map(|(_, options)| options).chain([&rooms.otherwise]);
     if auth != Auth::Token
         && options.any(|options| wants_token(options.subscribe) || wants_token(options.publish))

@@ -47,7 +47,7 @@ impl Raw {
 
 /// Where something was written. The order is that in which it is read.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Place {
+pub enum Location {
     /// A file as a whole.
     File(String),
     /// A place in a file.
@@ -65,14 +65,14 @@ pub enum Place {
     Flag(String),
 }
 
-impl Place {
+impl Location {
     /// The flag of the setting called `name`.
     pub fn flag(name: &str) -> Self {
         Self::Flag(format!("--{}", name.replace('_', "-")))
     }
 }
 
-impl Display for Place {
+impl Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(name) | Self::Variable(name) | Self::Flag(name) => f.write_str(name),
@@ -89,7 +89,7 @@ pub struct Entry {
     /// Its value.
     pub value: Raw,
     /// Where it was written.
-    pub place: Place,
+    pub location: Location,
 }
 
 /// A secret's value is not shown.
@@ -97,7 +97,7 @@ impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secret = settings::find(&self.name).is_some_and(|setting| setting.secret);
         let mut shown = f.debug_struct("Entry");
-        shown.field("name", &self.name).field("place", &self.place);
+        shown.field("name", &self.name).field("location", &self.location);
         if secret { shown.finish_non_exhaustive() } else { shown.field("value", &self.value).finish() }
     }
 }
@@ -105,25 +105,25 @@ impl fmt::Debug for Entry {
 /// One thing that is wrong: a sentence that says what and what to do, and where.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Problem {
-    place: Place,
+    location: Location,
     sentence: String,
 }
 
 impl Problem {
-    /// A problem at `place`.
-    pub fn new(place: Place, sentence: impl Into<String>) -> Self {
-        Self { place, sentence: sentence.into() }
+    /// A problem at `location`.
+    pub fn new(location: Location, sentence: impl Into<String>) -> Self {
+        Self { location, sentence: sentence.into() }
     }
 
     /// Where it is.
-    pub const fn place(&self) -> &Place {
-        &self.place
+    pub const fn location(&self) -> &Location {
+        &self.location
     }
 }
 
 impl Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.sentence)
+        write!(f, "{}: {}", self.location, self.sentence)
     }
 }
 
@@ -175,7 +175,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
     } else {
         format!("the file cannot be read ({error}); name another with --config")
     };
-    Problem::new(Place::File(path.display().to_string()), sentence)
+    Problem::new(Location::File(path.display().to_string()), sentence)
 }
 
 const PREFIX: &str = "STENTOR_";
@@ -188,20 +188,20 @@ fn environment(
     let (mut entries, mut file) = (Vec::new(), None);
     for (key, value) in variables {
         let Some(name) = key.to_str().and_then(|key| key.strip_prefix(PREFIX)) else { continue };
-        let place = Place::Variable(format!("{PREFIX}{name}"));
+        let location = Location::Variable(format!("{PREFIX}{name}"));
         let name = name.to_ascii_lowercase();
         if name == "config" && value.is_empty() {
-            problems.push(Problem::new(place, "no file is named; name one, or leave the variable out"));
+            problems.push(Problem::new(location, "no file is named; name one, or leave the variable out"));
         } else if name == "config" {
             file = Some(value.into());
         } else if settings::find(&name).is_none() {
             let known = settings::ALL.iter().map(|setting| setting.name);
             let meant = suggestion(&name, known).map(|name| PREFIX.to_owned() + &name.to_ascii_uppercase());
-            problems.push(Problem::new(place, unknown("variable", meant.as_deref())));
+            problems.push(Problem::new(location, unknown("variable", meant.as_deref())));
         } else if let Ok(value) = value.into_string() {
-            entries.push(Entry { name, value: Raw::Text(value), place });
+            entries.push(Entry { name, value: Raw::Text(value), location });
         } else {
-            problems.push(Problem::new(place, "the value is not UTF-8"));
+            problems.push(Problem::new(location, "the value is not UTF-8"));
         }
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -244,12 +244,13 @@ mod tests {
 
     #[test]
     fn places_are_in_the_order_of_reading() {
-        let line = |line, column| Place::Line { file: "s.toml".into(), line, column };
-        let expected = [line(2, 9), line(10, 1), Place::Variable("STENTOR_LOG".into()), Place::flag("log")];
-        let mut places = expected.clone();
-        places.reverse();
-        places.sort();
-        assert_eq!(places, expected);
+        let line = |line, column| Location::Line { file: "s.toml".into(), line, column };
+        let expected =
+            [line(2, 9), line(10, 1), Location::Variable("STENTOR_LOG".into()), Location::flag("log")];
+        let mut locations = expected.clone();
+        locations.reverse();
+        locations.sort();
+        assert_eq!(locations, expected);
     }
 
     #[test]

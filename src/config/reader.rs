@@ -36,8 +36,8 @@ impl Reader<'_> {
     }
 
     pub(super) fn wrong(&mut self, name: &str, sentence: &str) {
-        let place = self.entry(name).place;
-        self.problems.push(Problem::new(place, format!("`{name}` {sentence}")));
+        let location = self.entry(name).location;
+        self.problems.push(Problem::new(location, format!("`{name}` {sentence}")));
     }
 
     /// The strongest value as `parse` understands it; else `otherwise`, and a problem that says what it must be. A weaker
@@ -52,7 +52,7 @@ impl Reader<'_> {
         for entry in self.entries.iter().filter(|entry| entry.name == name) {
             if parse(&entry.value).is_none() {
                 let sentence = format!("`{name}` must be {must_be}");
-                self.problems.push(Problem::new(entry.place.clone(), sentence));
+                self.problems.push(Problem::new(entry.location.clone(), sentence));
             }
         }
         parse(&self.entry(name).value).unwrap_or(otherwise)

@@ -8,7 +8,7 @@ use super::checked::{DAY, MESSAGE_BYTES_MAX};
 use super::file::{PATTERN, Table};
 use super::reader::Reader;
 use super::{Entry, Problem};
-use crate::chat::{RoomOptions, RoomRules, SlowMember, Who};
+use crate::chat::{Access, RoomOptions, RoomRules, SlowMember};
 
 /// The rules. `entries` are the settings of the whole server.
 pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Problem>) -> RoomRules {
@@ -29,7 +29,7 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
             Some("") => read.wrong(PATTERN, "must be a text that is not empty, such as \"news:*\""),
             Some(pattern) => patterns.push((WildMatch::new(pattern), Arc::new(options))),
             None => problems.push(Problem::new(
-                table.place.clone(),
+                table.location.clone(),
                 "`pattern` is missing: which rooms is this for? For all others there are the settings above",
             )),
         }
@@ -58,13 +58,13 @@ fn options(read: &mut Reader<'_>) -> RoomOptions {
     }
 }
 
-fn who(word: &str) -> Who {
+fn who(word: &str) -> Access {
     match word {
-        "members" => Who::Members,
-        "users" => Who::Users,
-        "token" => Who::Token,
-        "nobody" => Who::Nobody,
-        _ => Who::Anyone,
+        "members" => Access::Members,
+        "users" => Access::Users,
+        "token" => Access::Token,
+        "nobody" => Access::Nobody,
+        _ => Access::Anyone,
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         let (news, old, other) = (rules.of("news:old"), rules.of("a:old"), rules.of("lobby"));
         assert_eq!((news.history_count_max, old.history_count_max, other.history_count_max), (9, 0, 7));
-        assert_eq!((news.publish, old.publish), (Who::Nobody, Who::Members));
+        assert_eq!((news.publish, old.publish), (Access::Nobody, Access::Members));
         assert_eq!(old.slow_member, SlowMember::Conflate);
         assert_eq!((old.messages_per_second_max, other.messages_per_second_max), (3, 0));
         assert!([news, old, other].iter().all(|options| options.history_age_max == Duration::from_secs(300)));

@@ -99,7 +99,7 @@ impl<H: Host> LoopContext<H> {
                     self.stop_at = Some(self.host.now() + timeout);
                     self.shard.drain();
                 }
-                Control::Decided(conn, verdict) => self.shard.decided(conn, verdict),
+                Control::AuthDecided(conn, decision) => self.shard.decided(conn, decision),
                 Control::Peer(ends) => self.shard.replace_peer(*ends),
                 Control::Stop => return ControlAction::Stop,
             }
@@ -121,11 +121,11 @@ impl<H: Host> LoopContext<H> {
 
     /// Takes the shard's questions to the auth backend, and back those of clients that are gone.
     pub(super) fn ask_all(&mut self) {
-        while let Some(conn) = self.shard.poll_withdrawn() {
-            self.host.withdraw(conn);
+        while let Some(conn) = self.shard.poll_auth_cancellation() {
+            self.host.cancel_auth(conn);
         }
-        while let Some(question) = self.shard.poll_question() {
-            self.host.ask(question);
+        while let Some(auth_request) = self.shard.poll_auth_request() {
+            self.host.request_auth(auth_request);
         }
     }
 

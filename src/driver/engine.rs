@@ -15,9 +15,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::event_loop::Loop;
 use super::host::{Host, Replacement};
-use super::{Ask, Control, Inquiry, epoll, uring};
+use super::{AuthCommand, AuthSender, Control, epoll, uring};
 use crate::base::{ConnKey, Time};
-use crate::chat::Question;
+use crate::chat::AuthRequest;
 use crate::logging::{Escaped, RateLimit};
 use crate::metrics::{CloseReason, ShardMetrics};
 use crate::shard::Shard;
@@ -37,7 +37,7 @@ pub struct Parts {
     /// The origin of this process's time.
     pub origin: Instant,
     /// Takes the shard's questions to somebody outside.
-    pub ask: Ask,
+    pub auth: AuthSender,
     /// The shard's block of counters.
     pub metrics: Arc<ShardMetrics>,
     /// Makes a shard that takes the place of this one when it has panicked; `None`: that cannot be done, and the thread ends.
@@ -92,13 +92,13 @@ impl Engine {
     /// # Errors
     /// The kernel refuses to wait, which it has no reason to.
     pub fn run(self, parts: Parts) -> io::Result<()> {
-        let Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild } = parts;
+        let Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild } = parts;
         let process = Process {
             id,
             control,
             wakers,
             origin,
-            ask,
+            auth,
             metrics,
             rebuild,
             accept_log: RateLimit::new(1, Duration::from_secs(10)),
@@ -148,7 +148,7 @@ pub(super) struct Process {
     control: Receiver<Control>,
     wakers: Arc<[Waker]>,
     origin: Instant,
-    ask: Ask,
+    auth: AuthSender,
     metrics: Arc<ShardMetrics>,
     rebuild: Rebuild,
     accept_log: RateLimit,
@@ -200,12 +200,12 @@ impl Host for Process {
         self.wakers[shard].wake();
     }
 
-    fn ask(&mut self, question: Question) {
-        (self.ask)(Inquiry::Ask(question));
+    fn request_auth(&mut self, auth_request: AuthRequest) {
+        (self.auth)(AuthCommand::Request(auth_request));
     }
 
-    fn withdraw(&mut self, conn: ConnKey) {
-        (self.ask)(Inquiry::Withdraw(conn));
+    fn cancel_auth(&mut self, conn: ConnKey) {
+        (self.auth)(AuthCommand::Cancel(conn));
     }
 
     fn accepting_paused(&mut self, now: Time, why: &str) {

@@ -211,7 +211,7 @@ impl Sockets for EpollSockets {
         1
     }
 
-    fn write(&mut self, stream: &mut TcpStream, write: &Write<'_>, _place: usize) -> Outcome {
+    fn write(&mut self, stream: &mut TcpStream, write: &Write<'_>, _write_index: usize) -> Outcome {
         match write_to(stream, write) {
             Ok((len, offered)) => Outcome::Took { len, offered },
             Err(error) if error.kind() == ErrorKind::WouldBlock => Outcome::Full,

@@ -275,23 +275,23 @@ impl<S: Sockets, H: Host> Loop<S, H> {
     /// Writes all that the shard has to say: one by one, or as many at a time as the kernel takes together.
     fn write_all(&mut self) -> io::Result<()> {
         loop {
-            for place in 0..self.sockets.writes_at_once() {
+            for write_index in 0..self.sockets.writes_at_once() {
                 let Some(write) = self.context.shard.poll_write() else { break };
                 let outcome = match self.slots.at(write.conn) {
-                    Some((_, slot)) => self.sockets.write(&mut slot.socket, &write, place),
+                    Some((_, slot)) => self.sockets.write(&mut slot.socket, &write, write_index),
                     None => Outcome::Full,
                 };
-                self.writes.push(Writing { ticket: write.ticket, conn: write.conn, outcome });
+                self.writes.push(Writing { write_id: write.write_id, conn: write.conn, outcome });
             }
             if self.writes.is_empty() {
                 return Ok(());
             }
             self.sockets.perform(&mut self.writes)?;
-            for &Writing { ticket, conn, outcome } in &self.writes {
+            for &Writing { write_id, conn, outcome } in &self.writes {
                 match outcome {
-                    Outcome::Took { len, offered } => self.context.shard.wrote(ticket, len, offered),
-                    Outcome::Full | Outcome::UnderWay { .. } => self.context.shard.refused(ticket),
-                    Outcome::Failed => self.context.shard.write_failed(ticket),
+                    Outcome::Took { len, offered } => self.context.shard.wrote(write_id, len, offered),
+                    Outcome::Full | Outcome::UnderWay { .. } => self.context.shard.refused(write_id),
+                    Outcome::Failed => self.context.shard.write_failed(write_id),
                 }
                 if outcome.is_full()
                     && let Some((key, slot)) = self.slots.at(conn)

@@ -4,7 +4,7 @@ use std::io;
 
 use super::Control;
 use crate::base::{ConnKey, Time};
-use crate::chat::Question;
+use crate::chat::AuthRequest;
 use crate::metrics::CloseReason;
 use crate::shard::Shard;
 
@@ -32,11 +32,11 @@ pub(super) trait Host {
     /// Wakes another shard.
     fn wake(&mut self, shard: usize);
 
-    /// Takes a question to the auth backend. The answer comes as [`Control::Decided`].
-    fn ask(&mut self, question: Question);
+    /// Takes a question to the auth backend. The answer comes as [`Control::AuthDecided`].
+    fn request_auth(&mut self, auth_request: AuthRequest);
 
     /// Takes a question back: its client is gone.
-    fn withdraw(&mut self, conn: ConnKey);
+    fn cancel_auth(&mut self, conn: ConnKey);
 
     /// Notes that accepting pauses.
     fn accepting_paused(&mut self, now: Time, why: &str);

@@ -49,19 +49,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ConnKey;
-use crate::chat::{Question, Verdict};
+use crate::chat::{AuthDecision, AuthRequest};
 use crate::shard::{Options, PeerEnds};
 
-/// Takes a question to somebody outside. The answer comes back as [`Control::Decided`]; taking it must not take time.
-pub type Ask = Box<dyn FnMut(Inquiry) + Send>;
+/// Takes a question to somebody outside. The answer comes back as [`Control::AuthDecided`]; taking it must not take time.
+pub type AuthSender = Box<dyn FnMut(AuthCommand) + Send>;
 
 /// What the auth backend is told.
 #[derive(Debug)]
-pub enum Inquiry {
+pub enum AuthCommand {
     /// Who is this?
-    Ask(Question),
+    Request(AuthRequest),
     /// The client of this connection is gone: there need be no answer.
-    Withdraw(ConnKey),
+    Cancel(ConnKey),
 }
 
 /// What the process tells a shard's driver.
@@ -72,7 +72,7 @@ pub enum Control {
     /// Accept nothing more, close everybody, end when nobody is left or the time is up.
     Drain(Duration),
     /// What somebody outside says of a client.
-    Decided(ConnKey, Verdict),
+    AuthDecided(ConnKey, AuthDecision),
     /// New rings to a shard that was built anew.
     Peer(Box<PeerEnds>),
     /// End now.

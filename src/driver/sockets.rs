@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::slots::SocketId;
 use crate::base::ConnKey;
-use crate::shard::{Ticket, Write};
+use crate::shard::{Write, WriteId};
 
 /// Sockets of one shard, its listeners among them, and the way to wait for them.
 ///
@@ -71,9 +71,9 @@ pub(super) trait Sockets {
     /// Writes that may be under way together.
     fn writes_at_once(&mut self) -> usize;
 
-    /// Writes; or takes the write into a batch ([`Outcome::UnderWay`]), in which it will be the `place`th. Its bytes stay where they
+    /// Writes; or takes the write into a batch ([`Outcome::UnderWay`]), in which it will be the `write_index`th. Its bytes stay where they
     /// are until [`Sockets::perform`] has returned.
-    fn write(&mut self, socket: &mut Self::Socket, write: &Write<'_>, place: usize) -> Outcome;
+    fn write(&mut self, socket: &mut Self::Socket, write: &Write<'_>, write_index: usize) -> Outcome;
 
     /// Does what is under way, and says what has become of each.
     fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()>;
@@ -165,7 +165,7 @@ pub(super) enum Input<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writing {
     /// What the shard is told with.
-    pub(super) ticket: Ticket,
+    pub(super) write_id: WriteId,
     /// The slot of the connection.
     pub(super) conn: usize,
     /// What has become of it.

@@ -49,7 +49,7 @@ pub enum Full {
 pub struct Requests<K> {
     edge: Handle,
     limits: Limits,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     open: Arc<Mutex<Open<K>>>,
 }
 
@@ -87,7 +87,7 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         Self {
             edge: edge.clone(),
             limits,
-            places: Arc::new(Semaphore::new(limits.concurrency)),
+            slots: Arc::new(Semaphore::new(limits.concurrency)),
             open: Arc::new(Mutex::new(open)),
         }
     }
@@ -109,17 +109,17 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         let ending =
             Ending { open: Arc::clone(&self.open), asker, number, done: Some(done), outcome: PhantomData };
         let deadline = Instant::now() + self.limits.timeout;
-        let places = Arc::clone(&self.places);
+        let slots = Arc::clone(&self.slots);
         let task = self.edge.spawn(async move {
             let mut ending = ending;
             let carried_out = timeout_at(deadline, async {
                 // The semaphore is never closed.
-                let _place = places.acquire().await.ok();
+                let _slot = slots.acquire().await.ok();
                 // Boxed: what waits needs no room for what is under way.
                 Box::pin(work()).await
             });
             let outcome = carried_out.await.map_or(Outcome::TimedOut, Outcome::Done);
-            ending.tell(outcome);
+            ending.report(outcome);
         });
         let mut open = lock(&self.open);
         match open.requests.get_mut(&asker).filter(|request| request.number == number) {
@@ -190,7 +190,7 @@ struct Ending<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> {
 }
 
 impl<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> Ending<K, T, D> {
-    fn tell(&mut self, outcome: Outcome<T>) {
+    fn report(&mut self, outcome: Outcome<T>) {
         // One that was cancelled is not there any more.
         let is_open = lock(&self.open).remove(self.asker, Some(self.number)).is_some();
         if let Some(done) = self.done.take().filter(|_| is_open) {
@@ -201,7 +201,7 @@ impl<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> Ending<K, T, D> {
 
 impl<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> Drop for Ending<K, T, D> {
     fn drop(&mut self) {
-        self.tell(Outcome::Lost);
+        self.report(Outcome::Lost);
     }
 }
 
@@ -217,56 +217,56 @@ mod tests {
 
     const LIMITS: Limits = Limits { concurrency: 1, waiting_max: 2, bytes_max: 10, timeout: SOON };
 
-    type Told = (u32, Outcome<u32>);
+    type Reported = (u32, Outcome<u32>);
 
-    fn start(limits: Limits) -> (Requests<u32>, Sender<Told>, Receiver<Told>, Edge) {
-        let (sender, told) = channel();
+    fn start(limits: Limits) -> (Requests<u32>, Sender<Reported>, Receiver<Reported>, Edge) {
+        let (sender, outcomes) = channel();
         let edge = Edge::start().unwrap();
-        (Requests::new(edge.handle(), limits), sender, told, edge)
+        (Requests::new(edge.handle(), limits), sender, outcomes, edge)
     }
 
     /// Hands over a request that is carried out when its sender says so.
     fn gated(
         requests: &Requests<u32>,
-        told: &Sender<Told>,
+        outcomes: &Sender<Reported>,
         asker: u32,
         bytes: usize,
     ) -> (Result<(), Full>, oneshot::Sender<u32>) {
         let (release, released) = oneshot::channel();
-        let told = told.clone();
+        let outcomes = outcomes.clone();
         let work = move || async move { released.await.unwrap() };
-        (requests.submit(asker, bytes, work, move |it| told.send((asker, it)).unwrap()), release)
+        (requests.submit(asker, bytes, work, move |it| outcomes.send((asker, it)).unwrap()), release)
     }
 
     #[test]
     fn each_is_told_once() {
-        let (requests, sender, told, _edge) = start(LIMITS);
+        let (requests, sender, outcomes, _edge) = start(LIMITS);
         let (submitted, release) = gated(&requests, &sender, 1, 1);
         assert_eq!((submitted, requests.count()), (Ok(()), 1));
         release.send(7).unwrap();
-        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Done(7)));
+        assert_eq!(outcomes.recv_timeout(SOON).unwrap(), (1, Outcome::Done(7)));
         assert_eq!(requests.count(), 0);
         requests.cancel(1);
-        assert!(told.try_recv().is_err());
+        assert!(outcomes.try_recv().is_err());
     }
 
     #[test]
     fn work_that_panics_is_lost_and_frees_its_place() {
-        let (requests, sender, told, _edge) = start(LIMITS);
-        let told_of = sender.clone();
+        let (requests, sender, outcomes, _edge) = start(LIMITS);
+        let reports = sender.clone();
         // Without the panic hook, which would write a backtrace.
         let work = || async { std::panic::resume_unwind(Box::new(())) };
-        requests.submit(1, 10, work, move |it| told_of.send((1, it)).unwrap()).unwrap();
-        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Lost));
+        requests.submit(1, 10, work, move |it| reports.send((1, it)).unwrap()).unwrap();
+        assert_eq!(outcomes.recv_timeout(SOON).unwrap(), (1, Outcome::Lost));
         let (submitted, release) = gated(&requests, &sender, 2, 10);
         assert_eq!(submitted, Ok(()));
         release.send(5).unwrap();
-        assert_eq!(told.recv_timeout(SOON).unwrap(), (2, Outcome::Done(5)));
+        assert_eq!(outcomes.recv_timeout(SOON).unwrap(), (2, Outcome::Done(5)));
     }
 
     #[test]
     fn both_bounds_hold_and_say_which_they_are() {
-        let (requests, sender, told, _edge) = start(LIMITS);
+        let (requests, sender, outcomes, _edge) = start(LIMITS);
         let (_, first) = gated(&requests, &sender, 1, 4);
         let (_, second) = gated(&requests, &sender, 2, 4);
         assert_eq!(gated(&requests, &sender, 3, 3).0, Err(Full::Bytes));
@@ -277,19 +277,19 @@ mod tests {
         }
         // One place: in the order in which they came.
         for asker in 1..=3 {
-            assert_eq!(told.recv_timeout(SOON).unwrap(), (asker, Outcome::Done(asker)));
+            assert_eq!(outcomes.recv_timeout(SOON).unwrap(), (asker, Outcome::Done(asker)));
         }
     }
 
     #[test]
     fn a_second_request_takes_the_first_ones_place() {
-        let (requests, sender, told, _edge) = start(LIMITS);
+        let (requests, sender, outcomes, _edge) = start(LIMITS);
         let (_, first) = gated(&requests, &sender, 1, 10);
         let (submitted, second) = gated(&requests, &sender, 1, 10);
         assert_eq!(submitted, Ok(()));
         let _ = first.send(1);
         second.send(2).unwrap();
-        assert_eq!(told.recv_timeout(SOON).unwrap(), (1, Outcome::Done(2)));
-        assert_eq!((requests.count(), told.try_recv().is_err()), (0, true));
+        assert_eq!(outcomes.recv_timeout(SOON).unwrap(), (1, Outcome::Done(2)));
+        assert_eq!((requests.count(), outcomes.try_recv().is_err()), (0, true));
     }
 }

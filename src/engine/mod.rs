@@ -1,6 +1,6 @@
 //! Engines: what gives the publications of a room their order, and keeps them.
 //!
-//! An engine is told what to do and answers later, with events that do not depend on one another: `Settled` is for the
+//! An engine is told what to do and answers later, with events that do not depend on one another: `PublishOutcome` is for the
 //! publisher, `Ordered` is for the members; either may come first, or alone. The engine in memory ([`Memory`]) answers
 //! within the turn; a store or a server on the network takes its time. No method blocks.
 
@@ -18,7 +18,7 @@ use crate::chat::{Draft, Position, Publication};
 
 /// The command of a session that waits for an outcome. Its shard finds it again; nobody else looks inside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ask {
+pub struct ReplyTo {
     /// The shard of the session.
     pub shard: u16,
     /// The session.
@@ -29,7 +29,7 @@ pub struct Ask {
 
 /// What has become of a draft, for its publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Settled {
+pub enum PublishOutcome {
     /// It has its place in the room's order.
     Ordered,
     /// One with the same idempotency key had it before.
@@ -53,13 +53,13 @@ pub struct EnginePage {
 #[derive(Debug)]
 pub enum Event {
     /// To the publisher.
-    Settled {
+    Completed {
         /// The room.
         room: Arc<str>,
         /// The command that brought the draft.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// What has become of it.
-        outcome: Settled,
+        outcome: PublishOutcome,
     },
     /// To the members: the next publication of a room.
     Ordered {
@@ -85,8 +85,8 @@ pub trait Engine: Debug + Send {
     /// The home no longer keeps the room.
     fn close(&mut self, room: &str);
 
-    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `Settled` answers, if there is an `ask`.
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64);
+    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `PublishOutcome` answers, if there is an `reply_to`.
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64);
 
     /// Reads what a room has after `offset`, at most `limit` publications: `Page` answers. An engine that has no more than
     /// the home's own history says so with [`Engine::has_pages`], and is never asked.

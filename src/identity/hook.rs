@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, Said};
 use super::{Policy, wall_clock};
 use crate::base::ConnKey;
-use crate::chat::{Question, Verdict};
+use crate::chat::{AuthDecision, AuthRequest};
 use crate::edge::http::{Client, ClientOptions, HttpError};
 use crate::edge::{Full, Limits, Outcome, Requests, http};
 use crate::logging::RateLimit;
@@ -39,11 +39,11 @@ use crate::logging::RateLimit;
 /// Bytes of the largest response body.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of all requests that are under way or wait: what the clients said of themselves, and [`QUESTION_BYTES`] for each.
+/// Bytes of all requests that are under way or wait: what the clients said of themselves, and [`AUTH_REQUEST_BYTES`] for each.
 pub const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a request takes beside the client's own texts.
-pub const QUESTION_BYTES: usize = 1024;
+pub const AUTH_REQUEST_BYTES: usize = 1024;
 
 /// Between two lines in the log about a hook that does not answer as it should.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -93,7 +93,7 @@ impl Debug for HookOptions {
 }
 
 /// Takes a decision back to the connection of a shard. Called on the edge's thread.
-pub type Decided = dyn Fn(usize, ConnKey, Verdict) + Send + Sync;
+pub type Decided = dyn Fn(usize, ConnKey, AuthDecision) + Send + Sync;
 
 /// One back end, and what is asked of it. Dropped, it still answers what it was asked.
 #[derive(Debug)]
@@ -128,14 +128,14 @@ impl Hook {
     ///
     /// # Errors
     /// Too many are waiting: there will be no decision.
-    pub fn ask(&self, shard: usize, question: Question) -> Result<(), Full> {
-        let (conn, bytes) = (question.conn, bytes_of(&question));
+    pub fn submit(&self, shard: usize, auth_request: AuthRequest) -> Result<(), Full> {
+        let (conn, bytes) = (auth_request.conn, bytes_of(&auth_request));
         let (backend, judge) = (Arc::clone(&self.backend), Arc::clone(&self.backend));
         let decided = Arc::clone(&self.decided.0);
         let submitted = self.requests.submit(
             (shard, conn),
             bytes,
-            move || async move { backend.ask(&question).await },
+            move || async move { backend.request(&auth_request).await },
             move |outcome| decided(shard, conn, judge.decision(outcome)),
         );
         submitted.inspect_err(|full| self.backend.complain(&Fault::Full(*full)))
@@ -189,10 +189,10 @@ impl HookClient {
     }
 
     /// Has a question of `shard` asked. It gets a decision, unless it is cancelled; where nobody can be asked, that of [`unavailable`].
-    pub fn ask(&self, shard: usize, question: Question) {
-        let conn = question.conn;
+    pub fn submit(&self, shard: usize, auth_request: AuthRequest) {
+        let conn = auth_request.conn;
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
-        if hooks.present.as_ref().is_none_or(|hook| hook.ask(shard, question).is_err()) {
+        if hooks.present.as_ref().is_none_or(|hook| hook.submit(shard, auth_request).is_err()) {
             drop(hooks);
             (self.decided.0)(shard, conn, unavailable());
         }
@@ -216,14 +216,14 @@ impl<T: ?Sized> Debug for Shared<T> {
     }
 }
 
-fn bytes_of(question: &Question) -> usize {
-    let texts = [&question.name, &question.token, &question.data];
-    QUESTION_BYTES + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+fn bytes_of(auth_request: &AuthRequest) -> usize {
+    let texts = [&auth_request.name, &auth_request.token, &auth_request.data];
+    AUTH_REQUEST_BYTES + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
 }
 
 /// The decision while nobody can be asked.
-pub fn unavailable() -> Verdict {
-    Verdict::Refused { code: 100, message: "internal server error".into(), temporary: true }
+pub fn unavailable() -> AuthDecision {
+    AuthDecision::Reject { code: 100, message: "internal server error".into(), temporary: true }
 }
 
 /// The back end.
@@ -256,19 +256,20 @@ impl Backend {
         Ok(Self { client, uri, headers, timeout: options.timeout, policy, complaints })
     }
 
-    async fn ask(&self, question: &Question) -> Result<Verdict, Fault> {
-        let body = serde_json::to_vec(&Request::from(question)).map_err(|_| Fault::NotTheProtocol(None))?;
+    async fn request(&self, auth_request: &AuthRequest) -> Result<AuthDecision, Fault> {
+        let body =
+            serde_json::to_vec(&Request::from(auth_request)).map_err(|_| Fault::NotTheProtocol(None))?;
         let response = self.client.post_json(&self.uri, &self.headers, body.into()).await?;
         if response.status != 200 {
             return Err(Fault::Status(response.status));
         }
-        Response::read(&response.body)?.verdict(&self.policy, wall_clock())
+        Response::read(&response.body)?.decision(&self.policy, wall_clock())
     }
 
     /// What an outcome means for the client.
-    fn decision(&self, outcome: Outcome<Result<Verdict, Fault>>) -> Verdict {
+    fn decision(&self, outcome: Outcome<Result<AuthDecision, Fault>>) -> AuthDecision {
         let fault = match outcome {
-            Outcome::Done(Ok(verdict)) => return verdict,
+            Outcome::Done(Ok(decision)) => return decision,
             Outcome::Done(Err(fault)) => fault,
             Outcome::TimedOut => Fault::TimedOut(self.timeout),
             Outcome::Lost => Fault::Lost,
@@ -359,17 +360,17 @@ struct Request<'a> {
     data: Option<&'a RawValue>,
 }
 
-impl<'a> From<&'a Question> for Request<'a> {
-    fn from(question: &'a Question) -> Self {
+impl<'a> From<&'a AuthRequest> for Request<'a> {
+    fn from(auth_request: &'a AuthRequest) -> Self {
         Self {
-            client: &question.client,
+            client: &auth_request.client,
             transport: "websocket",
-            protocol: question.protocol,
-            encoding: question.protocol,
-            name: question.name.as_deref(),
-            token: question.token.as_deref(),
-            address: question.address,
-            data: question.data.as_deref().and_then(|data| serde_json::from_str(data).ok()),
+            protocol: auth_request.protocol,
+            encoding: auth_request.protocol,
+            name: auth_request.name.as_deref(),
+            token: auth_request.token.as_deref(),
+            address: auth_request.address,
+            data: auth_request.data.as_deref().and_then(|data| serde_json::from_str(data).ok()),
         }
     }
 }
@@ -423,15 +424,15 @@ impl Response {
     }
 
     /// What it means at `now`, since 1970.
-    fn verdict(self, policy: &Policy, now: Duration) -> Result<Verdict, Fault> {
+    fn decision(self, policy: &Policy, now: Duration) -> Result<AuthDecision, Fault> {
         match (self.result, self.error, self.disconnect) {
-            (Some(Object(welcome)), None, None) => welcome.verdict(policy, now),
+            (Some(Object(welcome)), None, None) => welcome.decision(policy, now),
             (None, Some(Object(Refusal { code: code @ 100..=1999, message, temporary })), None) => {
                 let message = shortened(&message.unwrap_or_default(), REASON_BYTES_MAX).into();
-                Ok(Verdict::Refused { code, message, temporary: temporary.unwrap_or_default() })
+                Ok(AuthDecision::Reject { code, message, temporary: temporary.unwrap_or_default() })
             }
             (None, None, Some(Object(Dismissal { code: code @ 3000..=4999, reason }))) => {
-                Ok(Verdict::Disconnect { code, reason: reason_phrase(&reason.unwrap_or_default()) })
+                Ok(AuthDecision::Disconnect { code, reason: reason_phrase(&reason.unwrap_or_default()) })
             }
             _ => Err(Fault::NotTheProtocol(None)),
         }
@@ -439,14 +440,14 @@ impl Response {
 }
 
 impl Welcome {
-    fn verdict(self, policy: &Policy, now: Duration) -> Result<Verdict, Fault> {
+    fn decision(self, policy: &Policy, now: Duration) -> Result<AuthDecision, Fault> {
         claims::refuse(&[("caps", self.caps), ("allow", self.allow), ("override", self.overrides)])?;
         let end = self.expire_at.map(|end| end.since_1970("expire_at")).transpose()?;
         let expires_in = match end.filter(|end| !end.is_zero()) {
             None => None,
             Some(end) => match claims::remaining(end, now) {
                 None => {
-                    return Ok(Verdict::Refused {
+                    return Ok(AuthDecision::Reject {
                         code: 109,
                         message: "token expired".into(),
                         temporary: false,
@@ -464,7 +465,7 @@ impl Welcome {
         };
         let identity = said.identity(policy)?;
         let data = Json { plain: self.data.as_deref(), base64: self.b64data.as_deref() }.read("b64data")?;
-        Ok(Verdict::Welcome { identity, data: data.map(|data| data.as_bytes().into()) })
+        Ok(AuthDecision::Accept { identity, data: data.map(|data| data.as_bytes().into()) })
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Jwt {
 
 /// Why a token is not believed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Disbelief {
+pub enum JwtError {
     /// Not three parts with a header that can be read, or signed in a way that is unknown.
     Malformed,
     /// Its header has extensions that must be understood (`crit`, RFC 7515 §4.1.11).
@@ -71,7 +71,7 @@ pub enum Disbelief {
     OtherUser,
 }
 
-impl Display for Disbelief {
+impl Display for JwtError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span =
             |time: &Duration| humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
@@ -97,22 +97,22 @@ impl Display for Disbelief {
     }
 }
 
-impl From<Disbelief> for TokenError {
-    fn from(why: Disbelief) -> Self {
+impl From<JwtError> for TokenError {
+    fn from(why: JwtError) -> Self {
         match why {
             // Of one that comes too early a later copy will do, or the same one later.
-            Disbelief::Expired(_) | Disbelief::TooEarly(..) => Self::Expired,
-            Disbelief::Malformed
-            | Disbelief::Critical
-            | Disbelief::NoKey
-            | Disbelief::Signature
-            | Disbelief::Audience
-            | Disbelief::Issuer
-            | Disbelief::Claims(_)
-            | Disbelief::Impossible(_)
-            | Disbelief::ForRoom
-            | Disbelief::OtherRoom
-            | Disbelief::OtherUser => Self::Invalid,
+            JwtError::Expired(_) | JwtError::TooEarly(..) => Self::Expired,
+            JwtError::Malformed
+            | JwtError::Critical
+            | JwtError::NoKey
+            | JwtError::Signature
+            | JwtError::Audience
+            | JwtError::Issuer
+            | JwtError::Claims(_)
+            | JwtError::Impossible(_)
+            | JwtError::ForRoom
+            | JwtError::OtherRoom
+            | JwtError::OtherUser => Self::Invalid,
         }
     }
 }
@@ -151,7 +151,7 @@ pub struct Claims {
     server_tags_filter: Given,
 }
 
-impl From<ClaimError> for Disbelief {
+impl From<ClaimError> for JwtError {
     fn from(why: ClaimError) -> Self {
         Self::Impossible(why)
     }
@@ -169,16 +169,16 @@ impl Claims {
     }
 
     /// Whether it holds at `now`, since 1970.
-    fn hold(&self, now: Duration, leeway: Duration) -> Result<(), Disbelief> {
+    fn hold(&self, now: Duration, leeway: Duration) -> Result<(), JwtError> {
         // "On or after" that time it must not be accepted (RFC 7519 §4.1.4).
         match self.exp.map(|exp| exp.since_1970("exp")).transpose()? {
-            Some(exp) if exp <= now => return Err(Disbelief::Expired(now.saturating_sub(exp))),
+            Some(exp) if exp <= now => return Err(JwtError::Expired(now.saturating_sub(exp))),
             Some(_) | None => {}
         }
         for (claim, date) in [("nbf", self.nbf), ("iat", self.iat)] {
             match date.map(|date| date.since_1970(claim)).transpose()? {
                 Some(begin) if begin > now.saturating_add(leeway) => {
-                    return Err(Disbelief::TooEarly(claim, begin.saturating_sub(now)));
+                    return Err(JwtError::TooEarly(claim, begin.saturating_sub(now)));
                 }
                 Some(_) | None => {}
             }
@@ -187,13 +187,13 @@ impl Claims {
     }
 
     /// How long what it says holds from `now` on; `None`: for as long as the connection does.
-    fn expires_in(&self, now: Duration) -> Result<Option<Duration>, Disbelief> {
+    fn expires_in(&self, now: Duration) -> Result<Option<Duration>, JwtError> {
         let expire_at = self.expire_at.map(|end| end.since_1970("expire_at"));
         let end = expire_at.or_else(|| self.exp.map(|end| end.since_1970("exp"))).transpose()?;
         match end.filter(|end| !end.is_zero()) {
             None => Ok(None),
             Some(end) => match claims::remaining(end, now) {
-                None => Err(Disbelief::Expired(now.saturating_sub(end))),
+                None => Err(JwtError::Expired(now.saturating_sub(end))),
                 left => Ok(left),
             },
         }
@@ -235,12 +235,12 @@ impl Jwt {
     ///
     /// # Errors
     /// Why it is not believed.
-    pub fn read(&self, token: &str, now: Duration) -> Result<Claims, Disbelief> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Disbelief::Malformed)?;
+    pub fn read(&self, token: &str, now: Duration) -> Result<Claims, JwtError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| JwtError::Malformed)?;
         if header.crit.is_some() {
-            return Err(Disbelief::Critical);
+            return Err(JwtError::Critical);
         }
-        let mut outcome = Err(Disbelief::NoKey);
+        let mut outcome = Err(JwtError::NoKey);
         for (key, validation) in self.candidates(&header) {
             match jsonwebtoken::decode::<Object<Claims>>(token, &key.key, validation) {
                 Ok(data) => {
@@ -250,9 +250,9 @@ impl Jwt {
                     return Ok(claims);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {
-                    outcome = Err(Disbelief::Signature);
+                    outcome = Err(JwtError::Signature);
                 }
-                Err(error) => return Err(disbelief(error.kind())),
+                Err(error) => return Err(jwt_error(error.kind())),
             }
         }
         outcome
@@ -275,10 +275,10 @@ impl Jwt {
     ///
     /// # Errors
     /// Why it is not believed.
-    pub fn identify_at(&self, token: &str, now: Duration) -> Result<Identity, Disbelief> {
+    pub fn identify_at(&self, token: &str, now: Duration) -> Result<Identity, JwtError> {
         let claims = self.read(token, now)?;
         if claims.channel.is_some() {
-            return Err(Disbelief::ForRoom);
+            return Err(JwtError::ForRoom);
         }
         if claims.overrides.is_some() {
             return Err(ClaimError::Unsupported("override".into()).into());
@@ -297,13 +297,13 @@ impl Jwt {
     ///
     /// # Errors
     /// Why it is not believed.
-    pub fn admit_at(&self, token: &str, user: &str, room: &str, now: Duration) -> Result<Grant, Disbelief> {
+    pub fn admit_at(&self, token: &str, user: &str, room: &str, now: Duration) -> Result<Grant, JwtError> {
         let claims = self.read(token, now)?;
         if claims.channel.as_deref() != Some(room) {
-            return Err(Disbelief::OtherRoom);
+            return Err(JwtError::OtherRoom);
         }
         if claims.user() != user {
-            return Err(Disbelief::OtherUser);
+            return Err(JwtError::OtherUser);
         }
         let data = Json { plain: claims.data.as_deref(), base64: claims.b64data.as_deref() };
         let options = self.policy.rooms.of(room);
@@ -323,12 +323,12 @@ impl Authority for Jwt {
 }
 
 /// What `token` claims, with nothing checked: to show it to a human, and for nothing else.
-pub fn claims_of_anybody(token: &str) -> Option<serde_json::Value> {
+pub fn claims_of_any(token: &str) -> Option<serde_json::Value> {
     jsonwebtoken::dangerous::insecure_decode_claims(token).ok()
 }
 
 /// The peer hears only that it was not believed; why stands in the log, for those who look for it.
-fn told(why: Disbelief, purpose: &str) -> TokenError {
+fn told(why: JwtError, purpose: &str) -> TokenError {
     tracing::debug!(%why, purpose, "a token is not believed");
     why.into()
 }
@@ -357,15 +357,15 @@ fn validation(key: &Key, expected: &Expectations) -> Validation {
     clippy::wildcard_enum_match_arm,
     reason = "the library may learn new errors; they are all disbelief"
 )]
-fn disbelief(kind: &ErrorKind) -> Disbelief {
+fn jwt_error(kind: &ErrorKind) -> JwtError {
     match kind {
-        ErrorKind::Json(error) => Disbelief::Claims(error.to_string().into()),
-        ErrorKind::InvalidClaimFormat(claim) => Disbelief::Claims(claim.as_str().into()),
-        ErrorKind::InvalidAudience => Disbelief::Audience,
-        ErrorKind::InvalidIssuer => Disbelief::Issuer,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Disbelief::Audience,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Disbelief::Issuer,
-        _ => Disbelief::Malformed,
+        ErrorKind::Json(error) => JwtError::Claims(error.to_string().into()),
+        ErrorKind::InvalidClaimFormat(claim) => JwtError::Claims(claim.as_str().into()),
+        ErrorKind::InvalidAudience => JwtError::Audience,
+        ErrorKind::InvalidIssuer => JwtError::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => JwtError::Audience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => JwtError::Issuer,
+        _ => JwtError::Malformed,
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::join::Waiting;
 use crate::base::hash::Seed;
 use crate::base::{ShardSet, Time};
-use crate::chat::{ClientId, Draft, Forms, History, Member, Move, Position, Presence, RoomOptions};
-use crate::engine::Ask;
+use crate::chat::{ClientId, Draft, Forms, History, Member, Position, Presence, PresenceEvent, RoomOptions};
+use crate::engine::ReplyTo;
 
 /// Places that an empty queue keeps.
 const KEPT_CAPACITY: usize = 16;
@@ -32,7 +32,7 @@ pub(super) struct Home {
     listeners: SmallVec<[Listener; 1]>,
     /// Drafts that wait until no shard is behind. Their senders are slowed down: each shard has only so many bytes of
     /// them unsettled.
-    waiting: VecDeque<(Draft, Ask)>,
+    waiting: VecDeque<(Draft, ReplyTo)>,
     /// Weights of the drafts that the engine has not settled yet, in the order in which it will, and their sum.
     submitted: VecDeque<u32>,
     submitted_bytes: u64,
@@ -118,8 +118,8 @@ impl Home {
     }
 
     /// Keeps a draft until no shard is behind.
-    pub(super) fn wait(&mut self, draft: Draft, ask: Ask) {
-        self.waiting.push_back((draft, ask));
+    pub(super) fn wait(&mut self, draft: Draft, reply_to: ReplyTo) {
+        self.waiting.push_back((draft, reply_to));
     }
 
     /// Whether drafts wait.
@@ -128,7 +128,7 @@ impl Home {
     }
 
     /// The draft that has waited longest.
-    pub(super) fn next_waiting(&mut self) -> Option<(Draft, Ask)> {
+    pub(super) fn next_waiting(&mut self) -> Option<(Draft, ReplyTo)> {
         let next = self.waiting.pop_front();
         if self.waiting.is_empty() && self.waiting.capacity() > KEPT_CAPACITY {
             self.waiting = VecDeque::new();
@@ -144,7 +144,7 @@ impl Home {
     }
 
     /// The engine has settled the draft that it had longest; returns its weight.
-    pub(super) fn settled(&mut self) -> u64 {
+    pub(super) fn draft_completed(&mut self) -> u64 {
         let weight = self.submitted.pop_front();
         debug_assert!(weight.is_some(), "a draft is settled once");
         let weight = u64::from(weight.unwrap_or(0));
@@ -188,25 +188,25 @@ impl Home {
     /// All clients that `is_meant` says go out.
     pub(super) fn part_all(&mut self, is_meant: &impl Fn(&Member) -> bool) {
         let gone: Vec<_> =
-            self.presence.people().filter(|member| is_meant(member)).map(|it| it.person.client).collect();
+            self.presence.members().filter(|member| is_meant(member)).map(|it| it.person.client).collect();
         gone.into_iter().for_each(|client| self.part(client));
     }
 
     /// Whether an announcement of who came and went is to be planned: there is something to announce, and none is planned.
     pub(super) fn begin_events(&mut self) -> bool {
-        let begins = !self.events_pending && self.presence.has_untold();
+        let begins = !self.events_pending && self.presence.has_pending_events();
         self.events_pending |= begins;
         begins
     }
 
     /// Takes what is to be announced.
-    pub(super) fn take_events(&mut self) -> Vec<Move> {
+    pub(super) fn take_events(&mut self) -> Vec<PresenceEvent> {
         self.events_pending = false;
-        self.presence.take_untold()
+        self.presence.take_pending_events()
     }
 
     /// Bytes of drafts that are not ordered, and clients that wait for a page.
-    pub(super) fn held(&self) -> (u64, usize) {
+    pub(super) fn usage(&self) -> (u64, usize) {
         let waiting: usize = self.waiting.iter().map(|(draft, _)| draft.weight()).sum();
         (waiting as u64 + self.submitted_bytes, self.joining.as_ref().map_or(0, |waiting| waiting.len()))
     }

@@ -13,7 +13,7 @@ use super::Homes;
 use crate::base::{HomeKey, Time};
 
 /// Rooms without members that are kept for clients that come back. Above it, those go first that would go first anyway.
-pub(super) const KEPT_ROOMS_MAX: usize = 10_000;
+pub(super) const EMPTY_ROOMS_MAX: usize = 10_000;
 
 /// As long as all histories together are larger than this, no room without members is kept.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
@@ -27,7 +27,7 @@ const USE_GRAIN: Duration = Duration::from_secs(1);
 
 /// What the homes hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Held {
+pub struct RoomUsage {
     /// Clients that are listed as present, in all rooms.
     pub present: usize,
     /// Bytes of all histories.
@@ -134,7 +134,7 @@ impl Homes {
     pub(super) fn age(&mut self, now: Time) {
         while let Some(&Reverse((queued_until, key))) = self.keeper.empty.peek()
             && (queued_until <= now
-                || self.keeper.empty.len() > KEPT_ROOMS_MAX
+                || self.keeper.empty.len() > EMPTY_ROOMS_MAX
                 || self.keeper.bytes > KEPT_BYTES_MAX)
         {
             self.keeper.empty.pop();
@@ -171,15 +171,15 @@ impl Homes {
     }
 
     /// What they hold. For tests and the simulator.
-    pub fn held(&self) -> Held {
-        let mut held = Held { history_bytes: self.keeper.bytes, ..Held::default() };
+    pub fn usage(&self) -> RoomUsage {
+        let mut usage = RoomUsage { history_bytes: self.keeper.bytes, ..RoomUsage::default() };
         for home in self.homes.values() {
-            let (draft_bytes, joins) = home.held();
-            held.present += home.presence.len();
-            held.draft_bytes = held.draft_bytes.max(draft_bytes);
-            held.joins = held.joins.max(joins);
+            let (draft_bytes, joins) = home.usage();
+            usage.present += home.presence.len();
+            usage.draft_bytes = usage.draft_bytes.max(draft_bytes);
+            usage.joins = usage.joins.max(joins);
         }
-        held
+        usage
     }
 
     /// Checks that the homes agree with their own sums. For tests and the simulator.

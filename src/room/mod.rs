@@ -28,12 +28,13 @@ use crate::base::hash::{Map, Seed};
 use crate::base::rng::Rng;
 use crate::base::{HomeKey, ShardSet, Table, Time};
 use crate::chat::{
-    ClientId, Draft, Forms, Member, Move, NoPage, Page, Past, Position, Publication, RoomRules, Wanted,
+    ClientId, Draft, Forms, Member, Page, PageError, Position, PresenceEvent, Publication, Recovered,
+    RecoveryRequest, RoomRules,
 };
-use crate::engine::{self, Ask, Engine, Settled};
+use crate::engine::{self, Engine, PublishOutcome, ReplyTo};
 use home::Home;
-pub use keep::Held;
 use keep::Keeper;
+pub use keep::RoomUsage;
 
 /// What is asked of a room's home.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub enum Request {
         /// The message.
         draft: Draft,
         /// The command that is settled by it.
-        ask: Ask,
+        reply_to: ReplyTo,
     },
     /// The wire forms that the asking shard has members for, from now on; none: it has no members.
     Listen {
@@ -56,13 +57,13 @@ pub enum Request {
         /// The client, as the room's members see it.
         member: Member,
         /// What it wants of the history.
-        wanted: Wanted,
+        recovery_request: RecoveryRequest,
         /// Whether it stands in the room's presence; `None`: as the room has it.
         presence: Option<bool>,
         /// Whether others are told of it; `None`: as the room has it.
         join_leave: Option<bool>,
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
     },
     /// A client goes out of the room.
     Part {
@@ -74,7 +75,7 @@ pub enum Request {
         /// What.
         query: Query,
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
     },
     /// The asking shard has offered so many bytes of the room's publications to all its members.
     Swept {
@@ -116,7 +117,7 @@ pub enum QueryError {
     /// The room does not keep it.
     NotAvailable,
     /// There is no such page.
-    NoPage(NoPage),
+    PageError(PageError),
     /// It was lost with the shard that it was asked of.
     Lost,
 }
@@ -127,25 +128,25 @@ pub enum Reply {
     /// A client is in: the publications that follow are for it.
     Joined {
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// What it gets of the history.
-        past: Past,
+        recovery: Recovered,
     },
     /// A draft is settled.
-    Settled {
+    Completed {
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// The room.
         room: Arc<str>,
         /// What has become of it.
-        outcome: Settled,
+        outcome: PublishOutcome,
         /// The draft's weight in bytes.
         weight: u64,
     },
     /// A query is answered.
     Answer {
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// The answer.
         answer: Result<Answer, QueryError>,
     },
@@ -173,7 +174,7 @@ pub enum Output {
         /// The room.
         room: Arc<str>,
         /// Which.
-        events: Vec<Move>,
+        events: Vec<PresenceEvent>,
         /// The shards.
         listeners: ShardSet,
         /// The forms.
@@ -268,15 +269,15 @@ impl Homes {
         };
         let Some(key) = self.find(room, needed) else { return };
         match request {
-            Request::Publish { draft, ask } => self.publish(key, now, unix_ms, draft, ask),
+            Request::Publish { draft, reply_to } => self.publish(key, now, unix_ms, draft, reply_to),
             Request::Listen { forms } => {
                 if let Some(home) = self.homes.get_mut(key) {
                     home.listen(from, forms);
                 }
                 self.submit_waiting(key, now, unix_ms);
             }
-            Request::Join { member, wanted, presence, join_leave, ask } => {
-                let joining = join::Joining { member, wanted, presence, join_leave, ask };
+            Request::Join { member, recovery_request, presence, join_leave, reply_to } => {
+                let joining = join::Joining { member, recovery_request, presence, join_leave, reply_to };
                 self.join(key, now, from, joining);
             }
             Request::Part { client } => {
@@ -286,9 +287,9 @@ impl Homes {
                 }
                 self.announce_soon(key, now);
             }
-            Request::Query { query, ask } => {
+            Request::Query { query, reply_to } => {
                 let answer = self.answer(key, now, query);
-                self.outputs.push_back(Output::Reply(from, Reply::Answer { ask, answer }));
+                self.outputs.push_back(Output::Reply(from, Reply::Answer { reply_to, answer }));
             }
             Request::Swept { bytes } => {
                 if let Some(home) = self.homes.get_mut(key) {
@@ -401,38 +402,38 @@ impl Homes {
     }
 
     /// Has a draft ordered, or lets it wait while a shard is behind.
-    fn publish(&mut self, key: HomeKey, now: Time, unix_ms: u64, draft: Draft, ask: Ask) {
+    fn publish(&mut self, key: HomeKey, now: Time, unix_ms: u64, draft: Draft, reply_to: ReplyTo) {
         let Some(home) = self.homes.get_mut(key) else { return };
         if home.is_congested(self.limits.congestion_bytes) || home.has_waiting() {
             self.counts.delayed += 1;
-            home.wait(draft, ask);
+            home.wait(draft, reply_to);
         } else {
             home.submitted(&draft);
-            self.engine.submit(&home.name, draft, Some(ask), now, unix_ms);
+            self.engine.submit(&home.name, draft, Some(reply_to), now, unix_ms);
         }
     }
 
     fn submit_waiting(&mut self, key: HomeKey, now: Time, unix_ms: u64) {
         let Some(home) = self.homes.get_mut(key) else { return };
         while !home.is_congested(self.limits.congestion_bytes)
-            && let Some((draft, ask)) = home.next_waiting()
+            && let Some((draft, reply_to)) = home.next_waiting()
         {
             home.submitted(&draft);
-            self.engine.submit(&home.name, draft, Some(ask), now, unix_ms);
+            self.engine.submit(&home.name, draft, Some(reply_to), now, unix_ms);
         }
     }
 
     fn engine_event(&mut self, now: Time, unix_ms: u64, event: engine::Event, prepare: Prepare<'_>) {
-        let (engine::Event::Settled { ref room, .. }
+        let (engine::Event::Completed { ref room, .. }
         | engine::Event::Ordered { ref room, .. }
         | engine::Event::Page { ref room, .. }) = event;
         let key = self.find(&Arc::clone(room), false);
         match event {
-            engine::Event::Settled { room, ask, outcome } => {
+            engine::Event::Completed { room, reply_to, outcome } => {
                 let home = key.and_then(|key| self.homes.get_mut(key));
-                let weight = home.map_or(0, Home::settled);
-                let reply = Reply::Settled { ask, room, outcome, weight };
-                self.outputs.push_back(Output::Reply(usize::from(ask.shard), reply));
+                let weight = home.map_or(0, Home::draft_completed);
+                let reply = Reply::Completed { reply_to, room, outcome, weight };
+                self.outputs.push_back(Output::Reply(usize::from(reply_to.shard), reply));
             }
             engine::Event::Ordered { publication, .. } => {
                 if let Some(key) = key {

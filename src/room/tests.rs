@@ -62,8 +62,8 @@ impl Engine for Late {
 
     fn close(&mut self, _room: &str) {}
 
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64) {
-        self.memory.submit(room, draft, ask, now, unix_ms);
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
+        self.memory.submit(room, draft, reply_to, now, unix_ms);
         while let Some(event) = self.memory.poll(now) {
             if let Event::Ordered { room, publication } = &event {
                 self.kept.entry(Arc::clone(room)).or_default().push(Arc::new(copy(publication)));
@@ -101,14 +101,14 @@ struct World {
     now: Time,
     commands: u32,
     /// Asks that have no answer yet; of a join, who wants in where.
-    asked: BTreeMap<u32, Option<(u32, Arc<str>)>>,
+    pending: BTreeMap<u32, Option<(u32, Arc<str>)>>,
     /// What came with the replies to joins.
-    joined: Vec<Past>,
+    joined: Vec<Recovered>,
     /// Offsets of each room, as they came, and bytes that each shard has not swept.
     offsets: BTreeMap<Arc<str>, Vec<u64>>,
     last: BTreeMap<Arc<str>, Position>,
     unswept: BTreeMap<(Arc<str>, usize), u64>,
-    moves: Vec<Move>,
+    presence_events: Vec<PresenceEvent>,
 }
 
 impl World {
@@ -117,20 +117,20 @@ impl World {
             homes: Homes::new(engine, limits, &Seed::new(1), 1),
             now: Time::ZERO + Duration::from_secs(1),
             commands: 0,
-            asked: BTreeMap::new(),
+            pending: BTreeMap::new(),
             joined: Vec::new(),
             offsets: BTreeMap::new(),
             last: BTreeMap::new(),
             unswept: BTreeMap::new(),
-            moves: Vec::new(),
+            presence_events: Vec::new(),
         }
     }
 
-    fn ask(&mut self, from: usize) -> Ask {
+    fn reply_to(&mut self, from: usize) -> ReplyTo {
         self.commands += 1;
-        self.asked.insert(self.commands, None);
+        self.pending.insert(self.commands, None);
         let shard = u16::try_from(from).unwrap();
-        Ask { shard, session: SessionKey::new(1, 1), command: self.commands }
+        ReplyTo { shard, session: SessionKey::new(1, 1), command: self.commands }
     }
 
     fn handle(&mut self, from: usize, room: &str, request: Request) {
@@ -155,24 +155,25 @@ impl World {
                         *self.unswept.entry((Arc::clone(&room), shard)).or_default() += bytes;
                     }
                 }
-                Output::Presence { events, .. } => self.moves.extend(events),
+                Output::Presence { events, .. } => self.presence_events.extend(events),
                 Output::Reply(shard, reply) => {
-                    let (Reply::Joined { ask, .. } | Reply::Settled { ask, .. } | Reply::Answer { ask, .. }) =
-                        reply;
-                    assert_eq!(shard, usize::from(ask.shard));
+                    let (Reply::Joined { reply_to, .. }
+                    | Reply::Completed { reply_to, .. }
+                    | Reply::Answer { reply_to, .. }) = reply;
+                    assert_eq!(shard, usize::from(reply_to.shard));
                     assert!(
-                        self.asked.remove(&ask.command).is_some(),
+                        self.pending.remove(&reply_to.command).is_some(),
                         "a second reply, or one that nobody wants"
                     );
-                    if let Reply::Joined { past, .. } = reply {
-                        let offsets: Vec<_> = past.publications.iter().map(|it| it.offset()).collect();
-                        let first = past.top.offset + 1 - offsets.len() as u64;
+                    if let Reply::Joined { recovery, .. } = reply {
+                        let offsets: Vec<_> = recovery.publications.iter().map(|it| it.offset()).collect();
+                        let first = recovery.top.offset + 1 - offsets.len() as u64;
                         assert_eq!(
                             offsets,
-                            (first..=past.top.offset).collect::<Vec<_>>(),
+                            (first..=recovery.top.offset).collect::<Vec<_>>(),
                             "up to the top, without a hole"
                         );
-                        self.joined.push(past);
+                        self.joined.push(recovery);
                     }
                 }
             }
@@ -188,11 +189,17 @@ impl World {
         self.handle(from, room, Request::Listen { forms });
     }
 
-    fn join(&mut self, number: u32, room: &str, wanted: Wanted) {
+    fn join(&mut self, number: u32, room: &str, recovery_request: RecoveryRequest) {
         let from = number as usize % SHARDS;
-        let ask = self.ask(from);
-        self.asked.insert(ask.command, Some((number, Arc::from(room))));
-        let request = Request::Join { member: member(number), wanted, presence: None, join_leave: None, ask };
+        let reply_to = self.reply_to(from);
+        self.pending.insert(reply_to.command, Some((number, Arc::from(room))));
+        let request = Request::Join {
+            member: member(number),
+            recovery_request,
+            presence: None,
+            join_leave: None,
+            reply_to,
+        };
         self.handle(from, room, request);
     }
 
@@ -204,19 +211,19 @@ impl World {
     /// A client goes, and no longer waits for anything.
     fn part(&mut self, number: u32, room: &str) {
         let gone = Some((number, Arc::from(room)));
-        self.asked.retain(|_, join| join.is_none() || *join != gone);
+        self.pending.retain(|_, join| join.is_none() || *join != gone);
         self.handle(number as usize % SHARDS, room, Request::Part { client: client(number) });
     }
 
     fn publish(&mut self, number: u32, room: &str, bytes: usize) {
         let from = number as usize % SHARDS;
-        let ask = self.ask(from);
-        self.handle(from, room, Request::Publish { draft: draft(number, bytes), ask });
+        let reply_to = self.reply_to(from);
+        self.handle(from, room, Request::Publish { draft: draft(number, bytes), reply_to });
     }
 
     fn query(&mut self, from: usize, room: &str, query: Query) {
-        let ask = self.ask(from);
-        self.handle(from, room, Request::Query { query, ask });
+        let reply_to = self.reply_to(from);
+        self.handle(from, room, Request::Query { query, reply_to });
     }
 
     fn swept(&mut self, from: usize, room: &str, bytes: u64) {
@@ -274,9 +281,9 @@ proptest! {
             match step {
                 Step::Listen(shard, on) => world.listen(shard, room, on),
                 Step::Join(who, since) if !inside.contains(&(who, room)) => {
-                    let since = since.map(|offset| Wanted::Since(Since { epoch: None, offset }));
+                    let since = since.map(|offset| RecoveryRequest::Since(Since { epoch: None, offset }));
                     world.listen(who as usize % SHARDS, room, true);
-                    world.join(who, room, since.unwrap_or(Wanted::Nothing));
+                    world.join(who, room, since.unwrap_or(RecoveryRequest::None));
                     inside.push((who, room));
                 }
                 Step::Join(..) => {}
@@ -302,7 +309,7 @@ proptest! {
         }
         world.now = Time::ZERO + Duration::from_secs(10_000);
         world.pass(Duration::ZERO);
-        prop_assert_eq!(&world.asked, &BTreeMap::new(), "asks without a reply");
+        prop_assert_eq!(&world.pending, &BTreeMap::new(), "asks without a reply");
         for room in ["a", "b"] {
             let present = world.homes.by_name.get(room).map_or(0, |&key| world.homes.homes.get(key).unwrap().presence.len());
             let expected = inside.iter().filter(|(_, of)| *of == room).count();
@@ -324,18 +331,18 @@ fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
         world.publish(0, "r", 1);
     }
     world.now = world.now + Duration::from_millis(1);
-    let since = |offset| Wanted::Since(Since { epoch: None, offset });
+    let since = |offset| RecoveryRequest::Since(Since { epoch: None, offset });
     world.join(3, "r", since(0));
     world.join(6, "r", since(1));
     assert_eq!(world.joined.len(), 0, "the engine is asked");
     world.part(3, "r");
     world.pass(Duration::from_millis(999));
     assert_eq!(world.joined.len(), 1);
-    let past = &world.joined[0];
-    assert_eq!((past.recovered, past.publications.len()), (Some(true), 2));
+    let recovery = &world.joined[0];
+    assert_eq!((recovery.recovered, recovery.publications.len()), (Some(true), 2));
     let key = world.homes.by_name["r"];
     let there: Vec<_> =
-        world.homes.homes.get(key).unwrap().presence.people().map(|it| it.person.client).collect();
+        world.homes.homes.get(key).unwrap().presence.members().map(|it| it.person.client).collect();
     assert_eq!(there, [client(6)]);
 }
 
@@ -356,7 +363,7 @@ fn all_histories_together_have_one_bound() {
     assert_eq!(world.homes.take_counts().evicted, 0);
     world.pass(Duration::from_secs(2));
     world.query(0, "old", Query::History(Page { since: None, limit: 10, reverse: false }));
-    world.join(3, "old", Wanted::Since(Since { epoch: None, offset: 0 }));
+    world.join(3, "old", RecoveryRequest::Since(Since { epoch: None, offset: 0 }));
     assert_eq!(world.joined.pop().unwrap().recovered, Some(true));
     for _ in 0..5 {
         world.publish(0, "new", 1000);
@@ -365,11 +372,11 @@ fn all_histories_together_have_one_bound() {
     assert_eq!(world.homes.take_counts().evicted, 5, "the one that was used least recently");
     for (room, recovered) in [("old", true), ("middle", false), ("new", true)] {
         let since = world.epoch(room);
-        world.join(6, room, Wanted::Since(Since { epoch: since, offset: 0 }));
-        let past = world.joined.pop().unwrap();
-        assert_eq!(past.recovered, Some(recovered), "{room}");
+        world.join(6, room, RecoveryRequest::Since(Since { epoch: since, offset: 0 }));
+        let recovery = world.joined.pop().unwrap();
+        assert_eq!(recovery.recovered, Some(recovered), "{room}");
         assert_eq!(
-            (Some(past.top.epoch), past.top.offset),
+            (Some(recovery.top.epoch), recovery.top.offset),
             (since, if room == "new" { 10 } else { 5 }),
             "{room}"
         );
@@ -383,17 +390,21 @@ fn who_came_before_the_room_was_too_large_is_announced() {
     let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 1 << 20));
     world.listen(0, "r", true);
     for number in 0..6 {
-        world.join(number, "r", Wanted::Nothing);
+        world.join(number, "r", RecoveryRequest::None);
     }
     world.pass(EVENTS_INTERVAL);
-    let came = |number| Move::Join(member(number));
-    assert_eq!(world.moves, [came(0), came(1), came(2)]);
-    world.moves.clear();
+    let came = |number| PresenceEvent::Join(member(number));
+    assert_eq!(world.presence_events, [came(0), came(1), came(2)]);
+    world.presence_events.clear();
     for number in 0..4 {
         world.part(number, "r");
     }
     world.pass(EVENTS_INTERVAL);
-    assert_eq!(world.moves, [Move::Leave(member(3))], "from three on, those who go are announced again");
+    assert_eq!(
+        world.presence_events,
+        [PresenceEvent::Leave(member(3))],
+        "from three on, those who go are announced again"
+    );
 }
 
 /// Drafts wait while a shard is behind, in their order, and others' rooms do not wait with them.
@@ -418,7 +429,7 @@ fn a_congested_room_holds_up_itself_only() {
         world.swept(0, "slow", 900);
     }
     assert_eq!(world.offsets[&Arc::from("slow")], (1..=10).collect::<Vec<u64>>());
-    assert!(world.asked.is_empty());
+    assert!(world.pending.is_empty());
 }
 
 /// A shard that no longer has members holds nobody up.
@@ -433,8 +444,8 @@ fn a_shard_that_leaves_a_congested_room_lets_it_go_on() {
     }
     world.swept(0, "r", 2700);
     world.swept(1, "r", 2700);
-    assert_eq!(world.asked.len(), 1);
+    assert_eq!(world.pending.len(), 1);
     world.homes.shard_lost(world.now, 0, 2, |_| false);
     world.poll();
-    assert!(world.asked.is_empty());
+    assert!(world.pending.is_empty());
 }

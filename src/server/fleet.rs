@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::{EXIT_SOFTWARE, Failure, failure};
 use crate::base::hash::Seed;
 use crate::config::Config;
-use crate::driver::{Control, Engine, Inquiry, PanickedAgain, Parts, Rebuild, Waker};
+use crate::driver::{AuthCommand, Control, Engine, PanickedAgain, Parts, Rebuild, Waker};
 use crate::edge::Edge;
 use crate::engine::Memory;
 use crate::identity::hook::{Decided, HookClient};
@@ -63,7 +63,7 @@ impl Fleet {
         let limits = ConnectionLimits::new(&seed);
         let fleet = Shard::fleet(meshes, &limits, options, registry, random);
         let current = Arc::new(Mutex::new(Arc::clone(options)));
-        let spares = Spares {
+        let factory = ShardFactory {
             blueprint,
             limits,
             options: Arc::clone(&current),
@@ -74,13 +74,13 @@ impl Fleet {
         let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
         for ((((id, shard), engine), listeners), control) in parts {
             let hook_client = Arc::clone(&hook);
-            let ask = Box::new(move |inquiry| match inquiry {
-                Inquiry::Ask(question) => hook_client.ask(id, question),
-                Inquiry::Withdraw(conn) => hook_client.cancel(id, conn),
+            let auth = Box::new(move |command| match command {
+                AuthCommand::Request(auth_request) => hook_client.submit(id, auth_request),
+                AuthCommand::Cancel(conn) => hook_client.cancel(id, conn),
             });
             let wakers = Arc::clone(&wakers);
-            let (metrics, rebuild) = (registry.shard(id), spares.clone().rebuild(id));
-            let parts = Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild };
+            let (metrics, rebuild) = (registry.shard(id), factory.clone().rebuild(id));
+            let parts = Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
             threads.push(spawn(engine, parts, ended)?);
         }
@@ -95,11 +95,11 @@ impl Fleet {
     /// Other options hold from now on.
     pub(super) fn reconfigure(&self, options: &Arc<Options>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(options);
-        self.tell(|| Control::Reload(Arc::clone(options)));
+        self.broadcast(|| Control::Reload(Arc::clone(options)));
     }
 
     /// Tells all shards.
-    pub(super) fn tell(&self, control: impl Fn() -> Control) {
+    pub(super) fn broadcast(&self, control: impl Fn() -> Control) {
         for (sender, waker) in self.controls.iter().zip(self.wakers.iter()) {
             // A shard that has ended hears nothing any more, which is what it was to be told.
             let _ = sender.send(control());
@@ -113,7 +113,7 @@ impl Fleet {
     /// One has failed.
     pub(super) fn join(self) -> Result<(), Failure> {
         // After one has failed the others are told to stop; after a drain they have stopped.
-        self.tell(|| Control::Stop);
+        self.broadcast(|| Control::Stop);
         for thread in self.threads {
             match thread.join() {
                 Ok(Ok(())) => {}
@@ -148,7 +148,7 @@ fn spawn(engine: Engine, parts: Parts, ended: Ended) -> Result<JoinHandle<io::Re
 
 /// What it takes to make another shard for one that has panicked.
 #[derive(Clone)]
-struct Spares {
+struct ShardFactory {
     blueprint: Blueprint,
     limits: ConnectionLimits,
     /// Those that hold now.
@@ -158,7 +158,7 @@ struct Spares {
     wakers: Arc<[Waker]>,
 }
 
-impl Spares {
+impl ShardFactory {
     /// Makes other shards for shard `id`. The others are given new rings to it: what was in the old ones is lost.
     fn rebuild(self, id: usize) -> Rebuild {
         Box::new(move || {
@@ -179,9 +179,9 @@ impl Spares {
 
 /// Takes decisions to their shards.
 fn deliver(controls: Vec<Sender<Control>>, wakers: Arc<[Waker]>) -> Arc<Decided> {
-    Arc::new(move |shard: usize, conn, verdict| {
+    Arc::new(move |shard: usize, conn, decision| {
         // A shard that has ended has no client left that waits.
-        let _ = controls[shard].send(Control::Decided(conn, verdict));
+        let _ = controls[shard].send(Control::AuthDecided(conn, decision));
         wakers[shard].wake();
     })
 }

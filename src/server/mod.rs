@@ -78,7 +78,7 @@ pub fn run(
     for address in &addresses {
         tracing::info!(%address, shards, driver = capacity.driver, connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
     }
-    tell_manager(&[
+    notify_manager(&[
         NotifyState::Ready,
         NotifyState::Status(&format!("serving on {} shards", fleet.shards())),
     ]);
@@ -107,16 +107,16 @@ impl Process<'_> {
                 SIGHUP => self.reload(&reload),
                 _ if draining => {
                     tracing::warn!("second signal: ending at once");
-                    self.fleet.tell(|| Control::Stop);
+                    self.fleet.broadcast(|| Control::Stop);
                 }
                 _ => {
                     draining = true;
                     let connections = self.registry.connections();
                     tracing::info!(connections, bound = ?self.config.drain, "draining");
-                    tell_manager(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+                    notify_manager(&[NotifyState::Stopping, NotifyState::Status("draining")]);
                     self.registry.set_ready(false);
                     let bound = self.config.drain;
-                    self.fleet.tell(|| Control::Drain(bound));
+                    self.fleet.broadcast(|| Control::Drain(bound));
                 }
             }
         }
@@ -131,7 +131,7 @@ impl Process<'_> {
     /// Takes over what can be changed in the running server, or says why nothing was.
     fn reload(&mut self, read: &impl Fn() -> Result<Config, Vec<Problem>>) {
         let monotonic = NotifyState::monotonic_usec_now().ok();
-        tell_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
+        notify_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
         // What needs more than there is comes to light only here: it is refused like any other mistake.
         let told = |problems: &[&dyn Display]| {
             for problem in problems {
@@ -161,7 +161,7 @@ impl Process<'_> {
                 told(&problems.iter().map(|problem| problem as &dyn Display).collect::<Vec<_>>())
             }
         }
-        tell_manager(&[NotifyState::Ready]);
+        notify_manager(&[NotifyState::Ready]);
     }
 }
 
@@ -185,7 +185,7 @@ fn options(config: &Config, connections_max: u64) -> Options {
         session_messages_per_second_max: config.max_session_messages_per_second,
         session_commands_per_second_max: config.max_session_commands_per_second,
         command_timeout: config.command_timeout,
-        identification: config.identification(),
+        auth_mode: config.auth_mode(),
         anonymous: config.anonymous,
         origins: config.origins.clone(),
         deflate: config.deflate,
@@ -200,7 +200,7 @@ fn available_cpus() -> usize {
 }
 
 /// Tells systemd, if it listens; nobody else minds.
-fn tell_manager(states: &[NotifyState<'_>]) {
+fn notify_manager(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager was not told");
     }

@@ -70,7 +70,7 @@ impl Session {
         }
         if !is_in && state.ping_at <= now {
             // A client that waits for the auth backend waits for us: that must not be final.
-            let waits = matches!(state.phase, Phase::Asked(_));
+            let waits = matches!(state.phase, Phase::Authenticating(_));
             let why = if waits { Disconnect::Internal } else { Disconnect::Stale };
             return ctx.effects.disconnect(why);
         }

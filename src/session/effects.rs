@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::app::WireFormat;
 use crate::app::json::{self, Disconnect, ErrorCode};
-use crate::base::census::Census;
+use crate::base::connection_counter::ConnectionCounter;
 use crate::base::rng::Rng;
 use crate::base::{RoomId, SubId, Time};
-use crate::chat::{ClientId, Draft, Member, Overrides, Wanted};
+use crate::chat::{ClientId, Draft, Member, Overrides, RecoveryRequest};
 use crate::metrics::CloseReason;
 use crate::options::Options;
 use crate::room::Query;
@@ -25,7 +25,7 @@ pub struct Context<'a> {
     /// The limits and behaviour.
     pub options: &'a Options,
     /// How many connections each user has.
-    pub users: &'a Arc<Census<Arc<str>>>,
+    pub users: &'a Arc<ConnectionCounter<Arc<str>>>,
     /// Randomness.
     pub rng: &'a mut Rng,
     /// What may still be done in this turn.
@@ -82,7 +82,7 @@ pub enum Effect {
         /// The client as the members see it.
         member: Member,
         /// What it wants of the history.
-        wanted: Wanted,
+        recovery_request: RecoveryRequest,
         /// What holds for it alone.
         overrides: Overrides,
     },
@@ -95,7 +95,7 @@ pub enum Effect {
         /// The client as the members see it.
         member: Member,
         /// What it wants of the history.
-        wanted: Wanted,
+        recovery_request: RecoveryRequest,
         /// What holds for it alone.
         overrides: Overrides,
     },

@@ -6,7 +6,7 @@ use crate::app::WireFormat;
 use crate::app::json::command;
 use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Refusal};
 use crate::base::Time;
-use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, Wanted};
+use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, RecoveryRequest};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(super) enum Phase {
     /// It has not said `connect` yet.
     New,
     /// The auth backend is asked who it is.
-    Asked(Connecting),
+    Authenticating(Connecting),
     /// The rooms that the server puts it into are being entered.
     Entering(Connecting),
     /// It is in.
@@ -46,7 +46,7 @@ pub(super) struct Connecting {
     /// The command.
     pub(super) command: u32,
     /// Where it stopped in rooms that the server may put it into again.
-    pub(super) positions: Vec<(Box<str>, Wanted, u64)>,
+    pub(super) positions: Vec<(Box<str>, RecoveryRequest, u64)>,
     /// What the auth backend has to tell it: JSON.
     pub(super) data: Option<Box<[u8]>>,
     /// Rooms that are still being entered.
@@ -94,13 +94,13 @@ impl Json {
     }
 
     /// Whether the auth backend is asked who it is.
-    pub(super) const fn is_asked(&self) -> bool {
-        matches!(self.phase, Phase::Asked(_))
+    pub(super) const fn is_authenticating(&self) -> bool {
+        matches!(self.phase, Phase::Authenticating(_))
     }
 
     /// Whether the next command can be looked at, while `joining` rooms are being entered.
     pub(super) fn can_take(&self, joining: usize) -> bool {
-        !matches!(self.phase, Phase::Asked(_) | Phase::Entering(_))
+        !matches!(self.phase, Phase::Authenticating(_) | Phase::Entering(_))
             && self.pending.len() + joining < PENDING_MAX
     }
 }
@@ -131,11 +131,11 @@ impl Session {
     }
 
     /// What it holds for its client: places for commands that wait, and bytes of a `connect` that is not answered.
-    pub fn held(&self) -> (usize, usize) {
+    pub fn pending_work(&self) -> (usize, usize) {
         let Protocol::Json(json) = &self.protocol else { return (0, 0) };
         let commands = if json.pending.spilled() { json.pending.capacity() } else { json.pending.len() };
         match &json.phase {
-            Phase::Asked(connecting) | Phase::Entering(connecting) => {
+            Phase::Authenticating(connecting) | Phase::Entering(connecting) => {
                 let data = connecting.data.as_ref().map_or(0, |data| data.len());
                 (commands, connecting.subs.capacity() + data)
             }

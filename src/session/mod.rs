@@ -36,16 +36,17 @@ use std::time::Duration;
 
 pub use clock::jittered;
 pub use effects::{Budget, Context, Effect, Effects};
-pub use identity::{Admission, Visitor};
+pub use identity::{AuthOutcome, TextHandshake};
 pub use replies::Delivery;
-pub use text::Entrance;
+pub use text::PendingJoin;
 
 use crate::app::json::Unsubscribe;
 use crate::app::{WireFormat, text as plain};
-use crate::base::census::Ticket;
+use crate::base::connection_counter::Permit;
 use crate::base::{ConnKey, RoomId, SubId, Time};
 use crate::chat::{
-    ClientId, Grant, Member, Overrides, Past, Person, Position, RateLimiter, RoomOptions, Wanted,
+    ClientId, Grant, Member, Overrides, Person, Position, RateLimiter, Recovered, RecoveryRequest,
+    RoomOptions,
 };
 use json::Json;
 use limits::RoomLimiter;
@@ -80,7 +81,7 @@ pub struct Session {
     /// Publications that it was made to skip, and that its client has not been told of.
     skipped: Option<Box<Skipped>>,
     /// Counted among the connections of its user.
-    user: Option<Box<Ticket<Arc<str>>>>,
+    user: Option<Box<Permit<Arc<str>>>>,
 }
 
 /// Publications that a member will not be sent.
@@ -96,7 +97,7 @@ struct Skipped {
 #[derive(Debug)]
 enum Protocol {
     /// Plain text. While the auth backend is asked about it: what it wants then.
-    Text(Option<Box<Entrance>>),
+    Text(Option<Box<PendingJoin>>),
     /// The Centrifuge protocol.
     Json(Box<Json>),
 }
@@ -135,7 +136,7 @@ struct Joining {
     /// The command to be answered; 0: none.
     command: u32,
     /// The offset that it wanted to go on from.
-    asked: Option<u64>,
+    requested_offset: Option<u64>,
     /// It does not want to be in if it cannot go on from there.
     or_nothing: bool,
     /// How long it may stay.
@@ -227,16 +228,16 @@ impl Session {
     /// Whether it has been told that it is in, so that publications may follow.
     pub fn is_welcomed(&self) -> bool {
         match &self.protocol {
-            Protocol::Text(entrance) => entrance.is_none(),
+            Protocol::Text(pending_join) => pending_join.is_none(),
             Protocol::Json(json) => json.is_open(),
         }
     }
 
     /// Whether the auth backend is asked who it is.
-    pub fn is_asked(&self) -> bool {
+    pub fn is_authenticating(&self) -> bool {
         match &self.protocol {
-            Protocol::Text(entrance) => entrance.is_some(),
-            Protocol::Json(json) => json.is_asked(),
+            Protocol::Text(pending_join) => pending_join.is_some(),
+            Protocol::Json(json) => json.is_authenticating(),
         }
     }
 
@@ -244,7 +245,7 @@ impl Session {
     pub fn can_take(&self) -> bool {
         self.parked == 0
             && match &self.protocol {
-                Protocol::Text(entrance) => entrance.is_none(),
+                Protocol::Text(pending_join) => pending_join.is_none(),
                 Protocol::Json(json) => json.can_take(self.joining()) && !self.is_on_its_way(json.waits_for),
             }
     }
@@ -265,7 +266,7 @@ impl Session {
     }
 
     /// The auth backend has decided.
-    pub fn decided(&mut self, ctx: &mut Context<'_>, decision: crate::chat::Verdict) {
+    pub fn decided(&mut self, ctx: &mut Context<'_>, decision: crate::chat::AuthDecision) {
         match self.protocol {
             Protocol::Text(_) => self.text_decided(ctx, decision),
             Protocol::Json(_) => self.json_decided(ctx, decision),
@@ -353,7 +354,7 @@ impl Session {
     }
 
     /// It is in a room, where the fan-out calls it `sub`.
-    pub fn joined(&mut self, ctx: &mut Context<'_>, number: u32, sub: SubId, past: &Past) {
+    pub fn joined(&mut self, ctx: &mut Context<'_>, number: u32, sub: SubId, recovery: &Recovered) {
         let Some(index) = self.subscriptions.iter().position(|it| it.number == number) else { return };
         let subscription = &mut self.subscriptions[index];
         subscription.sub = Some(sub);
@@ -362,21 +363,36 @@ impl Session {
             subscription.more = None;
         }
         match (&self.protocol, joining) {
-            (Protocol::Text(_), Some(joining)) => self.text_joined(ctx, past, &joining),
-            (Protocol::Json(_), Some(joining)) => self.json_joined(ctx, index, past, &joining),
+            (Protocol::Text(_), Some(joining)) => self.text_joined(ctx, recovery, &joining),
+            (Protocol::Json(_), Some(joining)) => self.json_joined(ctx, index, recovery, &joining),
             (_, None) => debug_assert!(false, "a client comes into a room once"),
         }
     }
 
     /// Goes into a room. `Effect::Join` asks its home, and tells this session the room's number.
-    fn join(&mut self, ctx: &mut Context<'_>, room: &Arc<str>, grant: Grant, wanted: Wanted, how: Join) {
+    fn join(
+        &mut self,
+        ctx: &mut Context<'_>,
+        room: &Arc<str>,
+        grant: Grant,
+        recovery_request: RecoveryRequest,
+        how: Join,
+    ) {
         debug_assert!(self.index_of(room).is_none(), "a room once");
         let number = self.next_command();
         let deadline = ctx.now + ctx.options.command_timeout;
-        let Join { command, asked, or_nothing, granted, by_server } = how;
+        let Join { command, requested_offset, or_nothing, granted, by_server } = how;
         let Grant { info, data, expires_in, overrides } = grant;
-        let joining =
-            Joining { command, asked, or_nothing, expires_in, data, info: info.clone(), overrides, deadline };
+        let joining = Joining {
+            command,
+            requested_offset,
+            or_nothing,
+            expires_in,
+            data,
+            info: info.clone(),
+            overrides,
+            deadline,
+        };
         self.subscriptions.push(Subscription {
             room: Arc::clone(room),
             options: Arc::clone(ctx.options.rooms.of(room)),
@@ -389,7 +405,13 @@ impl Session {
         });
         self.due = self.due.min(deadline);
         let member = Member { person: Arc::clone(&self.person), info };
-        ctx.effects.push(Effect::Join { number, room: Arc::clone(room), member, wanted, overrides });
+        ctx.effects.push(Effect::Join {
+            number,
+            room: Arc::clone(room),
+            member,
+            recovery_request,
+            overrides,
+        });
     }
 
     /// Its shard has the room it goes into under this number.
@@ -424,7 +446,7 @@ struct Join {
     /// The command to be answered; 0: none.
     command: u32,
     /// The offset that it wanted to go on from.
-    asked: Option<u64>,
+    requested_offset: Option<u64>,
     /// It does not want to be in if it cannot go on from there.
     or_nothing: bool,
     /// A token for the room lets it in.

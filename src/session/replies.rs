@@ -6,24 +6,24 @@ use super::json::Phase;
 use super::{Context, EXPIRY_GRACE, Effect, Effects, Joining, Protocol, Session};
 use crate::app::json::{self, Disconnect, ErrorCode, Unsubscribe, Welcome};
 use crate::base::Time;
-use crate::chat::{Member, NoPage, Past, Verdict, Wanted};
-use crate::engine::Settled;
+use crate::chat::{AuthDecision, Member, PageError, Recovered, RecoveryRequest};
+use crate::engine::PublishOutcome;
 use crate::metrics::CloseReason;
 use crate::room::{Answer, QueryError};
 use crate::session::json::Connecting;
 
 impl Session {
     /// One of its messages is settled.
-    pub fn settled(&mut self, ctx: &mut Context<'_>, command: u32, outcome: Settled) {
+    pub fn draft_completed(&mut self, ctx: &mut Context<'_>, command: u32, outcome: PublishOutcome) {
         if matches!(self.protocol, Protocol::Text(_)) {
-            return Self::text_settled(ctx, outcome);
+            return Self::text_publish_completed(ctx, outcome);
         }
         let Some(id) = self.answered(command) else { return };
         match outcome {
-            Settled::Ordered | Settled::Duplicate | Settled::Superseded => {
+            PublishOutcome::Ordered | PublishOutcome::Duplicate | PublishOutcome::Superseded => {
                 ctx.effects.send(|out| json::reply_into(out, id, "publish", b"{}"));
             }
-            Settled::Temporary => ctx.effects.error(id, ErrorCode::Internal),
+            PublishOutcome::Temporary => ctx.effects.error(id, ErrorCode::Internal),
         }
     }
 
@@ -44,8 +44,8 @@ impl Session {
             Err(why) => {
                 let code = match why {
                     QueryError::NotAvailable => ErrorCode::NotAvailable,
-                    QueryError::NoPage(NoPage::OtherEpoch) => ErrorCode::UnrecoverablePosition,
-                    QueryError::NoPage(NoPage::BeforeTheFirst) => ErrorCode::BadRequest,
+                    QueryError::PageError(PageError::OtherEpoch) => ErrorCode::UnrecoverablePosition,
+                    QueryError::PageError(PageError::BeforeFirst) => ErrorCode::BadRequest,
                     QueryError::Lost => ErrorCode::Internal,
                 };
                 return effects.error(id, code);
@@ -62,20 +62,22 @@ impl Session {
         effects.send(|out| json::reply_into(out, id, "rpc", result.as_bytes()));
     }
 
-    pub(super) fn json_decided(&mut self, ctx: &mut Context<'_>, decision: Verdict) {
+    pub(super) fn json_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {
         let Some(state) = self.json_state() else { return };
-        if !matches!(state.phase, Phase::Asked(_)) {
+        if !matches!(state.phase, Phase::Authenticating(_)) {
             return;
         }
-        let Phase::Asked(connecting) = std::mem::replace(&mut state.phase, Phase::Refused) else { return };
+        let Phase::Authenticating(connecting) = std::mem::replace(&mut state.phase, Phase::Refused) else {
+            return;
+        };
         match decision {
-            Verdict::Welcome { identity, data } => {
+            AuthDecision::Accept { identity, data } => {
                 self.identified(ctx, identity, Connecting { data, ..connecting });
             }
-            Verdict::Refused { code, message, temporary } => {
+            AuthDecision::Reject { code, message, temporary } => {
                 ctx.effects.other_error(connecting.command, code, &message, temporary);
             }
-            Verdict::Disconnect { code, reason } => {
+            AuthDecision::Disconnect { code, reason } => {
                 ctx.effects.close(code, reason.into_string(), CloseReason::Denied);
             }
         }
@@ -86,18 +88,19 @@ impl Session {
         &mut self,
         ctx: &mut Context<'_>,
         index: usize,
-        past: &Past,
+        recovery: &Recovered,
         joining: &Joining,
     ) {
         let subscription = &self.subscriptions[index];
         let positioned = subscription.options.history_count_max > 0;
         let (room, by_server) = (Arc::clone(&subscription.room), subscription.by_server);
-        let Joining { command, asked, expires_in, .. } = *joining;
-        if joining.or_nothing && past.recovered == Some(false) {
+        let Joining { command, requested_offset, expires_in, .. } = *joining;
+        if joining.or_nothing && recovery.recovered == Some(false) {
             self.leave(ctx.effects, index);
             return ctx.effects.error(command, ErrorCode::UnrecoverablePosition);
         }
-        let result = json::subscribed(past, positioned, asked, expires_in, joining.data.as_deref());
+        let result =
+            json::subscribed(recovery, positioned, requested_offset, expires_in, joining.data.as_deref());
         if expires_in.is_some() {
             self.expire_subscription(ctx.now, index, expires_in);
         }
@@ -175,12 +178,12 @@ impl Session {
             let Some(joining) = joining.filter(|_| is_lost(&subscription.room)) else { continue };
             let member = Member { person: Arc::clone(&self.person), info: joining.info.clone() };
             // What it was to recover from is lost with the home.
-            let wanted = Wanted::Lost;
+            let recovery_request = RecoveryRequest::Unrecoverable;
             ctx.effects.push(Effect::JoinAgain {
                 number: subscription.number,
                 room: Arc::clone(&subscription.room),
                 member,
-                wanted,
+                recovery_request,
                 overrides: joining.overrides,
             });
         }

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::app::Protocol as Wire;
-use crate::base::census::Census;
+use crate::base::connection_counter::ConnectionCounter;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
-use crate::chat::{Epoch, Identity, RoomRules, ServerRoom, Verdict};
-use crate::engine::Settled;
+use crate::chat::{AuthDecision, Epoch, Identity, RoomRules, ServerRoom};
+use crate::engine::PublishOutcome;
 use crate::options::Options;
 use crate::room::QueryError;
 
@@ -21,11 +21,11 @@ struct World {
     now: Time,
     rng: Rng,
     budget: Budget,
-    users: Arc<Census<Arc<str>>>,
+    users: Arc<ConnectionCounter<Arc<str>>>,
     /// What it has asked, and has no answer to.
-    asked: Vec<Effect>,
+    pending: Vec<Effect>,
     /// What its client was told: lines of JSON, or texts.
-    told: Vec<String>,
+    sent: Vec<String>,
     closed: Option<u16>,
     /// Messages that wait, the first one perhaps taken in part.
     waiting: std::collections::VecDeque<String>,
@@ -60,9 +60,9 @@ impl World {
             now: Time::ZERO + Duration::from_secs(1000),
             rng: Rng::new(1),
             budget: Budget::TURN,
-            users: Arc::new(Census::new(&Seed::new(1))),
-            asked: Vec::new(),
-            told: Vec::new(),
+            users: Arc::new(ConnectionCounter::new(&Seed::new(1))),
+            pending: Vec::new(),
+            sent: Vec::new(),
             closed: None,
             waiting: std::collections::VecDeque::new(),
             subs: 0,
@@ -79,7 +79,7 @@ impl World {
     fn open(options: Options) -> Self {
         let mut world = Self::json(options);
         world.say(r#"{"id":4000000000,"connect":{"data":{"name":"ann"}}}"#);
-        assert!(world.told.pop().unwrap().contains("\"connect\""));
+        assert!(world.sent.pop().unwrap().contains("\"connect\""));
         world
     }
 
@@ -100,18 +100,18 @@ impl World {
         while let Some(effect) = effects.pop() {
             match effect {
                 Effect::Send(range) => {
-                    self.told.push(String::from_utf8(effects.payload(range).to_vec()).unwrap());
+                    self.sent.push(String::from_utf8(effects.payload(range).to_vec()).unwrap());
                 }
                 Effect::Close { code, .. } => self.closed = self.closed.or(Some(code)),
                 Effect::Join { number, .. } => {
                     self.session.attends(number, RoomId(number));
-                    self.asked.push(effect);
+                    self.pending.push(effect);
                 }
                 Effect::JoinAgain { .. }
                 | Effect::Publish { .. }
                 | Effect::Query { .. }
                 | Effect::CountDelivery { .. }
-                | Effect::Authenticate { .. } => self.asked.push(effect),
+                | Effect::Authenticate { .. } => self.pending.push(effect),
                 Effect::Leave { .. } | Effect::Notice | Effect::Welcomed | Effect::Ping => {}
             }
         }
@@ -137,11 +137,11 @@ impl World {
 
     /// What it asked is answered.
     fn answer(&mut self, index: usize) {
-        let asked = self.asked.swap_remove(index);
-        match &asked {
+        let pending = self.pending.swap_remove(index);
+        match &pending {
             &(Effect::Join { number, .. } | Effect::JoinAgain { number, .. }) => self.joined(number, None),
             &Effect::Publish { command, .. } => {
-                self.call(|session, ctx| session.settled(ctx, command, Settled::Ordered));
+                self.call(|session, ctx| session.draft_completed(ctx, command, PublishOutcome::Ordered));
             }
             &Effect::Query { command, .. } => {
                 let answer = Err(QueryError::NotAvailable);
@@ -157,7 +157,7 @@ impl World {
             | Effect::Leave { .. }
             | Effect::Authenticate { .. }
             | Effect::Welcomed
-            | Effect::Ping => panic!("not asked of anything: {asked:?}"),
+            | Effect::Ping => panic!("not asked of anything: {pending:?}"),
         }
         self.go_on();
     }
@@ -169,12 +169,12 @@ impl World {
         self.subs += 1;
         let sub = SubId(self.subs);
         let top = Position { epoch: Epoch::from_random(7), offset: 5 };
-        let past = Past { top, publications: Vec::new(), recovered };
-        self.call(|session, ctx| session.joined(ctx, number, sub, &past));
+        let recovery = Recovered { top, publications: Vec::new(), recovered };
+        self.call(|session, ctx| session.joined(ctx, number, sub, &recovery));
     }
 
     fn answer_all(&mut self) {
-        while !self.asked.is_empty() {
+        while !self.pending.is_empty() {
             self.answer(0);
         }
     }
@@ -187,7 +187,7 @@ impl World {
     }
 
     fn lines(&self) -> Vec<Value> {
-        let lines = self.told.iter().flat_map(|told| told.lines());
+        let lines = self.sent.iter().flat_map(|sent| sent.lines());
         lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -250,13 +250,13 @@ proptest! {
                     let message = lines.collect::<Vec<_>>().join("\n");
                     world.say(&message);
                 }
-                Step::Answer(index) if !world.asked.is_empty() => {
-                    let index = index.index(world.asked.len());
+                Step::Answer(index) if !world.pending.is_empty() => {
+                    let index = index.index(world.pending.len());
                     world.answer(index);
                 }
-                Step::Lose(index) if !world.asked.is_empty() => {
-                    let index = index.index(world.asked.len());
-                    world.asked.swap_remove(index);
+                Step::Lose(index) if !world.pending.is_empty() => {
+                    let index = index.index(world.pending.len());
+                    world.pending.swap_remove(index);
                 }
                 Step::Answer(_) | Step::Lose(_) => {}
                 Step::Pass(seconds) => world.pass(Duration::from_secs(seconds)),
@@ -300,7 +300,7 @@ fn a_room_that_does_not_answer_holds_nothing_up_for_ever() {
     assert_eq!(world.codes(), []);
     world.pass(Duration::from_secs(1));
     assert_eq!(world.codes(), [(1, 100), (2, 0)]);
-    assert!(world.told[0].contains("\"temporary\":true"), "{:?}", world.told);
+    assert!(world.sent[0].contains("\"temporary\":true"), "{:?}", world.sent);
     world.answer_all();
     assert_eq!(world.codes().len(), 2, "the late answer is nothing");
 }
@@ -323,7 +323,7 @@ fn a_command_waits_at_most_the_time_out() {
     assert_eq!(world.codes(), [(1, 0)]);
     world.pass(Duration::from_millis(1));
     assert_eq!(world.codes(), [(1, 0), (2, 100), (3, 100), (4, 100), (5, 100), (6, 100)]);
-    assert!(world.told[1..].iter().all(|told| told.contains("\"temporary\":true")), "{:?}", world.told);
+    assert!(world.sent[1..].iter().all(|sent| sent.contains("\"temporary\":true")), "{:?}", world.sent);
 }
 
 /// What one message may bring about at once is bounded, the pasts of rooms as well.
@@ -332,7 +332,7 @@ fn rooms_that_are_being_entered_are_among_the_commands_that_wait() {
     let mut world = World::open(options());
     let lines = (1..=100).map(|id| format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{id}\"}}}}"));
     world.say(&lines.collect::<Vec<_>>().join("\n"));
-    assert_eq!(world.asked.len(), json::PENDING_MAX);
+    assert_eq!(world.pending.len(), json::PENDING_MAX);
     world.answer_all();
     assert_eq!(world.codes().len(), 100);
 }
@@ -378,12 +378,16 @@ fn every_kind_of_command_is_limited() {
 }
 
 fn limited(rate: u32) -> RoomOptions {
-    RoomOptions { messages_per_second_max: rate, publish: crate::chat::Who::Anyone, ..RoomOptions::default() }
+    RoomOptions {
+        messages_per_second_max: rate,
+        publish: crate::chat::Access::Anyone,
+        ..RoomOptions::default()
+    }
 }
 
 /// Publishes so many times in a room, at once; how many were taken.
 fn published(world: &mut World, room: &str, count: usize) -> usize {
-    world.told.clear();
+    world.sent.clear();
     for _ in 0..count {
         world.say(&format!("{{\"id\":1,\"publish\":{{\"channel\":\"{room}\",\"data\":1}}}}"));
         world.answer_all();
@@ -394,7 +398,7 @@ fn published(world: &mut World, room: &str, count: usize) -> usize {
 
 #[test]
 fn a_room_with_a_limit_has_a_budget_of_its_own_and_others_share_the_sessions() {
-    let any = RoomOptions { publish: crate::chat::Who::Anyone, ..RoomOptions::default() };
+    let any = RoomOptions { publish: crate::chat::Access::Anyone, ..RoomOptions::default() };
     let rooms = rules(&[("slow", limited(1)), ("fast:*", limited(5))], any);
     let mut world = World::open(Options { session_messages_per_second_max: 20, rooms, ..options() });
     assert_eq!(published(&mut world, "slow", 5), 2);
@@ -438,7 +442,7 @@ fn expiring_subscriptions_that_come_and_go_leave_nothing_behind() {
         let now = world.now;
         world.session.expire_subscription(now, 0, Some(Duration::from_secs(3600)));
         world.say(&format!("{{\"id\":2,\"unsubscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
-        world.told.clear();
+        world.sent.clear();
     }
     assert_eq!(world.session.subscriptions.len(), 0);
     assert!(world.session.subscriptions.capacity() <= 4);
@@ -458,8 +462,8 @@ fn a_plain_client_ends_with_its_token() {
             expires_in: Some(Duration::from_secs(30)),
             rooms: Vec::new(),
         };
-        let entrance = Entrance { room: "r".into(), wanted: Wanted::Nothing };
-        world.call(|session, ctx| session.enter(ctx, identity, None, &entrance));
+        let pending_join = PendingJoin { room: "r".into(), recovery_request: RecoveryRequest::None };
+        world.call(|session, ctx| session.enter(ctx, identity, None, &pending_join));
         world.answer_all();
         assert_eq!(world.session.due(), world.now + Duration::from_secs(10), "the room must have answered");
         world.pass(Duration::from_millis(29_999));
@@ -472,9 +476,9 @@ fn a_plain_client_ends_with_its_token() {
 
 #[test]
 fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
-    let mut world = World::json(Options { identification: crate::chat::Identification::Asked, ..options() });
+    let mut world = World::json(Options { auth_mode: crate::chat::AuthMode::Hook, ..options() });
     world.say("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"presence\":{\"channel\":\"b\"}}");
-    assert!(matches!(world.asked.remove(0), Effect::Authenticate { .. }));
+    assert!(matches!(world.pending.remove(0), Effect::Authenticate { .. }));
     assert!(!world.session.can_take());
     let room = |name: &str| ServerRoom { name: name.into(), grant: Grant::default() };
     let identity = Identity {
@@ -484,12 +488,12 @@ fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
         expires_in: None,
         rooms: vec![room("a"), room("b")],
     };
-    world.call(|session, ctx| session.decided(ctx, Verdict::Welcome { identity, data: None }));
+    world.call(|session, ctx| session.decided(ctx, AuthDecision::Accept { identity, data: None }));
     world.answer(1);
-    assert!(world.told.is_empty() && !world.session.is_welcomed() && !world.session.can_take());
+    assert!(world.sent.is_empty() && !world.session.is_welcomed() && !world.session.can_take());
     world.answer(0);
     assert!(world.session.is_welcomed());
-    assert_eq!(world.asked.len(), 1, "and then comes what was asked behind it");
+    assert_eq!(world.pending.len(), 1, "and then comes what was asked behind it");
     world.answer_all();
     assert_eq!(world.codes(), [(1, 0), (2, 108)]);
 }

@@ -8,21 +8,22 @@ use super::{Context, Effect, Join, Joining, Protocol, Session, Taken};
 use crate::app::json::ErrorCode;
 use crate::app::{WireFormat, text};
 use crate::base::Time;
-use crate::base::census::Census;
+use crate::base::connection_counter::ConnectionCounter;
 use crate::chat::{
-    Body, ClientId, Draft, Grant, Identity, Member, Past, Person, RateDecision, Verdict, Wanted,
+    AuthDecision, Body, ClientId, Draft, Grant, Identity, Member, Person, RateDecision, Recovered,
+    RecoveryRequest,
 };
-use crate::engine::Settled;
+use crate::engine::PublishOutcome;
 use crate::metrics::CloseReason;
 use crate::options::Options;
 
 /// What a plain client wants once it is known who it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entrance {
+pub struct PendingJoin {
     /// The room.
     pub room: Arc<str>,
     /// What of its history.
-    pub wanted: Wanted,
+    pub recovery_request: RecoveryRequest,
 }
 
 impl Session {
@@ -39,7 +40,7 @@ impl Session {
         ctx: &mut Context<'_>,
         identity: Identity,
         grant: Option<Grant>,
-        entrance: &Entrance,
+        pending_join: &PendingJoin,
     ) {
         let Identity { user, name, info, expires_in, .. } = identity;
         self.person = Arc::new(Person { client: self.person.client, user, name, info });
@@ -47,17 +48,23 @@ impl Session {
         let ends = [expires_in, grant.as_ref().and_then(|grant| grant.expires_in)];
         self.expires = ends.into_iter().flatten().min().map_or(Time::NEVER, |time| ctx.now + time);
         self.due = self.due.min(self.expires);
-        let asked = match entrance.wanted {
-            Wanted::Nothing => None,
-            Wanted::Last(_) | Wanted::Since(_) | Wanted::Lost => Some(0),
+        let requested_offset = match pending_join.recovery_request {
+            RecoveryRequest::None => None,
+            RecoveryRequest::Last(_) | RecoveryRequest::Since(_) | RecoveryRequest::Unrecoverable => Some(0),
         };
-        let how = Join { asked, granted, ..Join::default() };
-        self.join(ctx, &entrance.room, grant.unwrap_or_default(), entrance.wanted, how);
+        let how = Join { requested_offset, granted, ..Join::default() };
+        self.join(ctx, &pending_join.room, grant.unwrap_or_default(), pending_join.recovery_request, how);
     }
 
     /// The auth backend is asked who it is. What its client sends meanwhile waits.
-    pub fn ask(&mut self, ctx: &mut Context<'_>, name: &str, token: Option<&str>, entrance: Entrance) {
-        self.protocol = Protocol::Text(Some(Box::new(entrance)));
+    pub fn request_auth(
+        &mut self,
+        ctx: &mut Context<'_>,
+        name: &str,
+        token: Option<&str>,
+        pending_join: PendingJoin,
+    ) {
+        self.protocol = Protocol::Text(Some(Box::new(pending_join)));
         // Who it is is known until then, or never.
         self.expires = ctx.now + ctx.options.command_timeout;
         self.due = self.due.min(self.expires);
@@ -66,7 +73,12 @@ impl Session {
     }
 
     /// Counts it among the connections of `user`. False: there are too many.
-    pub fn count_user(&mut self, options: &Options, users: &Arc<Census<Arc<str>>>, user: &Arc<str>) -> bool {
+    pub fn count_user(
+        &mut self,
+        options: &Options,
+        users: &Arc<ConnectionCounter<Arc<str>>>,
+        user: &Arc<str>,
+    ) -> bool {
         let max = options.connections_per_user_max;
         if max == 0 || user.is_empty() {
             return true;
@@ -75,23 +87,29 @@ impl Session {
         self.user.is_some()
     }
 
-    pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: Verdict) {
-        let Protocol::Text(asked) = &mut self.protocol else { return };
-        let Some(entrance) = asked.take() else { return };
+    pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {
+        let Protocol::Text(pending) = &mut self.protocol else { return };
+        let Some(pending_join) = pending.take() else { return };
         let denied = CloseReason::Denied;
         match decision {
-            Verdict::Welcome { identity, .. } if !self.count_user(ctx.options, ctx.users, &identity.user) => {
+            AuthDecision::Accept { identity, .. }
+                if !self.count_user(ctx.options, ctx.users, &identity.user) =>
+            {
                 ctx.effects.close(1008, "too many connections", denied);
             }
-            Verdict::Welcome { identity, .. } => match plain_grant(ctx.options, &identity, &entrance.room) {
-                Some(grant) => self.enter(ctx, identity, grant, &entrance),
-                None => ctx.effects.close(1008, "this room is not for you", denied),
-            },
-            Verdict::Refused { message, temporary, .. } => {
+            AuthDecision::Accept { identity, .. } => {
+                match plain_grant(ctx.options, &identity, &pending_join.room) {
+                    Some(grant) => self.enter(ctx, identity, grant, &pending_join),
+                    None => ctx.effects.close(1008, "this room is not for you", denied),
+                }
+            }
+            AuthDecision::Reject { message, temporary, .. } => {
                 let code = if temporary { 1013 } else { 1008 };
                 ctx.effects.close(code, message.into_string(), denied);
             }
-            Verdict::Disconnect { code, reason } => ctx.effects.close(code, reason.into_string(), denied),
+            AuthDecision::Disconnect { code, reason } => {
+                ctx.effects.close(code, reason.into_string(), denied)
+            }
         }
     }
 
@@ -126,15 +144,15 @@ impl Session {
 
     /// It has come in. If it asked for the history it gets that, and is told where the room stands: from there on, each message is
     /// one offset.
-    pub(super) fn text_joined(&self, ctx: &mut Context<'_>, past: &Past, joining: &Joining) {
-        if joining.asked.is_some() {
-            if past.recovered == Some(false) {
+    pub(super) fn text_joined(&self, ctx: &mut Context<'_>, recovery: &Recovered, joining: &Joining) {
+        if joining.requested_offset.is_some() {
+            if recovery.recovered == Some(false) {
                 notice(ctx, "messages may be missing here");
             }
-            for publication in &past.publications {
+            for publication in &recovery.publications {
                 ctx.effects.send(|out| out.extend_from_slice(&text::payload(publication)));
             }
-            ctx.effects.send(|out| text::position_into(out, past.top));
+            ctx.effects.send(|out| text::position_into(out, recovery.top));
         }
         ctx.effects.push(Effect::Welcomed);
     }
@@ -144,15 +162,15 @@ impl Session {
         let subscription = &self.subscriptions[index];
         let (room, granted) = (Arc::clone(&subscription.room), subscription.granted);
         self.leave(ctx.effects, index);
-        let how = Join { asked: Some(0), granted, ..Join::default() };
-        self.join(ctx, &room, Grant::default(), Wanted::Lost, how);
+        let how = Join { requested_offset: Some(0), granted, ..Join::default() };
+        self.join(ctx, &room, Grant::default(), RecoveryRequest::Unrecoverable, how);
     }
 
     /// One of its messages is settled.
-    pub(super) fn text_settled(ctx: &mut Context<'_>, outcome: Settled) {
+    pub(super) fn text_publish_completed(ctx: &mut Context<'_>, outcome: PublishOutcome) {
         match outcome {
-            Settled::Ordered | Settled::Duplicate | Settled::Superseded => {}
-            Settled::Temporary => notice(ctx, "that was not sent: try again"),
+            PublishOutcome::Ordered | PublishOutcome::Duplicate | PublishOutcome::Superseded => {}
+            PublishOutcome::Temporary => notice(ctx, "that was not sent: try again"),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Shard, Slot};
 use crate::conn::State;
-use crate::room::Held;
+use crate::room::RoomUsage;
 use crate::session::Session;
 
 /// What a shard holds: the largest of each kind, because bounds hold for each. Memory is counted as it is allocated.
@@ -32,7 +32,7 @@ pub struct Audit {
     /// Rooms in the directory.
     pub rooms: usize,
     /// What the homes hold.
-    pub homes: Held,
+    pub homes: RoomUsage,
     /// Bytes that the inflater keeps for its next message.
     pub inflater_bytes: usize,
 }
@@ -52,7 +52,7 @@ impl Shard {
             auth_requests: self.auth_requests.len(),
             countings: self.countings.len(),
             rooms: self.rooms.count(),
-            homes: self.homes.held(),
+            homes: self.homes.usage(),
             inflater_bytes: self.inflater.capacity(),
             ..Audit::default()
         };
@@ -74,7 +74,7 @@ impl Shard {
                 session.is_none() || conn.state() == State::Open,
                 "only an open connection has a session"
             );
-            let (commands, connect_bytes) = session.map_or((0, 0), Session::held);
+            let (commands, connect_bytes) = session.map_or((0, 0), Session::pending_work);
             audit.commands = audit.commands.max(commands);
             audit.connect_bytes = audit.connect_bytes.max(connect_bytes);
             let subs: Vec<_> = session.into_iter().flat_map(Session::subs).collect();

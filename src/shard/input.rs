@@ -24,7 +24,7 @@ pub(super) enum Used {
     /// It must wait.
     Later,
     /// So many bytes are used up, and the message in them must wait: its connection's decoder holds it.
-    Held(usize),
+    Queued(usize),
 }
 
 /// What is to be done with the message that was decoded.
@@ -73,7 +73,7 @@ impl Shard {
                 Used::All => return,
                 Used::NeedsMore => return self.keep(key, &input[used..], false),
                 Used::Later => return self.keep(key, &input[used..], true),
-                Used::Held(len) => return self.keep(key, &input[used + len..], true),
+                Used::Queued(len) => return self.keep(key, &input[used + len..], true),
             }
         }
     }
@@ -111,7 +111,7 @@ impl Shard {
                     kept.waits = true;
                     break;
                 }
-                Used::Held(len) => {
+                Used::Queued(len) => {
                     kept.advance(len);
                     kept.waits = true;
                     break;
@@ -184,7 +184,7 @@ impl Shard {
             }
             (Some(consumed), Handled::Later) => {
                 decoder.keep();
-                Used::Held(consumed)
+                Used::Queued(consumed)
             }
         };
         decoder.release();
@@ -292,11 +292,11 @@ impl Shard {
         let waits = slot.conn.paused || slot.conn.has_waiting_input();
         // What holds it back but the turn and the rings says so itself when it no longer does.
         let session = slot.session.and_then(|session| self.sessions.get(session));
-        let held = !slot.conn.state().is_ending()
+        let is_queued = !slot.conn.state().is_ending()
             && (slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES
                 || session.is_some_and(|session| !session.can_take()));
         if waits
-            && !held
+            && !is_queued
             && let Some(Slot { conn, .. }) = self.conns.get_mut(key)
             && !std::mem::replace(&mut conn.ready, true)
         {

@@ -7,7 +7,7 @@ use super::mesh;
 use crate::app::Encodings;
 use crate::base::spsc::Weigh;
 use crate::chat::Position;
-use crate::engine::Ask;
+use crate::engine::ReplyTo;
 use crate::room::{Answer, Reply, Request};
 
 /// The ends of one shard's rings.
@@ -33,7 +33,7 @@ pub enum Up {
         /// The publication.
         offset: u64,
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
     },
 }
 
@@ -61,7 +61,7 @@ pub enum Down {
     /// How far a publication has come on one shard.
     Counted {
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// How far.
         backlog: Backlog,
     },
@@ -81,9 +81,9 @@ impl Weigh for Down {
     fn weight(&self) -> usize {
         let more = match self {
             Self::Publication { encodings, .. } | Self::Presence { encodings, .. } => encodings.weight(),
-            Self::Reply(Reply::Joined { past, .. }) => past.weight(),
+            Self::Reply(Reply::Joined { recovery, .. }) => recovery.weight(),
             Self::Reply(Reply::Answer { answer: Ok(answer), .. }) => weight_of(answer),
-            Self::Reply(Reply::Answer { .. } | Reply::Settled { .. }) | Self::Counted { .. } => 0,
+            Self::Reply(Reply::Answer { .. } | Reply::Completed { .. }) | Self::Counted { .. } => 0,
         };
         size_of::<Self>() + more
     }

@@ -67,15 +67,15 @@ pub use crate::conn::HowToClose;
 pub use audit::Audit;
 pub use limits::ConnectionLimits;
 pub use messages::{Mesh, PeerEnds};
-pub use output::{Close, SLICES_MAX, Ticket, Write};
+pub use output::{Close, SLICES_MAX, Write, WriteId};
 
 use crate::app::Encoder;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
 use crate::base::{ConnKey, SessionKey, Table, Time};
-use crate::chat::{ClientId, Question, Verdict};
+use crate::chat::{AuthDecision, AuthRequest, ClientId};
 use crate::conn::Conn;
-use crate::engine::{Ask, Engine, Memory};
+use crate::engine::{Engine, Memory, ReplyTo};
 use crate::metrics::{Registry, ShardMetrics};
 pub use crate::options::Options;
 use crate::room::{self, Homes};
@@ -112,7 +112,7 @@ struct About {
 /// A count of members that is under way on all shards.
 #[derive(Debug)]
 struct Counting {
-    ask: Ask,
+    reply_to: ReplyTo,
     /// Shards that have not answered yet.
     missing: usize,
     sum: Backlog,
@@ -163,9 +163,9 @@ pub struct Shard {
     draining: Option<usize>,
     nameless: Arc<str>,
     countings: Vec<Counting>,
-    auth_requests: VecDeque<Question>,
+    auth_requests: VecDeque<AuthRequest>,
     /// Connections whose questions the driver has, and whose sessions have ended.
-    withdrawn: Vec<ConnKey>,
+    cancelled: Vec<ConnKey>,
 }
 
 /// Whether one more connection may be accepted.
@@ -223,7 +223,7 @@ impl Shard {
             nameless: Arc::from(""),
             countings: Vec::new(),
             auth_requests: VecDeque::new(),
-            withdrawn: Vec::new(),
+            cancelled: Vec::new(),
         }
     }
 
@@ -330,17 +330,17 @@ impl Shard {
     }
 
     /// What the auth backend is to be asked about a client; the answer is told with [`Shard::decided`], at any time.
-    pub fn poll_question(&mut self) -> Option<Question> {
+    pub fn poll_auth_request(&mut self) -> Option<AuthRequest> {
         self.auth_requests.pop_front()
     }
 
     /// The next connection whose question need not be answered any more: its client is gone, or going.
-    pub fn poll_withdrawn(&mut self) -> Option<ConnKey> {
-        self.withdrawn.pop()
+    pub fn poll_auth_cancellation(&mut self) -> Option<ConnKey> {
+        self.cancelled.pop()
     }
 
     /// What the auth backend has decided about a client. If it is gone, or going, nothing happens.
-    pub fn decided(&mut self, conn: ConnKey, decision: Verdict) {
+    pub fn decided(&mut self, conn: ConnKey, decision: AuthDecision) {
         if self.conns.get(conn).is_some_and(|slot| slot.conn.is_open()) {
             self.with_session(conn, |session, ctx| session.decided(ctx, decision));
         }
@@ -366,7 +366,7 @@ impl Shard {
             || !self.resumed.is_empty()
             || !self.closing.is_empty()
             || !self.auth_requests.is_empty()
-            || !self.withdrawn.is_empty()
+            || !self.cancelled.is_empty()
             || !self.deferred.is_empty()
             || self.mesh.has_own()
             || self.homes.has_output()

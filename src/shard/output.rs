@@ -19,7 +19,7 @@ pub struct Write<'a> {
     /// The slot of the connection.
     pub conn: usize,
     /// What its outcome is told with.
-    pub ticket: Ticket,
+    pub write_id: WriteId,
     payload: Payload<'a>,
 }
 
@@ -72,7 +72,7 @@ pub struct Close {
 /// Names a write that is in flight.
 #[must_use = "the shard waits for the outcome of every write"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ticket(Writing);
+pub struct WriteId(Writing);
 
 /// What is to be done about a connection once no write is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,23 +106,23 @@ impl Shard {
         }
         let writing = self.next_own().or_else(|| self.next_swept())?;
         self.writes_in_flight += 1;
-        let ticket = Ticket(writing);
+        let write_id = WriteId(writing);
         Some(match writing {
             Writing::Own(key, sub) => {
                 let slot = self.conns.get_mut(key)?;
                 let bytes = slot.conn.outbox.unsent();
                 let offer = sub.map(|sub| self.fanout.offer(sub));
-                Write { conn: key.index(), ticket, payload: Payload::Own(bytes, offer) }
+                Write { conn: key.index(), write_id, payload: Payload::Own(bytes, offer) }
             }
             Writing::Rest(_, sub) | Writing::Sweep(sub) => {
                 let offer = self.fanout.offer(sub);
-                Write { conn: offer.conn, ticket, payload: Payload::Log(offer) }
+                Write { conn: offer.conn, write_id, payload: Payload::Log(offer) }
             }
         })
     }
 
     /// The kernel took `len` of the `offered` bytes of a write.
-    pub fn wrote(&mut self, Ticket(writing): Ticket, len: usize, offered: usize) {
+    pub fn wrote(&mut self, WriteId(writing): WriteId, len: usize, offered: usize) {
         self.write_answered();
         self.metrics.writes.add(1);
         self.metrics.bytes_out.add(len as u64);
@@ -164,7 +164,7 @@ impl Shard {
     }
 
     /// The kernel took nothing of a write: the socket is full.
-    pub fn refused(&mut self, Ticket(writing): Ticket) {
+    pub fn refused(&mut self, WriteId(writing): WriteId) {
         self.write_answered();
         match writing {
             Writing::Own(key, _) | Writing::Rest(key, _) => {
@@ -176,7 +176,7 @@ impl Shard {
     }
 
     /// The socket of a write failed.
-    pub fn write_failed(&mut self, Ticket(writing): Ticket) {
+    pub fn write_failed(&mut self, WriteId(writing): WriteId) {
         self.write_answered();
         let key = match writing {
             Writing::Own(key, _) | Writing::Rest(key, _) => {

@@ -31,11 +31,11 @@ impl Shard {
             self.rooms.home_lost(id);
             let forms = self.rooms.get(id).map(super::rooms::Room::forms).unwrap_or_default();
             if !forms.is_empty() {
-                self.ask_home(&room, Request::Listen { forms });
+                self.request_home(&room, Request::Listen { forms });
             }
             while let Some(parked) = self.rooms.next_parked(id) {
-                let ask = self.ask(parked.session, parked.command);
-                self.ask_home(&room, Request::Publish { draft: parked.draft, ask });
+                let reply_to = self.reply_to(parked.session, parked.command);
+                self.request_home(&room, Request::Publish { draft: parked.draft, reply_to });
                 self.call_session(parked.session, |session, _| session.unparked());
             }
             self.forget_unused(id);

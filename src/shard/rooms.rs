@@ -17,7 +17,7 @@ use crate::base::{AudienceId, RoomId, SessionKey};
 use crate::chat::{Draft, Forms, RoomOptions, RoomRules};
 
 /// Bytes of drafts for one room that a shard may have unsettled, beside the last one.
-pub const UNSETTLED_BYTES_MAX: u64 = 64 * 1024;
+pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * 1024;
 
 /// An audience of a room, and how many of this shard's clients are in it or on their way.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ pub struct Room {
     pub options: Arc<RoomOptions>,
     audiences: SmallVec<[Attended; 1]>,
     /// Bytes of drafts that the home has not settled, and how many drafts.
-    unsettled: (u64, u32),
+    in_flight: (u64, u32),
     parked: VecDeque<Parked>,
     /// Bytes of publications that have come, and of those the ones that the home knows to be swept.
     received: u64,
@@ -68,7 +68,7 @@ impl Room {
     }
 
     fn is_unused(&self) -> bool {
-        self.audiences.is_empty() && self.unsettled.1 == 0 && self.parked.is_empty()
+        self.audiences.is_empty() && self.in_flight.1 == 0 && self.parked.is_empty()
     }
 }
 
@@ -109,7 +109,7 @@ impl Rooms {
     /// The home of a room is lost, with the drafts that it had not settled and what it knew of this shard's progress.
     pub fn home_lost(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get_mut(id.0 as usize) else { return };
-        room.unsettled = (0, 0);
+        room.in_flight = (0, 0);
         (room.received, room.acknowledged) = (0, 0);
         if std::mem::take(&mut room.owes) {
             self.owing.retain(|&owing| owing != id);
@@ -148,7 +148,7 @@ impl Rooms {
             name: Arc::clone(name),
             options: Arc::clone(rules.of(name)),
             audiences: SmallVec::new(),
-            unsettled: (0, 0),
+            in_flight: (0, 0),
             parked: VecDeque::new(),
             received: 0,
             acknowledged: 0,
@@ -217,43 +217,43 @@ impl Rooms {
     }
 
     /// A session has a draft for the room `name`. It comes back if it may go to the home at once; else it waits here, and the
-    /// session with it, until [`Rooms::settled`] says so.
+    /// session with it, until [`Rooms::draft_completed`] says so.
     pub fn submit(&mut self, name: &Arc<str>, parked: Parked, rules: &RoomRules) -> Option<Draft> {
         let id = self.intern(name, rules);
         let room = &mut self.rooms[id.0 as usize];
-        if room.unsettled.0 > UNSETTLED_BYTES_MAX || !room.parked.is_empty() {
+        if room.in_flight.0 > IN_FLIGHT_BYTES_MAX || !room.parked.is_empty() {
             self.parked.0 += 1;
             self.parked.1 += parked.draft.weight() as u64;
             room.parked.push_back(parked);
             return None;
         }
-        room.unsettled.0 += parked.draft.weight() as u64;
-        room.unsettled.1 += 1;
+        room.in_flight.0 += parked.draft.weight() as u64;
+        room.in_flight.1 += 1;
         Some(parked.draft)
     }
 
     /// A draft of so many bytes is settled: [`Rooms::next_parked`] may have another.
-    pub fn settled(&mut self, name: &str, bytes: u64) -> Option<RoomId> {
+    pub fn draft_completed(&mut self, name: &str, bytes: u64) -> Option<RoomId> {
         let id = self.find(name)?;
         let room = &mut self.rooms[id.0 as usize];
-        debug_assert!(room.unsettled.0 >= bytes && room.unsettled.1 > 0, "a draft is settled once");
-        room.unsettled.0 = room.unsettled.0.saturating_sub(bytes);
-        room.unsettled.1 = room.unsettled.1.saturating_sub(1);
+        debug_assert!(room.in_flight.0 >= bytes && room.in_flight.1 > 0, "a draft is settled once");
+        room.in_flight.0 = room.in_flight.0.saturating_sub(bytes);
+        room.in_flight.1 = room.in_flight.1.saturating_sub(1);
         Some(id)
     }
 
     /// The next draft that waits for the room, and may go to its home now.
     pub fn next_parked(&mut self, id: RoomId) -> Option<Parked> {
         let room = self.rooms.get_mut(id.0 as usize)?;
-        if room.unsettled.0 > UNSETTLED_BYTES_MAX {
+        if room.in_flight.0 > IN_FLIGHT_BYTES_MAX {
             return None;
         }
         let parked = room.parked.pop_front()?;
         let weight = parked.draft.weight() as u64;
         self.parked.0 -= 1;
         self.parked.1 -= weight;
-        room.unsettled.0 += weight;
-        room.unsettled.1 += 1;
+        room.in_flight.0 += weight;
+        room.in_flight.1 += 1;
         if room.parked.is_empty() {
             room.parked = VecDeque::new();
         }
@@ -314,7 +314,7 @@ impl Rooms {
         for (_, room) in &self.rooms {
             assert!(!room.is_unused(), "a room that nothing is known of is forgotten");
             assert!(
-                room.parked.is_empty() || room.unsettled.1 > 0,
+                room.parked.is_empty() || room.in_flight.1 > 0,
                 "a draft waits, and nothing will wake it"
             );
         }

@@ -1,9 +1,9 @@
 //! Shards, their mesh and their clients in one thread: every input in pieces, every socket with a size of its own, a clock
 //! that only the test moves. A seed replays everything.
 
-mod deserted;
+mod empty_rooms;
 mod faults;
-mod verdict;
+mod late_decision;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ struct World {
     now: Time,
     rng: Rng,
     /// Connections whose questions were taken back.
-    withdrawn: Vec<ConnKey>,
+    cancelled: Vec<ConnKey>,
     /// Longest read and longest write; small ones tear everything apart.
     piece: u64,
 }
@@ -63,9 +63,9 @@ fn rooms(options: RoomOptions) -> Arc<RoomRules> {
 }
 
 /// Tells the shard what became of its writes.
-fn answer(shard: &mut Shard, under_way: &mut Vec<(Ticket, usize, usize)>) {
-    for (ticket, len, offered) in under_way.drain(..) {
-        if len == 0 { shard.refused(ticket) } else { shard.wrote(ticket, len, offered) }
+fn answer(shard: &mut Shard, under_way: &mut Vec<(WriteId, usize, usize)>) {
+    for (write_id, len, offered) in under_way.drain(..) {
+        if len == 0 { shard.refused(write_id) } else { shard.wrote(write_id, len, offered) }
     }
 }
 
@@ -81,7 +81,7 @@ impl World {
             &registry,
             || seed,
         );
-        Self { shards, peers: Vec::new(), withdrawn: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
+        Self { shards, peers: Vec::new(), cancelled: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 
     fn connect(&mut self, shard: usize) -> usize {
@@ -106,7 +106,7 @@ impl World {
     fn join(&mut self, shard: usize, name: &str, room: &str, more: &str) -> usize {
         let peer = self.connect(shard);
         self.send(peer, request(&format!("/ws/{name}?room={room}"), more).as_bytes());
-        self.settle();
+        self.run_until_idle();
         assert!(self.text(peer).starts_with("HTTP/1.1 101"), "{}", self.text(peer));
         self.peers[peer].received.clear();
         peer
@@ -126,11 +126,11 @@ impl World {
 
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        self.settle();
+        self.run_until_idle();
     }
 
     /// Turns until nothing moves any more.
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         for _ in 0..1_000_000 {
             if !self.turn() {
                 return;
@@ -214,7 +214,7 @@ impl World {
             peer.received.extend_from_slice(&bytes[..len]);
             peer.window -= if peer.window == usize::MAX { 0 } else { len };
             peer.blocked |= len < bytes.len();
-            under_way.push((write.ticket, len, bytes.len()));
+            under_way.push((write.write_id, len, bytes.len()));
             // One, or several at a time, as a ring has them.
             if self.rng.below(4) > 0 {
                 answer(shard, &mut under_way);
@@ -238,7 +238,7 @@ impl World {
                 peer.paused = false;
             }
         }
-        self.withdrawn.extend(std::iter::from_fn(|| shard.poll_withdrawn()));
+        self.cancelled.extend(std::iter::from_fn(|| shard.poll_auth_cancellation()));
         while shard.poll_wake().is_some() {
             moved = true;
         }
@@ -246,7 +246,7 @@ impl World {
     }
 
     /// The texts that a member has got, then its close code if it has one.
-    fn heard(&self, peer: usize) -> (Vec<String>, Option<u16>) {
+    fn received_by(&self, peer: usize) -> (Vec<String>, Option<u16>) {
         let (mut texts, mut inflater) = (Vec::new(), Inflater::default());
         // The last one may be torn by the end of its window.
         for frame in frames(&self.peers[peer].received) {
@@ -299,8 +299,8 @@ proptest! {
         for &member in &members {
             world.peers[member].window = usize::MAX;
         }
-        world.settle();
-        let (first, _) = world.heard(members[0]);
+        world.run_until_idle();
+        let (first, _) = world.received_by(members[0]);
         prop_assert_eq!(first.len(), 120);
         let mut next = vec![0; members.len()];
         for line in &first {
@@ -310,9 +310,9 @@ proptest! {
             next[who] += 1;
         }
         for &member in &members {
-            prop_assert_eq!(&world.heard(member).0, &first);
+            prop_assert_eq!(&world.received_by(member).0, &first);
         }
-        prop_assert_eq!(world.heard(stranger).0.len(), 0);
+        prop_assert_eq!(world.received_by(stranger).0.len(), 0);
     }
 
     /// Whatever comes, in whatever pieces, nothing panics, every connection ends, and the others talk on.
@@ -323,14 +323,14 @@ proptest! {
         let bad = if upgraded { world.join(0, "bad", "r", DEFLATE) } else { world.connect(0) };
         world.send(bad, &garbage);
         world.say(good[0], "still here");
-        world.settle();
+        world.run_until_idle();
         for peer in good {
-            let (texts, close) = world.heard(peer);
+            let (texts, close) = world.received_by(peer);
             prop_assert!(texts.contains(&"a: still here".to_owned()));
             prop_assert_eq!(close, None);
         }
         world.peers[bad].shut = true;
-        world.settle();
+        world.run_until_idle();
         prop_assert!(world.peers[bad].closed.is_some());
     }
 }
@@ -346,7 +346,7 @@ fn a_flood_is_slowed_down_and_nothing_is_lost() {
             world.say(speaker, "x");
         }
     }
-    world.settle();
+    world.run_until_idle();
     let one = 2 + 64 + 2 + 1;
     for &listener in &listeners {
         assert_eq!(world.peers[listener].closed, None);
@@ -373,7 +373,7 @@ fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (Worl
     world.peers[stuck].window = window;
     for index in 0..count {
         world.say(speaker, &format!("{index:>1019}"));
-        world.settle();
+        world.run_until_idle();
     }
     (world, speaker, stuck)
 }
@@ -381,14 +381,14 @@ fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (Worl
 #[test]
 fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
     let (mut world, speaker, stuck) = with_a_stuck_member(SlowMember::Disconnect, 1500, 400);
-    assert_eq!(world.heard(speaker).0.len(), 400);
+    assert_eq!(world.received_by(speaker).0.len(), 400);
     assert!(
         world.shards[0].metrics.closes[CloseReason::TooSlow as usize].value() == 0,
         "its last words wait"
     );
     world.peers[stuck].window = usize::MAX;
-    world.settle();
-    let (texts, close) = world.heard(stuck);
+    world.run_until_idle();
+    let (texts, close) = world.received_by(stuck);
     assert_eq!(texts.len(), 2, "the frame that had begun is finished");
     assert_eq!(close, Some(1013));
     world.pass(Duration::from_secs(10));
@@ -399,10 +399,10 @@ fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
 fn skip_tells_how_many_were_missed() {
     let (mut world, speaker, stuck) = with_a_stuck_member(SlowMember::Skip, 1500, 700);
     world.peers[stuck].window = usize::MAX;
-    world.settle();
+    world.run_until_idle();
     world.say(speaker, "fresh");
-    world.settle();
-    let (texts, close) = world.heard(stuck);
+    world.run_until_idle();
+    let (texts, close) = world.received_by(stuck);
     assert_eq!(close, None);
     let notice = texts.iter().find_map(|text| text.strip_prefix(": ")).expect("a notice");
     let missed: usize = notice.split(' ').next().unwrap().parse().unwrap();
@@ -414,8 +414,8 @@ fn skip_tells_how_many_were_missed() {
 fn conflate_goes_on_with_the_newest() {
     let (mut world, _, stuck) = with_a_stuck_member(SlowMember::Conflate, 1500, 700);
     world.peers[stuck].window = usize::MAX;
-    world.settle();
-    let (texts, close) = world.heard(stuck);
+    world.run_until_idle();
+    let (texts, close) = world.received_by(stuck);
     let numbers: Vec<usize> = texts.iter().map(|text| text[6..].trim().parse().unwrap()).collect();
     assert_eq!(numbers, [0, 1, 699]);
     assert_eq!(close, None);
@@ -437,7 +437,7 @@ fn the_silent_are_pinged_and_then_closed() {
     }
     assert!((3..=6).contains(&ping_times.len()), "{ping_times:?}");
     assert_eq!(world.peers[quiet].closed, None);
-    assert_eq!(world.heard(dead).1, Some(1001));
+    assert_eq!(world.received_by(dead).1, Some(1001));
     assert_eq!(world.peers[dead].closed, Some(CloseReason::Silent));
 }
 
@@ -459,11 +459,11 @@ fn above_the_bound_the_answer_is_503() {
     let inside = [world.join(0, "a", "r", ""), world.join(0, "b", "r", "")];
     let outside = world.connect(0);
     world.send(outside, request("/ws/c", "").as_bytes());
-    world.settle();
+    world.run_until_idle();
     assert!(world.text(outside).starts_with("HTTP/1.1 503 "));
     assert!(world.text(outside).contains("Retry-After: "));
     world.send(inside[0], &client_frame(0x88, &1000_u16.to_be_bytes()));
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.peers[inside[0]].closed, Some(CloseReason::ClosedByPeer));
     world.join(0, "d", "r", "");
 }
@@ -476,13 +476,13 @@ fn a_drain_says_goodbye_to_everybody() {
     for shard in &mut world.shards {
         shard.drain();
     }
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.peers[idle].closed, Some(CloseReason::Shutdown));
     for &member in &members {
-        assert_eq!(world.heard(member), (Vec::new(), Some(1001)));
+        assert_eq!(world.received_by(member), (Vec::new(), Some(1001)));
         world.send(member, &client_frame(0x88, &1001_u16.to_be_bytes()));
     }
-    world.settle();
+    world.run_until_idle();
     assert!(world.shards.iter().all(Shard::is_drained));
     assert!(world.peers.iter().all(|peer| peer.closed == Some(CloseReason::Shutdown)));
 }
@@ -515,7 +515,7 @@ fn every_request_gets_its_answer() {
         let mut world = World::new(1, 1, 700, options());
         let peer = world.connect(0);
         world.send(peer, request.as_bytes());
-        world.settle();
+        world.run_until_idle();
         let answer = world.text(peer);
         assert_eq!(answer.split(' ').nth(1), Some(status), "{request}\n{answer}");
         let refused = !matches!(status, "101" | "200");
@@ -541,11 +541,11 @@ fn who_has_been_answered_hears_what_is_said_from_then_on() {
         for speaker in speakers {
             world.say(speaker, "hello");
         }
-        world.settle();
+        world.run_until_idle();
         for (&newcomer, answered) in newcomers.iter().zip(answered) {
-            let heard = world.text(newcomer);
-            assert!(heard.starts_with("HTTP/1.1 101 "), "{heard}");
-            assert!(!answered || heard.matches("s: hello").count() == 2, "{room}: {heard}");
+            let received_by = world.text(newcomer);
+            assert!(received_by.starts_with("HTTP/1.1 101 "), "{received_by}");
+            assert!(!answered || received_by.matches("s: hello").count() == 2, "{room}: {received_by}");
         }
     }
 }
@@ -557,7 +557,7 @@ fn frames_behind_the_handshake_are_not_lost() {
     let mut bytes = request("/ws/eager", "Sec-WebSocket-Protocol: soap, chat\r\n").into_bytes();
     bytes.extend(client_frame(0x81, b"first words"));
     world.send(eager, &bytes);
-    world.settle();
+    world.run_until_idle();
     let text = world.text(eager);
     assert!(text.contains("Sec-WebSocket-Protocol: chat\r\n"), "{text}");
     assert!(text.ends_with("eager: first words"), "{text}");
@@ -571,7 +571,7 @@ fn pings_of_one_that_does_not_read_cost_one_answer() {
     for _ in 0..100_000 {
         world.send(peer, &client_frame(0x89, b"0123456789"));
     }
-    world.settle();
+    world.run_until_idle();
     let slot = world.shards[0].conns.get(world.peers[peer].key).unwrap();
     assert!(slot.conn.outbox.len() < 8192, "{} bytes wait", slot.conn.outbox.len());
 }

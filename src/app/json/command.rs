@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::member::{self, Object, Text};
-use crate::chat::{Epoch, Since, Wanted};
+use crate::chat::{Epoch, RecoveryRequest, Since};
 
 /// One command, as it was sent.
 #[derive(Debug)]
@@ -82,17 +82,17 @@ pub struct Recovery<'a> {
 
 impl Recovery<'_> {
     /// What it wants of the past.
-    pub fn wanted(&self) -> Wanted {
-        wanted(self.recover, self.offset, &self.epoch)
+    pub fn recovery_request(&self) -> RecoveryRequest {
+        recovery_request(self.recover, self.offset, &self.epoch)
     }
 }
 
 /// An empty epoch is any; one that was never ours is another life of the room.
-fn wanted(recover: bool, offset: u64, epoch: &str) -> Wanted {
+fn recovery_request(recover: bool, offset: u64, epoch: &str) -> RecoveryRequest {
     match (recover, Epoch::parse(epoch)) {
-        (false, _) => Wanted::Nothing,
-        (true, None) if !epoch.is_empty() => Wanted::Lost,
-        (true, epoch) => Wanted::Since(Since { epoch, offset }),
+        (false, _) => RecoveryRequest::None,
+        (true, None) if !epoch.is_empty() => RecoveryRequest::Unrecoverable,
+        (true, epoch) => RecoveryRequest::Since(Since { epoch, offset }),
     }
 }
 
@@ -130,8 +130,8 @@ pub struct Subscribe<'a> {
 
 impl Subscribe<'_> {
     /// What it wants of the past.
-    pub fn wanted(&self) -> Wanted {
-        wanted(self.recover, self.offset, &self.epoch)
+    pub fn recovery_request(&self) -> RecoveryRequest {
+        recovery_request(self.recover, self.offset, &self.epoch)
     }
 
     /// Whether it would rather have an error than a start without the past.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::member::{Object, Text};
-use crate::chat::{Body, Member, Move, Past, Position, Publication};
+use crate::chat::{Body, Member, Position, PresenceEvent, Publication, Recovered};
 pub use codes::{Disconnect, ErrorCode, Refusal, Unsubscribe};
 pub use command::{Command, Method};
 
@@ -83,16 +83,16 @@ pub fn push(channel: &str, publication: &[u8]) -> Vec<u8> {
 }
 
 /// What the members of `channel` are told of who came and went: the payload of a frame, a line each.
-pub fn moves(channel: &str, moves: &[Move]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(moves.len() * (channel.len() + 140));
-    for (index, event) in moves.iter().enumerate() {
+pub fn presence_events(channel: &str, presence_events: &[PresenceEvent]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(presence_events.len() * (channel.len() + 140));
+    for (index, event) in presence_events.iter().enumerate() {
         if index > 0 {
             out.push(b'\n');
         }
         push_head_into(&mut out, channel);
         out.extend_from_slice(match event {
-            Move::Join(_) => b"\"join\":{\"info\":",
-            Move::Leave(_) => b"\"leave\":{\"info\":",
+            PresenceEvent::Join(_) => b"\"join\":{\"info\":",
+            PresenceEvent::Leave(_) => b"\"leave\":{\"info\":",
         });
         info_into(&mut out, event.member());
         out.extend_from_slice(b"}}}");
@@ -158,39 +158,40 @@ pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
     out
 }
 
-/// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `asked`: the offset from which
+/// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `requested_offset`: the offset from which
 /// the client wanted to resume. `data`: what its grant tells it, compact JSON.
 pub fn subscribed(
-    past: &Past,
+    recovery: &Recovered,
     positioned: bool,
-    asked: Option<u64>,
+    requested_offset: Option<u64>,
     expires_in: Option<Duration>,
     data: Option<&str>,
 ) -> Vec<u8> {
     let mut out =
-        Vec::with_capacity(140 + past.publications.iter().map(|it| object(it).len() + 1).sum::<usize>());
+        Vec::with_capacity(140 + recovery.publications.iter().map(|it| object(it).len() + 1).sum::<usize>());
     out.push(b'{');
     if positioned {
         // Who resumes goes on from where it was: each publication's own offset moves it forward.
-        let offset = if past.recovered == Some(true) { asked } else { None }.unwrap_or(past.top.offset);
+        let offset = if recovery.recovered == Some(true) { requested_offset } else { None }
+            .unwrap_or(recovery.top.offset);
         append(
             &mut out,
             format_args!(
                 "\"recoverable\":true,\"positioned\":true,\"epoch\":\"{}\",\"offset\":{offset}",
-                past.top.epoch
+                recovery.top.epoch
             ),
         );
     }
-    if let Some(recovered) = past.recovered {
+    if let Some(recovered) = recovery.recovered {
         separate(&mut out);
         out.extend_from_slice(b"\"was_recovering\":true");
         if recovered {
             out.extend_from_slice(b",\"recovered\":true");
         }
     }
-    if !past.publications.is_empty() {
+    if !recovery.publications.is_empty() {
         separate(&mut out);
-        publications_into(&mut out, &past.publications);
+        publications_into(&mut out, &recovery.publications);
     }
     expiry_into(&mut out, expires_in);
     if let Some(data) = data {
@@ -409,7 +410,8 @@ mod tests {
 
     #[test]
     fn moves_are_a_line_each() {
-        let lines = moves("r", &[Move::Join(member(None)), Move::Leave(member(None))]);
+        let lines =
+            presence_events("r", &[PresenceEvent::Join(member(None)), PresenceEvent::Leave(member(None))]);
         let lines: Vec<_> = lines.split(|&byte| byte == b'\n').map(read).collect();
         assert_eq!(lines[0]["push"]["join"]["info"]["user"], "u\"1");
         assert_eq!(lines[1]["push"]["leave"]["info"]["client"], ClientId::new(0, 5).to_string());
@@ -417,13 +419,13 @@ mod tests {
 
     #[test]
     fn subscriptions_echo_the_offset_only_when_recovered() {
-        let past = |recovered| Past {
+        let recovery = |recovered| Recovered {
             top: Position { epoch: Epoch::from_random(255), offset: 9 },
             publications: Vec::new(),
             recovered,
         };
         let check = |recovered, expected: Value| {
-            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None, None)), expected);
+            assert_eq!(read(&subscribed(&recovery(recovered), true, Some(4), None, None)), expected);
         };
         let base = json!({"recoverable": true, "positioned": true, "epoch": "000000ff", "offset": 9});
         let with = |more: Value| {
@@ -434,10 +436,10 @@ mod tests {
         check(None, base.clone());
         check(Some(true), with(json!({"was_recovering": true, "recovered": true, "offset": 4})));
         check(Some(false), with(json!({"was_recovering": true})));
-        assert_eq!(read(&subscribed(&past(None), false, None, None, None)), json!({}));
+        assert_eq!(read(&subscribed(&recovery(None), false, None, None, None)), json!({}));
         let ttl = Some(Duration::from_millis(1500));
         assert_eq!(
-            read(&subscribed(&past(Some(true)), false, None, ttl, None)),
+            read(&subscribed(&recovery(Some(true)), false, None, ttl, None)),
             json!({"was_recovering": true, "recovered": true, "expires": true, "ttl": 2})
         );
     }
@@ -463,9 +465,9 @@ mod tests {
 
     #[test]
     fn a_presence_that_is_cut_says_so() {
-        let people = [member(None), member(None)];
-        assert_eq!(read(&presence(&people, 2))["truncated"], Value::Null);
-        let cut = read(&presence(&people[..1], 2));
+        let members = [member(None), member(None)];
+        assert_eq!(read(&presence(&members, 2))["truncated"], Value::Null);
+        let cut = read(&presence(&members[..1], 2));
         assert_eq!((&cut["truncated"], &cut["num_clients"]), (&json!(true), &json!(2)));
         assert_eq!(read(&presence(&[], 0)), json!({"presence": {}}));
     }

@@ -66,7 +66,7 @@ impl Sleeper {
     }
 
     /// A writer's turn, as the mesh takes it: the push, then the doorbell.
-    fn tell(&self, sender: &mut Sender<Bytes>, weight: usize) {
+    fn send(&self, sender: &mut Sender<Bytes>, weight: usize) {
         assert!(sender.send(Bytes(weight)).is_ok(), "the ring has room");
         if self.doorbell.ring() {
             self.wake.write();
@@ -74,7 +74,7 @@ impl Sleeper {
     }
 
     /// A shard's turns until `count` messages have come. What it looks at before it sleeps is what it reads when it is up.
-    fn hear(&self, receivers: &mut [Receiver<Bytes>], count: usize) {
+    fn receive_all(&self, receivers: &mut [Receiver<Bytes>], count: usize) {
         let mut heard = 0;
         loop {
             for receiver in &mut *receivers {
@@ -102,11 +102,11 @@ fn no_wake_up_is_lost() {
         let writer = thread::spawn({
             let sleeper = Arc::clone(&sleeper);
             move || {
-                sleeper.tell(&mut sender, 1);
-                sleeper.tell(&mut sender, 1);
+                sleeper.send(&mut sender, 1);
+                sleeper.send(&mut sender, 1);
             }
         });
-        sleeper.hear(&mut [receiver], 2);
+        sleeper.receive_all(&mut [receiver], 2);
         writer.join().expect("it ends");
     });
 }
@@ -118,13 +118,13 @@ fn no_wake_up_is_lost_between_two_writers() {
         let ((mut one, from_one), (mut other, from_other)) = (ring(WIDE), ring(WIDE));
         let writer = thread::spawn({
             let sleeper = Arc::clone(&sleeper);
-            move || sleeper.tell(&mut one, 1)
+            move || sleeper.send(&mut one, 1)
         });
         let second = thread::spawn({
             let sleeper = Arc::clone(&sleeper);
-            move || sleeper.tell(&mut other, 1)
+            move || sleeper.send(&mut other, 1)
         });
-        sleeper.hear(&mut [from_one, from_other], 2);
+        sleeper.receive_all(&mut [from_one, from_other], 2);
         writer.join().expect("it ends");
         second.join().expect("it ends");
     });

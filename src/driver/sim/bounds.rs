@@ -10,7 +10,7 @@ const COMMANDS_MAX: usize = 32;
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
 
 /// Bytes of drafts for one room that one shard has unsettled, beside the last one.
-const UNSETTLED_BYTES_MAX: usize = 64 * 1024;
+const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of an engine's pages that one client is told when it comes in.
 const MISSED_BYTES_MAX: usize = 1 << 20;
@@ -70,7 +70,7 @@ impl Simulation<'_> {
         assert!(audit.log_bytes <= log_limit, "a log keeps {} bytes, of {log_max}", audit.log_bytes);
         let parked_max = (self.sessions.len() * (message + DRAFT_BYTES)) as u64;
         assert!(audit.parked_bytes <= parked_max, "{} bytes of drafts wait", audit.parked_bytes);
-        let draft_max = (shards * (UNSETTLED_BYTES_MAX + message + DRAFT_BYTES)) as u64;
+        let draft_max = (shards * (IN_FLIGHT_BYTES_MAX + message + DRAFT_BYTES)) as u64;
         let homes = audit.homes;
         assert!(homes.draft_bytes <= draft_max, "{} bytes of drafts are not ordered", homes.draft_bytes);
         let history_max = options.history_total_bytes_max / shards as u64;

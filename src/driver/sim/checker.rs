@@ -12,14 +12,14 @@ use crate::base::Time;
 use crate::base::hash::{Map, Seed};
 
 /// Names something that was said, in the whole simulation.
-pub(super) type SaidId = u32;
+pub(super) type PublicationId = u32;
 
 /// Nothing.
-const NONE: SaidId = SaidId::MAX;
+const NONE: PublicationId = PublicationId::MAX;
 
 /// Something that a client has said.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Said {
+pub(super) struct Record {
     /// By which session.
     pub(super) session: usize,
     /// Where.
@@ -27,13 +27,13 @@ pub(super) struct Said {
     /// The how-manieth of that session.
     pub(super) number: u32,
     /// What the same session said before.
-    pub(super) before: Option<SaidId>,
+    pub(super) before: Option<PublicationId>,
     /// Bytes of its text behind the id.
     pub(super) fill_bytes: usize,
     /// Why it never became a publication, and is never heard.
     pub(super) declined: Option<Declined>,
     /// A session has heard it.
-    heard: bool,
+    received: bool,
 }
 
 /// Why something that was said is not published.
@@ -52,11 +52,11 @@ pub(super) const OTHER_NODE: usize = usize::MAX;
 
 /// What one session has heard of its room.
 #[derive(Debug)]
-pub(super) struct Ear {
+pub(super) struct Receiver {
     room: usize,
     /// Whether publications may be missing without a word: a socket that was full, in a room that conflates.
     pub(super) conflated: bool,
-    last: Option<SaidId>,
+    last: Option<PublicationId>,
     /// Announced as skipped since the last one, if any.
     skipped: Option<u64>,
     /// Gaps so far.
@@ -64,20 +64,20 @@ pub(super) struct Ear {
     /// The number that is to come next, by speaker, and how many gaps there were when the one before came.
     next: Map<usize, (u32, u32)>,
     /// Whether its session has said something here before it listened.
-    pub(super) spoke_before: bool,
+    pub(super) published_before: bool,
     /// The epoch and the offset that it has heard last, in a room that has a past.
     pub(super) position: Option<(String, u64)>,
     /// When that was, if it was there as soon as it was said.
     pub(super) position_at: Option<Time>,
     /// From which publication on nothing may be missing.
-    sure_from: Option<SaidId>,
+    sure_from: Option<PublicationId>,
     /// Publications heard.
-    pub(super) heard: u64,
+    pub(super) received: u64,
     /// Publications that were announced as skipped.
     pub(super) missed: u64,
 }
 
-impl Ear {
+impl Receiver {
     /// The ear of a session that has just joined `room`.
     pub(super) fn new(room: usize) -> Self {
         Self {
@@ -87,11 +87,11 @@ impl Ear {
             skipped: None,
             gaps: 0,
             next: Seed::new(0).map(),
-            spoke_before: false,
+            published_before: false,
             position: None,
             position_at: None,
             sure_from: None,
-            heard: 0,
+            received: 0,
             missed: 0,
         }
     }
@@ -110,8 +110,8 @@ impl Ear {
         self.conflated || self.missed > 0 || self.skipped.is_some()
     }
 
-    fn has_heard(&self, said: &Said) -> bool {
-        self.next.get(&said.session).is_some_and(|&(next, _)| next > said.number)
+    fn has_received(&self, record: &Record) -> bool {
+        self.next.get(&record.session).is_some_and(|&(next, _)| next > record.number)
     }
 }
 
@@ -119,33 +119,33 @@ impl Ear {
 #[derive(Debug)]
 struct Gap {
     session: usize,
-    before: SaidId,
-    after: SaidId,
+    before: PublicationId,
+    after: PublicationId,
     announced: Option<u64>,
 }
 
 /// All that was said, and what is known of its order.
 #[derive(Debug)]
 pub(super) struct Checker {
-    said: Vec<Said>,
+    records: Vec<Record>,
     /// What stands at each position that anybody has been told of.
-    places: Map<(usize, String, u64), SaidId>,
-    successor: Vec<SaidId>,
-    predecessor: Vec<SaidId>,
+    positions: Map<(usize, String, u64), PublicationId>,
+    successor: Vec<PublicationId>,
+    predecessor: Vec<PublicationId>,
     gaps: Vec<Gap>,
     /// Whether a session may say too much, so that others learn of what it said later before it is told so.
     pub(super) limited: bool,
     /// The longest text so far.
     pub(super) longest_fill: usize,
     /// What a session passed over: it must turn out to have been declined.
-    suspects: Vec<SaidId>,
+    suspects: Vec<PublicationId>,
 }
 
 impl Default for Checker {
     fn default() -> Self {
         Self {
-            said: Vec::new(),
-            places: Seed::new(0).map(),
+            records: Vec::new(),
+            positions: Seed::new(0).map(),
             successor: Vec::new(),
             predecessor: Vec::new(),
             gaps: Vec::new(),
@@ -161,35 +161,43 @@ impl Checker {
     ///
     /// # Panics
     /// When it is not the next position, or when something else stands there.
-    pub(super) fn place(&mut self, ear: &mut Ear, id: SaidId, offset: u64) {
-        let Some((epoch, last)) = &mut ear.position else { return };
-        let next = if ear.conflated { offset > *last } else { offset == *last + 1 };
+    pub(super) fn record_position(&mut self, receiver: &mut Receiver, id: PublicationId, offset: u64) {
+        let Some((epoch, last)) = &mut receiver.position else { return };
+        let next = if receiver.conflated { offset > *last } else { offset == *last + 1 };
         assert!(next, "offset {offset} after {last}");
         *last = offset;
-        self.stands(ear.room, epoch, offset, id);
+        self.check_position(receiver.room, epoch, offset, id);
     }
 
     /// Somebody is told that a publication stands at this position of a room.
     ///
     /// # Panics
     /// When something else stands there.
-    pub(super) fn stands(&mut self, room: usize, epoch: &str, offset: u64, id: SaidId) {
-        let there = *self.places.entry((room, epoch.to_owned(), offset)).or_insert(id);
+    pub(super) fn check_position(&mut self, room: usize, epoch: &str, offset: u64, id: PublicationId) {
+        let there = *self.positions.entry((room, epoch.to_owned(), offset)).or_insert(id);
         assert_eq!(there, id, "two publications at offset {offset} of epoch {epoch}");
     }
 
     /// Notes what `session` is about to say, after what it said `before`.
-    pub(super) fn say(
+    pub(super) fn publish(
         &mut self,
         session: usize,
         room: usize,
-        before: Option<SaidId>,
+        before: Option<PublicationId>,
         fill_bytes: usize,
-    ) -> SaidId {
-        let id = SaidId::try_from(self.said.len()).expect("fewer publications than 2^32");
+    ) -> PublicationId {
+        let id = PublicationId::try_from(self.records.len()).expect("fewer publications than 2^32");
         self.longest_fill = self.longest_fill.max(fill_bytes);
-        let number = before.map_or(0, |before| self.said(before).number + 1);
-        self.said.push(Said { session, room, number, before, fill_bytes, declined: None, heard: false });
+        let number = before.map_or(0, |before| self.record(before).number + 1);
+        self.records.push(Record {
+            session,
+            room,
+            number,
+            before,
+            fill_bytes,
+            declined: None,
+            received: false,
+        });
         self.successor.push(NONE);
         self.predecessor.push(NONE);
         id
@@ -199,76 +207,76 @@ impl Checker {
     ///
     /// # Panics
     /// When nobody has said it.
-    pub(super) fn said(&self, id: SaidId) -> Said {
-        *self.said.get(id as usize).expect("a publication that somebody has said")
+    pub(super) fn record(&self, id: PublicationId) -> Record {
+        *self.records.get(id as usize).expect("a publication that somebody has said")
     }
 
     /// Something that was said is not published.
     ///
     /// # Panics
     /// When a session has heard it.
-    pub(super) fn decline(&mut self, id: SaidId, why: Declined) {
-        let said = &mut self.said[id as usize];
-        assert!(!said.heard, "{id} is declined, and was heard");
-        said.declined = Some(why);
+    pub(super) fn decline(&mut self, id: PublicationId, why: Declined) {
+        let record = &mut self.records[id as usize];
+        assert!(!record.received, "{id} is declined, and was heard");
+        record.declined = Some(why);
     }
 
     /// The last that was published of what its session said in its room up to `id`.
-    fn published(&self, id: SaidId) -> Option<SaidId> {
-        let mut back = std::iter::successors(Some(id), |&id| self.said(id).before);
-        back.find(|&id| self.said(id).declined.is_none())
+    fn last_accepted(&self, id: PublicationId) -> Option<PublicationId> {
+        let mut back = std::iter::successors(Some(id), |&id| self.record(id).before);
+        back.find(|&id| self.record(id).declined.is_none())
     }
 
-    /// Whether `said` is the first from number `expected` on of what its session said there and was published.
-    fn is_next(&mut self, said: &Said, expected: u32) -> bool {
-        let mut back = std::iter::successors(said.before, |&id| self.said(id).before);
-        let between = back.by_ref().take_while(|&id| self.said(id).number >= expected);
-        let open: Vec<_> = between.filter(|&id| self.said(id).declined.is_none()).collect();
+    /// Whether `record` is the first from number `expected` on of what its session said there and was published.
+    fn is_next(&mut self, record: &Record, expected: u32) -> bool {
+        let mut back = std::iter::successors(record.before, |&id| self.record(id).before);
+        let between = back.by_ref().take_while(|&id| self.record(id).number >= expected);
+        let open: Vec<_> = between.filter(|&id| self.record(id).declined.is_none()).collect();
         if self.limited {
             self.suspects.extend(&open);
         }
-        said.number >= expected && (self.limited || open.is_empty())
+        record.number >= expected && (self.limited || open.is_empty())
     }
 
     /// A session has heard a publication.
     ///
     /// # Panics
     /// When it must not have, now.
-    pub(super) fn hear(&mut self, session: usize, ear: &mut Ear, id: SaidId) {
-        let said = self.said(id);
-        self.said[id as usize].heard = true;
-        assert!(said.declined.is_none(), "session {session} hears {id}, which was declined");
-        assert_eq!(said.room, ear.room, "session {session} hears what was said in another room");
-        let gap = ear.conflated || ear.skipped.is_some();
+    pub(super) fn receive(&mut self, session: usize, receiver: &mut Receiver, id: PublicationId) {
+        let record = self.record(id);
+        self.records[id as usize].received = true;
+        assert!(record.declined.is_none(), "session {session} hears {id}, which was declined");
+        assert_eq!(record.room, receiver.room, "session {session} hears what was said in another room");
+        let gap = receiver.conflated || receiver.skipped.is_some();
         // Of a speaker that was there before this session is sure to be, the beginning may be missing.
-        let unheard =
-            said.before.filter(|&before| ear.sure_from.is_some_and(|sure_from| before >= sure_from));
-        let first = unheard.map_or(said.number, |before| self.said(before).number);
-        ear.gaps += u32::from(gap);
-        let next = ear.next.entry(said.session).or_insert((first, 0));
-        let (expected, gaps) = std::mem::replace(next, (said.number + 1, ear.gaps));
+        let unreceived =
+            record.before.filter(|&before| receiver.sure_from.is_some_and(|sure_from| before >= sure_from));
+        let first = unreceived.map_or(record.number, |before| self.record(before).number);
+        receiver.gaps += u32::from(gap);
+        let next = receiver.next.entry(record.session).or_insert((first, 0));
+        let (expected, gaps) = std::mem::replace(next, (record.number + 1, receiver.gaps));
         assert!(
-            if gaps < ear.gaps { said.number >= expected } else { self.is_next(&said, expected) },
+            if gaps < receiver.gaps { record.number >= expected } else { self.is_next(&record, expected) },
             "session {session} hears number {} of session {}, and should have heard {expected}",
-            said.number,
-            said.session
+            record.number,
+            record.session
         );
-        if said.session == session && ear.heard == 0 && !gap && !ear.spoke_before {
-            assert!(self.is_next(&said, 0), "session {session} has not heard its own first word");
+        if record.session == session && receiver.received == 0 && !gap && !receiver.published_before {
+            assert!(self.is_next(&record, 0), "session {session} has not heard its own first word");
         }
-        if let Some(before) = ear.last {
+        if let Some(before) = receiver.last {
             if gap {
-                self.gaps.push(Gap { session, before, after: id, announced: ear.skipped });
+                self.gaps.push(Gap { session, before, after: id, announced: receiver.skipped });
             } else {
                 self.follow(session, before, id);
             }
         }
-        ear.heard += 1;
-        ear.last = Some(id);
-        ear.skipped = None;
+        receiver.received += 1;
+        receiver.last = Some(id);
+        receiver.skipped = None;
     }
 
-    fn follow(&mut self, session: usize, before: SaidId, after: SaidId) {
+    fn follow(&mut self, session: usize, before: PublicationId, after: PublicationId) {
         let (next, previous) = (&mut self.successor[before as usize], &mut self.predecessor[after as usize]);
         assert!(
             [NONE, after].contains(next) && [NONE, before].contains(previous),
@@ -278,9 +286,9 @@ impl Checker {
     }
 
     /// A session was told that it will not hear `count` publications.
-    pub(super) fn skip(ear: &mut Ear, count: u64) {
-        ear.missed += count;
-        *ear.skipped.get_or_insert(0) += count;
+    pub(super) fn skip(receiver: &mut Receiver, count: u64) {
+        receiver.missed += count;
+        *receiver.skipped.get_or_insert(0) += count;
     }
 
     /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything and
@@ -290,23 +298,31 @@ impl Checker {
     /// When one of them has not heard the last word.
     pub(super) fn at_rest(
         &self,
-        mut members: Vec<(usize, &mut Ear)>,
-        last_words: impl Iterator<Item = SaidId>,
+        mut members: Vec<(usize, &mut Receiver)>,
+        final_messages: impl Iterator<Item = PublicationId>,
     ) {
-        let mut owed: Vec<SaidId> = last_words.filter_map(|id| self.published(id)).collect();
-        owed.extend(members.iter().filter(|(_, ear)| !ear.may_skip()).filter_map(|(_, ear)| ear.last));
+        let mut owed: Vec<PublicationId> = final_messages.filter_map(|id| self.last_accepted(id)).collect();
+        owed.extend(
+            members
+                .iter()
+                .filter(|(_, receiver)| !receiver.may_skip())
+                .filter_map(|(_, receiver)| receiver.last),
+        );
         owed.sort_unstable();
         owed.dedup();
-        for (session, ear) in &mut members {
-            let Some(sure_from) = ear.sure_from else {
-                ear.sure_from = Some(self.count());
+        for (session, receiver) in &mut members {
+            let Some(sure_from) = receiver.sure_from else {
+                receiver.sure_from = Some(self.count());
                 continue;
             };
-            let mut owed = owed.iter().map(|&id| (id, self.said(id)));
-            let missing =
-                owed.find(|&(id, said)| said.room == ear.room && id >= sure_from && !ear.has_heard(&said));
+            let mut owed = owed.iter().map(|&id| (id, self.record(id)));
+            let missing = owed.find(|&(id, record)| {
+                record.room == receiver.room && id >= sure_from && !receiver.has_received(&record)
+            });
             // Who has skipped something is at the head all the same, so far as is known where that is.
-            let excused = |id| ear.may_skip() && (ear.skipped.is_some() || self.may_follow(id, ear.last));
+            let excused = |id| {
+                receiver.may_skip() && (receiver.skipped.is_some() || self.may_follow(id, receiver.last))
+            };
             if let Some((id, _)) = missing.filter(|&(id, _)| !excused(id)) {
                 panic!("session {session} was not told what the others know: {id}");
             }
@@ -314,19 +330,19 @@ impl Checker {
     }
 
     /// Takes what a session passed over and was not declined so far, as session and publication, each once.
-    pub(super) fn take_suspects(&mut self) -> Vec<(usize, SaidId)> {
+    pub(super) fn take_suspects(&mut self) -> Vec<(usize, PublicationId)> {
         let mut suspects = std::mem::take(&mut self.suspects);
         suspects.sort_unstable();
         suspects.dedup();
-        suspects.retain(|&id| self.said(id).declined.is_none());
-        suspects.into_iter().map(|id| (self.said(id).session, id)).collect()
+        suspects.retain(|&id| self.record(id).declined.is_none());
+        suspects.into_iter().map(|id| (self.record(id).session, id)).collect()
     }
 
     /// Whether `last` may have its place behind `id`, for all that is known.
-    fn may_follow(&self, id: SaidId, last: Option<SaidId>) -> bool {
+    fn may_follow(&self, id: PublicationId, last: Option<PublicationId>) -> bool {
         let Some(last) = last else { return false };
-        let is_last_word = self.successor_of(last).is_none();
-        is_last_word || std::iter::successors(Some(id), |&at| self.successor_of(at)).any(|at| at == last)
+        let is_last = self.successor_of(last).is_none();
+        is_last || std::iter::successors(Some(id), |&at| self.successor_of(at)).any(|at| at == last)
     }
 
     /// Checks every gap against the order, as far as somebody has heard what lies in it. Returns how many could be.
@@ -354,13 +370,13 @@ impl Checker {
         }
     }
 
-    fn successor_of(&self, id: SaidId) -> Option<SaidId> {
+    fn successor_of(&self, id: PublicationId) -> Option<PublicationId> {
         Some(self.successor[id as usize]).filter(|&next| next != NONE)
     }
 
     /// How much has been said.
-    pub(super) fn count(&self) -> SaidId {
-        SaidId::try_from(self.said.len()).unwrap_or(NONE)
+    pub(super) fn count(&self) -> PublicationId {
+        PublicationId::try_from(self.records.len()).unwrap_or(NONE)
     }
 }
 
@@ -369,22 +385,22 @@ mod tests {
     use super::*;
 
     /// Three sessions in one room, of which the first says six things; who hears what, and whether it is found.
-    fn check(heard: [&[SaidId]; 2]) -> bool {
+    fn check(received: [&[PublicationId]; 2]) -> bool {
         std::panic::catch_unwind(|| {
             let mut checker = Checker::default();
             let mut before = [None; 2];
             for number in 0..6 {
                 let speaker = number % 2;
-                before[speaker] = Some(checker.say(speaker, 0, before[speaker], 1));
+                before[speaker] = Some(checker.publish(speaker, 0, before[speaker], 1));
             }
-            let mut ears = [Ear::new(0), Ear::new(0)];
-            for (session, ear) in ears.iter_mut().enumerate() {
-                ear.sure_from = Some(0);
-                for &id in heard[session] {
-                    checker.hear(session + 7, ear, id);
+            let mut receivers = [Receiver::new(0), Receiver::new(0)];
+            for (session, receiver) in receivers.iter_mut().enumerate() {
+                receiver.sure_from = Some(0);
+                for &id in received[session] {
+                    checker.receive(session + 7, receiver, id);
                 }
             }
-            checker.at_rest(ears.iter_mut().enumerate().collect(), std::iter::empty());
+            checker.at_rest(receivers.iter_mut().enumerate().collect(), std::iter::empty());
         })
         .is_ok()
     }

@@ -11,13 +11,13 @@ use crate::base::Time;
 use crate::base::hash::{Map, Seed};
 use crate::base::rng::Rng;
 use crate::chat::{Body, ClientId, Draft, Epoch, Member, Person, Position, Publication};
-use crate::engine::{Ask, Engine, EnginePage, Event, Settled};
+use crate::engine::{Engine, EnginePage, Event, PublishOutcome, ReplyTo};
 
 /// How an engine behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Late {
     /// The longest time until a draft is settled.
-    pub settle_max: Duration,
+    pub completion_delay_max: Duration,
     /// The longest time until a publication is told to the members.
     pub order_max: Duration,
     /// The longest time until a page is read.
@@ -52,7 +52,7 @@ struct Inside {
     /// Whether it has said something since it was last asked that.
     has_spoken: bool,
     /// What it has declined, and how.
-    declined: Vec<(Body, Settled)>,
+    declined: Vec<(Body, PublishOutcome)>,
 }
 
 #[derive(Debug)]
@@ -69,7 +69,7 @@ struct Room {
     open: bool,
     kept: VecDeque<Arc<Publication>>,
     /// No earlier than this the next draft is settled, and the next publication told.
-    settles_at: Time,
+    completes_at: Time,
     orders_at: Time,
 }
 
@@ -102,7 +102,7 @@ impl LateEngine {
     }
 
     /// What it has declined since the last call, and how.
-    pub(super) fn take_declined(&self) -> Vec<(Body, Settled)> {
+    pub(super) fn take_declined(&self) -> Vec<(Body, PublishOutcome)> {
         std::mem::take(&mut self.inside().declined)
     }
 
@@ -167,8 +167,8 @@ impl Engine for LateEngine {
         let mut inside = self.inside();
         #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits")]
         let top = Position { epoch: Epoch::from_random(entropy as u32), offset: 0 };
-        let (settles_at, orders_at) = (Time::ZERO, Time::ZERO);
-        let fresh = Room { top, open: true, kept: VecDeque::new(), settles_at, orders_at };
+        let (completes_at, orders_at) = (Time::ZERO, Time::ZERO);
+        let fresh = Room { top, open: true, kept: VecDeque::new(), completes_at, orders_at };
         let room = inside.rooms.entry(Arc::clone(room)).or_insert(fresh);
         room.open = true;
         room.top
@@ -183,30 +183,30 @@ impl Engine for LateEngine {
         inside.agenda.retain(|_, planned| match planned {
             Planned::Event(Event::Ordered { room: of, .. } | Event::Page { room: of, .. })
             | Planned::Page(of, _) => **of != *room,
-            Planned::Event(Event::Settled { .. }) => true,
+            Planned::Event(Event::Completed { .. }) => true,
         });
     }
 
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64) {
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
         let mut inside = self.inside();
-        let Late { temporary_one_in, known_one_in, settle_max, .. } = inside.late;
+        let Late { temporary_one_in, known_one_in, completion_delay_max, .. } = inside.late;
         let outcome = if one_in(&mut inside.rng, temporary_one_in) {
-            Settled::Temporary
+            PublishOutcome::Temporary
         } else if one_in(&mut inside.rng, known_one_in) {
-            if one_in(&mut inside.rng, 2) { Settled::Duplicate } else { Settled::Superseded }
+            if one_in(&mut inside.rng, 2) { PublishOutcome::Duplicate } else { PublishOutcome::Superseded }
         } else {
-            Settled::Ordered
+            PublishOutcome::Ordered
         };
-        if outcome == Settled::Ordered {
+        if outcome == PublishOutcome::Ordered {
             inside.order(room, draft, now, unix_ms);
         } else {
             inside.declined.push((draft.body, outcome));
         }
-        let after = inside.delay(settle_max);
-        let (Some(it), Some(ask)) = (inside.rooms.get_mut(room), ask) else { return };
-        it.settles_at = it.settles_at.max(now + after);
-        let at = it.settles_at;
-        inside.plan(at, Planned::Event(Event::Settled { room: Arc::clone(room), ask, outcome }));
+        let after = inside.delay(completion_delay_max);
+        let (Some(it), Some(reply_to)) = (inside.rooms.get_mut(room), reply_to) else { return };
+        it.completes_at = it.completes_at.max(now + after);
+        let at = it.completes_at;
+        inside.plan(at, Planned::Event(Event::Completed { room: Arc::clone(room), reply_to, outcome }));
     }
 
     fn page(&mut self, room: &Arc<str>, offset: u64, _limit: usize) {

@@ -11,7 +11,7 @@ use super::network::{End, Pipe, index_below, one_in};
 use super::scenario::Faults;
 use crate::base::rng::Rng;
 use crate::base::{ConnKey, Time};
-use crate::chat::Question;
+use crate::chat::AuthRequest;
 use crate::driver::Control;
 use crate::driver::host::{Host, Replacement};
 use crate::driver::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
@@ -168,7 +168,7 @@ impl Sockets for SimSockets {
     fn open(&mut self, key: ConnKey, pipe: &mut usize) -> io::Result<Opened> {
         let mut pipes = std::mem::take(&mut self.kernel.pipes);
         let it = &mut pipes[*pipe];
-        (it.key, it.opened, it.heard) = (Some(key), self.kernel.now, self.kernel.now);
+        (it.key, it.opened, it.received) = (Some(key), self.kernel.now, self.kernel.now);
         // A socket that is registered with epoll is told of as it is: it has room, if nothing else.
         self.mark_ready(&mut pipes, *pipe);
         self.kernel.pipes = pipes;
@@ -195,8 +195,8 @@ impl Sockets for SimSockets {
         let len = it.to_server.len().min(most);
         self.buffer.clear();
         self.buffer.extend(it.to_server.drain(..len));
-        it.silence = it.silence.max(now.since(it.heard));
-        it.heard = *now;
+        it.silence = it.silence.max(now.since(it.received));
+        it.received = *now;
         *moved = true;
         Ok(Input::Bytes { bytes: &mut self.buffer, again: len == most })
     }
@@ -218,7 +218,7 @@ impl Sockets for SimSockets {
         1 + index_below(&mut self.kernel.rng, self.kernel.faults.writes_at_once)
     }
 
-    fn write(&mut self, pipe: &mut usize, write: &Write<'_>, _place: usize) -> Outcome {
+    fn write(&mut self, pipe: &mut usize, write: &Write<'_>, _write_index: usize) -> Outcome {
         let Kernel { pipes, rng, faults, news, moved, .. } = &mut self.kernel;
         let it = &mut pipes[*pipe];
         assert!(!self.written.contains(pipe), "two writes to one connection");
@@ -289,7 +289,7 @@ pub(super) struct SimHost {
     /// The shards that the shard has woken in this turn.
     pub(super) woken: Vec<usize>,
     /// What it has asked the auth backend in this turn.
-    pub(super) questions: Vec<Question>,
+    pub(super) auth_requests: Vec<AuthRequest>,
     /// Why it has closed connections in this turn.
     pub(super) closed: Vec<CloseReason>,
 }
@@ -311,11 +311,11 @@ impl Host for SimHost {
         self.woken.push(shard);
     }
 
-    fn ask(&mut self, question: Question) {
-        self.questions.push(question);
+    fn request_auth(&mut self, auth_request: AuthRequest) {
+        self.auth_requests.push(auth_request);
     }
 
-    fn withdraw(&mut self, _conn: ConnKey) {
+    fn cancel_auth(&mut self, _conn: ConnKey) {
         // A backend that has begun to decide may be too late to hear of it: the decision comes all the same.
     }
 

@@ -63,9 +63,9 @@ pub struct Report {
     /// Times that nothing moved, and that everything was checked.
     pub rests: u64,
     /// Messages said.
-    pub said: u64,
+    pub published: u64,
     /// Publications heard, by each member.
-    pub heard: u64,
+    pub received: u64,
     /// Publications that members were told they missed.
     pub missed: u64,
     /// Times that somebody came back and went on from where it was.

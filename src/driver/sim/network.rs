@@ -42,7 +42,7 @@ pub struct Pipe {
     /// The server has closed its socket, and why.
     pub closed: Option<CloseReason>,
     /// When the server last read from it, or accepted it.
-    pub heard: Time,
+    pub received: Time,
     /// The longest time that the server waited for something to read.
     pub silence: Duration,
     /// When the server accepted it.
@@ -63,7 +63,7 @@ impl Pipe {
             starved: false,
             shut: false,
             closed: None,
-            heard: Time::ZERO,
+            received: Time::ZERO,
             silence: Duration::ZERO,
             opened: Time::ZERO,
             ready: false,

@@ -87,7 +87,7 @@ pub struct Plan {
     /// The shard that its connections come to.
     pub shard: usize,
     /// What it connects to.
-    pub place: Place,
+    pub endpoint: Endpoint,
     /// What it offers of permessage-deflate.
     pub deflate: Deflate,
     /// How it reads.
@@ -103,9 +103,9 @@ pub struct Plan {
     /// Whether the auth backend, if asked, never answers.
     pub unanswered: bool,
     /// How long it is who it is, where a token or the auth backend says so.
-    pub life: Option<Duration>,
+    pub lifetime: Option<Duration>,
     /// How long it may be in a room, likewise.
-    pub room_life: Option<Duration>,
+    pub room_lifetime: Option<Duration>,
     /// The rooms that the server puts it into, likewise, by the bits.
     pub server_rooms: u8,
     /// Whether it is not listed in rooms that a token lets it into.
@@ -142,7 +142,7 @@ pub enum Fresh {
 
 /// Where a client connects to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum Endpoint {
     /// A room, in the plain text protocol.
     Room(u16),
     /// Several rooms, by the bits, in the Centrifuge protocol. When it comes back it goes on from where it was.
@@ -203,17 +203,17 @@ pub enum Act {
     /// Connects, if it is not connected, and asks to join.
     Join,
     /// Says something of at least so many bytes.
-    Say(usize),
+    Publish(usize),
     /// Says so many things of at least so many bytes in one breath, compressed if that was agreed on.
     Burst(usize, usize),
     /// Says something in the room of this number, whether it is in it or not, if it speaks JSON.
-    SayIn(usize, usize),
+    PublishIn(usize, usize),
     /// Sends so many commands of all kinds in one frame, if it speaks JSON.
     Batch(usize),
     /// Sends a ping.
     Ping,
     /// Asks who is in a room, or what was said there, if it speaks JSON.
-    Ask(Look),
+    Query(Look),
     /// Brings a fresh token for itself, or for a room that it is in.
     Refresh(bool, Fresh),
     /// Reads nothing for so long.

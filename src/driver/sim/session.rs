@@ -1,8 +1,8 @@
 //! One connection of a client: what it has said and heard, and what the server may do to it for that.
 
-use super::checker::{Ear, SaidId};
+use super::checker::{PublicationId, Receiver};
 use super::identity::UNWANTED;
-use super::scenario::{Brings, Fresh, Leave, Look, Place, Plan, Reading, Wrong};
+use super::scenario::{Brings, Endpoint, Fresh, Leave, Look, Plan, Reading, Wrong};
 use super::world::World;
 use crate::base::Time;
 use crate::chat::SlowMember;
@@ -29,7 +29,7 @@ pub(super) enum SubStage {
     /// It is not.
     Out,
     /// It has asked to be.
-    Asked,
+    Requested,
     /// It is.
     In,
 }
@@ -38,15 +38,15 @@ pub(super) enum SubStage {
 #[derive(Debug)]
 pub(super) struct Sub {
     pub(super) stage: SubStage,
-    pub(super) ear: Ear,
+    pub(super) receiver: Receiver,
     /// When it ends by itself, and when that is going to be once it is in.
     pub(super) ends: Option<Time>,
-    pub(super) asked_ends: Option<Time>,
+    pub(super) requested_ends: Option<Time>,
 }
 
 impl Sub {
-    pub(super) const fn new(ear: Ear) -> Self {
-        Self { stage: SubStage::Out, ear, ends: None, asked_ends: None }
+    pub(super) const fn new(receiver: Receiver) -> Self {
+        Self { stage: SubStage::Out, receiver, ends: None, requested_ends: None }
     }
 }
 
@@ -66,9 +66,9 @@ pub(super) enum Scope {
 
 /// What a command asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Asked {
+pub(super) enum PendingCommand {
     Connect,
-    Publish(SaidId),
+    Publish(PublicationId),
     /// To be in the room of this place among the session's.
     Subscribe(usize),
     /// The same, without what was missed.
@@ -95,7 +95,7 @@ pub(super) struct Session {
     /// The rooms that it is in or wants to be in; one, unless it speaks JSON.
     pub(super) subs: Vec<Sub>,
     /// What it has said last in each room.
-    pub(super) said: [Option<SaidId>; ROOMS_MAX],
+    pub(super) last_published: [Option<PublicationId>; ROOMS_MAX],
     /// When it is no longer who it is.
     pub(super) ends: Option<Time>,
     /// The server puts it into rooms.
@@ -111,7 +111,7 @@ pub(super) struct Session {
     /// It has sent commands in batches, so that they may contradict one another.
     pub(super) batched: bool,
     /// It has ended its stream behind what it said, which is published all the same.
-    pub(super) last_words: bool,
+    pub(super) final_messages: bool,
     /// Commands that count against a limit, each with that limit's scope and whether it was too many.
     pub(super) limited: Vec<(Scope, u32, bool)>,
     /// Whether its commands are counted.
@@ -123,7 +123,7 @@ pub(super) struct Session {
     /// What the server calls it, in JSON.
     pub(super) id: String,
     /// Each with when it was sent.
-    pub(super) asked: Vec<(u32, Asked, Time)>,
+    pub(super) pending_commands: Vec<(u32, PendingCommand, Time)>,
     /// Messages of its own that the engine could not take, and how often it was told so.
     pub(super) refused: u32,
     pub(super) refusals: u32,
@@ -185,7 +185,7 @@ impl Session {
             stage: Stage::Head,
             buffer: Vec::new(),
             subs,
-            said: [None; ROOMS_MAX],
+            last_published: [None; ROOMS_MAX],
             ends: None,
             has_rooms: false,
             brings_tokens: false,
@@ -193,13 +193,13 @@ impl Session {
             is_stale: false,
             refused_in: false,
             batched: false,
-            last_words: false,
+            final_messages: false,
             limited: Vec::new(),
             counts_commands: false,
             too_often: 0,
             commands: 0,
             id: String::new(),
-            asked: Vec::new(),
+            pending_commands: Vec::new(),
             refused: 0,
             refusals: 0,
             deflated: false,
@@ -226,22 +226,22 @@ impl Session {
     }
 
     /// It has ended its stream behind what it said, and nothing stood in the way of that.
-    pub(super) fn has_last_words(&self, world: &World, now: &Circumstances) -> bool {
-        let is_in = match self.plan.place {
-            Place::Room(_) => !now.are_asked(),
-            Place::Centrifuge(_) => !self.id.is_empty(),
-            Place::Echo => false,
+    pub(super) fn has_final_messages(&self, world: &World, now: &Circumstances) -> bool {
+        let is_in = match self.plan.endpoint {
+            Endpoint::Room(_) => !now.uses_hook(),
+            Endpoint::Centrifuge(_) => !self.id.is_empty(),
+            Endpoint::Echo => false,
         };
         // What it has said waits no longer than a closing handshake may take.
         let takes_long = now.jumped || now.paused > Duration::from_secs(2) || now.engine_is_slow;
-        let is_fine = self.wrong.is_none() && !self.cheats && !self.was_late && !now.limits_speech();
-        let ended = self.last_words && self.left == Some(Leave::HalfClose);
+        let is_fine = self.wrong.is_none() && !self.cheats && !self.was_late && !now.limits_publishing();
+        let ended = self.final_messages && self.left == Some(Leave::HalfClose);
         let as_it_wants = matches!(world.pipe(self.pipe).closed, None | Some(CloseReason::Gone));
         is_in && !takes_long && is_fine && ended && as_it_wants
     }
 
     /// Whether it may still say something.
-    pub(super) fn may_speak(&self) -> bool {
+    pub(super) fn may_publish(&self) -> bool {
         matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over && !self.refused_in
     }
 
@@ -276,7 +276,7 @@ impl Session {
             Some(1001) => own == code || now.draining.is_some() || self.may_be_silent(world, now),
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
-            Some(1008) if self.may_be_expired(world.now()) => matches!(self.plan.place, Place::Room(_)),
+            Some(1008) if self.may_be_expired(world.now()) => matches!(self.plan.endpoint, Endpoint::Room(_)),
             Some(1008 | 3013) => self.may_be_flooding(now),
             Some(3005) => self.may_be_expired(world.now()) || self.brought_old(world.now()),
             Some(3006) => self.may_be_put_out(world.now()),
@@ -302,7 +302,7 @@ impl Session {
 
     /// Whether the auth backend never says whether it may come in.
     pub(super) fn waits_for_an_answer(&self, now: &Circumstances) -> bool {
-        self.plan.unanswered && self.plan.place != Place::Echo && now.are_asked()
+        self.plan.unanswered && self.plan.endpoint != Endpoint::Echo && now.uses_hook()
     }
 
     /// Whether it is not let in for what it brings, or was not.
@@ -314,22 +314,22 @@ impl Session {
 
     /// Whether it is turned away when somebody outside is asked.
     fn is_unwanted(&self, now: &Circumstances) -> bool {
-        self.plan.unwanted && self.plan.place != Place::Echo && now.are_asked()
+        self.plan.unwanted && self.plan.endpoint != Endpoint::Echo && now.uses_hook()
     }
 
     /// Whether the room that it goes into in plain text may not have answered in time.
     fn may_be_given_up(&self, world: &World, now: &Circumstances) -> bool {
         let waited = world.now().since(world.pipe(self.pipe).opened);
-        matches!(self.plan.place, Place::Room(_)) && waited >= now.options.command_timeout
+        matches!(self.plan.endpoint, Endpoint::Room(_)) && waited >= now.options.command_timeout
     }
 
     /// Whether the server may find that it does not answer pings.
     fn may_be_silent(&self, world: &World, now: &Circumstances) -> bool {
         let pipe = world.pipe(self.pipe);
-        let silence = pipe.silence.max(world.now().since(pipe.heard));
+        let silence = pipe.silence.max(world.now().since(pipe.received));
         // In JSON it is the pong that counts, and not that something was heard.
         let late = !self.plan.answers || self.was_full || self.was_late || world.faults().reads_per_turn < 4;
-        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
+        let is_json = matches!(self.plan.endpoint, Endpoint::Centrifuge(_));
         now.pings && (silence >= now.options.pong_timeout || is_json && (late || now.disturbed))
     }
 
@@ -382,7 +382,7 @@ impl Session {
             self.client,
             pipe.to_server.len()
         );
-        let (age, silence) = (world.now().since(pipe.opened), world.now().since(pipe.heard));
+        let (age, silence) = (world.now().since(pipe.opened), world.now().since(pipe.received));
         let options = &now.options;
         let most = options.close_timeout + SLACK;
         let is_http = matches!(self.stage, Stage::Head | Stage::Refused);
@@ -393,8 +393,8 @@ impl Session {
                 self.client
             );
         }
-        let pinged_since = pipe.heard.max(now.changed);
-        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
+        let pinged_since = pipe.received.max(now.changed);
+        let is_json = matches!(self.plan.endpoint, Endpoint::Centrifuge(_));
         if !options.ping_interval.is_zero() && !is_http && !is_json {
             // A ping that was answered just before its time leaves the next one to the end of that time.
             let limit = options.ping_interval.max(options.pong_timeout) + options.pong_timeout + most;
@@ -410,8 +410,9 @@ impl Session {
         if self.stage == Stage::Open && reads && pipe.end.is_none() && !unanswered {
             self.check_replies();
             self.check_limits(now);
-            let told = matches!(self.plan.place, Place::Centrifuge(_)) || self.refusals == self.refused;
-            assert!(told, "client {} is told what was not sent", self.client);
+            let is_excused =
+                matches!(self.plan.endpoint, Endpoint::Centrifuge(_)) || self.refusals == self.refused;
+            assert!(is_excused, "client {} is told what was not sent", self.client);
             assert_eq!(self.ponged, self.pings, "client {} waits for a pong", self.client);
             assert!(
                 self.wrong.is_none(),

@@ -46,7 +46,7 @@ impl Smallest {
 
     fn fewer_events(&mut self) {
         for client in 0..self.scenario.clients.len() {
-            self.without(|event| matches!(event.what, What::Client(who, _) if who == client));
+            self.without(|event| matches!(event.what, What::Client(other, _) if other == client));
         }
         let mut run = self.size().div_ceil(2);
         while run > 0 {

@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checker::{Checker, Declined, OTHER_NODE, SaidId};
-use super::client::said_text;
+use super::checker::{Checker, Declined, OTHER_NODE, PublicationId};
+use super::client::published_text;
 use super::identity::SimAuthority;
 use super::network::index_below;
 use super::scenario::{Act, Ending, Event, Leave, Look, Reading, Scenario, What};
@@ -15,8 +15,8 @@ use super::world::World;
 use super::{Report, Trace};
 use crate::base::Time;
 use crate::base::rng::Rng;
-use crate::chat::{Authority, Identification};
-use crate::engine::Settled;
+use crate::chat::{AuthMode, Authority};
+use crate::engine::PublishOutcome;
 use crate::shard::Audit;
 use crate::ws::{Deflater, Inflater};
 
@@ -71,7 +71,7 @@ pub(super) struct Simulation<'a> {
     undecided: usize,
     next_event: usize,
     /// What another node has published last, by room.
-    elsewhere: [Option<SaidId>; ROOMS_MAX],
+    elsewhere: [Option<PublicationId>; ROOMS_MAX],
     /// For each shard, when its next turn is due, and until when its thread stands still.
     turns: Vec<Time>,
     paused_until: Vec<Time>,
@@ -84,7 +84,7 @@ pub(super) struct Simulation<'a> {
 impl<'a> Simulation<'a> {
     pub(super) fn new(scenario: &'a Scenario, trace: Trace) -> Self {
         let mut this = Self::idle(scenario, trace);
-        this.checker.limited = this.circumstances.limits_speech();
+        this.checker.limited = this.circumstances.limits_publishing();
         this
     }
 
@@ -92,7 +92,7 @@ impl<'a> Simulation<'a> {
         let authority = Arc::new(SimAuthority::default());
         let mut options = scenario.options.clone();
         if scenario.tokens {
-            options.identification = Identification::Token(Arc::clone(&authority) as Arc<dyn Authority>);
+            options.auth_mode = AuthMode::Token(Arc::clone(&authority) as Arc<dyn Authority>);
         }
         let world = {
             let Scenario { shards, seed, faults, engine, .. } = scenario;
@@ -116,7 +116,7 @@ impl<'a> Simulation<'a> {
                 paused: Duration::ZERO,
                 engine_is_slow: scenario
                     .engine
-                    .is_some_and(|late| late.settle_max > Duration::from_millis(20)),
+                    .is_some_and(|late| late.completion_delay_max > Duration::from_millis(20)),
                 draining: None,
             },
             rng: Rng::new(scenario.seed ^ 0x5349_4d00),
@@ -142,7 +142,7 @@ impl<'a> Simulation<'a> {
     /// Everything that the scenario holds, then its end.
     pub(super) fn run(mut self) -> Report {
         self.run_until(Time::NEVER, |sim| sim.next_event == sim.scenario.events.len());
-        self.come_to_rest();
+        self.quiesce();
         self.report.gaps = self.checker.check_gaps();
         match self.scenario.ending {
             Ending::Leave => self.everybody_leaves(),
@@ -151,10 +151,10 @@ impl<'a> Simulation<'a> {
         self.run_until(self.now + AFTERMATH, |_| false);
         self.check_aftermath();
         self.report.simulated = self.now.since(Time::ZERO);
-        self.report.said = u64::from(self.checker.count());
-        let ears = self.sessions.iter().flat_map(|session| &session.subs).map(|sub| &sub.ear);
-        self.report.heard += ears.clone().map(|ear| ear.heard).sum::<u64>();
-        self.report.missed = ears.map(|ear| ear.missed).sum();
+        self.report.published = u64::from(self.checker.count());
+        let receivers = self.sessions.iter().flat_map(|session| &session.subs).map(|sub| &sub.receiver);
+        self.report.received += receivers.clone().map(|receiver| receiver.received).sum::<u64>();
+        self.report.missed = receivers.map(|receiver| receiver.missed).sum();
         self.report.sessions = self.sessions.len();
         self.report
     }
@@ -246,11 +246,11 @@ impl<'a> Simulation<'a> {
         for woken in turn.woken {
             self.stir(woken);
         }
-        for question in turn.questions {
+        for auth_request in turn.auth_requests {
             let mut ours = self.world.pipes().iter();
-            let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(question.conn));
+            let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(auth_request.conn));
             let session = session.expect("a question about somebody who is there");
-            let name = question.name.as_deref().expect("a name");
+            let name = auth_request.name.as_deref().expect("a name");
             assert_eq!(name, format!("c{}", self.sessions[session].client));
             if self.sessions[session].plan.unanswered {
                 continue;
@@ -260,7 +260,7 @@ impl<'a> Simulation<'a> {
             self.undecided += 1;
             self.later(delay, Due::Decide(session));
         }
-        self.hear_engines();
+        self.poll_engines();
         if self.report.turns.is_multiple_of(AUDIT_EVERY) {
             self.audit(id);
         }
@@ -277,17 +277,17 @@ impl<'a> Simulation<'a> {
     }
 
     /// Notes what the engines have declined.
-    fn hear_engines(&mut self) {
+    fn poll_engines(&mut self) {
         for (body, outcome) in self.world.take_declined() {
             let digits = body.bytes().iter().skip_while(|byte| !byte.is_ascii_digit());
             let digits = digits.take_while(|byte| byte.is_ascii_digit());
-            let id = digits.fold(0, |id, digit| id * 10 + SaidId::from(digit - b'0'));
+            let id = digits.fold(0, |id, digit| id * 10 + PublicationId::from(digit - b'0'));
             self.trace.note(self.now, || format!("{id} is declined: {outcome:?}"));
-            let temporary = outcome == Settled::Temporary;
+            let temporary = outcome == PublishOutcome::Temporary;
             self.checker.decline(id, if temporary { Declined::Temporary } else { Declined::Known });
             self.report.declined += 1;
             if temporary {
-                let session = self.checker.said(id).session;
+                let session = self.checker.record(id).session;
                 self.sessions[session].refused += 1;
             }
         }
@@ -297,8 +297,8 @@ impl<'a> Simulation<'a> {
     fn publish_elsewhere(&mut self, room: usize, bytes: usize) {
         let name = format!("r{room}");
         let (count, before) = (self.checker.count(), self.elsewhere[room]);
-        if self.world.publish_elsewhere(&name, said_text(count, bytes)) {
-            self.elsewhere[room] = Some(self.checker.say(OTHER_NODE, room, before, bytes));
+        if self.world.publish_elsewhere(&name, published_text(count, bytes)) {
+            self.elsewhere[room] = Some(self.checker.publish(OTHER_NODE, room, before, bytes));
             self.stir(self.world.home(&name));
         }
     }
@@ -361,7 +361,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// No more faults: everybody reads everything, until nothing moves.
-    fn come_to_rest(&mut self) {
+    fn quiesce(&mut self) {
         self.trace.note(self.now, || "calm".to_owned());
         self.world.calm_down();
         self.paused_until.fill(Time::ZERO);
@@ -441,15 +441,16 @@ impl<'a> Simulation<'a> {
         let reads = |session: &Session| {
             !world.pipe(session.pipe).starved && world.pipe(session.pipe).to_client.is_empty()
         };
-        let heard = |it: &&Session| {
-            it.too_often == 0 && is_there(it) && reads(it) || it.has_last_words(world, &self.circumstances)
+        let received = |it: &&Session| {
+            it.too_often == 0 && is_there(it) && reads(it)
+                || it.has_final_messages(world, &self.circumstances)
         };
-        let words: Vec<_> = self.sessions.iter().filter(heard).flat_map(|it| it.said).collect();
+        let words: Vec<_> = self.sessions.iter().filter(received).flat_map(|it| it.last_published).collect();
         let there = self.sessions.iter_mut().enumerate().filter(|(_, it)| is_there(it) && reads(it));
         let subs = there.flat_map(|(index, it)| it.subs.iter_mut().map(move |sub| (index, sub)));
         let members = subs
             .filter(|(_, sub)| sub.stage == SubStage::In)
-            .map(|(index, sub)| (index, &mut sub.ear))
+            .map(|(index, sub)| (index, &mut sub.receiver))
             .collect();
         let words = words.into_iter().chain(self.elsewhere).flatten();
         self.checker.at_rest(members, words);

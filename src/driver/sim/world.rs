@@ -9,11 +9,11 @@ use super::network::{End, Pipe, one_in};
 use super::scenario::Faults;
 use crate::base::hash::Seed;
 use crate::base::{ConnKey, Time};
-use crate::chat::{Body, Question, Verdict};
+use crate::chat::{AuthDecision, AuthRequest, Body};
 use crate::driver::Control;
 use crate::driver::context::Due;
 use crate::driver::event_loop::Loop;
-use crate::engine::{Engine, Memory, Settled};
+use crate::engine::{Engine, Memory, PublishOutcome};
 use crate::metrics::Registry;
 use crate::shard::{ConnectionLimits, Mesh, Options, Shard};
 
@@ -40,7 +40,7 @@ pub struct Turn {
     /// The shards that it has woken.
     pub woken: Vec<usize>,
     /// What it asks somebody outside.
-    pub questions: Vec<Question>,
+    pub auth_requests: Vec<AuthRequest>,
 }
 
 impl World {
@@ -83,7 +83,7 @@ impl World {
     }
 
     /// What the engines have declined since the last call, and how.
-    pub fn take_declined(&self) -> Vec<(Body, Settled)> {
+    pub fn take_declined(&self) -> Vec<(Body, PublishOutcome)> {
         self.engines.iter().flat_map(LateEngine::take_declined).collect()
     }
 
@@ -196,8 +196,8 @@ impl World {
     }
 
     /// Somebody outside has decided about a connection of `shard`: it will hear of it in its next turn.
-    pub fn decide(&mut self, shard: usize, conn: ConnKey, verdict: Verdict) {
-        self.loops[shard].host_mut().controls.push_back(Control::Decided(conn, verdict));
+    pub fn decide(&mut self, shard: usize, conn: ConnKey, decision: AuthDecision) {
+        self.loops[shard].host_mut().controls.push_back(Control::AuthDecided(conn, decision));
     }
 
     /// Changes how much a client lets wait.
@@ -255,7 +255,7 @@ impl World {
         Turn {
             moved: self.kernel.moved,
             woken: std::mem::take(&mut host.woken),
-            questions: std::mem::take(&mut host.questions),
+            auth_requests: std::mem::take(&mut host.auth_requests),
             busy: due == Due::Now || it.sockets_mut().has_edges(),
             deadline: match due {
                 Due::At(time) => Some(time),

@@ -39,8 +39,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Adds a write to the socket `file`, the `place`th of the batch.
-    pub(super) fn add(&mut self, write: &Write<'_>, file: u32, place: usize) -> Outcome {
+    /// Adds a write to the socket `file`, the `write_index`th of the batch.
+    pub(super) fn add(&mut self, write: &Write<'_>, file: u32, write_index: usize) -> Outcome {
         let (entry, offered) = match write.contiguous() {
             Some(bytes) => {
                 let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -48,7 +48,7 @@ impl Batch {
             }
             None => self.gather(write, file),
         };
-        self.entries.push(entry.user_data(Op::Send(place).to_bits()));
+        self.entries.push(entry.user_data(Op::Send(write_index).to_bits()));
         Outcome::UnderWay { offered }
     }
 
@@ -92,10 +92,10 @@ impl Batch {
         ring.submit()?;
         loop {
             ring.completions(|completion| match completion.op {
-                Op::Send(place) => {
+                Op::Send(write_index) => {
                     self.under_way -= 1;
-                    let outcome = &mut writes[place].outcome;
-                    *outcome = settled(*outcome, completion.result);
+                    let outcome = &mut writes[write_index].outcome;
+                    *outcome = final_outcome(*outcome, completion.result);
                 }
                 Op::Accept(_) | Op::Receive(_) | Op::Writable(_) | Op::Wake | Op::Install | Op::Forget => {
                     others(completion)
@@ -127,7 +127,7 @@ impl Batch {
 }
 
 /// What has become of a write that was under way.
-fn settled(outcome: Outcome, result: Result<u32, Errno>) -> Outcome {
+fn final_outcome(outcome: Outcome, result: Result<u32, Errno>) -> Outcome {
     match (outcome, result) {
         (Outcome::UnderWay { offered }, Ok(len)) => Outcome::Took { len: len as usize, offered },
         (Outcome::UnderWay { .. }, Err(Errno::AGAIN | Errno::INTR)) => Outcome::Full,

@@ -262,8 +262,8 @@ impl Sockets for RingSockets {
         BATCH
     }
 
-    fn write(&mut self, socket: &mut RingSocket, write: &Write<'_>, place: usize) -> Outcome {
-        self.batch.add(write, socket.file, place)
+    fn write(&mut self, socket: &mut RingSocket, write: &Write<'_>, write_index: usize) -> Outcome {
+        self.batch.add(write, socket.file, write_index)
     }
 
     fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()> {

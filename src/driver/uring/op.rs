@@ -31,7 +31,7 @@ impl Op {
             Self::Accept(listener) => (1, listener as u64),
             Self::Receive(id) => (2, id.to_bits()),
             Self::Writable(id) => (3, id.to_bits()),
-            Self::Send(place) => (4, place as u64),
+            Self::Send(write_index) => (4, write_index as u64),
             Self::Wake => (5, 0),
             Self::Install => (6, 0),
         };

@@ -49,7 +49,7 @@ pub struct Audience {
     /// Stands in the sweep's queue, or waits for its time to be put there.
     pub(super) queued: bool,
     /// Where the log ended when it began to wait for its time, if it does.
-    pub(super) held_from: Option<Cursor>,
+    pub(super) coalesced_from: Option<Cursor>,
 }
 
 /// What the sweep finds next.
@@ -83,7 +83,7 @@ impl Audience {
             visits: 0,
             timed: None,
             queued: false,
-            held_from: None,
+            coalesced_from: None,
         }
     }
 
@@ -95,28 +95,28 @@ impl Audience {
     /// Adds a member at the head of the log; returns its place.
     pub(super) fn join(&mut self, sub: SubId, shared: bool) -> u32 {
         let cursor = self.log.join();
-        let place = u32::try_from(self.members.len()).expect("fewer members than connections");
+        let member_index = u32::try_from(self.members.len()).expect("fewer members than connections");
         self.members.push(Member { cursor, sub, ready: false, shared, mid_frame: false });
         // The newcomer may stand in the middle of what is still to be visited, if that reaches round the end.
         self.due += usize::from(self.due > 0);
-        place
+        member_index
     }
 
-    /// Removes the member at `place`. Returns the one that was moved there, if one was, and whether the sweep must come back
+    /// Removes the member at `member_index`. Returns the one that was moved there, if one was, and whether the sweep must come back
     /// to it.
-    pub(super) fn leave(&mut self, place: usize, pool: &mut ChunkPool) -> (Option<SubId>, bool) {
-        let gone = self.members.swap_remove(place);
+    pub(super) fn leave(&mut self, member_index: usize, pool: &mut ChunkPool) -> (Option<SubId>, bool) {
+        let gone = self.members.swap_remove(member_index);
         self.log.leave(gone.cursor, pool);
         let count = self.members.len();
         if self.next >= count {
             self.next = 0;
         }
         self.due = self.due.min(count);
-        let Some(moved) = self.members.get(place) else { return (None, false) };
+        let Some(moved) = self.members.get(member_index) else { return (None, false) };
         let (sub, behind) = (moved.sub, moved.cursor != self.log.head());
         if behind {
             // It may have been moved from before the sweep to behind it.
-            self.visit_again(place);
+            self.visit_again(member_index);
         }
         (Some(sub), behind)
     }
@@ -146,19 +146,19 @@ impl Audience {
 
     pub(super) fn next_due(&mut self, log_bytes_max: u64) -> Due {
         while self.due > 0 {
-            let place = self.next;
-            self.next = if place + 1 == self.members.len() { 0 } else { place + 1 };
+            let member_index = self.next;
+            self.next = if member_index + 1 == self.members.len() { 0 } else { member_index + 1 };
             self.due -= 1;
             self.visits += 1;
-            let member = &self.members[place];
+            let member = &self.members[member_index];
             if member.cursor == self.log.head() {
                 continue;
             }
             if member.ready {
-                return Due::Write(place);
+                return Due::Write(member_index);
             }
             if self.behind(member) > log_bytes_max {
-                return Due::Overdue(place);
+                return Due::Overdue(member_index);
             }
         }
         Due::Done
@@ -176,14 +176,14 @@ impl Audience {
         next_ready.map_or(0, |member| self.behind(member))
     }
 
-    pub(super) fn visit_again(&mut self, place: usize) {
-        let distance = (place + self.members.len() - self.next) % self.members.len();
+    pub(super) fn visit_again(&mut self, member_index: usize) {
+        let distance = (member_index + self.members.len() - self.next) % self.members.len();
         self.due = self.due.max(distance + 1);
     }
 
-    /// The rest of the frame that the member at `place` is in the middle of.
-    pub(super) fn rest_of_frame(&self, place: usize) -> Vec<u8> {
-        let member = &self.members[place];
+    /// The rest of the frame that the member at `member_index` is in the middle of.
+    pub(super) fn rest_of_frame(&self, member_index: usize) -> Vec<u8> {
+        let member = &self.members[member_index];
         if !member.mid_frame {
             return Vec::new();
         }

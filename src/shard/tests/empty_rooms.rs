@@ -9,7 +9,7 @@ fn deserted(world: &mut World) -> usize {
     for member in members {
         world.peers[member].shut = true;
     }
-    world.settle();
+    world.run_until_idle();
     for shard in &world.shards {
         assert_eq!((shard.conns.len(), shard.metrics.members.value()), (0, 0));
     }
