@@ -93,7 +93,7 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
         "there is no key to check with: set token_hmac_secret_files, token_hmac_secret or token_public_keys",
     )?;
     let now = wall_clock();
-    let told = |why: JwtError| format!("the token is not believed: {why}{}", said(token));
+    let told = |why: JwtError| format!("invalid token: {why}{}", said(token));
     let claims = authority.read(token, now).map_err(told)?;
     let (who, expires_in, rooms) = match claims.room() {
         Some(room) => {

@@ -152,10 +152,10 @@ fn tokens_are_made_and_checked() {
 
     let (code, said, why) = check(&make(&["--user", "7", "--expires", "0s"]));
     assert_eq!((code, said.as_str()), (Some(1), ""));
-    assert!(why.starts_with("stentor: the token is not believed: it has expired, "), "{why}");
+    assert!(why.starts_with("stentor: invalid token: it has expired, "), "{why}");
     let (code, _, why) = check(&token[..token.len() - 2]);
     assert_eq!(code, Some(1));
-    assert!(why.starts_with("stentor: the token is not believed: "), "{why}");
+    assert!(why.starts_with("stentor: invalid token: "), "{why}");
     let (code, _, why) = run(&["token", "check", &token]);
     assert_eq!(code, Some(1));
     assert!(why.starts_with("stentor: there is no key to check with"), "{why}");

@@ -192,7 +192,7 @@ fn a_header_of_64_mib_is_not_read_to_its_end() {
         assert!(sent < 64 << 20, "all of it was taken");
     };
     assert!(matches!(failed.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{failed}");
-    let taken = server.metric("stentor_bytes_in_total");
+    let taken = server.metric("stentor_received_bytes_total");
     // A ring has several reads under way when it is told to stop.
     assert!(taken < 4 << 20, "{taken} bytes were taken in");
 }
@@ -216,7 +216,7 @@ fn the_histories_of_all_rooms_together_are_bounded() {
     }
     let kept = server.metric("stentor_history_bytes");
     assert!((512 * 1024..=1 << 20).contains(&kept), "{kept} bytes are kept");
-    let evicted = server.metric("stentor_history_evicted_total");
+    let evicted = server.metric("stentor_history_evictions_total");
     assert!((250..384).contains(&evicted), "{evicted} were given up");
     let mut other = Client::connect(&server, "other");
     let mut recovered = 0;
@@ -347,7 +347,7 @@ fn what_waits_for_a_back_end_is_kept_as_it_came() {
     let (grown, spent) = (server.memory().saturating_sub(before.0), server.cpu_time() - before.1);
     assert!(grown < 40 * 2 * 64 * 1024 + (4 << 20), "{grown} bytes for 40 times 64 KiB");
     assert!(spent < Duration::from_secs(1), "{spent:?}");
-    assert_eq!(server.metric("stentor_websockets"), 40);
+    assert_eq!(server.metric("stentor_websocket_connections"), 40);
 }
 
 /// A flood into one room, by clients that are not in it, while its members take nothing: who speaks in another room waits no

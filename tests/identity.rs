@@ -130,7 +130,7 @@ fn what_tokens_cannot_have_and_when_they_hold() {
         (json!({"exp": -1}), "`exp` is no point of time"),
     ] {
         assert_eq!(close_code(&mut connect_with(&server, &claims)), 3500, "{claims}");
-        let line = server.log_line("a token is not believed");
+        let line = server.log_line("invalid token");
         assert!(line.contains(why), "{why}: {line}");
     }
     for early in [json!({"sub": "7", "nbf": now + 60}), json!({"sub": "7", "iat": now + 60})] {
@@ -158,7 +158,7 @@ fn a_reload_changes_the_keys() {
     std::fs::write(config.path(), format!("auth = \"token\"\ntoken_hmac_secret_files = [{SECRET:?}]\n"))
         .unwrap();
     server.signal(Signal::HUP);
-    server.log_line("\"reloaded\"");
+    server.log_line("configuration reloaded");
     // The shards hear of it before they hear of whoever comes after that line.
     let reply = text(&mut connect(&server, &command));
     assert!(reply.starts_with(r#"{"id":1,"connect":{"client":""#), "{reply}");
@@ -287,10 +287,10 @@ fn whom_the_back_end_turns_away() {
     // Nobody listens at port 1: it is refused at once.
     std::fs::write(config.path(), "auth = \"hook\"\nhook_url = \"http://127.0.0.1:1/\"\n").unwrap();
     server.signal(Signal::HUP);
-    server.log_line("\"reloaded\"");
+    server.log_line("configuration reloaded");
     let reply = text(&mut connect(&server, r#"{"id":1,"connect":{}}"#));
     assert!(reply.contains(r#""error":{"code":100,"#) && reply.contains(r#""temporary":true"#), "{reply}");
-    server.log_line("the hook does not answer as it should");
+    server.log_line("hook request failed");
 }
 
 /// Over TLS the back end must be who it should be.
@@ -307,7 +307,7 @@ fn a_back_end_is_believed_when_its_authority_vouches_for_it() {
     let mut server = Server::start(&hook);
     let reply = text(&mut connect(&server, command));
     assert!(reply.contains(r#""error":{"code":100,"#), "{reply}");
-    let complaint = server.log_line("the hook does not answer as it should");
+    let complaint = server.log_line("hook request failed");
     assert!(complaint.to_lowercase().contains("certificate"), "{complaint}");
     assert!(asked.try_recv().is_err(), "it was told nothing");
 }

@@ -359,7 +359,7 @@ impl World {
         }
         assert_eq!(self.registry.connections(), 0);
         let page = self.registry.exposition();
-        for gauge in ["stentor_members", "stentor_websockets", "stentor_rooms", "stentor_members_lagging"] {
+        for gauge in ["stentor_members", "stentor_websocket_connections", "stentor_rooms", "stentor_lagging_members"] {
             let left = page.lines().filter(|line| line.starts_with(gauge) && !line.ends_with(" 0"));
             assert_eq!(left.collect::<Vec<_>>(), Vec::<&str>::new());
         }

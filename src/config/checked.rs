@@ -326,7 +326,7 @@ mod tests {
         check("auth = \"hook\"", "s.toml:1:8: `auth` = \"hook\" needs hook_url");
         check(
             "auth = \"open\"\n[[room]]\npattern = \"a\"\nsubscribe = \"token\"",
-            "s.toml:1:8: `auth` must be \"token\", because there are rooms that want a token of those who come or speak",
+            "s.toml:1:8: `auth` must be \"token\", because a room requires a token to subscribe or publish",
         );
         for (file, fault) in [
             (

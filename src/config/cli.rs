@@ -95,12 +95,14 @@ fn grammar() -> clap::Command {
     let shell = Arg::new("shell").required(true).value_parser(value_parser!(Shell));
     clap::Command::new("stentor")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A broadcast server for chat. Without a command, it serves.")
+        .about("A broadcast server for chat. Without a command, runs the server.")
         .args_conflicts_with_subcommands(true)
         .args(settings())
         .subcommand(clap::Command::new("serve").about("Run the server (the default)").args(settings()))
         .subcommand(
-            clap::Command::new("check").about("Say what is wrong with the configuration").args(settings()),
+            clap::Command::new("check")
+                .about("Check the configuration and print its errors")
+                .args(settings()),
         )
         .subcommand(
             clap::Command::new("config").about("Print all settings and their defaults, as a TOML file"),

@@ -161,10 +161,7 @@ pub(super) fn relations(
     if auth != Auth::Token
         && options.any(|options| wants_token(options.subscribe) || wants_token(options.publish))
     {
-        read.wrong(
-            "auth",
-            "must be \"token\", because there are rooms that want a token of those who come or speak",
-        );
+        read.wrong("auth", "must be \"token\", because a room requires a token to subscribe or publish");
     }
 }
 

@@ -147,7 +147,7 @@ impl Conn {
         Self {
             state: State::Head,
             endpoint: None,
-            reason: CloseReason::Gone,
+            reason: CloseReason::Disconnected,
             window: None,
             surplus,
             blocked: false,
@@ -336,10 +336,10 @@ impl Conn {
         match self.state {
             // A client may end its side after a request and still read the answer.
             State::Head if !self.outbox.is_empty() => {
-                self.finish(Ending::AtOnce, CloseReason::HttpDone, options)
+                self.finish(Ending::AtOnce, CloseReason::RequestComplete, options)
             }
-            State::Head => self.close(HowToClose::Now, CloseReason::HttpDone),
-            State::Open | State::Closing => self.close(HowToClose::Now, CloseReason::Gone),
+            State::Head => self.close(HowToClose::Now, CloseReason::RequestComplete),
+            State::Open | State::Closing => self.close(HowToClose::Now, CloseReason::Disconnected),
             State::Lingering => self.close(HowToClose::Now, self.reason),
             State::Finishing(_) | State::Closed => Change::default(),
         }
@@ -373,13 +373,13 @@ impl Conn {
     /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is for an answer.
     pub fn timed_out(&mut self, date: Option<Date>, options: &Options) -> Option<Change> {
         match self.state {
-            State::Head if self.ended => Some(self.close(HowToClose::Now, CloseReason::HttpDone)),
+            State::Head if self.ended => Some(self.close(HowToClose::Now, CloseReason::RequestComplete)),
             State::Head => {
                 let head_only = self.kept.as_ref().is_some_and(|kept| is_head_request(kept.unused()));
                 Reject::HeadTimeout.response_into(self.outbox.bytes(), head_only, date);
-                Some(self.finish(Ending::Linger, CloseReason::HeadTimeout, options))
+                Some(self.finish(Ending::Linger, CloseReason::RequestTimeout, options))
             }
-            State::Open if self.ended => Some(self.close(HowToClose::Now, CloseReason::Gone)),
+            State::Open if self.ended => Some(self.close(HowToClose::Now, CloseReason::Disconnected)),
             State::Open => None,
             State::Lingering => Some(self.close(HowToClose::Now, self.reason)),
             State::Closing | State::Finishing(_) => Some(self.close(HowToClose::Reset, self.reason)),
@@ -394,7 +394,7 @@ impl Conn {
             return Change::default();
         }
         if self.ping_pending {
-            return self.fail(CloseCode::Away, "no answer to a ping", CloseReason::Silent, options);
+            return self.fail(CloseCode::Away, "no answer to a ping", CloseReason::PingTimeout, options);
         }
         if now.since(self.last_received) < options.ping_interval / 2 {
             self.ping_at = self.last_received + next;

@@ -30,13 +30,13 @@ fn flush(conn: &mut Conn) -> (Vec<u8>, Change) {
 #[test]
 fn a_failed_websocket_says_why_shuts_and_waits_for_the_peer() {
     let mut conn = open();
-    let change = conn.fail(CloseCode::Size, "too big", CloseReason::TooBig, &options());
+    let change = conn.fail(CloseCode::Size, "too big", CloseReason::MessageTooBig, &options());
     assert!(change.leaves && change.flush && change.timer.is_some());
     let (out, change) = flush(&mut conn);
     assert_eq!(&out[..4], &[0x88, 9, 0x03, 0xF1]);
     assert_eq!(change.close, Some(HowToClose::Shutdown));
     assert_eq!(conn.ended(NOW, &options()).close, Some(HowToClose::Now));
-    assert_eq!(conn.reason(), CloseReason::TooBig);
+    assert_eq!(conn.reason(), CloseReason::MessageTooBig);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What its shard does, as far as it does it in this state.
 fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
-    let reason = CloseReason::Denied;
+    let reason = CloseReason::Unauthorized;
     match (step, conn.state()) {
         (Step::Fail, State::Head | State::Open | State::Closing) => {
             conn.fail(CloseCode::Protocol, "no", reason, options)

@@ -210,7 +210,11 @@ impl Host for Process {
 
     fn accepting_paused(&mut self, now: Time, why: &str) {
         if let Some(suppressed) = self.accept_log.allow(now.as_nanos()) {
-            tracing::warn!(why, suppressed, "accepting pauses: raise LimitNOFILE or lower max_connections");
+            tracing::warn!(
+                why,
+                suppressed,
+                "accepting connections paused: raise LimitNOFILE or lower max_connections"
+            );
         }
     }
 
@@ -229,7 +233,7 @@ impl Host for Process {
         tracing::error!(
             shard = self.id,
             connections,
-            "a shard has panicked: its connections end, and it begins anew"
+            "shard panicked: its connections are closed and it restarts"
         );
     }
 
@@ -245,7 +249,7 @@ impl Host for Process {
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
         {
-            tracing::debug!(name = %Escaped(name), reason = reason.label(), suppressed, "closed");
+            tracing::debug!(name = %Escaped(name), reason = reason.label(), suppressed, "connection closed");
         }
     }
 }

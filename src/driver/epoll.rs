@@ -148,7 +148,7 @@ impl Sockets for EpollSockets {
                     return Ok(Accept::Shortage(error));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "accept");
+                    tracing::debug!(%error, "accept failed");
                     return Ok(Accept::Gone);
                 }
             }
@@ -174,7 +174,7 @@ impl Sockets for EpollSockets {
         match self.poll.registry().register(stream, token, Interest::READABLE | Interest::WRITABLE) {
             Ok(()) => Ok(Opened::Ready),
             Err(error) => {
-                tracing::warn!(%error, "a socket cannot be registered with epoll");
+                tracing::warn!(%error, "epoll registration failed");
                 Ok(Opened::Failed)
             }
         }

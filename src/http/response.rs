@@ -172,10 +172,10 @@ impl Reject {
             Self::Name(sentence) => sentence,
             Self::Encoding => "The path or the query is not percent-encoded UTF-8.",
             Self::Query => "The query is history=COUNT or since=EPOCH:OFFSET.",
-            Self::Subprotocol => "Only JSON is spoken here: offer centrifuge-json, or no subprotocol.",
+            Self::Subprotocol => "Only JSON is supported: offer centrifuge-json, or no subprotocol.",
             Self::Token => "A valid token is needed: ?token=… or Authorization: Bearer ….",
-            Self::Forbidden => "That is not for you.",
-            Self::TooMany => "There are too many connections of yours: close one, or try again later.",
+            Self::Forbidden => "Access denied.",
+            Self::TooMany => "Too many connections of this user or address: close one, or try again later.",
             Self::Overloaded => "The server is full: try again later.",
             Self::NotReady => "The server is not ready.",
         }

@@ -284,7 +284,7 @@ impl Backend {
         // A limit begins its first interval at the clock's zero.
         let now = since.elapsed() + COMPLAINT_INTERVAL;
         if let Some(suppressed) = limit.allow(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)) {
-            tracing::warn!(%fault, suppressed, "the hook does not answer as it should: clients are told to come back");
+            tracing::warn!(%fault, suppressed, "hook request failed: clients are told to retry");
         }
     }
 }
@@ -319,12 +319,12 @@ impl Display for Fault {
             Self::Http(error) => write!(f, "{error}"),
             Self::TimedOut(timeout) => {
                 let timeout = humantime::format_duration(*timeout);
-                write!(f, "no answer within {timeout} of the client's being queued (hook_timeout)")
+                write!(f, "no answer within {timeout} of queueing (hook_timeout)")
             }
-            Self::Lost => f.write_str("the request was given up"),
-            Self::Full(Full::Count) => f.write_str("too many clients wait for it (hook_waiting)"),
+            Self::Lost => f.write_str("the request was abandoned"),
+            Self::Full(Full::Count) => f.write_str("too many queued requests (hook_waiting)"),
             Self::Full(Full::Bytes) => {
-                write!(f, "what waits for it has more than {QUEUED_BYTES_MAX} bytes")
+                write!(f, "queued requests exceed {QUEUED_BYTES_MAX} bytes")
             }
             Self::Status(status) => write!(f, "it answers with status {status}, not 200"),
             Self::NotTheProtocol(why) => {

@@ -84,8 +84,8 @@ impl Display for JwtError {
             Self::Signature => f.write_str("its signature is wrong"),
             Self::Expired(ago) => write!(f, "it has expired, {} ago", span(ago)),
             Self::TooEarly(claim, ahead) => write!(f, "it does not hold yet (`{claim}`), but in {}", span(ahead)),
-            Self::Audience => f.write_str("it is for others: `aud` is not token_audience"),
-            Self::Issuer => f.write_str("somebody else issued it: `iss` is not token_issuer"),
+            Self::Audience => f.write_str("wrong audience: `aud` is not token_audience"),
+            Self::Issuer => f.write_str("wrong issuer: `iss` is not token_issuer"),
             Self::Claims(why) => {
                 write!(f, "its claims are no JSON object, or one of them has a value of the wrong kind ({why})")
             }
@@ -329,7 +329,7 @@ pub fn claims_of_any(token: &str) -> Option<serde_json::Value> {
 
 /// The peer hears only that it was not believed; why stands in the log, for those who look for it.
 fn told(why: JwtError, purpose: &str) -> TokenError {
-    tracing::debug!(%why, purpose, "a token is not believed");
+    tracing::debug!(%why, purpose, "invalid token");
     why.into()
 }
 
@@ -355,7 +355,7 @@ fn validation(key: &Key, expected: &Expectations) -> Validation {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the library may learn new errors; they are all disbelief"
+    reason = "the library may add errors; every one makes the token invalid"
 )]
 fn jwt_error(kind: &ErrorKind) -> JwtError {
     match kind {

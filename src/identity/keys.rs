@@ -32,7 +32,7 @@ impl Display for KeyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Short => {
-                "has fewer than 32 bytes (RFC 7518 §3.2); `openssl rand -base64 48` makes a secret that nobody guesses"
+                "has fewer than 32 bytes (RFC 7518 §3.2); `openssl rand -base64 48` generates one"
             }
             Self::NotPem => "is no key in PEM form",
             Self::Private => "is a private key, which only the signer should have; `openssl pkey -pubout` makes the public one",

@@ -44,11 +44,11 @@ pub(super) fn engines(config: &Config, shards: usize) -> Result<(Vec<Engine>, Ca
                      that allows it; or choose --driver epoll"
                 )));
             }
-            Err(error) => tracing::info!(%error, "io_uring cannot be used: epoll serves"),
+            Err(error) => tracing::info!(%error, "io_uring unavailable: using epoll"),
         }
     }
     let engines = (0..shards).map(|_| Engine::epoll()).collect::<io::Result<Vec<_>>>();
-    let engines = engines.map_err(|error| failure("the kernel gives no event poller", &error))?;
+    let engines = engines.map_err(|error| failure("epoll creation failed", &error))?;
     let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + SURPLUS_MAX * count;
     Ok((
         engines,

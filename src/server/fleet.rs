@@ -44,21 +44,21 @@ impl Fleet {
     ) -> Result<Self, Failure> {
         let shards = engines.len();
         let wakers = (0..shards).map(|_| Engine::waker()).collect::<Result<Arc<[_]>, _>>();
-        let wakers = wakers.map_err(|error| failure("the kernel gives no eventfd", &error))?;
+        let wakers = wakers.map_err(|error| failure("eventfd creation failed", &error))?;
         let seed = Seed::new(random());
         let meshes = Mesh::build(shards, &seed);
         #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
         let origin = Instant::now();
         let (controls, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel()).unzip();
-        let edge = Edge::start().map_err(|error| failure("the edge cannot be started", &error))?;
+        let edge = Edge::start().map_err(|error| failure("network runtime startup failed", &error))?;
         let decided = deliver(controls.clone(), Arc::clone(&wakers));
         let hook = Arc::new(HookClient::new(edge.handle().clone(), decided));
         hook.open(config.hook.as_ref(), &config.policy)
-            .map_err(|error| failure("the hook cannot be asked", &error))?;
+            .map_err(|error| failure("hook client setup failed", &error))?;
         let mut threads = Vec::new();
         let last = Arc::new(CloseOnDrop(watch.clone()));
         let Some(blueprint) = meshes.first().map(Mesh::blueprint) else {
-            return Err(failure("no shard is to run", &"at least one is needed"));
+            return Err(failure("no shards", &"at least one is required"));
         };
         let limits = ConnectionLimits::new(&seed);
         let fleet = Shard::fleet(meshes, &limits, options, registry, random);
@@ -120,12 +120,9 @@ impl Fleet {
                 Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<PanickedAgain>()) => {
                     return Err(Failure(error.to_string(), EXIT_SOFTWARE));
                 }
-                Ok(Err(error)) => return Err(failure("a shard has failed", &error)),
+                Ok(Err(error)) => return Err(failure("shard failed", &error)),
                 Err(_) => {
-                    return Err(Failure(
-                        "a shard has panicked; please report this".to_owned(),
-                        EXIT_SOFTWARE,
-                    ));
+                    return Err(Failure("shard panicked; please report this".to_owned(), EXIT_SOFTWARE));
                 }
             }
         }
@@ -143,7 +140,7 @@ fn spawn(engine: Engine, parts: Parts, ended: Ended) -> Result<JoinHandle<io::Re
             ended.fine = outcome.is_ok();
             outcome
         })
-        .map_err(|error| failure("a thread cannot be started", &error))
+        .map_err(|error| failure("thread creation failed", &error))
 }
 
 /// What it takes to make another shard for one that has panicked.

@@ -63,7 +63,7 @@ pub fn run(
     log_panics();
     // Before any thread, so that every thread leaves the signals to this one.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|error| failure("signals cannot be handled", &error))?;
+        .map_err(|error| failure("signal handler setup failed", &error))?;
     let shards = config.shards.unwrap_or_else(available_cpus);
     let (engines, capacity) = capacity::engines(&config, shards)?;
     let connections_max = connections_max(&config, &capacity)?;
@@ -106,24 +106,24 @@ impl Process<'_> {
             match signal {
                 SIGHUP => self.reload(&reload),
                 _ if draining => {
-                    tracing::warn!("second signal: ending at once");
+                    tracing::warn!("second signal: stopping immediately");
                     self.fleet.broadcast(|| Control::Stop);
                 }
                 _ => {
                     draining = true;
                     let connections = self.registry.connections();
-                    tracing::info!(connections, bound = ?self.config.drain, "draining");
+                    tracing::info!(connections, timeout = ?self.config.drain, "draining");
                     notify_manager(&[NotifyState::Stopping, NotifyState::Status("draining")]);
                     self.registry.set_ready(false);
-                    let bound = self.config.drain;
-                    self.fleet.broadcast(|| Control::Drain(bound));
+                    let timeout = self.config.drain;
+                    self.fleet.broadcast(|| Control::Drain(timeout));
                 }
             }
         }
-        let left = self.registry.connections();
+        let remaining = self.registry.connections();
         let outcome = self.fleet.join();
         if draining && outcome.is_ok() {
-            tracing::info!(left, "ended");
+            tracing::info!(remaining, "shutdown complete");
         }
         outcome
     }
@@ -135,27 +135,27 @@ impl Process<'_> {
         // What needs more than there is comes to light only here: it is refused like any other mistake.
         let told = |problems: &[&dyn Display]| {
             for problem in problems {
-                tracing::error!(%problem, "not reloaded");
+                tracing::error!(%problem, "reload failed");
             }
         };
         match read().map(|new| (connections_max(&new, &self.capacity), new)) {
             Ok((Err(failure), _)) => told(&[&failure]),
             Ok((Ok(connections_max), new)) => {
                 for name in self.config.needs_restart(&new) {
-                    tracing::warn!(setting = name, "has changed, which needs a restart");
+                    tracing::warn!(setting = name, "setting changed: restart required");
                 }
                 if let Err(error) = self.logging.reload(&new.log) {
-                    tracing::warn!(%error, "the log filter stays as it was");
+                    tracing::warn!(%error, "log filter unchanged");
                 }
                 let options = Arc::new(options(&new, connections_max));
                 if (&new.hook, &new.policy) != (&self.config.hook, &self.config.policy)
                     && let Err(error) = self.fleet.hook.open(new.hook.as_ref(), &new.policy)
                 {
-                    tracing::warn!(%error, "the hook stays as it was");
+                    tracing::warn!(%error, "hook unchanged");
                 }
                 self.fleet.reconfigure(&options);
                 self.config = self.config.reloaded(new);
-                tracing::info!("reloaded");
+                tracing::info!("configuration reloaded");
             }
             Err(problems) => {
                 told(&problems.iter().map(|problem| problem as &dyn Display).collect::<Vec<_>>())
@@ -202,7 +202,7 @@ fn available_cpus() -> usize {
 /// Tells systemd, if it listens; nobody else minds.
 fn notify_manager(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager was not told");
+        tracing::debug!(%error, "service manager not notified");
     }
 }
 

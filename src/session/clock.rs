@@ -22,10 +22,10 @@ impl Session {
         }
         match self.protocol {
             Protocol::Text(Some(_)) if self.expires <= ctx.now => {
-                ctx.effects.close(1013, "the server cannot say whether you may come in", CloseReason::Denied);
+                ctx.effects.close(1013, "authentication timed out", CloseReason::Unauthorized);
             }
             Protocol::Text(None) if self.expires <= ctx.now => {
-                ctx.effects.close(1008, "your token has expired", CloseReason::Expired);
+                ctx.effects.close(1008, "token expired", CloseReason::Expired);
             }
             Protocol::Text(_) => {}
             Protocol::Json(_) => self.json_tick(ctx, last_received),
@@ -103,7 +103,7 @@ impl Session {
             self.leave(ctx.effects, index);
             match &mut self.protocol {
                 Protocol::Text(_) => {
-                    return ctx.effects.close(1013, "the room does not answer", CloseReason::Denied);
+                    return ctx.effects.close(1013, "joining the room timed out", CloseReason::Unauthorized);
                 }
                 Protocol::Json(_) if !by_server => {
                     ctx.effects.error(command, ErrorCode::Internal);

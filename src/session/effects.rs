@@ -218,13 +218,13 @@ impl Effects {
         let why = match why {
             Disconnect::Shutdown => CloseReason::Shutdown,
             Disconnect::Expired | Disconnect::SubscriptionExpired => CloseReason::Expired,
-            Disconnect::Slow | Disconnect::InsufficientState => CloseReason::TooSlow,
-            Disconnect::NoPong => CloseReason::Silent,
-            Disconnect::TooManyRequests => CloseReason::Flood,
-            Disconnect::Stale | Disconnect::Internal => CloseReason::HeadTimeout,
-            Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::Protocol,
+            Disconnect::Slow | Disconnect::InsufficientState => CloseReason::SlowConsumer,
+            Disconnect::NoPong => CloseReason::PingTimeout,
+            Disconnect::TooManyRequests => CloseReason::RateLimited,
+            Disconnect::Stale | Disconnect::Internal => CloseReason::RequestTimeout,
+            Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::ProtocolError,
             Disconnect::InvalidToken | Disconnect::ConnectionLimit | Disconnect::PermissionDenied => {
-                CloseReason::Denied
+                CloseReason::Unauthorized
             }
         };
         self.close(u16::from(code), reason, why);

@@ -330,7 +330,7 @@ impl Session {
             Protocol::Text(_) => effects.close(
                 1013,
                 "this connection reads too slowly for the room",
-                crate::metrics::CloseReason::TooSlow,
+                crate::metrics::CloseReason::SlowConsumer,
             ),
             Protocol::Json(_) => effects.disconnect(crate::app::json::Disconnect::Slow),
         }

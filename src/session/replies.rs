@@ -78,7 +78,7 @@ impl Session {
                 ctx.effects.other_error(connecting.command, code, &message, temporary);
             }
             AuthDecision::Disconnect { code, reason } => {
-                ctx.effects.close(code, reason.into_string(), CloseReason::Denied);
+                ctx.effects.close(code, reason.into_string(), CloseReason::Unauthorized);
             }
         }
     }

@@ -90,7 +90,7 @@ impl Session {
     pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {
         let Protocol::Text(pending) = &mut self.protocol else { return };
         let Some(pending_join) = pending.take() else { return };
-        let denied = CloseReason::Denied;
+        let denied = CloseReason::Unauthorized;
         match decision {
             AuthDecision::Accept { identity, .. }
                 if !self.count_user(ctx.options, ctx.users, &identity.user) =>
@@ -100,7 +100,7 @@ impl Session {
             AuthDecision::Accept { identity, .. } => {
                 match plain_grant(ctx.options, &identity, &pending_join.room) {
                     Some(grant) => self.enter(ctx, identity, grant, &pending_join),
-                    None => ctx.effects.close(1008, "this room is not for you", denied),
+                    None => ctx.effects.close(1008, "permission denied", denied),
                 }
             }
             AuthDecision::Reject { message, temporary, .. } => {
@@ -117,22 +117,22 @@ impl Session {
         let Some(subscription) = self.subscriptions.first() else { return Taken::All };
         let (room, options) = (Arc::clone(&subscription.room), Arc::clone(&subscription.options));
         if message.len() > options.message_bytes_max {
-            ctx.effects.close(1009, "the message is too big for this room", CloseReason::TooBig);
+            ctx.effects.close(1009, "the message is too big for this room", CloseReason::MessageTooBig);
             return Taken::All;
         }
         if !may_publish(&options, &self.person.user, true, subscription.granted) {
-            notice(ctx, "you may not speak in this room");
+            notice(ctx, "publishing is not permitted in this room");
             return Taken::All;
         }
         match self.spend(ctx.now, ctx.options, &room, &options) {
             RateDecision::Allow => {}
             RateDecision::Throttle => {
-                notice(ctx, "that was not sent: you speak too often");
+                notice(ctx, "message not sent: rate limit exceeded");
                 ctx.effects.count_error(ErrorCode::TooManyRequests.parts().0);
                 return Taken::All;
             }
             RateDecision::Disconnect => {
-                ctx.effects.close(1008, "too many messages", CloseReason::Flood);
+                ctx.effects.close(1008, "too many messages", CloseReason::RateLimited);
                 return Taken::All;
             }
         }
@@ -170,7 +170,7 @@ impl Session {
     pub(super) fn text_publish_completed(ctx: &mut Context<'_>, outcome: PublishOutcome) {
         match outcome {
             PublishOutcome::Ordered | PublishOutcome::Duplicate | PublishOutcome::Superseded => {}
-            PublishOutcome::Temporary => notice(ctx, "that was not sent: try again"),
+            PublishOutcome::Temporary => notice(ctx, "message not sent: try again"),
         }
     }
 }

@@ -198,7 +198,7 @@ impl Shard {
     }
 
     fn publish(&mut self, key: SessionKey, command: u32, room: &Arc<str>, draft: Draft) {
-        self.metrics.messages_in.add(1);
+        self.metrics.messages_received.add(1);
         let parked = Parked { session: key, command, draft };
         match self.rooms.submit(room, parked, &self.options.rooms) {
             Some(draft) => {

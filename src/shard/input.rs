@@ -56,7 +56,7 @@ impl Shard {
 
     /// Bytes have arrived. They are unmasked and used in place, or kept.
     pub fn received(&mut self, key: ConnKey, input: &mut [u8]) {
-        self.metrics.bytes_in.add(input.len() as u64);
+        self.metrics.received_bytes.add(input.len() as u64);
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         conn.heard(self.now);
         if conn.has_kept() {
@@ -198,8 +198,8 @@ impl Shard {
 
     fn fail_frames(&mut self, key: ConnKey, fail: Fail) {
         let reason = match fail {
-            Fail::Protocol(_) => CloseReason::Protocol,
-            Fail::Limit(_) => CloseReason::TooBig,
+            Fail::Protocol(_) => CloseReason::ProtocolError,
+            Fail::Limit(_) => CloseReason::MessageTooBig,
         };
         self.fail(key, fail.close_code(), fail.sentence(), reason);
     }
@@ -242,7 +242,7 @@ impl Shard {
                 },
                 (Some(Endpoint::Chat | Endpoint::Centrifuge) | None, _) => {
                     let sentence = "this endpoint takes text only";
-                    self.fail(key, CloseCode::Unsupported, sentence, CloseReason::Unsupported);
+                    self.fail(key, CloseCode::Unsupported, sentence, CloseReason::UnsupportedData);
                 }
             },
             // What comes after our Close is read only to find the peer's.

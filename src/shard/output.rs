@@ -125,7 +125,7 @@ impl Shard {
     pub fn wrote(&mut self, WriteId(writing): WriteId, len: usize, offered: usize) {
         self.write_answered();
         self.metrics.writes.add(1);
-        self.metrics.bytes_out.add(len as u64);
+        self.metrics.sent_bytes.add(len as u64);
         let full = len < offered;
         match writing {
             Writing::Own(key, sub) => {

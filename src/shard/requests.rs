@@ -100,7 +100,7 @@ impl Shard {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         self.metrics.requests.add(1);
         reject.response_into(conn.outbox.bytes(), head_only, date);
-        let change = conn.finish(Ending::Linger, CloseReason::Refused, &self.options);
+        let change = conn.finish(Ending::Linger, CloseReason::RequestRejected, &self.options);
         self.apply(key, change);
     }
 
@@ -288,7 +288,7 @@ impl Shard {
             .write_into(conn.outbox.bytes());
         self.metrics.requests.add(1);
         if !keep_alive {
-            let change = conn.finish(Ending::Linger, CloseReason::HttpDone, &self.options);
+            let change = conn.finish(Ending::Linger, CloseReason::RequestComplete, &self.options);
             return self.apply(key, change);
         }
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);

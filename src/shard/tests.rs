@@ -383,7 +383,7 @@ fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
     let (mut world, speaker, stuck) = with_a_stuck_member(SlowMember::Disconnect, 1500, 400);
     assert_eq!(world.received_by(speaker).0.len(), 400);
     assert!(
-        world.shards[0].metrics.closes[CloseReason::TooSlow as usize].value() == 0,
+        world.shards[0].metrics.closes[CloseReason::SlowConsumer as usize].value() == 0,
         "its last words wait"
     );
     world.peers[stuck].window = usize::MAX;
@@ -392,7 +392,7 @@ fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
     assert_eq!(texts.len(), 2, "the frame that had begun is finished");
     assert_eq!(close, Some(1013));
     world.pass(Duration::from_secs(10));
-    assert_eq!(world.peers[stuck].closed, Some(CloseReason::TooSlow));
+    assert_eq!(world.peers[stuck].closed, Some(CloseReason::SlowConsumer));
 }
 
 #[test]
@@ -438,7 +438,7 @@ fn the_silent_are_pinged_and_then_closed() {
     assert!((3..=6).contains(&ping_times.len()), "{ping_times:?}");
     assert_eq!(world.peers[quiet].closed, None);
     assert_eq!(world.received_by(dead).1, Some(1001));
-    assert_eq!(world.peers[dead].closed, Some(CloseReason::Silent));
+    assert_eq!(world.peers[dead].closed, Some(CloseReason::PingTimeout));
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn a_head_that_drips_has_an_absolute_deadline() {
         world.pass(Duration::from_millis(400));
     }
     assert!(world.text(slow).starts_with("HTTP/1.1 408 "), "{}", world.text(slow));
-    assert_eq!(world.peers[slow].closed, Some(CloseReason::HeadTimeout));
+    assert_eq!(world.peers[slow].closed, Some(CloseReason::RequestTimeout));
 }
 
 #[test]

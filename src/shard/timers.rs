@@ -21,7 +21,7 @@ impl Shard {
     /// The socket failed.
     pub fn broken(&mut self, key: ConnKey) {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        let change = conn.close(HowToClose::Now, CloseReason::Gone);
+        let change = conn.close(HowToClose::Now, CloseReason::Disconnected);
         self.apply(key, change);
     }
 

@@ -386,11 +386,11 @@ impl Simulation<'_> {
                 (Some(author), text)
             }
         };
-        if author == Some("") && text.starts_with("that was not sent: try again") {
+        if author == Some("") && text.starts_with("message not sent: try again") {
             self.sessions[session].refusals += 1;
             return;
         }
-        if author == Some("") && text.starts_with("that was not sent: you speak") {
+        if author == Some("") && text.starts_with("message not sent: rate limit") {
             self.sessions[session].too_often += 1;
             return;
         }

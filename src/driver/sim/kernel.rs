@@ -270,7 +270,7 @@ impl Sockets for SimSockets {
         *moved = true;
         news.push(pipe);
         // The reason is what the host is told.
-        pipes[pipe].closed = Some(CloseReason::Gone);
+        pipes[pipe].closed = Some(CloseReason::Disconnected);
         self.closed.push(pipe);
         Ok(())
     }

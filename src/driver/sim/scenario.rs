@@ -343,11 +343,11 @@ impl Wrong {
             | Self::CloseCode
             | Self::LongPing
             | Self::ArrayCommand
-            | Self::UnknownDelta => CloseReason::Protocol,
-            Self::TooBig | Self::Bomb => CloseReason::TooBig,
-            Self::Binary => CloseReason::Unsupported,
-            Self::Garbage | Self::EndlessHead => CloseReason::Refused,
-            Self::HalfAHead => CloseReason::HeadTimeout,
+            | Self::UnknownDelta => CloseReason::ProtocolError,
+            Self::TooBig | Self::Bomb => CloseReason::MessageTooBig,
+            Self::Binary => CloseReason::UnsupportedData,
+            Self::Garbage | Self::EndlessHead => CloseReason::RequestRejected,
+            Self::HalfAHead => CloseReason::RequestTimeout,
         }
     }
 }

@@ -236,7 +236,7 @@ impl Session {
         let takes_long = now.jumped || now.paused > Duration::from_secs(2) || now.engine_is_slow;
         let is_fine = self.wrong.is_none() && !self.cheats && !self.was_late && !now.limits_publishing();
         let ended = self.final_messages && self.left == Some(Leave::HalfClose);
-        let as_it_wants = matches!(world.pipe(self.pipe).closed, None | Some(CloseReason::Gone));
+        let as_it_wants = matches!(world.pipe(self.pipe).closed, None | Some(CloseReason::Disconnected));
         is_in && !takes_long && is_fine && ended && as_it_wants
     }
 
@@ -338,31 +338,31 @@ impl Session {
         let pipe = world.pipe(self.pipe);
         let fine = match reason {
             CloseReason::ClosedByPeer => self.close_sent,
-            CloseReason::Gone => pipe.end.is_some(),
-            CloseReason::HttpDone => pipe.end.is_some() && self.stage == Stage::Head,
-            CloseReason::Protocol if self.may_be_refused(world) => true,
-            CloseReason::Protocol | CloseReason::TooBig | CloseReason::Unsupported => {
+            CloseReason::Disconnected => pipe.end.is_some(),
+            CloseReason::RequestComplete => pipe.end.is_some() && self.stage == Stage::Head,
+            CloseReason::ProtocolError if self.may_be_refused(world) => true,
+            CloseReason::ProtocolError | CloseReason::MessageTooBig | CloseReason::UnsupportedData => {
                 self.wrong.map(Wrong::reason) == Some(reason)
             }
-            CloseReason::Silent => self.may_be_silent(world, now),
-            CloseReason::TooSlow => {
+            CloseReason::PingTimeout => self.may_be_silent(world, now),
+            CloseReason::SlowConsumer => {
                 self.was_full && (now.policy() == SlowMember::Disconnect || self.has_rooms)
             }
             CloseReason::Shutdown => now.draining.is_some(),
-            CloseReason::HeadTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
-            CloseReason::Denied => {
+            CloseReason::RequestTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
+            CloseReason::Unauthorized => {
                 self.cheats
                     || self.is_unwanted(now)
                     || self.may_be_refused(world)
                     || self.may_be_given_up(world, now)
             }
-            CloseReason::Flood => self.may_be_flooding(now),
+            CloseReason::RateLimited => self.may_be_flooding(now),
             CloseReason::Expired => {
                 let at = world.now();
                 self.may_be_expired(at) || self.may_be_put_out(at) || self.brought_old(at)
             }
-            CloseReason::Panic => false,
-            CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
+            CloseReason::ShardPanic => false,
+            CloseReason::RequestRejected => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
     }

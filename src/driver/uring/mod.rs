@@ -137,7 +137,7 @@ impl RingSockets {
             Err(Errno::CANCELED) => {}
             Err(error) if is_shortage(error) => self.shortage = Some(error),
             // The connection was gone before it was accepted; the next one may be fine.
-            Err(error) => tracing::debug!(%error, "accept"),
+            Err(error) => tracing::debug!(%error, "accept failed"),
         }
         Ok(())
     }

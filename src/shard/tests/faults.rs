@@ -276,7 +276,7 @@ fn a_connection_that_lingers_is_reset_after_so_many_bytes() {
     world.peers[peer].window = 0; // so that it never gets to end politely
     world.send(peer, &vec![b'a'; 64 << 20]);
     world.run_until_idle();
-    assert_eq!(world.peers[peer].closed, Some(CloseReason::Refused));
+    assert_eq!(world.peers[peer].closed, Some(CloseReason::RequestRejected));
     let taken = (64 << 20) - world.peers[peer].sending.len();
     assert!(taken <= LINGER_BYTES_MAX as usize + 3 * 65_536, "{taken} bytes were read");
 }
