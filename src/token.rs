@@ -93,16 +93,16 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
         "there is no key to check with: set token_hmac_secret_files, token_hmac_secret or token_public_keys",
     )?;
     let now = wall_clock();
-    let told = |why: JwtError| format!("invalid token: {why}{}", said(token));
-    let claims = authority.read(token, now).map_err(told)?;
+    let invalid = |why: JwtError| format!("invalid token: {why}{}", claims_text(token));
+    let claims = authority.read(token, now).map_err(invalid)?;
     let (who, expires_in, rooms) = match claims.room() {
         Some(room) => {
-            let grant = authority.admit_at(token, claims.user(), room, now).map_err(told)?;
+            let grant = authority.admit_at(token, claims.user(), room, now).map_err(invalid)?;
             (format!("lets {} into {}", user(claims.user()), shown(room)), grant.expires_in, Vec::new())
         }
         None => {
             let Identity { user: id, name, expires_in, rooms, .. } =
-                authority.identify_at(token, now).map_err(told)?;
+                authority.identify_at(token, now).map_err(invalid)?;
             (format!("{}, called {}", user(&id), shown(&name)), expires_in, rooms)
         }
     };
@@ -116,7 +116,7 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
             format!("until {} (for {left})", humantime::format_rfc3339_seconds(end))
         },
     );
-    Ok(format!("{who}, {until}{rooms}{}\n", said(token)))
+    Ok(format!("{who}, {until}{rooms}{}\n", claims_text(token)))
 }
 
 fn user(id: &str) -> String {
@@ -124,7 +124,7 @@ fn user(id: &str) -> String {
 }
 
 /// What it claims, believed or not.
-fn said(token: &str) -> String {
+fn claims_text(token: &str) -> String {
     let claims = jwt::claims_of_any(token);
     claims.map_or_else(String::new, |claims| format!("\n{}", harmless(&format!("{claims:#}"))))
 }

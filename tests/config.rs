@@ -38,8 +38,8 @@ fn the_printed_configuration_is_valid() {
     assert_eq!(code, Some(0));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), page).unwrap();
-    let (code, said, problems) = run(&["check", "--config", &file.path().display().to_string()]);
-    assert_eq!((code, said.as_str(), problems.as_str()), (Some(0), "ok\n", ""));
+    let (code, printed, problems) = run(&["check", "--config", &file.path().display().to_string()]);
+    assert_eq!((code, printed.as_str(), problems.as_str()), (Some(0), "ok\n", ""));
 }
 
 #[test]
@@ -139,19 +139,19 @@ fn tokens_are_made_and_checked() {
     };
     let check = |token: &str| run(&["token", "check", token, "--config", &path]);
     let token = make(&["--user", "7", "--name", "Ann", "--rooms", "a,b", "--expires", "never"]);
-    let (code, said, _) = check(&token);
+    let (code, printed, _) = check(&token);
     assert_eq!(code, Some(0));
     assert!(
-        said.starts_with("\"7\", called \"Ann\", without an end, in the rooms \"a\", \"b\"\n{\n"),
-        "{said}"
+        printed.starts_with("\"7\", called \"Ann\", without an end, in the rooms \"a\", \"b\"\n{\n"),
+        "{printed}"
     );
-    assert!(said.contains("\"iss\": \"us\""), "{said}");
-    let (code, said, _) = check(&make(&["--user", "7", "--room", "r"]));
+    assert!(printed.contains("\"iss\": \"us\""), "{printed}");
+    let (code, printed, _) = check(&make(&["--user", "7", "--room", "r"]));
     assert_eq!(code, Some(0));
-    assert!(said.starts_with("lets \"7\" into \"r\", until 20"), "{said}");
+    assert!(printed.starts_with("lets \"7\" into \"r\", until 20"), "{printed}");
 
-    let (code, said, why) = check(&make(&["--user", "7", "--expires", "0s"]));
-    assert_eq!((code, said.as_str()), (Some(1), ""));
+    let (code, printed, why) = check(&make(&["--user", "7", "--expires", "0s"]));
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
     assert!(why.starts_with("stentor: invalid token: it has expired, "), "{why}");
     let (code, _, why) = check(&token[..token.len() - 2]);
     assert_eq!(code, Some(1));
@@ -169,9 +169,9 @@ fn private_keys_make_tokens_that_public_keys_check() {
         let (code, token, error) = run(&["token", "make", "--user", "7", "--private-key", &key(private)]);
         assert_eq!((code, error.as_str()), (Some(0), ""));
         let public = key(public);
-        let (code, said, why) = run(&["token", "check", token.trim_end(), "--token-public-keys", &public]);
+        let (code, printed, why) = run(&["token", "check", token.trim_end(), "--token-public-keys", &public]);
         assert_eq!((code, why.as_str()), (Some(0), ""), "{public}");
-        assert!(said.starts_with("\"7\", called \"7\", until 20"), "{said}");
+        assert!(printed.starts_with("\"7\", called \"7\", until 20"), "{printed}");
     }
     let (code, _, error) = run(&["token", "make", "--private-key", &key("rsa.pub.pem")]);
     assert_eq!(code, Some(1));

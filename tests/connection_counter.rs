@@ -13,7 +13,7 @@ const KEYS: u32 = 3;
 const MAX: u32 = 5;
 
 #[test]
-fn as_many_as_the_bound_are_in_when_all_come_at_once() {
+fn the_limit_is_exact_under_contention() {
     let counter = Arc::new(ConnectionCounter::new(&Seed::new(7)));
     let (together, inside) = (Barrier::new(THREADS as usize), AtomicU32::new(0));
     std::thread::scope(|scope| {
@@ -34,7 +34,7 @@ fn as_many_as_the_bound_are_in_when_all_come_at_once() {
 }
 
 #[test]
-fn a_bound_holds_while_some_come_and_others_go() {
+fn the_limit_holds_under_churn() {
     let counter = Arc::new(ConnectionCounter::new(&Seed::new(7)));
     let inside: [AtomicU32; KEYS as usize] = Default::default();
     let leave = |key: u32| inside[key as usize].fetch_sub(1, Ordering::SeqCst);

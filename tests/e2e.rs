@@ -9,21 +9,21 @@ use support::{Server, close_code, text};
 use tungstenite::Message;
 
 #[test]
-fn what_one_says_all_hear_on_every_shard() {
+fn publications_reach_every_shard() {
     let server = Server::start(&["--shards", "3"]);
     let mut members: Vec<_> = (0..12).map(|index| server.client(&format!("/ws/m{index}?room=r"))).collect();
     let mut stranger = server.client("/ws/stranger");
     for (index, member) in members.iter_mut().enumerate() {
         member.send(Message::text(format!("I am {index}"))).unwrap();
     }
-    let heard: Vec<Vec<_>> =
+    let received: Vec<Vec<_>> =
         members.iter_mut().map(|member| (0..12).map(|_| text(member)).collect()).collect();
-    let mut sorted = heard[0].clone();
+    let mut sorted = received[0].clone();
     sorted.sort();
     let mut expected: Vec<_> = (0..12).map(|index| format!("m{index}: I am {index}")).collect();
     expected.sort();
     assert_eq!(sorted, expected);
-    assert!(heard.iter().all(|lines| *lines == heard[0]), "one order for all");
+    assert!(received.iter().all(|lines| *lines == received[0]), "one order for all");
     stranger.send(Message::text("alone")).unwrap();
     assert_eq!(text(&mut stranger), "stranger: alone");
     assert_eq!(server.metric("stentor_deliveries_total"), 12 * 12 + 1);
@@ -180,7 +180,7 @@ fn with_file(settings: &str) -> (Server, impl Fn(&str)) {
 }
 
 #[test]
-fn what_needs_a_restart_is_told_with_every_reload() {
+fn settings_that_need_a_restart_are_logged_on_every_reload() {
     let (mut server, write) = with_file("shards = 1\n");
     for settings in ["shards = 2\n", "shards = 2\nmax_name = 9\n"] {
         write(settings);
@@ -256,7 +256,7 @@ fn without_descriptors_accepting_pauses_and_recovers() {
 }
 
 #[test]
-fn half_a_handshake_holds_nobody_up() {
+fn an_incomplete_handshake_delays_no_other_client() {
     let server = Server::start(&["--shards", "1", "--handshake-timeout", "300ms"]);
     let mut slow = server.raw();
     slow.write_all(b"GET /ws/a HTTP/1.1\r\nHo").unwrap();

@@ -102,11 +102,11 @@ fn a_room_that_a_token_names_twice_is_entered_once() {
             client.publish("a", data);
         }
         client.publish("a", "last");
-        let mut heard = Vec::new();
-        while heard.last() != Some(&json!("last")) {
-            heard.push(client.push("pub")["data"].clone());
+        let mut received = Vec::new();
+        while received.last() != Some(&json!("last")) {
+            received.push(client.push("pub")["data"].clone());
         }
-        assert_eq!(heard, [json!(1), json!(2), json!(3), json!("last")], "{claims}");
+        assert_eq!(received, [json!(1), json!(2), json!(3), json!("last")], "{claims}");
         client.result("presence", json!({"channel": "a"}));
     }
 }
@@ -157,7 +157,7 @@ fn subscribe_and_unsubscribe_in_one_message_are_each_answered() {
 }
 
 #[test]
-fn what_is_asked_before_a_late_back_end_has_answered_is_answered_too() {
+fn commands_sent_before_authentication_are_answered() {
     let url = late_backend(Duration::from_millis(300));
     let server = Server::start(&["--shards", "4", "--auth", "hook", "--hook-url", &url]);
     let mut clients: Vec<_> = (0..8).map(|_| Client::raw(&server)).collect();
@@ -248,31 +248,31 @@ fn flood(server: &Server, room: &str, count: usize) -> (usize, Option<u16>) {
         }
     }
     let _ = member.send(Message::Ping(b"end"[..].into()));
-    let mut heard = 0;
+    let mut received = 0;
     loop {
         match member.read() {
-            Ok(Message::Text(text)) => heard += usize::from(text.as_str() == "flooder: flooood"),
-            Ok(Message::Close(frame)) => return (heard, frame.map(|frame| frame.code.into())),
+            Ok(Message::Text(text)) => received += usize::from(text.as_str() == "flooder: flooood"),
+            Ok(Message::Close(frame)) => return (received, frame.map(|frame| frame.code.into())),
             Ok(Message::Pong(_)) => {
                 // What its home has still to order comes after the pong.
                 member.get_ref().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
             }
             Ok(_) => {}
-            Err(_) => return (heard, None),
+            Err(_) => return (received, None),
         }
     }
 }
 
 #[test]
-fn by_default_a_session_may_say_so_much_and_no_more() {
+fn the_default_rate_limit_of_a_session() {
     let command = std::process::Command::new(env!("CARGO_BIN_EXE_stentor")).arg("config").output();
     let printed = String::from_utf8(command.unwrap().stdout).unwrap();
     assert!(printed.contains("max_session_messages_per_second = 20 "), "{printed}");
     assert!(printed.contains("max_session_commands_per_second = 100 "), "{printed}");
 
     let server = Server::start(&["--shards", "2", "--max-session-messages-per-second", "20"]);
-    let (heard, closed) = flood(&server, "r", 60);
-    assert!((40..=45).contains(&heard), "{heard}");
+    let (received, closed) = flood(&server, "r", 60);
+    assert!((40..=45).contains(&received), "{received}");
     assert_eq!(closed, None);
     let before = server.metric("stentor_publications_total");
     let (_, closed) = flood(&server, "r", 2000);
@@ -315,7 +315,7 @@ fn a_room_that_sets_a_limit_has_a_budget_of_its_own() {
 
 /// Clients that send what they can of a deflate bomb, and nobody says who they are.
 #[test]
-fn what_waits_for_a_back_end_is_kept_as_it_came() {
+fn input_queued_during_authentication_is_kept_as_received() {
     let (_backend, url) = silent_backend();
     let server = Server::start(&[
         "--shards",
@@ -370,7 +370,7 @@ fn a_congested_room_does_not_hold_up_another() {
         })
         .collect();
     let mut pending = vec![0; flooders.len()];
-    let mut speakers = [server.client("/ws/a?room=calm"), server.client("/ws/b?room=calm")];
+    let mut publishers = [server.client("/ws/a?room=calm"), server.client("/ws/b?room=calm")];
     let (mut slowest, begun) = (Duration::ZERO, Instant::now());
     let mut round = 0;
     while begun.elapsed() < Duration::from_secs(3) {
@@ -380,8 +380,8 @@ fn a_congested_room_does_not_hold_up_another() {
             }
         }
         let asked = Instant::now();
-        speakers[round % 2].send(Message::text(format!("{round}"))).unwrap();
-        while !text(&mut speakers[0]).ends_with(&format!(": {round}")) {}
+        publishers[round % 2].send(Message::text(format!("{round}"))).unwrap();
+        while !text(&mut publishers[0]).ends_with(&format!(": {round}")) {}
         slowest = slowest.max(asked.elapsed());
         round += 1;
     }
@@ -410,7 +410,7 @@ fn nothing_is_pushed_before_the_reply_to_connect() {
     let server = with_tokens(&["--shards", "4", "--anonymous"]);
     let rooms: Vec<_> = (0..8).map(|room| format!("room{room}")).collect();
     let claims = json!({"sub": "7", "channels": rooms});
-    let mut speaker = connect_with(&server, &claims);
+    let mut publisher = connect_with(&server, &claims);
     let token = sign(&claims);
     for round in 0..150 {
         let mut client = Client::raw(&server);
@@ -419,11 +419,11 @@ fn nothing_is_pushed_before_the_reply_to_connect() {
         let publish =
             |room: &String| json!({"id": 9, "publish": {"channel": room, "data": round}}).to_string();
         for _ in 0..3 {
-            speaker.say(&rooms.iter().map(publish).collect::<Vec<_>>().join("\n"));
+            publisher.say(&rooms.iter().map(publish).collect::<Vec<_>>().join("\n"));
         }
         let first = client.next();
         assert_eq!(first["id"], 1, "round {round}: {first}");
-        speaker.result("presence_stats", json!({"channel": "room0"}));
+        publisher.result("presence_stats", json!({"channel": "room0"}));
     }
 }
 

@@ -229,7 +229,7 @@ fn answered(stream: &mut (impl Read + Write), answer: &str) -> std::io::Result<S
 }
 
 #[test]
-fn a_back_end_says_who_somebody_is() {
+fn an_auth_backend_authenticates_clients() {
     let (url, asked) =
         backend(false, r#"{"result":{"user":"7","info":{"name":"Ann"},"data":{"since": 2026}}}"#);
     let server = Server::start(&["--auth", "hook", "--hook-url", &url]);
@@ -257,7 +257,7 @@ fn a_back_end_says_who_somebody_is() {
 
 /// On the default listener, which is of both families, an IPv4 peer comes as `::ffff:127.0.0.1`.
 #[test]
-fn the_back_end_is_told_the_address_as_it_is() {
+fn the_auth_backend_receives_the_peer_address() {
     let (url, asked) = backend(false, r#"{"result":{"user":"7"}}"#);
     let mut command = support::stentor();
     command.args([
@@ -279,7 +279,7 @@ fn the_back_end_is_told_the_address_as_it_is() {
 }
 
 #[test]
-fn whom_the_back_end_turns_away() {
+fn clients_rejected_by_the_auth_backend() {
     let (url, _asked) = backend(false, r#"{"disconnect":{"code":4501,"reason":"banned"}}"#);
     let (config, path) = file(&format!("auth = \"hook\"\nhook_url = {url:?}\n"));
     let mut server = Server::start(&["--config", &path]);
@@ -295,7 +295,7 @@ fn whom_the_back_end_turns_away() {
 
 /// Over TLS the back end must be who it should be.
 #[test]
-fn a_back_end_is_believed_when_its_authority_vouches_for_it() {
+fn the_auth_backends_certificate_is_verified() {
     let (url, asked) = backend(true, r#"{"result":{"user":"7"}}"#);
     let command = r#"{"id":1,"connect":{}}"#;
     let hook = ["--auth", "hook", "--hook-url", &url];

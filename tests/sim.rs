@@ -115,7 +115,7 @@ fn the_server_keeps_its_promises() {
 /// How much a simulation costs: a quiet afternoon of a hundred clients. Prints the ratio to real time.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it is real time that is measured")]
-fn a_quiet_afternoon_passes_quickly() {
+fn a_quiet_afternoon_is_simulated_quickly() {
     let begun = Instant::now();
     let report = sim::run(&Scenario::calm(1, 100, Duration::from_secs(1000)));
     let ratio = report.simulated.as_secs_f64() / begun.elapsed().as_secs_f64();

@@ -47,33 +47,35 @@ pub struct Seating {
     /// How many rooms.
     pub rooms: usize,
     /// In how many rooms each member sits.
-    pub seats: usize,
+    pub rooms_per_member: usize,
 }
 
 impl Seating {
     /// All in one room.
     pub const fn together(dialect: Dialect, members: usize) -> Self {
-        Self { dialect, members, rooms: 1, seats: 1 }
+        Self { dialect, members, rooms: 1, rooms_per_member: 1 }
     }
 
     /// How many hear each message.
     pub const fn audience(&self) -> usize {
-        self.members * self.seats / self.rooms
+        self.members * self.rooms_per_member / self.rooms
     }
 
     /// The rooms of a member. Two rooms have as few members in common as can be.
     fn rooms_of(&self, member: usize) -> Vec<usize> {
-        (0..self.seats).map(|seat| (member + seat * self.rooms / self.seats) % self.rooms).collect()
+        (0..self.rooms_per_member)
+            .map(|room| (member + room * self.rooms / self.rooms_per_member) % self.rooms)
+            .collect()
     }
 
     /// Who says message number `turn`, and in which room.
-    fn speaker(&self, turn: usize) -> (usize, usize) {
+    fn publisher(&self, turn: usize) -> (usize, usize) {
         if self.rooms == 1 {
             return (turn % 10, 0);
         }
-        let speaker = turn * 7919 % self.members;
-        let rooms = self.rooms_of(speaker);
-        (speaker, rooms[turn % rooms.len()])
+        let publisher = turn * 7919 % self.members;
+        let rooms = self.rooms_of(publisher);
+        (publisher, rooms[turn % rooms.len()])
     }
 }
 
@@ -151,7 +153,7 @@ pub struct Client {
     /// What each has received of a frame that is not whole.
     frames: Vec<FrameReader>,
     /// Against the bare loop, the connection that speaks.
-    speaker: Option<TcpStream>,
+    publisher: Option<TcpStream>,
     /// Every frame that is heard has about this length.
     frame_bytes: usize,
     /// What is said instead of stamped texts; what is heard is only counted then.
@@ -166,7 +168,7 @@ pub struct Client {
 #[derive(Default)]
 pub struct Seen {
     /// Messages said.
-    pub said: u64,
+    pub published: u64,
     /// Frames received by those who read.
     pub deliveries: u64,
     /// From the intended time of saying to hearing, in nanoseconds.
@@ -195,7 +197,7 @@ pub enum Pace {
     /// So many a second, whatever happens.
     Open(u32),
     /// So many speakers, each with so many messages of its own under way.
-    Closed { speakers: usize, window: u32 },
+    Closed { publishers: usize, window: u32 },
 }
 
 impl Client {
@@ -203,7 +205,7 @@ impl Client {
     pub fn new(
         seating: Seating,
         mut streams: Vec<TcpStream>,
-        speaker: Option<TcpStream>,
+        publisher: Option<TcpStream>,
         silent: Vec<TcpStream>,
         frame_bytes: usize,
     ) -> Self {
@@ -219,7 +221,7 @@ impl Client {
             seating,
             frames: vec![FrameReader::default(); streams.len()],
             streams,
-            speaker,
+            publisher,
             frame_bytes,
             text: None,
             silent,
@@ -236,11 +238,11 @@ impl Client {
         let until = begun + nanos(time);
         let mut next = begun;
         match pace {
-            Pace::OneAtATime => self.say((0, 0), begun, &mut seen),
-            Pace::Closed { speakers, window } => {
-                for speaker in 0..speakers {
+            Pace::OneAtATime => self.publish((0, 0), begun, &mut seen),
+            Pace::Closed { publishers, window } => {
+                for publisher in 0..publishers {
                     for _ in 0..window {
-                        self.say((speaker, 0), begun, &mut seen);
+                        self.publish((publisher, 0), begun, &mut seen);
                     }
                 }
             }
@@ -250,26 +252,26 @@ impl Client {
             let now = self.now();
             if let Pace::Open(rate) = pace {
                 while next <= now && next < until {
-                    let turn = usize::try_from(seen.said).unwrap_or(0);
-                    self.say(self.seating.speaker(turn), next, &mut seen);
+                    let turn = usize::try_from(seen.published).unwrap_or(0);
+                    self.publish(self.seating.publisher(turn), next, &mut seen);
                     next += 1_000_000_000 / u64::from(rate);
                 }
             }
-            let expected = seen.said * audience;
+            let expected = seen.published * audience;
             if seen.deliveries == expected && now >= until {
                 break;
             }
             assert!(now < until + 20_000_000_000, "lost: {} of {expected}", expected - seen.deliveries);
             let wait = Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_millis(1));
-            let own = self.hear(wait, &mut seen);
+            let own = self.receive(wait, &mut seen);
             let now = self.now();
             match pace {
-                Pace::OneAtATime if seen.deliveries == seen.said * audience && now < until => {
-                    self.say((0, 0), now, &mut seen)
+                Pace::OneAtATime if seen.deliveries == seen.published * audience && now < until => {
+                    self.publish((0, 0), now, &mut seen)
                 }
-                Pace::Closed { speakers, .. } if now < until => {
-                    for speaker in own.into_iter().filter(|&speaker| speaker < speakers) {
-                        self.say((speaker, 0), now, &mut seen);
+                Pace::Closed { publishers, .. } if now < until => {
+                    for publisher in own.into_iter().filter(|&publisher| publisher < publishers) {
+                        self.publish((publisher, 0), now, &mut seen);
                     }
                 }
                 Pace::OneAtATime | Pace::Open(_) | Pace::Closed { .. } => {}
@@ -290,18 +292,18 @@ impl Client {
         self.silent.len()
     }
 
-    fn say(&mut self, (speaker, room): (usize, usize), intended: u64, seen: &mut Seen) {
-        seen.said += 1;
+    fn publish(&mut self, (publisher, room): (usize, usize), intended: u64, seen: &mut Seen) {
+        seen.published += 1;
         let dialect = self.seating.dialect;
         let bytes = match &self.text {
             Some(text) => dialect.utter(text, room),
-            None => dialect.say(self.frame_bytes, intended, speaker, room),
+            None => dialect.publish(self.frame_bytes, intended, publisher, room),
         };
-        write_whole(self.speaker.as_mut().unwrap_or(&mut self.streams[speaker]), &bytes);
+        write_whole(self.publisher.as_mut().unwrap_or(&mut self.streams[publisher]), &bytes);
     }
 
     /// Takes in what has arrived. Returns, for each own message that a speaker heard, the speaker.
-    fn hear(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
+    fn receive(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
         self.poll.poll(&mut self.events, Some(wait)).expect("a poller");
         let dialect = self.seating.dialect;
         let mut own = Vec::new();
@@ -319,10 +321,10 @@ impl Client {
                 self.frames[index].take(&self.buffer[..len], |frame| {
                     if self.text.is_some() {
                         seen.deliveries += 1;
-                    } else if let Some((intended, speaker)) = dialect.heard(frame.payload) {
+                    } else if let Some((intended, publisher)) = dialect.received(frame.payload) {
                         seen.deliveries += 1;
                         seen.latencies.push(u32::try_from(now.saturating_sub(intended)).unwrap_or(u32::MAX));
-                        if speaker == index {
+                        if publisher == index {
                             own.push(index);
                         }
                     }

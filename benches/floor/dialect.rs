@@ -34,12 +34,12 @@ pub fn room_of(index: usize) -> String {
 }
 
 impl Dialect {
-    /// What `speaker` sends to say a stamped text in `room`, so that a frame of about `frame_bytes` is heard.
-    pub fn say(self, frame_bytes: usize, intended: u64, speaker: usize, room: usize) -> Vec<u8> {
-        let stamp = format!("{intended:016x}{speaker:05}");
+    /// What `publisher` sends to say a stamped text in `room`, so that a frame of about `frame_bytes` is heard.
+    pub fn publish(self, frame_bytes: usize, intended: u64, publisher: usize, room: usize) -> Vec<u8> {
+        let stamp = format!("{intended:016x}{publisher:05}");
         let fill = |around: usize| "x".repeat(frame_bytes.saturating_sub(around + stamp.len()));
         let header = if frame_bytes > 127 { 4 } else { 2 };
-        let name = name_of(speaker);
+        let name = name_of(publisher);
         let around = header + NAME_BYTES + 2;
         match self {
             Self::Bare => server_frame(&format!("{name}: {stamp}{}", fill(around))),
@@ -81,13 +81,13 @@ impl Dialect {
     }
 
     /// When what was heard was meant to be said, in nanoseconds, and by whom. `None`: this is not something that was said.
-    pub fn heard(self, payload: &[u8]) -> Option<(u64, usize)> {
+    pub fn received(self, payload: &[u8]) -> Option<(u64, usize)> {
         let at = self.stamp_at();
         if self == Self::Json && !payload.get(..at)?.ends_with(BEFORE_DATA.as_bytes()) {
             return None;
         }
-        let (intended, speaker) = payload.get(at..at + STAMP_BYTES)?.split_at(STAMP_DIGITS.0);
-        Some((number(intended, 16), usize::try_from(number(speaker, 10)).ok()?))
+        let (intended, publisher) = payload.get(at..at + STAMP_BYTES)?.split_at(STAMP_DIGITS.0);
+        Some((number(intended, 16), usize::try_from(number(publisher, 10)).ok()?))
     }
 
     fn stamp_at(self) -> usize {

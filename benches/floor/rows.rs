@@ -142,12 +142,12 @@ impl Row {
 fn rows() -> Vec<Row> {
     let row = |name, seating, frame_bytes, pace| Row { name, seating, frame_bytes, pace };
     let (open, sparse) = (Pace::Open(200), Pace::Open(5));
-    let ten = |window| Pace::Closed { speakers: 10, window };
+    let ten = |window| Pace::Closed { publishers: 10, window };
     let some = |dialect| Seating::together(dialect, 1000);
     let many = |dialect| Seating::together(dialect, 15_000);
     let small = FRAME_BYTES;
-    let plain_tens = Seating { dialect: Plain, members: 15_000, rooms: 1_500, seats: 1 };
-    let json_tens = Seating { dialect: Json, members: 10_000, rooms: 10_000, seats: 10 };
+    let plain_tens = Seating { dialect: Plain, members: 15_000, rooms: 1_500, rooms_per_member: 1 };
+    let json_tens = Seating { dialect: Json, members: 10_000, rooms: 10_000, rooms_per_member: 10 };
     vec![
         row("one", some(Plain), small, Pace::OneAtATime),
         row("open", some(Plain), small, open),
@@ -185,7 +185,7 @@ pub fn run(plan: &Plan) -> bool {
     for driver in &plan.drivers {
         stuck(plan, driver);
         between(plan, driver, "one-two-shards", Pace::OneAtATime, (&one, &two));
-        between(plan, driver, "ten-two-shards", Pace::Closed { speakers: 10, window: 1 }, (&one, &two));
+        between(plan, driver, "ten-two-shards", Pace::Closed { publishers: 10, window: 1 }, (&one, &two));
         deflate(plan, driver);
         idle(plan, driver);
     }
@@ -356,9 +356,9 @@ fn against_bare(server: &Server, seating: Seating, source: u8, frame_bytes: usiz
         socket.set_nonblocking(true).expect("a socket");
         TcpStream::from_std(socket.into())
     };
-    let speaker = open();
+    let publisher = open();
     let streams = (0..seating.members).map(|_| open()).collect();
-    Client::new(seating, streams, Some(speaker), Vec::new(), frame_bytes)
+    Client::new(seating, streams, Some(publisher), Vec::new(), frame_bytes)
 }
 
 fn a_thousand(server: &Server, source: u8, manners: Manners) -> Client {
@@ -386,7 +386,7 @@ fn members_of(
 }
 
 fn rate(seen: &Seen) -> f64 {
-    to_f64(seen.said) / seen.elapsed.as_secs_f64()
+    to_f64(seen.published) / seen.elapsed.as_secs_f64()
 }
 
 fn millis(time: Duration) -> f64 {

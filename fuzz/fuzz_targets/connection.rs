@@ -22,7 +22,7 @@ enum Operation {
     /// It asks for a page.
     Get { conn: u8, page: u8, keep_alive: bool },
     /// It says the next number of its own, with so many bytes behind it; the frame comes in two pieces.
-    Say { conn: u8, padding: u16, cut: u8 },
+    Publish { conn: u8, padding: u16, cut: u8 },
     /// It sends a frame of any kind.
     Frame { conn: u8, b0: u8, payload: Vec<u8> },
     /// It sends anything.
@@ -56,7 +56,7 @@ fn apply(world: &mut World, operation: Operation) {
         Operation::Json { conn } => world.json(conn),
         Operation::Command { conn, commands } => world.command(conn, commands),
         Operation::Get { conn, page, keep_alive } => world.get(conn, page, keep_alive),
-        Operation::Say { conn, padding, cut } => world.say(conn, padding, cut),
+        Operation::Publish { conn, padding, cut } => world.publish(conn, padding, cut),
         Operation::Frame { conn, b0, payload } => world.send_frame(conn, b0, &payload),
         Operation::Bytes { conn, mut bytes } => world.send(conn, &mut bytes),
         Operation::Window { conn, bytes } => world.window(conn, usize::from(bytes)),

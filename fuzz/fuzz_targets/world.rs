@@ -70,7 +70,7 @@ struct Client {
     echo: bool,
     /// It says nothing but its own numbers.
     counts: bool,
-    said: u32,
+    sent: u32,
     received: Vec<u8>,
 }
 
@@ -123,7 +123,7 @@ impl World {
             upgraded: false,
             echo: false,
             counts: true,
-            said: 0,
+            sent: 0,
             received: Vec::new(),
         };
         self.clients.push(client);
@@ -177,7 +177,7 @@ impl World {
         if self.receive(conn, &mut request) && fresh {
             let client = &mut self.clients[index];
             (client.upgraded, client.echo) = (true, echo);
-            client.said = u32::from(followed_by_text);
+            client.sent = u32::from(followed_by_text);
         } else {
             self.clients[index].counts = false;
         }
@@ -211,12 +211,12 @@ impl World {
         self.receive(conn, &mut format!("GET {page} HTTP/1.1\r\nHost: h\r\n{close}\r\n").into_bytes());
     }
 
-    pub(crate) fn say(&mut self, conn: u8, padding: u16, cut: u8) {
+    pub(crate) fn publish(&mut self, conn: u8, padding: u16, cut: u8) {
         let Some((index, client, _)) = self.client(conn) else { return };
         if !client.counts || !client.upgraded {
             return;
         }
-        let text = format!("{} {}", client.said, "la".repeat(usize::from(padding % 2000)));
+        let text = format!("{} {}", client.sent, "la".repeat(usize::from(padding % 2000)));
         let mut frame = frame(0x81, text.as_bytes());
         let cut = usize::from(cut).min(frame.len());
         let (front, back) = frame.split_at_mut(cut);
@@ -225,7 +225,7 @@ impl World {
         }
         let whole = back.is_empty() || self.receive(conn, back);
         self.clients[index].counts &= whole;
-        self.clients[index].said += 1;
+        self.clients[index].sent += 1;
     }
 
     pub(crate) fn window(&mut self, conn: u8, bytes: usize) {
@@ -307,12 +307,12 @@ impl World {
 
     fn writes(&mut self, id: usize, writes: usize) {
         let shard = &mut self.shards[id];
-        let mut under_way: VecDeque<(usize, WriteId, Outcome)> = VecDeque::new();
+        let mut in_flight: VecDeque<(usize, WriteId, Outcome)> = VecDeque::new();
         loop {
-            while under_way.len() < writes {
+            while in_flight.len() < writes {
                 let Some(write) = shard.poll_write() else { break };
                 assert!(
-                    under_way.iter().all(|(conn, ..)| *conn != write.conn),
+                    in_flight.iter().all(|(conn, ..)| *conn != write.conn),
                     "two writes to one connection"
                 );
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -321,12 +321,12 @@ impl World {
                 assert!(!bytes.is_empty());
                 assert!(write.contiguous().is_none_or(|contiguous| contiguous == bytes));
                 let client = open(&mut self.clients, id, write.conn);
-                under_way.push_back((write.conn, write.write_id, client.takes(&bytes)));
+                in_flight.push_back((write.conn, write.write_id, client.takes(&bytes)));
             }
-            if under_way.is_empty() {
+            if in_flight.is_empty() {
                 return;
             }
-            for (_, write_id, outcome) in under_way.drain(..) {
+            for (_, write_id, outcome) in in_flight.drain(..) {
                 match outcome {
                     Outcome::Took(len, offered) => shard.wrote(write_id, len, offered),
                     Outcome::Refused => shard.refused(write_id),
@@ -367,7 +367,7 @@ impl World {
             let index: Option<usize> = name.strip_prefix('m').and_then(|index| index.parse().ok());
             index.and_then(|index| self.clients.get(index)).is_some_and(|client| client.counts)
         };
-        self.clients.iter().filter(|client| client.upgraded).for_each(|client| client.heard(&counts));
+        self.clients.iter().filter(|client| client.upgraded).for_each(|client| client.check_received(&counts));
     }
 }
 
@@ -394,7 +394,7 @@ impl Client {
     }
 
     /// Frames that a server may send, in which everyone who counts does so upwards; the last one may be torn.
-    fn heard(&self, counts: &dyn Fn(&str) -> bool) {
+    fn check_received(&self, counts: &dyn Fn(&str) -> bool) {
         let response = try_parse_response(&self.received).ok().flatten();
         let Some(response) = response.filter(|response| response.status == 101) else { return };
         let (mut frames, mut inflater) = (frames(&self.received[response.len..]), Inflater::default());
@@ -415,11 +415,11 @@ impl Client {
                 other => panic!("a frame that nobody sends: {other:?}"),
             };
             let text = String::from_utf8(text).expect("text is UTF-8");
-            let Some((author, said)) = text.split_once(": ") else { continue };
+            let Some((author, sent)) = text.split_once(": ") else { continue };
             if self.echo || !counts(author) {
                 continue;
             }
-            let number = said.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+            let number = sent.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
             let before = last.insert(author.to_owned(), number);
             assert!(before.is_none_or(|before| before < number), "{author} said {number} after {before:?}");
         }

@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    fn said(text: &str) -> Publication {
+    fn publication_of(text: &str) -> Publication {
         let client = ClientId::new(0, 1);
         let person = Person { client, user: "ann".into(), name: "ann".into(), info: None };
         let publication = Publication {
@@ -223,13 +223,13 @@ mod tests {
     fn only_the_wanted_formats_are_made_and_small_ones_stay_plain() {
         let mut encoder = Encoder::new(100);
         let both = Forms::default().with(WireFormat::Text as u8).with(WireFormat::TextDeflated as u8);
-        let short = encoder.publication("r", &said("hi"), both);
+        let short = encoder.publication("r", &publication_of("hi"), both);
         assert_eq!(short.get(WireFormat::Text).unwrap(), &b"\x81\x07ann: hi"[..]);
         assert_eq!(short.get(WireFormat::TextDeflated), short.get(WireFormat::Text));
         assert_eq!(short.get(WireFormat::TextDeflatedSmall), None);
         assert_eq!(short.get(WireFormat::Json), None);
         let all = WireFormat::ALL.into_iter().fold(Forms::default(), |all, format| all.with(format as u8));
-        let long = encoder.publication("r", &said(&"la".repeat(200)), all);
+        let long = encoder.publication("r", &publication_of(&"la".repeat(200)), all);
         let len = |format| long.get(format).unwrap().len();
         assert!(len(WireFormat::TextDeflated) < len(WireFormat::Text) / 4);
         assert!(len(WireFormat::JsonDeflatedSmall) < len(WireFormat::Json) / 2);

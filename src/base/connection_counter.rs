@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_as_the_bound_are_let_in() {
+    fn the_limit_is_exact() {
         let counter = Arc::new(ConnectionCounter::<Arc<str>>::new(&Seed::new(3)));
         let (ann, bob) = (Arc::from("ann"), Arc::from("bob"));
         let first = counter.enter(&ann, 2);
@@ -115,25 +115,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_those_who_left() {
+    fn released_connections_free_their_memory() {
         let counter = Arc::new(ConnectionCounter::new(&Seed::new(3)));
-        let crowd: Vec<_> = (0..10_000_u32).map(|key| counter.enter(&key, 1).unwrap()).collect();
+        let permits: Vec<_> = (0..10_000_u32).map(|key| counter.enter(&key, 1).unwrap()).collect();
         assert_eq!(counter.keys(), 10_000);
-        drop(crowd);
+        drop(permits);
         assert_eq!(counter.keys(), 0);
         let memory: usize = counter.parts.iter().map(|part| part.lock().unwrap().capacity()).sum();
         assert!(memory < 10_000 / 4, "{memory}");
     }
 
     #[test]
-    fn without_a_bound_nobody_is_counted() {
+    fn connections_without_a_limit_are_not_counted() {
         let counter = Arc::new(ConnectionCounter::new(&Seed::new(3)));
         let permit = counter.enter(&1, 0);
         assert_eq!((permit.is_some(), counter.keys()), (true, 0));
     }
 
     #[test]
-    fn an_address_is_what_one_client_can_choose_within() {
+    fn addresses_are_grouped_by_network() {
         let origin = |text: &str| AddressKey::from(text.parse::<IpAddr>().unwrap());
         assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff::9"));
         assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));

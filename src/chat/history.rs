@@ -172,7 +172,7 @@ mod tests {
         Member { person: Arc::new(person), info: None }
     }
 
-    fn said(count: u64, options: &RoomOptions) -> History {
+    fn history_of(count: u64, options: &RoomOptions) -> History {
         let mut history = History::new(Position { epoch: epoch(9), offset: 0 });
         for second in 1..=count {
             let publication = Publication {
@@ -198,7 +198,7 @@ mod tests {
 
     /// What somebody gets who has heard up to `offset` of ten, of which five are kept.
     fn check(of: Option<u32>, offset: u64, expected: Option<&[u64]>) {
-        let history = said(10, &keep(5));
+        let history = history_of(10, &keep(5));
         let recovery = history.recover(RecoveryRequest::Since(Since { epoch: of.map(epoch), offset }));
         assert_eq!(recovery.top, Position { epoch: epoch(9), offset: 10 });
         assert_eq!(recovery.recovered, Some(expected.is_some()));
@@ -220,12 +220,12 @@ mod tests {
 
     #[test]
     fn an_empty_room_can_be_resumed_from_its_beginning() {
-        let history = said(0, &keep(5));
+        let history = history_of(0, &keep(5));
         assert_eq!(
             history.recover(RecoveryRequest::Since(Since { epoch: None, offset: 0 })).recovered,
             Some(true)
         );
-        let nothing_kept = said(3, &keep(0));
+        let nothing_kept = history_of(3, &keep(0));
         let since =
             |offset| nothing_kept.recover(RecoveryRequest::Since(Since { epoch: None, offset })).recovered;
         assert_eq!((since(3), since(2)), (Some(true), Some(false)));
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn pages_go_both_ways() {
-        let history = said(10, &keep(6));
+        let history = history_of(10, &keep(6));
         let page = |since: Option<u64>, limit, reverse| {
             let since = since.map(|offset| Since { epoch: Some(epoch(9)), offset });
             history.page(Page { since, limit, reverse }).map(|publications| offsets(&publications))
@@ -254,14 +254,14 @@ mod tests {
 
     #[test]
     fn age_and_bytes_bound_what_is_kept() {
-        let mut history = said(10, &keep(100));
+        let mut history = history_of(10, &keep(100));
         let options = RoomOptions { history_age_max: Duration::from_secs(3), ..keep(100) };
         assert!(!history.forget(Time::ZERO + Duration::from_secs(10), &options));
         assert_eq!(history.kept().0, 4);
         assert!(history.forget(Time::ZERO + Duration::from_secs(14), &options));
         assert_eq!(history.kept(), (0, 0));
-        let one = said(1, &keep(1)).kept().1;
-        let history = said(10, &RoomOptions { history_bytes_max: 3 * one, ..keep(100) });
+        let one = history_of(1, &keep(1)).kept().1;
+        let history = history_of(10, &RoomOptions { history_bytes_max: 3 * one, ..keep(100) });
         assert_eq!(history.kept(), (3, 3 * one));
     }
 }

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn who_came_and_went_between_two_tellings_was_never_there() {
+    fn a_member_that_joins_and_leaves_between_two_batches_is_not_announced() {
         let mut presence = Presence::new(&Seed::new(1));
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
         presence.join(ann.clone(), true);

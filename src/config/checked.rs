@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_who_somebody_is_must_be_there() {
+    fn authentication_needs_its_settings() {
         let check = |text: &str, expected: &str| assert_eq!(of_file(text).1, [expected]);
         check(
             "auth = \"token\"",
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_with_its_place() {
+    fn every_mistake_is_reported_with_its_location() {
         let (_, problems) = of_file(
             "listen = [\"8080\"]\nmax_message = \"64\"\nmax_name = 0\ndriver = \"kqueue\"\nping_interval = 25\n\
              origins = [\"chat.example/x\"]\nlog = \"a=b=c\"\n",

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_differs_from_the_others_in_what_is_said_of_it() {
+    fn a_room_table_overrides_the_defaults() {
         let (rules, problems) = of_file(
             "history = 7\nhistory_age = \"5m\"\n[[room]]\npattern = \"news:*\"\nhistory = 9\npublish = \"nobody\"\n\
              [[room]]\npattern = \"*:old\"\nhistory = 0\nslow_member = \"conflate\"\nmax_messages_per_second = 3\n",
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_have_their_places_and_are_told_once() {
+    fn mistakes_have_locations_and_are_reported_once() {
         let (_, problems) = of_file(
             "history = -1\nmax_message = \"1KiB\"\n[[room]]\npattern = \"a\"\nsubscribe = \"all\"\n\
              max_message = \"2KiB\"\n[[room]]\nhistory = 1\n[[room]]\npattern = \"\"\n",

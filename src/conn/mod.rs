@@ -197,7 +197,7 @@ impl Conn {
     }
 
     /// Something was received.
-    pub const fn heard(&mut self, now: Time) {
+    pub const fn record_activity(&mut self, now: Time) {
         self.last_received = now;
         self.ping_pending = false;
     }

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_told_once() {
+    fn each_outcome_is_reported_once() {
         let (requests, sender, outcomes, _edge) = start(LIMITS);
         let (submitted, release) = gated(&requests, &sender, 1, 1);
         assert_eq!((submitted, requests.count()), (Ok(()), 1));

@@ -89,7 +89,7 @@ impl Display for ClaimError {
 
 /// What is said of a client, not yet checked.
 #[derive(Debug)]
-pub(super) struct Said<'a> {
+pub(super) struct UserClaims<'a> {
     pub(super) user: &'a str,
     pub(super) info: Json<'a>,
     pub(super) channels: &'a [Option<String>],
@@ -97,7 +97,7 @@ pub(super) struct Said<'a> {
     pub(super) expires_in: Option<Duration>,
 }
 
-impl Said<'_> {
+impl UserClaims<'_> {
     /// The identity. Its name is what its info says (`name`), else its user id, as far as these can be names.
     pub(super) fn identity(&self, policy: &Policy) -> Result<Identity, ClaimError> {
         if self.user.len() > USER_BYTES_MAX {

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, Said};
+use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, UserClaims};
 use super::{Policy, wall_clock};
 use crate::base::ConnKey;
 use crate::chat::{AuthDecision, AuthRequest};
@@ -456,14 +456,14 @@ impl Welcome {
                 left => left,
             },
         };
-        let said = Said {
+        let user_claims = UserClaims {
             user: self.user.as_deref().unwrap_or_default(),
             info: Json { plain: self.info.as_deref(), base64: self.b64info.as_deref() },
             channels: self.channels.as_deref().unwrap_or_default(),
             subs: self.subs.as_ref(),
             expires_in,
         };
-        let identity = said.identity(policy)?;
+        let identity = user_claims.identity(policy)?;
         let data = Json { plain: self.data.as_deref(), base64: self.b64data.as_deref() }.read("b64data")?;
         Ok(AuthDecision::Accept { identity, data: data.map(|data| data.as_bytes().into()) })
     }

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, Said};
+use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, UserClaims};
 use super::keys::{Key, Signer};
 use super::{Policy, wall_clock};
 use crate::chat::{Authority, Grant, Identity, TokenError};
@@ -283,14 +283,14 @@ impl Jwt {
         if claims.overrides.is_some() {
             return Err(ClaimError::Unsupported("override".into()).into());
         }
-        let said = Said {
+        let user_claims = UserClaims {
             user: claims.user(),
             info: claims.info(),
             channels: claims.channels.as_deref().unwrap_or_default(),
             subs: claims.subs.as_ref(),
             expires_in: claims.expires_in(now)?,
         };
-        Ok(said.identity(&self.policy)?)
+        Ok(user_claims.identity(&self.policy)?)
     }
 
     /// What `token` grants `user` in `room` at `now`, since 1970.
@@ -314,11 +314,11 @@ impl Jwt {
 
 impl Authority for Jwt {
     fn identify(&self, token: &str) -> Result<Identity, TokenError> {
-        self.identify_at(token, wall_clock()).map_err(|why| told(why, "connection"))
+        self.identify_at(token, wall_clock()).map_err(|why| log_invalid(why, "connection"))
     }
 
     fn admit(&self, token: &str, user: &str, room: &str) -> Result<Grant, TokenError> {
-        self.admit_at(token, user, room, wall_clock()).map_err(|why| told(why, "room"))
+        self.admit_at(token, user, room, wall_clock()).map_err(|why| log_invalid(why, "room"))
     }
 }
 
@@ -328,7 +328,7 @@ pub fn claims_of_any(token: &str) -> Option<serde_json::Value> {
 }
 
 /// The peer hears only that it was not believed; why stands in the log, for those who look for it.
-fn told(why: JwtError, purpose: &str) -> TokenError {
+fn log_invalid(why: JwtError, purpose: &str) -> TokenError {
     tracing::debug!(%why, purpose, "invalid token");
     why.into()
 }

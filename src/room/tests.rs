@@ -269,7 +269,7 @@ fn step() -> impl Strategy<Value = (Step, &'static str)> {
 proptest! {
     /// Whatever the shards ask in whatever order: each ask has one reply, each room counts on, and nothing stays behind.
     #[test]
-    fn every_ask_has_one_reply_and_every_room_counts_on(
+    fn every_request_has_one_reply_and_offsets_have_no_gap(
         steps in prop::collection::vec(step(), 1..150), late: bool, kept in 0..6_usize, bytes in 200..3000_u64,
     ) {
         let options = RoomOptions { history_count_max: kept, ..RoomOptions::default() };

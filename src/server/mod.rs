@@ -133,13 +133,13 @@ impl Process<'_> {
         let monotonic = NotifyState::monotonic_usec_now().ok();
         notify_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
         // What needs more than there is comes to light only here: it is refused like any other mistake.
-        let told = |problems: &[&dyn Display]| {
+        let log_problems = |problems: &[&dyn Display]| {
             for problem in problems {
                 tracing::error!(%problem, "reload failed");
             }
         };
         match read().map(|new| (connections_max(&new, &self.capacity), new)) {
-            Ok((Err(failure), _)) => told(&[&failure]),
+            Ok((Err(failure), _)) => log_problems(&[&failure]),
             Ok((Ok(connections_max), new)) => {
                 for name in self.config.needs_restart(&new) {
                     tracing::warn!(setting = name, "setting changed: restart required");
@@ -158,7 +158,7 @@ impl Process<'_> {
                 tracing::info!("configuration reloaded");
             }
             Err(problems) => {
-                told(&problems.iter().map(|problem| problem as &dyn Display).collect::<Vec<_>>())
+                log_problems(&problems.iter().map(|problem| problem as &dyn Display).collect::<Vec<_>>())
             }
         }
         notify_manager(&[NotifyState::Ready]);

@@ -246,11 +246,11 @@ impl Session {
         self.parked == 0
             && match &self.protocol {
                 Protocol::Text(pending_join) => pending_join.is_none(),
-                Protocol::Json(json) => json.can_take(self.joining()) && !self.is_on_its_way(json.waits_for),
+                Protocol::Json(json) => json.can_take(self.joining()) && !self.is_in_flight(json.waits_for),
             }
     }
 
-    fn is_on_its_way(&self, number: u32) -> bool {
+    fn is_in_flight(&self, number: u32) -> bool {
         number != 0 && self.subscriptions.iter().any(|it| it.number == number && it.sub.is_none())
     }
 

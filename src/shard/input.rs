@@ -58,7 +58,7 @@ impl Shard {
     pub fn received(&mut self, key: ConnKey, input: &mut [u8]) {
         self.metrics.received_bytes.add(input.len() as u64);
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        conn.heard(self.now);
+        conn.record_activity(self.now);
         if conn.has_kept() {
             conn.keep(input, false);
             if !conn.has_waiting_input() {

@@ -63,8 +63,8 @@ fn rooms(options: RoomOptions) -> Arc<RoomRules> {
 }
 
 /// Tells the shard what became of its writes.
-fn answer(shard: &mut Shard, under_way: &mut Vec<(WriteId, usize, usize)>) {
-    for (write_id, len, offered) in under_way.drain(..) {
+fn answer(shard: &mut Shard, in_flight: &mut Vec<(WriteId, usize, usize)>) {
+    for (write_id, len, offered) in in_flight.drain(..) {
         if len == 0 { shard.refused(write_id) } else { shard.wrote(write_id, len, offered) }
     }
 }
@@ -195,7 +195,7 @@ impl World {
     fn outputs(&mut self, id: usize) -> bool {
         let mut moved = false;
         let shard = &mut self.shards[id];
-        let mut under_way = Vec::new();
+        let mut in_flight = Vec::new();
         while let Some(write) = shard.poll_write() {
             moved = true;
             let peer = self
@@ -214,13 +214,13 @@ impl World {
             peer.received.extend_from_slice(&bytes[..len]);
             peer.window -= if peer.window == usize::MAX { 0 } else { len };
             peer.blocked |= len < bytes.len();
-            under_way.push((write.write_id, len, bytes.len()));
+            in_flight.push((write.write_id, len, bytes.len()));
             // One, or several at a time, as a ring has them.
             if self.rng.below(4) > 0 {
-                answer(shard, &mut under_way);
+                answer(shard, &mut in_flight);
             }
         }
-        answer(shard, &mut under_way);
+        answer(shard, &mut in_flight);
         while let Some(Close { key, how, reason, .. }) = shard.poll_close() {
             moved = true;
             let peer = self.peers.iter_mut().rfind(|peer| peer.shard == id && peer.key == key);
@@ -273,7 +273,7 @@ proptest! {
 
     /// The promise of the whole server, on any number of shards, in any pieces, through sockets that fill up.
     #[test]
-    fn all_hear_everything_once_and_in_one_order(seed: u64, shards in 1usize..5, piece in prop_oneof![1u64..9, 10u64..5000]) {
+    fn every_member_receives_everything_once_and_in_one_order(seed: u64, shards in 1usize..5, piece in prop_oneof![1u64..9, 10u64..5000]) {
         let mut world = World::new(shards, seed, piece, options());
         let members: Vec<_> = (0..12)
             .map(|index| {
@@ -282,12 +282,12 @@ proptest! {
             })
             .collect();
         let stranger = world.join(0, "stranger", "elsewhere", "");
-        let mut said = vec![0; members.len()];
+        let mut published = vec![0; members.len()];
         for _ in 0..120 {
             let who = usize::try_from(world.rng.below(12)).unwrap();
             let fill = "lorem ipsum ".repeat(usize::try_from(world.rng.below(40)).unwrap());
-            world.say(members[who], &format!("{} {fill}", said[who]));
-            said[who] += 1;
+            world.say(members[who], &format!("{} {fill}", published[who]));
+            published[who] += 1;
             // Some sockets are full for a while.
             let narrow = usize::try_from(world.rng.below(12)).unwrap();
             let window = usize::try_from(world.rng.below(300)).unwrap();
@@ -340,10 +340,10 @@ fn a_flood_is_slowed_down_and_nothing_is_lost() {
     let mut world = World::new(2, 5, 65_536, Options { room_log_bytes_max: 64 * 1024, ..options() });
     let listeners: Vec<_> =
         (0..80).map(|index| world.join(index % 2, &format!("l{index}"), "r", "")).collect();
-    let speakers: Vec<_> = (0..4).map(|index| world.join(index % 2, &"s".repeat(64), "r", "")).collect();
-    for &speaker in &speakers {
+    let publishers: Vec<_> = (0..4).map(|index| world.join(index % 2, &"s".repeat(64), "r", "")).collect();
+    for &publisher in &publishers {
         for _ in 0..6_000 {
-            world.say(speaker, "x");
+            world.say(publisher, "x");
         }
     }
     world.run_until_idle();
@@ -368,20 +368,20 @@ fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (Worl
             ..options()
         },
     );
-    let speaker = world.join(0, "s", "r", "");
+    let publisher = world.join(0, "s", "r", "");
     let stuck = world.join(0, "slow", "r", "");
     world.peers[stuck].window = window;
     for index in 0..count {
-        world.say(speaker, &format!("{index:>1019}"));
+        world.say(publisher, &format!("{index:>1019}"));
         world.run_until_idle();
     }
-    (world, speaker, stuck)
+    (world, publisher, stuck)
 }
 
 #[test]
 fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
-    let (mut world, speaker, stuck) = with_a_stuck_member(SlowMember::Disconnect, 1500, 400);
-    assert_eq!(world.received_by(speaker).0.len(), 400);
+    let (mut world, publisher, stuck) = with_a_stuck_member(SlowMember::Disconnect, 1500, 400);
+    assert_eq!(world.received_by(publisher).0.len(), 400);
     assert!(
         world.shards[0].metrics.closes[CloseReason::SlowConsumer as usize].value() == 0,
         "its last words wait"
@@ -397,10 +397,10 @@ fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
 
 #[test]
 fn skip_tells_how_many_were_missed() {
-    let (mut world, speaker, stuck) = with_a_stuck_member(SlowMember::Skip, 1500, 700);
+    let (mut world, publisher, stuck) = with_a_stuck_member(SlowMember::Skip, 1500, 700);
     world.peers[stuck].window = usize::MAX;
     world.run_until_idle();
-    world.say(speaker, "fresh");
+    world.say(publisher, "fresh");
     world.run_until_idle();
     let (texts, close) = world.received_by(stuck);
     assert_eq!(close, None);
@@ -469,7 +469,7 @@ fn above_the_bound_the_answer_is_503() {
 }
 
 #[test]
-fn a_drain_says_goodbye_to_everybody() {
+fn a_drain_closes_every_connection() {
     let mut world = World::new(2, 1, 1000, options());
     let members: Vec<_> = (0..700).map(|index| world.join(index % 2, "m", "r", "")).collect();
     let idle = world.connect(0);
@@ -525,25 +525,25 @@ fn every_request_gets_its_answer() {
 }
 
 #[test]
-fn who_has_been_answered_hears_what_is_said_from_then_on() {
+fn a_joined_member_receives_everything_published_afterwards() {
     // Some of these rooms are at home on the one shard, some on the other.
     for room in ["a", "b", "c", "d", "e", "f"] {
         let mut world = World::new(2, 1, 65_536, options());
-        let speakers = [world.join(0, "s", room, ""), world.join(1, "s", room, "")];
-        let newcomers = [world.connect(0), world.connect(1)];
-        for (shard, &newcomer) in newcomers.iter().enumerate() {
-            world.send(newcomer, request(&format!("/ws/new?room={room}"), "").as_bytes());
+        let publishers = [world.join(0, "s", room, ""), world.join(1, "s", room, "")];
+        let joiners = [world.connect(0), world.connect(1)];
+        for (shard, &joiner) in joiners.iter().enumerate() {
+            world.send(joiner, request(&format!("/ws/new?room={room}"), "").as_bytes());
             for _ in 0..3 {
                 world.turn_of(shard);
             }
         }
-        let answered = newcomers.map(|newcomer| !world.text(newcomer).is_empty());
-        for speaker in speakers {
-            world.say(speaker, "hello");
+        let answered = joiners.map(|joiner| !world.text(joiner).is_empty());
+        for publisher in publishers {
+            world.say(publisher, "hello");
         }
         world.run_until_idle();
-        for (&newcomer, answered) in newcomers.iter().zip(answered) {
-            let received_by = world.text(newcomer);
+        for (&joiner, answered) in joiners.iter().zip(answered) {
+            let received_by = world.text(joiner);
             assert!(received_by.starts_with("HTTP/1.1 101 "), "{received_by}");
             assert!(!answered || received_by.matches("s: hello").count() == 2, "{room}: {received_by}");
         }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_from_the_first_two_bytes() {
+    fn errors_are_detected_in_the_first_two_bytes() {
         check(&[0x83, 0x80], Err(ProtocolError::ReservedOpcode));
         check(&[0xC1, 0x80], Err(ProtocolError::ReservedBits));
         check(&[0xA1, 0x80], Err(ProtocolError::ReservedBits));

@@ -66,14 +66,14 @@ const FORBID_URING: &str = "TESTS_FORBID_URING";
 /// When it cannot be used and [`ALLOW_NO_URING`] is not set.
 pub fn has_uring() -> bool {
     static OUTCOME: OnceLock<Result<(), String>> = OnceLock::new();
-    static TOLD: Once = Once::new();
+    static REPORTED: Once = Once::new();
     let Err(error) = OUTCOME.get_or_init(probe_uring) else { return true };
     let program = env!("CARGO_CRATE_NAME");
     assert!(
         std::env::var_os(ALLOW_NO_URING).is_some(),
         "io_uring cannot be used here: {error}; with {ALLOW_NO_URING}=1, {program} skips what needs it"
     );
-    TOLD.call_once(|| {
+    REPORTED.call_once(|| {
         // Not with `eprintln!`, which the test harness would keep for itself.
         let _ = writeln!(std::io::stderr(), "SKIPPED: {program}: io_uring cannot be used here: {error}");
     });

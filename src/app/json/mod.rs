@@ -351,7 +351,7 @@ mod tests {
         Member { person: Arc::new(person), info: None }
     }
 
-    fn said(body: Body, info: Option<&str>) -> Publication {
+    fn publication_of(body: Body, info: Option<&str>) -> Publication {
         Publication {
             position: Some(Position { epoch: Epoch::from_random(1), offset: 7 }),
             accepted: Time::ZERO,
@@ -368,8 +368,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plain_client_says_is_an_object_with_name_and_text() {
-        let text = said(Body::Text(Bytes::from_static("hi \"you\"\n\u{2028}".as_bytes())), None);
+    fn a_plain_text_is_an_object_with_name_and_text() {
+        let text = publication_of(Body::Text(Bytes::from_static("hi \"you\"\n\u{2028}".as_bytes())), None);
         let client = ClientId::new(0, 5).to_string();
         assert_eq!(
             read(&push("a\"b", &publication(&text, true))),
@@ -381,10 +381,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_json_client_says_stays_as_it_is() {
+    fn published_json_is_unchanged() {
         let data = Bytes::from(compact("{ \"a\" : [1.50, \"x y\\\" \\\\\" ,\n 3] }"));
         assert_eq!(&data[..], br#"{"a":[1.50,"x y\" \\",3]}"#);
-        let push = push("r", &publication(&said(Body::Data(data), Some("{\"n\":1}")), false));
+        let push = push("r", &publication(&publication_of(Body::Data(data), Some("{\"n\":1}")), false));
         let read = read(&push);
         assert_eq!(read["push"]["pub"]["data"], json!({"a": [1.5, "x y\" \\", 3]}));
         assert_eq!(read["push"]["pub"]["info"]["conn_info"], json!({"n": 1}));
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_are_a_line_each() {
+    fn presence_events_are_a_line_each() {
         let lines =
             presence_events("r", &[PresenceEvent::Join(member(None)), PresenceEvent::Leave(member(None))]);
         let lines: Vec<_> = lines.split(|&byte| byte == b'\n').map(read).collect();
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_is_told_as_a_year_at_most() {
+    fn an_expiry_is_at_most_a_year() {
         const YEAR: u64 = 31_536_000;
         for (expires_in, ttl) in [(1, 1), (YEAR, YEAR), (YEAR + 1, YEAR), (u64::MAX, YEAR)] {
             let reply = read(&refreshed(Some(Duration::from_secs(expires_in))));

@@ -75,14 +75,14 @@ impl Sleeper {
 
     /// A shard's turns until `count` messages have come. What it looks at before it sleeps is what it reads when it is up.
     fn receive_all(&self, receivers: &mut [Receiver<Bytes>], count: usize) {
-        let mut heard = 0;
+        let mut received = 0;
         loop {
             for receiver in &mut *receivers {
                 while receiver.receive().is_some() {
-                    heard += 1;
+                    received += 1;
                 }
             }
-            if heard == count {
+            if received == count {
                 return;
             }
             self.doorbell.announce_sleep();

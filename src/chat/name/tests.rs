@@ -34,7 +34,7 @@ fn examples_of_rfc_8266() {
 }
 
 #[test]
-fn names_that_people_have() {
+fn names_in_use() {
     for name in [
         "Ann",
         "Grüße",
@@ -66,7 +66,7 @@ fn names_that_people_have() {
 }
 
 #[test]
-fn what_nobody_is_called() {
+fn invalid_names() {
     use BadName::*;
     for (name, bad) in [
         ("", Empty),

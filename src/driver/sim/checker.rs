@@ -292,7 +292,7 @@ impl Checker {
     }
 
     /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything and
-    /// who have read all that came; `speakers` those whose words have all been taken in.
+    /// who have read all that came; `publishers` those whose words have all been taken in.
     ///
     /// # Panics
     /// When one of them has not heard the last word.
@@ -390,8 +390,8 @@ mod tests {
             let mut checker = Checker::default();
             let mut before = [None; 2];
             for number in 0..6 {
-                let speaker = number % 2;
-                before[speaker] = Some(checker.publish(speaker, 0, before[speaker], 1));
+                let publisher = number % 2;
+                before[publisher] = Some(checker.publish(publisher, 0, before[publisher], 1));
             }
             let mut receivers = [Receiver::new(0), Receiver::new(0)];
             for (session, receiver) in receivers.iter_mut().enumerate() {

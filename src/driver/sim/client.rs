@@ -415,10 +415,10 @@ impl Simulation<'_> {
             assert!(is_fill(fill, record.fill_bytes), "the text of {id} has changed");
             return id;
         }
-        let speaker = author.and_then(|name| name.strip_prefix('c')?.parse().ok());
+        let publisher = author.and_then(|name| name.strip_prefix('c')?.parse().ok());
         let client = self.sessions[record.session].client;
         assert!(
-            speaker.is_none_or(|speaker: usize| speaker == client),
+            publisher.is_none_or(|publisher: usize| publisher == client),
             "{author:?} said what client {client} did"
         );
         assert!(is_fill(fill, record.fill_bytes), "the text of {id} has changed");

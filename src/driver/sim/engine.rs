@@ -50,7 +50,7 @@ struct Inside {
     agenda: BTreeMap<(Time, u64), Planned>,
     noted: u64,
     /// Whether it has said something since it was last asked that.
-    has_spoken: bool,
+    has_published: bool,
     /// What it has declined, and how.
     declined: Vec<(Body, PublishOutcome)>,
 }
@@ -82,7 +82,7 @@ impl LateEngine {
             rooms: Seed::new(seed).map(),
             agenda: BTreeMap::new(),
             noted: 0,
-            has_spoken: false,
+            has_published: false,
             declined: Vec::new(),
         })))
     }
@@ -97,8 +97,8 @@ impl LateEngine {
     }
 
     /// Whether it has said something since the last call.
-    pub(super) fn has_spoken(&self) -> bool {
-        std::mem::take(&mut self.inside().has_spoken)
+    pub(super) fn has_published(&self) -> bool {
+        std::mem::take(&mut self.inside().has_published)
     }
 
     /// What it has declined since the last call, and how.
@@ -239,7 +239,7 @@ impl Engine for LateEngine {
             return None;
         }
         let planned = entry.remove();
-        inside.has_spoken = true;
+        inside.has_published = true;
         Some(match planned {
             Planned::Event(event) => event,
             Planned::Page(room, offset) => {

@@ -259,15 +259,15 @@ impl Simulation<'_> {
             }
             (Some(108), Look::History(_)) => assert_eq!(options.history_count_max, 0, "{reply}"),
             (None, Look::Presence) => {
-                let people = reply["presence"]["presence"].as_object().expect("people");
+                let members = reply["presence"]["presence"].as_object().expect("people");
                 let it = &self.sessions[session];
                 let by_token = it.brings_tokens || it.is_put_into(room);
                 let quiet = by_token && it.plan.quiet;
-                let own = people.get(&it.id);
+                let own = members.get(&it.id);
                 let seen = own.is_none_or(|own| own["chan_info"].is_object() == by_token);
                 assert!(seen, "what others see of it: {reply}");
                 assert!(own.is_some() != quiet || sub_may_be_gone, "it is there itself: {reply}");
-                for info in people.values() {
+                for info in members.values() {
                     let user = info["user"].as_str().and_then(|user| user.strip_prefix('c')?.parse().ok());
                     assert!(user.is_some_and(|user: usize| user < self.current.len()), "{reply}");
                 }

@@ -145,7 +145,7 @@ impl<'a> Simulation<'a> {
         self.quiesce();
         self.report.gaps = self.checker.check_gaps();
         match self.scenario.ending {
-            Ending::Leave => self.everybody_leaves(),
+            Ending::Leave => self.all_leave(),
             Ending::Drain => self.drain(),
         }
         self.run_until(self.now + AFTERMATH, |_| false);
@@ -385,7 +385,7 @@ impl<'a> Simulation<'a> {
         assert!(self.rested, "it does not come to rest after the last questions");
     }
 
-    fn everybody_leaves(&mut self) {
+    fn all_leave(&mut self) {
         for client in 0..self.current.len() {
             let silent = self.current[client].is_some_and(|it| !self.sessions[it].plan.answers);
             if silent && !self.circumstances.options.ping_interval.is_zero() {

@@ -249,7 +249,7 @@ impl World {
         for (pipe, reason) in closed.into_iter().zip(it.host_mut().closed.drain(..)) {
             self.kernel.pipes[pipe].closed = Some(reason);
         }
-        self.kernel.moved |= self.engines.get(id).is_some_and(LateEngine::has_spoken);
+        self.kernel.moved |= self.engines.get(id).is_some_and(LateEngine::has_published);
         let due = it.due();
         let host = it.host_mut();
         Turn {

@@ -35,7 +35,7 @@ pub(super) struct Batch {
     vectored: Vec<Box<Vectored>>,
     vectored_used: usize,
     /// Handed to the kernel, and not seen again.
-    under_way: usize,
+    in_flight: usize,
 }
 
 impl Batch {
@@ -83,7 +83,7 @@ impl Batch {
         mut others: impl FnMut(Completion),
     ) -> io::Result<()> {
         for entry in self.entries.drain(..) {
-            self.under_way += 1;
+            self.in_flight += 1;
             // SAFETY: the entry points to bytes that the shard keeps where they are until the first write of the batch is
             // answered, which happens after this function has seen all outcomes; and to a box of ours, which is used again only
             // by the next batch.
@@ -93,7 +93,7 @@ impl Batch {
         loop {
             ring.completions(|completion| match completion.op {
                 Op::Send(write_index) => {
-                    self.under_way -= 1;
+                    self.in_flight -= 1;
                     let outcome = &mut writes[write_index].outcome;
                     *outcome = final_outcome(*outcome, completion.result);
                 }
@@ -101,7 +101,7 @@ impl Batch {
                     others(completion)
                 }
             });
-            if self.under_way == 0 {
+            if self.in_flight == 0 {
                 self.vectored_used = 0;
                 return Ok(());
             }
@@ -113,10 +113,10 @@ impl Batch {
     pub(super) fn abandon(&mut self, ring: &mut Ring, mut others: impl FnMut(Completion)) -> io::Result<()> {
         self.entries.clear();
         self.vectored_used = 0;
-        while self.under_way > 0 {
+        while self.in_flight > 0 {
             ring.wait(None)?;
             ring.completions(|completion| match completion.op {
-                Op::Send(_) => self.under_way -= 1,
+                Op::Send(_) => self.in_flight -= 1,
                 Op::Accept(_) | Op::Receive(_) | Op::Writable(_) | Op::Wake | Op::Install | Op::Forget => {
                     others(completion)
                 }

@@ -110,7 +110,7 @@ fn decision(status: &'static str, body: impl Into<String>) -> AuthDecision {
 }
 
 #[test]
-fn the_back_end_is_asked_in_the_shape_of_the_connect_proxy() {
+fn requests_have_the_format_of_the_connect_proxy() {
     let (sender, requests) = channel();
     let connections = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&connections);
@@ -168,7 +168,7 @@ fn answers() {
 }
 
 #[test]
-fn anything_else_tells_the_client_to_come_back() {
+fn any_other_answer_is_a_temporary_error() {
     for (status, body) in [
         ("500 Internal Server Error", r#"{"result":{"user":"7"}}"#),
         ("204 No Content", ""),
@@ -208,7 +208,7 @@ fn anything_else_tells_the_client_to_come_back() {
 }
 
 #[test]
-fn what_the_back_end_gives_a_client_in_a_room() {
+fn subscription_options_of_an_answer() {
     let body = r#"{"result":{"user":null,"info":null,"data":null,"b64data":"eyJhIjogMX0K","expire_at":null,"meta":{"x":1},
         "channels":["a","b","a"],"subs":{"a":{"info":{"role": "mod"},"data":[1],"override":{"presence":{"value":false}}}}},
         "error":null,"disconnect":null}"#;
@@ -242,7 +242,7 @@ fn a_huge_answer_is_not_read() {
 }
 
 #[test]
-fn a_back_end_that_is_not_there_or_breaks_off() {
+fn an_unreachable_or_failing_auth_backend() {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
@@ -329,7 +329,7 @@ fn stalled(arrived: std::sync::mpsc::Sender<u16>) -> String {
 }
 
 #[test]
-fn all_that_wait_for_a_stalled_back_end_hear_in_time() {
+fn queued_requests_of_a_stalled_backend_time_out() {
     let (arrived, arrivals) = channel();
     let timeout = Duration::from_millis(300);
     let (hook, decisions, _edge) =
@@ -431,7 +431,7 @@ fn a_fresh_connection_that_was_closed_is_a_fault() {
 }
 
 #[test]
-fn a_hook_that_was_replaced_answers_what_it_was_asked() {
+fn a_replaced_hook_answers_its_requests() {
     let (arrived, arrivals) = channel();
     let slow = options(stalled(arrived));
     let quick = options(backend(|mut stream| {
@@ -466,7 +466,7 @@ fn a_hook_that_was_replaced_answers_what_it_was_asked() {
 }
 
 #[test]
-fn when_the_edge_ends_nobody_is_forgotten() {
+fn shutdown_of_the_edge_answers_every_request() {
     let (arrived, arrivals) = channel();
     let (hook, decisions, edge) =
         start(&HookOptions { timeout: SOON, concurrency: 1, ..options(stalled(arrived)) });
@@ -481,7 +481,7 @@ fn when_the_edge_ends_nobody_is_forgotten() {
 }
 
 #[test]
-fn a_bounded_number_is_under_way_and_a_bounded_number_waits() {
+fn in_flight_and_queued_requests_are_bounded() {
     let (arrived, arrivals) = channel();
     let (release, gate) = channel::<()>();
     let gate = Mutex::new(gate);
@@ -510,7 +510,7 @@ fn a_bounded_number_is_under_way_and_a_bounded_number_waits() {
 }
 
 #[test]
-fn dropped_it_asks_what_waits_and_ends() {
+fn a_dropped_hook_sends_its_queued_requests() {
     let url = backend(|mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         while request(&mut reader).is_some() {

@@ -86,7 +86,7 @@ fn every_bit_of_a_token_is_signed() {
 }
 
 #[test]
-fn what_a_token_says_of_somebody() {
+fn claims_of_a_token() {
     let claims = json!({
         "sub": "7", "info": {"name": "Ann", "n": 1.50}, "channels": ["a", "b"], "subs": {"c": {}},
         "exp": 1_000_000_060, "meta": {"x": 1}, "jti": "j", "iat": 5,
@@ -396,7 +396,7 @@ fn headers_with_extensions_are_not_understood() {
 }
 
 #[test]
-fn private_keys_sign_what_their_public_keys_believe() {
+fn public_keys_verify_what_their_private_keys_sign() {
     let pairs: [(&[u8], &[u8], &[&str]); 3] = [
         (
             include_bytes!("../../../tests/keys/rsa.pem"),
@@ -417,13 +417,13 @@ fn private_keys_sign_what_their_public_keys_believe() {
     let all = || pairs.iter().map(|(_, public, _)| Key::public(None, public).unwrap());
     for (index, (private, public, algorithms)) in pairs.iter().enumerate() {
         let own = jwt(vec![Key::public(None, public).unwrap()]);
-        let everybody = jwt(all().collect());
+        let all_keys = jwt(all().collect());
         let others = jwt(all().enumerate().filter(|(at, _)| *at != index).map(|(_, key)| key).collect());
         for algorithm in *algorithms {
             let signer = Signer::private(None, private).unwrap().with_algorithm(algorithm).unwrap();
             let token = signer.sign(&json!({"sub": "7"})).unwrap();
             assert_eq!(&*own.identify_at(&token, NOW).unwrap().user, "7", "{algorithm}");
-            assert_eq!(&*everybody.identify_at(&token, NOW).unwrap().user, "7", "{algorithm}");
+            assert_eq!(&*all_keys.identify_at(&token, NOW).unwrap().user, "7", "{algorithm}");
             assert_eq!(others.identify_at(&token, NOW), Err(JwtError::NoKey), "{algorithm}");
         }
         let signer = Signer::private(None, private).unwrap();

@@ -38,7 +38,7 @@ fn sweep(fanout: &mut Fanout, writes: usize) -> bool {
 proptest! {
     /// Whoever comes or goes while a sweep is under way: it forgets nobody.
     #[test]
-    fn a_sweep_forgets_nobody(steps in steps()) {
+    fn a_pass_visits_every_member(steps in steps()) {
         let mut fanout = Fanout::default();
         let id = fanout.open(RoomId(0), WireFormat::Text, Arc::default());
         let mut subs: Vec<SubId> = Vec::new();

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Thirty members of ten rooms come and leave again. The shards' rooms are added up.
-fn deserted(world: &mut World) -> usize {
+fn kept_empty_rooms(world: &mut World) -> usize {
     let come = |index: usize| (index % 3, format!("room{}", index % 10));
     let members: Vec<_> = (0..30).map(come).map(|(shard, room)| world.join(shard, "m", &room, "")).collect();
     for member in members {
@@ -19,16 +19,16 @@ fn deserted(world: &mut World) -> usize {
 #[test]
 fn rooms_without_a_history_are_forgotten_when_the_last_member_leaves() {
     let rooms = rooms(RoomOptions { history_count_max: 0, ..RoomOptions::default() });
-    assert_eq!(deserted(&mut World::new(3, 2, 1000, Options { rooms, ..options() })), 0);
+    assert_eq!(kept_empty_rooms(&mut World::new(3, 2, 1000, Options { rooms, ..options() })), 0);
 }
 
 #[test]
-fn rooms_with_a_history_wait_for_those_who_come_back() {
+fn rooms_with_a_history_are_kept_for_reconnecting_clients() {
     let mut world = World::new(3, 2, 1000, options());
     let age = RoomOptions::default().history_age_max;
-    assert_eq!(deserted(&mut world), 10);
+    assert_eq!(kept_empty_rooms(&mut world), 10);
     world.pass(age / 2);
-    assert_eq!(deserted(&mut world), 10, "the same ones");
+    assert_eq!(kept_empty_rooms(&mut world), 10, "the same ones");
     world.pass(age / 2 + Duration::from_secs(1));
     world.pass(age / 2 - Duration::from_secs(2));
     let rooms = |world: &World| world.shards.iter().map(|shard| shard.homes.len()).sum::<usize>();

@@ -67,8 +67,8 @@ impl World {
 fn nothing_is_pushed_before_connect_is_answered() {
     let mut world = World::new(2, 3, 65_536, with_hook());
     let (near, far) = (world.room_of(0, "near"), world.room_of(1, "far"));
-    let speaker = world.connect(0);
-    world.send(speaker, request(&format!("/ws/s?room={near}"), "").as_bytes());
+    let publisher = world.connect(0);
+    world.send(publisher, request(&format!("/ws/s?room={near}"), "").as_bytes());
     world.turns(30);
     world.decide(0, welcome("s", &[]));
     let client = world.connect(0);
@@ -79,7 +79,7 @@ fn nothing_is_pushed_before_connect_is_answered() {
     world.turns(30);
     world.decide(0, welcome("c", &[&near, &far]));
     for text in ["one", "two"] {
-        world.say(speaker, text);
+        world.say(publisher, text);
         for _ in 0..3 {
             world.turn_of(0);
         }
@@ -158,10 +158,10 @@ fn writes_of_connections_own_have_a_budget() {
     world.run_until_idle();
     world.pass(interval / 2 - Duration::from_millis(1));
     // These two are pinged later than nearly all others.
-    let speaker = world.join(0, "speaker", "talk", "");
+    let publisher = world.join(0, "speaker", "talk", "");
     let listener = world.join(0, "listener", "talk", "");
     world.now = world.now + (interval / 2 - Duration::from_millis(100));
-    world.say(speaker, "in between");
+    world.say(publisher, "in between");
     let (mut turns, mut received_in) = (0, None);
     loop {
         let before = world.writes(0);
@@ -182,13 +182,13 @@ fn writes_of_connections_own_have_a_budget() {
 
 /// The shard of a room's members has no time. Those who speak there are held up, members or not, and nobody else is.
 #[test]
-fn a_congested_room_holds_up_those_who_speak_there_and_nobody_else() {
+fn a_congested_room_pauses_its_publishers_only() {
     let anyone = RoomOptions { publish: Access::Anyone, ..RoomOptions::default() };
     let mut world = World::new(2, 3, 65_536, Options { rooms: rooms(anyone), ..options() });
     let (slow, other) = (world.room_of(0, "slow"), world.room_of(0, "other"));
     let member = world.join(1, "member", &slow, "");
     let listener = world.join(0, "listener", &other, "");
-    let speaker = world.join(0, "speaker", &other, "");
+    let publisher = world.join(0, "speaker", &other, "");
     let inside = world.join(0, "inside", &slow, "");
     let outside = world.connect_json(0, "outside");
     let text = "x".repeat(1000);
@@ -200,7 +200,7 @@ fn a_congested_room_holds_up_those_who_speak_there_and_nobody_else() {
         );
     }
     for round in 0..300 {
-        world.say(speaker, &format!("round {round}"));
+        world.say(publisher, &format!("round {round}"));
         for _ in 0..3 {
             world.turn_of(0); // and never the other's turn
         }
@@ -399,7 +399,7 @@ proptest! {
 
 /// A stalled back end does no work for clients that are gone.
 #[test]
-fn a_question_about_a_client_that_is_gone_is_taken_back() {
+fn an_auth_request_of_a_closed_connection_is_cancelled() {
     let mut world = World::new(1, 3, 65_536, with_hook());
     let clients = [world.connect(0), world.connect(0)];
     world.send(clients[0], request("/ws/a?room=r", "").as_bytes());

@@ -4,7 +4,7 @@ use super::*;
 use crate::chat::{AuthDecision, AuthMode, Identity};
 
 #[test]
-fn a_verdict_on_one_that_is_going_changes_nothing() {
+fn a_decision_on_a_closing_connection_changes_nothing() {
     let options = Options { auth_mode: AuthMode::Hook, ..options() };
     let mut world = World::new(1, 1, 65_536, options);
     let peer = world.connect(0);

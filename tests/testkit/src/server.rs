@@ -278,7 +278,7 @@ mod tests {
         }
 
         #[test]
-        fn no_input_goes_past_its_end(bytes: Vec<u8>) {
+        fn no_input_is_read_beyond_its_end(bytes: Vec<u8>) {
             if let Ok(Some(frame)) = try_parse(&bytes) {
                 prop_assert!(frame.len <= bytes.len() && frame.payload.len() < frame.len);
             }
