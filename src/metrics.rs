@@ -151,7 +151,7 @@ pub struct ShardMetrics {
     pub accepted: Cell,
     /// Connections open now.
     pub connections: Cell,
-    /// Of these, the ones that speak WebSocket.
+    /// Of these, the WebSocket connections.
     pub websockets: Cell,
     /// Rooms with members on this shard.
     pub rooms: Cell,
@@ -356,7 +356,7 @@ type Pick = fn(&ShardMetrics) -> &Cell;
 const FAMILIES: [(&str, &str, &str, Pick); 25] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
     ("connections", "gauge", "Connections open now.", |s| &s.connections),
-    ("websocket_connections", "gauge", "Connections that speak WebSocket now.", |s| &s.websockets),
+    ("websocket_connections", "gauge", "Open WebSocket connections.", |s| &s.websockets),
     ("rooms", "gauge", "Rooms with members on the shard.", |s| &s.rooms),
     ("members", "gauge", "Members of rooms.", |s| &s.members),
     ("messages_received_total", "counter", "Messages received for rooms.", |s| &s.messages_received),

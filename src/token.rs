@@ -20,7 +20,7 @@ const TOKEN_BYTES_MAX: u64 = 1024 * 1024;
 /// Does it; what is returned is to be printed.
 ///
 /// # Errors
-/// A sentence: no token can be made, or this one is not believed.
+/// A sentence: no token can be made, or this one is invalid.
 pub fn run(command: &TokenCommand, config: &Config) -> Result<String, String> {
     match command {
         TokenCommand::Make(order) => make(order, config),
@@ -55,7 +55,7 @@ fn make(order: &Order, config: &Config) -> Result<String, String> {
     claim("exp", order.expires.map(|expires| json!(now.saturating_add(expires).as_secs())));
     claim("channel", order.room.as_ref().map(|room| json!(room)));
     claim("channels", (!order.rooms.is_empty()).then(|| json!(order.rooms)));
-    // With what is expected of tokens here, so that this one is believed.
+    // With what is expected of tokens here, so that this one is valid.
     let expected = &config.expectations;
     claim("aud", expected.audience.as_ref().map(|audience| json!(audience)));
     claim("iss", expected.issuer.as_ref().map(|issuer| json!(issuer)));
@@ -123,7 +123,7 @@ fn user(id: &str) -> String {
     if id.is_empty() { "an anonymous user".to_owned() } else { shown(id) }
 }
 
-/// What it claims, believed or not.
+/// Its claims, valid or not.
 fn claims_text(token: &str) -> String {
     let claims = jwt::claims_of_any(token);
     claims.map_or_else(String::new, |claims| format!("\n{}", harmless(&format!("{claims:#}"))))

@@ -1,4 +1,4 @@
-//! The JSON protocol over real sockets: every command, every error, and what clients rely on when they come back.
+//! The JSON protocol over real sockets: every command, every error, and what clients rely on when they reconnect.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -29,7 +29,7 @@ fn publications_of_either_protocol_reach_both() {
     assert_eq!(text(&mut plain), "bob: ␛[2J␤ann: no␤");
     let received = client.push("pub");
     let unchanged = json!({"name": "bob", "text": "\u{1B}[2J\r\nann:\tno\u{2028}"});
-    assert_eq!(received["data"], unchanged, "the text as it was said");
+    assert_eq!(received["data"], unchanged, "the text unchanged");
     assert_eq!((&received["offset"], &received["info"]["user"]), (&json!(2), &json!("bob")));
     assert!(received["time"].as_u64().unwrap() > 1_700_000_000_000);
 }

@@ -1,4 +1,4 @@
-//! The census under threads: a bound holds at every moment, and in the end nobody is counted.
+//! The connection counter under threads: a limit holds at every moment, and in the end nothing is counted.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 

@@ -162,7 +162,7 @@ fn concurrent_publishers() {
     for driver in drivers() {
         let server = start(driver, &[]);
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| echo(&server)).collect();
-        // While the server stands still, a third leaves without a word, and the others speak.
+        // While the server stands still, a third leaves without a Close, and the others publish.
         server.signal(Signal::STOP);
         for (number, client) in clients.iter_mut().enumerate() {
             client.write_all(&text(&format!("{number:08}"))).unwrap();
@@ -173,7 +173,7 @@ fn concurrent_publishers() {
             number % 3 != 0
         });
         server.signal(Signal::CONT);
-        // Newcomers take the slots of those who are gone.
+        // New connections take the slots of closed ones.
         let mut late: Vec<_> = (0..100).map(|_| echo(&server)).collect();
         for client in &mut late {
             client.write_all(&text("late 123")).unwrap();
@@ -219,7 +219,7 @@ fn send_until_paused(server: &Server, client: &mut Tcp) -> (u32, Vec<u8>) {
     (sent, pending)
 }
 
-/// A client that speaks on and does not listen is not read from any more, until it listens: then everything is there, in order.
+/// A client that sends and does not read is paused, until it reads: then everything is there, in order.
 #[test]
 fn a_client_that_does_not_read_is_paused() {
     for driver in drivers() {
@@ -239,14 +239,14 @@ fn a_client_that_does_not_read_is_paused() {
     }
 }
 
-/// The turns of a server in half a second in which nothing happens, but for the two questions that count them.
+/// The turns of a server in half a second in which nothing happens, but for the two requests that count them.
 fn turns_of_a_pause(server: &Server) -> u64 {
     let before = server.metric("stentor_turn_duration_seconds_count");
     std::thread::sleep(Duration::from_millis(500));
     server.metric("stentor_turn_duration_seconds_count") - before
 }
 
-/// More than the turns that a question takes, and far less than a turn every millisecond.
+/// More than the turns that a request takes, and far less than a turn every millisecond.
 const FEW_TURNS: u64 = 20;
 
 #[test]
@@ -327,7 +327,7 @@ fn without_io_uring_tests_fail_unless_that_is_allowed() {
 }
 
 /// With fewer places in the ring's table than a listener's queue has, connections are accepted one by one, none into a table that is
-/// full: whoever finds no place waits, and comes in when there is one.
+/// full: a connection without a slot waits, and is accepted when there is one.
 #[test]
 fn a_full_table_loses_no_connection() {
     const PLACES: u64 = 200;
@@ -353,7 +353,7 @@ fn a_full_table_loses_no_connection() {
         for client in &mut clients {
             client.write_all(ask).unwrap();
         }
-        // Everybody is answered: with what it asked for, or that the server is full.
+        // Every connection is answered: with what it requested, or that the server is full.
         let (mut served, mut full) = (0, 0);
         for mut client in clients {
             let mut answer = [0; 12];
@@ -391,7 +391,7 @@ fn an_end_that_comes_with_the_last_bytes_is_seen() {
             assert_eq!(server.metric("stentor_members"), MEMBERS as u64);
             server.signal(Signal::STOP);
             for member in &mut members {
-                member.write_all(&text("the last words")).unwrap();
+                member.write_all(&text("the last bytes")).unwrap();
                 match leaving {
                     Leaving::Shutdown => member.shutdown(Shutdown::Write).unwrap(),
                     Leaving::Close => {}
@@ -404,7 +404,7 @@ fn an_end_that_comes_with_the_last_bytes_is_seen() {
                 members.clear();
             }
             server.signal(Signal::CONT);
-            // Each question is some turns of the server's: what it has not seen by then it will never see.
+            // Each request is some turns of the server's: what it has not seen by then it will never see.
             let left = (0..50).map(|_| server.metric("stentor_members")).find(|&left| left == 0);
             assert_eq!(left, Some(0), "{driver}, {leaving:?}: {} ghosts", server.metric("stentor_members"));
         }
@@ -515,7 +515,7 @@ fn a_shard_that_panics_is_replaced() {
     }
 }
 
-/// Members on other shards of rooms whose home has panicked are told so, go in anew, and go on in one order with all others.
+/// Members on other shards of rooms whose home has panicked are notified, join anew, and go on in one order with all others.
 #[test]
 #[cfg(debug_assertions)]
 fn members_on_other_shards_outlive_a_panic() {

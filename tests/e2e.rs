@@ -217,7 +217,7 @@ fn a_new_ping_interval_reaches_those_who_are_there() {
     write("shards = 1\nping_interval = \"0s\"\n");
     server.signal(Signal::HUP);
     server.log_until("configuration reloaded");
-    // Nobody is waited for any more, not even for the answer to a ping that is on its way.
+    // No client is waited for any more, not even for the answer to a ping that is in flight.
     client.send(Message::text("still here")).unwrap();
     while !matches!(client.read().unwrap(), Message::Text(_)) {}
 }

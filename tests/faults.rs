@@ -45,7 +45,7 @@ fn silent_backend() -> (impl Sized, String) {
     (listener, url)
 }
 
-/// A back end that lets everybody in, after a while.
+/// An auth backend that accepts every client, after a while.
 fn late_backend(delay: Duration) -> String {
     let (listener, url) = {
         #[expect(clippy::disallowed_types, reason = "a back end for tests")]
@@ -193,7 +193,7 @@ fn a_header_of_64_mib_is_not_read_to_its_end() {
     };
     assert!(matches!(failed.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{failed}");
     let taken = server.metric("stentor_received_bytes_total");
-    // A ring has several reads under way when it is told to stop.
+    // A ring has several reads in flight when it is to stop.
     assert!(taken < 4 << 20, "{taken} bytes were taken in");
 }
 
@@ -239,7 +239,7 @@ fn the_histories_of_all_rooms_together_are_bounded() {
     assert!((8..=20).contains(&recovered), "{recovered} of 128 rooms have kept theirs");
 }
 
-/// How many of `count` texts that a plain client sends at once are heard, and the code that ends it, if one does.
+/// How many of `count` texts that a plain client sends at once are published, and the code that closes it, if one does.
 fn flood(server: &Server, room: &str, count: usize) -> (usize, Option<u16>) {
     let mut member = server.client(&format!("/ws/flooder?room={room}"));
     for _ in 0..count {
@@ -350,7 +350,7 @@ fn input_queued_during_authentication_is_kept_as_received() {
     assert_eq!(server.metric("stentor_websocket_connections"), 40);
 }
 
-/// A flood into one room, by clients that are not in it, while its members take nothing: who speaks in another room waits no
+/// A flood into one room, by clients that are not in it, while its members take nothing: publishers of another room wait no
 /// longer for it.
 #[test]
 fn a_congested_room_does_not_hold_up_another() {

@@ -1,4 +1,4 @@
-//! Who somebody is, through the running server: tokens, and a back end that is asked.
+//! Authentication, through the running server: tokens, and an auth backend.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -159,13 +159,13 @@ fn a_reload_changes_the_keys() {
         .unwrap();
     server.signal(Signal::HUP);
     server.log_line("configuration reloaded");
-    // The shards hear of it before they hear of whoever comes after that line.
+    // The shards take the reload before they take connections that come after that line.
     let reply = text(&mut connect(&server, &command));
     assert!(reply.starts_with(r#"{"id":1,"connect":{"client":""#), "{reply}");
     drop(other);
 }
 
-/// A back end that gives one answer to everybody, and says what it was asked. With TLS it has a certificate that only
+/// An auth backend that gives one answer to every request, and returns the requests. With TLS it has a certificate that only
 /// `hook-ca.pem` vouches for.
 fn backend(tls: bool, answer: &'static str) -> (String, Receiver<String>) {
     #[expect(clippy::disallowed_types, reason = "a back end for tests")]
@@ -309,5 +309,5 @@ fn the_auth_backends_certificate_is_verified() {
     assert!(reply.contains(r#""error":{"code":100,"#), "{reply}");
     let complaint = server.log_line("hook request failed");
     assert!(complaint.to_lowercase().contains("certificate"), "{complaint}");
-    assert!(asked.try_recv().is_err(), "it was told nothing");
+    assert!(asked.try_recv().is_err(), "it received nothing");
 }

@@ -172,7 +172,7 @@ fn connections_of_one_address_are_counted_on_all_shards() {
     let refused = from(&server, one, "/ws/a").unwrap_err();
     assert!(refused.contains("429"), "{refused}");
     from(&server, [127, 0, 0, 10], "/ws/b").unwrap();
-    // Whoever is refused counts until it is gone, so the place is asked for until it is free.
+    // A refused connection counts until it is closed, so it is retried until the count is free.
     let mut leaving = inside.pop().unwrap();
     leaving.close(None).unwrap();
     while leaving.read().is_ok() {}
@@ -199,7 +199,7 @@ fn connections_of_one_user_are_counted_on_all_shards() {
     assert!(connect("8").next()["connect"]["client"].is_string());
 }
 
-/// Frames that tell `observer` who came, and how many people they name, until it hears "end".
+/// Frames with presence events for `observer`, and how many members they name, until it receives "end".
 fn presence_events_for(observer: &mut Client) -> (usize, usize) {
     let (mut frames, mut members) = (0, 0);
     loop {
@@ -225,17 +225,17 @@ fn presence_events_are_batched_and_bounded() {
     #[expect(clippy::disallowed_methods, reason = "how often something comes is what is tested")]
     let begun = std::time::Instant::now();
     let mut clients: Vec<_> = (1..90).map(|index| join("few", index)).collect();
-    // The last of them sees itself come, and by then everybody has been told.
+    // The last of them sees itself join, and by then every member has its events.
     while clients[88].push("join")["info"]["user"] != "c89" {}
     clients[0].publish("few", "end");
     let (frames, members) = presence_events_for(&mut observer);
     let tenths = usize::try_from(begun.elapsed().as_millis() / 100).unwrap();
-    assert_eq!(members, 90, "itself, and everybody");
+    assert_eq!(members, 90, "itself, and all others");
     assert!(frames <= tenths + 2, "{frames} frames in {tenths} tenths of a second");
 
     let mut observer = join("many", 0);
     let mut clients: Vec<_> = (1..CLIENTS).map(|index| join("many", index)).collect();
     clients[0].publish("many", "end");
     let (_, members) = presence_events_for(&mut observer);
-    assert!(members <= 100, "{members} were told of in a room that was too large for it");
+    assert!(members <= 100, "{members} were announced in a room that is too large");
 }

@@ -41,7 +41,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Without the panic hook's reports: whoever calls this tells what happened.
+/// Without the panic hook's reports: every caller reports what happened.
 fn quietly<T>(run: impl FnOnce() -> T) -> T {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -89,7 +89,7 @@ fn play(seed: u64) -> Report {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "how long it plays is told in real time")]
+#[expect(clippy::disallowed_methods, reason = "its duration is in real time")]
 fn the_server_keeps_its_promises() {
     if let Some(seed) = variable("STENTOR_SIM_SEED") {
         println!("{:?}", play(seed));

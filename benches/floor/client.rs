@@ -1,4 +1,4 @@
-//! All clients in one thread: it speaks, and takes in and times everything that is heard.
+//! All clients in one thread: publishes, receives and times every delivery.
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -40,7 +40,7 @@ pub struct Manners {
 /// Who sits where. Members are numbered, and so are the rooms.
 #[derive(Clone, Copy)]
 pub struct Seating {
-    /// The protocol that they speak.
+    /// Their protocol.
     pub dialect: Dialect,
     /// How many there are.
     pub members: usize,
@@ -56,7 +56,7 @@ impl Seating {
         Self { dialect, members, rooms: 1, rooms_per_member: 1 }
     }
 
-    /// How many hear each message.
+    /// How many members receive each message.
     pub const fn audience(&self) -> usize {
         self.members * self.rooms_per_member / self.rooms
     }
@@ -79,7 +79,7 @@ impl Seating {
     }
 }
 
-/// How many opening handshakes are under way at a time.
+/// How many opening handshakes are in flight at a time.
 const HANDSHAKES: usize = 100;
 
 /// Opens a WebSocket for each of these members, in order.
@@ -124,7 +124,7 @@ fn answered(socket: &mut socket2::Socket) {
     let mut answer = [0; 1024];
     let len = socket.read(&mut answer).expect("the server answers");
     let head = parse_response(&answer[..len]).expect("a whole answer");
-    // Nobody speaks yet, so nothing of a room can follow it.
+    // Nothing is published yet, so nothing of a room can follow it.
     assert_eq!((head.status, head.len), (101, len), "{}", answer[..len].escape_ascii());
 }
 
@@ -152,11 +152,11 @@ pub struct Client {
     streams: Vec<TcpStream>,
     /// What each has received of a frame that is not whole.
     frames: Vec<FrameReader>,
-    /// Against the bare loop, the connection that speaks.
+    /// Against the bare loop, the connection that publishes.
     publisher: Option<TcpStream>,
-    /// Every frame that is heard has about this length.
+    /// Every received frame has about this length.
     frame_bytes: usize,
-    /// What is said instead of stamped texts; what is heard is only counted then.
+    /// What is published instead of stamped texts; what is received is only counted then.
     text: Option<String>,
     /// Members beyond these are connected but never read.
     silent: Vec<TcpStream>,
@@ -167,7 +167,7 @@ pub struct Client {
 /// What was seen in one measurement.
 #[derive(Default)]
 pub struct Seen {
-    /// Messages said.
+    /// Messages published.
     pub published: u64,
     /// Frames received by those who read.
     pub deliveries: u64,
@@ -192,11 +192,11 @@ impl Seen {
 /// How messages are paced.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// The next message is said when everybody has the last one.
+    /// The next message is published when every member has the last one.
     OneAtATime,
     /// So many a second, whatever happens.
     Open(u32),
-    /// So many speakers, each with so many messages of its own under way.
+    /// So many publishers, each with so many messages of its own in flight.
     Closed { publishers: usize, window: u32 },
 }
 
@@ -230,7 +230,7 @@ impl Client {
         }
     }
 
-    /// Speaks for `time` at `pace`, then takes in what is still under way.
+    /// Publishes for `time` at `pace`, then receives what is still in flight.
     pub fn drive(&mut self, pace: Pace, time: Duration) -> Seen {
         let mut seen = Seen::default();
         let audience = self.seating.audience() as u64;
@@ -281,7 +281,7 @@ impl Client {
         seen
     }
 
-    /// Has this said, whatever the length of the frames that it becomes.
+    /// Publishes this, whatever the length of the frames that it becomes.
     pub fn saying(mut self, text: &str) -> Self {
         self.text = Some(text.to_owned());
         self
@@ -302,7 +302,7 @@ impl Client {
         write_whole(self.publisher.as_mut().unwrap_or(&mut self.streams[publisher]), &bytes);
     }
 
-    /// Takes in what has arrived. Returns, for each own message that a speaker heard, the speaker.
+    /// Receives what has arrived. Returns the publisher of each own message that was received.
     fn receive(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
         self.poll.poll(&mut self.events, Some(wait)).expect("a poller");
         let dialect = self.seating.dialect;
@@ -348,7 +348,7 @@ fn write_whole(stream: &mut TcpStream, mut bytes: &[u8]) {
         match stream.write(bytes) {
             Ok(len) => bytes = &bytes[len..],
             Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
-            Err(error) => panic!("speaking: {error}"),
+            Err(error) => panic!("publishing: {error}"),
         }
     }
 }

@@ -14,11 +14,11 @@ use super::process::{Server, pin_client};
 const FRAME_BYTES: usize = 110;
 /// The same with a longer text, and two bytes more of header.
 const LARGE_FRAME_BYTES: usize = 4096;
-/// A short text with the position, the author and the time that JSON members are told.
+/// A short text with the position, the author and the time that JSON members receive.
 const JSON_FRAME_BYTES: usize = 256;
 const TIME: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(700);
-/// The clients answer no pings, and expect nothing but what was said, so nothing else is sent.
+/// The clients answer no pings, and expect nothing but publications, so nothing else is sent.
 const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s --join-leave=false \
      --max-session-messages-per-second 0 --max-session-commands-per-second 0";
 
@@ -112,20 +112,20 @@ pub struct Row {
 pub struct Measured {
     /// CPU microseconds of the server for each delivery.
     pub cost: f64,
-    /// Milliseconds from speaking to hearing that 99 of 100 deliveries took at most.
+    /// Milliseconds from publishing to receiving that 99 of 100 deliveries took at most.
     pub p99_ms: f64,
     per_second: f64,
 }
 
 impl Row {
-    /// Its members come, speak and go.
+    /// Its members join, publish and leave.
     pub fn measure(&self, server: &Server, source: u8) -> Measured {
         let mut client = members_of(server, self.seating, 0, source, Manners::default(), self.frame_bytes);
         let (cost, mut seen) = measure(server, &mut client, self.pace);
         Measured { cost, p99_ms: millis(seen.p99()), per_second: rate(&seen) }
     }
 
-    /// Whether more is said than can be written one by one.
+    /// Whether more is published than can be written one by one.
     pub const fn is_flood(&self) -> bool {
         matches!(self.pace, Pace::Closed { window: 2.., .. })
     }
@@ -365,7 +365,7 @@ fn a_thousand(server: &Server, source: u8, manners: Manners) -> Client {
     members_of(server, Seating::together(Plain, 1000), 0, source, manners, FRAME_BYTES)
 }
 
-/// Members, and others in the same rooms that will never read. Speakers sit evenly among the others, as they would.
+/// Members, and others in the same rooms that will never read. Publishers are spread evenly among the others.
 fn members_of(
     server: &Server,
     seating: Seating,
@@ -393,7 +393,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+#[expect(clippy::cast_precision_loss, reason = "figures for readers")]
 fn to_f64(value: u64) -> f64 {
     value as f64
 }

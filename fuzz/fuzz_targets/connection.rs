@@ -1,5 +1,5 @@
 //! Whole shards under any sequence of things that their drivers may tell them: they write to open connections only, what they
-//! write to a WebSocket is frames, every member hears each author in order and nothing twice, and all ends.
+//! write to a WebSocket is frames, every member receives each author in order and nothing twice, and all ends.
 #![no_main]
 
 mod world;
@@ -37,7 +37,7 @@ enum Operation {
     Breaks { conn: u8 },
     /// The next write to it fails.
     WriteFails { conn: u8 },
-    /// One shard takes a turn, with so many writes under way at a time.
+    /// One shard takes a turn, with so many writes in flight at a time.
     Turn { shard: u8, writes: u8 },
     /// Time passes.
     Pass { ms: u16 },

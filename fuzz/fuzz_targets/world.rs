@@ -65,7 +65,7 @@ struct Client {
     write_fails: bool,
     ended: bool,
     closed: bool,
-    /// It was sent nothing but what makes a WebSocket, so that what comes back is frames.
+    /// It was sent nothing but what makes a WebSocket, so that the answer is frames.
     upgraded: bool,
     echo: bool,
     /// It says nothing but its own numbers.
@@ -275,7 +275,7 @@ impl World {
         self.shards[id].drain();
     }
 
-    /// A turn of one shard, with up to `writes` of its writes under way together.
+    /// A turn of one shard, with up to `writes` of its writes in flight together.
     pub(crate) fn turn(&mut self, shard: u8, writes: u8) {
         let id = usize::from(shard) % self.shards.len();
         self.shards[id].begin_turn(self.now);
@@ -342,7 +342,7 @@ impl World {
         }
     }
 
-    /// Everybody leaves, and what they have got is looked at.
+    /// All clients leave, and what they have received is checked.
     pub(crate) fn end(mut self) {
         for shard in &mut self.shards {
             shard.drain();
@@ -351,7 +351,7 @@ impl World {
             self.pass(if round % 2 == 0 { 0 } else { 4000 });
             self.turns(round);
         }
-        // What was said is kept for those who come back, and then forgotten.
+        // Publications are kept for reconnecting clients, and then forgotten.
         self.now = self.now + Duration::from_secs(24 * 60 * 60);
         self.turns(0);
         for shard in &self.shards {
@@ -393,7 +393,7 @@ impl Client {
         if len == 0 { Outcome::Refused } else { Outcome::Took(len, bytes.len()) }
     }
 
-    /// Frames that a server may send, in which everyone who counts does so upwards; the last one may be torn.
+    /// Frames that a server may send, in which every counting author counts upwards; the last one may be partial.
     fn check_received(&self, counts: &dyn Fn(&str) -> bool) {
         let response = try_parse_response(&self.received).ok().flatten();
         let Some(response) = response.filter(|response| response.status == 101) else { return };
@@ -421,7 +421,7 @@ impl Client {
             }
             let number = sent.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
             let before = last.insert(author.to_owned(), number);
-            assert!(before.is_none_or(|before| before < number), "{author} said {number} after {before:?}");
+            assert!(before.is_none_or(|before| before < number), "{author} sent {number} after {before:?}");
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum Protocol {
     Json,
 }
 
-/// In which form a member takes what is published: the protocol that it speaks, and what it agreed on about compression.
+/// The encoding in which a member receives publications: its protocol, and its agreement about compression.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum WireFormat {
@@ -53,7 +53,7 @@ impl WireFormat {
         Self::JsonDeflatedSmall,
     ];
 
-    /// The format for a client that speaks `protocol` and agreed on `window` (RFC 7692), if on any.
+    /// The format for a client of `protocol` that agreed on `window` (RFC 7692), if on any.
     pub const fn new(protocol: Protocol, window: Option<Window>) -> Self {
         match (protocol, window) {
             (Protocol::Text, None) => Self::Text,
@@ -134,7 +134,7 @@ impl Encoder {
         encodings
     }
 
-    /// The frames that tell who has come into `room` and who has left it. Plain members are not told.
+    /// The frames with the presence events of `room`. Plain members receive none.
     pub fn presence_events(
         &mut self,
         room: &str,

@@ -1,10 +1,10 @@
-//! The plain text protocol: text in, `name: text` out to everybody in the room, the sender included.
+//! The plain text protocol: text in, `name: text` out to every member of the room, the sender included.
 //!
-//! A line with an empty name is the server's own word (`: …`): no client can send one, for a name is never
+//! A line with an empty name is a server notice (`: …`): no client can send one, for a name is never
 //! empty.
 //!
-//! One message is one line, for clients that print what they hear ([`one_line`]). Members of the same room who speak JSON get
-//! every text as it was said.
+//! One message is one line, for clients that print what they receive ([`one_line`]). JSON members of the same room receive
+//! every text unchanged.
 
 use std::borrow::Cow;
 
@@ -95,7 +95,7 @@ pub fn notice_into(out: &mut Vec<u8>, notice: &str) {
     out.extend_from_slice(notice.as_bytes());
 }
 
-/// Tells a member where the room stands, so that it can come back to there with `since=EPOCH:OFFSET`.
+/// Appends the notice with the room's position, from which a member can recover with `since=EPOCH:OFFSET`.
 pub fn position_into(out: &mut Vec<u8>, Position { epoch, offset }: Position) {
     notice_into(out, &format!("since={epoch}:{offset}"));
 }

@@ -23,8 +23,8 @@ impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
         Self { seed: seed.clone(), parts: std::array::from_fn(|_| Mutex::new(seed.map())) }
     }
 
-    /// Counts one more of `key`, unless there are `max` already. It is counted until the ticket is dropped. With
-    /// `max` = 0 everybody is let in and nobody is counted: who came then is not seen by a later bound.
+    /// Counts one more connection of `key`, unless there are `max` already. It is counted until the permit is dropped. With
+    /// `max` = 0 the permit is not counted: a later limit does not see that connection.
     pub fn enter(self: &Arc<Self>, key: &K, max: u32) -> Option<Permit<K>> {
         if max == 0 {
             return Some(Permit(None));
@@ -44,7 +44,7 @@ impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
         part.get(key).copied().unwrap_or(0)
     }
 
-    /// How many keys somebody has.
+    /// How many keys have a connection.
     pub fn keys(&self) -> usize {
         self.parts.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
@@ -54,7 +54,7 @@ impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
     }
 }
 
-/// Somebody who is counted. Dropped, it is not any more.
+/// One counted connection. It is released on drop.
 #[derive(Debug)]
 #[must_use = "it is counted only as long as this lives"]
 pub struct Permit<K: Hash + Eq + Clone>(Option<(Arc<ConnectionCounter<K>>, K)>);
@@ -66,9 +66,9 @@ impl<K: Hash + Eq + Clone> Drop for Permit<K> {
         match part.get_mut(key) {
             Some(count) if *count > 1 => *count -= 1,
             Some(_) => drop(part.remove(key)),
-            None => debug_assert!(false, "whoever leaves has entered"),
+            None => debug_assert!(false, "a released key was counted"),
         }
-        // A crowd that is gone leaves its memory to others.
+        // Many released keys give their memory back.
         if part.capacity() > 64 && part.len() < part.capacity() / 8 {
             part.shrink_to_fit();
         }

@@ -86,7 +86,7 @@ struct Chunk {
 
 #[derive(Debug)]
 enum Body {
-    /// Small frames, one behind the other; never grows past its capacity, so it never moves.
+    /// Small frames, one behind the other; never grows beyond its capacity, so it never moves.
     Copied(Vec<u8>),
     /// One large frame.
     Shared(Bytes),
@@ -245,7 +245,7 @@ impl Log {
         self.frames.range(next..).map(|frame| frame.offset).find(|&offset| offset > 0)
     }
 
-    /// Where the publication at `offset` ends; `None`: everybody has read it, or it was never here.
+    /// Where the publication at `offset` ends; `None`: every member has read it, or it was never here.
     pub fn end_of(&self, offset: u64) -> Option<Cursor> {
         self.frames.iter().find(|frame| frame.offset == offset && offset > 0).map(|frame| frame.end)
     }
@@ -334,7 +334,7 @@ impl Log {
     }
 }
 
-/// An idle log gives the index of its frames back once it has grown past this many.
+/// An idle log frees the index of its frames once it has grown beyond this many.
 const FRAMES_KEPT: usize = 16;
 
 fn offset_in(chunk: &Chunk, at: Cursor) -> usize {

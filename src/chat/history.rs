@@ -21,7 +21,7 @@ pub struct History {
     kept_bytes: usize,
 }
 
-/// A page of the past.
+/// A page of the history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Page {
     /// From where on, itself not included; `None`: from the oldest, or the newest with `reverse`.
@@ -96,7 +96,7 @@ impl History {
         (self.kept.len(), self.kept_bytes)
     }
 
-    /// What a newcomer gets. Expects [`History::forget`] to have been called with the present time.
+    /// What a joining client gets. Expects [`History::forget`] to have been called with the present time.
     pub fn recover(&self, recovery_request: RecoveryRequest) -> Recovered {
         let (publications, recovered) = match recovery_request {
             RecoveryRequest::None => (Vec::new(), None),
@@ -196,7 +196,7 @@ mod tests {
         publications.iter().map(|publication| publication.offset()).collect()
     }
 
-    /// What somebody gets who has heard up to `offset` of ten, of which five are kept.
+    /// What a client gets that has received up to `offset` of ten, of which five are kept.
     fn check(of: Option<u32>, offset: u64, expected: Option<&[u64]>) {
         let history = history_of(10, &keep(5));
         let recovery = history.recover(RecoveryRequest::Since(Since { epoch: of.map(epoch), offset }));

@@ -1,4 +1,4 @@
-//! Who somebody is, and who says so: the client itself, a token, or somebody outside who is asked.
+//! Authentication: who a client is, by its own claim, by a token, or by a decision of the auth backend.
 
 use core::net::IpAddr;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use crate::base::ConnKey;
 /// Who a client is, as far as the server has made sure of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The user's id: one user may have many connections. Empty: nobody in particular.
+    /// The user's id: one user may have many connections. Empty: anonymous.
     pub user: Arc<str>,
     /// What plain members see it called. Never empty.
     pub name: Arc<str>,
@@ -36,7 +36,7 @@ pub struct ServerRoom {
 pub struct Grant {
     /// JSON that others in the room are shown (`chan_info`), compact.
     pub info: Option<Arc<str>>,
-    /// JSON that the client is told with the subscription (`data`), compact.
+    /// JSON that the client receives with the subscription (`data`), compact.
     pub data: Option<Arc<str>>,
     /// How long it holds; `None`: for as long as the connection does.
     pub expires_in: Option<Duration>,
@@ -50,9 +50,9 @@ pub struct Grant {
 pub struct Overrides {
     /// Whether the client is listed as present.
     pub presence: Option<bool>,
-    /// Whether the others are told that the client comes and goes.
+    /// Whether the client's presence events are announced.
     pub join_leave: Option<bool>,
-    /// Whether the client is told who comes and goes, unasked.
+    /// Whether the client receives presence events without a request.
     pub force_push_join_leave: Option<bool>,
     /// Whether the subscription can be recovered, unasked.
     pub force_recovery: Option<bool>,
@@ -74,25 +74,25 @@ pub trait Authority: Debug + Send + Sync {
     /// Who comes with this token.
     ///
     /// # Errors
-    /// It is not to be believed.
+    /// The token is not valid.
     fn identify(&self, token: &str) -> Result<Identity, TokenError>;
 
     /// What this token grants `user` in `room`.
     ///
     /// # Errors
-    /// It is not to be believed, or it is for another user or room.
+    /// The token is not valid, or it is for another user or room.
     fn admit(&self, token: &str, user: &str, room: &str) -> Result<Grant, TokenError>;
 }
 
-/// How the server finds out who somebody is.
+/// How clients are authenticated.
 #[derive(Clone, Debug, Default)]
 pub enum AuthMode {
-    /// Everybody is who they say they are.
+    /// Clients choose their names.
     #[default]
     Open,
     /// A signed token says so.
     Token(Arc<dyn Authority>),
-    /// Somebody outside is asked, with a [`AuthRequest`].
+    /// The auth backend decides on an [`AuthRequest`].
     Hook,
 }
 
@@ -109,33 +109,33 @@ impl PartialEq for AuthMode {
 
 impl Eq for AuthMode {}
 
-/// What somebody outside is asked about a client that wants in. Texts are the client's own: data.
+/// What the auth backend needs to decide about a client. Texts are the client's own: data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuthRequest {
-    /// The connection; the verdict names it again.
+    /// The connection; the decision names it again.
     pub conn: ConnKey,
     /// The client's id, a UUID.
     pub client: Box<str>,
     /// The protocol: `text` or `json`.
     pub protocol: &'static str,
-    /// The name that it wants, if it said one.
+    /// The requested name, if any.
     pub name: Option<Box<str>>,
     /// The token that it brought, if any.
     pub token: Option<Box<str>>,
-    /// What it said of itself: JSON.
+    /// The client's own data: JSON.
     pub data: Option<Box<str>>,
     /// Where it comes from, if that is known.
     pub address: Option<IpAddr>,
 }
 
-/// What somebody outside says of a client.
+/// The auth backend's decision about a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AuthDecision {
     /// It may come in.
     Accept {
         /// As this one.
         identity: Identity,
-        /// JSON that a client of the JSON protocol is told with that, compact.
+        /// JSON that a client of the JSON protocol receives with that, compact.
         data: Option<Box<[u8]>>,
     },
     /// It gets this error. A temporary one: it may try again.

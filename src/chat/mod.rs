@@ -1,4 +1,4 @@
-//! The domain: what a room is called, what is said in it, and where it stands in the room's order. Knows no
+//! The domain: names of rooms, publications, and their positions. Knows no
 //! wire format and no connection.
 
 #![forbid(unsafe_code)]

@@ -49,7 +49,7 @@ impl fmt::Debug for ClientId {
 pub struct Person {
     /// The connection.
     pub client: ClientId,
-    /// The user's id; empty: nobody in particular.
+    /// The user's id; empty: anonymous.
     pub user: Arc<str>,
     /// What plain members see it called. Never empty.
     pub name: Arc<str>,

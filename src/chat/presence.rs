@@ -1,11 +1,11 @@
-//! Who is in a room, and what is still to be told of who has come and gone.
+//! The members of a room, and presence events that are not announced yet.
 
 use hashbrown::HashTable;
 
 use super::{ClientId, Member};
 use crate::base::hash::Seed;
 
-/// Somebody has come, or gone.
+/// A member has joined or left.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PresenceEvent {
     /// Into the room.
@@ -23,13 +23,13 @@ impl PresenceEvent {
     }
 }
 
-/// The people of one room. Exists once: on the room's home shard.
+/// The members of one room. Exists once: on the room's home shard.
 #[derive(Debug)]
 pub struct Presence {
     /// By the client's id, which stands in the member itself: 24 bytes each.
     members: HashTable<Member>,
     seed: Seed,
-    /// What has not been told yet: nobody stands in it twice.
+    /// Events that are not announced yet, at most one for each member.
     pending_events: Vec<PresenceEvent>,
 }
 
@@ -39,7 +39,7 @@ impl Presence {
         Self { members: HashTable::new(), seed: seed.clone(), pending_events: Vec::new() }
     }
 
-    /// A client comes in that is not there; `announced`: others are to hear of it.
+    /// A client joins that is not a member; `announced`: the other members receive an event.
     pub fn join(&mut self, member: Member, announced: bool) {
         let seed = &self.seed;
         let hash = |member: &Member| seed.hash(&member.person.client);
@@ -54,7 +54,7 @@ impl Presence {
         self.members.insert_unique(hash(&member), member, hash);
     }
 
-    /// Somebody goes out. Who has come and gone between two tellings was never there.
+    /// A member leaves. A member that joins and leaves between two batches is not announced.
     pub fn leave(&mut self, client: ClientId, announced: bool) {
         let is_meant = |member: &Member| member.person.client == client;
         let Ok(entry) = self.members.find_entry(self.seed.hash(&client), is_meant) else { return };
@@ -82,12 +82,12 @@ impl Presence {
         self.members.is_empty()
     }
 
-    /// The people, in no order.
+    /// The members, in no order.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.iter()
     }
 
-    /// How many users there are: one may have several connections, and all who are nobody in particular count as one.
+    /// How many users there are: one may have several connections, and all anonymous clients count as one.
     pub fn users(&self) -> usize {
         let mut users: Vec<&str> = self.members.iter().map(|member| &*member.person.user).collect();
         users.sort_unstable();
@@ -95,12 +95,12 @@ impl Presence {
         users.len()
     }
 
-    /// Whether there is something to be told.
+    /// Whether there are pending events.
     pub fn has_pending_events(&self) -> bool {
         !self.pending_events.is_empty()
     }
 
-    /// Takes what is to be told.
+    /// Takes the pending events.
     pub fn take_pending_events(&mut self) -> Vec<PresenceEvent> {
         std::mem::take(&mut self.pending_events)
     }

@@ -1,4 +1,4 @@
-//! What is said in a room, before and after it has its place in the room's order.
+//! Drafts, publications and their positions in a room.
 
 use bytes::Bytes;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::base::Time;
 pub const EPOCH_BYTES_MAX: usize = 23;
 
 /// Which life of a room: offsets of different epochs do not compare. An opaque text of the engine's choice, 1 to
-/// [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and came back is known as another one.
+/// [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and created again is known as another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
     len: u8,
@@ -65,7 +65,7 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// What was said.
+/// The content of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body {
     /// A text, by a plain client: valid UTF-8.
@@ -99,7 +99,7 @@ impl Draft {
     }
 }
 
-/// A message that a room's engine has accepted: the same record in a room's history, in an engine's store and on its way
+/// A message that a room's engine has accepted: the same record in a room's history, in an engine's store and in flight
 /// to the members.
 #[derive(Debug)]
 pub struct Publication {
@@ -129,16 +129,16 @@ impl Publication {
     }
 }
 
-/// Where somebody stopped who comes back.
+/// The position from which a client recovers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Since {
     /// Which life of the room it was; `None`: whichever is now.
     pub epoch: Option<Epoch>,
-    /// The last offset that was heard.
+    /// The last offset that was received.
     pub offset: u64,
 }
 
-/// What a newcomer wants of the past.
+/// What a joining client requests of the history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecoveryRequest {
     /// Nothing.
@@ -151,10 +151,10 @@ pub enum RecoveryRequest {
     Unrecoverable,
 }
 
-/// What a newcomer gets of the past.
+/// What a joining client gets of the history.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// The newest position when it came in: it will hear everything after it, and nothing else.
+    /// The newest position when it joined: it will receive everything after it, and nothing else.
     pub top: Position,
     /// What it wanted, oldest first.
     pub publications: Vec<Arc<Publication>>,

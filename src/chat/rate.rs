@@ -26,7 +26,7 @@ pub enum RateDecision {
     Allow,
     /// Not now.
     Throttle,
-    /// Not now, and it was told so many times in a row: the connection should end.
+    /// Not allowed, and throttled so many times in a row that the connection should be closed.
     Disconnect,
 }
 
@@ -35,7 +35,7 @@ pub enum RateDecision {
 pub struct RateLimiter {
     /// When the bucket will be full again. Being a time and not a fill, it needs no limit of its own.
     full_at: Time,
-    /// Times that it said [`RateDecision::Throttle`] since it last said [`RateDecision::Allow`].
+    /// Consecutive [`RateDecision::Throttle`] results since the last [`RateDecision::Allow`].
     throttled: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What holds in a room: how much of its past is kept, who may speak, what becomes of slow members. Chosen by the room's name.
+//! Options of a room: its history, who may publish, the slow-consumer policy. Chosen by the room's name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ pub enum SlowMember {
 /// Who may do something in a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Access {
-    /// Everybody.
+    /// Every client.
     #[default]
     Anyone,
-    /// Those who are in the room. To join it, the same as everybody.
+    /// Members of the room. For joining, the same as every client.
     Members,
     /// Those of whom the server knows who they are: not anonymous.
     Users,
-    /// Those who bring a token for the room; once they are in, to speak too.
+    /// Clients with a token for the room; as members, they may publish too.
     Token,
     /// Nobody: only the server itself.
     Nobody,
@@ -43,15 +43,15 @@ pub struct RoomOptions {
     pub history_age_max: Duration,
     /// Whether it is known who is in the room.
     pub presence: bool,
-    /// Whether members are told who comes and goes.
+    /// Whether members receive presence events.
     pub join_leave: bool,
-    /// With more members than this, nobody is told any more.
+    /// With more members than this, there are no presence events.
     pub join_leave_members_max: usize,
     /// Who may join.
     pub subscribe: Access,
-    /// Who may speak.
+    /// Who may publish.
     pub publish: Access,
-    /// What becomes of slow members.
+    /// The slow-consumer policy.
     pub slow_member: SlowMember,
     /// How long the room waits for more before it sends.
     pub coalesce: Duration,

@@ -109,7 +109,7 @@ impl Config {
         Self { listen: self.listen.clone(), listen_is_default, shards, driver, log_format, ..new }
     }
 
-    /// How it is found out who somebody is.
+    /// How clients are authenticated.
     pub fn auth_mode(&self) -> AuthMode {
         match (self.auth, &self.authority) {
             (Auth::Token, Some(authority)) => AuthMode::Token(Arc::clone(authority) as _),
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_the_table_calls_live_needs_no_restart() {
-        // With a key and a hook, so that what is said of them makes a difference.
+        // With a key and a hook, so that their settings make a difference.
         let keys = [
             ("token_hmac_secret", format!("{:?}", "k".repeat(32))),
             ("hook_url", "\"http://127.0.0.1:1/\"".into()),

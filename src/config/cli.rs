@@ -111,7 +111,7 @@ fn grammar() -> clap::Command {
         .subcommand(clap::Command::new("completions").about("Print completions for a shell").arg(shell))
 }
 
-/// What may be said where others can read it.
+/// What may be printed where others can read it.
 fn with_flags() -> impl Iterator<Item = &'static Setting> {
     settings::ALL.iter().filter(|setting| !setting.secret)
 }

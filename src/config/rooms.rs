@@ -18,7 +18,7 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
     for table in tables {
         let mut read = Reader { entries: &table.entries, defaults: entries, problems };
         let options = options(&mut read);
-        // The server's own bound is that of what is put together at all.
+        // The server's own bound is that of reassembled messages.
         if options.message_bytes_max > otherwise.message_bytes_max {
             read.wrong(
                 "max_message",

@@ -228,14 +228,14 @@ pub const ALL: &[Setting] = &[
         "hook_timeout",
         Kind::Span,
         r#""2s""#,
-        "Timeout of a hook request, including its time in the queue; the client is told to retry.",
+        "Timeout of a hook request, including its time in the queue; the client gets a temporary error.",
     ),
     live("hook_concurrency", Kind::Count, "16", "Maximum number of in-flight hook requests."),
     live(
         "hook_waiting",
         Kind::Count,
         "4096",
-        "Maximum number of queued hook requests; further clients are told to retry.",
+        "Maximum number of queued hook requests; further clients get a temporary error.",
     ),
     secret(
         "hook_headers",

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum TokenCommand {
     /// Make one.
     Make(Order),
-    /// Say whose this one is, or why it is not believed. `-`: the one on standard input.
+    /// Verifies a token and prints its claims, or why it is invalid. `-`: from standard input.
     Check(String),
 }
 

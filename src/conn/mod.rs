@@ -29,7 +29,7 @@ pub enum State {
     Head,
     /// An open WebSocket.
     Open,
-    /// Our Close frame is out, or on its way; the peer's is awaited (RFC 6455 §7.1.2).
+    /// Our Close frame is sent, or in flight; the peer's is awaited (RFC 6455 §7.1.2).
     Closing,
     /// Nothing more is taken in: when everything has gone out, the connection ends.
     Finishing(Ending),
@@ -50,7 +50,7 @@ impl State {
 /// How a connection ends once its last bytes are out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
-    /// Close at once: the peer has said everything it had to say.
+    /// Close at once: the peer has finished the closing handshake.
     AtOnce,
     /// Shut the sending side and wait for the peer's end.
     Linger,
@@ -113,18 +113,18 @@ pub struct Conn {
     pub blocked: bool,
     /// Stands in the shard's queue of connections with bytes of their own to send.
     pub queued: bool,
-    /// The driver was told not to read from it.
+    /// The driver does not read from it.
     pub paused: bool,
     /// Stands in the shard's queue of connections whose input may go on.
     pub ready: bool,
-    /// A write is under way, in a batch with others. Kept up only for those whose session is in several rooms.
+    /// A write is in flight, in a batch with others. Kept up only for those whose session is in several rooms.
     pub write_in_flight: bool,
     /// The peer has ended its stream; what it sent before may still wait to be used.
     ended: bool,
     ping_pending: bool,
     /// Bytes that have arrived since it lingers.
     lingered: u32,
-    /// The fragments of a message under way.
+    /// The fragments of an incomplete message.
     pub decoder: Decoder,
     /// Input that was not used yet.
     kept: Option<Box<Kept>>,

@@ -119,7 +119,7 @@ impl<H: Host> LoopContext<H> {
         std::mem::replace(&mut self.shard, shard)
     }
 
-    /// Takes the shard's questions to the auth backend, and back those of clients that are gone.
+    /// Sends the shard's auth requests to the auth backend, and cancels those of closed connections.
     pub(super) fn ask_all(&mut self) {
         while let Some(conn) = self.shard.poll_auth_cancellation() {
             self.host.cancel_auth(conn);

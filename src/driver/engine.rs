@@ -30,13 +30,13 @@ pub struct Parts {
     pub id: usize,
     /// Its listeners, each bound and listening.
     pub listeners: Vec<Socket>,
-    /// What the process has to say; whoever sends something wakes the shard.
+    /// Control messages of the process; each sender wakes the shard.
     pub control: Receiver<Control>,
     /// The wakers of all shards, by number.
     pub wakers: Arc<[Waker]>,
     /// The origin of this process's time.
     pub origin: Instant,
-    /// Takes the shard's questions to somebody outside.
+    /// Takes the shard's auth requests.
     pub auth: AuthSender,
     /// The shard's block of counters.
     pub metrics: Arc<ShardMetrics>,
@@ -87,7 +87,7 @@ impl Engine {
         Waker::new()
     }
 
-    /// Runs a shard until it is told to stop or is drained.
+    /// Runs a shard until it is stopped or drained.
     ///
     /// # Errors
     /// The kernel refuses to wait, which it has no reason to.
@@ -126,7 +126,7 @@ impl Waker {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// Ends the shard's sleep, or its next one. A shard that has ended hears nothing, and has nothing to hear.
+    /// Ends the shard's sleep, or its next one. On a shard that has ended it has no effect.
     pub fn wake(&self) {
         // The counter has room for 2⁶⁴ − 2 wakes, and is emptied when it is full: that is an edge as well.
         if rustix::io::write(&self.0, &1_u64.to_ne_bytes()) == Err(Errno::AGAIN) {

@@ -266,7 +266,7 @@ fn write_to(stream: &mut TcpStream, write: &Write<'_>) -> io::Result<(usize, usi
 }
 
 /// Whether a connection waits. An accept that finds none costs the kernel a socket made and thrown away, ten times as much
-/// as this question; where connections come one by one that would be one for each.
+/// as this check; where connections come one by one that would be one for each.
 fn has_connection(listener: &TcpListener) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -30,7 +30,7 @@ pub(super) struct Loop<S: Sockets, H> {
     events: Vec<Event<S::Completion>>,
     /// Connections that are to be read from.
     readable: VecDeque<ConnKey>,
-    /// Writes under way.
+    /// Writes in flight.
     writes: Vec<Writing>,
 }
 
@@ -189,7 +189,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
     /// Reads from a connection, and to its end when that is known to be there.
     fn read(&mut self, key: ConnKey) -> io::Result<()> {
         let Some(slot) = self.slots.get_mut(key) else { return Ok(()) };
-        // An event told of the bytes and of the end behind them, and no other one will come: one more read sees it.
+        // One event reported the bytes and the end behind them, and no other one will come: one more read sees it.
         for _ in 0..=usize::from(slot.is_read_closed()) {
             match self.sockets.read(key, &mut slot.socket)? {
                 Input::Bytes { bytes, again } => {
@@ -253,7 +253,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(())
     }
 
-    /// Lets a connection in. Its address is told in its canonical form: what comes over IPv4 to a listener for both is IPv4.
+    /// Accepts a connection. Its address is passed in its canonical form: what comes over IPv4 to a listener for both is IPv4.
     fn open(
         &mut self,
         mut socket: S::Socket,

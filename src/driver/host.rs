@@ -32,10 +32,10 @@ pub(super) trait Host {
     /// Wakes another shard.
     fn wake(&mut self, shard: usize);
 
-    /// Takes a question to the auth backend. The answer comes as [`Control::AuthDecided`].
+    /// Sends an auth request to the auth backend. The answer comes as [`Control::AuthDecided`].
     fn request_auth(&mut self, auth_request: AuthRequest);
 
-    /// Takes a question back: its client is gone.
+    /// Cancels an auth request: its client is gone.
     fn cancel_auth(&mut self, conn: ConnKey);
 
     /// Notes that accepting pauses.

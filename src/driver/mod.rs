@@ -18,8 +18,8 @@
 //!   the ring it cancels the receive. What completes all the same is handed to `received`. When reading may go on,
 //!   [`poll_resume`](crate::shard::Shard::poll_resume) names the connection.
 //! - [`ended`](crate::shard::Shard::ended) and [`broken`](crate::shard::Shard::broken) may follow `received` at once, in the same turn; the shard orders them behind what it has kept.
-//! - An end, or an error, that the kernel reports together with the last bytes is told in the same turn as these.
-//! - [`opened`](crate::shard::Shard::opened) is told the peer's address in its canonical form (an IPv4 address that is mapped into IPv6 is IPv4), and 0.0.0.0 when
+//! - An end, or an error, that the kernel reports together with the last bytes is passed on in the same turn as these.
+//! - [`opened`](crate::shard::Shard::opened) gets the peer's address in its canonical form (an IPv4 address that is mapped into IPv6 is IPv4), and 0.0.0.0 when
 //!   it cannot be found out: such connections share one bound.
 //! - A loop with nothing to do sleeps until [`next_deadline`](crate::shard::Shard::next_deadline): a shard that names a time that has
 //!   passed makes it spin.
@@ -52,10 +52,10 @@ use crate::base::ConnKey;
 use crate::chat::{AuthDecision, AuthRequest};
 use crate::shard::{Options, PeerEnds};
 
-/// Takes a question to somebody outside. The answer comes back as [`Control::AuthDecided`]; taking it must not take time.
+/// Sends auth requests to the auth backend. The answer is [`Control::AuthDecided`]; sending must not block.
 pub type AuthSender = Box<dyn FnMut(AuthCommand) + Send>;
 
-/// What the auth backend is told.
+/// A message to the auth backend's client.
 #[derive(Debug)]
 pub enum AuthCommand {
     /// Who is this?
@@ -69,9 +69,9 @@ pub enum AuthCommand {
 pub enum Control {
     /// New options.
     Reload(Arc<Options>),
-    /// Accept nothing more, close everybody, end when nobody is left or the time is up.
+    /// Accept nothing more, close all connections, end when none is left or the time is up.
     Drain(Duration),
-    /// What somebody outside says of a client.
+    /// The auth backend's decision about a client.
     AuthDecided(ConnKey, AuthDecision),
     /// New rings to a shard that was built anew.
     Peer(Box<PeerEnds>),

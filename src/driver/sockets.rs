@@ -44,7 +44,7 @@ pub(super) trait Sockets {
     /// Has connections come as far as there is room for them. False: some have to wait because there is none.
     fn keep_accepting(&mut self) -> io::Result<bool>;
 
-    /// Has no more come until [`Sockets::keep_accepting`]. What is under way may still come, and waits.
+    /// Accepts no more until [`Sockets::keep_accepting`]. Accepts in flight may still complete, and wait.
     fn pause_accepting(&mut self) -> io::Result<()>;
 
     /// Closes the listeners, and what has come and was not let in.
@@ -68,14 +68,14 @@ pub(super) trait Sockets {
     /// Where bytes come by themselves: they are not to for now. Some may still come, and are to be taken.
     fn stop_reading(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<()>;
 
-    /// Writes that may be under way together.
+    /// Writes that may be in flight together.
     fn writes_at_once(&mut self) -> usize;
 
     /// Writes; or takes the write into a batch ([`Outcome::UnderWay`]), in which it will be the `write_index`th. Its bytes stay where they
     /// are until [`Sockets::perform`] has returned.
     fn write(&mut self, socket: &mut Self::Socket, write: &Write<'_>, write_index: usize) -> Outcome;
 
-    /// Does what is under way, and says what has become of each.
+    /// Performs the writes in flight, and sets their outcomes.
     fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()>;
 
     /// A socket has not taken everything: an event is to tell when it takes bytes again.
@@ -86,7 +86,7 @@ pub(super) trait Sockets {
     fn shut_sending(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 
     /// The shard has failed: forgets what completions have brought for connections and writes that were not done, and ends those that are
-    /// under way. Every connection will be closed.
+    /// in flight. Every connection will be closed.
     fn abandon(&mut self) -> io::Result<()>;
 
     /// Writes bytes before the socket is closed, if it takes them at once.
@@ -164,7 +164,7 @@ pub(super) enum Input<'a> {
 /// A write, and what has become of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writing {
-    /// What the shard is told with.
+    /// Identifies the write to the shard.
     pub(super) write_id: WriteId,
     /// The slot of the connection.
     pub(super) conn: usize,
@@ -175,7 +175,7 @@ pub(super) struct Writing {
 /// What has become of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
-    /// The kernel has not said yet what of `offered` bytes it takes.
+    /// The kernel has not reported yet how many of `offered` bytes it takes.
     UnderWay {
         /// What it is offered.
         offered: usize,

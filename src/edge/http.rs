@@ -35,7 +35,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that are read at a time.
 const READ_BYTES_MAX: usize = 4096;
 
-/// Whom to believe, and how much to keep.
+/// Trusted certificates, and connections to keep.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientOptions {
     /// PEM certificates of the authorities to trust; empty: those of the web (Mozilla's).

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 /// Threads for what has no asynchronous form, such as looking up a host's name.
 const BLOCKING_THREADS_MAX: usize = 4;
 
-/// The running runtime. Dropped, it ends, and what is under way there ends with it.
+/// The running runtime. Dropped, it ends, and in-flight work ends with it.
 #[derive(Debug)]
 pub struct Edge {
     handle: Handle,
@@ -42,7 +42,7 @@ impl Edge {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("edge".to_owned()).spawn(move || {
-            // Told to stop, or left alone by its owner.
+            // Stopped, or dropped by its owner.
             let _ = runtime.block_on(stopped);
             // A look-up that hangs holds nobody up.
             runtime.shutdown_background();

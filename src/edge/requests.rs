@@ -1,4 +1,4 @@
-//! Requests that others make of the edge: a bounded number under way, a bounded number that waits, and a bounded number of bytes
+//! Requests made through the edge: a bounded number in flight, a bounded number queued, and a bounded number of bytes
 //! for both. Each has a deadline that begins when it is handed over, waiting included, so that a peer that stalls costs
 //! nobody more than that. Its asker can take it back, which frees its place at once.
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 /// Bounds of a kind of requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Under way at a time.
+    /// In flight at a time.
     pub concurrency: usize,
     /// That may wait for one of these.
     pub waiting_max: usize,
@@ -45,7 +45,7 @@ pub enum Full {
     Bytes,
 }
 
-/// Requests of one kind. Their askers are told apart by `K`; each has one request at a time.
+/// Requests of one kind. Their owners are distinguished by `K`; each has one request at a time.
 pub struct Requests<K> {
     edge: Handle,
     limits: Limits,
@@ -73,7 +73,7 @@ struct Open<K> {
 type Map<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 struct Request {
-    /// Told by this from an earlier or later one of the same asker.
+    /// Distinguishes it from earlier and later ones of the same owner.
     number: u64,
     bytes: usize,
     /// `None`: its task is just being spawned.
@@ -92,7 +92,7 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         }
     }
 
-    /// Has `work` carried out for `asker` as soon as there is a place; it holds `bytes` until then. `done` hears of the outcome, on
+    /// Runs `work` for `asker` as soon as a slot is free; it holds `bytes` until then. `done` receives the outcome, on
     /// the edge's thread, unless the request is cancelled. An earlier request of the same asker is cancelled. Takes no time.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
             let carried_out = timeout_at(deadline, async {
                 // The semaphore is never closed.
                 let _slot = slots.acquire().await.ok();
-                // Boxed: what waits needs no room for what is under way.
+                // Boxed: queued work needs no memory for its running state.
                 Box::pin(work()).await
             });
             let outcome = carried_out.await.map_or(Outcome::TimedOut, Outcome::Done);

@@ -1,6 +1,6 @@
 //! Engines: what gives the publications of a room their order, and keeps them.
 //!
-//! An engine is told what to do and answers later, with events that do not depend on one another: `PublishOutcome` is for the
+//! An engine receives calls and answers later, with events that do not depend on one another: `Completed` is for the
 //! publisher, `Ordered` is for the members; either may come first, or alone. The engine in memory ([`Memory`]) answers
 //! within the turn; a store or a server on the network takes its time. No method blocks.
 
@@ -98,6 +98,6 @@ pub trait Engine: Debug + Send {
     /// What it has to say; call until `None`.
     fn poll(&mut self, now: Time) -> Option<Event>;
 
-    /// When it will have something to say without being told anything.
+    /// When it will have an event without another call.
     fn next_deadline(&self) -> Option<Time>;
 }

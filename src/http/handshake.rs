@@ -121,7 +121,7 @@ pub fn check_upgrade<'b>(
     Ok(Upgrade { key, deflate: agreed.filter(|_| deflate) })
 }
 
-/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits and `==`. The last digit has four bits to spare,
+/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits and `==`. The last digit has four unused bits,
 /// which need not be 0: in the example of §4.1, "AQIDBAUGBwgJCgsMDQ4PEC==", they are not. The key is only hashed, as text.
 fn is_key(key: &[u8]) -> bool {
     let Some(digits) = key.strip_suffix(b"==") else { return false };
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(handshake("Accept: */*").as_deref(), Ok(expected));
     }
 
-    /// The example of §4.1, whose last digit has bits to spare; the accept key is made from the text as it came.
+    /// The example of §4.1, whose last digit has unused bits; the accept key is made from the text as it came.
     #[test]
     fn the_key_of_the_rfcs_other_example() {
         let answer = handshake("Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC==").unwrap();

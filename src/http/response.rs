@@ -26,7 +26,7 @@ pub enum Status {
     PreconditionFailed = 412,
     /// The target is too long.
     UriTooLong = 414,
-    /// Another protocol is spoken there.
+    /// That path serves another protocol.
     UpgradeRequired = 426,
     /// Too many from this client.
     TooManyRequests = 429,
@@ -104,11 +104,11 @@ pub enum Reject {
     Encoding,
     /// `history` or `since` in the query cannot be read.
     Query,
-    /// Only a subprotocol that is not spoken here is offered.
+    /// Only unsupported subprotocols are offered.
     Subprotocol,
-    /// No token, or one that is not believed.
+    /// No token, or an invalid one.
     Token,
-    /// The token is somebody else's, or this room is not for its bearer.
+    /// The token is another user's, or this room is not for its bearer.
     Forbidden,
     /// Too many connections from one address, or of one user.
     TooMany,

@@ -21,7 +21,7 @@ use super::{EXPIRES_IN_MAX, Policy, USER_BYTES_MAX};
 use crate::app::json::compact;
 use crate::chat::{self, Grant, Identity, Overrides, RoomOptions, ServerRoom};
 
-/// Why what is said of a client cannot be taken.
+/// Why the claims about a client cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClaimError {
     /// The user id has more than [`USER_BYTES_MAX`].
@@ -49,7 +49,7 @@ pub enum ClaimError {
     Unsupported(Box<str>),
     /// This override wants what the room's options do not give.
     Contradiction(&'static str, bool),
-    /// Something is wrong with what is said of this room.
+    /// A claim about this room is wrong.
     InRoom(Box<str>, Box<Self>),
 }
 
@@ -87,7 +87,7 @@ impl Display for ClaimError {
     }
 }
 
-/// What is said of a client, not yet checked.
+/// Claims about a client, not yet checked.
 #[derive(Debug)]
 pub(super) struct UserClaims<'a> {
     pub(super) user: &'a str,
@@ -201,7 +201,7 @@ fn read_overrides(raw: &RawValue, room: &RoomOptions) -> Result<Overrides, Claim
     Ok(overrides)
 }
 
-/// Every room with a history can be recovered and has positions, and all members of a room are told who comes and goes, or none:
+/// Every room with a history can be recovered and has positions, and either all members of a room get presence events, or none:
 /// an override that wants it otherwise cannot be honoured.
 fn agree(overrides: &Overrides, room: &RoomOptions) -> Result<(), ClaimError> {
     let has_history = room.history_count_max > 0;
@@ -348,7 +348,7 @@ pub(super) fn refuse(members: &[(&'static str, Given)]) -> Result<(), ClaimError
 /// of decimal digits.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum NumericDate {
-    /// Since 1970. What is too far away to be said is as far as can be said.
+    /// Since 1970. Times that are too far away are clamped.
     At(Duration),
     /// Something else.
     Wrong,
@@ -388,7 +388,7 @@ impl<'de> Deserialize<'de> for NumericDate {
     }
 }
 
-/// How long it is from `now` until `end`: at most [`EXPIRES_IN_MAX`]. `None`: `end` is past.
+/// How long it is from `now` until `end`: at most [`EXPIRES_IN_MAX`]. `None`: `end` has passed.
 pub(super) fn remaining(end: Duration, now: Duration) -> Option<Duration> {
     (end > now).then(|| end.saturating_sub(now).min(EXPIRES_IN_MAX))
 }

@@ -1,6 +1,6 @@
 //! A back end that is asked over HTTP who a client is.
 //!
-//! The requests are made on the edge's runtime ([`crate::edge`]): a bounded number is under way over connections that are kept, a
+//! The requests are made on the edge's runtime ([`crate::edge`]): a bounded number is in flight over connections that are kept, a
 //! bounded number waits, and all together hold a bounded number of bytes ([`QUEUED_BYTES_MAX`]; one of them is bounded by
 //! `max_message` and `max_head`, which its texts come from). The time-out of each begins when its client is queued. Request and
 //! response are those of Centrifugo's connect proxy:
@@ -13,8 +13,8 @@
 //! {"disconnect":{"code":4501,"reason":"…"}}
 //! ```
 //!
-//! `name`, `token`, `address` and `data` are there if they are known; the first and the last are the client's own words.
-//! Whatever else comes back, or nothing in time, refuses the client with a temporary error, so that it comes back; a line in
+//! `name`, `token`, `address` and `data` are there if they are known; the first and the last are chosen by the client.
+//! Any other answer, or no answer in time, refuses the client with a temporary error, so that it retries; a line in
 //! the log, at most one in [`COMPLAINT_INTERVAL`], says why. Other members of the objects are passed over.
 
 use hyper::Uri;
@@ -39,7 +39,7 @@ use crate::logging::RateLimit;
 /// Bytes of the largest response body.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of all requests that are under way or wait: what the clients said of themselves, and [`AUTH_REQUEST_BYTES`] for each.
+/// Bytes of all requests that are in flight or queued: the clients' own texts, and [`AUTH_REQUEST_BYTES`] for each.
 pub const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a request takes beside the client's own texts.
@@ -51,7 +51,7 @@ pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// The largest reason of a Close frame (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// Of what is told of a body that is not as it should be.
+/// Bytes of an error's description of a body.
 const ERROR_BYTES_MAX: usize = 200;
 
 /// Whom to ask, and how.
@@ -61,9 +61,9 @@ pub struct HookOptions {
     pub url: String,
     /// From when a client is queued to the last byte of the answer.
     pub timeout: Duration,
-    /// Questions under way.
+    /// In-flight requests.
     pub concurrency: usize,
-    /// Questions that may wait for one of these.
+    /// Queued requests.
     pub waiting_max: usize,
     /// Sent along; often a secret.
     pub headers: Vec<(String, String)>,
@@ -104,7 +104,7 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Has the back end asked on `edge`. `decided` hears every decision.
+    /// Sends requests on `edge`. `decided` receives every decision.
     ///
     /// # Errors
     /// The options cannot be used.
@@ -141,18 +141,18 @@ impl Hook {
         submitted.inspect_err(|full| self.backend.complain(&Fault::Full(*full)))
     }
 
-    /// The connection is gone, or its client no longer waits: its question is taken back, and there will be no decision.
+    /// The connection is closed, or its client no longer waits: its request is cancelled, and there will be no decision.
     pub fn cancel(&self, shard: usize, conn: ConnKey) {
         self.requests.cancel((shard, conn));
     }
 
-    /// Questions that are under way or wait.
+    /// Requests that are in flight or queued.
     pub fn count(&self) -> usize {
         self.requests.count()
     }
 }
 
-/// Where the shards bring their questions: to the hook that there is at the moment.
+/// Sends the shards' auth requests to the current hook.
 #[derive(Debug)]
 pub struct HookClient {
     edge: Handle,
@@ -188,7 +188,7 @@ impl HookClient {
         Ok(())
     }
 
-    /// Has a question of `shard` asked. It gets a decision, unless it is cancelled; where nobody can be asked, that of [`unavailable`].
+    /// Sends an auth request of `shard`. It gets a decision, unless it is cancelled; without a hook, that of [`unavailable`].
     pub fn submit(&self, shard: usize, auth_request: AuthRequest) {
         let conn = auth_request.conn;
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,7 +198,7 @@ impl HookClient {
         }
     }
 
-    /// Takes back the question about a connection of `shard`, if there is one.
+    /// Cancels the auth request for a connection of `shard`, if there is one.
     pub fn cancel(&self, shard: usize, conn: ConnKey) {
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
         for hook in hooks.present.iter().chain(&hooks.former) {
@@ -284,7 +284,7 @@ impl Backend {
         // A limit begins its first interval at the clock's zero.
         let now = since.elapsed() + COMPLAINT_INTERVAL;
         if let Some(suppressed) = limit.allow(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)) {
-            tracing::warn!(%fault, suppressed, "hook request failed: clients are told to retry");
+            tracing::warn!(%fault, suppressed, "hook request failed: clients get a temporary error");
         }
     }
 }
@@ -375,7 +375,7 @@ impl<'a> From<&'a AuthRequest> for Request<'a> {
     }
 }
 
-/// What comes back: one of the three.
+/// The body of an answer: one of the three.
 #[derive(Deserialize)]
 struct Response {
     result: Option<Object<Welcome>>,

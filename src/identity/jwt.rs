@@ -3,7 +3,7 @@
 //! A token for a connection says who it is (`sub`), what others are shown (`info` or `b64info`), which rooms the server
 //! joins for it (`channels`, or `subs` with what it has in each) and how long that holds (`exp`, or apart from it `expire_at`, 0
 //! for ever). A token for one room says whom it is for (`sub`), which room (`channel`), what the room's members are shown, what the
-//! client is told (`data` or `b64data`), where the subscription differs from the room (`override`) and how long it holds. One kind
+//! client gets (`data` or `b64data`), where the subscription differs from the room (`override`) and how long it holds. One kind
 //! is not taken for the other. `aud` and `iss` are checked if they are configured.
 //!
 //! `nbf` and `iat` may lie ahead of this machine's clock by a leeway, `exp` is exact. A claim that limits the client and that this
@@ -21,7 +21,7 @@ use super::keys::{Key, Signer};
 use super::{Policy, wall_clock};
 use crate::chat::{Authority, Grant, Identity, TokenError};
 
-/// What tokens must say beside who somebody is.
+/// What tokens must contain beside the user.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expectations {
     /// Whom they must be for (`aud`).
@@ -40,7 +40,7 @@ pub struct Jwt {
     policy: Policy,
 }
 
-/// Why a token is not believed.
+/// Why a token is invalid.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum JwtError {
     /// Not three parts with a header that can be read, or signed in a way that is unknown.
@@ -57,7 +57,7 @@ pub enum JwtError {
     TooEarly(&'static str, Duration),
     /// It is for others (`aud`).
     Audience,
-    /// Somebody else issued it (`iss`).
+    /// Another issuer (`iss`).
     Issuer,
     /// A claim has a value of another kind, or stands twice: which, as far as the library says it.
     Claims(Box<str>),
@@ -231,10 +231,10 @@ impl Jwt {
     }
 
     /// What `token` says, if it is authentic and holds at `now`, since 1970. The signature is checked first: of a forged
-    /// token nothing else is told.
+    /// token no further detail is reported.
     ///
     /// # Errors
-    /// Why it is not believed.
+    /// Why it is invalid.
     pub fn read(&self, token: &str, now: Duration) -> Result<Claims, JwtError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| JwtError::Malformed)?;
         if header.crit.is_some() {
@@ -274,7 +274,7 @@ impl Jwt {
     /// Who comes with `token` at `now`, since 1970.
     ///
     /// # Errors
-    /// Why it is not believed.
+    /// Why it is invalid.
     pub fn identify_at(&self, token: &str, now: Duration) -> Result<Identity, JwtError> {
         let claims = self.read(token, now)?;
         if claims.channel.is_some() {
@@ -296,7 +296,7 @@ impl Jwt {
     /// What `token` grants `user` in `room` at `now`, since 1970.
     ///
     /// # Errors
-    /// Why it is not believed.
+    /// Why it is invalid.
     pub fn admit_at(&self, token: &str, user: &str, room: &str, now: Duration) -> Result<Grant, JwtError> {
         let claims = self.read(token, now)?;
         if claims.channel.as_deref() != Some(room) {
@@ -327,7 +327,7 @@ pub fn claims_of_any(token: &str) -> Option<serde_json::Value> {
     jsonwebtoken::dangerous::insecure_decode_claims(token).ok()
 }
 
-/// The peer hears only that it was not believed; why stands in the log, for those who look for it.
+/// The peer learns only that its token is invalid; the reason is in the log.
 fn log_invalid(why: JwtError, purpose: &str) -> TokenError {
     tracing::debug!(%why, purpose, "invalid token");
     why.into()

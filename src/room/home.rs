@@ -18,7 +18,7 @@ const KEPT_CAPACITY: usize = 16;
 struct Listener {
     shard: u16,
     forms: Forms,
-    /// Bytes that were sent to it, and that it has not said to have offered to all its members.
+    /// Bytes that were sent to it, and that it has not reported as offered to all its members.
     unswept: u64,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Home {
     unusual: Option<Box<BTreeSet<ClientId>>>,
     /// Clients that wait for a page of the engine's.
     pub(super) joining: Option<Box<Waiting>>,
-    /// Its members will be told who came and went.
+    /// Its members will receive presence events.
     events_pending: bool,
     /// Clients and users as they were last counted, and when.
     pub(super) counted: Option<(Time, usize, usize)>,
@@ -211,7 +211,7 @@ impl Home {
         (waiting as u64 + self.submitted_bytes, self.joining.as_ref().map_or(0, |waiting| waiting.len()))
     }
 
-    /// Whether no shard has members, and nothing is under way.
+    /// Whether no shard has members, and nothing is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.listeners.is_empty()
             && self.waiting.is_empty()

@@ -16,7 +16,7 @@ pub(super) const PAGE_MAX: usize = 10_000;
 /// Reads of the engine's for one join: after that the client cannot recover.
 const READS_MAX: u32 = 3;
 
-/// Bytes of publications of the engine's that one client is told when it comes in: with more it cannot recover.
+/// Bytes of the engine's publications that one joining client receives: with more it cannot recover.
 const MISSED_BYTES_MAX: usize = 1 << 20;
 
 /// A client that comes in.
@@ -134,7 +134,7 @@ impl Homes {
 }
 
 /// A page from `requested_from` on and the tail of the room that stands at `top`, as one run; `None`: there is a hole between them.
-/// What the engine has ordered and not told yet comes by itself, behind the answer.
+// What the engine has ordered and not passed on yet comes by itself, behind the answer.
 fn merge(
     page: &EnginePage,
     requested_from: u64,

@@ -1,8 +1,8 @@
 //! How long rooms and their histories are kept, and how much of them.
 //!
-//! A room that everybody has left is kept as long as a message published at that moment would be, so that a client that
+//! An empty room is kept as long as a message published at that moment would be, so that a client that
 //! was cut off finds it as it was. All histories together have one bound: above it, the least recently used rooms lose
-//! theirs; their epochs and offsets stay, so that a client that comes back is told that it cannot recover.
+//! theirs; their epochs and offsets stay, so that a reconnecting client learns that it cannot recover.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Homes;
 use crate::base::{HomeKey, Time};
 
-/// Rooms without members that are kept for clients that come back. Above it, those go first that would go first anyway.
+/// Empty rooms that are kept for reconnecting clients. Above it, the ones that expire first go first.
 pub(super) const EMPTY_ROOMS_MAX: usize = 10_000;
 
 /// As long as all histories together are larger than this, no room without members is kept.

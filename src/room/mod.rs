@@ -1,6 +1,6 @@
 //! Rooms at their home: order, history, presence and membership events of the rooms whose home is this shard.
 //!
-//! A value that is told what shards ask ([`Homes::handle`]) and says what they are to be told ([`Homes::poll`]), in domain
+//! A value that takes the shards' requests ([`Homes::handle`]) and returns outputs for them ([`Homes::poll`]), in domain
 //! values and never in a wire format. It knows no sessions, connections or encodings.
 //!
 //! | file | its one job |
@@ -8,7 +8,7 @@
 //! | `mod` | requests, replies, and who is asked what |
 //! | `home` | one room: listeners, drafts that wait for a slow shard, presence events |
 //! | `join` | what a client that comes in gets of the history, from here and from the engine |
-//! | `query` | who is there, what was said |
+//! | `query` | presence and history |
 //! | `keep` | how long rooms and their histories are kept, and how much of them |
 
 #![forbid(unsafe_code)]
@@ -60,7 +60,7 @@ pub enum Request {
         recovery_request: RecoveryRequest,
         /// Whether it stands in the room's presence; `None`: as the room has it.
         presence: Option<bool>,
-        /// Whether others are told of it; `None`: as the room has it.
+        /// Whether it is announced; `None`: as the room has it.
         join_leave: Option<bool>,
         /// The command that waits.
         reply_to: ReplyTo,
@@ -122,7 +122,7 @@ pub enum QueryError {
     Lost,
 }
 
-/// What a shard is told, for one of its sessions.
+/// A reply to a shard, for one of its sessions.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// A client is in: the publications that follow are for it.
@@ -187,9 +187,9 @@ pub enum Output {
 /// What has happened in the homes, to be counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Clients that came back and missed nothing.
+    /// Subscriptions recovered without a gap.
     pub recovered: u64,
-    /// Clients that came back too late.
+    /// Subscriptions that could not be recovered.
     pub unrecovered: u64,
     /// Publications ordered.
     pub ordered: u64,
@@ -220,7 +220,7 @@ pub struct Homes {
     seed: Seed,
     rng: Rng,
     outputs: VecDeque<Output>,
-    /// Rooms whose members are to be told who came and went, in the order in which that is due.
+    /// Rooms with pending presence events, in the order in which they are due.
     events_due: VecDeque<(Time, HomeKey)>,
     keeper: Keeper,
     counts: Counts,
@@ -315,7 +315,7 @@ impl Homes {
         }
     }
 
-    /// What the shards are to be told; call until `None`.
+    /// Outputs for the shards; call until `None`.
     pub fn poll(&mut self, now: Time, unix_ms: u64, prepare: Prepare<'_>) -> Option<Output> {
         while self.outputs.is_empty()
             && let Some(event) = self.engine.poll(now)
@@ -471,7 +471,7 @@ impl Homes {
         }
     }
 
-    /// Has the members of a room told of who came and went, after a moment in which others may do so too.
+    /// Schedules a room's presence events, after a delay that collects more of them.
     fn announce_soon(&mut self, key: HomeKey, now: Time) {
         let Some(home) = self.homes.get_mut(key) else { return };
         if home.begin_events() {

@@ -1,4 +1,4 @@
-//! What can be asked of a room: who is there, and what was said.
+//! Queries of a room: presence and history.
 
 use std::time::Duration;
 

@@ -32,7 +32,7 @@ fn limits(options: RoomOptions, history_bytes_max: u64) -> Limits {
     Limits { rules, congestion_bytes: CONGESTION_BYTES, history_bytes_max }
 }
 
-/// An engine that keeps everything and answers when it is told to.
+/// An engine that keeps everything and answers on demand.
 #[derive(Debug)]
 struct Late {
     memory: Memory,
@@ -383,7 +383,7 @@ fn all_histories_together_have_one_bound() {
     }
 }
 
-/// What was collected while there were few enough is told, though there are too many when its time has come.
+/// Pending events of a room that was small enough are announced, though it is too large when they are due.
 #[test]
 fn who_came_before_the_room_was_too_large_is_announced() {
     let options = RoomOptions { join_leave_members_max: 3, ..RoomOptions::default() };
@@ -420,7 +420,7 @@ fn a_congested_room_holds_up_itself_only() {
     assert_eq!(
         world.offsets[&Arc::from("slow")].len(),
         3,
-        "until more than {CONGESTION_BYTES} are under way"
+        "until more than {CONGESTION_BYTES} are in flight"
     );
     assert_eq!(world.homes.take_counts().delayed, 7);
     world.publish(1, "other", 900);

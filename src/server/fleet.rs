@@ -1,4 +1,4 @@
-//! The shards' threads: what each is given, how all are told something, and what takes the place of one that has panicked.
+//! The shards' threads: what each is given, messages to all of them, and the replacement of one that has panicked.
 
 use signal_hook::iterator::Handle;
 use socket2::Socket;
@@ -101,7 +101,7 @@ impl Fleet {
     /// Tells all shards.
     pub(super) fn broadcast(&self, control: impl Fn() -> Control) {
         for (sender, waker) in self.controls.iter().zip(self.wakers.iter()) {
-            // A shard that has ended hears nothing any more, which is what it was to be told.
+            // A shard that has ended needs no control message.
             let _ = sender.send(control());
             waker.wake();
         }
@@ -112,7 +112,7 @@ impl Fleet {
     /// # Errors
     /// One has failed.
     pub(super) fn join(self) -> Result<(), Failure> {
-        // After one has failed the others are told to stop; after a drain they have stopped.
+        // After one has failed the others are stopped; after a drain they have stopped.
         self.broadcast(|| Control::Stop);
         for thread in self.threads {
             match thread.join() {

@@ -83,7 +83,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Has the kernel keep a connection until its first bytes are there, or a second has passed (tcp(7)). A client of HTTP
-/// always speaks first: so its request is read when it is accepted, and one wake-up does for both.
+/// always sends first: so its request is read when it is accepted, and one wake-up does for both.
 fn defer_accept(socket: &Socket) -> io::Result<()> {
     let seconds: libc::c_int = 1;
     // SAFETY: the pointer and the length are those of one integer that lives until the call is over, and the descriptor is

@@ -57,7 +57,7 @@ impl Session {
         let expires = self.expires;
         let Some(state) = self.json_state() else { return };
         if state.pong_by <= now {
-            // A client that is heard lives: behind a long message on a slow line the pong is still on its way.
+            // A client that sends is alive: behind a long message on a slow line the pong is still in flight.
             state.pong_by = state.pong_by.max(last_received + pong_timeout);
             state.ping_at = state.ping_at.max(state.pong_by);
         }
@@ -149,7 +149,7 @@ impl Session {
         let interval = ctx.options.ping_interval;
         let first = ctx.now + jittered(ctx.rng, interval);
         let Some(state) = self.json_state() else { return };
-        // A ping that is under way already will be answered.
+        // A ping that is in flight already will be answered.
         let first = if state.pong_by == Time::NEVER { first } else { first.max(state.pong_by) };
         state.ping_at = if interval.is_zero() { Time::NEVER } else { first };
         let ping_at = state.ping_at;

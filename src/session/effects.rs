@@ -1,4 +1,4 @@
-//! What a session does, and what it is told when it does it.
+//! The effects of a session, and its context.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use crate::metrics::CloseReason;
 use crate::options::Options;
 use crate::room::Query;
 
-/// What a session is told when something happens to it.
+/// The context of a call to a session.
 #[derive(Debug)]
 pub struct Context<'a> {
     /// The time.
@@ -190,18 +190,18 @@ impl Effects {
         self.other_error(command, number, message, temporary);
     }
 
-    /// Answers a command with an error whose number somebody else has chosen.
+    /// Answers a command with an error whose number the auth backend has chosen.
     pub fn other_error(&mut self, command: u32, number: u16, message: &str, temporary: bool) {
         self.send(|out| json::error_into(out, command, number, message, temporary));
         self.count_error(number);
     }
 
-    /// Counts an error that a client is told of in words.
+    /// Counts an error that a client receives as a text.
     pub fn count_error(&mut self, number: u16) {
         self.errors.push(number);
     }
 
-    /// The numbers of the errors that clients are told of.
+    /// The numbers of the errors that were sent to clients.
     pub fn errors(&self) -> &[u16] {
         &self.errors
     }

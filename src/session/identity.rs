@@ -20,7 +20,7 @@ pub struct TextHandshake<'a> {
     pub token: Option<Cow<'a, str>>,
 }
 
-/// What is known of a plain visitor before its WebSocket opens.
+/// The result of a plain client's authentication before its WebSocket opens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AuthOutcome {
     /// It comes in as this one; a grant if a token names the room.
@@ -115,7 +115,7 @@ pub(super) fn grant(
 }
 
 impl Session {
-    /// Who comes to an open server: whoever it says. Without a name it is a guest.
+    /// The identity on an open server: the client's own claim. Without a name it is a guest.
     pub(super) fn open_identity(&self, name: Option<&str>) -> Identity {
         let guest = || format!("guest-{}", &self.person.client.to_string()[..4]);
         let called: Arc<str> = name.map_or_else(|| Arc::from(guest()), Arc::from);

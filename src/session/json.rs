@@ -28,7 +28,7 @@ pub(super) enum Outcome {
 /// Where a session is.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// It has not said `connect` yet.
+    /// It has not sent `connect` yet.
     New,
     /// The auth backend is asked who it is.
     Authenticating(Connecting),
@@ -51,7 +51,7 @@ pub(super) struct Connecting {
     pub(super) data: Option<Box<[u8]>>,
     /// Rooms that are still being entered.
     pub(super) missing: usize,
-    /// What is to be said of those that have been: JSON members.
+    /// What the reply to `connect` lists of the joined rooms: JSON members.
     pub(super) subs: Vec<u8>,
 }
 
@@ -75,13 +75,13 @@ pub(super) struct Json {
     pub(super) pending: SmallVec<[Pending; 1]>,
     /// The subscription that must be in before the next command can be looked at; 0: none.
     pub(super) waits_for: u32,
-    /// Lines of the message under way that have been taken.
+    /// Lines of the current message that have been taken.
     lines_taken: usize,
     /// How often it sends commands.
     limiter: RateLimiter,
     /// Pings are those of RFC 6455, for tools that show them.
     pub(super) frame_pings: bool,
-    /// When the next ping is due, or until when it must have said `connect`.
+    /// When the next ping is due, or until when it must have sent `connect`.
     pub(super) ping_at: Time,
     /// Until when the last ping must be answered.
     pub(super) pong_by: Time,

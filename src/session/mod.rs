@@ -1,20 +1,20 @@
 //! Sessions: one client each, its identity, its protocol, its subscriptions, what it waits for, when what expires.
 //!
 //! A session is an ordered pipeline. It takes one message after the other ([`Session::message`]); each command may wait for an
-//! authority, a room's home or an engine, within a bound and a time-out, and gets exactly one reply. What it does is said
+//! authority, a room's home or an engine, within a bound and a time-out, and gets exactly one reply. What it does is expressed
 //! with [`Effect`]s, which its shard carries out. It knows no socket, no frame, and other shards only through what is sent
 //! to rooms' homes. It may have no connection for a moment.
 //!
 //! | file | its one job |
 //! |---|---|
 //! | `mod` | the session, its subscriptions, coming in and going out of rooms |
-//! | `effects` | what a session does, and what it is told when it does it |
+//! | `effects` | the effects of a session, and its context |
 //! | `identity` | who comes with a connection, and what lets a client into a room |
 //! | `limits` | how often a client may publish |
 //! | `text` | the plain text protocol |
 //! | `json` | the Centrifuge protocol: its state, one message, one command |
 //! | `commands` | what each command does |
-//! | `replies` | what comes back for commands that waited |
+//! | `replies` | replies for commands that waited |
 //! | `clock` | pings, pongs, time-outs, what expires |
 
 #![forbid(unsafe_code)]
@@ -63,7 +63,7 @@ pub struct Session {
     /// In which form it takes publications.
     format: WireFormat,
     protocol: Protocol,
-    /// The rooms that it is in, or on its way into: each once.
+    /// The rooms that it is in or is joining: each once.
     subscriptions: SmallVec<[Subscription; 1]>,
     /// How often it publishes, in all rooms together.
     limiter: RateLimiter,
@@ -78,7 +78,7 @@ pub struct Session {
     commands: u32,
     /// Drafts of its own that wait in its shard: nothing more is taken until all have gone.
     parked: u32,
-    /// Publications that it was made to skip, and that its client has not been told of.
+    /// Skipped publications that are not announced to its client yet.
     skipped: Option<Box<Skipped>>,
     /// Counted among the connections of its user.
     user: Option<Box<Permit<Arc<str>>>>,
@@ -93,7 +93,7 @@ struct Skipped {
     after: Option<Position>,
 }
 
-/// What a session speaks.
+/// The protocol of a session.
 #[derive(Debug)]
 enum Protocol {
     /// Plain text. While the auth backend is asked about it: what it wants then.
@@ -109,7 +109,7 @@ struct Subscription {
     options: Arc<RoomOptions>,
     /// The room in its shard's directory.
     id: RoomId,
-    /// Where it is in the fan-out; `None`: it is on its way.
+    /// Its member in the fan-out; `None`: it is joining.
     sub: Option<SubId>,
     /// Tells it from others of the same session.
     number: u32,
@@ -210,22 +210,22 @@ impl Session {
         self.subscriptions.len() > 1
     }
 
-    /// Whether it is on its way into a room.
+    /// Whether it is joining a room.
     pub fn is_joining(&self) -> bool {
         self.joining() > 0
     }
 
-    /// Rooms that it is on its way into.
+    /// Rooms that it is joining.
     fn joining(&self) -> usize {
         self.subscriptions.iter().filter(|subscription| subscription.sub.is_none()).count()
     }
 
-    /// Whether the answer to its handshake waits: a plain client that has it hears what is published from then on.
+    /// Whether the answer to its handshake waits: a plain client that has it receives everything published from then on.
     pub fn holds_handshake(&self) -> bool {
         matches!(&self.protocol, Protocol::Text(None)) && self.is_joining()
     }
 
-    /// Whether it has been told that it is in, so that publications may follow.
+    /// Whether its connection is confirmed, so that publications may follow.
     pub fn is_welcomed(&self) -> bool {
         match &self.protocol {
             Protocol::Text(pending_join) => pending_join.is_none(),
@@ -300,7 +300,7 @@ impl Session {
         }
     }
 
-    /// Publications were lost to it in a room: it is told so and stays where it can go on from. `count` frames are missing after
+    /// It has lost publications in a room: its client is notified and stays where it can recover. `count` frames are missing
     /// `position`, if that is known.
     pub fn lagged(&mut self, effects: &mut Effects, sub: SubId, count: u64, position: Option<Position>) {
         let Some(index) = self.subscriptions.iter().position(|it| it.sub == Some(sub)) else { return };

@@ -1,4 +1,4 @@
-//! What comes back for commands that waited.
+//! Replies for commands that waited.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Session {
         effects.send(|out| json::reply_into(out, id, method, &result));
     }
 
-    /// All shards have said how far a publication has come.
+    /// All shards have reported how far a publication has come.
     pub fn delivery_counted(&mut self, effects: &mut Effects, command: u32, counts: Delivery) {
         let Some(id) = self.answered(command) else { return };
         let Delivery { members, sent, lagging } = counts;
@@ -144,7 +144,7 @@ impl Session {
         self.begin_pings(ctx);
     }
 
-    /// The homes of some rooms are lost. Its client is told to recover in those that it is in, and goes in anew; what it has
+    /// The homes of some rooms are lost. Its client must recover the rooms that it is in, which are joined anew; what it has
     /// asked of them gets an error that may be tried again.
     pub fn home_lost(&mut self, ctx: &mut Context<'_>, is_lost: impl Fn(&str) -> bool) {
         let affected = |session: &Self| {
@@ -171,7 +171,7 @@ impl Session {
         }
     }
 
-    /// Asks again for rooms that it is on its way into.
+    /// Sends the requests again for rooms that it is joining.
     fn join_again(&self, ctx: &mut Context<'_>, is_lost: &impl Fn(&str) -> bool) {
         for subscription in &self.subscriptions {
             let joining = subscription.more.as_ref().and_then(|more| more.joining.as_ref());

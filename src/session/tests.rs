@@ -1,4 +1,4 @@
-//! Tests of a session by itself: what it is asked, in which order the answers come, and what its client is told.
+//! Tests of a session by itself: its requests, the order of the replies, and what its client receives.
 
 use crate::app::json::ErrorCode;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use crate::engine::PublishOutcome;
 use crate::options::Options;
 use crate::room::QueryError;
 
-/// A session with what is around it: what it has asked and what its client has been told.
+/// A session with what is around it: its requests and what its client has received.
 struct World {
     session: Session,
     options: Options,
@@ -24,7 +24,7 @@ struct World {
     users: Arc<ConnectionCounter<Arc<str>>>,
     /// What it has asked, and has no answer to.
     pending: Vec<Effect>,
-    /// What its client was told: lines of JSON, or texts.
+    /// What its client has received: lines of JSON, or texts.
     sent: Vec<String>,
     closed: Option<u16>,
     /// Messages that wait, the first one perhaps taken in part.

@@ -142,7 +142,7 @@ impl Session {
         Taken::All
     }
 
-    /// It has come in. If it asked for the history it gets that, and is told where the room stands: from there on, each message is
+    /// It has joined. If it requested the history it gets that, and the room's position: from there on, each message is
     /// one offset.
     pub(super) fn text_joined(&self, ctx: &mut Context<'_>, recovery: &Recovered, joining: &Joining) {
         if joining.requested_offset.is_some() {
@@ -157,7 +157,7 @@ impl Session {
         ctx.effects.push(Effect::Welcomed);
     }
 
-    /// The home of its room is lost: it goes in anew, and is told that messages may be missing.
+    /// The home of its room is lost: it joins anew, and is notified that messages may be missing.
     pub(super) fn enter_anew(&mut self, ctx: &mut Context<'_>, index: usize) {
         let subscription = &self.subscriptions[index];
         let (room, granted) = (Arc::clone(&subscription.room), subscription.granted);

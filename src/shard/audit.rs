@@ -25,9 +25,9 @@ pub struct Audit {
     pub commands: usize,
     /// Bytes that a session keeps for a `connect` that is not answered.
     pub connect_bytes: usize,
-    /// Questions that the auth backend has not been asked yet.
+    /// Auth requests that are not sent yet.
     pub auth_requests: usize,
-    /// Counts of members that are under way.
+    /// Counts of members that are in flight.
     pub countings: usize,
     /// Rooms in the directory.
     pub rooms: usize,

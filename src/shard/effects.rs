@@ -243,7 +243,7 @@ impl Shard {
         let mut effects = Effects::default();
         if let Some(ending) = self.sessions.get_mut(session) {
             if ending.is_authenticating() {
-                // What the backend would say is of no use to anybody.
+                // The backend's decision is no longer needed.
                 let waiting = self.auth_requests.len();
                 self.auth_requests.retain(|auth_request| auth_request.conn != key);
                 if self.auth_requests.len() == waiting {

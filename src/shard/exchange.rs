@@ -124,7 +124,7 @@ impl Shard {
         self.call_session(reply_to.session, |session, ctx| {
             session.joined(ctx, reply_to.command, sub, recovery)
         });
-        // The member is not swept before what it was told of the history is out.
+        // The member is not swept before its history is sent.
         if let Some(conn) = conn {
             self.flush_later(conn);
         }

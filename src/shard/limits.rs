@@ -41,7 +41,7 @@ pub(super) struct PeerAddress {
 }
 
 impl Shard {
-    /// Whether [`Shard::opened`] is to be told the addresses of those who come. Where it costs a driver something to find them
+    /// Whether [`Shard::opened`] needs the addresses of connections. Where it costs a driver something to find them
     /// out, it need not otherwise.
     pub fn wants_addresses(&self) -> bool {
         self.options.connections_per_address_max > 0 || self.options.auth_mode == AuthMode::Hook

@@ -37,7 +37,7 @@ pub enum Up {
     },
 }
 
-/// From a room's home, or in answer to a question.
+/// From a room's home, or in answer to a request.
 #[derive(Clone, Debug)]
 pub enum Down {
     /// One publication, in every form in use.

@@ -86,7 +86,7 @@ use limits::PeerAddress;
 use output::Deferred;
 use rooms::Rooms;
 
-/// Connections above the bound that may be told so at the same time; further ones wait in the kernel's queue.
+/// Connections above the bound that may be refused at the same time; further ones wait in the kernel's queue.
 pub const SURPLUS_MAX: u64 = 32;
 
 /// Bytes of its own that may wait in a connection before its input waits.
@@ -109,7 +109,7 @@ struct About {
     name: Option<Arc<str>>,
 }
 
-/// A count of members that is under way on all shards.
+/// A count of members that is in flight on all shards.
 #[derive(Debug)]
 struct Counting {
     reply_to: ReplyTo,
@@ -164,7 +164,7 @@ pub struct Shard {
     nameless: Arc<str>,
     countings: Vec<Counting>,
     auth_requests: VecDeque<AuthRequest>,
-    /// Connections whose questions the driver has, and whose sessions have ended.
+    /// Connections whose auth requests the driver has, and whose sessions have ended.
     cancelled: Vec<ConnKey>,
 }
 
@@ -173,7 +173,7 @@ pub struct Shard {
 pub enum Admission {
     /// As any other.
     Welcome,
-    /// To be told that the server is full.
+    /// To be refused because the server is full.
     Surplus,
     /// Not now: leave it in the kernel's queue.
     Later,
@@ -286,7 +286,7 @@ impl Shard {
         self.mesh.begin_turn();
     }
 
-    /// The wall clock, for what people are told; the shard's own time is what everything else goes by.
+    /// The wall clock, for time stamps in messages; everything else goes by the shard's own time.
     pub fn tell_wall_clock(&mut self, unix_ms: u64) {
         self.unix_origin_ms = unix_ms.saturating_sub(self.now.as_nanos() / 1_000_000);
     }
@@ -304,7 +304,7 @@ impl Shard {
         }
     }
 
-    /// A connection was accepted, with what [`Shard::admission`] said, from `address` if that is known (see
+    /// A connection was accepted, after [`Shard::admission`], from `address` if that is known (see
     /// [`Shard::wants_addresses`]).
     pub fn opened(&mut self, admission: Admission, address: Option<IpAddr>) -> ConnKey {
         let surplus = admission != Admission::Welcome;
@@ -329,12 +329,12 @@ impl Shard {
         self.count_homes();
     }
 
-    /// What the auth backend is to be asked about a client; the answer is told with [`Shard::decided`], at any time.
+    /// The next auth request; [`Shard::decided`] takes the answer, at any time.
     pub fn poll_auth_request(&mut self) -> Option<AuthRequest> {
         self.auth_requests.pop_front()
     }
 
-    /// The next connection whose question need not be answered any more: its client is gone, or going.
+    /// The next connection whose auth request is cancelled: its client is gone, or going.
     pub fn poll_auth_cancellation(&mut self) -> Option<ConnKey> {
         self.cancelled.pop()
     }
@@ -394,7 +394,7 @@ impl Shard {
 
     /// The next shard to be woken.
     pub fn poll_wake(&mut self) -> Option<usize> {
-        // What was swept in this turn is told in it: there may be no other soon.
+        // What was swept in this turn is reported in it: there may be no other soon.
         self.acknowledge_swept();
         let shard = self.mesh.poll_wake()?;
         self.metrics.wakes.add(1);

@@ -18,7 +18,7 @@ pub(super) const FLUSHES_PER_TURN: usize = 1024;
 pub struct Write<'a> {
     /// The slot of the connection.
     pub conn: usize,
-    /// What its outcome is told with.
+    /// Identifies the write for its outcome.
     pub write_id: WriteId,
     payload: Payload<'a>,
 }
@@ -227,7 +227,7 @@ impl Shard {
             return;
         }
         let session = session.and_then(|session| self.sessions.get(session));
-        // A plain client that has its answer hears what is published from then on: so the answer waits until the room's home
+        // A plain client that has its answer receives everything published later: so the answer waits until the room's home
         // has let it in.
         if conn.is_open() && session.is_some_and(Session::holds_handshake) {
             return;
@@ -266,8 +266,8 @@ impl Shard {
         }
         if !conn.outbox.is_empty() {
             // An answer and what was published with it leave in one packet. Else what its rooms have for it comes in its turn: no
-            // member overtakes the sweep by speaking.
-            // Before a client is told that it is in, nothing comes along.
+            // member overtakes the sweep by publishing.
+            // Before a client's connection is confirmed, nothing comes along.
             let welcomed = session.is_none_or(Session::is_welcomed);
             let last = welcomed && conn.is_open() && conn.outbox.is_all_bytes();
             let along = subs.find(|&sub| last && self.fanout.is_next(sub));

@@ -231,7 +231,7 @@ impl Shard {
         Ok(())
     }
 
-    /// What is known of a plain visitor, which is counted among the connections of its user.
+    /// The authentication of a plain client, which is counted among the connections of its user.
     fn admit(
         &mut self,
         mut session: Session,
@@ -254,7 +254,7 @@ impl Shard {
         Ok((session, Some(admission)))
     }
 
-    /// A plain visitor's WebSocket is open: it goes into its room, or the auth backend is asked who it is.
+    /// A plain client's WebSocket is open: it joins its room, or the auth backend decides.
     fn enter(&mut self, key: ConnKey, text_handshake: &TextHandshake<'_>, admission: Option<AuthOutcome>) {
         let pending_join = PendingJoin {
             room: Arc::from(&*text_handshake.room),

@@ -3,7 +3,7 @@
 //!
 //! Two flows are bounded here, in bytes and for each room: drafts that the home has not settled yet (a session whose draft
 //! does not fit waits, with that one draft), and publications that the sweep has not offered to all members yet (the
-//! home is told how far it has come, and orders no more than it has credit for).
+//! home learns how far it has come, and orders no more than it has credit for).
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -160,7 +160,7 @@ impl Rooms {
     }
 
     /// Counts a client into an audience of the room `name`, both of which begin to exist with the first. The flag: the
-    /// room's forms have changed, which its home must be told.
+    /// room's forms have changed, which its home must learn.
     pub fn attend(
         &mut self,
         name: &Arc<str>,
@@ -216,7 +216,7 @@ impl Rooms {
         }
     }
 
-    /// A session has a draft for the room `name`. It comes back if it may go to the home at once; else it waits here, and the
+    /// A session has a draft for the room `name`. It is returned if it may go to the home at once; else it waits here, and the
     /// session with it, until [`Rooms::draft_completed`] says so.
     pub fn submit(&mut self, name: &Arc<str>, parked: Parked, rules: &RoomRules) -> Option<Draft> {
         let id = self.intern(name, rules);
@@ -270,7 +270,7 @@ impl Rooms {
         }
     }
 
-    /// The next room whose home is to be told how many more bytes have been swept; call until `None`.
+    /// The next room with swept bytes to report to its home; call until `None`.
     pub fn poll_swept(&mut self, fanout: &Fanout, window: u64) -> Option<(RoomId, u64)> {
         for index in 0..self.owing.len() {
             let id = self.owing[index];

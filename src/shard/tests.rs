@@ -38,7 +38,7 @@ struct World {
     peers: Vec<Peer>,
     now: Time,
     rng: Rng,
-    /// Connections whose questions were taken back.
+    /// Connections whose auth requests were cancelled.
     cancelled: Vec<ConnKey>,
     /// Longest read and longest write; small ones tear everything apart.
     piece: u64,
@@ -248,7 +248,7 @@ impl World {
     /// The texts that a member has got, then its close code if it has one.
     fn received_by(&self, peer: usize) -> (Vec<String>, Option<u16>) {
         let (mut texts, mut inflater) = (Vec::new(), Inflater::default());
-        // The last one may be torn by the end of its window.
+        // The last one may be cut by the end of its window.
         for frame in frames(&self.peers[peer].received) {
             match (frame.opcode, frame.compressed) {
                 (1, false) => texts.push(String::from_utf8(frame.payload.to_vec()).unwrap()),
@@ -306,7 +306,7 @@ proptest! {
         for line in &first {
             let (name, text) = line.split_once(": ").unwrap();
             let who: usize = name[1..].parse().unwrap();
-            prop_assert_eq!(text.split(' ').next().unwrap().parse::<i32>().unwrap(), next[who], "a speaker's own order");
+            prop_assert_eq!(text.split(' ').next().unwrap().parse::<i32>().unwrap(), next[who], "a publisher's own order");
             next[who] += 1;
         }
         for &member in &members {
@@ -384,7 +384,7 @@ fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
     assert_eq!(world.received_by(publisher).0.len(), 400);
     assert!(
         world.shards[0].metrics.closes[CloseReason::SlowConsumer as usize].value() == 0,
-        "its last words wait"
+        "its last messages wait"
     );
     world.peers[stuck].window = usize::MAX;
     world.run_until_idle();

@@ -1,4 +1,4 @@
-//! From bytes to messages: frames taken from the front of what was read, fragments put together (RFC 6455 §5.4).
+//! From bytes to messages: frames taken from the front of what was read, fragments reassembled (RFC 6455 §5.4).
 //!
 //! A frame that has come whole is unmasked and used where it lies. Only what is incomplete moves into memory
 //! of the connection's own, and only for as long as it is incomplete.
@@ -12,7 +12,7 @@ use super::{
 /// Bounds of what is taken in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes of a message, put together and inflated. The count of its fragments is not bounded: they cost nothing.
+    /// Bytes of a message, reassembled and decompressed. The count of its fragments is not bounded: they cost nothing.
     pub message_bytes_max: usize,
 }
 
@@ -60,7 +60,7 @@ pub struct Decoder {
     deflate: bool,
 }
 
-/// A message, or a frame, under way.
+/// An incomplete message or frame.
 #[derive(Debug, Default)]
 struct Partial {
     /// The beginning of a header.

@@ -2,7 +2,7 @@
 
 use super::ProtocolError;
 
-/// A check under way. Keeps at most three bytes: the beginning of a character.
+/// An incomplete check. Keeps at most three bytes: the beginning of a character.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8 {
     carry: [u8; 4],

@@ -1,4 +1,4 @@
-//! What can be said of a command by looking at it alone: whether it has what it needs, and asks for nothing that is not there.
+//! Checks of one command by itself: whether it is complete, and whether it uses only what the server supports.
 
 use memchr::memchr2_iter;
 

@@ -65,8 +65,8 @@ impl ErrorCode {
     }
 }
 
-/// Why a connection ends: 3000 to 3499 and 4000 to 4499, and the client comes back; 3500 to 3999 and 4500 to 4999, and it stays
-/// away. From 4000 on the numbers are ours. What a client does about each, and why that is right, stands in `docs/codes.md`.
+/// Why a connection is closed: after 3000 to 3499 and 4000 to 4499 the client reconnects; after 3500 to 3999 and 4500 to 4999, not.
+/// From 4000 on the numbers are ours. What a client does about each, and why that is right, stands in `docs/codes.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disconnect {
     /// The server is going away.
@@ -83,17 +83,17 @@ pub enum Disconnect {
     InsufficientState,
     /// It does not answer pings.
     NoPong,
-    /// It goes on although it was told that it says too much.
+    /// It kept sending after errors 111.
     TooManyRequests,
     /// Its token is none of ours.
     InvalidToken,
-    /// It does not speak the protocol.
+    /// It violates the protocol.
     BadRequest,
     /// It did not say who it is in time.
     Stale,
-    /// Its user has too many connections. It comes back: one of these may be its own former one, that no end was seen of yet.
+    /// Its user has too many connections. It reconnects: one of these may be its own former one, whose end was not noticed yet.
     ConnectionLimit,
-    /// It is nobody in particular, and such are not let in.
+    /// It is anonymous, and anonymous clients may not connect.
     PermissionDenied,
     /// It wants something that this server does not do.
     NotAvailable,

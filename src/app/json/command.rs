@@ -33,7 +33,7 @@ pub enum Method<'a> {
     Presence(Channel<'a>),
     /// How many are.
     PresenceStats(Channel<'a>),
-    /// What was said.
+    /// A page of the history.
     History(History<'a>),
     /// Something else.
     Rpc(Rpc<'a>),
@@ -43,7 +43,7 @@ pub enum Method<'a> {
     Refresh(Refresh<'a>),
     /// To stay in a room, with a fresh token.
     SubRefresh(SubRefresh<'a>),
-    /// In the schema, never sent by anybody.
+    /// In the schema, never sent by a client.
     Ping,
     /// The answer to our ping.
     Pong,
@@ -81,7 +81,7 @@ pub struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// What it wants of the past.
+    /// What it requests of the history.
     pub fn recovery_request(&self) -> RecoveryRequest {
         recovery_request(self.recover, self.offset, &self.epoch)
     }
@@ -105,7 +105,7 @@ pub struct Subscribe<'a> {
     /// What lets it in.
     #[serde(borrow, default, deserialize_with = "member::text")]
     pub token: Cow<'a, str>,
-    /// Bit 2: an error instead of a start without the past.
+    /// Bit 2: an error instead of a start without the missed publications.
     #[serde(default, deserialize_with = "member::scalar")]
     pub flag: u32,
     /// Other kinds of subscription than to a stream.
@@ -129,12 +129,12 @@ pub struct Subscribe<'a> {
 }
 
 impl Subscribe<'_> {
-    /// What it wants of the past.
+    /// What it requests of the history.
     pub fn recovery_request(&self) -> RecoveryRequest {
         recovery_request(self.recover, self.offset, &self.epoch)
     }
 
-    /// Whether it would rather have an error than a start without the past.
+    /// Whether it prefers an error to a start without the missed publications.
     pub const fn or_nothing(&self) -> bool {
         self.flag & 2 != 0
     }
@@ -154,7 +154,7 @@ pub struct Publish<'a> {
     /// The room.
     #[serde(borrow, default, deserialize_with = "member::text")]
     pub channel: Cow<'a, str>,
-    /// What is said; `null` is something, too.
+    /// What is published; `null` is valid data, too.
     #[serde(borrow, default, deserialize_with = "member::any")]
     pub data: Option<&'a RawValue>,
     /// Of another kind of channel.

@@ -23,7 +23,7 @@ pub use command::{Command, Method};
 /// The subprotocol that is selected when a client offers it.
 pub const SUBPROTOCOL: &str = "centrifuge-json";
 
-/// The subprotocol of the same protocol's other encoding, which is not spoken here.
+/// The subprotocol of the same protocol's other encoding, which is not supported.
 pub const OTHER_SUBPROTOCOL: &str = "centrifuge-protobuf";
 
 /// A ping, and the answer to it.
@@ -82,7 +82,7 @@ pub fn push(channel: &str, publication: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What the members of `channel` are told of who came and went: the payload of a frame, a line each.
+/// Presence events for the members of `channel`: the payload of a frame, a line each.
 pub fn presence_events(channel: &str, presence_events: &[PresenceEvent]) -> Vec<u8> {
     let mut out = Vec::with_capacity(presence_events.len() * (channel.len() + 140));
     for (index, event) in presence_events.iter().enumerate() {
@@ -121,7 +121,7 @@ pub fn error_into(out: &mut Vec<u8>, id: u32, code: u16, message: &str, temporar
     out.extend_from_slice(if temporary { b",\"temporary\":true}}" } else { b"}}" });
 }
 
-/// What is said of heartbeats, identity and the server in the answer to `connect`.
+/// Heartbeats, identity and server in the answer to `connect`.
 #[derive(Clone, Copy, Debug)]
 pub struct Welcome<'a> {
     /// The client's id.
@@ -305,8 +305,8 @@ fn info_into(out: &mut Vec<u8>, member: &Member) {
     out.push(b'}');
 }
 
-/// The longest time that a client is told. SDKs set a timer to it, some of at most 24 days, some of 32 bits of seconds; an
-/// expiry that is further away is told when that one is over.
+/// The longest expiry in a reply. SDKs set a timer to it, some of at most 24 days, some of 32 bits of seconds; an
+/// expiry that is further away is sent again when that one is over.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn expiry_into(out: &mut Vec<u8>, expires_in: Option<Duration>) {

@@ -150,7 +150,7 @@ fn bytes_are_counted_on_both_ends() {
     model(|| {
         let (mut sender, mut receiver) = ring(RingLimits { messages_max: 1, bytes_max: 10 });
         let writer = thread::spawn(move || {
-            // The second may find the ring full, and the third its bytes used up: both are told, and neither is counted.
+            // The second may find the ring full, and the third its bytes used up: both are refused, and neither is counted.
             let sent: usize =
                 [6, 3, 5].into_iter().filter(|weight| sender.send(Bytes(*weight)).is_ok()).sum();
             (sender, sent)

@@ -103,7 +103,7 @@ fn is_after_virama(before: &str) -> bool {
 }
 
 /// RFC 5892 A.1: a non-joiner shows between letters that would join, of which the first joins to its left and the second to its
-/// right. Told for the letters of Arabic, Persian and Urdu; in other scripts it is not taken.
+/// right. Covers the letters of Arabic, Persian and Urdu; in other scripts it is not taken.
 fn joins(before: &str, after: &str) -> bool {
     let is_base = |character: &char| !is_transparent(*character);
     let last = before.chars().rev().find(is_base);

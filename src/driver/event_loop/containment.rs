@@ -65,7 +65,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         self.sockets.abandon()?;
         self.events.clear();
         self.readable.clear();
-        // How far these writes have come the shard may not have been told.
+        // How far these writes have come the shard may not know.
         let unanswered: Vec<_> = self.writes.drain(..).map(|writing| writing.conn).collect();
         for index in 0..self.slots.len() {
             let Some((key, mut socket)) = self.slots.take(index) else { continue };

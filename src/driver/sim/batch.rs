@@ -22,7 +22,7 @@ impl Simulation<'_> {
             return;
         }
         it.batched = true;
-        // A client that must come back by itself does not move about at the same time.
+        // A client that must reconnect by itself does not change its subscriptions at the same time.
         let by_itself =
             it.has_rooms && it.plan.server_rooms != 0 || it.brings_tokens && it.plan.room_lifetime.is_some();
         let changes_subscriptions = self.circumstances.policy() != SlowMember::Skip && !by_itself;
@@ -169,12 +169,16 @@ impl Session {
             assert!(longest <= max, "client {} was refused {longest} times in a row", self.client);
         }
         let throttled_count = self.too_often as usize;
-        assert!(throttled_count <= self.limited.len(), "client {} is told of more than it said", self.client);
+        assert!(
+            throttled_count <= self.limited.len(),
+            "client {} gets more errors than it sent messages",
+            self.client
+        );
     }
 }
 
 impl Circumstances {
-    /// Under which limit it falls what is said in `room`.
+    /// The limit that counts publications in `room`.
     pub(super) fn publish_scope(&self, room: usize) -> Option<Scope> {
         if self.options.rooms.otherwise.messages_per_second_max > 0 {
             Some(Scope::Room(room))
@@ -188,7 +192,7 @@ impl Circumstances {
         (self.options.session_commands_per_second_max > 0).then_some(Scope::Commands)
     }
 
-    /// Whether anything that is said may be too much.
+    /// Whether publishing may exceed a limit.
     pub(super) fn limits_publishing(&self) -> bool {
         self.publish_scope(0).is_some()
     }

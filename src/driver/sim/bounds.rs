@@ -12,7 +12,7 @@ const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
 /// Bytes of drafts for one room that one shard has unsettled, beside the last one.
 const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of an engine's pages that one client is told when it comes in.
+/// Bytes of an engine's pages that one joining client receives.
 const MISSED_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of a draft beside what it carries.
@@ -29,8 +29,8 @@ impl Simulation<'_> {
         self.check_rooms(&audit);
         let (clients, options) = (self.sessions.len(), &self.scenario.options);
         assert!(audit.commands <= COMMANDS_MAX, "{} commands of a session wait", audit.commands);
-        assert!(audit.auth_requests <= clients, "{} questions wait", audit.auth_requests);
-        assert!(audit.countings <= clients * COMMANDS_MAX, "{} counts are under way", audit.countings);
+        assert!(audit.auth_requests <= clients, "{} auth requests wait", audit.auth_requests);
+        assert!(audit.countings <= clients * COMMANDS_MAX, "{} counts are in flight", audit.countings);
         let rooms = self.scenario.rooms * (options.rooms.otherwise.history_bytes_max + 1024);
         let connect_max = 2 * (rooms + self.paged_max()) + 1024;
         assert!(audit.connect_bytes <= connect_max, "{} bytes of a connect", audit.connect_bytes);

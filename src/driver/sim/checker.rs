@@ -1,23 +1,23 @@
-//! What must hold of what rooms say, whatever happens: everybody hears everything, once, in one order.
+//! What must hold of every room: every member receives every publication, once, in one order.
 //!
-//! The checker does not know the order that a room's home has given; it needs none. When two members hear `a` and then, with
-//! no gap announced, `b`, then `b` is *the* successor of `a`: for everybody, on every shard. So it keeps one successor and one
-//! predecessor for each publication. Together with each speaker's own numbering, in which no member may find a hole,
-//! a doubled, a lost, a foreign or a swapped publication contradicts what somebody has heard, at once.
+//! The checker does not know the order that a room's home has given; it needs none. When two members receive `a` and then, with
+//! no gap announced, `b`, then `b` is *the* successor of `a`: for every member, on every shard. So it keeps one successor and one
+//! predecessor for each publication. Together with each publisher's own numbering, in which no member may find a hole,
+//! a doubled, a lost, a foreign or a swapped publication contradicts what some member has received, at once.
 //!
-//! What cannot be contradicted because nobody has heard it is found [at rest](Checker::at_rest): when nothing moves any more,
-//! everybody who is in a room has heard the last word.
+//! What cannot be contradicted because no member has received it is found [at rest](Checker::at_rest): when nothing moves any
+//! more, every member of a room has received its last publication.
 
 use crate::base::Time;
 use crate::base::hash::{Map, Seed};
 
-/// Names something that was said, in the whole simulation.
+/// Identifies a publication in the whole simulation.
 pub(super) type PublicationId = u32;
 
 /// Nothing.
 const NONE: PublicationId = PublicationId::MAX;
 
-/// Something that a client has said.
+/// A publication of a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     /// By which session.
@@ -26,17 +26,17 @@ pub(super) struct Record {
     pub(super) room: usize,
     /// The how-manieth of that session.
     pub(super) number: u32,
-    /// What the same session said before.
+    /// The session's publication before this one.
     pub(super) before: Option<PublicationId>,
     /// Bytes of its text behind the id.
     pub(super) fill_bytes: usize,
-    /// Why it never became a publication, and is never heard.
+    /// Why it was never published, and is never received.
     pub(super) declined: Option<Declined>,
-    /// A session has heard it.
+    /// A session has received it.
     received: bool,
 }
 
-/// Why something that was said is not published.
+/// Why a message is not published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Declined {
     /// The engine could not take it.
@@ -50,7 +50,7 @@ pub(super) enum Declined {
 /// The session of what another node publishes.
 pub(super) const OTHER_NODE: usize = usize::MAX;
 
-/// What one session has heard of its room.
+/// What one session has received in its room.
 #[derive(Debug)]
 pub(super) struct Receiver {
     room: usize,
@@ -61,17 +61,17 @@ pub(super) struct Receiver {
     skipped: Option<u64>,
     /// Gaps so far.
     gaps: u32,
-    /// The number that is to come next, by speaker, and how many gaps there were when the one before came.
+    /// The number that is to come next, by publisher, and how many gaps there were when the one before came.
     next: Map<usize, (u32, u32)>,
-    /// Whether its session has said something here before it listened.
+    /// Whether its session has published here before it subscribed.
     pub(super) published_before: bool,
-    /// The epoch and the offset that it has heard last, in a room that has a past.
+    /// The epoch and the offset that it has received last, in a room with a history.
     pub(super) position: Option<(String, u64)>,
-    /// When that was, if it was there as soon as it was said.
+    /// When that was, if it was received as soon as it was published.
     pub(super) position_at: Option<Time>,
     /// From which publication on nothing may be missing.
     sure_from: Option<PublicationId>,
-    /// Publications heard.
+    /// Publications received.
     pub(super) received: u64,
     /// Publications that were announced as skipped.
     pub(super) missed: u64,
@@ -115,7 +115,7 @@ impl Receiver {
     }
 }
 
-/// A gap that a member was told of, or may have had: after `before` comes `after`.
+/// A gap that was announced to a member, or that it may have had: after `before` comes `after`.
 #[derive(Debug)]
 struct Gap {
     session: usize,
@@ -124,16 +124,16 @@ struct Gap {
     announced: Option<u64>,
 }
 
-/// All that was said, and what is known of its order.
+/// All publications, and what is known of their order.
 #[derive(Debug)]
 pub(super) struct Checker {
     records: Vec<Record>,
-    /// What stands at each position that anybody has been told of.
+    /// The publication at each position that any session has received.
     positions: Map<(usize, String, u64), PublicationId>,
     successor: Vec<PublicationId>,
     predecessor: Vec<PublicationId>,
     gaps: Vec<Gap>,
-    /// Whether a session may say too much, so that others learn of what it said later before it is told so.
+    /// Whether a session may exceed a limit, so that others receive later publications before it gets its error.
     pub(super) limited: bool,
     /// The longest text so far.
     pub(super) longest_fill: usize,
@@ -157,7 +157,7 @@ impl Default for Checker {
 }
 
 impl Checker {
-    /// A session is told at which position of its room a publication stands; it hears it next.
+    /// A session learns the position of a publication in its room; it receives it next.
     ///
     /// # Panics
     /// When it is not the next position, or when something else stands there.
@@ -169,7 +169,7 @@ impl Checker {
         self.check_position(receiver.room, epoch, offset, id);
     }
 
-    /// Somebody is told that a publication stands at this position of a room.
+    /// A session learns that a publication is at this position of a room.
     ///
     /// # Panics
     /// When something else stands there.
@@ -178,7 +178,7 @@ impl Checker {
         assert_eq!(there, id, "two publications at offset {offset} of epoch {epoch}");
     }
 
-    /// Notes what `session` is about to say, after what it said `before`.
+    /// Notes what `session` is about to publish, after `before`.
     pub(super) fn publish(
         &mut self,
         session: usize,
@@ -203,31 +203,31 @@ impl Checker {
         id
     }
 
-    /// What is known of something that was said.
+    /// What is known of a publication.
     ///
     /// # Panics
-    /// When nobody has said it.
+    /// When there is no such publication.
     pub(super) fn record(&self, id: PublicationId) -> Record {
-        *self.records.get(id as usize).expect("a publication that somebody has said")
+        *self.records.get(id as usize).expect("a known publication")
     }
 
-    /// Something that was said is not published.
+    /// A message is not published.
     ///
     /// # Panics
-    /// When a session has heard it.
+    /// When a session has received it.
     pub(super) fn decline(&mut self, id: PublicationId, why: Declined) {
         let record = &mut self.records[id as usize];
-        assert!(!record.received, "{id} is declined, and was heard");
+        assert!(!record.received, "{id} is declined, and was received");
         record.declined = Some(why);
     }
 
-    /// The last that was published of what its session said in its room up to `id`.
+    /// The last accepted publication of the same session and room up to `id`.
     fn last_accepted(&self, id: PublicationId) -> Option<PublicationId> {
         let mut back = std::iter::successors(Some(id), |&id| self.record(id).before);
         back.find(|&id| self.record(id).declined.is_none())
     }
 
-    /// Whether `record` is the first from number `expected` on of what its session said there and was published.
+    /// Whether `record` is the session's first accepted publication there from number `expected` on.
     fn is_next(&mut self, record: &Record, expected: u32) -> bool {
         let mut back = std::iter::successors(record.before, |&id| self.record(id).before);
         let between = back.by_ref().take_while(|&id| self.record(id).number >= expected);
@@ -238,17 +238,17 @@ impl Checker {
         record.number >= expected && (self.limited || open.is_empty())
     }
 
-    /// A session has heard a publication.
+    /// A session has received a publication.
     ///
     /// # Panics
     /// When it must not have, now.
     pub(super) fn receive(&mut self, session: usize, receiver: &mut Receiver, id: PublicationId) {
         let record = self.record(id);
         self.records[id as usize].received = true;
-        assert!(record.declined.is_none(), "session {session} hears {id}, which was declined");
-        assert_eq!(record.room, receiver.room, "session {session} hears what was said in another room");
+        assert!(record.declined.is_none(), "session {session} receives {id}, which was declined");
+        assert_eq!(record.room, receiver.room, "session {session} receives a publication of another room");
         let gap = receiver.conflated || receiver.skipped.is_some();
-        // Of a speaker that was there before this session is sure to be, the beginning may be missing.
+        // Of a publisher that was there before this session is sure to be, the beginning may be missing.
         let unreceived =
             record.before.filter(|&before| receiver.sure_from.is_some_and(|sure_from| before >= sure_from));
         let first = unreceived.map_or(record.number, |before| self.record(before).number);
@@ -257,12 +257,12 @@ impl Checker {
         let (expected, gaps) = std::mem::replace(next, (record.number + 1, receiver.gaps));
         assert!(
             if gaps < receiver.gaps { record.number >= expected } else { self.is_next(&record, expected) },
-            "session {session} hears number {} of session {}, and should have heard {expected}",
+            "session {session} receives number {} of session {}, and should have received {expected}",
             record.number,
             record.session
         );
         if record.session == session && receiver.received == 0 && !gap && !receiver.published_before {
-            assert!(self.is_next(&record, 0), "session {session} has not heard its own first word");
+            assert!(self.is_next(&record, 0), "session {session} has not received its own first publication");
         }
         if let Some(before) = receiver.last {
             if gap {
@@ -280,12 +280,12 @@ impl Checker {
         let (next, previous) = (&mut self.successor[before as usize], &mut self.predecessor[after as usize]);
         assert!(
             [NONE, after].contains(next) && [NONE, before].contains(previous),
-            "session {session} hears {after} after {before}; others heard {next} after {before}, and {after} after {previous}"
+            "session {session} receives {after} after {before}; others received {next} after {before}, and {after} after {previous}"
         );
         (*next, *previous) = (after, before);
     }
 
-    /// A session was told that it will not hear `count` publications.
+    /// A session learns that it will not receive `count` publications.
     pub(super) fn skip(receiver: &mut Receiver, count: u64) {
         receiver.missed += count;
         *receiver.skipped.get_or_insert(0) += count;
@@ -295,7 +295,7 @@ impl Checker {
     /// who have read all that came; `publishers` those whose words have all been taken in.
     ///
     /// # Panics
-    /// When one of them has not heard the last word.
+    /// When one of them has not received the last publication.
     pub(super) fn at_rest(
         &self,
         mut members: Vec<(usize, &mut Receiver)>,
@@ -324,7 +324,7 @@ impl Checker {
                 receiver.may_skip() && (receiver.skipped.is_some() || self.may_follow(id, receiver.last))
             };
             if let Some((id, _)) = missing.filter(|&(id, _)| !excused(id)) {
-                panic!("session {session} was not told what the others know: {id}");
+                panic!("session {session} is missing {id}, which others received");
             }
         }
     }
@@ -345,7 +345,7 @@ impl Checker {
         is_last || std::iter::successors(Some(id), |&at| self.successor_of(at)).any(|at| at == last)
     }
 
-    /// Checks every gap against the order, as far as somebody has heard what lies in it. Returns how many could be.
+    /// Checks every gap against the order, as far as some member has received what lies in it. Returns how many could be.
     ///
     /// # Panics
     /// When a gap is not what was announced, or does not lead forward.
@@ -358,7 +358,7 @@ impl Checker {
         let mut walk = std::iter::successors(self.successor_of(before), |&at| self.successor_of(at));
         match (walk.position(|at| at == after), announced) {
             (Some(between), Some(count)) => {
-                assert_eq!(between as u64, count, "session {session} was told of another gap than it had");
+                assert_eq!(between as u64, count, "session {session} had another gap than was announced");
                 true
             }
             (found, None) if found.is_some() => true,
@@ -374,7 +374,7 @@ impl Checker {
         Some(self.successor[id as usize]).filter(|&next| next != NONE)
     }
 
-    /// How much has been said.
+    /// How many publications there are.
     pub(super) fn count(&self) -> PublicationId {
         PublicationId::try_from(self.records.len()).unwrap_or(NONE)
     }
@@ -384,7 +384,7 @@ impl Checker {
 mod tests {
     use super::*;
 
-    /// Three sessions in one room, of which the first says six things; who hears what, and whether it is found.
+    /// Three sessions in one room, of which the first publishes six messages; who receives what, and whether it is found.
     fn check(received: [&[PublicationId]; 2]) -> bool {
         std::panic::catch_unwind(|| {
             let mut checker = Checker::default();
@@ -411,9 +411,9 @@ mod tests {
         assert!(check([&[1, 0, 2, 3], &[1, 0, 2, 3]]), "an order is an order");
         assert!(!check([&[0, 1, 2, 3], &[1, 0, 2, 3]]), "two orders");
         assert!(!check([&[0, 1, 2, 3], &[0, 1, 3, 2]]), "two orders at the end");
-        assert!(!check([&[0, 1, 2, 3], &[0, 1, 2]]), "the last word is missing");
+        assert!(!check([&[0, 1, 2, 3], &[0, 1, 2]]), "the last publication is missing");
         assert!(!check([&[0, 1, 2, 3], &[0, 2, 3]]), "one is missing");
         assert!(!check([&[0, 1, 1], &[0, 1]]), "one is doubled");
-        assert!(!check([&[0, 4], &[]]), "a hole in what one has said");
+        assert!(!check([&[0, 4], &[]]), "a hole in the numbers of one publisher");
     }
 }

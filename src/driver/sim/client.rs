@@ -80,7 +80,7 @@ impl Simulation<'_> {
             Endpoint::Room(room) => vec![Sub::new(Receiver::new(usize::from(room)))],
             Endpoint::Echo => vec![Sub::new(Receiver::new(usize::from(u16::MAX) + pipe))], // a room of its own
             Endpoint::Centrifuge(rooms) => {
-                // Who comes back goes on with what it has heard.
+                // A reconnecting client goes on with what it has received.
                 let before =
                     self.current[client].map(|before| std::mem::take(&mut self.sessions[before].subs));
                 let receivers =
@@ -397,21 +397,23 @@ impl Simulation<'_> {
         if author == Some("") {
             let count = text.split(' ').next().and_then(|count| count.parse().ok());
             let count = count.expect("how many were skipped");
-            self.trace.note(self.now, || format!("client {} is told that it missed {count}", it.client));
+            self.trace.note(self.now, || {
+                format!("client {} is notified of {count} missed publications", it.client)
+            });
             return Checker::skip(&mut it.subs[0].receiver, count);
         }
         let id = self.recognise(session, author, text);
         self.checker.receive(session, &mut self.sessions[session].subs[0].receiver, id);
     }
 
-    /// What was said, from its text: by that client, and every byte as it was.
+    /// The publication with this text: by that client, and every byte unchanged.
     pub(super) fn recognise(&self, session: usize, author: Option<&str>, text: &str) -> PublicationId {
         let (id, fill) = text.split_once(' ').expect("the id, and what fills the text");
-        let id = id.parse().expect("the id of something that was said");
+        let id = id.parse().expect("the id of a publication");
         let record = self.checker.record(id);
-        self.trace.note(self.now, || format!("client {} hears {id}", self.sessions[session].client));
+        self.trace.note(self.now, || format!("client {} receives {id}", self.sessions[session].client));
         if record.session == OTHER_NODE {
-            assert!(author.is_none_or(|author| author == ELSEWHERE), "{author:?} said what another node did");
+            assert!(author.is_none_or(|author| author == ELSEWHERE), "{author:?} instead of another node");
             assert!(is_fill(fill, record.fill_bytes), "the text of {id} has changed");
             return id;
         }
@@ -419,7 +421,7 @@ impl Simulation<'_> {
         let client = self.sessions[record.session].client;
         assert!(
             publisher.is_none_or(|publisher: usize| publisher == client),
-            "{author:?} said what client {client} did"
+            "{author:?} instead of client {client}"
         );
         assert!(is_fill(fill, record.fill_bytes), "the text of {id} has changed");
         id
@@ -439,7 +441,7 @@ impl Simulation<'_> {
     }
 }
 
-/// The text of what is said.
+/// The text of a publication.
 pub(super) fn published_text(id: PublicationId, fill_bytes: usize) -> String {
     let mut text = String::with_capacity(fill_bytes + 12);
     let _ = write!(text, "{id} ");

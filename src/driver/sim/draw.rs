@@ -132,7 +132,7 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         history_bytes_max: pick(rng, &[1_000, 64 * 1024, 64 * 1024]),
         history_age_max: Duration::from_secs(pick(rng, &[1, 60, 60])),
         messages_per_second_max: pick(rng, &[0, 0, 0, 0, 3]),
-        // Who is not in a room for a moment, because it must come back to it, may speak all the same.
+        // A client that is not in a room for a moment, because it must rejoin, may publish all the same.
         publish: Access::Anyone,
         ..RoomOptions::default()
     };
@@ -271,7 +271,7 @@ fn lifetime(
         final_messages(rng, length, options, &mut add);
     }
     if one_in(rng, 2) {
-        add(moment(rng, length), Act::Join); // comes back, should it have gone
+        add(moment(rng, length), Act::Join); // reconnects, should it have gone
     }
     if one_in(rng, if is_json { 2 } else { 6 }) {
         bad_line(rng, length, &mut add);
@@ -314,7 +314,7 @@ fn final_messages(rng: &mut Rng, length: Duration, options: &Options, add: &mut 
     add(at, Act::Leave(pick(rng, &[Leave::HalfClose, Leave::HalfClose, Leave::Reset, Leave::Close(1000)])));
 }
 
-/// A client is cut off again and again, and comes back soon.
+/// A client is cut off again and again, and reconnects soon.
 fn bad_line(rng: &mut Rng, length: Duration, add: &mut impl FnMut(Duration, Act)) {
     for _ in 0..1 + rng.below(3) {
         let cut = moment(rng, length);

@@ -18,7 +18,7 @@ use crate::engine::{Engine, EnginePage, Event, PublishOutcome, ReplyTo};
 pub struct Late {
     /// The longest time until a draft is settled.
     pub completion_delay_max: Duration,
-    /// The longest time until a publication is told to the members.
+    /// The longest time until a publication is passed to the members.
     pub order_max: Duration,
     /// The longest time until a page is read.
     pub page_max: Duration,
@@ -49,7 +49,7 @@ struct Inside {
     /// What it will say, and when.
     agenda: BTreeMap<(Time, u64), Planned>,
     noted: u64,
-    /// Whether it has said something since it was last asked that.
+    /// Whether it has published an event since the last check.
     has_published: bool,
     /// What it has declined, and how.
     declined: Vec<(Body, PublishOutcome)>,
@@ -57,9 +57,9 @@ struct Inside {
 
 #[derive(Debug)]
 enum Planned {
-    /// Said as it is.
+    /// An event that is passed on unchanged.
     Event(Event),
-    /// A page that is read when it is said, from this offset on.
+    /// A page that is read when it is due, from this offset on.
     Page(Arc<str>, u64),
 }
 
@@ -68,7 +68,7 @@ struct Room {
     top: Position,
     open: bool,
     kept: VecDeque<Arc<Publication>>,
-    /// No earlier than this the next draft is settled, and the next publication told.
+    /// No earlier than this the next draft is completed, and the next publication passed on.
     completes_at: Time,
     orders_at: Time,
 }
@@ -96,7 +96,7 @@ impl LateEngine {
         !self.inside().agenda.is_empty()
     }
 
-    /// Whether it has said something since the last call.
+    /// Whether it has published an event since the last call.
     pub(super) fn has_published(&self) -> bool {
         std::mem::take(&mut self.inside().has_published)
     }
@@ -179,7 +179,7 @@ impl Engine for LateEngine {
         if let Some(room) = inside.rooms.get_mut(room) {
             room.open = false;
         }
-        // What is told of the room is told to nobody; that a draft is settled is still owed.
+        // The room has no members left to receive events; the completion of a draft is still owed.
         inside.agenda.retain(|_, planned| match planned {
             Planned::Event(Event::Ordered { room: of, .. } | Event::Page { room: of, .. })
             | Planned::Page(of, _) => **of != *room,
@@ -218,7 +218,7 @@ impl Engine for LateEngine {
         let planned = if one_in(&mut inside.rng, unreadable) {
             Planned::Event(Event::Page { room, page: None })
         } else if one_in(&mut inside.rng, 2) {
-            // Read now, and told later: what comes in between is not in it.
+            // Read now, and passed on later: what comes in between is not in it.
             let page = inside.read(&room, offset);
             Planned::Event(Event::Page { room, page })
         } else {

@@ -70,7 +70,7 @@ fn grant(user: &str, expires_in: Option<Duration>, quiet: bool) -> Grant {
         ..Overrides::default()
     };
     let info = Some(format!("{{\"seen\":\"{user}\"}}").into());
-    Grant { info, data: Some(format!("{{\"told\":\"{user}\"}}").into()), expires_in, overrides }
+    Grant { info, data: Some(format!("{{\"user\":\"{user}\"}}").into()), expires_in, overrides }
 }
 
 /// The rooms, by the bits, that the server puts a user into.
@@ -261,7 +261,7 @@ impl Simulation<'_> {
             (Some(109), Fresh::Expired) => {
                 assert!(index.is_some() && reply["error"]["temporary"] == true, "{reply}");
             }
-            // It has expired on its way.
+            // It has expired in flight.
             (Some(109), Fresh::Good) => {
                 let mut lifetimes = [it.plan.lifetime, it.plan.room_lifetime].into_iter().flatten();
                 assert!(lifetimes.any(|lifetime| waited >= lifetime), "{reply}");
@@ -278,7 +278,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// A subscription has ended by itself: the client comes back with a fresh token.
+    /// A subscription has ended by itself: the client subscribes again with a fresh token.
     pub(super) fn expired(&self, session: usize, index: usize) {
         let now = self.world.now();
         let it = &self.sessions[session];
@@ -343,7 +343,7 @@ impl Session {
         }
     }
 
-    /// Whether it has brought a token to stay that had expired, or has on its way.
+    /// Whether it has sent an expired refresh token, or one is in flight.
     pub(super) fn brought_old(&self, at: Time) -> bool {
         let is_old = |ends: Option<Time>, command: Time| {
             let with_rooms = self.plan.room_lifetime.is_some_and(|lifetime| at >= command + lifetime);

@@ -1,4 +1,4 @@
-//! Clients of the Centrifuge protocol, in JSON: they sit in several rooms, and go on from where they were when they come back.
+//! Clients of the Centrifuge protocol, in JSON: they subscribe to several rooms, and recover when they reconnect.
 
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -50,16 +50,20 @@ impl Simulation<'_> {
     fn receive_push(&mut self, session: usize, push: &Value) {
         let channel = push["channel"].as_str().expect("a channel");
         let Some(index) = self.sessions[session].sub_in(channel) else {
-            panic!("session {session} is told of {channel}, where it is not");
+            panic!("session {session} receives a push of {channel}, where it is not");
         };
         let sub = &mut self.sessions[session].subs[index];
-        assert_eq!(sub.stage, SubStage::In, "session {session} is told of {channel}, where it is not");
+        assert_eq!(
+            sub.stage,
+            SubStage::In,
+            "session {session} receives a push of {channel}, where it is not"
+        );
         if let Some(publication) = push.get("pub") {
             self.receive_publication(session, index, publication);
         } else if let Some(unsubscribe) = push.get("unsubscribe") {
             let code = unsubscribe["code"].as_u64();
             assert!(matches!(code, Some(2500 | 2501)), "{unsubscribe}");
-            self.trace.note(self.now, || format!("session {session} must come back to {channel}"));
+            self.trace.note(self.now, || format!("session {session} must subscribe to {channel} again"));
             sub.stage = SubStage::Out;
             if code == Some(2501) {
                 self.expired(session, index);
@@ -96,7 +100,7 @@ impl Simulation<'_> {
                 assert!(is_late, "a token that has not expired: {reply}");
                 self.timed_out(session, command);
             }
-            // It is there already, or on its way.
+            // It is there already, or in flight.
             (PendingCommand::Subscribe(_) | PendingCommand::SubscribeAnew(_), Some(105))
                 if self.sessions[session].batched => {}
             (_, Some(_)) => panic!("session {session} asked for {command:?}: {reply}"),
@@ -107,7 +111,7 @@ impl Simulation<'_> {
     /// A command was obeyed.
     fn completed(&mut self, session: usize, command: PendingCommand, reply: &Value) {
         let declined = self.was_declined(command);
-        assert!(!declined, "session {session} is told that it has published what was declined");
+        assert!(!declined, "session {session} gets a success reply for a declined message");
         let it = &mut self.sessions[session];
         match command {
             PendingCommand::Connect => self.connected(session, &reply["connect"]),
@@ -164,7 +168,7 @@ impl Simulation<'_> {
         sub.ends = sub.requested_ends;
         let recovered = result["recovered"] == true;
         let granted = by_token.then(|| format!("c{client}"));
-        assert_eq!(result["data"]["told"].as_str(), granted.as_deref(), "{result}");
+        assert_eq!(result["data"]["user"].as_str(), granted.as_deref(), "{result}");
         self.trace.note(self.now, || {
             format!("session {session} is in r{}, recovered: {recovered}", sub.receiver.room())
         });
@@ -190,7 +194,7 @@ impl Simulation<'_> {
             sub.receiver.skipped_is_over();
         } else {
             let published_before = last_published[sub.receiver.room()].is_some();
-            // What it has said here goes on; what it hears begins anew.
+            // Its own numbering goes on; what it receives begins anew.
             let mut anew = Receiver::new(sub.receiver.room());
             (anew.position, anew.published_before) = (position, published_before);
             anew.position_at = sub.receiver.position_at;
@@ -202,7 +206,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// Since when a session knows what it hears at this moment; `None`: it was said at some time before.
+    /// Since when a session knows what it receives at this moment; `None`: it was published at some time before.
     fn received_at(&self, session: usize) -> Option<Time> {
         (!self.sessions[session].is_late()).then(|| self.world.now())
     }
@@ -213,14 +217,14 @@ impl Simulation<'_> {
         let sub = &mut self.sessions[session].subs[index];
         sub.receiver.position_at = received_at;
         let offset = publication["offset"].as_u64();
-        assert_eq!(offset.is_some(), sub.receiver.position.is_some(), "offsets, where there is a past");
+        assert_eq!(offset.is_some(), sub.receiver.position.is_some(), "offsets, where there is a history");
         if let Some(offset) = offset {
             self.checker.record_position(&mut sub.receiver, id, offset);
         }
         self.checker.receive(session, &mut sub.receiver, id);
     }
 
-    /// Asks who is in a room that it is in, or what was said there.
+    /// Queries the presence or the history of a room that it is in.
     pub(super) fn look(&mut self, session: usize, look: Look) {
         let now = self.world.now();
         let it = &mut self.sessions[session];
@@ -242,7 +246,7 @@ impl Simulation<'_> {
         let is_quiet = self.sessions[session].plan.quiet;
         let sub_may_be_gone = self.sessions[session].batched;
         match (reply["error"]["code"].as_u64(), look) {
-            // It was put out of the room in the meantime, to come back; or it has gone out itself.
+            // It was unsubscribed in the meantime, to subscribe again; or it has left by itself.
             (Some(103), _) => {}
             (None, Look::Stats) => {
                 let count = |key: &str| reply["presence_stats"][key].as_u64().expect("a number");
@@ -259,7 +263,7 @@ impl Simulation<'_> {
             }
             (Some(108), Look::History(_)) => assert_eq!(options.history_count_max, 0, "{reply}"),
             (None, Look::Presence) => {
-                let members = reply["presence"]["presence"].as_object().expect("people");
+                let members = reply["presence"]["presence"].as_object().expect("members");
                 let it = &self.sessions[session];
                 let by_token = it.brings_tokens || it.is_put_into(room);
                 let quiet = by_token && it.plan.quiet;
@@ -289,7 +293,7 @@ impl Simulation<'_> {
     }
 
     fn recognise_json(&self, session: usize, publication: &Value) -> PublicationId {
-        let text = publication["data"]["text"].as_str().expect("the text that was said");
+        let text = publication["data"]["text"].as_str().expect("the published text");
         let name = publication["info"]["user"].as_str().or_else(|| publication["data"]["name"].as_str());
         self.recognise(session, name, text)
     }
@@ -347,7 +351,7 @@ impl super::session::Session {
     }
 }
 
-/// Somebody was told that it cannot go on from where it was: that must be so.
+/// A client is not recovered: that must be justified.
 fn check_lost(
     receiver: &Receiver,
     top: Option<&(String, u64)>,

@@ -1,5 +1,5 @@
-//! The third kernel interface: sockets without a kernel, as epoll has them. What is ready is told once, however much has come
-//! together since it was told last, and what a read leaves is not told again.
+//! The third kernel interface: sockets without a kernel, as epoll has them. Readiness is reported once, however much has come
+//! together since the last report, and what a read leaves is not reported again.
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ pub(super) struct SimSockets {
     pub(super) kernel: Kernel,
     /// Connections that wait to be accepted.
     pub(super) backlog: VecDeque<usize>,
-    /// Sockets that something is to be told of, each once: epoll's list.
+    /// Sockets with events to report, each once: epoll's list.
     ready: Vec<usize>,
     /// Those that a write of the batch goes to.
     written: Vec<usize>,
@@ -79,7 +79,7 @@ impl SimSockets {
         Self { id, ..Self::default() }
     }
 
-    /// Something has happened to a socket. It is told with the next wait, together with all that happens until then.
+    /// A socket has an event. It is reported with the next wait, together with all that happens until then.
     pub(super) fn mark_ready(&mut self, pipes: &mut [Pipe], pipe: usize) {
         let it = &mut pipes[pipe];
         if it.key.is_some() && it.closed.is_none() && !std::mem::replace(&mut it.ready, true) {
@@ -92,7 +92,7 @@ impl SimSockets {
         !self.ready.is_empty()
     }
 
-    /// What is told of a socket: its state now, and not what has brought it about.
+    /// The report about a socket: its state now, and not what has caused it.
     fn event(&self, pipe: usize) -> Option<Event<Infallible>> {
         let it = &self.kernel.pipes[pipe];
         let key = it.key.filter(|_| it.closed.is_none())?;
@@ -169,7 +169,7 @@ impl Sockets for SimSockets {
         let mut pipes = std::mem::take(&mut self.kernel.pipes);
         let it = &mut pipes[*pipe];
         (it.key, it.opened, it.received) = (Some(key), self.kernel.now, self.kernel.now);
-        // A socket that is registered with epoll is told of as it is: it has room, if nothing else.
+        // A socket that is registered with epoll is reported as it is: it is writable, if nothing else.
         self.mark_ready(&mut pipes, *pipe);
         self.kernel.pipes = pipes;
         Ok(Opened::Ready)
@@ -269,7 +269,7 @@ impl Sockets for SimSockets {
         let Kernel { pipes, news, moved, .. } = &mut self.kernel;
         *moved = true;
         news.push(pipe);
-        // The reason is what the host is told.
+        // The reason is what the host receives.
         pipes[pipe].closed = Some(CloseReason::Disconnected);
         self.closed.push(pipe);
         Ok(())
@@ -316,7 +316,7 @@ impl Host for SimHost {
     }
 
     fn cancel_auth(&mut self, _conn: ConnKey) {
-        // A backend that has begun to decide may be too late to hear of it: the decision comes all the same.
+        // A backend that has begun to decide may be too late to be cancelled: the decision comes all the same.
     }
 
     fn accepting_paused(&mut self, _now: Time, _why: &str) {}

@@ -10,14 +10,14 @@
 //! |---|---|
 //! | `scenario`, `draw` | what happens, as data; and from a seed |
 //! | `world` | shards, each in the loop that production runs, and what clients do to their connections |
-//! | `kernel`, `network` | the third kernel interface: sockets that are told of as epoll does it, and what is under way in them |
+//! | `kernel`, `network` | the third kernel interface: sockets with events as epoll reports them, and the bytes in flight |
 //! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
-//! | `engine` | an engine that settles and orders late, declines, keeps more than the homes do, and hears of other nodes |
+//! | `engine` | an engine that completes and orders late, declines, keeps more than the homes do, and receives from other nodes |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
 //! | `batch` | many commands in one frame, and how often anything may be sent |
 //! | `identity` | tokens and the auth backend: who clients are, and until when |
 //! | `bounds` | what shards hold, of each kind |
-//! | `checker` | everybody hears everything, once, in one order |
+//! | `checker` | every member receives everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |
 
 #![forbid(unsafe_code)]
@@ -62,17 +62,17 @@ pub struct Report {
     pub turns: u64,
     /// Times that nothing moved, and that everything was checked.
     pub rests: u64,
-    /// Messages said.
+    /// Messages published.
     pub published: u64,
-    /// Publications heard, by each member.
+    /// Publications received, by each member.
     pub received: u64,
-    /// Publications that members were told they missed.
+    /// Publications that were announced as missed.
     pub missed: u64,
-    /// Times that somebody came back and went on from where it was.
+    /// Recoveries after a reconnect.
     pub recovered: u64,
     /// Messages that the engine declined.
     pub declined: u64,
-    /// Gaps that could be compared with what others heard.
+    /// Gaps that could be compared with what others received.
     pub gaps: usize,
 }
 
@@ -118,7 +118,7 @@ pub fn try_run(scenario: &Scenario) -> Result<Report, Failure> {
     })
 }
 
-/// What happens, in words, if anybody wants to know. Clones write to the same.
+/// The trace of events as text, if it is wanted. Clones write to the same.
 #[derive(Clone, Debug, Default)]
 struct Trace(Option<std::rc::Rc<std::cell::RefCell<VecDeque<String>>>>);
 

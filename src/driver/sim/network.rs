@@ -16,7 +16,7 @@ use crate::metrics::CloseReason;
 pub enum End {
     /// It ends its stream, and reads on.
     Fin,
-    /// It breaks both directions; what was under way is lost.
+    /// It breaks both directions; what was in flight is lost.
     Reset,
 }
 
@@ -47,7 +47,7 @@ pub struct Pipe {
     pub silence: Duration,
     /// When the server accepted it.
     pub opened: Time,
-    /// Stands in the kernel's list of those that something is to be told of.
+    /// Stands in the kernel's list of sockets with events.
     pub(super) ready: bool,
 }
 

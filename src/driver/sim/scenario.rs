@@ -17,7 +17,7 @@ pub struct Scenario {
     pub seed: u64,
     /// How many shards.
     pub shards: usize,
-    /// What they are told.
+    /// The options of the shards.
     pub options: Options,
     /// What the kernel does.
     pub faults: Faults,
@@ -46,11 +46,11 @@ pub struct Faults {
     pub refused_one_in: u64,
     /// Once in so many writes the socket takes less than there is room for; 0: never.
     pub short_one_in: u64,
-    /// Once in so many turns a socket is said to be readable that is not; 0: never.
+    /// Once in so many turns a socket is reported readable that is not; 0: never.
     pub spurious_one_in: u64,
-    /// Whether what has become possible is told in any order.
+    /// Whether events are reported in any order.
     pub reorder: bool,
-    /// Writes under way at a time, less one.
+    /// Writes in flight at a time, less one.
     pub writes_at_once: usize,
     /// Reads in a turn.
     pub reads_per_turn: usize,
@@ -58,7 +58,7 @@ pub struct Faults {
     pub accepts_per_turn: usize,
     /// Size of the rings between shards.
     pub rings: RingLimits,
-    /// Longest time that anything takes on its way: a turn, a wake-up, an answer.
+    /// Longest delay of a turn, a wake-up, an answer.
     pub delay_max: Duration,
 }
 
@@ -98,7 +98,7 @@ pub struct Plan {
     pub answers: bool,
     /// Whether it sends its messages in several frames.
     pub fragments: bool,
-    /// Whether somebody outside, if asked, turns it away.
+    /// Whether the auth backend, if used, rejects it.
     pub unwanted: bool,
     /// Whether the auth backend, if asked, never answers.
     pub unanswered: bool,
@@ -145,7 +145,7 @@ pub enum Fresh {
 pub enum Endpoint {
     /// A room, in the plain text protocol.
     Room(u16),
-    /// Several rooms, by the bits, in the Centrifuge protocol. When it comes back it goes on from where it was.
+    /// Several rooms, by the bits, in the Centrifuge protocol. After a reconnect it recovers.
     Centrifuge(u8),
     /// The endpoint that sends back what it gets.
     Echo,
@@ -206,13 +206,13 @@ pub enum Act {
     Publish(usize),
     /// Says so many things of at least so many bytes in one breath, compressed if that was agreed on.
     Burst(usize, usize),
-    /// Says something in the room of this number, whether it is in it or not, if it speaks JSON.
+    /// Publishes in the room of this number, whether it is in it or not, if it is a JSON client.
     PublishIn(usize, usize),
-    /// Sends so many commands of all kinds in one frame, if it speaks JSON.
+    /// Sends so many commands of all kinds in one frame, if it is a JSON client.
     Batch(usize),
     /// Sends a ping.
     Ping,
-    /// Asks who is in a room, or what was said there, if it speaks JSON.
+    /// Queries presence or history of a room, if it is a JSON client.
     Query(Look),
     /// Brings a fresh token for itself, or for a room that it is in.
     Refresh(bool, Fresh),
@@ -233,7 +233,7 @@ pub enum Look {
     Stats,
     /// The last so many publications.
     History(usize),
-    /// How far the last publication that it heard has come.
+    /// How far the last publication that it received has come.
     Delivery,
 }
 

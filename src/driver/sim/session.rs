@@ -1,4 +1,4 @@
-//! One connection of a client: what it has said and heard, and what the server may do to it for that.
+//! One connection of a client: what it has published and received, and how the server may end it.
 
 use super::checker::{PublicationId, Receiver};
 use super::identity::UNWANTED;
@@ -34,7 +34,7 @@ pub(super) enum SubStage {
     In,
 }
 
-/// A client's place in a room: what it hears there.
+/// A client's subscription to a room, and what it receives there.
 #[derive(Debug)]
 pub(super) struct Sub {
     pub(super) stage: SubStage,
@@ -79,7 +79,7 @@ pub(super) enum PendingCommand {
     Refresh(Fresh, Option<Time>),
     /// To stay in a room.
     RoomRefresh(usize, Fresh, Option<Time>),
-    /// Who is in the room of that place, or what was said there.
+    /// Presence or history of the room at that index.
     Look(usize, Look),
 }
 
@@ -92,9 +92,9 @@ pub(super) struct Session {
     pub(super) stage: Stage,
     /// Bytes that have been read and not understood.
     pub(super) buffer: Vec<u8>,
-    /// The rooms that it is in or wants to be in; one, unless it speaks JSON.
+    /// The rooms that it is in or wants to be in; one, unless it is a JSON client.
     pub(super) subs: Vec<Sub>,
-    /// What it has said last in each room.
+    /// Its last publication in each room.
     pub(super) last_published: [Option<PublicationId>; ROOMS_MAX],
     /// When it is no longer who it is.
     pub(super) ends: Option<Time>,
@@ -110,7 +110,7 @@ pub(super) struct Session {
     pub(super) refused_in: bool,
     /// It has sent commands in batches, so that they may contradict one another.
     pub(super) batched: bool,
-    /// It has ended its stream behind what it said, which is published all the same.
+    /// It has ended its stream behind its publications, which are published all the same.
     pub(super) final_messages: bool,
     /// Commands that count against a limit, each with that limit's scope and whether it was too many.
     pub(super) limited: Vec<(Scope, u32, bool)>,
@@ -124,7 +124,7 @@ pub(super) struct Session {
     pub(super) id: String,
     /// Each with when it was sent.
     pub(super) pending_commands: Vec<(u32, PendingCommand, Time)>,
-    /// Messages of its own that the engine could not take, and how often it was told so.
+    /// Messages of its own that the engine could not take, and how many errors it got for them.
     pub(super) refused: u32,
     pub(super) refusals: u32,
     /// permessage-deflate was agreed on.
@@ -170,7 +170,7 @@ pub(super) struct Circumstances {
 }
 
 impl Circumstances {
-    /// What becomes of slow members; the same in all rooms, and all the time.
+    /// The slow-consumer policy; the same in all rooms, and all the time.
     pub(super) fn policy(&self) -> SlowMember {
         self.options.rooms.otherwise.slow_member
     }
@@ -216,7 +216,7 @@ impl Session {
         }
     }
 
-    /// How much of what it said in plain text may be missing without its being known which: it was too much, or it is not known
+    /// How many plain text messages may be missing without its being known which: they exceeded a limit, or it is not known
     /// whether it was.
     pub(super) fn excused(&self, world: &World) -> usize {
         let pipe = world.pipe(self.pipe);
@@ -225,14 +225,14 @@ impl Session {
         if knows && !pipe.starved { self.too_often as usize } else { usize::MAX }
     }
 
-    /// It has ended its stream behind what it said, and nothing stood in the way of that.
+    /// It has ended its stream behind its publications, and nothing stood in the way of that.
     pub(super) fn has_final_messages(&self, world: &World, now: &Circumstances) -> bool {
         let is_in = match self.plan.endpoint {
             Endpoint::Room(_) => !now.uses_hook(),
             Endpoint::Centrifuge(_) => !self.id.is_empty(),
             Endpoint::Echo => false,
         };
-        // What it has said waits no longer than a closing handshake may take.
+        // Its publications wait no longer than a closing handshake may take.
         let takes_long = now.jumped || now.paused > Duration::from_secs(2) || now.engine_is_slow;
         let is_fine = self.wrong.is_none() && !self.cheats && !self.was_late && !now.limits_publishing();
         let ended = self.final_messages && self.left == Some(Leave::HalfClose);
@@ -295,7 +295,7 @@ impl Session {
         assert!(world.pipe(self.pipe).is_accepted());
     }
 
-    /// Whether it may hear things some time after they were said.
+    /// Whether it may receive publications some time after they were accepted.
     pub(super) const fn is_late(&self) -> bool {
         self.was_late || self.was_full
     }
@@ -312,7 +312,7 @@ impl Session {
             || self.brings_tokens && self.plan.brings != Brings::Good
     }
 
-    /// Whether it is turned away when somebody outside is asked.
+    /// Whether the auth backend rejects it.
     fn is_unwanted(&self, now: &Circumstances) -> bool {
         self.plan.unwanted && self.plan.endpoint != Endpoint::Echo && now.uses_hook()
     }
@@ -327,7 +327,7 @@ impl Session {
     fn may_be_silent(&self, world: &World, now: &Circumstances) -> bool {
         let pipe = world.pipe(self.pipe);
         let silence = pipe.silence.max(world.now().since(pipe.received));
-        // In JSON it is the pong that counts, and not that something was heard.
+        // In JSON it is the pong that counts, and not that bytes were received.
         let late = !self.plan.answers || self.was_full || self.was_late || world.faults().reads_per_turn < 4;
         let is_json = matches!(self.plan.endpoint, Endpoint::Centrifuge(_));
         now.pings && (silence >= now.options.pong_timeout || is_json && (late || now.disturbed))
@@ -373,7 +373,7 @@ impl Session {
         if self.over || !pipe.is_open() || !pipe.is_accepted() {
             return;
         }
-        // Of one that does not read nothing more can be told, but that it may wait.
+        // Of one that does not read nothing more is known, but that it may wait.
         let reads = !pipe.starved && pipe.to_client.is_empty();
         let unanswered = self.waits_for_an_answer(now);
         assert!(
@@ -412,7 +412,7 @@ impl Session {
             self.check_limits(now);
             let is_excused =
                 matches!(self.plan.endpoint, Endpoint::Centrifuge(_)) || self.refusals == self.refused;
-            assert!(is_excused, "client {} is told what was not sent", self.client);
+            assert!(is_excused, "client {} gets a notice for a message that was sent", self.client);
             assert_eq!(self.ponged, self.pings, "client {} waits for a pong", self.client);
             assert!(
                 self.wrong.is_none(),

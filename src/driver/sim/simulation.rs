@@ -24,7 +24,7 @@ use crate::ws::{Deflater, Inflater};
 /// again at what could not go on, and of the longest delay.
 const REST: Duration = Duration::from_millis(25);
 
-/// Longer than every timeout of the server: by then, whoever is to be closed is.
+/// Longer than every timeout of the server: by then, every connection that is to be closed is.
 const AFTERMATH: Duration = Duration::from_secs(120);
 
 /// Turns without any movement that a shard may take, one directly after the other.
@@ -41,11 +41,11 @@ pub(super) enum Due {
     Read(usize),
     /// A socket that took less than it could takes more.
     Relieve(usize),
-    /// Somebody outside, who was asked about a session, answers. Nothing rests before.
+    /// The auth backend answers for a session. Nothing rests before.
     Decide(usize),
 }
 
-/// A scenario under way.
+/// A running scenario.
 pub(super) struct Simulation<'a> {
     pub(super) scenario: &'a Scenario,
     /// What reads the tokens.
@@ -67,7 +67,7 @@ pub(super) struct Simulation<'a> {
     jumped: Duration,
     agenda: BinaryHeap<Reverse<(Time, u64, Due)>>,
     noted: u64,
-    /// Sessions that somebody outside has still to decide about.
+    /// Sessions without a decision of the auth backend.
     undecided: usize,
     next_event: usize,
     /// What another node has published last, by room.
@@ -210,14 +210,14 @@ impl<'a> Simulation<'a> {
 
     pub(super) fn later(&mut self, after: Duration, due: Due) {
         if matches!(due, Due::Send(..) | Due::Fin(_) | Due::Decide(_)) {
-            // What is on its way is no rest.
+            // What is in flight is no rest.
             (self.moved_at, self.rested) = (self.now, false);
         }
         self.noted += 1;
         self.agenda.push(Reverse((self.now + after, self.noted, due)));
     }
 
-    /// How long something takes on its way.
+    /// A random delay.
     pub(super) fn delay(&mut self) -> Duration {
         let most = u64::try_from(self.scenario.faults.delay_max.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(1 + self.rng.below(most))
@@ -249,7 +249,7 @@ impl<'a> Simulation<'a> {
         for auth_request in turn.auth_requests {
             let mut ours = self.world.pipes().iter();
             let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(auth_request.conn));
-            let session = session.expect("a question about somebody who is there");
+            let session = session.expect("an auth request of a known connection");
             let name = auth_request.name.as_deref().expect("a name");
             assert_eq!(name, format!("c{}", self.sessions[session].client));
             if self.sessions[session].plan.unanswered {
@@ -360,7 +360,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// No more faults: everybody reads everything, until nothing moves.
+    /// No more faults: every client reads everything, until nothing moves.
     fn quiesce(&mut self) {
         self.trace.note(self.now, || "calm".to_owned());
         self.world.calm_down();
@@ -375,14 +375,14 @@ impl<'a> Simulation<'a> {
         }
         self.run_until(self.now + AFTERMATH, |sim| sim.rested);
         assert!(self.rested, "it does not come to rest");
-        // Everybody has everything: so must the server say.
+        // Every member has everything: the server must report the same.
         self.exact = true;
         for session in 0..self.sessions.len() {
             self.look(session, Look::Delivery);
         }
         self.run_until(self.now + AFTERMATH, |sim| sim.rested);
         self.exact = false;
-        assert!(self.rested, "it does not come to rest after the last questions");
+        assert!(self.rested, "it does not come to rest after the last auth requests");
     }
 
     fn all_leave(&mut self) {
@@ -437,7 +437,7 @@ impl<'a> Simulation<'a> {
                 && !pipe.shut
                 && pipe.closed.is_none()
         };
-        // Who does not read may have been closed without knowing: then nobody hears what it says.
+        // A client that does not read may have been closed without knowing: then nothing receives its messages.
         let reads = |session: &Session| {
             !world.pipe(session.pipe).starved && world.pipe(session.pipe).to_client.is_empty()
         };
@@ -456,7 +456,7 @@ impl<'a> Simulation<'a> {
         self.checker.at_rest(members, words);
     }
 
-    /// Everybody is gone, and nothing is left of them.
+    /// All clients are gone, and nothing is left of them.
     fn check_aftermath(&self) {
         for (index, session) in self.sessions.iter().enumerate() {
             let pipe = self.world.pipe(session.pipe);

@@ -1,4 +1,4 @@
-//! Shards with their sockets: what a driver is, without a kernel. Everything happens when it is told to, in one thread.
+//! Shards with their sockets: what a driver is, without a kernel. Every step is a call, in one thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Turn {
     pub deadline: Option<Time>,
     /// The shards that it has woken.
     pub woken: Vec<usize>,
-    /// What it asks somebody outside.
+    /// Its auth requests.
     pub auth_requests: Vec<AuthRequest>,
 }
 
@@ -99,7 +99,7 @@ impl World {
         engine.is_some_and(|engine| engine.publish_elsewhere(room, text, now, unix_ms(now)))
     }
 
-    /// The time that the next turns are told.
+    /// The time of the next turns.
     pub const fn now(&self) -> Time {
         self.kernel.now
     }
@@ -175,7 +175,7 @@ impl World {
         }
         it.end = Some(end);
         if end == End::Reset {
-            // What had arrived may still be read (tcp_recvmsg takes the queue before the error), or is lost on its way.
+            // What had arrived may still be read (tcp_recvmsg takes the queue before the error), or is lost in flight.
             if one_in(&mut self.kernel.rng, 2) {
                 it.to_server.clear();
             }
@@ -195,7 +195,7 @@ impl World {
         self.relieve(pipe);
     }
 
-    /// Somebody outside has decided about a connection of `shard`: it will hear of it in its next turn.
+    /// The auth backend decides about a connection of `shard`, which learns of it in its next turn.
     pub fn decide(&mut self, shard: usize, conn: ConnKey, decision: AuthDecision) {
         self.loops[shard].host_mut().controls.push_back(Control::AuthDecided(conn, decision));
     }

@@ -126,7 +126,7 @@ impl Batch {
     }
 }
 
-/// What has become of a write that was under way.
+/// The outcome of a write that was in flight.
 fn final_outcome(outcome: Outcome, result: Result<u32, Errno>) -> Outcome {
     match (outcome, result) {
         (Outcome::UnderWay { offered }, Ok(len)) => Outcome::Took { len: len as usize, offered },

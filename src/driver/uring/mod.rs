@@ -3,7 +3,7 @@
 //! to the kernel with one call.
 //!
 //! Every operation carries a word that says what it is about (`op.rs`). A connection's is its slot and generation, so what completes
-//! after the slot has a new owner is dropped. When the shard wants to hear no more of a connection, receiving is cancelled: what had
+//! after the slot has a new owner is dropped. When the shard pauses reading of a connection, receiving is cancelled: what had
 //! arrived is still handed to the shard, the rest stays in the kernel and slows the sender down.
 //!
 //! Writes never wait: the kernel takes what it has room for at once, so every outcome is there when the call returns, and
@@ -50,7 +50,7 @@ enum Receiving {
     No,
     /// Yes.
     Yes,
-    /// They were told not to, and some may still come.
+    /// They are cancelled, and some may still come.
     Stopping,
 }
 
@@ -238,7 +238,7 @@ impl Sockets for RingSockets {
             (Ok(len), Some(buffer)) => {
                 Input::Bytes { bytes: self.ring.buffers.filled(buffer, len as usize), again: !more }
             }
-            // No buffer was left, or it was told to stop: it begins anew when its turn comes.
+            // No buffer was left, or it was cancelled: it begins anew when its turn comes.
             (Err(Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN), _) => Input::Again,
             (Ok(_) | Err(_), _) => Input::Broken,
         }

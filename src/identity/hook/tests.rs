@@ -93,7 +93,7 @@ fn respond(stream: &mut Stream, status: &str, body: &str) {
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
 
-/// What becomes of a client if the back end answers each request with this.
+/// The decision about a client if the backend answers each request with this.
 fn decision(status: &'static str, body: impl Into<String>) -> AuthDecision {
     let body = body.into();
     let url = backend(move |mut stream| {
@@ -254,7 +254,7 @@ fn an_unreachable_or_failing_auth_backend() {
     }
 }
 
-/// What becomes of a client if the back end says this at each connection, and then nothing.
+/// The decision about a client if the backend sends this on each connection, and then nothing.
 fn decision_of_raw(answer: impl Into<Vec<u8>>, timeout: Duration, hangs_up: bool) -> AuthDecision {
     let answer = answer.into();
     let url = backend(move |mut stream| {
@@ -307,7 +307,7 @@ fn a_slow_answer_is_given_up_on_in_time() {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let _ = request(&mut reader);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
-        // A byte whenever the other side has said nothing for a moment, which it never does.
+        // A byte whenever the other side has sent nothing for a moment, which it never does.
         stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         while stream.read(&mut [0]).is_err() && stream.write_all(b" ").is_ok() {}
     });
@@ -344,7 +344,7 @@ fn queued_requests_of_a_stalled_backend_time_out() {
     assert!(took >= timeout && took < timeout * 20, "{took:?}");
     decided.sort_unstable();
     assert_eq!(decided, (0..102).collect::<Vec<_>>());
-    assert_eq!(arrivals.try_iter().count(), 2, "nobody asks for those who were told already");
+    assert_eq!(arrivals.try_iter().count(), 2, "no request for clients that have a decision already");
     assert_eq!(hook.count(), 0);
 }
 
@@ -362,12 +362,12 @@ fn one_that_is_cancelled_frees_its_place() {
     hook.cancel(7, ConnKey::from_bits(1));
     assert_eq!(hook.count(), 1, "and another shard's connection is another one");
     hook.submit(0, auth_request(3)).unwrap();
-    // The one under way: the next is asked.
+    // The one in flight: the next is sent.
     hook.cancel(0, ConnKey::from_bits(1));
     arrivals.recv_timeout(SOON).unwrap();
     hook.cancel(0, ConnKey::from_bits(3));
     assert_eq!(hook.count(), 0);
-    assert!(decisions.try_recv().is_err(), "nobody is told about them");
+    assert!(decisions.try_recv().is_err(), "no decision about them");
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn in_flight_and_queued_requests_are_bounded() {
         hook.submit(0, auth_request(number)).unwrap();
     }
     assert_eq!(hook.submit(0, auth_request(5)), Err(Full::Count), "the queue is full");
-    assert!(arrivals.try_recv().is_err(), "two are under way");
+    assert!(arrivals.try_recv().is_err(), "two are in flight");
     drop(release);
     let mut decided: Vec<_> = (0..5).map(|_| decisions.recv_timeout(SOON).unwrap().1.to_bits()).collect();
     decided.sort_unstable();

@@ -80,7 +80,7 @@ fn every_bit_of_a_token_is_signed() {
         forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
         let forged = String::from_utf8(forged).unwrap();
         let why = jwt.read(&forged, Duration::ZERO).unwrap_err();
-        assert!(!matches!(why, JwtError::Expired(_)), "{at}: of a forgery nothing else is told");
+        assert!(!matches!(why, JwtError::Expired(_)), "{at}: of a forgery no other detail is reported");
         assert_eq!(TokenError::from(why), TokenError::Invalid);
     }
 }

@@ -97,12 +97,12 @@ impl Audience {
         let cursor = self.log.join();
         let member_index = u32::try_from(self.members.len()).expect("fewer members than connections");
         self.members.push(Member { cursor, sub, ready: false, shared, mid_frame: false });
-        // The newcomer may stand in the middle of what is still to be visited, if that reaches round the end.
+        // The new member may stand in the middle of what is still to be visited, if that reaches round the end.
         self.due += usize::from(self.due > 0);
         member_index
     }
 
-    /// Removes the member at `member_index`. Returns the one that was moved there, if one was, and whether the sweep must come back
+    /// Removes the member at `member_index`. Returns the one that was moved there, if one was, and whether the sweep must return
     /// to it.
     pub(super) fn leave(&mut self, member_index: usize, pool: &mut ChunkPool) -> (Option<SubId>, bool) {
         let gone = self.members.swap_remove(member_index);

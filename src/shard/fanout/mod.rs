@@ -224,7 +224,7 @@ impl Fanout {
         }
     }
 
-    /// Has the sweep come back to a member.
+    /// Has the sweep return to a member.
     pub fn sweep_again(&mut self, sub: SubId) {
         let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.0 as usize];
         self[id].visit_again(member_index as usize);

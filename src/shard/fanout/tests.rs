@@ -36,7 +36,7 @@ fn sweep(fanout: &mut Fanout, writes: usize) -> bool {
 }
 
 proptest! {
-    /// Whoever comes or goes while a sweep is under way: it forgets nobody.
+    /// Members join and leave while a sweep is in progress: it visits all of them.
     #[test]
     fn a_pass_visits_every_member(steps in steps()) {
         let mut fanout = Fanout::default();

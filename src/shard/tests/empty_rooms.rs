@@ -1,4 +1,4 @@
-//! Rooms that everybody has left.
+//! Empty rooms.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What one client did to others, or to the server, once: each must not come back.
+//! Regressions: what one client did to others, or to the server, once.
 
 use super::*;
 use crate::chat::{Access, AuthDecision, AuthMode, Grant, Identity, ServerRoom};
@@ -42,7 +42,7 @@ impl World {
         received.drain(..head);
     }
 
-    /// A client of the JSON protocol that has said `connect`.
+    /// A client of the JSON protocol that has sent `connect`.
     fn connect_json(&mut self, shard: usize, name: &str) -> usize {
         let peer = self.connect(shard);
         self.send(peer, request("/connection/websocket", "").as_bytes());
@@ -72,7 +72,7 @@ fn nothing_is_pushed_before_connect_is_answered() {
     world.turns(30);
     world.decide(0, welcome("s", &[]));
     let client = world.connect(0);
-    // The answer to its handshake is still on its way.
+    // The answer to its handshake is still in flight.
     world.peers[client].window = 0;
     world.send(client, request("/connection/websocket", "").as_bytes());
     world.say(client, "{\"id\":1,\"connect\":{}}");
@@ -125,7 +125,7 @@ fn a_deflate_bomb_that_must_wait_is_kept_as_it_came_and_inflated_once() {
     assert_eq!((received_by.len(), received_by[299].len()), (300, 60_008));
 }
 
-/// Whoever does not read still costs its shard nothing.
+/// A client that does not read costs its shard nothing.
 #[test]
 fn a_paused_client_gives_its_shard_nothing_to_do() {
     let mut world = World::new(2, 3, 65_536, options());
@@ -153,12 +153,12 @@ fn writes_of_connections_own_have_a_budget() {
     let mut world = World::new(1, 3, 65_536, Options { ping_interval: interval, ..options() });
     for _ in 0..5000 {
         let member = world.connect(0);
-        world.send(member, request("/ws/m?room=crowd", "").as_bytes());
+        world.send(member, request("/ws/m?room=large", "").as_bytes());
     }
     world.run_until_idle();
     world.pass(interval / 2 - Duration::from_millis(1));
     // These two are pinged later than nearly all others.
-    let publisher = world.join(0, "speaker", "talk", "");
+    let publisher = world.join(0, "publisher", "talk", "");
     let listener = world.join(0, "listener", "talk", "");
     world.now = world.now + (interval / 2 - Duration::from_millis(100));
     world.say(publisher, "in between");
@@ -177,10 +177,10 @@ fn writes_of_connections_own_have_a_budget() {
         }
     }
     assert!(turns > 4, "{turns}");
-    assert!(received_in.is_some_and(|turn| turn <= 2), "heard in turn {received_in:?} of {turns}");
+    assert!(received_in.is_some_and(|turn| turn <= 2), "received in turn {received_in:?} of {turns}");
 }
 
-/// The shard of a room's members has no time. Those who speak there are held up, members or not, and nobody else is.
+/// The shard of a room's members has no time. Publishers of that room are paused, members or not, and no other client is.
 #[test]
 fn a_congested_room_pauses_its_publishers_only() {
     let anyone = RoomOptions { publish: Access::Anyone, ..RoomOptions::default() };
@@ -188,7 +188,7 @@ fn a_congested_room_pauses_its_publishers_only() {
     let (slow, other) = (world.room_of(0, "slow"), world.room_of(0, "other"));
     let member = world.join(1, "member", &slow, "");
     let listener = world.join(0, "listener", &other, "");
-    let publisher = world.join(0, "speaker", &other, "");
+    let publisher = world.join(0, "publisher", &other, "");
     let inside = world.join(0, "inside", &slow, "");
     let outside = world.connect_json(0, "outside");
     let text = "x".repeat(1000);
@@ -363,7 +363,7 @@ proptest! {
         prop_assert_eq!(echoed, echoed_whole);
     }
 
-    /// A plain client that speaks before it is known who it is.
+    /// A plain client that sends before it is authenticated.
     #[test]
     fn what_waits_for_a_decision_comes_in_order_and_once(seed: u64, piece in 1u64..3000, turns in 0..300_usize) {
         let mut world = World::new(2, seed, piece, with_hook());
@@ -414,6 +414,6 @@ fn an_auth_request_of_a_closed_connection_is_cancelled() {
     world.turns(30);
     world.pass(Duration::from_secs(30));
     assert!(world.peers.iter().all(|peer| peer.closed.is_some()) && keys.contains(&with_hook));
-    assert_eq!(world.cancelled, [with_hook], "the driver has this one's question");
+    assert_eq!(world.cancelled, [with_hook], "the driver has this one's auth request");
     assert!(world.shards[0].poll_auth_request().is_none(), "and is not given the other's");
 }

@@ -1,4 +1,4 @@
-//! What somebody outside says of a client, when it comes too late.
+//! Decisions of the auth backend that come too late.
 
 use super::*;
 use crate::chat::{AuthDecision, AuthMode, Identity};
@@ -10,7 +10,7 @@ fn a_decision_on_a_closing_connection_changes_nothing() {
     let peer = world.connect(0);
     // Its Close cannot leave, so it stays for a while.
     world.peers[peer].window = 0;
-    // In one read: while the question is open, nothing more is read.
+    // In one read: while the request is open, nothing more is read.
     let both = [request("/ws/a?room=r", "").as_bytes(), &client_frame(0x83, b"reserved")].concat();
     world.send(peer, &both);
     while !world.peers[peer].sending.is_empty() {
