@@ -235,7 +235,7 @@ impl ShardMetrics {
     }
 }
 
-/// All blocks of a process, and the facts that every shard may be asked for.
+/// All blocks of a process, and facts that every shard reports.
 #[derive(Debug)]
 pub struct Registry {
     shards: Box<[Arc<ShardMetrics>]>,

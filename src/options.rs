@@ -64,7 +64,7 @@ pub struct Options {
     pub page: bool,
 }
 
-/// The defaults of the configuration, with as many connections as anyone wants.
+/// The defaults of the configuration, without a limit on connections.
 impl Default for Options {
     fn default() -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! `stentor token`: makes tokens with the configured keys, and says what others' are worth.
+//! `stentor token`: makes tokens with the configured keys, and verifies tokens.
 
 #![forbid(unsafe_code)]
 

@@ -287,7 +287,7 @@ fn an_empty_room_is_kept_for_its_last_member() {
         let epoch = alone.result("subscribe", json!({"channel": room}))["epoch"].clone();
         (0..count).for_each(|_| alone.publish(&room, 1));
         drop(alone);
-        // Its place is free when nobody is there any more.
+        // Its slot is free when the room is empty.
         while server.metric("stentor_connections") > 1 {}
         let mut back = Client::connect(&server, "ann");
         let position = json!({"channel": room, "recover": true, "offset": 0, "epoch": epoch});

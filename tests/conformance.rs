@@ -41,7 +41,7 @@ impl From<Event<'_>> for Owned {
     }
 }
 
-/// What the decoder makes of `bytes` when they come in pieces that end at `cuts`.
+/// The decoder's events of `bytes` when they come in pieces that end at `cuts`.
 fn decode(bytes: &[u8], deflate: bool, cuts: &[usize]) -> (Vec<Owned>, Option<Fail>) {
     let (mut decoder, mut inflater, mut events) = (Decoder::new(deflate), Inflater::default(), Vec::new());
     let mut bounds: Vec<usize> =
@@ -111,7 +111,7 @@ fn faults_and_their_codes() {
         (vec![0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0], 1009),
     ] {
         let (_, fail) = decode(&bytes, false, &[]);
-        // The length alone is not a header yet: one more byte of mask tells.
+        // The length alone is not a header yet: one more byte of mask decides.
         let fail = fail.or_else(|| decode(&[&bytes[..], &[0; 4]].concat(), false, &[]).1);
         assert_eq!(fail.map(|fail| u16::from(fail.close_code())), Some(code), "{bytes:02x?}");
     }

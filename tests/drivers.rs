@@ -28,7 +28,7 @@ enum Step {
     Send(usize, Vec<u8>, usize),
     /// Reads until these bytes have come, after all that it has read before.
     Receive(usize, &'static [u8]),
-    /// Says that it sends no more.
+    /// Half-closes its stream.
     HalfClose(usize),
     /// Reads to the end.
     End(usize),
@@ -155,7 +155,7 @@ fn read_head(client: &mut Tcp) {
     }
 }
 
-/// More completions than the ring has places, and far more than it has buffers: nothing may be lost, and nobody mixed up.
+/// More completions than the ring has slots, and far more than it has buffers: nothing may be lost, and no connections mixed up.
 #[test]
 fn concurrent_publishers() {
     const CLIENTS: usize = 4500;
@@ -259,7 +259,7 @@ fn an_idle_server_sleeps() {
     }
 }
 
-/// A client that is not read from costs no turns: its socket will tell when it reads again.
+/// A paused client costs no turns: its socket will report when it reads again.
 #[test]
 fn a_server_sleeps_while_a_client_is_paused() {
     for driver in drivers() {
@@ -411,7 +411,7 @@ fn an_end_that_comes_with_the_last_bytes_is_seen() {
     }
 }
 
-/// A member of a room that says nothing.
+/// A silent member of a room.
 fn member(server: &Server) -> Tcp {
     let mut client = server.raw();
     client.write_all(&upgrade("/ws/a?room=r")).unwrap();
@@ -427,7 +427,7 @@ fn a_client_that_sends_and_closes_at_once_leaves_no_member() {
         let leave = |_| {
             let mut client = member(&server);
             client.write_all(&text("bye")).unwrap();
-            // It still reads: so nothing but the end of its stream says that it is gone.
+            // It still reads: so nothing but the end of its stream shows that it is gone.
             client.shutdown(Shutdown::Write).map(|()| client).unwrap()
         };
         let _readers: Vec<_> = (0..200).map(leave).collect();
@@ -436,12 +436,12 @@ fn a_client_that_sends_and_closes_at_once_leaves_no_member() {
     }
 }
 
-/// Where the kernel does not say where a connection comes from, the bound on connections of one address holds all the same: for all such
+/// Where the kernel does not report the peer's address, the bound on connections of one address holds all the same: for all such
 /// connections together.
 #[test]
 fn connections_of_an_unknown_address_are_counted_together() {
     let server = start("uring", &["--max-connections-per-address", "3"]);
-    // No descriptor is left to ask for an address with.
+    // No descriptor is left to find an address with.
     server.limit_descriptors(4);
     let mut clients: Vec<_> = (0..8).map(|_| server.raw()).collect();
     let mut answers = [0; 2];
@@ -498,7 +498,7 @@ fn a_shard_that_panics_is_replaced() {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{driver}");
         let line = server.log_line("what PANIC_ON names has arrived");
         assert!(line.contains("\"backtrace\"") && line.contains("event_loop"), "{line}");
-        // Those who come then find everything as it was, but for the others.
+        // Later connections find everything as it was, but for the others.
         let mut members: Vec<_> = (0..300).map(|_| member(&server)).collect();
         members[0].write_all(&text("anew")).unwrap();
         for member in &mut members {

@@ -190,7 +190,7 @@ fn settings_that_need_a_restart_are_logged_on_every_reload() {
     }
     write("shards = 1\n");
     server.signal(Signal::HUP);
-    // What runs is what is asked for again: nothing stands between the two lines.
+    // The reload is of the running configuration: nothing stands between the two lines.
     assert!(!server.log_until("configuration reloaded").iter().any(|line| line.contains("restart required")));
 }
 
@@ -273,7 +273,7 @@ fn a_socket_from_the_service_manager_is_served() {
     if std::process::Command::new("systemd-socket-activate").arg("--version").output().is_err() {
         return; // the step `systemd` of test.sh has it
     }
-    // Below the ports that connections get: one that asks for a port where nobody listens yet can be given that very port, and
+    // Below the ports that connections get: one that requests a port where nothing listens yet can be given that very port, and
     // is then connected with itself.
     let is_free = |port: &u16| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok();
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();

@@ -37,7 +37,7 @@ fn connect_with(server: &Server, claims: &Value) -> Client {
     client
 }
 
-/// A back end that never answers, and its address.
+/// A backend that never answers, and its address.
 fn silent_backend() -> (impl Sized, String) {
     #[expect(clippy::disallowed_types, reason = "a back end for tests")]
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -139,7 +139,7 @@ fn each_is_answered_once(client: &mut Client, first_id: u64, room: &str) {
             *replies.entry(id).or_default() += 1;
         }
     }
-    // Whatever came twice comes before this.
+    // All duplicates would come before this.
     let last = client.ask("presence_stats", json!({"channel": "nowhere"}));
     assert_eq!(last["error"]["code"], 103);
     assert!(replies.values().all(|&count| count == 1), "{room}: {replies:?}");
@@ -313,7 +313,7 @@ fn a_room_that_sets_a_limit_has_a_budget_of_its_own() {
     assert!((40..=48).contains(&(taken["r1"] + taken["r2"])), "{taken:?}");
 }
 
-/// Clients that send what they can of a deflate bomb, and nobody says who they are.
+/// Clients that send what they can of a deflate bomb, before they are authenticated.
 #[test]
 fn input_queued_during_authentication_is_kept_as_received() {
     let (_backend, url) = silent_backend();
@@ -464,7 +464,7 @@ fn commands_are_limited_and_a_flood_of_them_ends() {
     }
 }
 
-/// Those who came while the room was small are announced, though it is large by then.
+/// Clients that came while the room was small are announced, though it is large by then.
 #[test]
 fn who_came_before_a_room_was_too_large_is_announced() {
     let server = Server::start(&["--shards", "2", "--join-leave-max", "3"]);

@@ -284,7 +284,7 @@ fn clients_rejected_by_the_auth_backend() {
     let (config, path) = file(&format!("auth = \"hook\"\nhook_url = {url:?}\n"));
     let mut server = Server::start(&["--config", &path]);
     assert_eq!(close_code(&mut connect(&server, r#"{"id":1,"connect":{}}"#)), 4501);
-    // Nobody listens at port 1: it is refused at once.
+    // Nothing listens at port 1: it is refused at once.
     std::fs::write(config.path(), "auth = \"hook\"\nhook_url = \"http://127.0.0.1:1/\"\n").unwrap();
     server.signal(Signal::HUP);
     server.log_line("configuration reloaded");
@@ -293,7 +293,7 @@ fn clients_rejected_by_the_auth_backend() {
     server.log_line("hook request failed");
 }
 
-/// Over TLS the back end must be who it should be.
+/// Over TLS the backend must have the expected certificate.
 #[test]
 fn the_auth_backends_certificate_is_verified() {
     let (url, asked) = backend(true, r#"{"result":{"user":"7"}}"#);

@@ -28,7 +28,7 @@ fn connect_with(to: SocketAddr, source: u8, narrow: bool) -> io::Result<socket2:
     Ok(socket)
 }
 
-/// What a client says when it opens its WebSocket.
+/// A client's opening handshake.
 #[derive(Clone, Copy, Default)]
 pub struct Manners {
     /// Offers permessage-deflate.
@@ -68,7 +68,7 @@ impl Seating {
             .collect()
     }
 
-    /// Who says message number `turn`, and in which room.
+    /// The publisher of message number `turn`, and its room.
     fn publisher(&self, turn: usize) -> (usize, usize) {
         if self.rooms == 1 {
             return (turn % 10, 0);
@@ -169,7 +169,7 @@ pub struct Client {
 pub struct Seen {
     /// Messages published.
     pub published: u64,
-    /// Frames received by those who read.
+    /// Frames received by clients that read.
     pub deliveries: u64,
     /// From the intended time of saying to hearing, in nanoseconds.
     pub latencies: Vec<u32>,
@@ -194,7 +194,7 @@ impl Seen {
 pub enum Pace {
     /// The next message is published when every member has the last one.
     OneAtATime,
-    /// So many a second, whatever happens.
+    /// So many a second, unconditionally.
     Open(u32),
     /// So many publishers, each with so many messages of its own in flight.
     Closed { publishers: usize, window: u32 },
@@ -281,13 +281,13 @@ impl Client {
         seen
     }
 
-    /// Publishes this, whatever the length of the frames that it becomes.
+    /// Publishes this, of any length of the resulting frames.
     pub fn saying(mut self, text: &str) -> Self {
         self.text = Some(text.to_owned());
         self
     }
 
-    /// Nobody reads these.
+    /// Clients that never read.
     pub fn silent(&self) -> usize {
         self.silent.len()
     }

@@ -67,7 +67,7 @@ impl Dialect {
         }
     }
 
-    /// What a member says first, in one frame, and how many frames that is answered with.
+    /// A member's first frame, and how many frames that is answered with.
     pub fn greeting(self, index: usize, rooms: &[usize]) -> (Vec<u8>, usize) {
         if self != Self::Json {
             return (Vec::new(), 0);

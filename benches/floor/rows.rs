@@ -311,7 +311,7 @@ fn stuck(plan: &Plan, driver: &str) {
     );
 }
 
-/// What an opening handshake costs, and what a member that says nothing does.
+/// The cost of an opening handshake, and of a silent member.
 fn idle(plan: &Plan, driver: &str) {
     if !plan.wants("idle") {
         return;

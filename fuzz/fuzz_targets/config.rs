@@ -54,7 +54,7 @@ fuzz_target!(|input: &str| {
             assert_eq!(of(&printed, &variables).as_ref(), Ok(&config), "{printed}");
         }
     }
-    // One variable alone says what the same text says in a file.
+    // One variable alone gives the same result as the same text in a file.
     if let Some((name, value)) = variables.first()
         && let Some(line) = in_a_file(name, value)
     {

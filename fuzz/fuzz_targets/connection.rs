@@ -1,4 +1,4 @@
-//! Whole shards under any sequence of things that their drivers may tell them: they write to open connections only, what they
+//! Whole shards under any sequence of driver calls: they write to open connections only, what they
 //! write to a WebSocket is frames, every member receives each author in order and nothing twice, and all ends.
 #![no_main]
 
@@ -13,15 +13,15 @@ use world::World;
 enum Operation {
     /// A client connects.
     Open { shard: u8 },
-    /// It asks for a WebSocket, and says what else is in the same packet.
+    /// It requests a WebSocket, with other input in the same packet.
     Upgrade { conn: u8, room: u8, deflate: bool, echo: bool, followed_by_text: bool },
-    /// It asks for a WebSocket of the JSON protocol.
+    /// It requests a WebSocket of the JSON protocol.
     Json { conn: u8 },
     /// It sends these commands of it.
     Command { conn: u8, commands: u16 },
-    /// It asks for a page.
+    /// It requests a page.
     Get { conn: u8, page: u8, keep_alive: bool },
-    /// It says the next number of its own, with so many bytes behind it; the frame comes in two pieces.
+    /// It publishes the next number of its own, with so many bytes behind it; the frame comes in two pieces.
     Publish { conn: u8, padding: u16, cut: u8 },
     /// It sends a frame of any kind.
     Frame { conn: u8, b0: u8, payload: Vec<u8> },

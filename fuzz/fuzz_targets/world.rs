@@ -60,7 +60,7 @@ struct Client {
     window: usize,
     /// It was full, and has not been reported as writable.
     blocked: bool,
-    /// The shard does not want to read from it.
+    /// The shard does not read from it.
     paused: bool,
     write_fails: bool,
     ended: bool,
@@ -68,7 +68,7 @@ struct Client {
     /// It was sent nothing but what makes a WebSocket, so that the answer is frames.
     upgraded: bool,
     echo: bool,
-    /// It says nothing but its own numbers.
+    /// It sends nothing but its own numbers.
     counts: bool,
     sent: u32,
     received: Vec<u8>,
@@ -140,7 +140,7 @@ impl World {
         Some((index, client, shard))
     }
 
-    /// As a driver reads: only when the shard wants to. False when it does not.
+    /// As a driver reads: only when the shard allows it. False when it does not.
     fn receive(&mut self, conn: u8, bytes: &mut [u8]) -> bool {
         let Some((_, client, shard)) = self.client(conn) else { return false };
         if bytes.is_empty() || client.ended || client.paused {
@@ -190,13 +190,13 @@ impl World {
         let mut request = upgrade_request("/connection/websocket", "").into_bytes();
         let fresh = !client.upgraded && client.received.is_empty();
         if self.receive(conn, &mut request) && fresh {
-            // Its frames are looked at as those of an echo: whatever their payload says.
+            // Its frames are checked as those of an echo, with any payload.
             let there = self.client(conn);
             there.into_iter().for_each(|(_, client, _)| (client.upgraded, client.echo) = (true, true));
         }
     }
 
-    /// Commands of it, in one frame; the bits of `commands` say which.
+    /// Commands of it, in one frame; the bits of `commands` select them.
     pub(crate) fn command(&mut self, conn: u8, commands: u16) {
         let chosen =
             (0..COMMANDS.len()).filter(|index| commands & (1 << index) != 0).map(|index| COMMANDS[index]);

@@ -29,7 +29,7 @@ pub enum WireFormat {
     Text,
     /// Plain text, compressed with a window of 32 KiB.
     TextDeflated,
-    /// Plain text, compressed with a window of 512 bytes, for clients that asked for a small one.
+    /// Plain text, compressed with a window of 512 bytes, for clients that requested a small one.
     TextDeflatedSmall,
     /// JSON.
     Json,

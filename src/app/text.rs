@@ -16,7 +16,7 @@ const SEPARATOR: &[u8] = b": ";
 /// The subprotocol that is selected when a client offers it.
 pub const SUBPROTOCOL: &str = "chat";
 
-/// What `history=N` and `since=EPOCH:OFFSET` in the query ask for; the latter is stronger. `None`: they cannot be read.
+/// The recovery request of `history=N` and `since=EPOCH:OFFSET` in the query; the latter is stronger. `None`: they cannot be read.
 pub fn recovery_request(history: Option<&str>, since: Option<&str>) -> Option<RecoveryRequest> {
     match (history, since) {
         (_, Some(since)) => {
@@ -100,7 +100,7 @@ pub fn position_into(out: &mut Vec<u8>, Position { epoch, offset }: Position) {
     notice_into(out, &format!("since={epoch}:{offset}"));
 }
 
-/// Tells a member that it was too slow for `count` publications, and from where it can get them all the same, if it can.
+/// Appends the notice about `count` skipped publications, and the position from which they can be recovered, if any.
 pub fn skipped_into(out: &mut Vec<u8>, count: u64, after: Option<Position>) {
     let back = after.map(|Position { epoch, offset }| format!("; since={epoch}:{offset} brings them back"));
     let back = back.unwrap_or_default();

@@ -10,7 +10,7 @@ use super::hash::{Map, Seed};
 /// Locks, so that shards seldom meet at one.
 const PARTS: usize = 16;
 
-/// Counts by key. A key that nobody has any more takes no memory.
+/// Counts by key. A key without connections takes no memory.
 #[derive(Debug)]
 pub struct ConnectionCounter<K> {
     seed: Seed,
@@ -18,7 +18,7 @@ pub struct ConnectionCounter<K> {
 }
 
 impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
-    /// Nobody is here yet. Clients choose the keys: `seed` keeps them from aiming at one bucket.
+    /// An empty counter. Clients choose the keys: `seed` keeps them from aiming at one bucket.
     pub fn new(seed: &Seed) -> Self {
         Self { seed: seed.clone(), parts: std::array::from_fn(|_| Mutex::new(seed.map())) }
     }

@@ -2,7 +2,7 @@
 //! its own cursor.
 //!
 //! Small frames are copied into the newest chunk, so that a backlog is contiguous and leaves in one `send`;
-//! large ones are chained by reference. A chunk lives as long as a reader stands in it: readers are counted per
+//! large ones are chained by reference. A chunk is kept as long as a reader stands in it: readers are counted per
 //! chunk, so nothing is scanned to find out what can go. When every reader has read everything the log owns
 //! no chunk at all: an idle room costs nothing here.
 
@@ -153,7 +153,7 @@ impl Log {
         self.forget_read(pool);
     }
 
-    /// Appends one frame, which is the publication at `offset` (0: it is none). When nobody reads, nothing is stored.
+    /// Appends one frame, which is the publication at `offset` (0: it is none). Without readers, nothing is stored.
     pub fn append(&mut self, frame: &Bytes, offset: u64, pool: &mut ChunkPool) {
         if self.readers == 0 {
             self.head = self.head.plus(frame.len());

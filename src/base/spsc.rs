@@ -100,7 +100,7 @@ impl<T: Weigh> Receiver<T> {
     }
 }
 
-/// Says whether a shard sleeps, so that it is woken at most once and only then.
+/// Whether a shard sleeps, so that it is woken at most once and only then.
 ///
 /// The sleeper announces itself, then looks at its rings once more; the writer pushes, then looks at the
 /// announcement. The two full fences make it impossible that both look too early (Dekker's argument).

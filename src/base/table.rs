@@ -49,12 +49,12 @@ macro_rules! key {
 }
 
 key! {
-    /// Names a connection for as long as it lives.
+    /// Identifies a connection; never reused.
     ConnKey
 }
 
 key! {
-    /// Names a session for as long as it lives.
+    /// Identifies a session; never reused.
     SessionKey
 }
 

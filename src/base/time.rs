@@ -11,7 +11,7 @@ pub struct Time(u64);
 impl Time {
     /// The origin.
     pub const ZERO: Self = Self(0);
-    /// Later than any time that a process lives to see.
+    /// Later than any time that a process reaches.
     pub const NEVER: Self = Self(u64::MAX);
 
     /// The time `nanos` nanoseconds after the origin.

@@ -35,7 +35,7 @@ pub struct Page {
 /// Why there is no such page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageError {
-    /// The position is of another life of the room.
+    /// The position is of another epoch of the room.
     OtherEpoch,
     /// Backwards from the very beginning.
     BeforeFirst,

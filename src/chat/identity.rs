@@ -44,7 +44,7 @@ pub struct Grant {
     pub overrides: Overrides,
 }
 
-/// Where one subscription differs from its room's options; `None`: as the room has it. The `force_` ones only ever say what
+/// Where one subscription differs from its room's options; `None`: as the room has it. The `force_` ones only ever repeat what
 /// the room does anyway: others are refused before they come here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {
@@ -71,7 +71,7 @@ pub enum TokenError {
 
 /// Reads tokens. Answers at once, from memory: a shard's loop waits for it.
 pub trait Authority: Debug + Send + Sync {
-    /// Who comes with this token.
+    /// The identity of the token's user.
     ///
     /// # Errors
     /// The token is not valid.
@@ -90,7 +90,7 @@ pub enum AuthMode {
     /// Clients choose their names.
     #[default]
     Open,
-    /// A signed token says so.
+    /// Signed tokens.
     Token(Arc<dyn Authority>),
     /// The auth backend decides on an [`AuthRequest`].
     Hook,
@@ -131,7 +131,7 @@ pub struct AuthRequest {
 /// The auth backend's decision about a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AuthDecision {
-    /// It may come in.
+    /// The client is accepted.
     Accept {
         /// As this one.
         identity: Identity,

@@ -25,5 +25,5 @@ pub use publication::{Body, Draft, Epoch, Position, Publication, Recovered, Reco
 pub use rate::{RateDecision, RateLimit, RateLimiter};
 pub use rules::{Access, RoomOptions, RoomRules, SlowMember};
 
-/// The room of those who name none.
+/// The room of clients that name none.
 pub const DEFAULT_ROOM: &str = "lobby";

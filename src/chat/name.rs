@@ -49,7 +49,7 @@ impl BadName {
 /// "if it is not stable after three more times, … reject").
 const PASSES_MAX: usize = 4;
 
-/// What a client that wants to be called `name` is called: its form under the profile `Nickname` (RFC 8266 §2.3), 1 to
+/// The display name of a client that requests `name`: its form under the profile `Nickname` (RFC 8266 §2.3), 1 to
 /// `bytes_max` bytes. White space at the ends is removed, other white space becomes one space, and compatible characters become
 /// plain ones (NFKC). Borrowed: it is `name` as it stands.
 ///

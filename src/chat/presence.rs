@@ -77,7 +77,7 @@ impl Presence {
         self.members.len()
     }
 
-    /// Whether nobody is there.
+    /// Whether there is no member.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

@@ -10,7 +10,7 @@ use crate::base::Time;
 /// Bytes of the longest epoch.
 pub const EPOCH_BYTES_MAX: usize = 23;
 
-/// Which life of a room: offsets of different epochs do not compare. An opaque text of the engine's choice, 1 to
+/// Identifies a room's sequence of offsets: offsets of different epochs do not compare. An opaque text of the engine's choice, 1 to
 /// [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and created again is known as another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
@@ -59,7 +59,7 @@ impl fmt::Debug for Epoch {
 /// A publication's place in its room's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// Which life of the room.
+    /// The epoch of the offset.
     pub epoch: Epoch,
     /// 1, 2, 3 …; 0 before the first publication. Below 2⁵³, for JSON's sake: three hundred years at a million a second.
     pub offset: u64,
@@ -83,7 +83,7 @@ impl Body {
     }
 }
 
-/// A message that a client wants published: it has no position yet.
+/// A message to be published: it has no position yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Draft {
     /// The client that sent it.
@@ -103,7 +103,7 @@ impl Draft {
 /// to the members.
 #[derive(Debug)]
 pub struct Publication {
-    /// Its place in the room's order; `None`: the engine gives none, and nobody can resume from there.
+    /// Its position in the room's order; `None`: the engine gives none, and no client can recover from there.
     pub position: Option<Position>,
     /// When it was accepted, on the server's clock.
     pub accepted: Time,
@@ -132,7 +132,7 @@ impl Publication {
 /// The position from which a client recovers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Since {
-    /// Which life of the room it was; `None`: whichever is now.
+    /// The epoch; `None`: the current one.
     pub epoch: Option<Epoch>,
     /// The last offset that was received.
     pub offset: u64,
@@ -147,7 +147,7 @@ pub enum RecoveryRequest {
     Last(usize),
     /// All from there on, without a gap, or nothing.
     Since(Since),
-    /// A position of another room's life, that cannot be recovered from.
+    /// A position of another epoch, that cannot be recovered from.
     Unrecoverable,
 }
 
@@ -158,7 +158,7 @@ pub struct Recovered {
     pub top: Position,
     /// What it wanted, oldest first.
     pub publications: Vec<Arc<Publication>>,
-    /// Whether there is no gap between what it had and what it gets; `None`: it did not ask to resume.
+    /// Whether there is no gap between what it had and what it gets; `None`: it did not request a recovery.
     pub recovered: Option<bool>,
 }
 

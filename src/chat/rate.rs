@@ -2,7 +2,7 @@
 
 use crate::base::Time;
 
-/// How often something may be done: so often in a second, and so often at once by those who had not done it for a while.
+/// A rate limit: so many in a second, and a burst after a pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateLimit {
     /// 0: any number.
@@ -63,7 +63,7 @@ impl RateLimiter {
         RateDecision::Allow
     }
 
-    /// When the bucket will be full again: from then on it says nothing that a new one would not.
+    /// When the bucket will be full again: from then on it equals a new one.
     pub const fn full_at(&self) -> Time {
         self.full_at
     }

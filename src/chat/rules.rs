@@ -10,7 +10,7 @@ pub enum SlowMember {
     /// Close the connection (1013, or 3008).
     #[default]
     Disconnect,
-    /// Jump to the head, and tell the member what it missed and from where it can recover.
+    /// Jump to the head, and notify the member of the gap and the position from where it can recover.
     Skip,
     /// Jump to the newest publication as soon as its socket takes something again.
     Conflate,
@@ -24,24 +24,24 @@ pub enum Access {
     Anyone,
     /// Members of the room. For joining, the same as every client.
     Members,
-    /// Those of whom the server knows who they are: not anonymous.
+    /// Authenticated clients: not anonymous.
     Users,
     /// Clients with a token for the room; as members, they may publish too.
     Token,
-    /// Nobody: only the server itself.
+    /// No client: only the server itself.
     Nobody,
 }
 
 /// What holds in a room.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RoomOptions {
-    /// Publications that are kept for those who come later; 0: none, and the room has no positions to resume from.
+    /// Publications kept in the history; 0: none, and the room has no positions to recover from.
     pub history_count_max: usize,
     /// Bytes of these, at most.
     pub history_bytes_max: usize,
     /// How long one is kept.
     pub history_age_max: Duration,
-    /// Whether it is known who is in the room.
+    /// Whether the members of the room can be queried.
     pub presence: bool,
     /// Whether members receive presence events.
     pub join_leave: bool,

@@ -25,14 +25,14 @@ pub enum Driver {
     Epoll,
 }
 
-/// Who says who a client is.
+/// How clients are authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Auth {
     /// The client.
     Open,
     /// A token.
     Token,
-    /// A back end that is asked.
+    /// An auth backend.
     Hook,
 }
 
@@ -41,7 +41,7 @@ pub enum Auth {
 #[expect(missing_docs, reason = "each is documented in the table of settings")]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
-    /// Nobody chose the addresses: if they cannot be had, others may be tried.
+    /// The addresses are defaults: if they cannot be had, others may be tried.
     pub listen_is_default: bool,
     /// `None`: one for each CPU.
     pub shards: Option<usize>,
@@ -73,9 +73,9 @@ pub struct Config {
     pub anonymous: bool,
     /// All keys of tokens; `None`: there are none. They may be there without being what clients are known by.
     pub authority: Option<Arc<Jwt>>,
-    /// What tokens must say: `token_audience`, `token_issuer`, `token_leeway`.
+    /// Required claims: `token_audience`, `token_issuer`, `token_leeway`.
     pub expectations: Expectations,
-    /// What tokens and the hook may say of a client: what `max_name`, `max_room`, `max_rooms_per_client` and the rooms' settings
+    /// Bounds of tokens and hook answers: what `max_name`, `max_room`, `max_rooms_per_client` and the rooms' settings
     /// come to.
     pub policy: Policy,
     /// All of the hook's settings; `None`: it has no URL.

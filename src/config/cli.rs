@@ -15,7 +15,7 @@ use super::{Entry, Location, Raw};
 pub enum Command {
     /// Run the server.
     Serve,
-    /// Say what is wrong with the configuration.
+    /// Print the mistakes in the configuration.
     Check,
     /// Print the commented defaults.
     Config,
@@ -36,7 +36,7 @@ pub struct Invocation {
     pub flags: Vec<Entry>,
 }
 
-/// Reads the command line. Asked for help or the version, or faced with an error, it returns what is to be printed.
+/// Reads the command line. For help or the version, or on an error, it returns what is to be printed.
 ///
 /// # Errors
 /// clap's, which also carry help and version.

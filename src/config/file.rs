@@ -6,7 +6,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::{Entry, Location, Problem, Raw, settings, suggestion, unknown};
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     /// The settings.
@@ -32,7 +32,7 @@ pub(super) const PATTERN: &str = "pattern";
 pub(super) fn parse(name: &str, text: &str, problems: &mut Vec<Problem>) -> Written {
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        // What else such a file seems to say may be an effect of the mistake.
+        // Further problems of such a file may be effects of the mistake.
         problems.extend(errors.iter().map(|error| {
             let location = location(name, text, error.span().unwrap_or(0..0));
             Problem::new(location, format!("this is not TOML: {}", error.message()))

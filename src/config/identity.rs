@@ -1,4 +1,4 @@
-//! Who says who a client is: keys that are read from their files, and the hook.
+//! Authentication: keys that are read from their files, and the hook.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(super) fn authority(read: &mut Reader<'_>, expected: &Expectations, policy: 
     (!keys.is_empty()).then(|| Arc::new(Jwt::new(keys, expected, policy)))
 }
 
-/// What tokens must say.
+/// Required claims.
 pub(super) fn expectations(read: &mut Reader<'_>) -> Expectations {
     Expectations {
         audience: read.text("token_audience"),
@@ -40,7 +40,7 @@ pub(super) fn expectations(read: &mut Reader<'_>) -> Expectations {
     }
 }
 
-/// More would let in tokens that are not meant to hold yet.
+/// More would accept tokens that are not meant to hold yet.
 const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
 
 fn key_files(

@@ -102,7 +102,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// One thing that is wrong: a sentence that says what and what to do, and where.
+/// One mistake: a sentence with the cause and the remedy, and its location.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Problem {
     location: Location,
@@ -147,7 +147,7 @@ pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     checked(&written, problems)
 }
 
-/// What a file of that name with that text and these variables say together; a file that a variable names is not read.
+/// The result of a file of that name with that text and these variables; a file that a variable names is not read.
 ///
 /// # Errors
 /// As [`load`].

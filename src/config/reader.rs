@@ -40,7 +40,7 @@ impl Reader<'_> {
         self.problems.push(Problem::new(location, format!("`{name}` {sentence}")));
     }
 
-    /// The strongest value as `parse` understands it; else `otherwise`, and a problem that says what it must be. A weaker
+    /// The strongest value as `parse` understands it; else `otherwise`, and a problem that lists the valid values. A weaker
     /// one has to be right as well: it comes into force when the stronger one is taken away.
     pub(super) fn read<T>(
         &mut self,

@@ -13,7 +13,7 @@ pub enum TokenCommand {
     Check(String),
 }
 
-/// What a token is to say.
+/// The claims of a token to be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Order {
     /// `sub`.
@@ -24,7 +24,7 @@ pub struct Order {
     pub rooms: Vec<String>,
     /// `info`: JSON, as it was written.
     pub info: Option<String>,
-    /// From now; `None`: for ever.
+    /// From now; `None`: without an end.
     pub expires: Option<Duration>,
     /// A PEM file; without it, the first secret of the configuration signs.
     pub private_key: Option<PathBuf>,
@@ -89,7 +89,7 @@ fn expires(text: &str) -> Result<Expires, humantime::DurationError> {
     }
 }
 
-/// What was asked for, and the matches that have the settings.
+/// The command, and the matches that have the settings.
 pub(super) fn read(matches: &ArgMatches) -> Option<(TokenCommand, &ArgMatches)> {
     let text = |matches: &ArgMatches, name| matches.get_one::<String>(name).cloned();
     match matches.subcommand()? {

@@ -1,7 +1,7 @@
 //! One connection: what its socket is doing, what of the input has not been used yet, and what it has still to send.
 //!
 //! A connection serves HTTP, or it is one open WebSocket. It holds its state, and every transition of it: each method that
-//! changes the state says with a [`Change`] what its shard has to do. It does not know what a session is, nor that rooms
+//! changes the state returns a [`Change`] with what its shard has to do. It does not know what a session is, nor that rooms
 //! exist. An idle one owns its slot and nothing else.
 
 #![forbid(unsafe_code)]
@@ -107,9 +107,9 @@ pub struct Conn {
     reason: CloseReason,
     /// How what only it gets is compressed, if it is.
     window: Option<Window>,
-    /// Accepted above the bound on connections: whatever it asks, the answer is 503.
+    /// Accepted above the bound on connections: every request is answered with 503.
     pub surplus: bool,
-    /// The kernel takes no more bytes until it says otherwise.
+    /// The kernel takes no more bytes until an event.
     pub blocked: bool,
     /// Stands in the shard's queue of connections with bytes of their own to send.
     pub queued: bool,
@@ -248,7 +248,7 @@ impl Conn {
         }
     }
 
-    /// Fails a WebSocket: says why, and takes nothing more (RFC 6455 §7.1.7).
+    /// Fails a WebSocket: sends the reason, and takes nothing more (RFC 6455 §7.1.7).
     pub fn fail(
         &mut self,
         code: CloseCode,
@@ -321,7 +321,7 @@ impl Conn {
     pub fn ended(&mut self, now: Time, options: &Options) -> Change {
         self.ended = true;
         if self.has_waiting_input() {
-            // But not for ever, should its answers have nowhere to go.
+            // But not forever, should its answers have nowhere to go.
             self.ping_at = now + options.close_timeout;
             return Change { timer: Some(options.close_timeout), ..Change::default() };
         }

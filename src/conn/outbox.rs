@@ -5,7 +5,7 @@ use crate::ws::{self, Opcode};
 /// Bytes of a connection's own that wait to be written. Empty, it is one null pointer.
 ///
 /// Bounded by its users: a connection's input waits while more than a bound stands here, and what arrives without being
-/// asked for (pings to answer, notices) is kept as one value that the next one replaces.
+/// required (pings to answer, notices) is kept as one value that the next one replaces.
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Content>>);
 
@@ -15,7 +15,7 @@ struct Content {
     sent: usize,
     /// The newest ping that is not answered; older ones need no answer (RFC 6455 §5.5.3).
     pong: Option<Box<[u8]>>,
-    /// A notice waits until what is before it has gone out: it is asked for with [`Outbox::take_notice_due`].
+    /// A notice waits until what is before it has gone out: [`Outbox::take_notice_due`] takes it.
     notice: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Tests of a connection by itself: its states, and what it asks its shard to do.
+//! Tests of a connection by itself: its states, and its changes.
 
 use proptest::prelude::*;
 
@@ -170,7 +170,7 @@ fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: its socket is closed once, its sending side is shut once and before that, and when
+    /// Any events in any order: its socket is closed once, its sending side is shut once and before that, and when
     /// its time is up it is closed.
     #[test]
     fn a_connection_ends_once(upgraded: bool, steps in prop::collection::vec(step(), 1..40)) {
@@ -194,7 +194,7 @@ proptest! {
             let silent = conn.state() == State::Closed;
             prop_assert!(!silent || (conn.outbox.is_empty() && !conn.has_kept()), "nothing stays of it");
         }
-        // What has begun to end ends by the clock, whatever the peer does.
+        // What has begun to end ends by the clock, independently of the peer.
         if conn.state().is_ending() {
             for _ in 0..2 {
                 let change = conn.timed_out(None, &options).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the loop has beside its sockets: the shard, the clock, and what the process has to say.
+//! The loop's context beside its sockets: the shard, the clock, and the process's control messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ pub(super) struct LoopContext<H> {
     now: Time,
     /// Until when no connection is accepted.
     accept_again: Option<Time>,
-    /// When a drain ends, whatever is still open.
+    /// When a drain ends, with or without open connections.
     stop_at: Option<Time>,
     /// Options that are newer than those that the shard began with.
     options: Option<Arc<Options>>,
 }
 
-/// What the process wants of the loop.
+/// What a control message requires of the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ControlAction {
     /// To go on.
@@ -84,7 +84,7 @@ impl<H: Host> LoopContext<H> {
         self.begun
     }
 
-    /// Does what the process says, and tells what of it is left to the loop.
+    /// Handles the process's control messages, and returns what is left to the loop.
     pub(super) fn handle_control(&mut self) -> ControlAction {
         let mut action = ControlAction::Serve;
         while let Some(control) = self.host.next_control() {

@@ -79,7 +79,7 @@ impl Engine {
         Ok(Self::Uring(Box::new(uring::Ring::new(sockets_max)?)))
     }
 
-    /// What wakes a shard, whatever it runs on.
+    /// What wakes a shard, on any driver.
     ///
     /// # Errors
     /// The kernel has no descriptor for it.
@@ -117,7 +117,7 @@ impl Engine {
     }
 }
 
-/// Wakes a shard from any thread: an eventfd that its driver watches edge-triggered, so that nobody has to read it.
+/// Wakes a shard from any thread: an eventfd that its driver watches edge-triggered, so that it need not be read.
 #[derive(Debug)]
 pub struct Waker(OwnedFd);
 

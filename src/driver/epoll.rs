@@ -104,7 +104,7 @@ impl Sockets for EpollSockets {
         for event in &self.events {
             let token = event.token();
             if token == WAKE {
-                continue; // every turn looks at what the process and the other shards have to say
+                continue; // every turn handles control messages and the other shards' messages
             }
             if let Some(index) = token.0.checked_sub(LISTENERS) {
                 if let Some(listener) = self.listeners.get_mut(index) {
@@ -270,6 +270,6 @@ fn write_to(stream: &mut TcpStream, write: &Write<'_>) -> io::Result<(usize, usi
 fn has_connection(listener: &TcpListener) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // If it cannot be asked, the accept itself will tell.
+    // If the check fails, the accept itself will report it.
     poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&now)).map_or(true, |ready| ready > 0)
 }

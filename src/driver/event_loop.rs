@@ -46,10 +46,10 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
     }
 
-    /// Turns until the process says that it is over, or a drain is.
+    /// Turns until the process stops it, or a drain ends.
     ///
     /// # Errors
-    /// The kernel refuses to be asked, which it has no reason to.
+    /// The kernel refuses to wait, which it has no reason to.
     pub(super) fn run(mut self) -> io::Result<()> {
         // The first turn waits for nothing: in it the listeners begin to accept.
         let mut timeout = Some(Duration::ZERO);
@@ -84,17 +84,17 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         &mut self.context.host
     }
 
-    /// Whether a connection waits that may be let in.
+    /// Whether a connection waits that may be accepted.
     pub(super) fn has_connection(&self) -> bool {
         self.context.accepts() && self.sockets.has_connection()
     }
 
-    /// When the next turn is due even if the kernel has nothing to tell.
+    /// When the next turn is due even if the kernel has no event.
     pub(super) fn due(&self) -> Due {
         if self.has_connection() || !self.readable.is_empty() { Due::Now } else { self.context.due() }
     }
 
-    /// One turn, after a wait of at most `timeout`: all that has happened goes into the shard, all that it has to say comes out.
+    /// One turn, after a wait of at most `timeout`: all events go into the shard, all its outputs come out.
     pub(super) fn turn(&mut self, timeout: Option<Duration>) -> io::Result<ControlFlow<()>> {
         self.sockets.wait(timeout, &mut self.events)?;
         let begun = self.context.begin_turn();
@@ -144,7 +144,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
     }
 
-    /// What a kernel has done for a connection by itself. The shard takes all that arrives; when it wants no more, no more is to come.
+    /// What a kernel has received for a connection by itself. The shard takes all that arrives; when it pauses, no more is to come.
     fn complete(&mut self, id: SocketId, completion: S::Completion) -> io::Result<()> {
         let Some((key, slot)) = self.slots.find(id) else { return Ok(()) };
         let shard = &mut self.context.shard;
@@ -221,7 +221,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(())
     }
 
-    /// Lets in the connections that wait, and has more come as far as there is room.
+    /// Accepts the connections that wait, and requests more as far as there is room.
     fn accept_some(&mut self, now: Time) -> io::Result<()> {
         if !self.context.may_accept(now) {
             return Ok(());
@@ -272,7 +272,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(())
     }
 
-    /// Writes all that the shard has to say: one by one, or as many at a time as the kernel takes together.
+    /// Performs all writes of the shard: one by one, or as many at a time as the kernel takes together.
     fn write_all(&mut self) -> io::Result<()> {
         loop {
             for write_index in 0..self.sockets.writes_at_once() {

@@ -26,7 +26,7 @@ pub(super) trait Host {
     /// Milliseconds of Unix time.
     fn unix_ms(&self) -> u64;
 
-    /// The next thing that the process has to say.
+    /// The next control message of the process.
     fn next_control(&mut self) -> Option<Control>;
 
     /// Wakes another shard.

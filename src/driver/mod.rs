@@ -11,7 +11,7 @@
 //!
 //! # The contract with the shard
 //!
-//! The order of a turn, and how writes and closes are answered, stand on [`crate::shard`]'s page. Of input it says:
+//! The order of a turn, and how writes and closes are answered, stand on [`crate::shard`]'s page. For input:
 //!
 //! - [`received`](crate::shard::Shard::received) takes **all** bytes that it is given, and keeps what it cannot use yet. A driver holds no input back.
 //! - While [`may_read`](crate::shard::Shard::may_read) is false for a connection, the loop does not read from it: on epoll it makes no call, on
@@ -58,13 +58,13 @@ pub type AuthSender = Box<dyn FnMut(AuthCommand) + Send>;
 /// A message to the auth backend's client.
 #[derive(Debug)]
 pub enum AuthCommand {
-    /// Who is this?
+    /// Decide about this client.
     Request(AuthRequest),
     /// The client of this connection is gone: there need be no answer.
     Cancel(ConnKey),
 }
 
-/// What the process tells a shard's driver.
+/// A control message of the process to a shard's driver.
 #[derive(Debug)]
 pub enum Control {
     /// New options.

@@ -132,7 +132,7 @@ impl Client {
         Ok(Self { pool, response_bytes_max: options.response_bytes_max })
     }
 
-    /// Posts JSON and reads the whole answer, whatever its status.
+    /// Posts JSON and reads the whole answer, of any status.
     ///
     /// A server may close a connection that was kept just as the request goes out. Then nothing of an answer comes, and the request
     /// is made once more, over another connection.

@@ -1,6 +1,6 @@
 //! Requests made through the edge: a bounded number in flight, a bounded number queued, and a bounded number of bytes
 //! for both. Each has a deadline that begins when it is handed over, waiting included, so that a peer that stalls costs
-//! nobody more than that. Its asker can take it back, which frees its place at once.
+//! no other one. Its owner can cancel it, which frees its slot at once.
 
 use std::fmt::{self, Debug};
 use std::hash::{Hash, RandomState};
@@ -180,7 +180,7 @@ fn lock<K>(open: &Mutex<Open<K>>) -> MutexGuard<'_, Open<K>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells of the outcome once, whatever ends the task.
+/// Reports the outcome once, however the task ends.
 struct Ending<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> {
     open: Arc<Mutex<Open<K>>>,
     asker: K,
@@ -225,7 +225,7 @@ mod tests {
         (Requests::new(edge.handle(), limits), sender, outcomes, edge)
     }
 
-    /// Hands over a request that is carried out when its sender says so.
+    /// Submits a request that is carried out when its sender is used.
     fn gated(
         requests: &Requests<u32>,
         outcomes: &Sender<Reported>,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::base::{SessionKey, Time};
 use crate::chat::{Draft, Position, Publication};
 
-/// The command of a session that waits for an outcome. Its shard finds it again; nobody else looks inside.
+/// Identifies the command of a session that waits for an outcome. Only its shard interprets it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReplyTo {
     /// The shard of the session.
@@ -45,11 +45,11 @@ pub enum PublishOutcome {
 pub struct EnginePage {
     /// The publications. The last one is the newest that the engine had when it read.
     pub publications: Vec<Arc<Publication>>,
-    /// Whether nothing between the position that was asked for and the first of them is missing.
+    /// Whether nothing between the requested position and the first of them is missing.
     pub is_complete: bool,
 }
 
-/// What an engine has to say.
+/// An output of an engine.
 #[derive(Debug)]
 pub enum Event {
     /// To the publisher.
@@ -68,7 +68,7 @@ pub enum Event {
         /// The publication.
         publication: Publication,
     },
-    /// A page that was asked for.
+    /// A requested page.
     Page {
         /// The room.
         room: Arc<str>,
@@ -89,13 +89,13 @@ pub trait Engine: Debug + Send {
     fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64);
 
     /// Reads what a room has after `offset`, at most `limit` publications: `Page` answers. An engine that has no more than
-    /// the home's own history says so with [`Engine::has_pages`], and is never asked.
+    /// the home's own history returns false from [`Engine::has_pages`], and gets no such call.
     fn page(&mut self, room: &Arc<str>, offset: u64, limit: usize);
 
     /// Whether it keeps publications that the home's history does not.
     fn has_pages(&self) -> bool;
 
-    /// What it has to say; call until `None`.
+    /// The next event; call until `None`.
     fn poll(&mut self, now: Time) -> Option<Event>;
 
     /// When it will have an event without another call.

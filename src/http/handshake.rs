@@ -5,7 +5,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::target::split_authority;
 use super::{Agreed, Head, Reject, negotiate};
 
-/// Which pages may open a WebSocket here. Browsers say whose page asks; everyone else may say anything, so this protects
+/// Which origins may open a WebSocket here. Browsers send the origin of the page; other clients may send anything, so this protects
 /// users of browsers, not the server (§10.2).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OriginRule {
@@ -76,7 +76,7 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Whether a request wants to become a WebSocket at all.
+/// Whether a request is a WebSocket handshake at all.
 pub fn is_upgrade(head: &Head<'_>) -> bool {
     head.has_token("Upgrade", "websocket")
 }
@@ -89,7 +89,7 @@ pub struct Upgrade<'b> {
     pub deflate: Option<Agreed>,
 }
 
-/// Checks everything that §4.2.1 wants of the client's handshake, and the origin.
+/// Checks everything that §4.2.1 requires of the client's handshake, and the origin.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -234,7 +234,7 @@ mod tests {
         assert!(!plain.contains("Sec-WebSocket-Extensions"), "{plain}");
     }
 
-    /// Where the target is in absolute form its authority is the host, not what the Host field says (RFC 9112 §3.2.2).
+    /// Where the target is in absolute form its authority is the host, not the Host field (RFC 9112 §3.2.2).
     #[test]
     fn an_absolute_target_decides_which_origin_is_the_same() {
         for (target, origin, fine) in [

@@ -20,9 +20,9 @@ pub enum Status {
     NotFound = 404,
     /// Something is there, but not for this method.
     MethodNotAllowed = 405,
-    /// The request did not come in time.
+    /// The request did not arrive in time.
     RequestTimeout = 408,
-    /// The representation is not the one that the client wants.
+    /// The representation is not the one that the client requires.
     PreconditionFailed = 412,
     /// The target is too long.
     UriTooLong = 414,
@@ -72,7 +72,7 @@ pub enum Reject {
     HeadTooLong,
     /// The target alone is longer than the bound.
     TargetTooLong,
-    /// The head did not come in time.
+    /// The head did not arrive in time.
     HeadTimeout,
     /// HTTP/1.0 where 1.1 is needed (RFC 6455 §4.2.1).
     Version,
@@ -84,7 +84,7 @@ pub enum Reject {
     Method,
     /// Nothing is there.
     NotFound,
-    /// A WebSocket endpoint, asked for without an upgrade.
+    /// A WebSocket endpoint, requested without an upgrade.
     UpgradeRequired,
     /// `Connection` without the token `Upgrade`.
     Connection,
@@ -98,7 +98,7 @@ pub enum Reject {
     Precondition,
     /// The origin is not on the list.
     Origin,
-    /// A name, or a room's name, that is refused, and the sentence that says why.
+    /// A name, or a room's name, that is invalid, and the sentence with the reason.
     Name(&'static str),
     /// Percent-encoding that is none, or not of UTF-8.
     Encoding,
@@ -357,7 +357,7 @@ mod tests {
         }
     }
 
-    /// What RFC 9110 §15.5 and RFC 6455 §4.4 say that an answer with these statuses must have.
+    /// What RFC 9110 §15.5 and RFC 6455 §4.4 require of an answer with these statuses.
     #[test]
     fn statuses_have_their_fields() {
         for reject in all() {

@@ -1,4 +1,4 @@
-//! What a token or the hook says of a client, and whether that can be taken as it stands. Tokens and hook answers share the members
+//! Claims of a token or the hook about a client, and whether they can be taken as they stand. Tokens and hook answers share the members
 //! that are read here. What cannot be honoured is an error that names the member: nothing that limits a client is passed over,
 //! and no list is cut.
 //!
@@ -47,7 +47,7 @@ pub enum ClaimError {
     Kind(Box<str>, &'static str),
     /// This member limits the client in a way that this server does not know.
     Unsupported(Box<str>),
-    /// This override wants what the room's options do not give.
+    /// This override contradicts the room's options.
     Contradiction(&'static str, bool),
     /// A claim about this room is wrong.
     InRoom(Box<str>, Box<Self>),
@@ -98,7 +98,7 @@ pub(super) struct UserClaims<'a> {
 }
 
 impl UserClaims<'_> {
-    /// The identity. Its name is what its info says (`name`), else its user id, as far as these can be names.
+    /// The identity. Its name is that of its info (`name`), else its user id, as far as these are valid names.
     pub(super) fn identity(&self, policy: &Policy) -> Result<Identity, ClaimError> {
         if self.user.len() > USER_BYTES_MAX {
             return Err(ClaimError::UserTooLong);
@@ -115,7 +115,7 @@ impl UserClaims<'_> {
     }
 
     /// The rooms that the server joins, each once: those of `channels` in their order, then those of `subs`. A room that stands
-    /// in both has what `subs` says.
+    /// in both has the options of `subs`.
     fn rooms(&self, policy: &Policy) -> Result<Vec<ServerRoom>, ClaimError> {
         let mut grants = BTreeMap::new();
         for (name, options) in self.subs.into_iter().flat_map(|subs| &subs.0) {
@@ -148,7 +148,7 @@ impl UserClaims<'_> {
     }
 }
 
-/// What `options`, an entry of `subs`, says of a client in one room. There may be no other members: each is an option, and
+/// The grant of `options`, an entry of `subs`. There may be no other members: each is an option, and
 /// could limit the client.
 fn grant_of_sub(options: &RawValue, room: &RoomOptions) -> Result<Grant, ClaimError> {
     let (mut info, mut data) = (Json::default(), Json::default());
@@ -202,7 +202,7 @@ fn read_overrides(raw: &RawValue, room: &RoomOptions) -> Result<Overrides, Claim
 }
 
 /// Every room with a history can be recovered and has positions, and either all members of a room get presence events, or none:
-/// an override that wants it otherwise cannot be honoured.
+/// an override that contradicts this cannot be honoured.
 fn agree(overrides: &Overrides, room: &RoomOptions) -> Result<(), ClaimError> {
     let has_history = room.history_count_max > 0;
     let announces = overrides.join_leave.unwrap_or(room.join_leave);
@@ -320,7 +320,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Whether a member is there and says something: not `null`, and neither an empty text nor an empty list or object.
+/// Whether a member has a value: not `null`, and neither an empty text nor an empty list or object.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Given(bool);
 
@@ -336,7 +336,7 @@ impl<'de> Deserialize<'de> for Given {
     }
 }
 
-/// The first of `members` that says something is an error.
+/// The first of `members` with a value is an error.
 pub(super) fn refuse(members: &[(&'static str, Given)]) -> Result<(), ClaimError> {
     match members.iter().find(|(_, given)| given.0) {
         Some((name, _)) => Err(ClaimError::Unsupported((*name).into())),

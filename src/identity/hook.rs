@@ -1,4 +1,4 @@
-//! A back end that is asked over HTTP who a client is.
+//! The client of the auth backend, which decides over HTTP about each client.
 //!
 //! The requests are made on the edge's runtime ([`crate::edge`]): a bounded number is in flight over connections that are kept, a
 //! bounded number waits, and all together hold a bounded number of bytes ([`QUEUED_BYTES_MAX`]; one of them is bounded by
@@ -15,7 +15,7 @@
 //!
 //! `name`, `token`, `address` and `data` are there if they are known; the first and the last are chosen by the client.
 //! Any other answer, or no answer in time, refuses the client with a temporary error, so that it retries; a line in
-//! the log, at most one in [`COMPLAINT_INTERVAL`], says why. Other members of the objects are passed over.
+//! the log, at most one in [`COMPLAINT_INTERVAL`], has the reason. Other members of the objects are ignored.
 
 use hyper::Uri;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -54,7 +54,7 @@ const REASON_BYTES_MAX: usize = 123;
 /// Bytes of an error's description of a body.
 const ERROR_BYTES_MAX: usize = 200;
 
-/// Whom to ask, and how.
+/// The URL and parameters of the hook.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HookOptions {
     /// `http://` or `https://`.
@@ -95,7 +95,7 @@ impl Debug for HookOptions {
 /// Takes a decision back to the connection of a shard. Called on the edge's thread.
 pub type Decided = dyn Fn(usize, ConnKey, AuthDecision) + Send + Sync;
 
-/// One back end, and what is asked of it. Dropped, it still answers what it was asked.
+/// One auth backend and its requests. Dropped, it still answers its in-flight requests.
 #[derive(Debug)]
 pub struct Hook {
     requests: Requests<(usize, ConnKey)>,
@@ -124,7 +124,7 @@ impl Hook {
         Ok(Self { requests: Requests::new(edge, limits), backend, decided: Shared(decided) })
     }
 
-    /// Asks about a connection of `shard`. Takes no time.
+    /// Sends a request about a connection of `shard`. Does not block.
     ///
     /// # Errors
     /// Too many are waiting: there will be no decision.
@@ -168,13 +168,13 @@ struct Hooks {
 }
 
 impl HookClient {
-    /// Nobody is asked yet.
+    /// Without a hook.
     pub const fn new(edge: Handle, decided: Arc<Decided>) -> Self {
         let hooks = Mutex::new(Hooks { present: None, former: Vec::new() });
         Self { edge, hooks, decided: Shared(decided) }
     }
 
-    /// From now on this hook is asked. The one before still answers what it was asked.
+    /// Replaces the hook. The previous one still answers its requests.
     ///
     /// # Errors
     /// Its options cannot be used; the one before stays.
@@ -221,12 +221,12 @@ fn bytes_of(auth_request: &AuthRequest) -> usize {
     AUTH_REQUEST_BYTES + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
 }
 
-/// The decision while nobody can be asked.
+/// The decision while there is no backend.
 pub fn unavailable() -> AuthDecision {
     AuthDecision::Reject { code: 100, message: "internal server error".into(), temporary: true }
 }
 
-/// The back end.
+/// The auth backend.
 #[derive(Debug)]
 struct Backend {
     client: Client,

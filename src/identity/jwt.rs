@@ -1,8 +1,8 @@
 //! JSON Web Tokens (RFC 7519): signed, with Centrifugo's claims.
 //!
-//! A token for a connection says who it is (`sub`), what others are shown (`info` or `b64info`), which rooms the server
+//! A token for a connection has the user (`sub`), public info (`info` or `b64info`), the rooms the server
 //! joins for it (`channels`, or `subs` with what it has in each) and how long that holds (`exp`, or apart from it `expire_at`, 0
-//! for ever). A token for one room says whom it is for (`sub`), which room (`channel`), what the room's members are shown, what the
+//! without end). A token for one room has its user (`sub`), the room (`channel`), what the room's members are shown, what the
 //! client gets (`data` or `b64data`), where the subscription differs from the room (`override`) and how long it holds. One kind
 //! is not taken for the other. `aud` and `iss` are checked if they are configured.
 //!
@@ -24,7 +24,7 @@ use crate::chat::{Authority, Grant, Identity, TokenError};
 /// What tokens must contain beside the user.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expectations {
-    /// Whom they must be for (`aud`).
+    /// The required audience (`aud`).
     pub audience: Option<String>,
     /// Who must have issued them (`iss`).
     pub issuer: Option<String>,
@@ -59,9 +59,9 @@ pub enum JwtError {
     Audience,
     /// Another issuer (`iss`).
     Issuer,
-    /// A claim has a value of another kind, or stands twice: which, as far as the library says it.
+    /// A claim has a value of another kind, or stands twice: which, as far as the library reports it.
     Claims(Box<str>),
-    /// What it says cannot be taken.
+    /// Its claims cannot be used.
     Impossible(ClaimError),
     /// For one room, where one for the connection is wanted.
     ForRoom,
@@ -117,7 +117,7 @@ impl From<JwtError> for TokenError {
     }
 }
 
-/// What a token says, in so far as it is of interest here.
+/// The claims of a token that are used here.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     sub: Option<String>,
@@ -186,7 +186,7 @@ impl Claims {
         Ok(())
     }
 
-    /// How long what it says holds from `now` on; `None`: for as long as the connection does.
+    /// How long the claims hold from `now` on; `None`: for as long as the connection does.
     fn expires_in(&self, now: Duration) -> Result<Option<Duration>, JwtError> {
         let expire_at = self.expire_at.map(|end| end.since_1970("expire_at"));
         let end = expire_at.or_else(|| self.exp.map(|end| end.since_1970("exp"))).transpose()?;
@@ -230,7 +230,7 @@ impl Jwt {
         self.keys.iter().find_map(|(key, _)| Signer::of(key))
     }
 
-    /// What `token` says, if it is authentic and holds at `now`, since 1970. The signature is checked first: of a forged
+    /// The claims of `token`, if it is authentic and holds at `now`, since 1970. The signature is checked first: of a forged
     /// token no further detail is reported.
     ///
     /// # Errors
@@ -271,7 +271,7 @@ impl Jwt {
         })
     }
 
-    /// Who comes with `token` at `now`, since 1970.
+    /// The identity of `token` at `now`, since 1970.
     ///
     /// # Errors
     /// Why it is invalid.

@@ -14,7 +14,7 @@ const RSA_DER_BYTES_MIN: usize = 256;
 pub enum KeyFault {
     /// An HMAC secret under [`SECRET_BYTES_MIN`].
     Short,
-    /// No PEM, or not what it says it is.
+    /// No PEM, or not of the labelled kind.
     NotPem,
     /// A private key, where the public one is enough.
     Private,
@@ -54,7 +54,7 @@ pub struct Key {
     pub(super) algorithms: &'static [Algorithm],
 }
 
-/// A key's bytes are nobody's business.
+/// A key's bytes are secret.
 impl Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
@@ -152,7 +152,7 @@ impl Signer {
         let signers = keys
             .into_iter()
             .filter_map(|(key, algorithm)| Some(Self { id: id.clone(), key: key.ok()?, algorithm }));
-        // A key does not say which curve it is on; it signs only with that one's algorithm.
+        // A key does not name its curve; it signs only with that one's algorithm.
         signers.into_iter().find(|signer| signer.sign(&()).is_some()).ok_or(KeyFault::Kind)
     }
 
@@ -169,7 +169,7 @@ impl Signer {
     }
 }
 
-/// What a PEM file says that it is.
+/// The label of a PEM file.
 enum Label {
     Public,
     Private,

@@ -22,7 +22,7 @@ struct Listener {
     unswept: u64,
 }
 
-/// A room's history, who is in it, and which shards have members.
+/// A room's history, its members, and the shards with members.
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) name: Arc<str>,
@@ -54,7 +54,7 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// A room that stands at `top`, with nobody in it.
+    /// An empty room at position `top`.
     pub(super) fn new(name: Arc<str>, options: Arc<RoomOptions>, top: Position, seed: &Seed) -> Self {
         Self {
             name,
@@ -155,7 +155,7 @@ impl Home {
         weight
     }
 
-    /// A client comes in. `presence` and `join_leave` are its own, where they differ from the room's.
+    /// A client joins. `presence` and `join_leave` are its own, where they differ from the room's.
     pub(super) fn enter(&mut self, member: Member, presence: Option<bool>, join_leave: Option<bool>) {
         if !presence.unwrap_or(self.options.presence) {
             return;
@@ -178,21 +178,21 @@ impl Home {
         }
     }
 
-    /// Clients that `is_meant` says, by their shard too, no longer want to come in.
+    /// Removes waiting joins of clients that match `is_meant`, which gets their shard too.
     pub(super) fn give_up_joins(&mut self, is_meant: impl Fn(usize, &Member) -> bool) {
         if let Some(waiting) = &mut self.joining {
             waiting.give_up(is_meant);
         }
     }
 
-    /// All clients that `is_meant` says go out.
+    /// Removes all clients that match `is_meant`.
     pub(super) fn part_all(&mut self, is_meant: &impl Fn(&Member) -> bool) {
         let gone: Vec<_> =
             self.presence.members().filter(|member| is_meant(member)).map(|it| it.person.client).collect();
         gone.into_iter().for_each(|client| self.part(client));
     }
 
-    /// Whether an announcement of who came and went is to be planned: there is something to announce, and none is planned.
+    /// Whether an announcement of presence events is to be planned: there are events, and none is planned.
     pub(super) fn begin_events(&mut self) -> bool {
         let begins = !self.events_pending && self.presence.has_pending_events();
         self.events_pending |= begins;

@@ -1,4 +1,4 @@
-//! What a client that comes in gets of the history.
+//! The history of joining clients.
 //!
 //! A join is answered once, with the engine's page and the home's own tail from the page's end on. All clients that wait
 //! for one room share one read, from the lowest offset of theirs. Clients whose position the tail reaches do not wait.
@@ -19,7 +19,7 @@ const READS_MAX: u32 = 3;
 /// Bytes of the engine's publications that one joining client receives: with more it cannot recover.
 const MISSED_BYTES_MAX: usize = 1 << 20;
 
-/// A client that comes in.
+/// A joining client.
 #[derive(Debug)]
 pub(super) struct Joining {
     pub(super) member: Member,
@@ -35,7 +35,7 @@ pub(super) struct Waiting {
     /// Each with its shard and its position.
     joins: Vec<(usize, Joining, Since)>,
     reads: u32,
-    /// Where the page that was asked for begins.
+    /// Where the requested page begins.
     requested_from: u64,
 }
 
@@ -45,7 +45,7 @@ impl Waiting {
         self.joins.len()
     }
 
-    /// Clients that `is_meant` says, by their shard too, no longer wait.
+    /// Removes waiting clients that match `is_meant`, which gets their shard too.
     pub(super) fn give_up(&mut self, is_meant: impl Fn(usize, &Member) -> bool) {
         self.joins.retain(|(from, joining, _)| !is_meant(*from, &joining.member));
     }
@@ -96,7 +96,7 @@ impl Homes {
         self.engine.page(&home.name, waiting.requested_from, PAGE_MAX);
     }
 
-    /// The engine has read a page: it is merged with the tail, and everyone whose position it reaches is answered.
+    /// The engine has read a page: it is merged with the tail, and every client whose position it reaches is answered.
     pub(super) fn paged(&mut self, key: HomeKey, now: Time, page: Option<EnginePage>) {
         let Some(home) = self.homes.get_mut(key) else { return };
         let Some(mut waiting) = home.joining.take() else { return };

@@ -103,7 +103,7 @@ impl Homes {
         self.keeper.replace(before, home.history.kept().1);
     }
 
-    /// Forgets a room that nobody is in, or keeps it for a while.
+    /// Forgets an empty room, or keeps it for a while.
     pub(super) fn keep_or_forget(&mut self, key: HomeKey, now: Time) {
         let Some(home) = self.homes.get_mut(key) else { return };
         if !home.is_empty() {

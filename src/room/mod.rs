@@ -5,9 +5,9 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `mod` | requests, replies, and who is asked what |
+//! | `mod` | requests, replies, and their dispatch |
 //! | `home` | one room: listeners, drafts that wait for a slow shard, presence events |
-//! | `join` | what a client that comes in gets of the history, from here and from the engine |
+//! | `join` | the history of joining clients, from here and from the engine |
 //! | `query` | presence and history |
 //! | `keep` | how long rooms and their histories are kept, and how much of them |
 
@@ -36,7 +36,7 @@ use home::Home;
 use keep::Keeper;
 pub use keep::RoomUsage;
 
-/// What is asked of a room's home.
+/// A request to a room's home.
 #[derive(Debug)]
 pub enum Request {
     /// A client publishes.
@@ -56,7 +56,7 @@ pub enum Request {
     Join {
         /// The client, as the room's members see it.
         member: Member,
-        /// What it wants of the history.
+        /// What it requests of the history.
         recovery_request: RecoveryRequest,
         /// Whether it stands in the room's presence; `None`: as the room has it.
         presence: Option<bool>,
@@ -70,7 +70,7 @@ pub enum Request {
         /// The client.
         client: ClientId,
     },
-    /// A client wants to know something of the room: [`Reply::Answer`].
+    /// A client's query of the room: [`Reply::Answer`].
     Query {
         /// What.
         query: Query,
@@ -84,10 +84,10 @@ pub enum Request {
     },
 }
 
-/// What can be asked of a room.
+/// A query of a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Query {
-    /// Who is there.
+    /// Its members.
     Presence,
     /// How many are.
     PresenceStats,
@@ -118,7 +118,7 @@ pub enum QueryError {
     NotAvailable,
     /// There is no such page.
     PageError(PageError),
-    /// It was lost with the shard that it was asked of.
+    /// The query was lost with its shard.
     Lost,
 }
 
@@ -152,7 +152,7 @@ pub enum Reply {
     },
 }
 
-/// What the homes have to say.
+/// An output of the homes.
 #[derive(Debug)]
 pub enum Output {
     /// A publication, to be encoded once for each of `forms`, for the members on every shard in `listeners`. Answer with
@@ -226,10 +226,10 @@ pub struct Homes {
     counts: Counts,
 }
 
-/// Between two announcements of who came and went: at most ten a second.
+/// Between two announcements of presence events: at most ten a second.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Prepares what is made of a publication once for everyone who takes it, before it is kept. The flag: its room keeps a
+/// Prepares a publication's encoding once for all members, before it is kept. The flag: its room keeps a
 /// history, so that it has a position to be shown.
 pub type Prepare<'a> = &'a mut dyn FnMut(&Publication, bool);
 
@@ -258,7 +258,7 @@ impl Homes {
         }
     }
 
-    /// A shard asks something of a room.
+    /// Handles a shard's request to a room.
     pub fn handle(&mut self, now: Time, unix_ms: u64, from: usize, room: &Arc<str>, request: Request) {
         let needed = match request {
             Request::Publish { .. }
@@ -332,7 +332,7 @@ impl Homes {
         }
     }
 
-    /// Does what is due: announces who came and went, and forgets what is too old.
+    /// Handles what is due: announces presence events, and forgets what is too old.
     pub fn tick(&mut self, now: Time) {
         while let Some(&(due, key)) = self.events_due.front()
             && due <= now

@@ -1,4 +1,4 @@
-//! Tests of the homes by themselves: what shards ask of them, in any order, with an engine that answers at once and with
+//! Tests of the homes by themselves: requests of shards, in any order, with an engine that answers at once and with
 //! one that takes its time.
 
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ fn limits(options: RoomOptions, history_bytes_max: u64) -> Limits {
 struct Late {
     memory: Memory,
     kept: BTreeMap<Arc<str>, Vec<Arc<Publication>>>,
-    /// What it will say; it does so when `now` has come to a whole second.
+    /// Its planned events; they are due when `now` has come to a whole second.
     events: VecDeque<Event>,
 }
 
@@ -100,7 +100,7 @@ struct World {
     homes: Homes,
     now: Time,
     commands: u32,
-    /// Asks that have no answer yet; of a join, who wants in where.
+    /// Requests without a reply; of a join, the client and its room.
     pending: BTreeMap<u32, Option<(u32, Arc<str>)>>,
     /// What came with the replies to joins.
     joined: Vec<Recovered>,
@@ -267,7 +267,7 @@ fn step() -> impl Strategy<Value = (Step, &'static str)> {
 }
 
 proptest! {
-    /// Whatever the shards ask in whatever order: each ask has one reply, each room counts on, and nothing stays behind.
+    /// Requests in any order: each has one reply, each room's offsets have no gap, and nothing stays behind.
     #[test]
     fn every_request_has_one_reply_and_offsets_have_no_gap(
         steps in prop::collection::vec(step(), 1..150), late: bool, kept in 0..6_usize, bytes in 200..3000_u64,
@@ -432,7 +432,7 @@ fn a_congested_room_holds_up_itself_only() {
     assert!(world.pending.is_empty());
 }
 
-/// A shard that no longer has members holds nobody up.
+/// A shard that no longer has members delays no other.
 #[test]
 fn a_shard_that_leaves_a_congested_room_lets_it_go_on() {
     let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(RoomOptions::default(), 1 << 20));

@@ -98,7 +98,7 @@ impl Fleet {
         self.broadcast(|| Control::Reload(Arc::clone(options)));
     }
 
-    /// Tells all shards.
+    /// Sends a control message to all shards.
     pub(super) fn broadcast(&self, control: impl Fn() -> Control) {
         for (sender, waker) in self.controls.iter().zip(self.wakers.iter()) {
             // A shard that has ended needs no control message.
@@ -135,7 +135,7 @@ fn spawn(engine: Engine, parts: Parts, ended: Ended) -> Result<JoinHandle<io::Re
     std::thread::Builder::new()
         .name(format!("shard-{}", parts.id))
         .spawn(move || {
-            let mut ended = ended; // whole: it tells of the end when it is dropped, a panic's too
+            let mut ended = ended; // whole: it reports the end when it is dropped, a panic's too
             let outcome = engine.run(parts);
             ended.fine = outcome.is_ok();
             outcome
@@ -207,7 +207,7 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// 64 bits that nobody can guess: std seeds each of its hashers from the system's randomness.
+/// 64 unpredictable bits: std seeds each of its hashers from the system's randomness.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -22,7 +22,7 @@ use crate::ws;
 use capacity::{Capacity, connections_max};
 use fleet::Fleet;
 
-/// Why the server did not start, or stopped: one sentence that says what, and what to do.
+/// Why the server did not start, or stopped: one sentence with the cause and the remedy.
 #[derive(Debug)]
 pub struct Failure(String, u8);
 
@@ -128,7 +128,7 @@ impl Process<'_> {
         outcome
     }
 
-    /// Takes over what can be changed in the running server, or says why nothing was.
+    /// Applies what can be changed in the running server, or logs why nothing was.
     fn reload(&mut self, read: &impl Fn() -> Result<Config, Vec<Problem>>) {
         let monotonic = NotifyState::monotonic_usec_now().ok();
         notify_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
@@ -199,7 +199,7 @@ fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, |count| count.get().min(SHARDS_MAX))
 }
 
-/// Tells systemd, if it listens; nobody else minds.
+/// Notifies systemd, if it listens; an error has no consequence.
 fn notify_manager(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "service manager not notified");

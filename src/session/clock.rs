@@ -144,7 +144,7 @@ impl Session {
         self.due = self.due.min(expires);
     }
 
-    /// Begins the pings of a client that has just come in.
+    /// Begins the pings of a new client.
     pub(super) fn begin_pings(&mut self, ctx: &mut Context<'_>) {
         let interval = ctx.options.ping_interval;
         let first = ctx.now + jittered(ctx.rng, interval);
@@ -163,7 +163,7 @@ impl Session {
         }
     }
 
-    /// The answer to a ping has come. False: no ping had asked for it.
+    /// The answer to a ping has come. False: no ping had requested it.
     pub(super) fn pong(&mut self) -> bool {
         let Some(state) = self.json_state() else { return false };
         std::mem::replace(&mut state.pong_by, Time::NEVER) != Time::NEVER

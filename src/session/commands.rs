@@ -17,7 +17,7 @@ use crate::chat::{
 use crate::room::Query;
 
 impl Session {
-    /// Lets a client in, or has the auth backend asked who it is.
+    /// Accepts a client, or sends an auth request.
     pub(super) fn connect(
         &mut self,
         ctx: &mut Context<'_>,
@@ -200,7 +200,7 @@ impl Session {
         Ok(Outcome::Nothing)
     }
 
-    /// Asks a room's home something, for a client that is in the room.
+    /// Sends a query to a room's home, for a client that is in the room.
     pub(super) fn query(
         &mut self,
         ctx: &mut Context<'_>,
@@ -226,7 +226,7 @@ impl Session {
         self.query(ctx, id, &history.channel, Query::History(page))
     }
 
-    /// How far a publication has come is the one thing that can be called. Every shard is asked.
+    /// How far a publication has come is the one method that can be called. Every shard is queried.
     pub(super) fn call(&mut self, ctx: &mut Context<'_>, id: u32, rpc: &Rpc<'_>) -> Result<Outcome, Refusal> {
         let Delivery { channel, offset } = rpc.delivery()?;
         let Some(index) = self.index_of(&channel) else { return Err(ErrorCode::PermissionDenied.into()) };

@@ -62,7 +62,7 @@ impl Budget {
 pub enum Effect {
     /// Sends its client a message of its protocol: this part of [`Effects::payload`].
     Send(Range<usize>),
-    /// Has something to tell its client as soon as what was sent before has gone out: [`super::Session::notice`].
+    /// Has a notice for its client as soon as what was sent before has gone out: [`super::Session::notice`].
     Notice,
     /// Ends its connection.
     Close {
@@ -73,7 +73,7 @@ pub enum Effect {
         /// What is counted.
         why: CloseReason,
     },
-    /// Goes into a room: its home is asked, with `number` as the command.
+    /// Joins a room: a request to its home, with `number` as the command.
     Join {
         /// The subscription.
         number: u32,
@@ -81,12 +81,12 @@ pub enum Effect {
         room: Arc<str>,
         /// The client as the members see it.
         member: Member,
-        /// What it wants of the history.
+        /// What it requests of the history.
         recovery_request: RecoveryRequest,
         /// What holds for it alone.
         overrides: Overrides,
     },
-    /// Asks a room's new home to be let in: the one that was asked before is lost.
+    /// Sends a join request to a room's new home: the previous one is lost.
     JoinAgain {
         /// The subscription.
         number: u32,
@@ -94,7 +94,7 @@ pub enum Effect {
         room: Arc<str>,
         /// The client as the members see it.
         member: Member,
-        /// What it wants of the history.
+        /// What it requests of the history.
         recovery_request: RecoveryRequest,
         /// What holds for it alone.
         overrides: Overrides,
@@ -121,7 +121,7 @@ pub enum Effect {
         /// The message.
         draft: Draft,
     },
-    /// Asks something of a room's home.
+    /// Sends a query to a room's home.
     Query {
         /// The command.
         command: u32,
@@ -130,7 +130,7 @@ pub enum Effect {
         /// What.
         query: Query,
     },
-    /// Asks all shards how far a publication has come.
+    /// Queries all shards how far a publication has come.
     CountDelivery {
         /// The command.
         command: u32,
@@ -139,15 +139,15 @@ pub enum Effect {
         /// The publication.
         offset: u64,
     },
-    /// Asks the auth backend who it is.
+    /// Sends an auth request.
     Authenticate {
         /// The protocol: `text` or `json`.
         protocol: &'static str,
-        /// The name that it wants.
+        /// The requested name.
         name: Option<Box<str>>,
         /// Its token.
         token: Option<Box<str>>,
-        /// What it says of itself: JSON.
+        /// The client's own data: JSON.
         data: Option<Box<str>>,
     },
     /// It is in: what its rooms publish may follow what it was sent.

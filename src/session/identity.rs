@@ -1,4 +1,4 @@
-//! Who comes with a connection, and what lets a client into a room: what it says, its token, or the auth backend.
+//! The identity of a connection, and access to rooms: by its own claim, its token, or the auth backend.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use super::Session;
 use crate::chat::{Access, AuthMode, Grant, Identity, RecoveryRequest, RoomOptions, TokenError};
 use crate::options::Options;
 
-/// Who comes with a plain client's request, and where to.
+/// A plain client's handshake: its identity and its room.
 #[derive(Clone, Debug)]
 pub struct TextHandshake<'a> {
-    /// What it wants to be called.
+    /// The requested name.
     pub name: Cow<'a, str>,
-    /// Where it wants to go.
+    /// The requested room.
     pub room: Cow<'a, str>,
-    /// What it wants of the history.
+    /// What it requests of the history.
     pub recovery_request: RecoveryRequest,
     /// Its token, if it brought one.
     pub token: Option<Cow<'a, str>>,
@@ -23,9 +23,9 @@ pub struct TextHandshake<'a> {
 /// The result of a plain client's authentication before its WebSocket opens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AuthOutcome {
-    /// It comes in as this one; a grant if a token names the room.
+    /// It has this identity; a grant if a token names the room.
     Known(Identity, Option<Grant>),
-    /// The auth backend is to be asked.
+    /// The auth backend decides.
     Pending,
     /// No token, or one that is not valid.
     NoToken,
@@ -51,7 +51,7 @@ impl TextHandshake<'_> {
             (AuthMode::Token(_), None) => return AuthOutcome::NoToken,
             (AuthMode::Token(authority), Some(token)) => {
                 let Ok(identity) = authority.identify(token) else { return AuthOutcome::NoToken };
-                // The path is only a wish: it must not say another name than the token does.
+                // The path is only a request: it must not contradict the token's name.
                 if *identity.name != *self.name || identity.user.is_empty() && !options.anonymous {
                     return AuthOutcome::Forbidden;
                 }

@@ -10,7 +10,7 @@ use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, Recove
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// Commands of one session that may wait for an answer at a time, `subscribe` among them; what it asks beyond waits with
+/// Commands of one session that may wait for a reply at a time, `subscribe` among them; what it sends beyond waits with
 /// it. So the answers that come at once are bounded, too.
 pub(super) const PENDING_MAX: usize = 16;
 
@@ -30,13 +30,13 @@ pub(super) enum Outcome {
 pub(super) enum Phase {
     /// It has not sent `connect` yet.
     New,
-    /// The auth backend is asked who it is.
+    /// The auth backend decides about it.
     Authenticating(Connecting),
     /// The rooms that the server puts it into are being entered.
     Entering(Connecting),
     /// It is in.
     Open,
-    /// It was refused, and has nothing more to say.
+    /// It was refused, and is not served any more.
     Refused,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Connecting {
     pub(super) command: u32,
     /// Where it stopped in rooms that the server may put it into again.
     pub(super) positions: Vec<(Box<str>, RecoveryRequest, u64)>,
-    /// What the auth backend has to tell it: JSON.
+    /// The auth backend's data for it: JSON.
     pub(super) data: Option<Box<[u8]>>,
     /// Rooms that are still being entered.
     pub(super) missing: usize,
@@ -93,7 +93,7 @@ impl Json {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Whether the auth backend is asked who it is.
+    /// Whether the auth backend decides about it.
     pub(super) const fn is_authenticating(&self) -> bool {
         matches!(self.phase, Phase::Authenticating(_))
     }
@@ -106,7 +106,7 @@ impl Json {
 }
 
 impl Session {
-    /// A client that has until `deadline` to say who it is.
+    /// A client that has until `deadline` to authenticate.
     pub fn json(client: ClientId, format: WireFormat, deadline: Time, frame_pings: bool) -> Self {
         let nameless: Arc<str> = Arc::from("");
         let person = Person { client, user: Arc::clone(&nameless), name: nameless, info: None };
@@ -233,7 +233,7 @@ impl Session {
         number != 0
     }
 
-    /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a pong is asked for.
+    /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a pong is solicited.
     fn limit_command(&mut self, ctx: &Context<'_>, method: &Method<'_>) -> Result<(), Refusal> {
         if matches!(method, Method::Publish(_) | Method::Pong) {
             return Ok(());

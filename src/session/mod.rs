@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `mod` | the session, its subscriptions, coming in and going out of rooms |
 //! | `effects` | the effects of a session, and its context |
-//! | `identity` | who comes with a connection, and what lets a client into a room |
+//! | `identity` | the identity of a connection, and access to rooms |
 //! | `limits` | how often a client may publish |
 //! | `text` | the plain text protocol |
 //! | `json` | the Centrifuge protocol: its state, one message, one command |
@@ -70,7 +70,7 @@ pub struct Session {
     /// How often it publishes in rooms that have a limit of their own.
     #[allow(clippy::box_collection, reason = "rarely there: a pointer instead of three words")]
     room_limiters: Option<Box<Vec<RoomLimiter>>>,
-    /// Until when it is who it is.
+    /// When its identity expires.
     expires: Time,
     /// No later than this something is due.
     due: Time,
@@ -96,7 +96,7 @@ struct Skipped {
 /// The protocol of a session.
 #[derive(Debug)]
 enum Protocol {
-    /// Plain text. While the auth backend is asked about it: what it wants then.
+    /// Plain text. While the auth backend decides about it: its pending join.
     Text(Option<Box<PendingJoin>>),
     /// The Centrifuge protocol.
     Json(Box<Json>),
@@ -111,7 +111,7 @@ struct Subscription {
     id: RoomId,
     /// Its member in the fan-out; `None`: it is joining.
     sub: Option<SubId>,
-    /// Tells it from others of the same session.
+    /// Distinguishes it from others of the same session.
     number: u32,
     /// A token for the room has let it in.
     granted: bool,
@@ -137,7 +137,7 @@ struct Joining {
     command: u32,
     /// The offset that it wanted to go on from.
     requested_offset: Option<u64>,
-    /// It does not want to be in if it cannot go on from there.
+    /// It prefers an error to a join without recovery.
     or_nothing: bool,
     /// How long it may stay.
     expires_in: Option<Duration>,
@@ -157,7 +157,7 @@ struct Joining {
 pub enum Taken {
     /// It was taken.
     All,
-    /// It was not, or not all of it: offer the same message again when [`Session::can_take`] says so.
+    /// It was not, or not all of it: offer the same message again when [`Session::can_take`] is true.
     Later,
 }
 
@@ -233,7 +233,7 @@ impl Session {
         }
     }
 
-    /// Whether the auth backend is asked who it is.
+    /// Whether the auth backend decides about it.
     pub fn is_authenticating(&self) -> bool {
         match &self.protocol {
             Protocol::Text(pending_join) => pending_join.is_some(),
@@ -241,7 +241,7 @@ impl Session {
         }
     }
 
-    /// Whether it takes another message now. It says so itself when that changes: after a reply, a decision, a settled draft.
+    /// Whether it takes another message now. It reports when that changes: after a reply, a decision, a completed draft.
     pub fn can_take(&self) -> bool {
         self.parked == 0
             && match &self.protocol {
@@ -317,7 +317,7 @@ impl Session {
         }
     }
 
-    /// Tells its client how many publications are missing.
+    /// Notifies its client how many publications are missing.
     pub fn notice(&mut self, effects: &mut Effects) {
         if let Some(skipped) = self.skipped.take() {
             effects.send(|out| plain::skipped_into(out, skipped.count, skipped.after));
@@ -346,7 +346,7 @@ impl Session {
         }
     }
 
-    /// A room's home has let the client in. `None`: it no longer wants to be in; else its form, and whether its connection is in
+    /// A room's home has accepted the client. `None`: it no longer joins; else its form, and whether its connection is in
     /// other rooms as well. [`Session::joined`] follows.
     pub fn wants(&self, number: u32) -> Option<(RoomId, WireFormat)> {
         let subscription = self.subscriptions.iter().find(|it| it.number == number && it.sub.is_none())?;
@@ -369,7 +369,7 @@ impl Session {
         }
     }
 
-    /// Goes into a room. `Effect::Join` asks its home, and tells this session the room's number.
+    /// Joins a room. `Effect::Join` is the request to its home, with the room's number.
     fn join(
         &mut self,
         ctx: &mut Context<'_>,
@@ -447,7 +447,7 @@ struct Join {
     command: u32,
     /// The offset that it wanted to go on from.
     requested_offset: Option<u64>,
-    /// It does not want to be in if it cannot go on from there.
+    /// It prefers an error to a join without recovery.
     or_nothing: bool,
     /// A token for the room lets it in.
     granted: bool,

@@ -145,7 +145,7 @@ impl Session {
     }
 
     /// The homes of some rooms are lost. Its client must recover the rooms that it is in, which are joined anew; what it has
-    /// asked of them gets an error that may be tried again.
+    /// requested of them gets an error that may be tried again.
     pub fn home_lost(&mut self, ctx: &mut Context<'_>, is_lost: impl Fn(&str) -> bool) {
         let affected = |session: &Self| {
             session.subscriptions.iter().position(|it| it.sub.is_some() && is_lost(&it.room))
@@ -189,7 +189,7 @@ impl Session {
         }
     }
 
-    /// Takes a client out of a room without its asking, and tells it why.
+    /// Unsubscribes a client from a room without a request, and notifies it of the reason.
     pub(super) fn unsubscribe(&mut self, effects: &mut Effects, index: usize, why: Unsubscribe) {
         let room = Arc::clone(&self.subscriptions[index].room);
         let by_server = self.subscriptions[index].by_server;

@@ -22,7 +22,7 @@ struct World {
     rng: Rng,
     budget: Budget,
     users: Arc<ConnectionCounter<Arc<str>>>,
-    /// What it has asked, and has no answer to.
+    /// Its requests without an answer.
     pending: Vec<Effect>,
     /// What its client has received: lines of JSON, or texts.
     sent: Vec<String>,
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// What it asked is answered.
+    /// One of its requests is answered.
     fn answer(&mut self, index: usize) {
         let pending = self.pending.swap_remove(index);
         match &pending {
@@ -234,7 +234,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is asked, and in whatever order answers come, or do not.
+    /// Any commands, and answers in any order, or none.
     #[test]
     fn each_command_with_an_id_gets_exactly_one_reply(steps in prop::collection::vec(step(), 1..60)) {
         let mut world = World::open(options());

@@ -17,7 +17,7 @@ use crate::engine::PublishOutcome;
 use crate::metrics::CloseReason;
 use crate::options::Options;
 
-/// What a plain client wants once it is known who it is.
+/// What a plain client requests once it is authenticated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PendingJoin {
     /// The room.
@@ -34,7 +34,7 @@ impl Session {
         Self::new(person, format, Protocol::Text(None))
     }
 
-    /// It is known who it is: it goes into the room that it asked for. `counted`: among the connections of its user.
+    /// It is authenticated: it joins its room. `counted`: among the connections of its user.
     pub fn enter(
         &mut self,
         ctx: &mut Context<'_>,
@@ -56,7 +56,7 @@ impl Session {
         self.join(ctx, &pending_join.room, grant.unwrap_or_default(), pending_join.recovery_request, how);
     }
 
-    /// The auth backend is asked who it is. What its client sends meanwhile waits.
+    /// Sends an auth request. What its client sends meanwhile waits.
     pub fn request_auth(
         &mut self,
         ctx: &mut Context<'_>,
@@ -65,7 +65,7 @@ impl Session {
         pending_join: PendingJoin,
     ) {
         self.protocol = Protocol::Text(Some(Box::new(pending_join)));
-        // Who it is is known until then, or never.
+        // It is authenticated until then, or never.
         self.expires = ctx.now + ctx.options.command_timeout;
         self.due = self.due.min(self.expires);
         let (name, token) = (Some(Box::from(name)), token.map(Box::from));

@@ -38,7 +38,7 @@ pub struct Audit {
 }
 
 impl Shard {
-    /// Checks that the parts of the shard agree, and says what they hold.
+    /// Checks that the parts of the shard agree, and returns what they hold.
     ///
     /// # Panics
     /// When they do not.

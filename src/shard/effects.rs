@@ -146,7 +146,7 @@ impl Shard {
         overrides: Overrides,
     ) {
         let reply_to = self.reply_to(key, number);
-        // The others only ever say what the room does anyway.
+        // The others only ever repeat what the room does anyway.
         let Overrides { presence, join_leave, .. } = overrides;
         self.request_home(room, Request::Join { member, recovery_request, presence, join_leave, reply_to });
     }
@@ -160,7 +160,7 @@ impl Shard {
         self.forget_unused(id);
     }
 
-    /// Asks all shards how far a publication has come, this one too.
+    /// Queries all shards how far a publication has come, this one too.
     fn count_delivery(&mut self, reply_to: ReplyTo, room: &Arc<str>, offset: u64) {
         let shards = self.mesh.shards();
         self.countings.push(Counting { reply_to, missing: shards, sum: Backlog::default() });
@@ -169,7 +169,7 @@ impl Shard {
         }
     }
 
-    /// Tells a room's home which forms this shard has members for.
+    /// Sends a room's home the forms this shard has members for.
     fn tell_forms(&mut self, room: &Arc<str>, id: RoomId) {
         let forms = self.rooms.get(id).map(super::rooms::Room::forms).unwrap_or_default();
         self.request_home(room, Request::Listen { forms });

@@ -26,7 +26,7 @@ impl Shard {
         }
     }
 
-    /// Carries what the homes say to the shards: a publication is encoded once for all of them.
+    /// Carries the homes' outputs to the shards: a publication is encoded once for all of them.
     fn deliver_outputs(&mut self) {
         let (now, unix_ms) = (self.now, self.unix_ms());
         while let Some(output) = self
@@ -142,7 +142,7 @@ impl Shard {
         self.forget_unused(id);
     }
 
-    /// Tells the homes of rooms how far their publications have been swept here.
+    /// Reports to the homes of rooms how far their publications have been swept here.
     pub(super) fn acknowledge_swept(&mut self) {
         let window = self.options.congestion_bytes();
         while let Some((id, bytes)) = self.rooms.poll_swept(&self.fanout, window) {

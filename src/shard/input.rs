@@ -290,7 +290,7 @@ impl Shard {
     pub(super) fn offer_later(&mut self, key: ConnKey) {
         let Some(slot) = self.conns.get(key) else { return };
         let waits = slot.conn.paused || slot.conn.has_waiting_input();
-        // What holds it back but the turn and the rings says so itself when it no longer does.
+        // Every reason to pause but the turn and the rings reports itself when it no longer holds.
         let session = slot.session.and_then(|session| self.sessions.get(session));
         let is_queued = !slot.conn.state().is_ending()
             && (slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES

@@ -1,4 +1,4 @@
-//! What shards say to one another.
+//! Messages between shards.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub type PeerEnds = mesh::PeerEnds<Up, Down>;
 /// To a room's home, or to every shard.
 #[derive(Debug)]
 pub enum Up {
-    /// Something is asked of a room's home.
+    /// A request to a room's home.
     Room {
         /// The room.
         room: Arc<str>,
@@ -53,7 +53,7 @@ pub enum Down {
     Presence {
         /// The room.
         room: Arc<str>,
-        /// The frames that say so.
+        /// The frames of it.
         encodings: Arc<Encodings>,
     },
     /// For one session.

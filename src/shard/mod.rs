@@ -1,5 +1,5 @@
 //! The shard: one core's whole world. It holds the parts (connections, sessions, the homes of rooms, the fan-out, the
-//! mesh), carries what one says to the others, and keeps the budget of a turn. It has no rules of its own.
+//! mesh), carries the messages between them, and keeps the budget of a turn. It has no rules of its own.
 //!
 //! ```text
 //! bytes ── connection ── session ── mesh ── home ── engine
@@ -142,7 +142,7 @@ pub struct Shard {
     wheel: TimerWheel,
     /// What the session that was last called does; empty between calls.
     effects: Effects,
-    // Who comes next.
+    // The next one.
     /// Connections with bytes of their own to send.
     flush: VecDeque<ConnKey>,
     /// Writes of connections' own bytes that are left in this turn.
@@ -242,7 +242,7 @@ impl Shard {
         meshes.into_iter().map(shard).collect()
     }
 
-    /// Replaces the options; they hold for what comes from now on, and the pings and the rooms' options for everyone.
+    /// Replaces the options; they hold for all later input, and the pings and the rooms' options for every client.
     pub fn reconfigure(&mut self, now: Time, options: Arc<Options>) {
         self.now = self.now.max(now);
         let pings_change = options.ping_interval != self.options.ping_interval;

@@ -98,7 +98,7 @@ impl Shard {
     /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or [`Shard::write_failed`].
     ///
     /// Several writes may be in flight, all of different connections: their bytes stay where they are until the first of them
-    /// is answered. From then on ask for no more, and call nothing else, until all of them are. `None` while some are in flight
+    /// is answered. From then on call nothing else, until all of them are. `None` while some are in flight
     /// means no more than that these must be answered first.
     pub fn poll_write(&mut self) -> Option<Write<'_>> {
         if self.writes_in_flight == 0 {
@@ -265,7 +265,7 @@ impl Shard {
             return Some(Writing::Rest(key, sub));
         }
         if !conn.outbox.is_empty() {
-            // An answer and what was published with it leave in one packet. Else what its rooms have for it comes in its turn: no
+            // An answer and what was published with it leave in one packet. Else what its rooms have for it waits for its turn: no
             // member overtakes the sweep by publishing.
             // Before a client's connection is confirmed, nothing comes along.
             let welcomed = session.is_none_or(Session::is_welcomed);
@@ -281,7 +281,7 @@ impl Shard {
         None
     }
 
-    /// Has a session say what it waited to say until everything before it was out.
+    /// Has a session send its notice after everything before it was sent.
     fn append_notice(&mut self, key: ConnKey) {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         if !conn.blocked && conn.outbox.take_notice_due() {

@@ -1,4 +1,4 @@
-//! What a driver asks of a shard that has panicked, and of the one that takes its place. The first may be in any state: nothing here
+//! What a driver needs of a shard that has panicked, and of its replacement. The first may be in any state: nothing here
 //! relies on more than the fields that it reads.
 
 use super::{Shard, Slot};

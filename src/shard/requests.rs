@@ -18,15 +18,15 @@ use crate::page;
 use crate::session::{AuthOutcome, PendingJoin, Session, TextHandshake, jittered};
 use crate::ws::{Step, Window};
 
-/// What a request asks for.
+/// The target of a request.
 enum Target<'a> {
     /// An open WebSocket.
     Upgrade(Opening<'a>),
     /// A page.
     Page(&'static page::Asset),
-    /// Whether the process lives.
+    /// Liveness.
     Health,
-    /// Whether it wants clients.
+    /// Readiness.
     Ready,
     /// The counters.
     Metrics,
@@ -38,9 +38,9 @@ enum Opening<'a> {
     Echo,
     /// To a room, in plain text.
     Chat(TextHandshake<'a>),
-    /// To whatever it will ask for, in JSON.
+    /// To any room, in JSON.
     Centrifuge {
-        /// It wants to see pings as frames.
+        /// It needs pings as frames.
         frame_pings: bool,
     },
 }
@@ -281,7 +281,7 @@ impl Shard {
     fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) {
         let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        // A client that asks for much at once and does not read gets no more than this.
+        // A client that sends many requests at once and does not read gets no more than this.
         let keep_alive =
             head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
         Response { keep_alive, date, head_only: head.method == "HEAD", ..*response }

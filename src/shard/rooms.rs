@@ -217,7 +217,7 @@ impl Rooms {
     }
 
     /// A session has a draft for the room `name`. It is returned if it may go to the home at once; else it waits here, and the
-    /// session with it, until [`Rooms::draft_completed`] says so.
+    /// session with it, until [`Rooms::draft_completed`] returns it.
     pub fn submit(&mut self, name: &Arc<str>, parked: Parked, rules: &RoomRules) -> Option<Draft> {
         let id = self.intern(name, rules);
         let room = &mut self.rooms[id.0 as usize];

@@ -62,7 +62,7 @@ fn rooms(options: RoomOptions) -> Arc<RoomRules> {
     Arc::new(RoomRules { patterns: Vec::new(), otherwise: Arc::new(options) })
 }
 
-/// Tells the shard what became of its writes.
+/// Reports the outcomes of its writes to the shard.
 fn answer(shard: &mut Shard, in_flight: &mut Vec<(WriteId, usize, usize)>) {
     for (write_id, len, offered) in in_flight.drain(..) {
         if len == 0 { shard.refused(write_id) } else { shard.wrote(write_id, len, offered) }
@@ -315,7 +315,7 @@ proptest! {
         prop_assert_eq!(world.received_by(stranger).0.len(), 0);
     }
 
-    /// Whatever comes, in whatever pieces, nothing panics, every connection ends, and the others talk on.
+    /// Any input, in any pieces: nothing panics, every connection ends, and the others go on.
     #[test]
     fn garbage_ends_in_an_answer(seed: u64, garbage in prop::collection::vec(any::<u8>(), 0..300), upgraded: bool, piece in 1u64..50) {
         let mut world = World::new(2, seed, piece, options());
@@ -356,7 +356,7 @@ fn a_flood_is_slowed_down_and_nothing_is_lost() {
     assert!(pauses > 0, "the flood was never held back");
 }
 
-/// One member whose socket takes `window` bytes and then nothing, while a room says `count` messages of 1 KiB.
+/// One member whose socket takes `window` bytes and then nothing, while a room publishes `count` messages of 1 KiB.
 fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (World, usize, usize) {
     let mut world = World::new(
         1,

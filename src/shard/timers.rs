@@ -25,7 +25,7 @@ impl Shard {
         self.apply(key, change);
     }
 
-    /// Does what the timers say.
+    /// Handles expired timers.
     pub(super) fn expire(&mut self) {
         while let Some(index) = self.wheel.poll_expired(self.now) {
             if let Some(key) = self.conns.key_at(index) {

@@ -16,7 +16,7 @@ const KEPT_BYTES_MAX: usize = 256 * 1024;
 pub enum Window {
     /// 15 bits, 32 KiB.
     Full,
-    /// 9 bits, 512 bytes: serves every client that asked for 9 to 14.
+    /// 9 bits, 512 bytes: serves every client that requested 9 to 14.
     Small,
 }
 
@@ -35,7 +35,7 @@ impl Window {
 /// stored one: 3 bits of header, at most 9 bits for each byte (a literal from 144 on; a match is of four bytes at least, and costs 31
 /// bits at most), and 7 bits for the end of the block. The flush begins an empty stored block, 3 bits and what is missing to a whole
 /// byte; the rest of that block is left out. That is ⌈(9n + 13) / 8⌉ bytes. When the flush ends exactly where the room in the output
-/// does it is asked for again, and writes a second empty block: 5 bytes. The window bounds distances, and so changes nothing of this.
+/// does it is called again, and writes a second empty block: 5 bytes. The window bounds distances, and so changes nothing of this.
 pub const fn deflated_len_max(message_len: usize) -> usize {
     message_len.saturating_add(message_len.saturating_add(13).div_ceil(8)).saturating_add(5)
 }
@@ -45,7 +45,7 @@ pub const fn deflated_len_max(message_len: usize) -> usize {
 pub struct Inflater {
     stream: Option<Box<Decompress>>,
     out: Vec<u8>,
-    /// Bytes that have come out since they were last asked for.
+    /// Bytes produced since the last check.
     inflated: usize,
 }
 

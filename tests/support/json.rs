@@ -1,4 +1,4 @@
-//! A client of the JSON protocol that asks and waits.
+//! A client of the JSON protocol that sends commands and waits.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use tungstenite::{Message, WebSocket};
 
 use super::{Server, Tcp, text};
 
-/// A client that keeps the lines it has not been asked for yet.
+/// A client that keeps the lines that are not consumed yet.
 pub struct Client {
     pub socket: WebSocket<Tcp>,
     lines: VecDeque<Value>,

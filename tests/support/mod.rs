@@ -1,4 +1,4 @@
-//! A running server for tests, and clients that nobody here wrote.
+//! A running server for tests, and third-party clients.
 
 #![allow(
     dead_code,
@@ -53,14 +53,14 @@ pub fn driver() -> &'static str {
     "uring"
 }
 
-/// With this variable, what needs io_uring is skipped where there is none: `test.sh` sets it, and tells what was skipped.
+/// With this variable, what needs io_uring is skipped where there is none: `test.sh` sets it, and reports what was skipped.
 /// (It does not begin with `STENTOR_`, as a server that inherits it would take it for a mistyped setting.)
 const ALLOW_NO_URING: &str = "TESTS_ALLOW_NO_URING";
 
 /// With this variable there is no io_uring, as far as the tests know.
 const FORBID_URING: &str = "TESTS_FORBID_URING";
 
-/// Whether io_uring can be used here. If not, a line that begins with `SKIPPED: ` says why, once.
+/// Whether io_uring can be used here. If not, a line that begins with `SKIPPED: ` has the reason, once.
 ///
 /// # Panics
 /// When it cannot be used and [`ALLOW_NO_URING`] is not set.

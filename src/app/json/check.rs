@@ -46,8 +46,8 @@ impl Channel<'_> {
 
 impl Subscribe<'_> {
     /// # Errors
-    /// It names no room; it wants deltas that the protocol does not know (`fossil`, which it does, is not agreed to: the reply
-    /// says nothing of it); it wants another kind of subscription or a filter, which are not there.
+    /// It names no room; it requests deltas that the protocol does not know (`fossil`, which it does, is not agreed to: the reply
+    /// omits it); it requests another kind of subscription or a filter, which are not supported.
     pub fn check(&self) -> Result<(), Refusal> {
         named(&self.channel)?;
         match &*self.delta {
@@ -66,7 +66,7 @@ impl Subscribe<'_> {
 
 impl Publish<'_> {
     /// # Errors
-    /// It names no room, is for another kind of channel, says nothing, or says it more than `NESTING_MAX` deep.
+    /// It names no room, is for another kind of channel, has no data, or data more than `NESTING_MAX` deep.
     pub fn check(&self) -> Result<(), Refusal> {
         named(&self.channel)?;
         if self.kind > 0 || self.removed || !self.key.is_empty() {
@@ -88,7 +88,7 @@ impl History<'_> {
         Ok(())
     }
 
-    /// Which page of a room's history is asked for.
+    /// The requested page of a room's history.
     ///
     /// # Errors
     /// It begins at an epoch that is none of ours.
@@ -109,7 +109,7 @@ impl<'a> Rpc<'a> {
     /// The one thing that can be called: how far a publication has come.
     ///
     /// # Errors
-    /// It calls something else, or does not say which publication.
+    /// It calls an unknown method, or does not name the publication.
     pub fn delivery(&self) -> Result<Delivery<'a>, Refusal> {
         if self.method != "delivery" {
             return Err(ErrorCode::MethodNotFound.into());

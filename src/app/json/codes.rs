@@ -89,13 +89,13 @@ pub enum Disconnect {
     InvalidToken,
     /// It violates the protocol.
     BadRequest,
-    /// It did not say who it is in time.
+    /// It did not authenticate in time.
     Stale,
     /// Its user has too many connections. It reconnects: one of these may be its own former one, whose end was not noticed yet.
     ConnectionLimit,
     /// It is anonymous, and anonymous clients may not connect.
     PermissionDenied,
-    /// It wants something that this server does not do.
+    /// It requests something that this server does not support.
     NotAvailable,
 }
 

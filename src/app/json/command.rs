@@ -14,22 +14,22 @@ use crate::chat::{Epoch, RecoveryRequest, Since};
 pub struct Command<'a> {
     /// What the reply repeats; 0: there is none.
     pub id: u32,
-    /// What is asked for.
+    /// The request.
     pub method: Method<'a>,
 }
 
-/// What is asked for.
+/// The request of a command.
 #[derive(Debug)]
 pub enum Method<'a> {
-    /// To be let in.
+    /// To be authenticated.
     Connect(Connect<'a>),
     /// To be put into a room.
     Subscribe(Subscribe<'a>),
     /// To be taken out of a room.
     Unsubscribe(Channel<'a>),
-    /// To say something.
+    /// To publish.
     Publish(Publish<'a>),
-    /// Who is in a room.
+    /// The members of a room.
     Presence(Channel<'a>),
     /// How many are.
     PresenceStats(Channel<'a>),
@@ -52,10 +52,10 @@ pub enum Method<'a> {
 /// connect
 #[derive(Debug, Deserialize)]
 pub struct Connect<'a> {
-    /// Who it is.
+    /// The connection token.
     #[serde(borrow, default, deserialize_with = "member::text")]
     pub token: Cow<'a, str>,
-    /// What it says of itself.
+    /// The client's own data.
     #[serde(borrow)]
     pub data: Option<&'a RawValue>,
     /// Where it stopped in the rooms that the server had joined for it.
@@ -69,7 +69,7 @@ pub type Positions<'a> = BTreeMap<Cow<'a, str>, Recovery<'a>>;
 /// Where a client stopped.
 #[derive(Debug, Default, Deserialize)]
 pub struct Recovery<'a> {
-    /// Whether it wants to go on from there.
+    /// Whether it requests a recovery from there.
     #[serde(default, deserialize_with = "member::scalar")]
     pub recover: bool,
     /// The last offset that it has had.
@@ -87,7 +87,7 @@ impl Recovery<'_> {
     }
 }
 
-/// An empty epoch is any; one that was never ours is another life of the room.
+/// An empty epoch matches any; one that was never ours is another epoch of the room.
 fn recovery_request(recover: bool, offset: u64, epoch: &str) -> RecoveryRequest {
     match (recover, Epoch::parse(epoch)) {
         (false, _) => RecoveryRequest::None,
@@ -111,7 +111,7 @@ pub struct Subscribe<'a> {
     /// Other kinds of subscription than to a stream.
     #[serde(default, rename = "type", deserialize_with = "member::scalar")]
     pub kind: u32,
-    /// How it wants publications to be shortened.
+    /// The requested delta compression.
     #[serde(borrow, default, deserialize_with = "member::text")]
     pub delta: Cow<'a, str>,
     /// A filter.
@@ -312,16 +312,16 @@ fn is_empty(line: &str) -> bool {
     })
 }
 
-/// What a client that connects says of itself, as far as the server uses it.
+/// The client's own data in `connect`, as far as the server uses it.
 #[derive(Debug, Default, Deserialize)]
 pub struct Introduction<'a> {
-    /// What it wants to be called.
+    /// The requested name.
     #[serde(borrow, default, deserialize_with = "member::optional_text")]
     pub name: Option<Cow<'a, str>>,
 }
 
 impl<'a> Introduction<'a> {
-    /// Reads `data`. Data of any other shape say nothing.
+    /// Reads `data`. Data of any other shape are ignored.
     pub fn read(data: Option<&'a RawValue>) -> Self {
         data.and_then(|data| from_object(data.get())).unwrap_or_default()
     }

@@ -1,7 +1,7 @@
 //! The Centrifuge protocol in JSON: a frame holds commands, or replies and pushes, one JSON object a line.
 //!
-//! What all members of a room get alike (publications, who comes and goes) is a frame of its own, made once. Replies are made for
-//! the one that asked.
+//! What all members of a room get alike (publications, presence events) is a frame of its own, made once. Replies are made for
+//! the client that sent the command.
 
 mod check;
 pub mod codes;
@@ -100,7 +100,7 @@ pub fn presence_events(channel: &str, presence_events: &[PresenceEvent]) -> Vec<
     out
 }
 
-/// Appends a line that tells a member that its subscription has ended.
+/// Appends a line that ends a member's subscription.
 pub fn unsubscribe_into(out: &mut Vec<u8>, channel: &str, why: Unsubscribe) {
     let (code, reason) = why.parts();
     push_head_into(out, channel);
@@ -130,9 +130,9 @@ pub struct Welcome<'a> {
     pub ping: Duration,
     /// How long the identity holds.
     pub expires_in: Option<Duration>,
-    /// What a back end has to tell it: JSON.
+    /// Data of the auth backend for the client: JSON.
     pub data: Option<&'a [u8]>,
-    /// The rooms that the server has joined for it, with what [`subscribed`] says of each: JSON members, without braces.
+    /// The server-side subscriptions, with what [`subscribed`] has of each: JSON members, without braces.
     pub subs: &'a [u8],
 }
 
@@ -159,7 +159,7 @@ pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
 }
 
 /// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `requested_offset`: the offset from which
-/// the client wanted to resume. `data`: what its grant tells it, compact JSON.
+/// the client requested to recover. `data`: the data of its grant, compact JSON.
 pub fn subscribed(
     recovery: &Recovered,
     positioned: bool,
@@ -202,7 +202,7 @@ pub fn subscribed(
     out
 }
 
-/// A room and what [`subscribed`] says of it, as a member of an object.
+/// A room and its [`subscribed`] result, as a member of an object.
 pub fn named_into(out: &mut Vec<u8>, channel: &str, value: &[u8]) {
     if !out.is_empty() {
         out.push(b',');
@@ -229,7 +229,7 @@ pub fn history(top: Position, publications: &[Arc<Publication>]) -> Vec<u8> {
     out
 }
 
-/// The result of `presence`: the members, of `count`. If there are more, it says so, and how many there are.
+/// The result of `presence`: the members, of `count`. If there are more, it is marked as truncated, with their number.
 pub fn presence(members: &[Member], count: usize) -> Vec<u8> {
     let mut out = b"{\"presence\":{".to_vec();
     for (index, member) in members.iter().enumerate() {
@@ -291,7 +291,7 @@ fn push_head_into(out: &mut Vec<u8>, channel: &str) {
     out.push(b',');
 }
 
-/// Who it is: the protocol's `ClientInfo`.
+/// The protocol's `ClientInfo`.
 fn info_into(out: &mut Vec<u8>, member: &Member) {
     let person = &member.person;
     out.extend_from_slice(b"{\"user\":");

@@ -1,4 +1,4 @@
-//! The models that loom runs. A wake-up that is lost leaves the sleeper waiting for ever, which loom reports as a deadlock.
+//! The models that loom runs. A wake-up that is lost leaves the sleeper waiting forever, which loom reports as a deadlock.
 //!
 //! What they are for has been seen to fail them: either fence taken out or weakened, the doorbell before the push, the look at
 //! the rings before the announcement, an announcement that is read but not taken, bytes added after the push, and bytes of
@@ -144,7 +144,7 @@ fn a_sleep_is_ended_once() {
     });
 }
 
-/// The reader's own assertion says when more is taken off than was put on.
+/// The reader's own assertion fails when more is taken off than was put on.
 #[test]
 fn bytes_are_counted_on_both_ends() {
     model(|| {

@@ -18,7 +18,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
     /// One turn, and how long to wait before the next one. When the shard panics in it, the next turn is another shard's.
     ///
     /// # Errors
-    /// The kernel refuses to be asked; or the host says that the process must end.
+    /// The kernel refuses to wait; or the host ends the process.
     pub(super) fn contained_turn(
         &mut self,
         timeout: Option<Duration>,

@@ -94,20 +94,20 @@ impl Simulation<'_> {
 }
 
 impl Session {
-    /// The command that asks to be put into a room, as if it had never been there.
+    /// The command that subscribes to a room, without a recovery.
     fn subscribe_anew(&mut self, now: Time, index: usize) -> String {
         let (token, room) = (self.room_token(now, index), self.subs[index].receiver.room());
         let id = self.ask(now, PendingCommand::SubscribeAnew(index));
         format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{room}\"{token}}}}}")
     }
 
-    /// The command that asks to be taken out of a room.
+    /// The command that unsubscribes from a room.
     fn unsubscribe(&mut self, now: Time, index: usize) -> String {
         let id = self.ask(now, PendingCommand::Unsubscribe(index));
         format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"r{}\"}}}}", self.subs[index].receiver.room())
     }
 
-    /// The command that asks something of a room.
+    /// The command that queries a room.
     pub(super) fn look_line(&mut self, now: Time, index: usize, look: Look) -> String {
         let id = self.ask(now, PendingCommand::Look(index, look));
         let receiver = &self.subs[index].receiver;
@@ -153,7 +153,7 @@ impl Session {
         self.limited.iter().any(|&(scope, ..)| self.sent(scope) > now.burst(scope) + now.refusals_max(scope))
     }
 
-    /// Nothing moves any more: nobody goes on and on above its limit.
+    /// Nothing moves any more: no client keeps exceeding its limit.
     pub(super) fn check_limits(&self, now: &Circumstances) {
         let mut scopes: Vec<_> = self.limited.iter().map(|&(scope, ..)| scope).collect();
         scopes.dedup();
@@ -187,7 +187,7 @@ impl Circumstances {
         }
     }
 
-    /// Under which limit a command falls that says nothing.
+    /// The limit of commands other than publish.
     pub(super) fn command_scope(&self) -> Option<Scope> {
         (self.options.session_commands_per_second_max > 0).then_some(Scope::Commands)
     }

@@ -43,7 +43,7 @@ pub(super) enum Declined {
     Temporary,
     /// The engine has had it before.
     Known,
-    /// Its session says too much.
+    /// Its session exceeds its limit.
     TooOften,
 }
 
@@ -319,7 +319,7 @@ impl Checker {
             let missing = owed.find(|&(id, record)| {
                 record.room == receiver.room && id >= sure_from && !receiver.has_received(&record)
             });
-            // Who has skipped something is at the head all the same, so far as is known where that is.
+            // A session that has skipped something is at the head all the same, so far as is known where that is.
             let excused = |id| {
                 receiver.may_skip() && (receiver.skipped.is_some() || self.may_follow(id, receiver.last))
             };

@@ -156,7 +156,7 @@ impl Simulation<'_> {
         frames
     }
 
-    /// What a session says next in a room, as its protocol has it.
+    /// The next publication of a session in a room, in its protocol.
     pub(super) fn next_message(
         &mut self,
         session: usize,
@@ -164,7 +164,7 @@ impl Simulation<'_> {
         fill_bytes: usize,
     ) -> (PublicationId, String) {
         let it = &mut self.sessions[session];
-        // Who is alone has no other room.
+        // A session in an echo endpoint has no other room.
         let slot = if room < ROOMS_MAX { room } else { 0 };
         let id = self.checker.publish(session, room, it.last_published[slot], fill_bytes);
         it.last_published[slot] = Some(id);
@@ -335,7 +335,7 @@ impl Simulation<'_> {
             used = len;
         }
         if self.sessions[session].stage == Stage::Refused {
-            return bytes.len(); // the rest says why, to a person
+            return bytes.len(); // the rest is a reason for readers
         }
         while let Some(frame) = wire::parse(&bytes[used..]) {
             used += frame.len;

@@ -63,7 +63,7 @@ impl Scenario {
         }
     }
 
-    /// A quiet afternoon: `clients` in one room on two shards, each of which says something every ten seconds, for `length`. What the
+    /// A quiet afternoon: `clients` in one room on two shards, each of which publishes every ten seconds, for `length`. What the
     /// simulator's speed is measured with.
     pub fn calm(seed: u64, clients: usize, length: Duration) -> Self {
         let mut rng = Rng::new(seed);
@@ -254,7 +254,7 @@ fn lifetime(
     for _ in 0..rng.below(talkative + 1) {
         let bytes = index_below(rng, usize::try_from(size).unwrap_or(1) + 1);
         let at = moment(rng, length);
-        // Some say several things in one breath.
+        // Some publish several messages at once.
         for _ in 0..=rng.below(4) * rng.below(2) {
             add(at, Act::Publish(bytes));
         }
@@ -301,7 +301,7 @@ fn errand(rng: &mut Rng, rooms: u64) -> Act {
     }
 }
 
-/// A client goes in the same instant in which it says something.
+/// A client leaves in the same instant in which it publishes.
 fn final_messages(rng: &mut Rng, length: Duration, options: &Options, add: &mut impl FnMut(Duration, Act)) {
     let at = moment(rng, length);
     let most = pick(rng, &[200, options.message.message_bytes_max / 2]);

@@ -43,10 +43,10 @@ pub(super) struct LateEngine(Arc<Mutex<Inside>>);
 struct Inside {
     late: Late,
     rng: Rng,
-    /// When it was last asked.
+    /// When it was last polled.
     now: Time,
     rooms: Map<Arc<str>, Room>,
-    /// What it will say, and when.
+    /// Its planned events, and their times.
     agenda: BTreeMap<(Time, u64), Planned>,
     noted: u64,
     /// Whether it has published an event since the last check.
@@ -91,7 +91,7 @@ impl LateEngine {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it has something to say later.
+    /// Whether it has an event planned.
     pub(super) fn is_waiting(&self) -> bool {
         !self.inside().agenda.is_empty()
     }

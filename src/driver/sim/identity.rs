@@ -1,4 +1,4 @@
-//! Who clients are: tokens and what reads them, what the auth backend says, and when it all expires.
+//! Authentication: tokens and what reads them, the auth backend's decisions, and when they expire.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::session::EXPIRY_GRACE;
 /// What a client is closed with that is turned away.
 pub(super) const UNWANTED: u16 = 4501;
 
-/// Reads the tokens of a simulation. `user.ends.rooms.ends.quiet` says who comes and where the server puts it, and
+/// Reads the tokens of a simulation. `user.ends.rooms.ends.quiet` has the user and the server-side rooms, and
 /// `user.room.ends.quiet` lets a user into a room; an end is a time of the simulation, or `-`.
 #[derive(Debug, Default)]
 pub(super) struct SimAuthority {
@@ -127,7 +127,7 @@ impl Plan {
 }
 
 impl Simulation<'_> {
-    /// What a client says of itself: who it is, and where it was in rooms that the server puts it into.
+    /// The client's `connect`: its identity, and its positions in server-side rooms.
     pub(super) fn connect_line(&mut self, session: usize) -> String {
         let now = self.world.now();
         let tokens = self.scenario.tokens;
@@ -171,7 +171,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// The auth backend says whether a client may come in.
+    /// The auth backend decides about a client.
     pub(super) fn decide(&mut self, session: usize) {
         let Session { client, plan, pipe, .. } = self.sessions[session];
         let name: Arc<str> = format!("c{client}").into();
@@ -286,7 +286,7 @@ impl Simulation<'_> {
         assert!(now >= ends, "the subscription of session {session} expires before its time");
     }
 
-    /// It is sent after `after` that a session wants to be in a room.
+    /// It is sent after `after` that a session subscribes to a room.
     pub(super) fn subscribe_later(&mut self, session: usize, index: usize, after: Duration) {
         if self.sessions[session].may_publish() {
             let line = self.sessions[session].subscribe(self.world.now(), index);
@@ -363,7 +363,7 @@ impl Session {
 }
 
 impl Circumstances {
-    /// Whether the auth backend is asked who clients are.
+    /// Whether the auth backend decides about clients.
     pub(super) fn uses_hook(&self) -> bool {
         self.options.auth_mode == AuthMode::Hook
     }

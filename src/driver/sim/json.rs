@@ -14,7 +14,7 @@ use super::simulation::{Due, Simulation};
 use crate::base::Time;
 
 impl Simulation<'_> {
-    /// What a client says behind its handshake: who it is, and where it wants to be, in one frame.
+    /// A client's frame behind its handshake: `connect`, and its subscriptions.
     pub(super) fn introduce(&mut self, session: usize) {
         let now = self.world.now();
         let mut lines = self.connect_line(session);
@@ -126,7 +126,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// A client is not let in, so that nothing more comes of what it asks.
+    /// A client is rejected, so that its commands have no effect.
     fn refused_in(&mut self, session: usize, waited: Duration, code: u64) {
         let it = &mut self.sessions[session];
         it.refused_in = true;
@@ -144,7 +144,7 @@ impl Simulation<'_> {
         matches!(command, PendingCommand::Publish(id) if self.checker.record(id).declined == Some(Declined::Temporary))
     }
 
-    /// A command was given up by the server: to be in a room is asked for again.
+    /// The server gave up a command: a subscription is requested again.
     fn timed_out(&mut self, session: usize, command: PendingCommand) {
         let (PendingCommand::Subscribe(index) | PendingCommand::SubscribeAnew(index)) = command else {
             return;
@@ -298,7 +298,7 @@ impl Simulation<'_> {
         self.recognise(session, name, text)
     }
 
-    /// Says something into a room, in JSON.
+    /// Publishes in a room, in JSON.
     pub(super) fn publish_line(
         &mut self,
         session: usize,
@@ -315,7 +315,7 @@ impl Simulation<'_> {
 }
 
 impl super::session::Session {
-    /// The command that asks to be put into a room, going on from where it was if it can.
+    /// The command that subscribes to a room, with a recovery if possible.
     pub(super) fn subscribe(&mut self, now: Time, index: usize) -> String {
         let token = self.room_token(now, index);
         let id = self.ask(now, PendingCommand::Subscribe(index));
@@ -344,7 +344,7 @@ impl super::session::Session {
         self.subs.iter().position(|sub| sub.receiver.room() == room)
     }
 
-    /// Whether everything that it asked for was answered, so far as it can be.
+    /// Whether all its commands were answered, so far as they can be.
     pub(super) fn check_replies(&self) {
         let waits = self.stage == Stage::Open && !self.pending_commands.is_empty();
         assert!(!waits, "client {} waits for the answer to {:?}", self.client, self.pending_commands);

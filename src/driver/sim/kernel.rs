@@ -233,7 +233,7 @@ impl Sockets for SimSockets {
         it.write(&slices[..count], faults, rng)
     }
 
-    /// The outcomes of a ring's writes come in any order.
+    /// The outcomes of a ring's writes arrive in any order.
     fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()> {
         self.written.clear();
         for index in 1..writes.len() {
@@ -284,11 +284,11 @@ impl Sockets for SimSockets {
 #[derive(Debug, Default)]
 pub(super) struct SimHost {
     pub(super) now: Time,
-    /// What it has to say.
+    /// Its pending control messages.
     pub(super) controls: VecDeque<Control>,
     /// The shards that the shard has woken in this turn.
     pub(super) woken: Vec<usize>,
-    /// What it has asked the auth backend in this turn.
+    /// Its auth requests in this turn.
     pub(super) auth_requests: Vec<AuthRequest>,
     /// Why it has closed connections in this turn.
     pub(super) closed: Vec<CloseReason>,

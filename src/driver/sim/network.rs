@@ -80,7 +80,7 @@ impl Pipe {
         self.closed.is_none() && self.end != Some(End::Reset)
     }
 
-    /// The server writes. What fits is taken, or less when the faults say so.
+    /// The server writes. What fits is taken, or less, by the faults.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>], faults: &Faults, rng: &mut Rng) -> Outcome {
         if self.end == Some(End::Reset) {
             return Outcome::Failed;

@@ -1,4 +1,4 @@
-//! What happens in a simulation, as data: who comes, what they do and when, and what the machine does to them. Drawn from a
+//! What happens in a simulation, as data: the clients, their actions and times, and the faults of the machine. Drawn from a
 //! seed; a value, so that it can be made smaller while it still fails.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub struct Scenario {
     pub options: Options,
     /// What the kernel does.
     pub faults: Faults,
-    /// Whether tokens say who clients are.
+    /// Whether tokens authenticate clients.
     pub tokens: bool,
     /// How the engines behave; `None`: those in memory.
     pub engine: Option<Late>,
@@ -100,9 +100,9 @@ pub struct Plan {
     pub fragments: bool,
     /// Whether the auth backend, if used, rejects it.
     pub unwanted: bool,
-    /// Whether the auth backend, if asked, never answers.
+    /// Whether the auth backend, if used, never answers.
     pub unanswered: bool,
-    /// How long it is who it is, where a token or the auth backend says so.
+    /// The lifetime of its identity, by a token or the auth backend.
     pub lifetime: Option<Duration>,
     /// How long it may be in a room, likewise.
     pub room_lifetime: Option<Duration>,
@@ -165,7 +165,7 @@ pub enum Deflate {
 /// How a client reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reading {
-    /// Whatever comes, at once.
+    /// Everything, at once.
     AtOnce,
     /// So many bytes, so often.
     Slowly(usize, Duration),
@@ -200,11 +200,11 @@ pub enum What {
 /// What a client does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Act {
-    /// Connects, if it is not connected, and asks to join.
+    /// Connects, if it is not connected, and joins.
     Join,
-    /// Says something of at least so many bytes.
+    /// Publishes a message of at least so many bytes.
     Publish(usize),
-    /// Says so many things of at least so many bytes in one breath, compressed if that was agreed on.
+    /// Publishes so many messages of at least so many bytes at once, compressed if that was agreed on.
     Burst(usize, usize),
     /// Publishes in the room of this number, whether it is in it or not, if it is a JSON client.
     PublishIn(usize, usize),
@@ -220,14 +220,14 @@ pub enum Act {
     Stall(Duration),
     /// Goes.
     Leave(Leave),
-    /// Sends what nobody may.
+    /// Violates the protocol.
     Break(Wrong),
 }
 
-/// What a client may want to know of a room.
+/// A query of a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Look {
-    /// Who is there.
+    /// Its members.
     Presence,
     /// How many are there.
     Stats,
@@ -253,7 +253,7 @@ pub enum Leave {
 pub enum Wrong {
     /// A frame without a mask.
     Unmasked,
-    /// An opcode that nobody has given a meaning.
+    /// An opcode without a meaning.
     ReservedOpcode,
     /// A reserved bit.
     ReservedBit,
@@ -271,7 +271,7 @@ pub enum Wrong {
     Bomb,
     /// A command in the form of an array.
     ArrayCommand,
-    /// A subscription with deltas that nobody knows.
+    /// A subscription with unknown deltas.
     UnknownDelta,
     /// A binary message where only text is taken.
     Binary,
@@ -355,7 +355,7 @@ impl Wrong {
 /// What a reload changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reload {
-    /// How long silence lasts before a ping; zero: for ever.
+    /// How long silence lasts before a ping; zero: forever.
     PingInterval(Duration),
     /// How long a room waits for more.
     Coalesce(Duration),

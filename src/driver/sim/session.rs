@@ -28,7 +28,7 @@ pub(super) enum Stage {
 pub(super) enum SubStage {
     /// It is not.
     Out,
-    /// It has asked to be.
+    /// It has requested to be.
     Requested,
     /// It is.
     In,
@@ -56,15 +56,15 @@ pub(super) const ROOMS_MAX: usize = 8;
 /// What a limit counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Scope {
-    /// What a session says in all rooms together.
+    /// Publications of a session in all rooms together.
     Session,
-    /// What it says in one room.
+    /// Publications in one room.
     Room(usize),
     /// The other commands.
     Commands,
 }
 
-/// What a command asks for.
+/// A command without its reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PendingCommand {
     Connect,
@@ -92,11 +92,11 @@ pub(super) struct Session {
     pub(super) stage: Stage,
     /// Bytes that have been read and not understood.
     pub(super) buffer: Vec<u8>,
-    /// The rooms that it is in or wants to be in; one, unless it is a JSON client.
+    /// The rooms that it is in or subscribes to; one, unless it is a JSON client.
     pub(super) subs: Vec<Sub>,
     /// Its last publication in each room.
     pub(super) last_published: [Option<PublicationId>; ROOMS_MAX],
-    /// When it is no longer who it is.
+    /// When its identity expires.
     pub(super) ends: Option<Time>,
     /// The server puts it into rooms.
     pub(super) has_rooms: bool,
@@ -240,7 +240,7 @@ impl Session {
         is_in && !takes_long && is_fine && ended && as_it_wants
     }
 
-    /// Whether it may still say something.
+    /// Whether it may still publish.
     pub(super) fn may_publish(&self) -> bool {
         matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over && !self.refused_in
     }
@@ -300,12 +300,12 @@ impl Session {
         self.was_late || self.was_full
     }
 
-    /// Whether the auth backend never says whether it may come in.
+    /// Whether the auth backend never decides about it.
     pub(super) fn waits_for_an_answer(&self, now: &Circumstances) -> bool {
         self.plan.unanswered && self.plan.endpoint != Endpoint::Echo && now.uses_hook()
     }
 
-    /// Whether it is not let in for what it brings, or was not.
+    /// Whether it is rejected for its token, or was.
     fn may_be_refused(&self, world: &World) -> bool {
         self.refused_in
             || self.may_be_too_old(world.now())

@@ -52,7 +52,7 @@ pub(super) struct Simulation<'a> {
     authority: Arc<SimAuthority>,
     pub(super) world: World,
     pub(super) checker: Checker,
-    /// Nothing moves but what is asked: the answers must be exact.
+    /// Nothing moves but queries: their answers must be exact.
     pub(super) exact: bool,
     pub(super) sessions: Vec<Session>,
     /// The session that each client has now.
@@ -62,7 +62,7 @@ pub(super) struct Simulation<'a> {
     pub(super) inflater: Inflater,
     pub(super) deflater: Deflater,
     pub(super) trace: Trace,
-    /// The time without the clock's jumps, which nobody but the server sees.
+    /// The time without the clock's jumps, which only the server sees.
     pub(super) now: Time,
     jumped: Duration,
     agenda: BinaryHeap<Reverse<(Time, u64, Due)>>,

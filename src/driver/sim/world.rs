@@ -33,9 +33,9 @@ pub struct World {
 pub struct Turn {
     /// Whether anything has moved.
     pub moved: bool,
-    /// Whether the shard wants its next turn at once.
+    /// Whether the shard needs its next turn at once.
     pub busy: bool,
-    /// When it wants to be woken even if nothing happens.
+    /// When it must be woken even if nothing happens.
     pub deadline: Option<Time>,
     /// The shards that it has woken.
     pub woken: Vec<usize>,
@@ -77,7 +77,7 @@ impl World {
         Self { loops, kernel, registry, engines, seed: hashes }
     }
 
-    /// Whether an engine has something to say later.
+    /// Whether an engine has an event planned.
     pub fn engine_waits(&self) -> bool {
         self.engines.iter().any(LateEngine::is_waiting)
     }
@@ -206,7 +206,7 @@ impl World {
         self.relieve(pipe);
     }
 
-    /// Tells the server of a socket that has room again, if it waits for that. Whether it did.
+    /// Reports to the server that a socket is writable again, if it waits for that. Whether it did.
     pub fn relieve(&mut self, pipe: usize) -> bool {
         let it = &mut self.kernel.pipes[pipe];
         let room = it.to_client.len() < it.capacity && it.closed.is_none();
@@ -222,7 +222,7 @@ impl World {
         std::mem::take(&mut self.kernel.news)
     }
 
-    /// Whether the kernel has something to tell a shard.
+    /// Whether the kernel has an event for a shard.
     pub fn has_edges(&self, shard: usize) -> bool {
         self.loops[shard].has_connection() || self.loops[shard].sockets().has_edges()
     }

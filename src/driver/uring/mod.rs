@@ -1,8 +1,8 @@
 //! Sockets on io_uring: they live in the ring's own table, whose size and not the process's limit on open files bounds
-//! them; connections and bytes come by themselves once they have been asked for; and what goes out in one slice of the sweep goes
+//! them; connections and bytes are accepted and received by themselves (multishot); and what goes out in one slice of the sweep goes
 //! to the kernel with one call.
 //!
-//! Every operation carries a word that says what it is about (`op.rs`). A connection's is its slot and generation, so what completes
+//! Every operation carries a word that identifies it (`op.rs`). A connection's is its slot and generation, so what completes
 //! after the slot has a new owner is dropped. When the shard pauses reading of a connection, receiving is cancelled: what had
 //! arrived is still handed to the shard, the rest stays in the kernel and slows the sender down.
 //!
@@ -77,7 +77,7 @@ pub(super) struct RingSockets {
     id: usize,
     /// Sockets in the table, those in `accepted` among them.
     open: usize,
-    /// Accepted, and not yet let in.
+    /// Accepted by the kernel, and not yet by the loop.
     accepted: VecDeque<u32>,
     /// Why an accept has failed that another one would not mend.
     shortage: Option<Errno>,
@@ -115,7 +115,7 @@ impl RingSockets {
         match completion.op {
             Op::Receive(id) | Op::Writable(id) => events.push(Event::Completed(id, completion)),
             Op::Accept(listener) => return self.accepted(listener, completion),
-            // Every turn looks at what the process and the other shards have to say.
+            // Every turn handles control messages and the other shards' messages.
             Op::Wake if !completion.more => return self.ring.watch(self.wakers[self.id].as_fd(), Op::Wake),
             Op::Wake | Op::Send(_) | Op::Install | Op::Forget => {}
         }

@@ -2,7 +2,7 @@
 
 use crate::driver::slots::{ID_BITS, SocketId};
 
-/// What was asked of the kernel.
+/// An operation of the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Op {
     /// Connections of a listener, by its number.
@@ -13,7 +13,7 @@ pub(super) enum Op {
     Writable(SocketId),
     /// A send, by its place in the batch.
     Send(usize),
-    /// That the process, through the eventfd, or another shard has something to say.
+    /// A wake-up of the process, through the eventfd, or of another shard.
     Wake,
     /// A descriptor for a socket of the table.
     Install,

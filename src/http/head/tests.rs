@@ -30,7 +30,7 @@ fn targets() {
     check("GET / HTTP/1.1\nHost: h\n\n", Ok(("/", None)));
 }
 
-/// What `of` says of a request with these further lines.
+/// The result of `of` for a request with these further lines.
 fn parsed<T>(lines: &str, of: impl Fn(&Head<'_>) -> T) -> T {
     let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
     let Ok(Step::Done(head)) = parse_head(request.as_bytes(), &mut 0, &LIMITS) else { panic!("{lines}") };

@@ -1,4 +1,4 @@
-//! The hook against a back end that answers, or does not.
+//! The hook against a backend that answers, or does not.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, channel};
@@ -46,7 +46,7 @@ fn auth_request(number: u64) -> AuthRequest {
 
 type Decided = (usize, ConnKey, AuthDecision);
 
-/// The hook, what it says, and what it runs on.
+/// The hook, its decisions, and its runtime.
 fn start(options: &HookOptions) -> (Hook, Receiver<Decided>, Edge) {
     let (sender, decisions) = channel();
     let decided = move |shard, conn, decision| drop(sender.send((shard, conn, decision)));
@@ -54,7 +54,7 @@ fn start(options: &HookOptions) -> (Hook, Receiver<Decided>, Edge) {
     (Hook::start(edge.handle(), options, policy(), Arc::new(decided)).unwrap(), decisions, edge)
 }
 
-/// A back end that does `serve` with each connection, and where it listens.
+/// A backend that runs `serve` with each connection, and its address.
 fn backend(serve: impl Fn(Stream) + Send + Sync + 'static) -> String {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/connect", listener.local_addr().unwrap());
@@ -300,7 +300,7 @@ fn answers_that_are_garbage_partial_or_endless() {
     assert!(matches!(decision_of_raw(whole, SOON, false), AuthDecision::Accept { .. }));
 }
 
-/// One that says a byte now and then is not waited for longer than one that says nothing.
+/// One that sends a byte now and then is not waited for longer than one that sends nothing.
 #[test]
 fn a_slow_answer_is_given_up_on_in_time() {
     let url = backend(|mut stream| {
@@ -317,7 +317,7 @@ fn a_slow_answer_is_given_up_on_in_time() {
     assert_eq!(decisions.recv_timeout(SOON).unwrap().2, unavailable());
 }
 
-/// A back end that accepts, says where it got to, and never answers.
+/// A backend that accepts, reports its progress, and never answers.
 fn stalled(arrived: std::sync::mpsc::Sender<u16>) -> String {
     backend(move |mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -415,7 +415,7 @@ fn a_kept_connection_that_was_closed_costs_a_second_attempt() {
     assert!(a != b && b != c, "{requests:?}");
 }
 
-/// On a connection that was just made there is no reason to hope: the back end may have understood, and done what it does.
+/// On a connection that was just made there is no retry: the backend may have understood, and done what it does.
 #[test]
 fn a_fresh_connection_that_was_closed_is_a_fault() {
     let (sender, asked) = channel();

@@ -18,7 +18,7 @@ const SECRET: &[u8] = b"a secret that is longer than 32 bytes";
 const NOW: Duration = Duration::from_secs(1_000_000_000);
 const LEEWAY: Duration = Duration::from_secs(5);
 
-/// Rooms have a history and tell who comes and goes, but for those that begin with `bare`.
+/// Rooms have a history and presence events, but for those that begin with `bare`.
 fn policy() -> Policy {
     let bare = RoomOptions { history_count_max: 0, join_leave: false, ..RoomOptions::default() };
     let patterns = vec![(wildmatch::WildMatch::new("bare*"), bare.into())];
@@ -291,7 +291,7 @@ fn what_limits_a_client_is_honoured_or_refused_by_name() {
     overrides("bare", r#"{"force_recovery":{"value":true}}"#, "`force_recovery` = true");
     overrides("bare", r#"{"force_positioning":{"value":true}}"#, "`force_positioning` = true");
     overrides("bare", r#"{"force_push_join_leave":{"value":true}}"#, "`force_push_join_leave` = true");
-    // It agrees with what the token itself says of the room.
+    // It agrees with the token's own claims about the room.
     let agreed = r#"{"subs":{"bare":{"override":{"force_push_join_leave":{"value":true},"join_leave":{"value":true}}}}}"#;
     assert!(identify_raw(agreed).is_ok());
     check(r#"{"subs":{"a":[]}}"#, "room \"a\": `subs` is not an object");

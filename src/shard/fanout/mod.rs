@@ -7,7 +7,7 @@
 //! every member once the pass has ended.
 //!
 //! A member is named by its *subscription*, which stays the same when members move in their audience. What is done about
-//! slow members is chosen by the room (`SlowMember`) and carried out in `shard::slow`, when the sweep says `Overdue`.
+//! slow members is chosen by the room (`SlowMember`) and carried out in `shard::slow`, when the sweep returns `Overdue`.
 //!
 //! | file | its one job |
 //! |---|---|
@@ -66,7 +66,7 @@ pub struct Fanout {
 }
 
 /// Bytes that are published while an audience waits for its time, at most: with more it is swept at once. Without this bound the
-/// log would grow by whatever comes in meanwhile, and a slow member would be found out too late.
+/// log would grow by everything that comes in meanwhile, and a slow member would be found out too late.
 const COALESCED_BYTES_MAX: u64 = 64 * 1024;
 
 /// Writes in a slice: about half a millisecond. Long enough that looking for input costs nothing, short enough that a new
@@ -182,7 +182,7 @@ impl Fanout {
         behind > 0 && audience.coalesced_from.is_none() && behind >= audience.unswept_bytes()
     }
 
-    /// Says that a member's connection is in other rooms as well.
+    /// Marks that a member's connection is in other rooms as well.
     pub fn share(&mut self, sub: SubId) {
         self.member_mut(sub).shared = true;
     }

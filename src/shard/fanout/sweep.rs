@@ -8,7 +8,7 @@ use crate::base::log::{Cursor, Log};
 use crate::base::{AudienceId, SubId, Time};
 use crate::chat::Position;
 
-/// What the sweep wants of the shard.
+/// The next step of the sweep.
 #[derive(Clone, Copy, Debug)]
 pub enum Sweep {
     /// Write [`Fanout::offer`] to this member's connection.

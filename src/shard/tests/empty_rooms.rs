@@ -37,7 +37,7 @@ fn rooms_with_a_history_are_kept_for_reconnecting_clients() {
     assert_eq!(rooms(&world), 0);
 }
 
-/// Names that nobody will use again push out the oldest of their kind, and nobody who is there.
+/// Names that no client uses again push out the oldest of their kind, and no occupied room.
 #[test]
 fn so_many_rooms_are_kept_at_most() {
     let mut world = World::new(1, 2, 65_536, options());

@@ -22,7 +22,7 @@ fn welcome(name: &str, rooms: &[&str]) -> AuthDecision {
 }
 
 impl World {
-    /// The auth backend decides about the next client of a shard that it was asked about.
+    /// The auth backend decides about the next client of a shard.
     fn decide(&mut self, shard: usize, decision: AuthDecision) {
         let auth_request = self.shards[shard].poll_auth_request().expect("it was asked");
         self.shards[shard].begin_turn(self.now);
@@ -219,7 +219,7 @@ fn a_congested_room_pauses_its_publishers_only() {
     assert_eq!(world.received_by(member).0.len(), 6000, "and nothing is lost");
 }
 
-/// A session in many rooms that says much in one message: what waits of it is one message's.
+/// A session in many rooms that publishes much in one message: what waits of it is one message's.
 #[test]
 fn drafts_of_one_session_that_wait_are_those_of_one_message() {
     let anyone = RoomOptions { publish: Access::Anyone, ..RoomOptions::default() };
@@ -397,7 +397,7 @@ proptest! {
     }
 }
 
-/// A stalled back end does no work for clients that are gone.
+/// A stalled backend does no work for clients that are gone.
 #[test]
 fn an_auth_request_of_a_closed_connection_is_cancelled() {
     let mut world = World::new(1, 3, 65_536, with_hook());

@@ -49,7 +49,7 @@ impl Caller {
         Self { decoder: Decoder::new(deflate), ..Self::default() }
     }
 
-    /// Takes events until there is none or `accepts` says no.
+    /// Takes events until there is none or `accepts` returns false.
     fn run(&mut self, mut accepts: impl FnMut() -> bool) {
         let mut at = 0;
         while self.failed.is_none() && !self.closed {
@@ -250,7 +250,7 @@ fn what_is_kept_is_counted_with_its_capacity() {
     assert_eq!(decoder.kept_bytes(), size_of::<Partial>() + message + partial.control.capacity());
 }
 
-/// A client may send any message of the longest length, whatever its compressor makes of it: with any level and window.
+/// A client may send any message of the longest length, with any compressor, level and window.
 #[test]
 fn the_longest_message_is_taken_however_little_it_can_be_compressed() {
     let mut rng = Rng::new(7);

@@ -145,7 +145,7 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Takes frames out of a stream that comes in any pieces. Copies only what is incomplete at the end of a piece.
+/// Takes frames out of a stream that arrives in any pieces. Copies only what is incomplete at the end of a piece.
 #[derive(Clone, Debug, Default)]
 pub struct FrameReader(Vec<u8>);
 
