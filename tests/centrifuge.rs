@@ -35,7 +35,7 @@ fn publications_of_either_protocol_reach_both() {
 }
 
 #[test]
-fn commands_that_cannot_be_obeyed_get_their_error_and_nothing_happens() {
+fn commands_that_cannot_be_executed_get_their_error_and_nothing_happens() {
     let server = Server::start(&["--shards", "2"]);
     let mut client = Client::connect(&server, "ann");
     client.result("subscribe", json!({"channel": "r"}));
@@ -112,7 +112,7 @@ fn protocol_violations_disconnect() {
         let mut client = Client::raw(&server);
         // In one frame, and one frame each.
         let mut other = Client::raw(&server);
-        client.say(&lines.join("\n"));
+        client.send_line(&lines.join("\n"));
         for line in lines {
             let _ = other.socket.send(Message::text(*line));
         }
@@ -133,15 +133,17 @@ fn protocol_violations_disconnect() {
 fn null_is_absent_and_arrays_are_no_objects() {
     let server = Server::start(&["--shards", "2"]);
     let mut client = Client::raw(&server);
-    client.say(r#"{"id":1,"connect":{"token":null,"data":null,"subs":null,"name":null},"subscribe":null}"#);
+    client.send_line(
+        r#"{"id":1,"connect":{"token":null,"data":null,"subs":null,"name":null},"subscribe":null}"#,
+    );
     assert!(client.next()["connect"]["client"].is_string());
-    client.say(
+    client.send_line(
         r#"{"id":2,"subscribe":{"channel":"r","token":null,"offset":null,"epoch":null,"delta":null,"flag":null,"tf":null}}"#,
     );
     assert_eq!(client.next()["subscribe"]["offset"], 0);
-    client.say(r#"{"id":3,"publish":{"channel":"r","data":null,"key":null}}"#);
+    client.send_line(r#"{"id":3,"publish":{"channel":"r","data":null,"key":null}}"#);
     assert_eq!(client.push("pub")["data"], Value::Null, "null can be published");
-    client.say(r#"{"id":4,"history":{"channel":"r","limit":null,"since":null,"reverse":null}}"#);
+    client.send_line(r#"{"id":4,"history":{"channel":"r","limit":null,"since":null,"reverse":null}}"#);
     while client.next()["id"] != 4 {}
 }
 
@@ -223,7 +225,7 @@ fn many_commands_in_one_frame_are_answered_in_order() {
     let mut client = Client::raw(&server);
     let mut lines = vec![r#"{"id":1,"connect":{}}"#.to_owned()];
     lines.extend((2..100).map(|id| format!(r#"{{"id":{id},"subscribe":{{"channel":"room-{id}"}}}}"#)));
-    client.say(&(lines.join("\n") + "\n"));
+    client.send_line(&(lines.join("\n") + "\n"));
     for id in 1..100 {
         assert_eq!(client.next()["id"], id);
     }
@@ -342,11 +344,11 @@ fn presence_of_a_room() {
 fn pings_are_answered_or_the_client_is_gone() {
     let server = Server::start(&["--shards", "1", "--ping-interval", "400ms", "--pong-timeout", "300ms"]);
     let mut client = Client::raw(&server);
-    client.say(r#"{"id":1,"connect":{}}"#);
+    client.send_line(r#"{"id":1,"connect":{}}"#);
     assert_eq!(client.next()["connect"]["ping"], 1, "whole seconds, rounded up");
     for _ in 0..3 {
         assert_eq!(text(&mut client.socket), "{}");
-        client.say("{}");
+        client.send_line("{}");
     }
     assert_eq!(text(&mut client.socket), "{}");
     assert_eq!(close_code(&mut client.socket), 3012);

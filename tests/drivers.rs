@@ -326,7 +326,7 @@ fn without_io_uring_tests_fail_unless_that_is_allowed() {
     assert_eq!(printed.matches("SKIPPED: drivers: io_uring cannot be used here").count(), 1, "{printed}");
 }
 
-/// With fewer places in the ring's table than a listener's queue has, connections are accepted one by one, none into a table that is
+/// With fewer slots in the ring's table than a listener's queue has, connections are accepted one by one, none into a table that is
 /// full: a connection without a slot waits, and is accepted when there is one.
 #[test]
 fn a_full_table_loses_no_connection() {

@@ -131,7 +131,7 @@ fn each_is_answered_once(client: &mut Client, first_id: u64, room: &str) {
         command["id"] = id.into();
         command.to_string()
     });
-    client.say(&lines.collect::<Vec<_>>().join("\n"));
+    client.send_line(&lines.collect::<Vec<_>>().join("\n"));
     let mut replies = BTreeMap::<u64, u32>::new();
     while replies.len() < usize::try_from(count).unwrap() {
         let line = client.next();
@@ -162,10 +162,10 @@ fn commands_sent_before_authentication_are_answered() {
     let server = Server::start(&["--shards", "4", "--auth", "hook", "--hook-url", &url]);
     let mut clients: Vec<_> = (0..8).map(|_| Client::raw(&server)).collect();
     for (client, room) in clients.iter_mut().zip(0..) {
-        client.say(r#"{"id":1,"connect":{}}"#);
+        client.send_line(r#"{"id":1,"connect":{}}"#);
         for id in 2..40 {
             let command = if id % 2 == 0 { "subscribe" } else { "unsubscribe" };
-            client.say(&json!({"id": id, command: {"channel": format!("room{room}")}}).to_string());
+            client.send_line(&json!({"id": id, command: {"channel": format!("room{room}")}}).to_string());
         }
     }
     for client in &mut clients {
@@ -414,12 +414,12 @@ fn nothing_is_pushed_before_the_reply_to_connect() {
     let token = sign(&claims);
     for round in 0..150 {
         let mut client = Client::raw(&server);
-        client.say(&json!({"id": 1, "connect": {"token": token}}).to_string());
+        client.send_line(&json!({"id": 1, "connect": {"token": token}}).to_string());
         client.socket.send(Message::Ping(b"p"[..].into())).unwrap();
         let publish =
             |room: &String| json!({"id": 9, "publish": {"channel": room, "data": round}}).to_string();
         for _ in 0..3 {
-            publisher.say(&rooms.iter().map(publish).collect::<Vec<_>>().join("\n"));
+            publisher.send_line(&rooms.iter().map(publish).collect::<Vec<_>>().join("\n"));
         }
         let first = client.next();
         assert_eq!(first["id"], 1, "round {round}: {first}");
@@ -458,7 +458,7 @@ fn commands_are_limited_and_a_flood_of_them_ends() {
             }
         };
         // A hundred at once, and fifty in each second that this takes; of those the last sixteen may have no answer any more.
-        assert!((80..=400).contains(&allowed), "{method}: {allowed} were obeyed");
+        assert!((80..=400).contains(&allowed), "{method}: {allowed} were executed");
         assert!(refused >= 100, "{method}: {refused} were refused");
         assert_eq!(code, 3013, "{method}");
     }
@@ -480,7 +480,7 @@ fn who_came_before_a_room_was_too_large_is_announced() {
 
 /// Some clients send bytes only.
 #[test]
-fn a_json_command_in_a_binary_frame_is_obeyed() {
+fn a_json_command_in_a_binary_frame_is_executed() {
     let server = Server::start(&["--shards", "1"]);
     let mut client = Client::raw(&server);
     let command = json!({"id": 1, "connect": {"data": {"name": "c"}}}).to_string();
@@ -508,7 +508,7 @@ fn expiring_subscriptions_that_come_and_go_take_no_memory() {
     }
     let mut before = 0;
     for round in 0..400 {
-        client.say(lines.trim_end());
+        client.send_line(lines.trim_end());
         let mut replies = 0;
         while replies < 20 {
             let line = client.next();

@@ -51,8 +51,8 @@ fn start() -> Server {
     Server::start(&["--shards", "2", "--config", &path])
 }
 
-fn say(client: &mut WebSocket<Tcp>, words: &str) {
-    client.send(Message::text(words)).unwrap();
+fn send_text(client: &mut WebSocket<Tcp>, text: &str) {
+    client.send(Message::text(text)).unwrap();
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn subscribe_and_publish_rules() {
 
     let mut bob = server.client("/ws/bob?room=news:a&history=1");
     let notice = text(&mut bob);
-    say(&mut bob, "may I?");
+    send_text(&mut bob, "may I?");
     let refusal = text(&mut bob);
     assert!(refusal.contains("publishing is not permitted in this room"), "{notice} {refusal}");
     let refused = server.try_client("/ws/bob?room=closed:a", &[]).unwrap_err();
@@ -106,14 +106,14 @@ fn message_size_and_rate_limits() {
     }
 
     let mut bob = server.client("/ws/bob?room=short:a");
-    say(&mut bob, "1234567890");
+    send_text(&mut bob, "1234567890");
     assert_eq!(text(&mut bob), "bob: 1234567890");
-    say(&mut bob, "12345678901");
+    send_text(&mut bob, "12345678901");
     assert_eq!(close_code(&mut bob), 1009);
     let mut carl = server.client("/ws/carl?room=slow:a");
     let mut received = Vec::new();
     for number in 0..3 {
-        say(&mut carl, &number.to_string());
+        send_text(&mut carl, &number.to_string());
         received.push(text(&mut carl));
     }
     assert_eq!(received[..2], ["carl: 0", "carl: 1"]);
@@ -178,7 +178,7 @@ fn connections_of_one_address_are_counted_on_all_shards() {
     while leaving.read().is_ok() {}
     drop(leaving);
     let deadline = (0..1000).find_map(|_| from(&server, one, "/ws/a").ok());
-    assert!(deadline.is_some(), "the place of one that left stays taken");
+    assert!(deadline.is_some(), "the count of a closed connection stays");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn connections_of_one_user_are_counted_on_all_shards() {
     let server = Server::start(&[&settings[..], &limit].concat());
     let connect = |user: &str| {
         let mut client = Client::raw(&server);
-        client.say(&json!({"id": 1, "connect": {"token": token(&["--user", user])}}).to_string());
+        client.send_line(&json!({"id": 1, "connect": {"token": token(&["--user", user])}}).to_string());
         client
     };
     let mut inside = [connect("7"), connect("7")];

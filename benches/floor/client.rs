@@ -171,7 +171,7 @@ pub struct Seen {
     pub published: u64,
     /// Frames received by clients that read.
     pub deliveries: u64,
-    /// From the intended time of saying to hearing, in nanoseconds.
+    /// From the intended time of publishing to hearing, in nanoseconds.
     pub latencies: Vec<u32>,
     /// How long it took.
     pub elapsed: Duration,
@@ -282,7 +282,7 @@ impl Client {
     }
 
     /// Publishes this, of any length of the resulting frames.
-    pub fn saying(mut self, text: &str) -> Self {
+    pub fn publishing(mut self, text: &str) -> Self {
         self.text = Some(text.to_owned());
         self
     }

@@ -264,7 +264,7 @@ fn deflate(plan: &Plan, driver: &str) {
             let server = plan.serve(driver, &["--shards", "1"]);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
             let manners = Manners { deflate, ..Manners::default() };
-            let mut client = a_thousand(&server, source, manners).saying(&text);
+            let mut client = a_thousand(&server, source, manners).publishing(&text);
             costs[index] = measure(&server, &mut client, Pace::OneAtATime).0;
         }
         rounds.push(costs);

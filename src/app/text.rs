@@ -16,7 +16,7 @@ const SEPARATOR: &[u8] = b": ";
 /// The subprotocol that is selected when a client offers it.
 pub const SUBPROTOCOL: &str = "chat";
 
-/// The recovery request of `history=N` and `since=EPOCH:OFFSET` in the query; the latter is stronger. `None`: they cannot be read.
+/// The recovery request of `history=N` and `since=EPOCH:OFFSET` in the query; the latter wins. `None`: they cannot be read.
 pub fn recovery_request(history: Option<&str>, since: Option<&str>) -> Option<RecoveryRequest> {
     match (history, since) {
         (_, Some(since)) => {

@@ -19,12 +19,12 @@ pub const COPIED_FRAME_BYTES_MAX: usize = CHUNK_BYTES / 4;
 /// How many free chunks a pool keeps for the next burst.
 const POOLED_CHUNKS_MAX: usize = 64;
 
-/// A place in a log: how many bytes were appended before it. Never goes back.
+/// A position in a log: how many bytes were appended before it. Never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Cursor(u64);
 
 impl Cursor {
-    /// The place `len` bytes further on.
+    /// The position `len` bytes further on.
     pub const fn plus(self, len: usize) -> Self {
         Self(self.0 + len as u64)
     }

@@ -123,7 +123,7 @@ impl History {
         Some(self.run(first..))
     }
 
-    /// One page. What is no longer kept is left out without a word.
+    /// One page. What is no longer kept is silently left out.
     ///
     /// # Errors
     /// There is no such page.

@@ -142,7 +142,7 @@ pub enum AuthDecision {
     Reject {
         /// 100 to 1999.
         code: u16,
-        /// A sentence or a word.
+        /// A short text.
         message: Box<str>,
         /// Whether to try again makes sense.
         temporary: bool,
@@ -151,7 +151,7 @@ pub enum AuthDecision {
     Disconnect {
         /// 3000 to 4999.
         code: u16,
-        /// A sentence or a word, at most 123 bytes.
+        /// A short text, at most 123 bytes.
         reason: Box<str>,
     },
 }

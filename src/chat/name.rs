@@ -25,7 +25,7 @@ pub enum BadName {
     Space,
     /// It is not in normalization form C (UAX #15). Of rooms alone.
     NotNormalized,
-    /// It has a character that no name may have, or may not have in that place: one that is not assigned, is for private use,
+    /// It has a character that no name may have, or may not have at that position: one that is not assigned, is for private use,
     /// or is left out by RFC 8264.
     Character,
 }

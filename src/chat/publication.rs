@@ -10,8 +10,8 @@ use crate::base::Time;
 /// Bytes of the longest epoch.
 pub const EPOCH_BYTES_MAX: usize = 23;
 
-/// Identifies a room's sequence of offsets: offsets of different epochs do not compare. An opaque text of the engine's choice, 1 to
-/// [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and created again is known as another one.
+/// Identifies a room's sequence of offsets: offsets of different epochs do not compare. An opaque text of the engine's
+/// choice, 1 to [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and created again is known as another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
     len: u8,
@@ -56,7 +56,7 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// A publication's place in its room's order.
+/// A publication's position in its room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
     /// The epoch of the offset.

@@ -1,4 +1,4 @@
-//! The TOML file, as the user wrote it, with the place of every value.
+//! The TOML file, as the user wrote it, with the location of every value.
 
 use std::ops::Range;
 use toml::Spanned;

@@ -50,7 +50,7 @@ impl Raw {
 pub enum Location {
     /// A file as a whole.
     File(String),
-    /// A place in a file.
+    /// A line of a file.
     Line {
         /// The file.
         file: String,
@@ -131,7 +131,7 @@ impl Display for Problem {
 /// again: that is how a reload reads what has changed.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the places.
+/// Everything that is wrong, in the order of the locations.
 pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut written = file::Written::default();

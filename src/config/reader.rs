@@ -1,4 +1,4 @@
-//! Reads values: units resolved, words understood, bounds checked, each mistake with its place.
+//! Reads values: units resolved, words understood, bounds checked, each mistake with its location.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -38,12 +38,12 @@ impl Outbox {
         self.0.as_ref().is_some_and(|content| (1..content.bytes.len()).contains(&content.sent))
     }
 
-    /// The place to append whole frames or responses to.
+    /// The buffer to append whole frames or responses to.
     pub fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.content().bytes
     }
 
-    /// The place to append a Close frame to. After that nothing may be sent (RFC 6455 §5.5.1): what is not a frame yet never
+    /// The buffer to append a Close frame to. After that nothing may be sent (RFC 6455 §5.5.1): what is not a frame yet never
     /// becomes one.
     pub fn close_frame(&mut self) -> &mut Vec<u8> {
         let content = self.content();

@@ -107,7 +107,7 @@ impl<H: Host> LoopContext<H> {
         action
     }
 
-    /// Puts another shard in the place of one that has failed, which is returned.
+    /// Replaces a failed shard, which is returned.
     pub(super) fn replace_shard(&mut self, mut shard: Shard) -> Shard {
         shard.replace(&self.shard);
         if let Some(options) = &self.options {

@@ -40,11 +40,11 @@ pub struct Parts {
     pub auth: AuthSender,
     /// The shard's block of counters.
     pub metrics: Arc<ShardMetrics>,
-    /// Makes a shard that takes the place of this one when it has panicked; `None`: that cannot be done, and the thread ends.
+    /// Makes a shard that replaces this one after a panic; `None`: that cannot be done, and the thread ends.
     pub rebuild: Rebuild,
 }
 
-/// Makes a shard that takes the place of one that has panicked.
+/// Makes a shard that replaces one that has panicked.
 pub type Rebuild = Box<dyn FnMut() -> Option<Shard> + Send>;
 
 impl fmt::Debug for Parts {

@@ -144,7 +144,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
     }
 
-    /// What a kernel has received for a connection by itself. The shard takes all that arrives; when it pauses, no more is to come.
+    /// What a kernel has received for a connection by itself. The shard takes all that arrives; when it pauses, no more comes.
     fn complete(&mut self, id: SocketId, completion: S::Completion) -> io::Result<()> {
         let Some((key, slot)) = self.slots.find(id) else { return Ok(()) };
         let shard = &mut self.context.shard;

@@ -8,7 +8,7 @@ use crate::chat::AuthRequest;
 use crate::metrics::CloseReason;
 use crate::shard::Shard;
 
-/// What takes the place of a shard that has panicked.
+/// The replacement of a shard that has panicked.
 pub(super) enum Replacement {
     /// Another one, without connections.
     Shard(Box<Shard>),
@@ -41,13 +41,13 @@ pub(super) trait Host {
     /// Notes that accepting pauses.
     fn accepting_paused(&mut self, now: Time, why: &str);
 
-    /// The shard has panicked, in a turn that has `begun` then. What takes its place?
+    /// The shard has panicked, in a turn that has `begun` then. Returns its replacement.
     fn replacement(&mut self, begun: Time) -> Replacement;
 
     /// Notes that the shard is being replaced: all its connections end.
     fn shard_failed(&mut self);
 
-    /// A place for tests to fail at: input of a connection is about to go to the shard.
+    /// A hook for tests: input of a connection is about to go to the shard.
     fn before_input(&self, _bytes: &[u8]) {}
 
     /// Notes that a connection was closed.

@@ -275,7 +275,7 @@ mod tests {
         for (release, value) in [(third, 3), (second, 2), (first, 1)] {
             release.send(value).unwrap();
         }
-        // One place: in the order in which they came.
+        // One slot: in the order in which they came.
         for asker in 1..=3 {
             assert_eq!(outcomes.recv_timeout(SOON).unwrap(), (asker, Outcome::Done(asker)));
         }

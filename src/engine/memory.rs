@@ -99,6 +99,6 @@ mod tests {
         assert_eq!(offsets, [1, 2].map(|offset| Position { offset, ..opened }));
         assert_eq!(events.len(), 3);
         engine.close("r");
-        assert_ne!(engine.open(&room, 8).epoch, opened.epoch, "another life");
+        assert_ne!(engine.open(&room, 8).epoch, opened.epoch, "another epoch");
     }
 }

@@ -30,7 +30,7 @@ pub struct ReplyTo {
 /// What has become of a draft, for its publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PublishOutcome {
-    /// It has its place in the room's order.
+    /// It has a position in the room.
     Ordered,
     /// One with the same idempotency key had it before.
     Duplicate,

@@ -5,8 +5,8 @@ use tungstenite::handshake::derive_accept_key;
 use super::target::split_authority;
 use super::{Agreed, Head, Reject, negotiate};
 
-/// Which origins may open a WebSocket here. Browsers send the origin of the page; other clients may send anything, so this protects
-/// users of browsers, not the server (§10.2).
+/// Which origins may open a WebSocket here. Browsers send the origin of the page; other clients may send anything, so this
+/// protects users of browsers, not the server (§10.2).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OriginRule {
     /// Pages that came from the same host and port.

@@ -1,5 +1,5 @@
-//! Claims of a token or the hook about a client, and whether they can be taken as they stand. Tokens and hook answers share the members
-//! that are read here. What cannot be honoured is an error that names the member: nothing that limits a client is passed over,
+//! Claims of a token or the hook about a client, and whether they can be taken as they stand. Tokens and hook answers
+//! share the members that are read here. What cannot be honoured is an error that names the member: nothing that limits a client is passed over,
 //! and no list is cut.
 //!
 //! As in the JSON form of Protobuf, a member that is `null` is absent.
@@ -104,9 +104,9 @@ impl UserClaims<'_> {
             return Err(ClaimError::UserTooLong);
         }
         let info = self.info.read("b64info")?;
-        let wished =
+        let requested =
             info.as_deref().and_then(|info| serde_json::from_str::<Object<Called>>(info).ok()?.0.name);
-        let names = [wished.as_deref(), Some(self.user)].into_iter().flatten();
+        let names = [requested.as_deref(), Some(self.user)].into_iter().flatten();
         let name =
             names.into_iter().find_map(|name| chat::display_name(name, policy.bounds.name_bytes_max).ok());
         let name = name.map_or_else(|| Arc::from("anonymous"), Arc::from);
@@ -184,7 +184,7 @@ pub(super) fn grant(
 fn read_overrides(raw: &RawValue, room: &RoomOptions) -> Result<Overrides, ClaimError> {
     let mut overrides = Overrides::default();
     for (name, value) in Members::read("override", raw)?.given() {
-        let place = match name {
+        let target = match name {
             "presence" => &mut overrides.presence,
             "join_leave" => &mut overrides.join_leave,
             "force_push_join_leave" => &mut overrides.force_push_join_leave,
@@ -195,7 +195,7 @@ fn read_overrides(raw: &RawValue, room: &RoomOptions) -> Result<Overrides, Claim
         let wrong =
             |_| ClaimError::Kind(format!("override.{name}").into(), "an object such as {\"value\": true}");
         let value: Object<Switch> = serde_json::from_str(value.get()).map_err(wrong)?;
-        *place = Some(value.0.value.unwrap_or_default());
+        *target = Some(value.0.value.unwrap_or_default());
     }
     agree(&overrides, room)?;
     Ok(overrides)

@@ -31,9 +31,9 @@ pub(super) struct Home {
     pub(super) presence: Presence,
     listeners: SmallVec<[Listener; 1]>,
     /// Drafts that wait until no shard is behind. Their senders are slowed down: each shard has only so many bytes of
-    /// them unsettled.
+    /// them incomplete.
     waiting: VecDeque<(Draft, ReplyTo)>,
-    /// Weights of the drafts that the engine has not settled yet, in the order in which it will, and their sum.
+    /// Weights of the drafts that the engine has not completed yet, in the order in which it will, and their sum.
     submitted: VecDeque<u32>,
     submitted_bytes: u64,
     /// Members that are announced, or not, against the room's rule.
@@ -143,10 +143,10 @@ impl Home {
         self.submitted_bytes += u64::from(weight);
     }
 
-    /// The engine has settled the draft that it had longest; returns its weight.
+    /// The engine has completed the draft that it had longest; returns its weight.
     pub(super) fn draft_completed(&mut self) -> u64 {
         let weight = self.submitted.pop_front();
-        debug_assert!(weight.is_some(), "a draft is settled once");
+        debug_assert!(weight.is_some(), "a draft is completed once");
         let weight = u64::from(weight.unwrap_or(0));
         self.submitted_bytes -= weight;
         if self.submitted.is_empty() && self.submitted.capacity() > KEPT_CAPACITY {

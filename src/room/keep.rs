@@ -22,7 +22,7 @@ const KEPT_BYTES_MAX: u64 = 64 << 20;
 const AGING_INTERVAL: Duration = Duration::from_secs(1);
 const AGED_PER_TURN: usize = 1000;
 
-/// A room that was used within this time of its last use keeps its place among the others.
+/// A room that was used within this time of its last use keeps its order among the others.
 const USE_GRAIN: Duration = Duration::from_secs(1);
 
 /// What the homes hold.
@@ -191,7 +191,7 @@ impl Homes {
         assert_eq!(bytes as u64, self.keeper.bytes, "bytes of all histories");
         assert_eq!(self.homes.len(), self.by_name.len(), "a name for each room");
         let used = self.homes.values().filter(|home| home.used.is_some()).count();
-        assert_eq!(used, self.keeper.used.len(), "a place for each room that is used");
+        assert_eq!(used, self.keeper.used.len(), "an entry for each room that is used");
         for home in self.homes.values() {
             assert!(Arc::strong_count(&home.name) >= 2, "the map knows the name");
         }

@@ -43,7 +43,7 @@ pub enum Request {
     Publish {
         /// The message.
         draft: Draft,
-        /// The command that is settled by it.
+        /// The command that is completed by it.
         reply_to: ReplyTo,
     },
     /// The wire forms that the asking shard has members for, from now on; none: it has no members.
@@ -132,7 +132,7 @@ pub enum Reply {
         /// What it gets of the history.
         recovery: Recovered,
     },
-    /// A draft is settled.
+    /// A draft is completed.
     Completed {
         /// The command that waits.
         reply_to: ReplyTo,

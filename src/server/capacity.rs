@@ -56,7 +56,7 @@ pub(super) fn engines(config: &Config, shards: usize) -> Result<(Vec<Engine>, Ca
     ))
 }
 
-/// The largest table that a ring gets unasked, for which the kernel keeps eight bytes a place: 2 MiB.
+/// The largest table that a ring gets by default, for which the kernel keeps eight bytes a slot: 2 MiB.
 const TABLE_MAX: u64 = 1 << 18;
 
 /// A table in which one ring can hold all of `connections`, if they all come to it, without being careful.

@@ -1,4 +1,4 @@
-//! The Centrifuge protocol in JSON: a message is lines, each of them a command. A command that cannot be obeyed gets its error,
+//! The Centrifuge protocol in JSON: a message is lines, each of them a command. A command that cannot be executed gets its error,
 //! and nothing else happens; one that is none ends the connection.
 
 use super::{Context, Protocol, Session, Taken};
@@ -130,7 +130,7 @@ impl Session {
         }
     }
 
-    /// What it holds for its client: places for commands that wait, and bytes of a `connect` that is not answered.
+    /// What it holds for its client: slots of queued commands, and bytes of a `connect` that is not answered.
     pub fn pending_work(&self) -> (usize, usize) {
         let Protocol::Json(json) = &self.protocol else { return (0, 0) };
         let commands = if json.pending.spilled() { json.pending.capacity() } else { json.pending.len() };
@@ -193,7 +193,7 @@ impl Session {
             return Taken::Later;
         }
         let outcome = match self.limit_command(ctx, &method) {
-            Ok(()) => self.obey(ctx, id, method),
+            Ok(()) => self.execute(ctx, id, method),
             Err(refusal) => Err(refusal),
         };
         match outcome {
@@ -247,7 +247,7 @@ impl Session {
         }
     }
 
-    fn obey(&mut self, ctx: &mut Context<'_>, id: u32, method: Method<'_>) -> Result<Outcome, Refusal> {
+    fn execute(&mut self, ctx: &mut Context<'_>, id: u32, method: Method<'_>) -> Result<Outcome, Refusal> {
         method.check()?;
         match method {
             Method::Connect(connect) => self.connect(ctx, id, &connect),

@@ -102,7 +102,7 @@ enum Protocol {
     Json(Box<Json>),
 }
 
-/// A session's place in a room.
+/// A session's subscription to a room.
 #[derive(Debug)]
 struct Subscription {
     room: Arc<str>,
@@ -301,7 +301,7 @@ impl Session {
     }
 
     /// It has lost publications in a room: its client is notified and stays where it can recover. `count` frames are missing
-    /// `position`, if that is known.
+    /// after `position`, if that is known.
     pub fn lagged(&mut self, effects: &mut Effects, sub: SubId, count: u64, position: Option<Position>) {
         let Some(index) = self.subscriptions.iter().position(|it| it.sub == Some(sub)) else { return };
         match self.protocol {

@@ -13,7 +13,7 @@ use crate::room::{Answer, QueryError};
 use crate::session::json::Connecting;
 
 impl Session {
-    /// One of its messages is settled.
+    /// One of its messages is completed.
     pub fn draft_completed(&mut self, ctx: &mut Context<'_>, command: u32, outcome: PublishOutcome) {
         if matches!(self.protocol, Protocol::Text(_)) {
             return Self::text_publish_completed(ctx, outcome);

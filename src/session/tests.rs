@@ -78,7 +78,7 @@ impl World {
     /// One that is in.
     fn open(options: Options) -> Self {
         let mut world = Self::json(options);
-        world.say(r#"{"id":4000000000,"connect":{"data":{"name":"ann"}}}"#);
+        world.send_text(r#"{"id":4000000000,"connect":{"data":{"name":"ann"}}}"#);
         assert!(world.sent.pop().unwrap().contains("\"connect\""));
         world
     }
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// A message comes; it waits if it must.
-    fn say(&mut self, message: &str) {
+    fn send_text(&mut self, message: &str) {
         self.waiting.push_back(message.to_owned());
         self.go_on();
     }
@@ -216,7 +216,7 @@ fn command() -> impl Strategy<Value = Value> {
 #[derive(Clone, Debug)]
 enum Step {
     /// A message of so many commands.
-    Say(Vec<Value>),
+    SendText(Vec<Value>),
     /// One of the answers comes.
     Answer(prop::sample::Index),
     /// An answer is lost.
@@ -226,7 +226,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => prop::collection::vec(command(), 1..8).prop_map(Step::Say),
+        4 => prop::collection::vec(command(), 1..8).prop_map(Step::SendText),
         6 => any::<prop::sample::Index>().prop_map(Step::Answer),
         1 => any::<prop::sample::Index>().prop_map(Step::Lose),
         1 => (0..6_u64).prop_map(Step::Pass),
@@ -241,14 +241,14 @@ proptest! {
         let mut ids = 0;
         for step in steps {
             match step {
-                Step::Say(commands) => {
+                Step::SendText(commands) => {
                     let lines = commands.into_iter().map(|mut command| {
                         ids += 1;
                         command["id"] = ids.into();
                         command.to_string()
                     });
                     let message = lines.collect::<Vec<_>>().join("\n");
-                    world.say(&message);
+                    world.send_text(&message);
                 }
                 Step::Answer(index) if !world.pending.is_empty() => {
                     let index = index.index(world.pending.len());
@@ -283,19 +283,23 @@ proptest! {
 #[test]
 fn subscribe_and_unsubscribe_in_one_message_are_answered_in_that_order() {
     let mut world = World::open(Options { session_commands_per_second_max: 2, ..options() });
-    world.say("{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}");
+    world.send_text(
+        "{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}",
+    );
     assert!(!world.session.can_take(), "it waits for the room, and not for the next turn");
     assert_eq!(world.codes(), []);
     world.answer_all();
     assert_eq!(world.codes(), [(1, 0), (2, 0)]);
-    world.say("{\"id\":3,\"presence\":{\"channel\":\"a\"}}");
+    world.send_text("{\"id\":3,\"presence\":{\"channel\":\"a\"}}");
     assert_eq!(world.codes()[2], (3, 103), "a command that waited is counted once");
 }
 
 #[test]
 fn a_room_that_does_not_answer_holds_nothing_up_for_ever() {
     let mut world = World::open(options());
-    world.say("{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}");
+    world.send_text(
+        "{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}",
+    );
     world.pass(Duration::from_secs(9));
     assert_eq!(world.codes(), []);
     world.pass(Duration::from_secs(1));
@@ -308,7 +312,7 @@ fn a_room_that_does_not_answer_holds_nothing_up_for_ever() {
 #[test]
 fn a_command_waits_at_most_the_time_out() {
     let mut world = World::open(Options { command_timeout: Duration::from_secs(3), ..options() });
-    world.say("{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}");
+    world.send_text("{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}");
     world.answer_all();
     for (id, command) in [
         (2, r#""publish":{"channel":"a","data":1}"#),
@@ -317,7 +321,7 @@ fn a_command_waits_at_most_the_time_out() {
         (5, r#""rpc":{"method":"delivery","data":{"channel":"a","offset":1}}"#),
         (6, r#""subscribe":{"channel":"b"}"#),
     ] {
-        world.say(&format!("{{\"id\":{id},{command}}}"));
+        world.send_text(&format!("{{\"id\":{id},{command}}}"));
     }
     world.pass(Duration::from_millis(2999));
     assert_eq!(world.codes(), [(1, 0)]);
@@ -331,7 +335,7 @@ fn a_command_waits_at_most_the_time_out() {
 fn rooms_that_are_being_entered_are_among_the_commands_that_wait() {
     let mut world = World::open(options());
     let lines = (1..=100).map(|id| format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{id}\"}}}}"));
-    world.say(&lines.collect::<Vec<_>>().join("\n"));
+    world.send_text(&lines.collect::<Vec<_>>().join("\n"));
     assert_eq!(world.pending.len(), json::PENDING_MAX);
     world.answer_all();
     assert_eq!(world.codes().len(), 100);
@@ -363,15 +367,15 @@ fn every_kind_of_command_is_limited() {
         let mut world = World::open(Options { session_commands_per_second_max: 10, ..options() });
         // `connect` was the first of twenty.
         for id in 1..=19 {
-            world.say(&format!("{{\"id\":{id},{command}}}"));
+            world.send_text(&format!("{{\"id\":{id},{command}}}"));
             world.answer_all();
         }
         assert!(world.codes().iter().all(|&(_, code)| code != 111), "{command}: {:?}", world.codes());
-        world.say(&format!("{{\"id\":20,{command}}}"));
+        world.send_text(&format!("{{\"id\":20,{command}}}"));
         assert_eq!(world.codes().last(), Some(&(20, 111)), "{command}");
         for id in 21..=40 {
             assert_eq!(world.closed, None, "{command}");
-            world.say(&format!("{{\"id\":{id},{command}}}"));
+            world.send_text(&format!("{{\"id\":{id},{command}}}"));
         }
         assert_eq!(world.closed, Some(3013), "{command}");
     }
@@ -389,7 +393,7 @@ fn limited(rate: u32) -> RoomOptions {
 fn published(world: &mut World, room: &str, count: usize) -> usize {
     world.sent.clear();
     for _ in 0..count {
-        world.say(&format!("{{\"id\":1,\"publish\":{{\"channel\":\"{room}\",\"data\":1}}}}"));
+        world.send_text(&format!("{{\"id\":1,\"publish\":{{\"channel\":\"{room}\",\"data\":1}}}}"));
         world.answer_all();
     }
     assert!(world.codes().iter().all(|&(_, code)| code == 0 || code == 111), "{:?}", world.codes());
@@ -428,7 +432,7 @@ fn what_a_connect_says_of_rooms_is_bounded() {
     for (count, code) in [(128, 0), (129, 106)] {
         let mut world = World::json(options());
         let subs: Vec<_> = (0..count).map(|room| format!("\"r{room}\":{{}}")).collect();
-        world.say(&format!("{{\"id\":1,\"connect\":{{\"subs\":{{{}}}}}}}", subs.join(",")));
+        world.send_text(&format!("{{\"id\":1,\"connect\":{{\"subs\":{{{}}}}}}}", subs.join(",")));
         assert_eq!(world.codes(), [(1, code)]);
     }
 }
@@ -437,11 +441,11 @@ fn what_a_connect_says_of_rooms_is_bounded() {
 fn expiring_subscriptions_that_come_and_go_leave_nothing_behind() {
     let mut world = World::open(options());
     for round in 0..10_000 {
-        world.say(&format!("{{\"id\":1,\"subscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
+        world.send_text(&format!("{{\"id\":1,\"subscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
         world.answer_all();
         let now = world.now;
         world.session.expire_subscription(now, 0, Some(Duration::from_secs(3600)));
-        world.say(&format!("{{\"id\":2,\"unsubscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
+        world.send_text(&format!("{{\"id\":2,\"unsubscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
         world.sent.clear();
     }
     assert_eq!(world.session.subscriptions.len(), 0);
@@ -477,7 +481,7 @@ fn a_plain_client_ends_with_its_token() {
 #[test]
 fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
     let mut world = World::json(Options { auth_mode: crate::chat::AuthMode::Hook, ..options() });
-    world.say("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"presence\":{\"channel\":\"b\"}}");
+    world.send_text("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"presence\":{\"channel\":\"b\"}}");
     assert!(matches!(world.pending.remove(0), Effect::Authenticate { .. }));
     assert!(!world.session.can_take());
     let room = |name: &str| ServerRoom { name: name.into(), grant: Grant::default() };

@@ -166,7 +166,7 @@ impl Session {
         self.join(ctx, &room, Grant::default(), RecoveryRequest::Unrecoverable, how);
     }
 
-    /// One of its messages is settled.
+    /// One of its messages is completed.
     pub(super) fn text_publish_completed(ctx: &mut Context<'_>, outcome: PublishOutcome) {
         match outcome {
             PublishOutcome::Ordered | PublishOutcome::Duplicate | PublishOutcome::Superseded => {}

@@ -17,11 +17,11 @@ pub struct Audit {
     pub outbox_capacity: usize,
     /// Bytes of input that a connection keeps: an incomplete message or request head, and what waits.
     pub input_bytes: usize,
-    /// Drafts that wait for others of their rooms to be settled: their bytes.
+    /// Drafts that wait for others of their rooms to be completed: their bytes.
     pub parked_bytes: u64,
     /// Messages that wait for room in a ring to another shard.
     pub mesh_waiting: usize,
-    /// Commands of a session that wait for an answer: places in its list.
+    /// Commands of a session that wait for an answer: slots in its list.
     pub commands: usize,
     /// Bytes that a session keeps for a `connect` that is not answered.
     pub connect_bytes: usize,

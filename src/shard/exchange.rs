@@ -130,7 +130,7 @@ impl Shard {
         }
     }
 
-    /// A draft is settled: others that wait for the same room may go.
+    /// A draft is completed: others that wait for the same room may go.
     fn draft_completed(&mut self, room: &str, weight: u64) {
         let Some(id) = self.rooms.draft_completed(room, weight) else { return };
         while let Some(parked) = self.rooms.next_parked(id) {

@@ -44,7 +44,7 @@ pub enum Down {
     Publication {
         /// The room.
         room: Arc<str>,
-        /// Its place in the room's order.
+        /// Its position in the room.
         position: Option<Position>,
         /// Its frames.
         encodings: Arc<Encodings>,

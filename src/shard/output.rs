@@ -228,7 +228,7 @@ impl Shard {
         }
         let session = session.and_then(|session| self.sessions.get(session));
         // A plain client that has its answer receives everything published later: so the answer waits until the room's home
-        // has let it in.
+        // has accepted it.
         if conn.is_open() && session.is_some_and(Session::holds_handshake) {
             return;
         }
@@ -265,7 +265,7 @@ impl Shard {
             return Some(Writing::Rest(key, sub));
         }
         if !conn.outbox.is_empty() {
-            // An answer and what was published with it leave in one packet. Else what its rooms have for it waits for its turn: no
+            // An answer and what was published with it leave in one packet. Otherwise its publications wait for their turn: no
             // member overtakes the sweep by publishing.
             // Before a client's connection is confirmed, nothing comes along.
             let welcomed = session.is_none_or(Session::is_welcomed);

@@ -15,7 +15,7 @@ impl Shard {
         conn.is_open() && !mid_frame && !conn.outbox.is_partly_sent()
     }
 
-    /// Takes the place of a shard that has failed: no connection or session gets a key that one of the other's has had, so that what is still under
+    /// Replaces a shard that has failed: no connection or session gets a key that one of the other's has had, so that what is still under
     /// way for those reaches none of these.
     pub fn replace(&mut self, failed: &Self) {
         self.conns.continue_after(&failed.conns);

@@ -1,7 +1,7 @@
 //! A shard's directory of rooms: those that it has members for, and those that its sessions publish to. What the room's
 //! home knows is not here.
 //!
-//! Two flows are bounded here, in bytes and for each room: drafts that the home has not settled yet (a session whose draft
+//! Two flows are bounded here, in bytes and for each room: drafts that the home has not completed yet (a session whose draft
 //! does not fit waits, with that one draft), and publications that the sweep has not offered to all members yet (the
 //! home learns how far it has come, and orders no more than it has credit for).
 
@@ -16,7 +16,7 @@ use crate::base::hash::{Map, Seed};
 use crate::base::{AudienceId, RoomId, SessionKey};
 use crate::chat::{Draft, Forms, RoomOptions, RoomRules};
 
-/// Bytes of drafts for one room that a shard may have unsettled, beside the last one.
+/// Bytes of drafts for one room that a shard may have in flight, beside the last one.
 pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * 1024;
 
 /// An audience of a room, and how many of this shard's clients are in it or on their way.
@@ -27,7 +27,7 @@ struct Attended {
     clients: u32,
 }
 
-/// A draft that waits for others to be settled.
+/// A draft that waits for others to be completed.
 #[derive(Debug)]
 pub struct Parked {
     /// The session that waits with it.
@@ -46,7 +46,7 @@ pub struct Room {
     /// What holds in it.
     pub options: Arc<RoomOptions>,
     audiences: SmallVec<[Attended; 1]>,
-    /// Bytes of drafts that the home has not settled, and how many drafts.
+    /// Bytes of drafts that the home has not completed, and how many drafts.
     in_flight: (u64, u32),
     parked: VecDeque<Parked>,
     /// Bytes of publications that have come, and of those the ones that the home knows to be swept.
@@ -106,7 +106,7 @@ impl Rooms {
         self.rooms.iter().map(|(index, _)| RoomId(u32::try_from(index).unwrap_or(u32::MAX))).collect()
     }
 
-    /// The home of a room is lost, with the drafts that it had not settled and what it knew of this shard's progress.
+    /// The home of a room is lost, with the drafts that it had not completed and what it knew of this shard's progress.
     pub fn home_lost(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get_mut(id.0 as usize) else { return };
         room.in_flight = (0, 0);
@@ -232,11 +232,11 @@ impl Rooms {
         Some(parked.draft)
     }
 
-    /// A draft of so many bytes is settled: [`Rooms::next_parked`] may have another.
+    /// A draft of so many bytes is completed: [`Rooms::next_parked`] may have another.
     pub fn draft_completed(&mut self, name: &str, bytes: u64) -> Option<RoomId> {
         let id = self.find(name)?;
         let room = &mut self.rooms[id.0 as usize];
-        debug_assert!(room.in_flight.0 >= bytes && room.in_flight.1 > 0, "a draft is settled once");
+        debug_assert!(room.in_flight.0 >= bytes && room.in_flight.1 > 0, "a draft is completed once");
         room.in_flight.0 = room.in_flight.0.saturating_sub(bytes);
         room.in_flight.1 = room.in_flight.1.saturating_sub(1);
         Some(id)

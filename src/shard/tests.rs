@@ -116,7 +116,7 @@ impl World {
         self.peers[peer].sending.extend(bytes);
     }
 
-    fn say(&mut self, peer: usize, text: &str) {
+    fn send_text(&mut self, peer: usize, text: &str) {
         self.send(peer, &client_frame(0x81, text.as_bytes()));
     }
 
@@ -136,7 +136,7 @@ impl World {
                 return;
             }
         }
-        panic!("it never settles");
+        panic!("it never becomes idle");
     }
 
     /// One turn of every shard. Whether anything happened.
@@ -286,7 +286,7 @@ proptest! {
         for _ in 0..120 {
             let who = usize::try_from(world.rng.below(12)).unwrap();
             let fill = "lorem ipsum ".repeat(usize::try_from(world.rng.below(40)).unwrap());
-            world.say(members[who], &format!("{} {fill}", published[who]));
+            world.send_text(members[who], &format!("{} {fill}", published[who]));
             published[who] += 1;
             // Some sockets are full for a while.
             let narrow = usize::try_from(world.rng.below(12)).unwrap();
@@ -322,7 +322,7 @@ proptest! {
         let good = [world.join(0, "a", "r", ""), world.join(1, "b", "r", "")];
         let bad = if upgraded { world.join(0, "bad", "r", DEFLATE) } else { world.connect(0) };
         world.send(bad, &garbage);
-        world.say(good[0], "still here");
+        world.send_text(good[0], "still here");
         world.run_until_idle();
         for peer in good {
             let (texts, close) = world.received_by(peer);
@@ -343,7 +343,7 @@ fn a_flood_is_slowed_down_and_nothing_is_lost() {
     let publishers: Vec<_> = (0..4).map(|index| world.join(index % 2, &"s".repeat(64), "r", "")).collect();
     for &publisher in &publishers {
         for _ in 0..6_000 {
-            world.say(publisher, "x");
+            world.send_text(publisher, "x");
         }
     }
     world.run_until_idle();
@@ -372,7 +372,7 @@ fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (Worl
     let stuck = world.join(0, "slow", "r", "");
     world.peers[stuck].window = window;
     for index in 0..count {
-        world.say(publisher, &format!("{index:>1019}"));
+        world.send_text(publisher, &format!("{index:>1019}"));
         world.run_until_idle();
     }
     (world, publisher, stuck)
@@ -400,7 +400,7 @@ fn skip_tells_how_many_were_missed() {
     let (mut world, publisher, stuck) = with_a_stuck_member(SlowMember::Skip, 1500, 700);
     world.peers[stuck].window = usize::MAX;
     world.run_until_idle();
-    world.say(publisher, "fresh");
+    world.send_text(publisher, "fresh");
     world.run_until_idle();
     let (texts, close) = world.received_by(stuck);
     assert_eq!(close, None);
@@ -539,7 +539,7 @@ fn a_joined_member_receives_everything_published_afterwards() {
         }
         let answered = joiners.map(|joiner| !world.text(joiner).is_empty());
         for publisher in publishers {
-            world.say(publisher, "hello");
+            world.send_text(publisher, "hello");
         }
         world.run_until_idle();
         for (&joiner, answered) in joiners.iter().zip(answered) {

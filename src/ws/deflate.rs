@@ -35,7 +35,7 @@ impl Window {
 /// stored one: 3 bits of header, at most 9 bits for each byte (a literal from 144 on; a match is of four bytes at least, and costs 31
 /// bits at most), and 7 bits for the end of the block. The flush begins an empty stored block, 3 bits and what is missing to a whole
 /// byte; the rest of that block is left out. That is ⌈(9n + 13) / 8⌉ bytes. When the flush ends exactly where the room in the output
-/// does it is called again, and writes a second empty block: 5 bytes. The window bounds distances, and so changes nothing of this.
+/// does it is called again, and writes a second empty block: 5 bytes. The window bounds distances, and changes nothing of this.
 pub const fn deflated_len_max(message_len: usize) -> usize {
     message_len.saturating_add(message_len.saturating_add(13).div_ceil(8)).saturating_add(5)
 }

@@ -108,8 +108,8 @@ impl Decoder {
         Self { partial: None, deflate }
     }
 
-    /// Takes the first event from the front of `input`, which is unmasked in place; or hands out an event that the caller has
-    /// to be [kept](Self::keep).
+    /// Takes the first event from the front of `input`, which is unmasked in place; or returns an event that the caller has
+    /// [kept](Self::keep).
     ///
     /// # Errors
     /// The connection must fail; the decoder must not be used again.

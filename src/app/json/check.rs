@@ -11,7 +11,7 @@ use crate::chat::{Epoch, Page, Since};
 pub(super) const NESTING_MAX: usize = 128;
 
 impl Method<'_> {
-    /// Refuses what no server state can make right. To be called before the command is obeyed.
+    /// Refuses what no server state can make right. To be called before the command is executed.
     ///
     /// # Errors
     /// The first rule that it breaks.

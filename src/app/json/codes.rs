@@ -47,7 +47,7 @@ impl ErrorCode {
         Self::UnrecoverablePosition,
     ];
 
-    /// The number, the words, and whether it makes sense to try again.
+    /// The code, the message, and whether it makes sense to try again.
     pub const fn parts(self) -> (u16, &'static str, bool) {
         match self {
             Self::Internal => (100, "internal server error", true),
@@ -75,7 +75,7 @@ pub enum Disconnect {
     Internal,
     /// Its identity has expired, and it brought no fresh token in time.
     Expired,
-    /// Its place in a room that the server had joined for it has expired.
+    /// Its server-side subscription has expired.
     SubscriptionExpired,
     /// It reads too slowly.
     Slow,
@@ -153,7 +153,7 @@ impl Unsubscribe {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Insufficient, Self::Expired];
 
-    /// The number and the words.
+    /// The code and the message.
     pub const fn parts(self) -> (u16, &'static str) {
         match self {
             Self::Insufficient => (2500, "insufficient state"),
@@ -162,7 +162,7 @@ impl Unsubscribe {
     }
 }
 
-/// Why a command is not obeyed.
+/// Why a command is not executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// Its reply is an error.

@@ -185,7 +185,7 @@ pub struct History<'a> {
     pub reverse: bool,
 }
 
-/// A place in a room's order.
+/// A position in a room.
 #[derive(Debug, Deserialize)]
 pub struct StreamPosition<'a> {
     /// The offset.

@@ -9,7 +9,7 @@ const COMMANDS_MAX: usize = 32;
 /// Bytes of a connection's own that wait before its input does.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
 
-/// Bytes of drafts for one room that one shard has unsettled, beside the last one.
+/// Bytes of drafts for one room that one shard has in flight, beside the last one.
 const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of an engine's pages that one joining client receives.

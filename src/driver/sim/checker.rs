@@ -54,7 +54,7 @@ pub(super) const OTHER_NODE: usize = usize::MAX;
 #[derive(Debug)]
 pub(super) struct Receiver {
     room: usize,
-    /// Whether publications may be missing without a word: a socket that was full, in a room that conflates.
+    /// Whether publications may be missing without an announcement: a socket that was full, in a room that conflates.
     pub(super) conflated: bool,
     last: Option<PublicationId>,
     /// Announced as skipped since the last one, if any.
@@ -292,7 +292,7 @@ impl Checker {
     }
 
     /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything and
-    /// who have read all that came; `publishers` those whose words have all been taken in.
+    /// who have read all that came; `final_messages` the last publication of each publisher.
     ///
     /// # Panics
     /// When one of them has not received the last publication.
@@ -338,7 +338,7 @@ impl Checker {
         suspects.into_iter().map(|id| (self.record(id).session, id)).collect()
     }
 
-    /// Whether `last` may have its place behind `id`, for all that is known.
+    /// Whether `last` may come behind `id`, for all that is known.
     fn may_follow(&self, id: PublicationId, last: Option<PublicationId>) -> bool {
         let Some(last) = last else { return false };
         let is_last = self.successor_of(last).is_none();

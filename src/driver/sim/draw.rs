@@ -16,7 +16,7 @@ use crate::shard::Options;
 use crate::ws;
 
 impl Scenario {
-    /// The scenario of a seed: small, and full of trouble.
+    /// The scenario of a seed: small, and full of faults.
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let rng = &mut rng;
@@ -37,7 +37,7 @@ impl Scenario {
             lifetime(rng, (client, is_json), length, (&options, rooms), &mut events);
         }
         for _ in 0..rng.below(6) {
-            let what = trouble(rng, shards);
+            let what = fault(rng, shards);
             events.push(Event { at: moment(rng, length), what });
         }
         if engine.is_some() {
@@ -260,7 +260,7 @@ fn lifetime(
         }
     }
     for _ in 0..rng.below(4) {
-        let act = errand(rng, rooms);
+        let act = common_action(rng, rooms);
         add(moment(rng, length), act);
     }
     if options.session_commands_per_second_max > 0 && one_in(rng, 2) {
@@ -279,7 +279,7 @@ fn lifetime(
 }
 
 /// Something that a client does now and then.
-fn errand(rng: &mut Rng, rooms: u64) -> Act {
+fn common_action(rng: &mut Rng, rooms: u64) -> Act {
     match rng.below(22) {
         20 | 21 => {
             let all = [Fresh::Good, Fresh::Good, Fresh::Good, Fresh::Expired, Fresh::Foreign, Fresh::Empty];
@@ -335,7 +335,7 @@ fn leave(rng: &mut Rng) -> Leave {
     }
 }
 
-fn trouble(rng: &mut Rng, shards: usize) -> What {
+fn fault(rng: &mut Rng, shards: usize) -> What {
     let length_ms_max = pick(rng, &[5, 50, 2_000]);
     let jump_ms_max = pick(rng, &[100, 5_000, 100_000]);
     match rng.below(6) {

@@ -1,4 +1,4 @@
-//! An engine that takes its time: as a store or a server on the network would, it settles and orders later, each in its own
+//! An engine that takes its time: as a store or a server on the network would, it completes and orders later, each in its own
 //! time but the drafts of one room in order; it declines some drafts, orders what another node has published, and keeps
 //! more than the homes do.
 
@@ -16,7 +16,7 @@ use crate::engine::{Engine, EnginePage, Event, PublishOutcome, ReplyTo};
 /// How an engine behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Late {
-    /// The longest time until a draft is settled.
+    /// The longest time until a draft is completed.
     pub completion_delay_max: Duration,
     /// The longest time until a publication is passed to the members.
     pub order_max: Duration,

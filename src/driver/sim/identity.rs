@@ -318,7 +318,7 @@ impl Session {
         self.ends.is_some_and(|ends| at >= ends + grace)
     }
 
-    /// Whether its place in a room that the server has put it into may have expired.
+    /// Whether its server-side subscription may have expired.
     pub(super) fn may_be_put_out(&self, at: Time) -> bool {
         let ended = |ends: Option<Time>| ends.is_some_and(|ends| at >= ends + EXPIRY_GRACE);
         self.subs.iter().any(|sub| {

@@ -108,7 +108,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// A command was obeyed.
+    /// A command was executed.
     fn completed(&mut self, session: usize, command: PendingCommand, reply: &Value) {
         let declined = self.was_declined(command);
         assert!(!declined, "session {session} gets a success reply for a declined message");
@@ -383,7 +383,7 @@ fn check_lost(
     }
     assert_eq!(epoch, epoch_now, "the room was forgotten before its time");
     if !many_are_kept {
-        return; // other rooms' histories may have taken its place
+        return; // its history may have been evicted for other rooms
     }
     // It is kept twice: as text, or data, and as JSON.
     let bytes_max = missed * weight;

@@ -112,7 +112,7 @@ pub fn try_run(scenario: &Scenario) -> Result<Report, Failure> {
         let message = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
             (Some(message), _) => message.clone(),
             (None, Some(message)) => (*message).to_owned(),
-            (None, None) => "a panic without words".to_owned(),
+            (None, None) => "a panic without a message".to_owned(),
         };
         Failure { message, trace: recorded.lines() }
     })

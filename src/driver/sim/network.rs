@@ -11,7 +11,7 @@ use crate::base::{ConnKey, Time};
 use crate::driver::sockets::Outcome;
 use crate::metrics::CloseReason;
 
-/// How a client ends its connection without a word.
+/// How a client ends its connection without a Close frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
     /// It ends its stream, and reads on.
@@ -35,7 +35,7 @@ pub struct Pipe {
     pub to_client: Vec<u8>,
     /// How much of that fits.
     pub capacity: usize,
-    /// A write did not go through whole: the server is owed word when there is room.
+    /// A write did not go through whole: the server is owed an event when the socket is writable.
     pub starved: bool,
     /// The server has ended its stream.
     pub shut: bool,

@@ -69,7 +69,7 @@ pub(super) enum Scope {
 pub(super) enum PendingCommand {
     Connect,
     Publish(PublicationId),
-    /// To be in the room of this place among the session's.
+    /// To subscribe to the room at this index of the session's.
     Subscribe(usize),
     /// The same, without what was missed.
     SubscribeAnew(usize),
@@ -161,7 +161,7 @@ pub(super) struct Circumstances {
     /// Whether the clock has ever jumped, and how long shards stood still, all in all.
     pub(super) jumped: bool,
     pub(super) paused: Duration,
-    /// Whether the engine takes long to settle a draft.
+    /// Whether the engine takes long to complete a draft.
     pub(super) engine_is_slow: bool,
     /// Whether members were ever to be pinged.
     pub(super) pings: bool,
@@ -217,7 +217,7 @@ impl Session {
     }
 
     /// How many plain text messages may be missing without its being known which: they exceeded a limit, or it is not known
-    /// whether it was.
+    /// whether they did.
     pub(super) fn excused(&self, world: &World) -> usize {
         let pipe = world.pipe(self.pipe);
         let knows =

@@ -445,15 +445,16 @@ impl<'a> Simulation<'a> {
             it.too_often == 0 && is_there(it) && reads(it)
                 || it.has_final_messages(world, &self.circumstances)
         };
-        let words: Vec<_> = self.sessions.iter().filter(received).flat_map(|it| it.last_published).collect();
+        let last_publications: Vec<_> =
+            self.sessions.iter().filter(received).flat_map(|it| it.last_published).collect();
         let there = self.sessions.iter_mut().enumerate().filter(|(_, it)| is_there(it) && reads(it));
         let subs = there.flat_map(|(index, it)| it.subs.iter_mut().map(move |sub| (index, sub)));
         let members = subs
             .filter(|(_, sub)| sub.stage == SubStage::In)
             .map(|(index, sub)| (index, &mut sub.receiver))
             .collect();
-        let words = words.into_iter().chain(self.elsewhere).flatten();
-        self.checker.at_rest(members, words);
+        let last_publications = last_publications.into_iter().chain(self.elsewhere).flatten();
+        self.checker.at_rest(members, last_publications);
     }
 
     /// All clients are gone, and nothing is left of them.

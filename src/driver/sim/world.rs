@@ -268,7 +268,7 @@ impl World {
     ///
     /// # Panics
     /// When it never ends.
-    pub fn settle(&mut self) {
+    pub fn run_until_idle(&mut self) {
         for _ in 0..1_000_000 {
             let mut moved = false;
             for id in 0..self.loops.len() {
@@ -279,6 +279,6 @@ impl World {
                 return;
             }
         }
-        panic!("it never settles");
+        panic!("it never becomes idle");
     }
 }

@@ -101,7 +101,7 @@ impl Buffers {
         let index = usize::from(self.tail % COUNT);
         // SAFETY: `index` is below the number of entries of the one allocation.
         let entry = unsafe { first.add(index) };
-        // SAFETY: it lies behind the tail, where the kernel reads nothing until the tail moves on, and nothing else has a reference to it.
+        // SAFETY: it lies behind the tail, where the kernel reads nothing until the tail moves on; there is no other reference to it.
         let entry = unsafe { &mut *entry };
         entry.set_addr(address);
         entry.set_len(LEN);
@@ -109,7 +109,7 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: this is the first entry of the ring's.
         let tail = unsafe { BufRingEntry::tail(first) };
-        // SAFETY: the tail is a u16 inside of the first entry, in a part that `set_…` leave alone, so it is aligned and valid, and the
+        // SAFETY: the tail is a u16 inside of the first entry, which `set_…` leave alone, so it is aligned and valid, and the
         // pointer is that of the whole allocation; the kernel only reads it, and we write it only here.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release); // after the entry that it lets the kernel see

@@ -1,5 +1,5 @@
 //! Sockets on io_uring: they live in the ring's own table, whose size and not the process's limit on open files bounds
-//! them; connections and bytes are accepted and received by themselves (multishot); and what goes out in one slice of the sweep goes
+//! them; accepts and receives are multishot operations; and what goes out in one slice of the sweep goes
 //! to the kernel with one call.
 //!
 //! Every operation carries a word that identifies it (`op.rs`). A connection's is its slot and generation, so what completes
@@ -57,7 +57,7 @@ enum Receiving {
 /// A socket of the ring's table.
 #[derive(Debug)]
 pub(super) struct RingSocket {
-    /// Its place there.
+    /// Its index there.
     file: u32,
     receiving: Receiving,
     /// Waits for room to write.
@@ -277,7 +277,7 @@ impl Sockets for RingSockets {
         self.ring.watch_writable(socket.file, Op::Writable(key.into()))
     }
 
-    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up when it comes to it, and its place in
+    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up when it comes to it, and its index in
     /// the table may be another connection's by then.
     fn shut_sending(&mut self, socket: &mut RingSocket) -> io::Result<()> {
         let installed = self.ring.install(socket.file, |completion| self.completed.push(completion))?;

@@ -11,7 +11,7 @@ pub(super) enum Op {
     Receive(SocketId),
     /// That a connection's socket takes bytes again.
     Writable(SocketId),
-    /// A send, by its place in the batch.
+    /// A send, by its index in the batch.
     Send(usize),
     /// A wake-up of the process, through the eventfd, or of another shard.
     Wake,

@@ -357,7 +357,7 @@ fn one_that_is_cancelled_frees_its_place() {
     arrivals.recv_timeout(SOON).unwrap();
     hook.submit(0, auth_request(2)).unwrap();
     assert_eq!(hook.submit(0, auth_request(3)), Err(Full::Count));
-    // The one that waits: its place is free at once.
+    // The one that waits: its slot is free at once.
     hook.cancel(0, ConnKey::from_bits(2));
     hook.cancel(7, ConnKey::from_bits(1));
     assert_eq!(hook.count(), 1, "and another shard's connection is another one");

@@ -92,7 +92,7 @@ impl Audience {
         self.members.is_empty()
     }
 
-    /// Adds a member at the head of the log; returns its place.
+    /// Adds a member at the head of the log; returns its index.
     pub(super) fn join(&mut self, sub: SubId, shared: bool) -> u32 {
         let cursor = self.log.join();
         let member_index = u32::try_from(self.members.len()).expect("fewer members than connections");

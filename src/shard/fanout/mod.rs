@@ -35,7 +35,7 @@ pub use audience::Audience;
 use audience::Member;
 pub use sweep::{Missed, Offer, Progress, Sweep};
 
-/// A member's place: where its audience has it now, and the connection that its messages go to.
+/// A member's subscription: its index in its audience, and the connection that its messages go to.
 #[derive(Clone, Copy, Debug)]
 struct Subscription {
     audience: AudienceId,

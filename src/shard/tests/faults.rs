@@ -46,7 +46,7 @@ impl World {
     fn connect_json(&mut self, shard: usize, name: &str) -> usize {
         let peer = self.connect(shard);
         self.send(peer, request("/connection/websocket", "").as_bytes());
-        self.say(peer, &format!("{{\"id\":1,\"connect\":{{\"data\":{{\"name\":\"{name}\"}}}}}}"));
+        self.send_text(peer, &format!("{{\"id\":1,\"connect\":{{\"data\":{{\"name\":\"{name}\"}}}}}}"));
         self.turns(30);
         peer
     }
@@ -75,11 +75,11 @@ fn nothing_is_pushed_before_connect_is_answered() {
     // The answer to its handshake is still in flight.
     world.peers[client].window = 0;
     world.send(client, request("/connection/websocket", "").as_bytes());
-    world.say(client, "{\"id\":1,\"connect\":{}}");
+    world.send_text(client, "{\"id\":1,\"connect\":{}}");
     world.turns(30);
     world.decide(0, welcome("c", &[&near, &far]));
     for text in ["one", "two"] {
-        world.say(publisher, text);
+        world.send_text(publisher, text);
         for _ in 0..3 {
             world.turn_of(0);
         }
@@ -161,7 +161,7 @@ fn writes_of_connections_own_have_a_budget() {
     let publisher = world.join(0, "publisher", "talk", "");
     let listener = world.join(0, "listener", "talk", "");
     world.now = world.now + (interval / 2 - Duration::from_millis(100));
-    world.say(publisher, "in between");
+    world.send_text(publisher, "in between");
     let (mut turns, mut received_in) = (0, None);
     loop {
         let before = world.writes(0);
@@ -193,14 +193,14 @@ fn a_congested_room_pauses_its_publishers_only() {
     let outside = world.connect_json(0, "outside");
     let text = "x".repeat(1000);
     for _ in 0..3000 {
-        world.say(inside, &text);
-        world.say(
+        world.send_text(inside, &text);
+        world.send_text(
             outside,
             &format!("{{\"id\":9,\"publish\":{{\"channel\":\"{slow}\",\"data\":\"{text}\"}}}}"),
         );
     }
     for round in 0..300 {
-        world.say(publisher, &format!("round {round}"));
+        world.send_text(publisher, &format!("round {round}"));
         for _ in 0..3 {
             world.turn_of(0); // and never the other's turn
         }
@@ -232,8 +232,8 @@ fn drafts_of_one_session_that_wait_are_those_of_one_message() {
     };
     for id in 0..40 {
         let small: Vec<_> = (1..10).map(|more| command(id * 100 + more, 5000)).collect();
-        world.say(client, &small.join("\n"));
-        world.say(client, &command(id * 100 + 50, 60_000));
+        world.send_text(client, &small.join("\n"));
+        world.send_text(client, &command(id * 100 + 50, 60_000));
     }
     for _ in 0..300 {
         world.turn_of(0);
@@ -256,7 +256,7 @@ fn a_command_that_waits_for_a_room_gives_its_shard_nothing_to_do() {
         "{{\"id\":2,\"subscribe\":{{\"channel\":\"{far}\"}}}}\n{{\"id\":3,\"unsubscribe\":{{\"channel\":\"{far}\"}}}}\n\
          {{\"id\":4,\"subscribe\":{{\"channel\":\"{far}\"}}}}"
     );
-    world.say(client, &lines);
+    world.send_text(client, &lines);
     for _ in 0..100 {
         world.turn_of(0);
     }
@@ -268,7 +268,7 @@ fn a_command_that_waits_for_a_room_gives_its_shard_nothing_to_do() {
     assert!(at("\"id\":3,\"unsubscribe\"") < at("\"id\":4,\"subscribe\""));
 }
 
-/// What is thrown away after the last word is bounded.
+/// What is discarded after the Close frame is bounded.
 #[test]
 fn a_connection_that_lingers_is_reset_after_so_many_bytes() {
     let mut world = World::new(1, 3, 65_536, options());
@@ -373,7 +373,7 @@ proptest! {
         let texts: Vec<_> = (0..30).map(|index| format!("{index} ").repeat(index * 20)).collect();
         for (index, text) in texts.iter().enumerate() {
             match index % 3 {
-                0 => world.say(client, text),
+                0 => world.send_text(client, text),
                 1 => world.send(client, &client_frame(0xC1, deflater.deflate(Window::Full, &[text.as_bytes()]))),
                 _ => {
                     world.send(client, &client_frame(0x01, b""));
@@ -404,7 +404,7 @@ fn an_auth_request_of_a_closed_connection_is_cancelled() {
     let clients = [world.connect(0), world.connect(0)];
     world.send(clients[0], request("/ws/a?room=r", "").as_bytes());
     world.send(clients[1], request("/connection/websocket", "").as_bytes());
-    world.say(clients[1], "{\"id\":1,\"connect\":{}}");
+    world.send_text(clients[1], "{\"id\":1,\"connect\":{}}");
     world.turns(30);
     let keys = clients.map(|client| world.peers[client].key);
     let with_hook = world.shards[0].poll_auth_request().expect("one of two").conn;
