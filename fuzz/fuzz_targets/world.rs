@@ -359,7 +359,9 @@ impl World {
         }
         assert_eq!(self.registry.connections(), 0);
         let page = self.registry.exposition();
-        for gauge in ["stentor_members", "stentor_websocket_connections", "stentor_rooms", "stentor_lagging_members"] {
+        for gauge in
+            ["stentor_members", "stentor_websocket_connections", "stentor_rooms", "stentor_lagging_members"]
+        {
             let left = page.lines().filter(|line| line.starts_with(gauge) && !line.ends_with(" 0"));
             assert_eq!(left.collect::<Vec<_>>(), Vec::<&str>::new());
         }
@@ -367,7 +369,10 @@ impl World {
             let index: Option<usize> = name.strip_prefix('m').and_then(|index| index.parse().ok());
             index.and_then(|index| self.clients.get(index)).is_some_and(|client| client.counts)
         };
-        self.clients.iter().filter(|client| client.upgraded).for_each(|client| client.check_received(&counts));
+        self.clients
+            .iter()
+            .filter(|client| client.upgraded)
+            .for_each(|client| client.check_received(&counts));
     }
 }
 

@@ -136,7 +136,7 @@ impl Simulation<'_> {
             100 => it.has_rooms && waited >= self.scenario.options.command_timeout,
             _ => false,
         };
-        assert!(fine, "session {session} is not let in: {code}");
+        assert!(fine, "session {session} is rejected: {code}");
     }
 
     /// Whether something was to be published that the engine could not take.
