@@ -34,11 +34,11 @@ fn main() -> ExitCode {
 fn serve(invocation: &Invocation) -> ExitCode {
     let config = match config::load(invocation) {
         Ok(config) => config,
-        Err(problems) => return complain(&problems),
+        Err(problems) => return print_problems(&problems),
     };
     let logging = match Logging::start(&config.log, config.log_format) {
         Ok(logging) => logging,
-        Err(error) => return complain(&[Problem::new(Location::flag("log"), error.to_string())]),
+        Err(error) => return print_problems(&[Problem::new(Location::flag("log"), error.to_string())]),
     };
     match server::run(config, &logging, || config::load(invocation)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,14 +53,14 @@ fn serve(invocation: &Invocation) -> ExitCode {
 fn check(invocation: &Invocation) -> ExitCode {
     match config::load(invocation) {
         Ok(_) => print(b"ok\n"),
-        Err(problems) => complain(&problems),
+        Err(problems) => print_problems(&problems),
     }
 }
 
 fn token(command: &TokenCommand, invocation: &Invocation) -> ExitCode {
     let config = match config::load(invocation) {
         Ok(config) => config,
-        Err(problems) => return complain(&problems),
+        Err(problems) => return print_problems(&problems),
     };
     match token::run(command, &config) {
         Ok(page) => print(page.as_bytes()),
@@ -71,7 +71,7 @@ fn token(command: &TokenCommand, invocation: &Invocation) -> ExitCode {
     }
 }
 
-fn complain(problems: &[Problem]) -> ExitCode {
+fn print_problems(problems: &[Problem]) -> ExitCode {
     for problem in problems {
         let _ = writeln!(stderr(), "stentor: {problem}");
     }

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_wrote_cannot_move_the_cursor() {
+    fn untrusted_text_is_escaped() {
         assert_eq!(shown("a\u{1b}[2J\u{9b}\u{202e}ü\u{e0041}"), r#""a\u001b[2J\u009b\u202eü\udb40\udc41""#);
     }
 }

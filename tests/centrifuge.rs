@@ -233,7 +233,7 @@ fn many_commands_in_one_frame_are_answered_in_order() {
 }
 
 #[test]
-fn a_client_is_in_so_many_rooms_at_most() {
+fn the_number_of_rooms_of_a_client_is_limited() {
     let server = Server::start(&["--shards", "2"]);
     let mut client = Client::connect(&server, "ann");
     for room in 0..128 {

@@ -15,7 +15,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn check_names_every_problem_and_its_place() {
+fn check_reports_every_mistake_with_its_location() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "# a comment\nlisten = \"nowhere\"\npong_timout = \"8s\"\nshards = 0\n")
         .unwrap();
@@ -116,7 +116,7 @@ fn too_few_descriptors_are_one_sentence() {
 }
 
 #[test]
-fn rooms_are_checked_with_their_places() {
+fn mistakes_in_rooms_have_locations() {
     let (_file, path) = file("[[room]]\npattern = \"a\"\nhistori = 1\npublish = \"all\"\n\n[[room]]\n");
     let (code, _, problems) = run(&["check", "--config", &path]);
     assert_eq!(code, Some(2));

@@ -21,7 +21,7 @@ fn the_limit_is_exact_under_contention() {
             scope.spawn(|| {
                 for round in 1..=100 {
                     together.wait();
-                    let permit = counter.enter(&0, MAX);
+                    let permit = counter.acquire(&0, MAX);
                     inside.fetch_add(u32::from(permit.is_some()), Ordering::SeqCst);
                     together.wait();
                     assert_eq!(inside.load(Ordering::SeqCst), MAX * round);
@@ -47,7 +47,7 @@ fn the_limit_holds_under_churn() {
                 let mut held = Vec::new();
                 for round in 0..20_000_u32 {
                     let key = (round + thread) % KEYS;
-                    if let Some(permit) = counter.enter(&key, MAX) {
+                    if let Some(permit) = counter.acquire(&key, MAX) {
                         let now = inside[key as usize].fetch_add(1, Ordering::SeqCst) + 1;
                         assert!(now <= MAX, "{now} are in");
                         held.push((key, permit));

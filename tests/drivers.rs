@@ -297,7 +297,7 @@ fn without_uring(command: &mut Command) -> &mut Command {
 }
 
 #[test]
-fn where_the_ring_is_forbidden_epoll_serves_or_a_sentence_says_why_not() {
+fn without_the_ring_epoll_is_used_or_the_reason_is_reported() {
     let arguments = |driver| ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--driver", driver];
     let output = without_uring(stentor().args(arguments("uring"))).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

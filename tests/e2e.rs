@@ -12,7 +12,7 @@ use tungstenite::Message;
 fn publications_reach_every_shard() {
     let server = Server::start(&["--shards", "3"]);
     let mut members: Vec<_> = (0..12).map(|index| server.client(&format!("/ws/m{index}?room=r"))).collect();
-    let mut stranger = server.client("/ws/stranger");
+    let mut unsubscribed = server.client("/ws/stranger");
     for (index, member) in members.iter_mut().enumerate() {
         member.send(Message::text(format!("I am {index}"))).unwrap();
     }
@@ -24,8 +24,8 @@ fn publications_reach_every_shard() {
     expected.sort();
     assert_eq!(sorted, expected);
     assert!(received.iter().all(|lines| *lines == received[0]), "one order for all");
-    stranger.send(Message::text("alone")).unwrap();
-    assert_eq!(text(&mut stranger), "stranger: alone");
+    unsubscribed.send(Message::text("alone")).unwrap();
+    assert_eq!(text(&mut unsubscribed), "stranger: alone");
     assert_eq!(server.metric("stentor_deliveries_total"), 12 * 12 + 1);
     assert_eq!(server.metric("stentor_members"), 13);
 }
@@ -62,7 +62,7 @@ fn refusals_have_a_status_and_a_sentence() {
 }
 
 #[test]
-fn refusals_are_whole_however_soon_their_places_are_taken_again() {
+fn refusals_are_complete_even_if_their_slots_are_reused_at_once() {
     let server = Server::start(&["--shards", "1"]);
     for attempt in 0..200 {
         let error = server.try_client("/ws/%0A", &[]).err().unwrap_or_default();
@@ -153,7 +153,7 @@ fn the_drain_is_bounded() {
 }
 
 #[test]
-fn sighup_takes_over_what_can_change() {
+fn sighup_reloads_the_configuration() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "max_message = 100\nshards = 1\n").unwrap();
     let mut command = support::stentor();
@@ -195,7 +195,7 @@ fn settings_that_need_a_restart_are_logged_on_every_reload() {
 }
 
 #[test]
-fn a_reload_that_asks_for_too_many_connections_changes_nothing() {
+fn a_reload_with_too_many_connections_changes_nothing() {
     let (mut server, write) = with_file("shards = 1\nmax_message = 100\n");
     write("shards = 1\nmax_message = 10\nmax_connections = 999999999\n");
     server.signal(Signal::HUP);
@@ -206,7 +206,7 @@ fn a_reload_that_asks_for_too_many_connections_changes_nothing() {
 }
 
 #[test]
-fn a_new_ping_interval_reaches_those_who_are_there() {
+fn a_new_ping_interval_applies_to_open_connections() {
     let (mut server, write) = with_file("shards = 1\nping_interval = \"0s\"\n");
     let mut client = server.client("/ws/a");
     write("shards = 1\nping_interval = \"200ms\"\npong_timeout = \"10s\"\n");

@@ -466,7 +466,7 @@ fn commands_are_limited_and_a_flood_of_them_ends() {
 
 /// Clients that came while the room was small are announced, though it is large by then.
 #[test]
-fn who_came_before_a_room_was_too_large_is_announced() {
+fn members_that_joined_before_the_limit_are_announced() {
     let server = Server::start(&["--shards", "2", "--join-leave-max", "3"]);
     let mut clients: Vec<_> = (0..6).map(|index| Client::connect(&server, &format!("c{index}"))).collect();
     for client in &mut clients {

@@ -25,7 +25,7 @@ fn connect(server: &Server, command: &str) -> WebSocket<Tcp> {
 }
 
 #[test]
-fn tokens_open_the_door() {
+fn tokens_authenticate_clients() {
     let settings = ["--auth", "token", "--token-hmac-secret-files", SECRET];
     let server = Server::start(&settings);
     let with = |token: &str| connect(&server, &format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#));
@@ -117,7 +117,7 @@ fn a_room_token_brings_data() {
 }
 
 #[test]
-fn what_tokens_cannot_have_and_when_they_hold() {
+fn token_claims_and_times() {
     let mut server =
         Server::start(&["--auth", "token", "--token-hmac-secret-files", SECRET, "--log", "debug"]);
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();

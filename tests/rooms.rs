@@ -121,7 +121,7 @@ fn message_size_and_rate_limits() {
 }
 
 #[test]
-fn what_a_room_does_not_keep_cannot_be_asked() {
+fn queries_of_disabled_features_are_refused() {
     let server = start();
     let mut ann = Client::connect(&server, "ann");
     let subscribed = ann.result("subscribe", json!({"channel": "bare:a", "join_leave": true}));
@@ -140,7 +140,7 @@ fn what_a_room_does_not_keep_cannot_be_asked() {
 
 /// A reload changes what holds from now on, in rooms that are there too.
 #[test]
-fn a_reload_changes_what_holds() {
+fn a_reload_changes_the_options() {
     let (config, path) = file("[[room]]\npattern = \"a\"\npublish = \"nobody\"\n");
     let mut server = Server::start(&["--config", &path]);
     let mut ann = Client::connect(&server, "ann");

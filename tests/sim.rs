@@ -6,7 +6,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test says what it does and ends where it fails"
+    reason = "a test reports what it does and ends where it fails"
 )]
 
 use std::cell::Cell;

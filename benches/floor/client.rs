@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use stentor_testkit::{FrameReader, parse_response, upgrade_request};
 
-use super::dialect::Dialect;
 use super::process::Server;
+use super::protocol::Protocol;
 
 /// A blocking connection from 127.0.0.`source`, so that ports do not run out.
 pub fn connect(to: SocketAddr, source: u8) -> io::Result<socket2::Socket> {
@@ -30,7 +30,7 @@ fn connect_with(to: SocketAddr, source: u8, narrow: bool) -> io::Result<socket2:
 
 /// A client's opening handshake.
 #[derive(Clone, Copy, Default)]
-pub struct Manners {
+pub struct Settings {
     /// Offers permessage-deflate.
     pub deflate: bool,
     /// Has the smallest receive buffer there is, to be full soon.
@@ -39,9 +39,9 @@ pub struct Manners {
 
 /// Who sits where. Members are numbered, and so are the rooms.
 #[derive(Clone, Copy)]
-pub struct Seating {
+pub struct Topology {
     /// Their protocol.
-    pub dialect: Dialect,
+    pub protocol: Protocol,
     /// How many there are.
     pub members: usize,
     /// How many rooms.
@@ -50,10 +50,10 @@ pub struct Seating {
     pub rooms_per_member: usize,
 }
 
-impl Seating {
+impl Topology {
     /// All in one room.
-    pub const fn together(dialect: Dialect, members: usize) -> Self {
-        Self { dialect, members, rooms: 1, rooms_per_member: 1 }
+    pub const fn together(protocol: Protocol, members: usize) -> Self {
+        Self { protocol, members, rooms: 1, rooms_per_member: 1 }
     }
 
     /// How many members receive each message.
@@ -86,33 +86,33 @@ const HANDSHAKES: usize = 100;
 pub fn upgrade(
     server: &Server,
     source: u8,
-    seating: Seating,
+    topology: Topology,
     members: &[usize],
-    manners: Manners,
+    settings: Settings,
 ) -> Vec<TcpStream> {
-    let dialect = seating.dialect;
+    let protocol = topology.protocol;
     let mut streams = Vec::with_capacity(members.len());
     for members in members.chunks(HANDSHAKES) {
         let mut sockets: Vec<_> = members
             .iter()
-            .map(|_| connect_with(server.address, source, manners.narrow).expect("the server listens"))
+            .map(|_| connect_with(server.address, source, settings.narrow).expect("the server listens"))
             .collect();
         for (socket, &member) in sockets.iter_mut().zip(members) {
             let extension =
-                if manners.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-            let path = dialect.path(member, seating.rooms_of(member)[0]);
+                if settings.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
+            let path = protocol.path(member, topology.rooms_of(member)[0]);
             let request = upgrade_request(&path, extension);
             socket.write_all(request.as_bytes()).expect("the server reads");
         }
         sockets.iter_mut().for_each(answered);
         let replies = sockets.iter_mut().zip(members).map(|(socket, &member)| {
-            let (greeting, replies) = dialect.greeting(member, &seating.rooms_of(member));
-            socket.write_all(&greeting).expect("the server reads");
+            let (first_frame, replies) = protocol.first_frame(member, &topology.rooms_of(member));
+            socket.write_all(&first_frame).expect("the server reads");
             replies
         });
         let replies: Vec<usize> = replies.collect();
         for (mut socket, replies) in sockets.into_iter().zip(replies) {
-            greeted(&mut socket, replies);
+            read_replies(&mut socket, replies);
             socket.set_nonblocking(true).expect("a socket");
             streams.push(TcpStream::from_std(socket.into()));
         }
@@ -129,7 +129,7 @@ fn answered(socket: &mut socket2::Socket) {
 }
 
 /// Reads so many frames, none of which may be an error.
-fn greeted(socket: &mut socket2::Socket, mut replies: usize) {
+fn read_replies(socket: &mut socket2::Socket, mut replies: usize) {
     let mut frames = FrameReader::default();
     let mut bytes = [0; 4096];
     while replies > 0 {
@@ -147,7 +147,7 @@ fn greeted(socket: &mut socket2::Socket, mut replies: usize) {
 pub struct Client {
     poll: Poll,
     events: Events,
-    seating: Seating,
+    topology: Topology,
     /// Members, by number.
     streams: Vec<TcpStream>,
     /// What each has received of a frame that is not whole.
@@ -203,7 +203,7 @@ pub enum Pace {
 impl Client {
     /// Takes over connections that are open.
     pub fn new(
-        seating: Seating,
+        topology: Topology,
         mut streams: Vec<TcpStream>,
         publisher: Option<TcpStream>,
         silent: Vec<TcpStream>,
@@ -218,7 +218,7 @@ impl Client {
         Self {
             poll,
             events: Events::with_capacity(1024),
-            seating,
+            topology,
             frames: vec![FrameReader::default(); streams.len()],
             streams,
             publisher,
@@ -233,7 +233,7 @@ impl Client {
     /// Publishes for `time` at `pace`, then receives what is still in flight.
     pub fn drive(&mut self, pace: Pace, time: Duration) -> Seen {
         let mut seen = Seen::default();
-        let audience = self.seating.audience() as u64;
+        let audience = self.topology.audience() as u64;
         let begun = self.now();
         let until = begun + nanos(time);
         let mut next = begun;
@@ -253,7 +253,7 @@ impl Client {
             if let Pace::Open(rate) = pace {
                 while next <= now && next < until {
                     let turn = usize::try_from(seen.published).unwrap_or(0);
-                    self.publish(self.seating.publisher(turn), next, &mut seen);
+                    self.publish(self.topology.publisher(turn), next, &mut seen);
                     next += 1_000_000_000 / u64::from(rate);
                 }
             }
@@ -294,10 +294,10 @@ impl Client {
 
     fn publish(&mut self, (publisher, room): (usize, usize), intended: u64, seen: &mut Seen) {
         seen.published += 1;
-        let dialect = self.seating.dialect;
+        let protocol = self.topology.protocol;
         let bytes = match &self.text {
-            Some(text) => dialect.utter(text, room),
-            None => dialect.publish(self.frame_bytes, intended, publisher, room),
+            Some(text) => protocol.publish_text(text, room),
+            None => protocol.publish(self.frame_bytes, intended, publisher, room),
         };
         write_whole(self.publisher.as_mut().unwrap_or(&mut self.streams[publisher]), &bytes);
     }
@@ -305,7 +305,7 @@ impl Client {
     /// Receives what has arrived. Returns the publisher of each own message that was received.
     fn receive(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
         self.poll.poll(&mut self.events, Some(wait)).expect("a poller");
-        let dialect = self.seating.dialect;
+        let protocol = self.topology.protocol;
         let mut own = Vec::new();
         for event in &self.events {
             let index = event.token().0;
@@ -321,7 +321,7 @@ impl Client {
                 self.frames[index].take(&self.buffer[..len], |frame| {
                     if self.text.is_some() {
                         seen.deliveries += 1;
-                    } else if let Some((intended, publisher)) = dialect.received(frame.payload) {
+                    } else if let Some((intended, publisher)) = protocol.received(frame.payload) {
                         seen.deliveries += 1;
                         seen.latencies.push(u32::try_from(now.saturating_sub(intended)).unwrap_or(u32::MAX));
                         if publisher == index {

@@ -20,8 +20,8 @@
 mod bare;
 mod client;
 mod compare;
-mod dialect;
 mod process;
+mod protocol;
 mod rows;
 
 fn main() {

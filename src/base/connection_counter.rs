@@ -25,7 +25,7 @@ impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
 
     /// Counts one more connection of `key`, unless there are `max` already. It is counted until the permit is dropped. With
     /// `max` = 0 the permit is not counted: a later limit does not see that connection.
-    pub fn enter(self: &Arc<Self>, key: &K, max: u32) -> Option<Permit<K>> {
+    pub fn acquire(self: &Arc<Self>, key: &K, max: u32) -> Option<Permit<K>> {
         if max == 0 {
             return Some(Permit(None));
         }
@@ -105,19 +105,19 @@ mod tests {
     fn the_limit_is_exact() {
         let counter = Arc::new(ConnectionCounter::<Arc<str>>::new(&Seed::new(3)));
         let (ann, bob) = (Arc::from("ann"), Arc::from("bob"));
-        let first = counter.enter(&ann, 2);
-        let _second = counter.enter(&ann, 2);
-        assert!(first.is_some() && counter.enter(&ann, 2).is_none());
-        assert!(counter.enter(&bob, 2).is_some(), "another user has a bound of its own");
+        let first = counter.acquire(&ann, 2);
+        let _second = counter.acquire(&ann, 2);
+        assert!(first.is_some() && counter.acquire(&ann, 2).is_none());
+        assert!(counter.acquire(&bob, 2).is_some(), "another user has a bound of its own");
         drop(first);
-        assert!(counter.enter(&ann, 2).is_some(), "who leaves makes room");
-        assert!(counter.enter(&ann, 1).is_none(), "a lower bound holds for those who come");
+        assert!(counter.acquire(&ann, 2).is_some(), "who leaves makes room");
+        assert!(counter.acquire(&ann, 1).is_none(), "a lower bound holds for those who come");
     }
 
     #[test]
     fn released_connections_free_their_memory() {
         let counter = Arc::new(ConnectionCounter::new(&Seed::new(3)));
-        let permits: Vec<_> = (0..10_000_u32).map(|key| counter.enter(&key, 1).unwrap()).collect();
+        let permits: Vec<_> = (0..10_000_u32).map(|key| counter.acquire(&key, 1).unwrap()).collect();
         assert_eq!(counter.keys(), 10_000);
         drop(permits);
         assert_eq!(counter.keys(), 0);
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn connections_without_a_limit_are_not_counted() {
         let counter = Arc::new(ConnectionCounter::new(&Seed::new(3)));
-        let permit = counter.enter(&1, 0);
+        let permit = counter.acquire(&1, 0);
         assert_eq!((permit.is_some(), counter.keys()), (true, 0));
     }
 

@@ -403,7 +403,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_reader_reads_what_was_appended_since_it_joined(ops in prop::collection::vec(op(), 1..200)) {
+        fn every_reader_reads_everything_appended_since_it_joined(ops in prop::collection::vec(op(), 1..200)) {
             let (mut log, mut pool) = (Log::default(), ChunkPool::default());
             let mut readers: Vec<Reader> = Vec::new();
             let (mut fill, mut offset) = (0_u8, 0);

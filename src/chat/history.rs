@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn age_and_bytes_bound_what_is_kept() {
+    fn histories_are_bounded_by_age_and_bytes() {
         let mut history = history_of(10, &keep(100));
         let options = RoomOptions { history_age_max: Duration::from_secs(3), ..keep(100) };
         assert!(!history.forget(Time::ZERO + Duration::from_secs(10), &options));

@@ -11,7 +11,7 @@ use crate::base::Time;
 pub const EPOCH_BYTES_MAX: usize = 23;
 
 /// Identifies a room's sequence of offsets: offsets of different epochs do not compare. An opaque text of the engine's
-/// choice, 1 to [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and created again is known as another one.
+/// choice, 1 to [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and created again is distinguished.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
     len: u8,

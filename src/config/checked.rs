@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_table_calls_live_needs_no_restart() {
+    fn live_settings_need_no_restart() {
         // With a key and a hook, so that their settings make a difference.
         let keys = [
             ("token_hmac_secret", format!("{:?}", "k".repeat(32))),

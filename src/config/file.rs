@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_toml_says_where() {
+    fn toml_errors_have_locations() {
         check(
             "echo = yes\nshards 3\nlisten = []\n",
             &[

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_what_a_browser_can_send() {
+    fn origins_are_valid_origins() {
         for exact in
             ["https://chat.example", "http://localhost:8080", "https://[::1]:8443", "https://a.b:443"]
         {

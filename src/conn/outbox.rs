@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_not_kept_even_if_the_outbox_is_never_empty() {
+    fn sent_bytes_are_released_even_if_the_outbox_is_never_empty() {
         let mut outbox = Outbox::default();
         for _ in 0..10_000 {
             outbox.bytes().extend_from_slice(&[b'x'; 1000]);

@@ -28,7 +28,7 @@ fn flush(conn: &mut Conn) -> (Vec<u8>, Change) {
 }
 
 #[test]
-fn a_failed_websocket_says_why_shuts_and_waits_for_the_peer() {
+fn a_failed_websocket_sends_a_close_frame_and_waits_for_the_peer() {
     let mut conn = open();
     let change = conn.fail(CloseCode::Size, "too big", CloseReason::MessageTooBig, &options());
     assert!(change.leaves && change.flush && change.timer.is_some());
@@ -40,7 +40,7 @@ fn a_failed_websocket_says_why_shuts_and_waits_for_the_peer() {
 }
 
 #[test]
-fn what_a_lingering_connection_may_send_is_bounded() {
+fn input_of_a_lingering_connection_is_bounded() {
     let mut conn = Conn::new(NOW, false);
     let _ = conn.timed_out(None, &options());
     let (mut sent, piece) = (0, 10_000);
@@ -85,7 +85,7 @@ fn many_pings_cost_one_pong_once_much_waits() {
 }
 
 #[test]
-fn input_that_is_kept_is_kept_once_and_without_what_is_used() {
+fn queued_input_is_kept_once_without_its_used_prefix() {
     let mut conn = open();
     conn.keep(&[1; 1000], true);
     for round in 0..1000_usize {

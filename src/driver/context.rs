@@ -80,7 +80,7 @@ impl<H: Host> LoopContext<H> {
         self.shard.awake();
         self.begun = self.host.now();
         self.shard.begin_turn(self.begun);
-        self.shard.tell_wall_clock(self.host.unix_ms());
+        self.shard.set_wall_clock(self.host.unix_ms());
         self.begun
     }
 

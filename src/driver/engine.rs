@@ -163,15 +163,15 @@ static LAST_PANIC_NS: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// The error of a shard that has panicked soon after another panic.
 #[derive(Debug)]
-pub struct PanickedAgain;
+pub struct RepeatedPanic;
 
-impl Display for PanickedAgain {
+impl Display for RepeatedPanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a second panic within {PANIC_INTERVAL:?}; please report this")
     }
 }
 
-impl std::error::Error for PanickedAgain {}
+impl std::error::Error for RepeatedPanic {}
 
 impl Process {
     /// What wakes this shard.
@@ -222,7 +222,7 @@ impl Host for Process {
         // Between the two the panic was logged, and to put names to a backtrace takes its time.
         let last = LAST_PANIC_NS.swap(self.now().as_nanos(), Ordering::Relaxed);
         if last != u64::MAX && begun.since(Time::from_nanos(last)) < PANIC_INTERVAL {
-            return Replacement::End(io::Error::other(PanickedAgain));
+            return Replacement::End(io::Error::other(RepeatedPanic));
         }
         (self.rebuild)().map_or(Replacement::None, |shard| Replacement::Shard(Box::new(shard)))
     }

@@ -237,7 +237,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
             }
             // What was closed in this turn must have left its slot before it is given away.
             self.close_all()?;
-            match self.sockets.accept(self.context.shard.wants_addresses())? {
+            match self.sockets.accept(self.context.shard.needs_addresses())? {
                 Accept::Connection(socket, address) => self.open(socket, address, admission)?,
                 Accept::Gone => {}
                 Accept::Empty => break,
@@ -290,7 +290,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
             for &Writing { write_id, conn, outcome } in &self.writes {
                 match outcome {
                     Outcome::Took { len, offered } => self.context.shard.wrote(write_id, len, offered),
-                    Outcome::Full | Outcome::UnderWay { .. } => self.context.shard.refused(write_id),
+                    Outcome::Full | Outcome::InFlight { .. } => self.context.shard.refused(write_id),
                     Outcome::Failed => self.context.shard.write_failed(write_id),
                 }
                 if outcome.is_full()

@@ -19,8 +19,8 @@
 //!   [`poll_resume`](crate::shard::Shard::poll_resume) names the connection.
 //! - [`ended`](crate::shard::Shard::ended) and [`broken`](crate::shard::Shard::broken) may follow `received` at once, in the same turn; the shard orders them behind what it has kept.
 //! - An end, or an error, that the kernel reports together with the last bytes is passed on in the same turn as these.
-//! - [`opened`](crate::shard::Shard::opened) gets the peer's address in its canonical form (an IPv4 address that is mapped into IPv6 is IPv4), and 0.0.0.0 when
-//!   it cannot be found out: such connections share one bound.
+//! - [`opened`](crate::shard::Shard::opened) gets the peer's address in its canonical form (an IPv4 address
+//!   that is mapped into IPv6 is IPv4), and 0.0.0.0 when it cannot be found out: such connections share one bound.
 //! - A loop with nothing to do sleeps until [`next_deadline`](crate::shard::Shard::next_deadline): a shard that names a time that has
 //!   passed makes it spin.
 
@@ -43,7 +43,7 @@ mod sockets;
 pub mod uring;
 
 #[cfg(feature = "edges")]
-pub use engine::{Engine, PanickedAgain, Parts, Rebuild, Waker};
+pub use engine::{Engine, Parts, Rebuild, RepeatedPanic, Waker};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -71,8 +71,8 @@ pub(super) trait Sockets {
     /// Writes that may be in flight together.
     fn writes_at_once(&mut self) -> usize;
 
-    /// Writes; or takes the write into a batch ([`Outcome::UnderWay`]), in which it will be the `write_index`th. Its bytes stay where they
-    /// are until [`Sockets::perform`] has returned.
+    /// Writes; or takes the write into a batch ([`Outcome::InFlight`]), in which it has the index `write_index`. Its bytes stay
+    /// where they are until [`Sockets::perform`] has returned.
     fn write(&mut self, socket: &mut Self::Socket, write: &Write<'_>, write_index: usize) -> Outcome;
 
     /// Performs the writes in flight, and sets their outcomes.
@@ -176,7 +176,7 @@ pub(super) struct Writing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     /// The kernel has not reported yet how many of `offered` bytes it takes.
-    UnderWay {
+    InFlight {
         /// What it is offered.
         offered: usize,
     },
@@ -199,7 +199,7 @@ impl Outcome {
         match self {
             Self::Took { len, offered } => len < offered,
             Self::Full => true,
-            Self::UnderWay { .. } | Self::Failed => false,
+            Self::InFlight { .. } | Self::Failed => false,
         }
     }
 }

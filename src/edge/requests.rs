@@ -92,22 +92,22 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         }
     }
 
-    /// Runs `work` for `asker` as soon as a slot is free; it holds `bytes` until then. `done` receives the outcome, on
+    /// Runs `work` for `owner` as soon as a slot is free; it holds `bytes` until then. `done` receives the outcome, on
     /// the edge's thread, unless the request is cancelled. An earlier request of the same asker is cancelled. Takes no time.
     ///
     /// # Errors
     /// There are too many: neither is called.
     pub fn submit<F: Future + Send + 'static>(
         &self,
-        asker: K,
+        owner: K,
         bytes: usize,
         work: impl FnOnce() -> F + Send + 'static,
         done: impl FnOnce(Outcome<F::Output>) + Send + 'static,
     ) -> Result<(), Full> {
-        self.cancel(asker);
-        let number = self.admit(asker, bytes)?;
+        self.cancel(owner);
+        let number = self.admit(owner, bytes)?;
         let ending =
-            Ending { open: Arc::clone(&self.open), asker, number, done: Some(done), outcome: PhantomData };
+            Ending { open: Arc::clone(&self.open), owner, number, done: Some(done), outcome: PhantomData };
         let deadline = Instant::now() + self.limits.timeout;
         let slots = Arc::clone(&self.slots);
         let task = self.edge.spawn(async move {
@@ -122,7 +122,7 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
             ending.report(outcome);
         });
         let mut open = lock(&self.open);
-        match open.requests.get_mut(&asker).filter(|request| request.number == number) {
+        match open.requests.get_mut(&owner).filter(|request| request.number == number) {
             Some(request) => request.task = Some(task.abort_handle()),
             None => {
                 // It is over already, or was cancelled meanwhile. Aborting may run the task's end, which takes the lock.
@@ -133,9 +133,9 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         Ok(())
     }
 
-    /// Takes back the request of `asker`, if there is one: it gets no outcome.
-    pub fn cancel(&self, asker: K) {
-        let request = lock(&self.open).remove(asker, None);
+    /// Takes back the request of `owner`, if there is one: it gets no outcome.
+    pub fn cancel(&self, owner: K) {
+        let request = lock(&self.open).remove(owner, None);
         // Not under the lock: a task that has not begun is dropped here and now.
         if let Some(task) = request.and_then(|request| request.task) {
             task.abort();
@@ -147,7 +147,7 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         lock(&self.open).requests.len()
     }
 
-    fn admit(&self, asker: K, bytes: usize) -> Result<u64, Full> {
+    fn admit(&self, owner: K, bytes: usize) -> Result<u64, Full> {
         let mut open = lock(&self.open);
         if open.requests.len() >= self.limits.concurrency + self.limits.waiting_max {
             return Err(Full::Count);
@@ -158,19 +158,19 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         let number = open.next_number;
         open.next_number += 1;
         open.bytes += bytes;
-        open.requests.insert(asker, Request { number, bytes, task: None });
+        open.requests.insert(owner, Request { number, bytes, task: None });
         Ok(number)
     }
 }
 
 impl<K: Copy + Eq + Hash> Open<K> {
-    /// Takes out the request of `asker`, if it is the one of that number, or whichever it is.
-    fn remove(&mut self, asker: K, number: Option<u64>) -> Option<Request> {
-        let found = self.requests.get(&asker)?;
+    /// Takes out the request of `owner`, if it is the one of that number, or whichever it is.
+    fn remove(&mut self, owner: K, number: Option<u64>) -> Option<Request> {
+        let found = self.requests.get(&owner)?;
         if number.is_some_and(|number| number != found.number) {
             return None;
         }
-        let request = self.requests.remove(&asker)?;
+        let request = self.requests.remove(&owner)?;
         self.bytes -= request.bytes;
         Some(request)
     }
@@ -183,7 +183,7 @@ fn lock<K>(open: &Mutex<Open<K>>) -> MutexGuard<'_, Open<K>> {
 /// Reports the outcome once, however the task ends.
 struct Ending<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> {
     open: Arc<Mutex<Open<K>>>,
-    asker: K,
+    owner: K,
     number: u64,
     done: Option<D>,
     outcome: PhantomData<fn(T)>,
@@ -192,7 +192,7 @@ struct Ending<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> {
 impl<K: Copy + Eq + Hash, T, D: FnOnce(Outcome<T>)> Ending<K, T, D> {
     fn report(&mut self, outcome: Outcome<T>) {
         // One that was cancelled is not there any more.
-        let is_open = lock(&self.open).remove(self.asker, Some(self.number)).is_some();
+        let is_open = lock(&self.open).remove(self.owner, Some(self.number)).is_some();
         if let Some(done) = self.done.take().filter(|_| is_open) {
             done(outcome);
         }
@@ -229,13 +229,13 @@ mod tests {
     fn gated(
         requests: &Requests<u32>,
         outcomes: &Sender<Reported>,
-        asker: u32,
+        owner: u32,
         bytes: usize,
     ) -> (Result<(), Full>, oneshot::Sender<u32>) {
         let (release, released) = oneshot::channel();
         let outcomes = outcomes.clone();
         let work = move || async move { released.await.unwrap() };
-        (requests.submit(asker, bytes, work, move |it| outcomes.send((asker, it)).unwrap()), release)
+        (requests.submit(owner, bytes, work, move |it| outcomes.send((owner, it)).unwrap()), release)
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_panics_is_lost_and_frees_its_place() {
+    fn work_that_panics_is_lost_and_frees_its_slot() {
         let (requests, sender, outcomes, _edge) = start(LIMITS);
         let reports = sender.clone();
         // Without the panic hook, which would write a backtrace.
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn both_bounds_hold_and_say_which_they_are() {
+    fn both_limits_hold_and_are_reported() {
         let (requests, sender, outcomes, _edge) = start(LIMITS);
         let (_, first) = gated(&requests, &sender, 1, 4);
         let (_, second) = gated(&requests, &sender, 2, 4);
@@ -276,13 +276,13 @@ mod tests {
             release.send(value).unwrap();
         }
         // One slot: in the order in which they came.
-        for asker in 1..=3 {
-            assert_eq!(outcomes.recv_timeout(SOON).unwrap(), (asker, Outcome::Done(asker)));
+        for owner in 1..=3 {
+            assert_eq!(outcomes.recv_timeout(SOON).unwrap(), (owner, Outcome::Done(owner)));
         }
     }
 
     #[test]
-    fn a_second_request_takes_the_first_ones_place() {
+    fn a_second_request_replaces_the_first() {
         let (requests, sender, outcomes, _edge) = start(LIMITS);
         let (_, first) = gated(&requests, &sender, 1, 10);
         let (submitted, second) = gated(&requests, &sender, 1, 10);

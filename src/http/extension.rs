@@ -224,7 +224,7 @@ mod tests {
 
     /// None of these may be taken for an offer of permessage-deflate, which some of them have in a quoted string.
     #[test]
-    fn what_is_against_the_grammar_fails_the_handshake() {
+    fn grammar_violations_fail_the_handshake() {
         for bad in [
             "permessage-deflate;",
             "permessage-deflate; ; client_max_window_bits",

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_offered_is_selected() {
+    fn only_offered_subprotocols_are_selected() {
         for (offer, selected) in
             [("chat", true), ("CHAT", false), ("chatter", false), ("\"chat\"", false), ("x", false)]
         {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_vary() {
+    fn accepted_variants() {
         for fine in [
             "Connection: keep-alive, uPgrade",
             "Upgrade: h2c, WebSocket",
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_gets_its_status() {
+    fn invalid_requests_get_their_status() {
         for (change, expected) in [
             ("POST /chat HTTP/1.1", Reject::Method),
             ("GET /chat HTTP/1.0", Reject::Version),

@@ -1,6 +1,6 @@
 //! Claims of a token or the hook about a client, and whether they can be taken as they stand. Tokens and hook answers
-//! share the members that are read here. What cannot be honoured is an error that names the member: nothing that limits a client is passed over,
-//! and no list is cut.
+//! share the members that are read here. What cannot be honoured is an error that names the member: nothing that limits a
+//! client is ignored, and no list is cut.
 //!
 //! As in the JSON form of Protobuf, a member that is `null` is absent.
 

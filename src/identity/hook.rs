@@ -15,7 +15,7 @@
 //!
 //! `name`, `token`, `address` and `data` are there if they are known; the first and the last are chosen by the client.
 //! Any other answer, or no answer in time, refuses the client with a temporary error, so that it retries; a line in
-//! the log, at most one in [`COMPLAINT_INTERVAL`], has the reason. Other members of the objects are ignored.
+//! the log, at most one in [`FAULT_LOG_INTERVAL`], has the reason. Other members of the objects are ignored.
 
 use hyper::Uri;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -46,7 +46,7 @@ pub const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const AUTH_REQUEST_BYTES: usize = 1024;
 
 /// Between two lines in the log about a hook that does not answer as it should.
-pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+pub const FAULT_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The largest reason of a Close frame (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
@@ -138,7 +138,7 @@ impl Hook {
             move || async move { backend.request(&auth_request).await },
             move |outcome| decided(shard, conn, judge.decision(outcome)),
         );
-        submitted.inspect_err(|full| self.backend.complain(&Fault::Full(*full)))
+        submitted.inspect_err(|full| self.backend.log_fault(&Fault::Full(*full)))
     }
 
     /// The connection is closed, or its client no longer waits: its request is cancelled, and there will be no decision.
@@ -252,7 +252,7 @@ impl Backend {
             response_bytes_max: RESPONSE_BYTES_MAX,
         })?;
         let uri = options.url.parse().map_err(io::Error::other)?;
-        let complaints = Mutex::new((RateLimit::new(1, COMPLAINT_INTERVAL), clock()));
+        let complaints = Mutex::new((RateLimit::new(1, FAULT_LOG_INTERVAL), clock()));
         Ok(Self { client, uri, headers, timeout: options.timeout, policy, complaints })
     }
 
@@ -274,15 +274,15 @@ impl Backend {
             Outcome::TimedOut => Fault::TimedOut(self.timeout),
             Outcome::Lost => Fault::Lost,
         };
-        self.complain(&fault);
+        self.log_fault(&fault);
         unavailable()
     }
 
-    fn complain(&self, fault: &Fault) {
+    fn log_fault(&self, fault: &Fault) {
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         let (limit, since) = &mut *complaints;
         // A limit begins its first interval at the clock's zero.
-        let now = since.elapsed() + COMPLAINT_INTERVAL;
+        let now = since.elapsed() + FAULT_LOG_INTERVAL;
         if let Some(suppressed) = limit.allow(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)) {
             tracing::warn!(%fault, suppressed, "hook request failed: clients get a temporary error");
         }
@@ -378,13 +378,13 @@ impl<'a> From<&'a AuthRequest> for Request<'a> {
 /// The body of an answer: one of the three.
 #[derive(Deserialize)]
 struct Response {
-    result: Option<Object<Welcome>>,
-    error: Option<Object<Refusal>>,
-    disconnect: Option<Object<Dismissal>>,
+    result: Option<Object<AcceptBody>>,
+    error: Option<Object<ErrorBody>>,
+    disconnect: Option<Object<DisconnectBody>>,
 }
 
 #[derive(Deserialize)]
-struct Welcome {
+struct AcceptBody {
     user: Option<String>,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
@@ -403,14 +403,14 @@ struct Welcome {
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorBody {
     code: u16,
     message: Option<String>,
     temporary: Option<bool>,
 }
 
 #[derive(Deserialize)]
-struct Dismissal {
+struct DisconnectBody {
     code: u16,
     reason: Option<String>,
 }
@@ -426,12 +426,12 @@ impl Response {
     /// What it means at `now`, since 1970.
     fn decision(self, policy: &Policy, now: Duration) -> Result<AuthDecision, Fault> {
         match (self.result, self.error, self.disconnect) {
-            (Some(Object(welcome)), None, None) => welcome.decision(policy, now),
-            (None, Some(Object(Refusal { code: code @ 100..=1999, message, temporary })), None) => {
+            (Some(Object(accept)), None, None) => accept.decision(policy, now),
+            (None, Some(Object(ErrorBody { code: code @ 100..=1999, message, temporary })), None) => {
                 let message = shortened(&message.unwrap_or_default(), REASON_BYTES_MAX).into();
                 Ok(AuthDecision::Reject { code, message, temporary: temporary.unwrap_or_default() })
             }
-            (None, None, Some(Object(Dismissal { code: code @ 3000..=4999, reason }))) => {
+            (None, None, Some(Object(DisconnectBody { code: code @ 3000..=4999, reason }))) => {
                 Ok(AuthDecision::Disconnect { code, reason: reason_phrase(&reason.unwrap_or_default()) })
             }
             _ => Err(Fault::NotTheProtocol(None)),
@@ -439,7 +439,7 @@ impl Response {
     }
 }
 
-impl Welcome {
+impl AcceptBody {
     fn decision(self, policy: &Policy, now: Duration) -> Result<AuthDecision, Fault> {
         claims::refuse(&[("caps", self.caps), ("allow", self.allow), ("override", self.overrides)])?;
         let end = self.expire_at.map(|end| end.since_1970("expire_at")).transpose()?;

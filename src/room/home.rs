@@ -156,7 +156,7 @@ impl Home {
     }
 
     /// A client joins. `presence` and `join_leave` are its own, where they differ from the room's.
-    pub(super) fn enter(&mut self, member: Member, presence: Option<bool>, join_leave: Option<bool>) {
+    pub(super) fn join(&mut self, member: Member, presence: Option<bool>, join_leave: Option<bool>) {
         if !presence.unwrap_or(self.options.presence) {
             return;
         }
@@ -169,7 +169,7 @@ impl Home {
     }
 
     /// A client goes out.
-    pub(super) fn part(&mut self, client: ClientId) {
+    pub(super) fn leave(&mut self, client: ClientId) {
         let few = self.presence.len() <= self.options.join_leave_members_max;
         let unusual = self.unusual.as_mut().is_some_and(|unusual| unusual.remove(&client));
         self.presence.leave(client, few && self.options.join_leave != unusual);
@@ -186,10 +186,10 @@ impl Home {
     }
 
     /// Removes all clients that match `is_meant`.
-    pub(super) fn part_all(&mut self, is_meant: &impl Fn(&Member) -> bool) {
+    pub(super) fn leave_all(&mut self, is_meant: &impl Fn(&Member) -> bool) {
         let gone: Vec<_> =
             self.presence.members().filter(|member| is_meant(member)).map(|it| it.person.client).collect();
-        gone.into_iter().for_each(|client| self.part(client));
+        gone.into_iter().for_each(|client| self.leave(client));
     }
 
     /// Whether an announcement of presence events is to be planned: there are events, and none is planned.

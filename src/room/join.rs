@@ -78,7 +78,7 @@ impl Homes {
     fn admit(&mut self, key: HomeKey, now: Time, from: usize, joining: Joining, recovery: Recovered) {
         let Some(home) = self.homes.get_mut(key) else { return };
         let Joining { member, presence, join_leave, reply_to, .. } = joining;
-        home.enter(member, presence, join_leave);
+        home.join(member, presence, join_leave);
         match recovery.recovered {
             Some(true) => self.counts.recovered += 1,
             Some(false) => self.counts.unrecovered += 1,

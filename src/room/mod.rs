@@ -66,7 +66,7 @@ pub enum Request {
         reply_to: ReplyTo,
     },
     /// A client goes out of the room.
-    Part {
+    Leave {
         /// The client.
         client: ClientId,
     },
@@ -265,7 +265,7 @@ impl Homes {
             | Request::Listen { .. }
             | Request::Join { .. }
             | Request::Query { .. } => true,
-            Request::Part { .. } | Request::Swept { .. } => false,
+            Request::Leave { .. } | Request::Swept { .. } => false,
         };
         let Some(key) = self.find(room, needed) else { return };
         match request {
@@ -280,10 +280,10 @@ impl Homes {
                 let joining = join::Joining { member, recovery_request, presence, join_leave, reply_to };
                 self.join(key, now, from, joining);
             }
-            Request::Part { client } => {
+            Request::Leave { client } => {
                 if let Some(home) = self.homes.get_mut(key) {
                     home.give_up_joins(|_, member| member.person.client == client);
-                    home.part(client);
+                    home.leave(client);
                 }
                 self.announce_soon(key, now);
             }
@@ -308,7 +308,7 @@ impl Homes {
             let Some(home) = self.homes.get_mut(key) else { continue };
             home.listen(shard, Forms::default());
             home.give_up_joins(|from, member| from == shard || clients(member));
-            home.part_all(&clients);
+            home.leave_all(&clients);
             self.announce_soon(key, now);
             self.submit_waiting(key, now, unix_ms);
             self.keep_or_forget(key, now);

@@ -209,10 +209,10 @@ impl World {
     }
 
     /// A client goes, and no longer waits for anything.
-    fn part(&mut self, number: u32, room: &str) {
+    fn leave(&mut self, number: u32, room: &str) {
         let gone = Some((number, Arc::from(room)));
         self.pending.retain(|_, join| join.is_none() || *join != gone);
-        self.handle(number as usize % SHARDS, room, Request::Part { client: client(number) });
+        self.handle(number as usize % SHARDS, room, Request::Leave { client: client(number) });
     }
 
     fn publish(&mut self, number: u32, room: &str, bytes: usize) {
@@ -245,7 +245,7 @@ impl World {
 enum Step {
     Listen(usize, bool),
     Join(u32, Option<u64>),
-    Part(u32),
+    Leave(u32),
     Publish(u32, usize),
     Swept(usize, u64),
     Query(usize, u8),
@@ -257,7 +257,7 @@ fn step() -> impl Strategy<Value = (Step, &'static str)> {
     let step = prop_oneof![
         2 => (shard.clone(), any::<bool>()).prop_map(|(shard, on)| Step::Listen(shard, on)),
         3 => (0..9_u32, prop::option::of(0..30_u64)).prop_map(|(who, since)| Step::Join(who, since)),
-        2 => (0..9_u32).prop_map(Step::Part),
+        2 => (0..9_u32).prop_map(Step::Leave),
         8 => (0..9_u32, 0..900_usize).prop_map(|(who, bytes)| Step::Publish(who, bytes)),
         3 => (shard.clone(), 0..5000_u64).prop_map(|(shard, bytes)| Step::Swept(shard, bytes)),
         2 => (shard, 0..3_u8).prop_map(|(shard, kind)| Step::Query(shard, kind)),
@@ -287,8 +287,8 @@ proptest! {
                     inside.push((who, room));
                 }
                 Step::Join(..) => {}
-                Step::Part(who) => {
-                    world.part(who, room);
+                Step::Leave(who) => {
+                    world.leave(who, room);
                     inside.retain(|it| *it != (who, room));
                 }
                 Step::Publish(who, bytes) => world.publish(who, room, bytes),
@@ -335,7 +335,7 @@ fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
     world.join(3, "r", since(0));
     world.join(6, "r", since(1));
     assert_eq!(world.joined.len(), 0, "the engine is asked");
-    world.part(3, "r");
+    world.leave(3, "r");
     world.pass(Duration::from_millis(999));
     assert_eq!(world.joined.len(), 1);
     let recovery = &world.joined[0];
@@ -385,7 +385,7 @@ fn all_histories_together_have_one_bound() {
 
 /// Pending events of a room that was small enough are announced, though it is too large when they are due.
 #[test]
-fn who_came_before_the_room_was_too_large_is_announced() {
+fn members_that_joined_before_the_limit_are_announced() {
     let options = RoomOptions { join_leave_members_max: 3, ..RoomOptions::default() };
     let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 1 << 20));
     world.listen(0, "r", true);
@@ -397,7 +397,7 @@ fn who_came_before_the_room_was_too_large_is_announced() {
     assert_eq!(world.presence_events, [came(0), came(1), came(2)]);
     world.presence_events.clear();
     for number in 0..4 {
-        world.part(number, "r");
+        world.leave(number, "r");
     }
     world.pass(EVENTS_INTERVAL);
     assert_eq!(

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::{EXIT_SOFTWARE, Failure, failure};
 use crate::base::hash::Seed;
 use crate::config::Config;
-use crate::driver::{AuthCommand, Control, Engine, PanickedAgain, Parts, Rebuild, Waker};
+use crate::driver::{AuthCommand, Control, Engine, Parts, Rebuild, RepeatedPanic, Waker};
 use crate::edge::Edge;
 use crate::engine::Memory;
 use crate::identity::hook::{Decided, HookClient};
@@ -117,7 +117,7 @@ impl Fleet {
         for thread in self.threads {
             match thread.join() {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<PanickedAgain>()) => {
+                Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<RepeatedPanic>()) => {
                     return Err(Failure(error.to_string(), EXIT_SOFTWARE));
                 }
                 Ok(Err(error)) => return Err(failure("shard failed", &error)),

@@ -82,7 +82,7 @@ pub fn run(
         NotifyState::Ready,
         NotifyState::Status(&format!("serving on {} shards", fleet.shards())),
     ]);
-    Process { config, logging, registry, fleet, capacity }.attend(signals, reload)
+    Process { config, logging, registry, fleet, capacity }.handle_signals(signals, reload)
 }
 
 /// What the main thread holds while the shards run.
@@ -96,7 +96,7 @@ struct Process<'a> {
 
 impl Process<'_> {
     /// Waits for signals, and for the end.
-    fn attend(
+    fn handle_signals(
         mut self,
         mut signals: Signals,
         reload: impl Fn() -> Result<Config, Vec<Problem>>,

@@ -109,7 +109,7 @@ impl Session {
             let how = Join { requested_offset, by_server: true, granted: true, ..Join::default() };
             self.join(ctx, &room.name, room.grant, recovery_request, how);
         }
-        self.welcome_if_complete(ctx);
+        self.confirm_if_complete(ctx);
     }
 
     pub(super) fn subscribe(

@@ -151,7 +151,7 @@ pub enum Effect {
         data: Option<Box<str>>,
     },
     /// It is in: what its rooms publish may follow what it was sent.
-    Welcomed,
+    Confirmed,
     /// Pings its client with a WebSocket ping.
     Ping,
 }

@@ -226,7 +226,7 @@ impl Session {
     }
 
     /// Whether its connection is confirmed, so that publications may follow.
-    pub fn is_welcomed(&self) -> bool {
+    pub fn is_confirmed(&self) -> bool {
         match &self.protocol {
             Protocol::Text(pending_join) => pending_join.is_none(),
             Protocol::Json(json) => json.is_open(),

@@ -111,7 +111,7 @@ impl Session {
             json::named_into(&mut connecting.subs, &room, &result);
             connecting.missing -= 1;
         }
-        self.welcome_if_complete(ctx);
+        self.confirm_if_complete(ctx);
     }
 
     /// A room that the server puts it into needs no entering: it counts as entered.
@@ -122,7 +122,7 @@ impl Session {
     }
 
     /// Answers `connect` once no room is missing.
-    pub(super) fn welcome_if_complete(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn confirm_if_complete(&mut self, ctx: &mut Context<'_>) {
         let (client, expires) = (self.person.client, self.expires);
         let Some(state) = self.json_state() else { return };
         if !matches!(&state.phase, Phase::Entering(connecting) if connecting.missing == 0) {
@@ -140,7 +140,7 @@ impl Session {
         };
         let result = json::connected(&welcome);
         ctx.effects.send(|out| json::reply_into(out, connecting.command, "connect", &result));
-        ctx.effects.push(Effect::Welcomed);
+        ctx.effects.push(Effect::Confirmed);
         self.begin_pings(ctx);
     }
 
@@ -154,7 +154,7 @@ impl Session {
         match &mut self.protocol {
             Protocol::Text(_) => {
                 if let Some(index) = affected(self) {
-                    self.enter_anew(ctx, index);
+                    self.rejoin(ctx, index);
                 }
             }
             Protocol::Json(state) => {

@@ -112,7 +112,7 @@ impl World {
                 | Effect::Query { .. }
                 | Effect::CountDelivery { .. }
                 | Effect::Authenticate { .. } => self.pending.push(effect),
-                Effect::Leave { .. } | Effect::Notice | Effect::Welcomed | Effect::Ping => {}
+                Effect::Leave { .. } | Effect::Notice | Effect::Confirmed | Effect::Ping => {}
             }
         }
         result
@@ -156,7 +156,7 @@ impl World {
             | Effect::Close { .. }
             | Effect::Leave { .. }
             | Effect::Authenticate { .. }
-            | Effect::Welcomed
+            | Effect::Confirmed
             | Effect::Ping => panic!("not asked of anything: {pending:?}"),
         }
         self.go_on();
@@ -295,7 +295,7 @@ fn subscribe_and_unsubscribe_in_one_message_are_answered_in_that_order() {
 }
 
 #[test]
-fn a_room_that_does_not_answer_holds_nothing_up_for_ever() {
+fn commands_of_an_unresponsive_room_time_out() {
     let mut world = World::open(options());
     world.send_text(
         "{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}",
@@ -417,7 +417,7 @@ fn a_room_with_a_limit_has_a_budget_of_its_own_and_others_share_the_sessions() {
 }
 
 #[test]
-fn ever_other_rooms_are_no_way_round_their_limits() {
+fn room_limits_hold_across_many_rooms() {
     let rooms = rules(&[], limited(10));
     let mut world = World::open(Options { rooms, ..options() });
     let taken = (0..1000).map(|room| published(&mut world, &format!("r{room}"), 1)).sum::<usize>();
@@ -428,7 +428,7 @@ fn ever_other_rooms_are_no_way_round_their_limits() {
 }
 
 #[test]
-fn what_a_connect_says_of_rooms_is_bounded() {
+fn positions_in_a_connect_are_bounded() {
     for (count, code) in [(128, 0), (129, 106)] {
         let mut world = World::json(options());
         let subs: Vec<_> = (0..count).map(|room| format!("\"r{room}\":{{}}")).collect();
@@ -467,7 +467,7 @@ fn a_plain_client_ends_with_its_token() {
             rooms: Vec::new(),
         };
         let pending_join = PendingJoin { room: "r".into(), recovery_request: RecoveryRequest::None };
-        world.call(|session, ctx| session.enter(ctx, identity, None, &pending_join));
+        world.call(|session, ctx| session.authenticated(ctx, identity, None, &pending_join));
         world.answer_all();
         assert_eq!(world.session.due(), world.now + Duration::from_secs(10), "the room must have answered");
         world.pass(Duration::from_millis(29_999));
@@ -494,9 +494,9 @@ fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
     };
     world.call(|session, ctx| session.decided(ctx, AuthDecision::Accept { identity, data: None }));
     world.answer(1);
-    assert!(world.sent.is_empty() && !world.session.is_welcomed() && !world.session.can_take());
+    assert!(world.sent.is_empty() && !world.session.is_confirmed() && !world.session.can_take());
     world.answer(0);
-    assert!(world.session.is_welcomed());
+    assert!(world.session.is_confirmed());
     assert_eq!(world.pending.len(), 1, "and then comes what was asked behind it");
     world.answer_all();
     assert_eq!(world.codes(), [(1, 0), (2, 108)]);

@@ -35,7 +35,7 @@ impl Session {
     }
 
     /// It is authenticated: it joins its room. `counted`: among the connections of its user.
-    pub fn enter(
+    pub fn authenticated(
         &mut self,
         ctx: &mut Context<'_>,
         identity: Identity,
@@ -83,7 +83,7 @@ impl Session {
         if max == 0 || user.is_empty() {
             return true;
         }
-        self.user = users.enter(user, max).map(Box::new);
+        self.user = users.acquire(user, max).map(Box::new);
         self.user.is_some()
     }
 
@@ -99,7 +99,7 @@ impl Session {
             }
             AuthDecision::Accept { identity, .. } => {
                 match plain_grant(ctx.options, &identity, &pending_join.room) {
-                    Some(grant) => self.enter(ctx, identity, grant, &pending_join),
+                    Some(grant) => self.authenticated(ctx, identity, grant, &pending_join),
                     None => ctx.effects.close(1008, "permission denied", denied),
                 }
             }
@@ -154,11 +154,11 @@ impl Session {
             }
             ctx.effects.send(|out| text::position_into(out, recovery.top));
         }
-        ctx.effects.push(Effect::Welcomed);
+        ctx.effects.push(Effect::Confirmed);
     }
 
     /// The home of its room is lost: it joins anew, and is notified that messages may be missing.
-    pub(super) fn enter_anew(&mut self, ctx: &mut Context<'_>, index: usize) {
+    pub(super) fn rejoin(&mut self, ctx: &mut Context<'_>, index: usize) {
         let subscription = &self.subscriptions[index];
         let (room, granted) = (Arc::clone(&subscription.room), subscription.granted);
         self.leave(ctx.effects, index);

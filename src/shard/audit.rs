@@ -85,7 +85,7 @@ impl Shard {
             let behind = subs.iter().any(|&sub| self.fanout.behind(sub) > 0 && !self.fanout.is_ready(sub));
             let owes = !conn.outbox.is_empty() || mid_frame > 0 || behind;
             // The answer to a handshake waits until its client is in its room, publications until `connect` is answered.
-            let waits = session.is_some_and(|session| session.is_joining() || !session.is_welcomed());
+            let waits = session.is_some_and(|session| session.is_joining() || !session.is_confirmed());
             let will_be_flushed = conn.queued || conn.blocked || conn.state() == State::Closed || waits;
             assert!(!owes || will_be_flushed, "a connection has something to send, and is not asked for it");
             let may_go_on = self.may_go_on(slot) && (conn.has_waiting_input() || conn.paused);
@@ -96,7 +96,7 @@ impl Shard {
         assert_eq!(members, self.metrics.members.value());
         assert_eq!(lagging, self.metrics.lagging.value());
         assert_eq!(surplus, self.surplus);
-        assert_eq!(self.rooms.attended() as u64, self.metrics.rooms.value());
+        assert_eq!(self.rooms.occupied() as u64, self.metrics.rooms.value());
         audit
     }
 

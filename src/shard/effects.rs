@@ -18,7 +18,7 @@ use crate::ws::{CloseCode, Opcode};
 
 impl Shard {
     /// Carries out what a session does.
-    pub(super) fn carry_out(&mut self, key: SessionKey) {
+    pub(super) fn apply_effects(&mut self, key: SessionKey) {
         let mut effects = std::mem::take(&mut self.effects);
         let conn = self.sessions.get(key).and_then(|session| session.conn);
         while let Some(effect) = effects.pop() {
@@ -79,19 +79,12 @@ impl Shard {
                 let Some(slot) = conn.and_then(|conn| self.conns.get(conn)) else { return };
                 let Some(session) = self.sessions.get(key) else { return };
                 let (Some(conn), client) = (conn, session.client().to_string().into()) else { return };
-                let peer = slot.about.as_ref().and_then(|about| about.peer.as_ref());
+                let peer = slot.details.as_ref().and_then(|details| details.peer.as_ref());
                 let address = peer.map(|peer| peer.address);
-                self.auth_requests.push_back(AuthRequest {
-                    conn,
-                    client,
-                    protocol,
-                    name,
-                    token,
-                    data,
-                    address,
-                });
+                let request = AuthRequest { conn, client, protocol, name, token, data, address };
+                self.auth_requests.push_back(request);
             }
-            Effect::Welcomed => {
+            Effect::Confirmed => {
                 if let Some(conn) = conn {
                     self.flush_later(conn);
                 }
@@ -127,11 +120,12 @@ impl Shard {
         overrides: Overrides,
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let (id, is_new) = self.rooms.attend(room, session.format(), &self.options.rooms, &mut self.fanout);
+        let (id, is_new) =
+            self.rooms.add_client(room, session.format(), &self.options.rooms, &mut self.fanout);
         session.attends(number, id);
         if is_new {
-            self.tell_forms(room, id);
-            self.metrics.rooms.set(self.rooms.attended() as u64);
+            self.send_forms(room, id);
+            self.metrics.rooms.set(self.rooms.occupied() as u64);
         }
         self.request_join(key, number, room, member, recovery_request, overrides);
     }
@@ -153,10 +147,10 @@ impl Shard {
 
     /// A client goes out of a room, which ends with its last member.
     fn leave(&mut self, room: &Arc<str>, id: RoomId, client: ClientId, format: WireFormat) {
-        if self.rooms.unattend(id, format, &mut self.fanout) {
-            self.tell_forms(room, id);
+        if self.rooms.remove_client(id, format, &mut self.fanout) {
+            self.send_forms(room, id);
         }
-        self.request_home(room, Request::Part { client });
+        self.request_home(room, Request::Leave { client });
         self.forget_unused(id);
     }
 
@@ -170,7 +164,7 @@ impl Shard {
     }
 
     /// Sends a room's home the forms this shard has members for.
-    fn tell_forms(&mut self, room: &Arc<str>, id: RoomId) {
+    fn send_forms(&mut self, room: &Arc<str>, id: RoomId) {
         let forms = self.rooms.get(id).map(super::rooms::Room::forms).unwrap_or_default();
         self.request_home(room, Request::Listen { forms });
     }
@@ -182,7 +176,7 @@ impl Shard {
 
     pub(super) fn forget_unused(&mut self, id: RoomId) {
         self.rooms.forget_unused(id);
-        self.metrics.rooms.set(self.rooms.attended() as u64);
+        self.metrics.rooms.set(self.rooms.occupied() as u64);
     }
 
     /// Takes a member out of the fan-out. The rest of a frame that has begun to go out stays with its connection.
@@ -251,7 +245,7 @@ impl Shard {
                 }
             }
             ending.ended(&mut effects);
-            slot.about.get_or_insert_default().name = Some(Arc::clone(ending.name()));
+            slot.details.get_or_insert_default().name = Some(Arc::clone(ending.name()));
         }
         while let Some(effect) = effects.pop() {
             self.effect(session, Some(key), &effects, effect);

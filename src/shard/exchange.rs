@@ -68,14 +68,14 @@ impl Shard {
         match down {
             Down::Publication { room, position, encodings } => {
                 if let Some(id) = self.rooms.find(&room) {
-                    self.hand_out(id, position, &encodings);
+                    self.distribute(id, position, &encodings);
                     let window = self.options.congestion_bytes();
                     self.rooms.received(id, encodings.longest() as u64, window);
                 }
             }
             Down::Presence { room, encodings } => {
                 if let Some(id) = self.rooms.find(&room) {
-                    self.hand_out(id, None, &encodings);
+                    self.distribute(id, None, &encodings);
                 }
             }
             Down::Reply(Reply::Joined { reply_to, recovery }) => self.joined(reply_to, &recovery),
@@ -97,7 +97,7 @@ impl Shard {
 
     /// Gives a frame to the audiences of a room on this shard. A form that is missing: its first member came in while this was on
     /// its way, and gets what comes after.
-    fn hand_out(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
+    fn distribute(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
         let Some(room) = self.rooms.get(id) else { return };
         for (format, audience) in room.audiences() {
             if let Some(frame) = encodings.get(format) {

@@ -43,14 +43,15 @@ pub(super) struct PeerAddress {
 impl Shard {
     /// Whether [`Shard::opened`] needs the addresses of connections. Where it costs a driver something to find them
     /// out, it need not otherwise.
-    pub fn wants_addresses(&self) -> bool {
+    pub fn needs_addresses(&self) -> bool {
         self.options.connections_per_address_max > 0 || self.options.auth_mode == AuthMode::Hook
     }
 
     /// Counts a connection that comes from `address`.
     pub(super) fn peer_address(&self, address: Option<IpAddr>) -> Option<PeerAddress> {
-        let address = address.filter(|_| self.wants_addresses())?.to_canonical();
-        let counted = self.limits.addresses.enter(&address.into(), self.options.connections_per_address_max);
+        let address = address.filter(|_| self.needs_addresses())?.to_canonical();
+        let counted =
+            self.limits.addresses.acquire(&address.into(), self.options.connections_per_address_max);
         Some(PeerAddress { address, counted })
     }
 }

@@ -99,12 +99,12 @@ struct Slot {
     /// The session behind it, once its WebSocket is open to one and as long as it is.
     session: Option<SessionKey>,
     /// Where it comes from, if that matters, and what its client was called when its session ended.
-    about: Option<Box<About>>,
+    details: Option<Box<Details>>,
 }
 
 /// What few connections have.
 #[derive(Debug, Default)]
-struct About {
+struct Details {
     peer: Option<PeerAddress>,
     name: Option<Arc<str>>,
 }
@@ -287,7 +287,7 @@ impl Shard {
     }
 
     /// The wall clock, for time stamps in messages; everything else goes by the shard's own time.
-    pub fn tell_wall_clock(&mut self, unix_ms: u64) {
+    pub fn set_wall_clock(&mut self, unix_ms: u64) {
         self.unix_origin_ms = unix_ms.saturating_sub(self.now.as_nanos() / 1_000_000);
     }
 
@@ -305,15 +305,15 @@ impl Shard {
     }
 
     /// A connection was accepted, after [`Shard::admission`], from `address` if that is known (see
-    /// [`Shard::wants_addresses`]).
+    /// [`Shard::needs_addresses`]).
     pub fn opened(&mut self, admission: Admission, address: Option<IpAddr>) -> ConnKey {
         let surplus = admission != Admission::Welcome;
         self.surplus += u64::from(surplus);
         self.metrics.accepted.add(1);
         self.metrics.connections.add(1);
         let peer = self.peer_address(address);
-        let about = peer.map(|peer| Box::new(About { peer: Some(peer), name: None }));
-        let key = self.conns.insert(Slot { conn: Conn::new(self.now, surplus), session: None, about });
+        let details = peer.map(|peer| Box::new(Details { peer: Some(peer), name: None }));
+        let key = self.conns.insert(Slot { conn: Conn::new(self.now, surplus), session: None, details });
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         key
     }
@@ -377,7 +377,7 @@ impl Shard {
     /// When to begin a turn even without input.
     pub fn next_deadline(&self) -> Option<Time> {
         // What waits for room in another shard's ring is looked at again soon.
-        let soon = (!self.mesh.is_clear()).then(|| self.now + LOOK_AGAIN);
+        let soon = (!self.mesh.is_clear()).then(|| self.now + RING_RETRY_INTERVAL);
         let all = [self.wheel.next_deadline(), self.fanout.next_deadline(), soon, self.homes.next_deadline()];
         all.into_iter().flatten().min()
     }
@@ -446,7 +446,7 @@ impl Shard {
                 effects: &mut self.effects,
             },
         );
-        self.carry_out(key);
+        self.apply_effects(key);
         Some(result)
     }
 
@@ -462,7 +462,7 @@ impl Shard {
 }
 
 /// How soon a shard looks again at what waits for room in a ring, when nothing else wakes it.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const RING_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The limits of the homes on one of `shards` shards.
 fn home_limits(options: &Options, shards: usize) -> room::Limits {

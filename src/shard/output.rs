@@ -213,8 +213,9 @@ impl Shard {
     pub fn poll_close(&mut self) -> Option<Close> {
         loop {
             let (key, how) = self.closing.pop_front()?;
-            if let Some(Slot { conn, about, .. }) = self.conns.get(key) {
-                let name = about.as_ref().and_then(|about| about.name.as_ref()).unwrap_or(&self.nameless);
+            if let Some(Slot { conn, details, .. }) = self.conns.get(key) {
+                let name =
+                    details.as_ref().and_then(|details| details.name.as_ref()).unwrap_or(&self.nameless);
                 return Some(Close { key, how, reason: conn.reason(), name: Arc::clone(name) });
             }
         }
@@ -268,12 +269,12 @@ impl Shard {
             // An answer and what was published with it leave in one packet. Otherwise its publications wait for their turn: no
             // member overtakes the sweep by publishing.
             // Before a client's connection is confirmed, nothing comes along.
-            let welcomed = session.is_none_or(Session::is_welcomed);
-            let last = welcomed && conn.is_open() && conn.outbox.is_all_bytes();
+            let confirmed = session.is_none_or(Session::is_confirmed);
+            let last = confirmed && conn.is_open() && conn.outbox.is_all_bytes();
             let along = subs.find(|&sub| last && self.fanout.is_next(sub));
             return Some(Writing::Own(key, along));
         }
-        if session.is_none_or(Session::is_welcomed) {
+        if session.is_none_or(Session::is_confirmed) {
             for sub in subs {
                 self.fanout.set_ready(sub, true);
             }

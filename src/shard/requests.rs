@@ -105,11 +105,11 @@ impl Shard {
     }
 
     fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<(), Reject> {
-        let Some(Slot { conn, about, .. }) = self.conns.get(key) else { return Ok(()) };
+        let Some(Slot { conn, details, .. }) = self.conns.get(key) else { return Ok(()) };
         if conn.surplus {
             return Err(Reject::Overloaded);
         }
-        let peer = about.as_ref().and_then(|about| about.peer.as_ref());
+        let peer = details.as_ref().and_then(|details| details.peer.as_ref());
         if peer.is_some_and(|peer| peer.counted.is_none()) {
             return Err(Reject::TooMany);
         }
@@ -223,7 +223,7 @@ impl Shard {
             session.conn = Some(key);
             slot.session = Some(self.sessions.insert(session));
             if let Opening::Chat(text_handshake) = to {
-                self.enter(key, text_handshake, admission);
+                self.open_session(key, text_handshake, admission);
             }
         }
         self.rearm(key);
@@ -255,13 +255,20 @@ impl Shard {
     }
 
     /// A plain client's WebSocket is open: it joins its room, or the auth backend decides.
-    fn enter(&mut self, key: ConnKey, text_handshake: &TextHandshake<'_>, admission: Option<AuthOutcome>) {
+    fn open_session(
+        &mut self,
+        key: ConnKey,
+        text_handshake: &TextHandshake<'_>,
+        admission: Option<AuthOutcome>,
+    ) {
         let pending_join = PendingJoin {
             room: Arc::from(&*text_handshake.room),
             recovery_request: text_handshake.recovery_request,
         };
         self.with_session(key, |session, ctx| match admission {
-            Some(AuthOutcome::Known(identity, grant)) => session.enter(ctx, identity, grant, &pending_join),
+            Some(AuthOutcome::Known(identity, grant)) => {
+                session.authenticated(ctx, identity, grant, &pending_join)
+            }
             Some(AuthOutcome::Pending | AuthOutcome::NoToken | AuthOutcome::Forbidden) | None => {
                 session.request_auth(
                     ctx,

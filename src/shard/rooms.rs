@@ -21,7 +21,7 @@ pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * 1024;
 
 /// An audience of a room, and how many of this shard's clients are in it or on their way.
 #[derive(Clone, Copy, Debug)]
-struct Attended {
+struct AudienceEntry {
     format: WireFormat,
     audience: AudienceId,
     clients: u32,
@@ -45,7 +45,7 @@ pub struct Room {
     pub name: Arc<str>,
     /// What holds in it.
     pub options: Arc<RoomOptions>,
-    audiences: SmallVec<[Attended; 1]>,
+    audiences: SmallVec<[AudienceEntry; 1]>,
     /// Bytes of drafts that the home has not completed, and how many drafts.
     in_flight: (u64, u32),
     parked: VecDeque<Parked>,
@@ -59,7 +59,7 @@ pub struct Room {
 impl Room {
     /// Its audiences.
     pub fn audiences(&self) -> impl Iterator<Item = (WireFormat, AudienceId)> {
-        self.audiences.iter().map(|attended| (attended.format, attended.audience))
+        self.audiences.iter().map(|entry| (entry.format, entry.audience))
     }
 
     /// The forms that its members take.
@@ -82,13 +82,13 @@ pub struct Rooms {
     /// Drafts that wait, in all rooms, and their bytes.
     parked: (usize, u64),
     /// Rooms that have members.
-    attended: usize,
+    occupied: usize,
 }
 
 impl Rooms {
     /// No room.
     pub fn new(seed: &Seed) -> Self {
-        Self { rooms: Slab::new(), by_name: seed.map(), owing: Vec::new(), parked: (0, 0), attended: 0 }
+        Self { rooms: Slab::new(), by_name: seed.map(), owing: Vec::new(), parked: (0, 0), occupied: 0 }
     }
 
     /// The room of that name.
@@ -122,8 +122,8 @@ impl Rooms {
     }
 
     /// How many rooms have members.
-    pub const fn attended(&self) -> usize {
-        self.attended
+    pub const fn occupied(&self) -> usize {
+        self.occupied
     }
 
     /// Other rules hold from now on, and another window: what was too little to be acknowledged may be enough now.
@@ -134,8 +134,8 @@ impl Rooms {
                 room.owes = true;
                 self.owing.push(RoomId(u32::try_from(index).unwrap_or(u32::MAX)));
             }
-            for attended in &room.audiences {
-                fanout[attended.audience].options = Arc::clone(&room.options);
+            for entry in &room.audiences {
+                fanout[entry.audience].options = Arc::clone(&room.options);
             }
         }
     }
@@ -161,7 +161,7 @@ impl Rooms {
 
     /// Counts a client into an audience of the room `name`, both of which begin to exist with the first. The flag: the
     /// room's forms have changed, which its home must learn.
-    pub fn attend(
+    pub fn add_client(
         &mut self,
         name: &Arc<str>,
         format: WireFormat,
@@ -170,32 +170,32 @@ impl Rooms {
     ) -> (RoomId, bool) {
         let id = self.intern(name, rules);
         let room = &mut self.rooms[id.0 as usize];
-        if let Some(attended) = room.audiences.iter_mut().find(|attended| attended.format == format) {
-            attended.clients += 1;
+        if let Some(entry) = room.audiences.iter_mut().find(|entry| entry.format == format) {
+            entry.clients += 1;
             return (id, false);
         }
         if room.audiences.is_empty() {
-            self.attended += 1;
+            self.occupied += 1;
             (room.received, room.acknowledged) = (0, 0);
         }
         let audience = fanout.open(id, format, Arc::clone(&room.options));
-        room.audiences.push(Attended { format, audience, clients: 1 });
+        room.audiences.push(AudienceEntry { format, audience, clients: 1 });
         (id, true)
     }
 
     /// Counts a client out of its audience, which is closed after the last one. True: the room's forms have changed.
-    pub fn unattend(&mut self, id: RoomId, format: WireFormat, fanout: &mut Fanout) -> bool {
+    pub fn remove_client(&mut self, id: RoomId, format: WireFormat, fanout: &mut Fanout) -> bool {
         let room = &mut self.rooms[id.0 as usize];
-        let index = room.audiences.iter().position(|attended| attended.format == format);
+        let index = room.audiences.iter().position(|entry| entry.format == format);
         let index = index.expect("a client leaves an audience that it was counted into");
-        let attended = &mut room.audiences[index];
-        attended.clients -= 1;
-        if attended.clients > 0 {
+        let entry = &mut room.audiences[index];
+        entry.clients -= 1;
+        if entry.clients > 0 {
             return false;
         }
-        fanout.close(attended.audience);
+        fanout.close(entry.audience);
         room.audiences.swap_remove(index);
-        self.attended -= usize::from(room.audiences.is_empty());
+        self.occupied -= usize::from(room.audiences.is_empty());
         true
     }
 
@@ -309,8 +309,8 @@ impl Rooms {
         let parked = self.rooms.iter().flat_map(|(_, room)| &room.parked);
         let sum = parked.fold((0, 0), |(count, bytes), it| (count + 1, bytes + it.draft.weight() as u64));
         assert_eq!(sum, self.parked, "drafts that wait");
-        let attended = self.rooms.iter().filter(|(_, room)| !room.audiences.is_empty()).count();
-        assert_eq!(attended, self.attended, "rooms that have members");
+        let entry = self.rooms.iter().filter(|(_, room)| !room.audiences.is_empty()).count();
+        assert_eq!(entry, self.occupied, "rooms that have members");
         for (_, room) in &self.rooms {
             assert!(!room.is_unused(), "a room that nothing is known of is forgotten");
             assert!(

@@ -281,7 +281,7 @@ proptest! {
                 world.join(index % shards, &format!("m{index}"), "r", more)
             })
             .collect();
-        let stranger = world.join(0, "stranger", "elsewhere", "");
+        let unsubscribed = world.join(0, "stranger", "elsewhere", "");
         let mut published = vec![0; members.len()];
         for _ in 0..120 {
             let who = usize::try_from(world.rng.below(12)).unwrap();
@@ -312,7 +312,7 @@ proptest! {
         for &member in &members {
             prop_assert_eq!(&world.received_by(member).0, &first);
         }
-        prop_assert_eq!(world.received_by(stranger).0.len(), 0);
+        prop_assert_eq!(world.received_by(unsubscribed).0.len(), 0);
     }
 
     /// Any input, in any pieces: nothing panics, every connection ends, and the others go on.
@@ -396,7 +396,7 @@ fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
 }
 
 #[test]
-fn skip_tells_how_many_were_missed() {
+fn skip_announces_the_gap() {
     let (mut world, publisher, stuck) = with_a_stuck_member(SlowMember::Skip, 1500, 700);
     world.peers[stuck].window = usize::MAX;
     world.run_until_idle();
@@ -564,7 +564,7 @@ fn frames_behind_the_handshake_are_not_lost() {
 }
 
 #[test]
-fn pings_of_one_that_does_not_read_cost_one_answer() {
+fn pings_of_a_client_that_does_not_read_cost_one_pong() {
     let mut world = World::new(1, 1, 65_536, options());
     let peer = world.join(0, "a", "r", "");
     world.peers[peer].window = 0;

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deflated_inflates_to_the_same() {
+    fn compression_round_trips() {
         let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
         for window in [Window::Full, Window::Small] {
             for len in [0, 1, 5, 127, 128, 1000, 65_535, 300_000] {
@@ -198,7 +198,7 @@ mod tests {
 
     /// Noise of any bytes, and of those whose fixed codes have 9 bits, which nothing shortens.
     #[test]
-    fn what_cannot_be_compressed_grows_by_no_more_than_the_bound() {
+    fn incompressible_data_grows_within_the_bound() {
         let mut rng = Rng::new(1);
         let mut deflater = Deflater::default();
         let mut slack_min = usize::MAX;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_deflate_is_refused() {
+    fn invalid_deflate_data_is_refused() {
         let mut inflater = Inflater::default();
         for payload in [&[0xff, 0xff][..], &[0x07], b"\x00\x05\x00\x00\x00hello"] {
             assert_eq!(

@@ -135,7 +135,7 @@ MUTATIONS = [
      "counting.sum.members += backlog.members;", "counting.sum.members = backlog.members;"),
     # Identities.
     ("early-push", "publications come before the reply to `connect`", "src/shard/output.rs",
-     "if session.is_none_or(Session::is_welcomed) {", "if session.is_none_or(|it| it.is_welcomed() || !it.is_welcomed()) {"),
+     "if session.is_none_or(Session::is_confirmed) {", "if session.is_none_or(|it| it.is_confirmed() || !it.is_confirmed()) {"),
     ("eternal-identity", "an identity never expires", "src/session/commands.rs",
      "        self.expires = expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE);\n        self.due = self.due.min(self.expires);\n        let positions",
      "        self.expires = expires_in.map_or(Time::NEVER, |_| Time::NEVER);\n        self.due = self.due.min(self.expires);\n        let positions"),

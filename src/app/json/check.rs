@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_let_through() {
+    fn supported_commands_pass() {
         for line in [
             r#"{"id":1,"connect":{}}"#,
             r#"{"id":1,"subscribe":{"channel":"a"}}"#,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_an_error() {
+    fn unsupported_features_are_errors() {
         for (line, code) in [
             (r#"{"id":1,"subscribe":{"channel":"a","type":1}}"#, NotAvailable),
             (r#"{"id":1,"subscribe":{"channel":"a","tf":{}}}"#, BadRequest),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_of_the_protocol_sends_ends_the_connection() {
+    fn protocol_violations_end_the_connection() {
         for line in [
             r#"{"id":1,"subscribe":{}}"#,
             r#"{"id":1,"subscribe":{"channel":null}}"#,

@@ -65,7 +65,7 @@ impl ErrorCode {
     }
 }
 
-/// Why a connection is closed: after 3000 to 3499 and 4000 to 4499 the client reconnects; after 3500 to 3999 and 4500 to 4999, not.
+/// Why a connection is closed: after 3000 to 3499 and 4000 to 4499 the client reconnects; after 3500 to 3999 and 4500 on, not.
 /// From 4000 on the numbers are ours. What a client does about each, and why that is right, stands in `docs/codes.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disconnect {

@@ -158,8 +158,8 @@ pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
     out
 }
 
-/// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `requested_offset`: the offset from which
-/// the client requested to recover. `data`: the data of its grant, compact JSON.
+/// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `requested_offset`: the
+/// offset from which the client requested to recover. `data`: the data of its grant, compact JSON.
 pub fn subscribed(
     recovery: &Recovered,
     positioned: bool,
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_plain_members_see_of_json() {
+    fn json_for_plain_members() {
         for (data, expected) in [
             (r#"{"name":"x","text":"a\nb"}"#, "a\nb"),
             (r#""hello""#, "hello"),
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_presence_that_is_cut_says_so() {
+    fn a_truncated_presence_is_marked() {
         let members = [member(None), member(None)];
         assert_eq!(read(&presence(&members, 2))["truncated"], Value::Null);
         let cut = read(&presence(&members[..1], 2));
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_whether_to_try_again() {
+    fn errors_have_a_temporary_flag() {
         let mut out = Vec::new();
         let (code, message, temporary) = ErrorCode::TooManyRequests.parts();
         error_into(&mut out, 3, code, message, temporary);

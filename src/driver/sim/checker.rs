@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_found_and_what_is_right_is_not() {
+    fn violations_are_found_and_correct_orders_pass() {
         assert!(check([&[0, 1, 2, 3], &[0, 1, 2, 3]]));
         assert!(check([&[1, 0, 2, 3], &[1, 0, 2, 3]]), "an order is an order");
         assert!(!check([&[0, 1, 2, 3], &[1, 0, 2, 3]]), "two orders");

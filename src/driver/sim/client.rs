@@ -168,7 +168,7 @@ impl Simulation<'_> {
         let slot = if room < ROOMS_MAX { room } else { 0 };
         let id = self.checker.publish(session, room, it.last_published[slot], fill_bytes);
         it.last_published[slot] = Some(id);
-        self.trace.note(self.now, || format!("client {} says {id}", it.client));
+        self.trace.note(self.now, || format!("client {} publishes {id}", it.client));
         let text = published_text(id, fill_bytes);
         match it.plan.endpoint {
             Endpoint::Centrifuge(_) => (id, self.publish_line(session, room, id, &text)),

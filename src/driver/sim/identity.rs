@@ -230,7 +230,7 @@ impl Simulation<'_> {
             format!("{{\"id\":{id},\"refresh\":{{\"token\":\"{token}\"}}}}")
         };
         if self.scenario.tokens && (fresh == Fresh::Foreign || fresh == Fresh::Expired && !room) {
-            (it.cheats, it.is_stale) = (true, fresh == Fresh::Expired);
+            (it.uses_foreign_token, it.is_stale) = (true, fresh == Fresh::Expired);
         }
         self.send(session, &wire::frame(0x81, line.as_bytes()));
     }

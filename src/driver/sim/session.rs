@@ -103,7 +103,7 @@ pub(super) struct Session {
     /// It brings a token for each room.
     pub(super) brings_tokens: bool,
     /// It has brought another's token.
-    pub(super) cheats: bool,
+    pub(super) uses_foreign_token: bool,
     /// It has brought one of its own that had expired.
     pub(super) is_stale: bool,
     /// Its `connect` was refused.
@@ -189,7 +189,7 @@ impl Session {
             ends: None,
             has_rooms: false,
             brings_tokens: false,
-            cheats: false,
+            uses_foreign_token: false,
             is_stale: false,
             refused_in: false,
             batched: false,
@@ -221,7 +221,7 @@ impl Session {
     pub(super) fn excused(&self, world: &World) -> usize {
         let pipe = world.pipe(self.pipe);
         let knows =
-            self.stage == Stage::Open && self.is_loyal() && pipe.is_open() && pipe.to_client.is_empty();
+            self.stage == Stage::Open && self.is_compliant() && pipe.is_open() && pipe.to_client.is_empty();
         if knows && !pipe.starved { self.too_often as usize } else { usize::MAX }
     }
 
@@ -234,7 +234,8 @@ impl Session {
         };
         // Its publications wait no longer than a closing handshake may take.
         let takes_long = now.jumped || now.paused > Duration::from_secs(2) || now.engine_is_slow;
-        let is_fine = self.wrong.is_none() && !self.cheats && !self.was_late && !now.limits_publishing();
+        let is_fine =
+            self.wrong.is_none() && !self.uses_foreign_token && !self.was_late && !now.limits_publishing();
         let ended = self.final_messages && self.left == Some(Leave::HalfClose);
         let as_it_wants = matches!(world.pipe(self.pipe).closed, None | Some(CloseReason::Disconnected));
         is_in && !takes_long && is_fine && ended && as_it_wants
@@ -242,12 +243,15 @@ impl Session {
 
     /// Whether it may still publish.
     pub(super) fn may_publish(&self) -> bool {
-        matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over && !self.refused_in
+        matches!(self.stage, Stage::Head | Stage::Open)
+            && self.is_compliant()
+            && !self.over
+            && !self.refused_in
     }
 
     /// Whether it has done nothing that ends it.
-    pub(super) const fn is_loyal(&self) -> bool {
-        self.wrong.is_none() && self.left.is_none() && !self.close_sent && !self.cheats
+    pub(super) const fn is_compliant(&self) -> bool {
+        self.wrong.is_none() && self.left.is_none() && !self.close_sent && !self.uses_foreign_token
     }
 
     /// An HTTP status has come.
@@ -281,7 +285,9 @@ impl Session {
             Some(3005) => self.may_be_expired(world.now()) || self.brought_old(world.now()),
             Some(3006) => self.may_be_put_out(world.now()),
             Some(3010) => self.was_full && now.policy() == SlowMember::Skip && self.has_rooms,
-            Some(3500) => self.cheats || self.brings_tokens && self.plan.brings == Brings::Garbage,
+            Some(3500) => {
+                self.uses_foreign_token || self.brings_tokens && self.plan.brings == Brings::Garbage
+            }
             Some(3501) if self.may_be_refused(world) => true,
             Some(1013) if self.may_be_given_up(world, now) => true,
             Some(3004 | 3502) => {
@@ -351,7 +357,7 @@ impl Session {
             CloseReason::Shutdown => now.draining.is_some(),
             CloseReason::RequestTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
             CloseReason::Unauthorized => {
-                self.cheats
+                self.uses_foreign_token
                     || self.is_unwanted(now)
                     || self.may_be_refused(world)
                     || self.may_be_given_up(world, now)

@@ -433,7 +433,7 @@ impl<'a> Simulation<'a> {
             let waits = session.waits_for_an_answer(&self.circumstances);
             !waits
                 && session.stage == Stage::Open
-                && session.is_loyal()
+                && session.is_compliant()
                 && !pipe.shut
                 && pipe.closed.is_none()
         };

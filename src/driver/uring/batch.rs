@@ -49,7 +49,7 @@ impl Batch {
             None => self.gather(write, file),
         };
         self.entries.push(entry.user_data(Op::Send(write_index).to_bits()));
-        Outcome::UnderWay { offered }
+        Outcome::InFlight { offered }
     }
 
     fn gather(&mut self, write: &Write<'_>, file: u32) -> (Entry, usize) {
@@ -129,9 +129,9 @@ impl Batch {
 /// The outcome of a write that was in flight.
 fn final_outcome(outcome: Outcome, result: Result<u32, Errno>) -> Outcome {
     match (outcome, result) {
-        (Outcome::UnderWay { offered }, Ok(len)) => Outcome::Took { len: len as usize, offered },
-        (Outcome::UnderWay { .. }, Err(Errno::AGAIN | Errno::INTR)) => Outcome::Full,
-        (Outcome::UnderWay { .. }, Err(_)) => Outcome::Failed,
+        (Outcome::InFlight { offered }, Ok(len)) => Outcome::Took { len: len as usize, offered },
+        (Outcome::InFlight { .. }, Err(Errno::AGAIN | Errno::INTR)) => Outcome::Full,
+        (Outcome::InFlight { .. }, Err(_)) => Outcome::Failed,
         (Outcome::Took { .. } | Outcome::Full | Outcome::Failed, _) => outcome,
     }
 }

@@ -101,7 +101,7 @@ impl Buffers {
         let index = usize::from(self.tail % COUNT);
         // SAFETY: `index` is below the number of entries of the one allocation.
         let entry = unsafe { first.add(index) };
-        // SAFETY: it lies behind the tail, where the kernel reads nothing until the tail moves on; there is no other reference to it.
+        // SAFETY: it lies behind the tail, where the kernel reads nothing until the tail moves; there is no other reference.
         let entry = unsafe { &mut *entry };
         entry.set_addr(address);
         entry.set_len(LEN);

@@ -277,8 +277,8 @@ impl Sockets for RingSockets {
         self.ring.watch_writable(socket.file, Op::Writable(key.into()))
     }
 
-    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up when it comes to it, and its index in
-    /// the table may be another connection's by then.
+    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up later, and its index in the
+    /// table may be another connection's by then.
     fn shut_sending(&mut self, socket: &mut RingSocket) -> io::Result<()> {
         let installed = self.ring.install(socket.file, |completion| self.completed.push(completion))?;
         if let Some(descriptor) = installed {

@@ -60,7 +60,7 @@ mod tests {
     use crate::base::ConnKey;
 
     #[test]
-    fn a_word_says_what_was_asked_and_for_whom() {
+    fn an_operation_survives_the_trip_through_the_kernel() {
         let id = SocketId::from(ConnKey::from_bits(0x1234_5678_0000_0007));
         for op in [
             Op::Accept(3),

@@ -165,7 +165,7 @@ fn empty_lines_before_a_request_are_ignored() {
 }
 
 #[test]
-fn what_smugglers_try() {
+fn request_smuggling() {
     check("GET / HTTP/1.1\r\n\r\n", Err(Reject::Host));
     check("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Err(Reject::Host));
     check("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Err(Reject::Host));

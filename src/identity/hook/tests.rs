@@ -349,7 +349,7 @@ fn queued_requests_of_a_stalled_backend_time_out() {
 }
 
 #[test]
-fn one_that_is_cancelled_frees_its_place() {
+fn a_cancelled_request_frees_its_slot() {
     let (arrived, arrivals) = channel();
     let (hook, decisions, _edge) =
         start(&HookOptions { timeout: SOON, concurrency: 1, waiting_max: 1, ..options(stalled(arrived)) });
@@ -371,7 +371,7 @@ fn one_that_is_cancelled_frees_its_place() {
 }
 
 #[test]
-fn what_waits_is_bounded_in_bytes() {
+fn queued_requests_are_bounded_in_bytes() {
     let (arrived, _arrivals) = channel();
     let (hook, decisions, _edge) =
         start(&HookOptions { timeout: SOON, concurrency: 1, waiting_max: 1000, ..options(stalled(arrived)) });

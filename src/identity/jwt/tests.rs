@@ -236,7 +236,7 @@ fn lists_of_rooms_are_taken_whole_or_not_at_all() {
 }
 
 #[test]
-fn what_a_client_has_in_a_room() {
+fn grants_of_a_client_in_a_room() {
     let grant = |claims: &str| identify_raw(claims).unwrap().rooms.swap_remove(0).grant;
     let full = grant(
         r#"{"subs":{"a":{"info":{"role": "mod"},"data":[1, 2],"override":{"presence":{"value":false},"join_leave":{"value":true},
@@ -262,7 +262,7 @@ fn what_a_client_has_in_a_room() {
 }
 
 #[test]
-fn what_limits_a_client_is_honoured_or_refused_by_name() {
+fn limits_are_honoured_or_refused_by_name() {
     let check = |claims: &str, expected: &str| {
         let why = identify_raw(claims).unwrap_err();
         assert!(matches!(why, JwtError::Impossible(_)), "{claims}: {why}");

@@ -39,7 +39,7 @@ fn rooms_with_a_history_are_kept_for_reconnecting_clients() {
 
 /// Names that no client uses again push out the oldest of their kind, and no occupied room.
 #[test]
-fn so_many_rooms_are_kept_at_most() {
+fn empty_rooms_are_bounded() {
     let mut world = World::new(1, 2, 65_536, options());
     let here = world.join(0, "here", "first", "");
     for index in 0..10_500 {

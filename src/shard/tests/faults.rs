@@ -221,7 +221,7 @@ fn a_congested_room_pauses_its_publishers_only() {
 
 /// A session in many rooms that publishes much in one message: what waits of it is one message's.
 #[test]
-fn drafts_of_one_session_that_wait_are_those_of_one_message() {
+fn parked_drafts_of_a_session_are_those_of_one_message() {
     let anyone = RoomOptions { publish: Access::Anyone, ..RoomOptions::default() };
     let mut world = World::new(2, 3, 65_536, Options { rooms: rooms(anyone), ..options() });
     let slow = world.room_of(0, "slow");
@@ -270,7 +270,7 @@ fn a_command_that_waits_for_a_room_gives_its_shard_nothing_to_do() {
 
 /// What is discarded after the Close frame is bounded.
 #[test]
-fn a_connection_that_lingers_is_reset_after_so_many_bytes() {
+fn a_lingering_connection_is_reset_after_a_number_of_bytes() {
     let mut world = World::new(1, 3, 65_536, options());
     let peer = world.connect(0);
     world.peers[peer].window = 0; // so that it never gets to end politely
@@ -365,7 +365,7 @@ proptest! {
 
     /// A plain client that sends before it is authenticated.
     #[test]
-    fn what_waits_for_a_decision_comes_in_order_and_once(seed: u64, piece in 1u64..3000, turns in 0..300_usize) {
+    fn queued_input_is_processed_in_order_and_once(seed: u64, piece in 1u64..3000, turns in 0..300_usize) {
         let mut world = World::new(2, seed, piece, with_hook());
         let client = world.connect(0);
         world.send(client, request("/ws/c?room=r", DEFLATE).as_bytes());

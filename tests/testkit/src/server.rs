@@ -257,7 +257,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_tungstenite_writes_is_read(payload in prop::collection::vec(any::<u8>(), 0..70_000), cut: prop::sample::Index) {
+        fn frames_of_tungstenite_are_read(payload in prop::collection::vec(any::<u8>(), 0..70_000), cut: prop::sample::Index) {
             let mut bytes = written(&payload);
             prop_assert_eq!(try_parse(&bytes[..cut.index(bytes.len())]), Ok(None));
             let len = bytes.len();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_must_not_send_is_refused() {
+    fn invalid_server_frames_are_refused() {
         for (bytes, error) in [
             (&[0x81, 0x80][..], FrameError::Masked),
             (&[0x01, 0], FrameError::FirstByte(0x01)),

@@ -36,7 +36,7 @@ fn commands() {
 }
 
 #[test]
-fn what_is_none() {
+fn invalid_commands() {
     for line in [
         "",
         "[]",
@@ -224,7 +224,7 @@ proptest! {
 }
 
 #[test]
-fn what_clients_say_of_themselves_is_an_object_or_nothing() {
+fn connect_data_is_an_object_or_ignored() {
     for (data, name) in [
         (r#"{"name":"ann"}"#, Some("ann")),
         (r#"{"name":"a\nn","more":1}"#, Some("a\nn")),

@@ -4,7 +4,7 @@ use stentor_testkit::{header_into, text as text_frame};
 
 /// A client's protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dialect {
+pub enum Protocol {
     /// The bare loop's: a publisher sends the frame that all receive, byte for byte.
     Bare,
     /// Plain text at `/ws/{name}`.
@@ -33,7 +33,7 @@ pub fn room_of(index: usize) -> String {
     format!("room-{index:05}")
 }
 
-impl Dialect {
+impl Protocol {
     /// What `publisher` sends to publish a stamped text in `room`, so that a frame of about `frame_bytes` is received.
     pub fn publish(self, frame_bytes: usize, intended: u64, publisher: usize, room: usize) -> Vec<u8> {
         let stamp = format!("{intended:016x}{publisher:05}");
@@ -43,14 +43,16 @@ impl Dialect {
         let around = header + NAME_BYTES + 2;
         match self {
             Self::Bare => server_frame(&format!("{name}: {stamp}{}", fill(around))),
-            Self::Plain => self.utter(&format!("{stamp}{}", fill(around)), room),
+            Self::Plain => self.publish_text(&format!("{stamp}{}", fill(around)), room),
             // 140 bytes of position, author and time follow.
-            Self::Json => self.utter(&format!("{stamp}{}", fill(header + self.stamp_at() + 140)), room),
+            Self::Json => {
+                self.publish_text(&format!("{stamp}{}", fill(header + self.stamp_at() + 140)), room)
+            }
         }
     }
 
     /// What is sent to publish `text` in `room`.
-    pub fn utter(self, text: &str, room: usize) -> Vec<u8> {
+    pub fn publish_text(self, text: &str, room: usize) -> Vec<u8> {
         if self != Self::Json {
             return text_frame(text);
         }
@@ -68,7 +70,7 @@ impl Dialect {
     }
 
     /// A member's first frame, and how many frames that is answered with.
-    pub fn greeting(self, index: usize, rooms: &[usize]) -> (Vec<u8>, usize) {
+    pub fn first_frame(self, index: usize, rooms: &[usize]) -> (Vec<u8>, usize) {
         if self != Self::Json {
             return (Vec::new(), 0);
         }
