@@ -11,7 +11,7 @@ use stentor::chat::{RoomOptions, RoomRules, SlowMember};
 use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
 use stentor::shard::{
-    Admission, Close, ConnectionLimits, HowToClose, Mesh, Options, SLICES_MAX, Shard, WriteId,
+    Admission, Close, CloseMethod, ConnectionLimits, Mesh, Options, SLICES_MAX, Shard, WriteId,
 };
 use stentor::ws::{Inflater, Limits};
 use stentor_testkit::{frame, frames, try_parse_response, upgrade_request};
@@ -285,7 +285,7 @@ impl World {
         while let Some(Close { key, how, .. }) = shard.poll_close() {
             let client = open(&mut self.clients, id, key.index());
             assert_eq!(client.key, key);
-            if how != HowToClose::Shutdown {
+            if how != CloseMethod::Shutdown {
                 client.closed = true;
                 shard.closed(key);
             }

@@ -58,7 +58,7 @@ pub enum Ending {
 
 /// How a socket is to be closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HowToClose {
+pub enum CloseMethod {
     /// Close the socket, then call `Shard::closed`.
     Now,
     /// Close it with a reset, so that nothing lingers in the kernel, then call `Shard::closed`.
@@ -87,7 +87,7 @@ pub struct Change {
     /// It has something to write, or to do once all is written.
     pub flush: bool,
     /// Its socket is to be closed.
-    pub close: Option<HowToClose>,
+    pub close: Option<CloseMethod>,
     /// Its deadline is so far away from now on.
     pub timer: Option<Duration>,
 }
@@ -305,7 +305,7 @@ impl Conn {
     }
 
     /// Hands the connection to the driver to be closed.
-    pub fn close(&mut self, how: HowToClose, reason: CloseReason) -> Change {
+    pub fn close(&mut self, how: CloseMethod, reason: CloseReason) -> Change {
         if self.state == State::Closed {
             return Change::default();
         }
@@ -338,9 +338,9 @@ impl Conn {
             State::Head if !self.outbox.is_empty() => {
                 self.finish(Ending::AtOnce, CloseReason::RequestComplete, options)
             }
-            State::Head => self.close(HowToClose::Now, CloseReason::RequestComplete),
-            State::Open | State::Closing => self.close(HowToClose::Now, CloseReason::Disconnected),
-            State::Lingering => self.close(HowToClose::Now, self.reason),
+            State::Head => self.close(CloseMethod::Now, CloseReason::RequestComplete),
+            State::Open | State::Closing => self.close(CloseMethod::Now, CloseReason::Disconnected),
+            State::Lingering => self.close(CloseMethod::Now, self.reason),
             State::Finishing(_) | State::Closed => Change::default(),
         }
     }
@@ -350,7 +350,7 @@ impl Conn {
         self.lingered = self.lingered.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         let lingers = matches!(self.state, State::Lingering | State::Finishing(_));
         if lingers && self.lingered > LINGER_BYTES_MAX {
-            return self.close(HowToClose::Reset, self.reason);
+            return self.close(CloseMethod::Reset, self.reason);
         }
         Change::default()
     }
@@ -358,11 +358,11 @@ impl Conn {
     /// Everything of its own is out.
     pub fn flushed(&mut self) -> Change {
         match self.state {
-            State::Finishing(_) if self.ended => self.close(HowToClose::Now, self.reason),
-            State::Finishing(Ending::AtOnce) => self.close(HowToClose::Now, self.reason),
+            State::Finishing(_) if self.ended => self.close(CloseMethod::Now, self.reason),
+            State::Finishing(Ending::AtOnce) => self.close(CloseMethod::Now, self.reason),
             State::Finishing(Ending::Linger) => {
                 self.state = State::Lingering;
-                Change { close: Some(HowToClose::Shutdown), ..Change::default() }
+                Change { close: Some(CloseMethod::Shutdown), ..Change::default() }
             }
             State::Head | State::Open | State::Closing | State::Lingering | State::Closed => {
                 Change::default()
@@ -373,16 +373,16 @@ impl Conn {
     /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is for an answer.
     pub fn timed_out(&mut self, date: Option<Date>, options: &Options) -> Option<Change> {
         match self.state {
-            State::Head if self.ended => Some(self.close(HowToClose::Now, CloseReason::RequestComplete)),
+            State::Head if self.ended => Some(self.close(CloseMethod::Now, CloseReason::RequestComplete)),
             State::Head => {
                 let head_only = self.kept.as_ref().is_some_and(|kept| is_head_request(kept.unused()));
                 Reject::HeadTimeout.response_into(self.outbox.bytes(), head_only, date);
                 Some(self.finish(Ending::Linger, CloseReason::RequestTimeout, options))
             }
-            State::Open if self.ended => Some(self.close(HowToClose::Now, CloseReason::Disconnected)),
+            State::Open if self.ended => Some(self.close(CloseMethod::Now, CloseReason::Disconnected)),
             State::Open => None,
-            State::Lingering => Some(self.close(HowToClose::Now, self.reason)),
-            State::Closing | State::Finishing(_) => Some(self.close(HowToClose::Reset, self.reason)),
+            State::Lingering => Some(self.close(CloseMethod::Now, self.reason)),
+            State::Closing | State::Finishing(_) => Some(self.close(CloseMethod::Reset, self.reason)),
             State::Closed => Some(Change::default()),
         }
     }

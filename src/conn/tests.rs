@@ -34,8 +34,8 @@ fn a_failed_websocket_sends_a_close_frame_and_waits_for_the_peer() {
     assert!(change.leaves && change.flush && change.timer.is_some());
     let (out, change) = flush(&mut conn);
     assert_eq!(&out[..4], &[0x88, 9, 0x03, 0xF1]);
-    assert_eq!(change.close, Some(HowToClose::Shutdown));
-    assert_eq!(conn.ended(NOW, &options()).close, Some(HowToClose::Now));
+    assert_eq!(change.close, Some(CloseMethod::Shutdown));
+    assert_eq!(conn.ended(NOW, &options()).close, Some(CloseMethod::Now));
     assert_eq!(conn.reason(), CloseReason::MessageTooBig);
 }
 
@@ -48,10 +48,10 @@ fn input_of_a_lingering_connection_is_bounded() {
         let change = conn.thrown_away(piece);
         sent += piece;
         if sent == 100_000 {
-            assert_eq!(flush(&mut conn).1.close, Some(HowToClose::Shutdown));
+            assert_eq!(flush(&mut conn).1.close, Some(CloseMethod::Shutdown));
         }
         if let Some(how) = change.close {
-            assert_eq!(how, HowToClose::Reset);
+            assert_eq!(how, CloseMethod::Reset);
             break;
         }
     }
@@ -66,11 +66,11 @@ fn an_end_that_comes_while_input_waits_is_acted_on_after_it() {
     assert_eq!((change.close, change.timer), (None, Some(options().close_timeout)), "but not for ever");
     let kept = conn.take_kept().expect("it waits");
     assert_eq!(kept.bytes, b"a frame");
-    assert_eq!(conn.end_of_input(&options()).close, Some(HowToClose::Now));
+    assert_eq!(conn.end_of_input(&options()).close, Some(CloseMethod::Now));
     let mut conn = open();
     conn.keep(b"a frame", true);
     let _ = conn.ended(NOW, &options());
-    assert_eq!(conn.timed_out(None, &options()).and_then(|change| change.close), Some(HowToClose::Now));
+    assert_eq!(conn.timed_out(None, &options()).and_then(|change| change.close), Some(CloseMethod::Now));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
         }
         (Step::BeginClose, State::Open) => conn.begin_close(CloseCode::Away, "bye", reason, options),
         (Step::Finish, _) => conn.finish(Ending::AtOnce, reason, options),
-        (Step::Broken, _) => conn.close(HowToClose::Now, reason),
+        (Step::Broken, _) => conn.close(CloseMethod::Now, reason),
         (Step::Ended, _) => conn.ended(NOW, options),
         (Step::EndOfInput, _) => {
             let _ = conn.take_kept();
@@ -179,8 +179,8 @@ proptest! {
         let (mut shut, mut closed) = (0, 0);
         let mut note = |change: Change, state: State| {
             match change.close {
-                Some(HowToClose::Shutdown) => shut += 1,
-                Some(HowToClose::Now | HowToClose::Reset) => closed += 1,
+                Some(CloseMethod::Shutdown) => shut += 1,
+                Some(CloseMethod::Now | CloseMethod::Reset) => closed += 1,
                 None => {}
             }
             assert!(shut <= 1 && closed <= 1, "{shut} times shut, {closed} times closed");

@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::engine::is_shortage;
+use super::backend::is_shortage;
 use super::slots::{ID_BITS, SocketId};
 use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::ConnKey;
@@ -32,9 +32,9 @@ const WAKE: Token = Token(usize::MAX);
 
 /// An epoll instance.
 #[derive(Debug)]
-pub struct Engine(Poll);
+pub struct Instance(Poll);
 
-impl Engine {
+impl Instance {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self(Poll::new()?))
     }

@@ -14,7 +14,7 @@ use super::host::Host;
 use super::slots::{Slots, SocketId};
 use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::{ConnKey, Time};
-use crate::shard::{Admission, Close, HowToClose, Shard};
+use crate::shard::{Admission, Close, CloseMethod, Shard};
 
 /// Stands for the address of connections whose address cannot be found out: together they are one client, to all bounds.
 const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -305,7 +305,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
 
     fn close_all(&mut self) -> io::Result<()> {
         while let Some(Close { key, how, reason, name }) = self.context.shard.poll_close() {
-            if how == HowToClose::Shutdown {
+            if how == CloseMethod::Shutdown {
                 if let Some(slot) = self.slots.get_mut(key) {
                     self.sockets.shut_sending(&mut slot.socket)?;
                 }
@@ -314,7 +314,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
             let socket = self.slots.remove(key);
             debug_assert!(socket.is_some(), "a connection is closed once");
             if let Some(socket) = socket {
-                self.sockets.close(key, socket, how == HowToClose::Reset)?;
+                self.sockets.close(key, socket, how == CloseMethod::Reset)?;
             }
             self.context.shard.closed(key);
             self.context.host.connection_closed(&name, reason);

@@ -7,7 +7,7 @@
 //! | [`epoll`] | sockets on epoll: works everywhere |
 //! | [`uring`] | sockets in the tables of io_uring: many operations with one call |
 //! | `sim` | sockets without a kernel, clock or thread: the simulator runs the loop that production runs |
-//! | `host`, `engine` | the process around a loop, and what production puts there |
+//! | `host`, `backend` | the process around a loop, and what production puts there |
 //!
 //! # The contract with the shard
 //!
@@ -24,9 +24,9 @@
 //! - A loop with nothing to do sleeps until [`next_deadline`](crate::shard::Shard::next_deadline): a shard that names a time that has
 //!   passed makes it spin.
 
-mod context;
 #[cfg(feature = "edges")]
-mod engine;
+mod backend;
+mod context;
 #[cfg(feature = "edges")]
 pub mod epoll;
 #[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
@@ -43,7 +43,7 @@ mod sockets;
 pub mod uring;
 
 #[cfg(feature = "edges")]
-pub use engine::{Engine, Parts, Rebuild, RepeatedPanic, Waker};
+pub use backend::{IoBackend, Parts, Rebuild, RepeatedPanic, Waker};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -93,7 +93,7 @@ pub(super) struct UserClaims<'a> {
     pub(super) user: &'a str,
     pub(super) info: Json<'a>,
     pub(super) channels: &'a [Option<String>],
-    pub(super) subs: Option<&'a Members>,
+    pub(super) subs: Option<&'a Fields>,
     pub(super) expires_in: Option<Duration>,
 }
 
@@ -105,7 +105,7 @@ impl UserClaims<'_> {
         }
         let info = self.info.read("b64info")?;
         let requested =
-            info.as_deref().and_then(|info| serde_json::from_str::<Object<Called>>(info).ok()?.0.name);
+            info.as_deref().and_then(|info| serde_json::from_str::<Object<NamedInfo>>(info).ok()?.0.name);
         let names = [requested.as_deref(), Some(self.user)].into_iter().flatten();
         let name =
             names.into_iter().find_map(|name| chat::display_name(name, policy.bounds.name_bytes_max).ok());
@@ -154,8 +154,8 @@ fn grant_of_sub(options: &RawValue, room: &RoomOptions) -> Result<Grant, ClaimEr
     let (mut info, mut data) = (Json::default(), Json::default());
     let (mut b64info, mut b64data) = (None, None);
     let mut overrides = None;
-    let members = Members::read("subs", options)?;
-    for (name, value) in members.given() {
+    let members = Fields::read("subs", options)?;
+    for (name, value) in members.present_fields() {
         match name {
             "info" => info.plain = Some(value),
             "data" => data.plain = Some(value),
@@ -183,7 +183,7 @@ pub(super) fn grant(
 /// Reads `{"presence":{"value":false}, …}`. A value that is left out is false, as in Protobuf.
 fn read_overrides(raw: &RawValue, room: &RoomOptions) -> Result<Overrides, ClaimError> {
     let mut overrides = Overrides::default();
-    for (name, value) in Members::read("override", raw)?.given() {
+    for (name, value) in Fields::read("override", raw)?.present_fields() {
         let target = match name {
             "presence" => &mut overrides.presence,
             "join_leave" => &mut overrides.join_leave,
@@ -224,7 +224,7 @@ struct Switch {
 }
 
 #[derive(Deserialize)]
-struct Called {
+struct NamedInfo {
     name: Option<String>,
 }
 
@@ -258,9 +258,9 @@ impl Json<'_> {
 
 /// The members of an object whose names are not known beforehand; a name stands there once.
 #[derive(Debug, Default)]
-pub(super) struct Members(BTreeMap<String, Option<Box<RawValue>>>);
+pub(super) struct Fields(BTreeMap<String, Option<Box<RawValue>>>);
 
-impl Members {
+impl Fields {
     /// Those of `raw`, which is the value of the member `name`.
     fn read(name: &str, raw: &RawValue) -> Result<Self, ClaimError> {
         serde_json::from_str(raw.get())
@@ -268,22 +268,22 @@ impl Members {
     }
 
     /// Those that are not null.
-    fn given(&self) -> impl Iterator<Item = (&str, &RawValue)> {
+    fn present_fields(&self) -> impl Iterator<Item = (&str, &RawValue)> {
         self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
     }
 }
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
         impl<'de> Visitor<'de> for Entries {
-            type Value = Members;
+            type Value = Fields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut members = BTreeMap::new();
                 while let Some((name, value)) = map.next_entry::<String, _>()? {
                     if members.contains_key(&name) {
@@ -291,7 +291,7 @@ impl<'de> Deserialize<'de> for Members {
                     }
                     members.insert(name, value);
                 }
-                Ok(Members(members))
+                Ok(Fields(members))
             }
         }
         deserializer.deserialize_map(Entries)
@@ -322,9 +322,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
 /// Whether a member has a value: not `null`, and neither an empty text nor an empty list or object.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Given(bool);
+pub(super) struct HasValue(bool);
 
-impl<'de> Deserialize<'de> for Given {
+impl<'de> Deserialize<'de> for HasValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(match Value::deserialize(deserializer)? {
             Value::Null => false,
@@ -337,8 +337,8 @@ impl<'de> Deserialize<'de> for Given {
 }
 
 /// The first of `members` with a value is an error.
-pub(super) fn refuse(members: &[(&'static str, Given)]) -> Result<(), ClaimError> {
-    match members.iter().find(|(_, given)| given.0) {
+pub(super) fn refuse(members: &[(&'static str, HasValue)]) -> Result<(), ClaimError> {
+    match members.iter().find(|(_, present_fields)| present_fields.0) {
         Some((name, _)) => Err(ClaimError::Unsupported((*name).into())),
         None => Ok(()),
     }

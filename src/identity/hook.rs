@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, UserClaims};
+use super::claims::{self, ClaimError, Fields, HasValue, Json, NumericDate, Object, UserClaims};
 use super::{Policy, wall_clock};
 use crate::base::ConnKey;
 use crate::chat::{AuthDecision, AuthRequest};
@@ -391,15 +391,15 @@ struct AcceptBody {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     channels: Option<Vec<Option<String>>>,
-    subs: Option<Members>,
+    subs: Option<Fields>,
     expire_at: Option<NumericDate>,
     // What limits a client with other servers, and cannot be honoured here.
     #[serde(default)]
-    caps: Given,
+    caps: HasValue,
     #[serde(default)]
-    allow: Given,
+    allow: HasValue,
     #[serde(default, rename = "override")]
-    overrides: Given,
+    overrides: HasValue,
 }
 
 #[derive(Deserialize)]

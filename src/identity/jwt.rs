@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, UserClaims};
+use super::claims::{self, ClaimError, Fields, HasValue, Json, NumericDate, Object, UserClaims};
 use super::keys::{Key, Signer};
 use super::{Policy, wall_clock};
 use crate::chat::{Authority, Grant, Identity, TokenError};
@@ -130,25 +130,25 @@ pub struct Claims {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     channels: Option<Vec<Option<String>>>,
-    subs: Option<Members>,
+    subs: Option<Fields>,
     channel: Option<String>,
     #[serde(rename = "override")]
     overrides: Option<Box<RawValue>>,
     // What follows limits a client with other servers, or by an RFC, and cannot be honoured here.
     #[serde(default)]
-    caps: Given,
+    caps: HasValue,
     #[serde(default)]
-    allow: Given,
+    allow: HasValue,
     #[serde(default)]
-    client: Given,
+    client: HasValue,
     #[serde(default)]
-    cnf: Given,
+    cnf: HasValue,
     #[serde(default)]
-    tf: Given,
+    tf: HasValue,
     #[serde(default)]
-    tags_filter: Given,
+    tags_filter: HasValue,
     #[serde(default)]
-    server_tags_filter: Given,
+    server_tags_filter: HasValue,
 }
 
 impl From<ClaimError> for JwtError {

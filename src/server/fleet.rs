@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::{EXIT_SOFTWARE, Failure, failure};
 use crate::base::hash::Seed;
 use crate::config::Config;
-use crate::driver::{AuthCommand, Control, Engine, Parts, Rebuild, RepeatedPanic, Waker};
+use crate::driver::{AuthCommand, Control, IoBackend, Parts, Rebuild, RepeatedPanic, Waker};
 use crate::edge::Edge;
 use crate::engine::Memory;
 use crate::identity::hook::{Decided, HookClient};
@@ -36,14 +36,14 @@ impl Fleet {
     /// Everything that can fail is made before the first thread starts.
     pub(super) fn start(
         config: &Config,
-        engines: Vec<Engine>,
+        backends: Vec<IoBackend>,
         listeners: Vec<Vec<Socket>>,
         options: &Arc<Options>,
         registry: &Arc<Registry>,
         watch: &Handle,
     ) -> Result<Self, Failure> {
-        let shards = engines.len();
-        let wakers = (0..shards).map(|_| Engine::waker()).collect::<Result<Arc<[_]>, _>>();
+        let shards = backends.len();
+        let wakers = (0..shards).map(|_| IoBackend::waker()).collect::<Result<Arc<[_]>, _>>();
         let wakers = wakers.map_err(|error| failure("eventfd creation failed", &error))?;
         let seed = Seed::new(random());
         let meshes = Mesh::build(shards, &seed);
@@ -71,8 +71,8 @@ impl Fleet {
             controls: controls.clone(),
             wakers: Arc::clone(&wakers),
         };
-        let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
-        for ((((id, shard), engine), listeners), control) in parts {
+        let parts = fleet.into_iter().enumerate().zip(backends).zip(listeners).zip(receivers);
+        for ((((id, shard), backend), listeners), control) in parts {
             let hook_client = Arc::clone(&hook);
             let auth = Box::new(move |command| match command {
                 AuthCommand::Request(auth_request) => hook_client.submit(id, auth_request),
@@ -82,7 +82,7 @@ impl Fleet {
             let (metrics, rebuild) = (registry.shard(id), factory.clone().rebuild(id));
             let parts = Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
-            threads.push(spawn(engine, parts, ended)?);
+            threads.push(spawn(backend, parts, ended)?);
         }
         Ok(Self { threads, controls, wakers, hook, current, _edge: edge })
     }
@@ -131,12 +131,12 @@ impl Fleet {
 }
 
 /// Runs a shard on a thread of its own.
-fn spawn(engine: Engine, parts: Parts, ended: Ended) -> Result<JoinHandle<io::Result<()>>, Failure> {
+fn spawn(backend: IoBackend, parts: Parts, ended: Ended) -> Result<JoinHandle<io::Result<()>>, Failure> {
     std::thread::Builder::new()
         .name(format!("shard-{}", parts.id))
         .spawn(move || {
             let mut ended = ended; // whole: it reports the end when it is dropped, a panic's too
-            let outcome = engine.run(parts);
+            let outcome = backend.run(parts);
             ended.fine = outcome.is_ok();
             outcome
         })
@@ -161,9 +161,9 @@ impl ShardFactory {
         Box::new(move || {
             let options = Arc::clone(&self.options.lock().unwrap_or_else(PoisonError::into_inner));
             let (mesh, others) = self.blueprint.rebuild(id);
-            let engine = Box::new(Memory::new(mesh.seed()));
+            let memory = Box::new(Memory::new(mesh.seed()));
             let registry = Arc::clone(&self.registry);
-            let shard = Shard::new(mesh, self.limits.clone(), engine, options, registry, random());
+            let shard = Shard::new(mesh, self.limits.clone(), memory, options, registry, random());
             for (other, ends) in others {
                 // A shard that has ended needs no rings.
                 let _ = self.controls[other].send(Control::Peer(Box::new(ends)));

@@ -65,14 +65,14 @@ pub fn run(
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| failure("signal handler setup failed", &error))?;
     let shards = config.shards.unwrap_or_else(available_cpus);
-    let (engines, capacity) = capacity::engines(&config, shards)?;
+    let (backends, capacity) = capacity::backends(&config, shards)?;
     let connections_max = connections_max(&config, &capacity)?;
     let listeners = listeners::open(&config, shards)?;
     let addresses: Vec<_> =
         listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()?.as_socket()).collect();
     let registry = Arc::new(Registry::new(shards));
     let options = Arc::new(options(&config, connections_max));
-    let fleet = Fleet::start(&config, engines, listeners, &options, &registry, &signals.handle())?;
+    let fleet = Fleet::start(&config, backends, listeners, &options, &registry, &signals.handle())?;
 
     registry.set_ready(true);
     for address in &addresses {

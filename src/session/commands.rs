@@ -7,7 +7,7 @@ use super::identity::{grant, may_publish};
 use super::json::{Connecting, Outcome, Phase};
 use super::{Context, EXPIRY_GRACE, Effect, Join, Session};
 use crate::app::json::command::{
-    Connect, Delivery, History, Introduction, Publish, Rpc, SubRefresh, Subscribe,
+    Connect, DeliveryQuery, HistoryQuery, Introduction, Publish, Rpc, SubRefresh, Subscribe,
 };
 use crate::app::json::{self, Disconnect, ErrorCode, Refusal};
 use crate::base::Time;
@@ -220,7 +220,7 @@ impl Session {
         &mut self,
         ctx: &mut Context<'_>,
         id: u32,
-        history: &History<'_>,
+        history: &HistoryQuery<'_>,
     ) -> Result<Outcome, Refusal> {
         let page = history.page()?;
         self.query(ctx, id, &history.channel, Query::History(page))
@@ -228,7 +228,7 @@ impl Session {
 
     /// How far a publication has come is the one method that can be called. Every shard is queried.
     pub(super) fn call(&mut self, ctx: &mut Context<'_>, id: u32, rpc: &Rpc<'_>) -> Result<Outcome, Refusal> {
-        let Delivery { channel, offset } = rpc.delivery()?;
+        let DeliveryQuery { channel, offset } = rpc.delivery()?;
         let Some(index) = self.index_of(&channel) else { return Err(ErrorCode::PermissionDenied.into()) };
         ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
         let room = Arc::clone(&self.subscriptions[index].room);

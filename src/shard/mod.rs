@@ -63,7 +63,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::conn::HowToClose;
+pub use crate::conn::CloseMethod;
 pub use audit::Audit;
 pub use limits::ConnectionLimits;
 pub use messages::{Mesh, PeerEnds};
@@ -150,7 +150,7 @@ pub struct Shard {
     /// Connections whose input may go on.
     ready: VecDeque<ConnKey>,
     resumed: Vec<ConnKey>,
-    closing: VecDeque<(ConnKey, HowToClose)>,
+    closing: VecDeque<(ConnKey, CloseMethod)>,
     /// Writes that the driver has not answered yet.
     writes_in_flight: usize,
     /// Connections with a write in flight that could have a second one, as their sessions are in several rooms.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fanout::{Offer, Sweep};
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
 use crate::base::{AudienceId, ConnKey, SubId};
-use crate::conn::{HowToClose, State};
+use crate::conn::{CloseMethod, State};
 use crate::metrics::CloseReason;
 use crate::session::Session;
 
@@ -62,7 +62,7 @@ pub struct Close {
     /// Which.
     pub key: ConnKey,
     /// How.
-    pub how: HowToClose,
+    pub how: CloseMethod,
     /// Why.
     pub reason: CloseReason,
     /// What it was called, as the client chose it; empty if it had no name.

@@ -225,7 +225,7 @@ impl World {
             moved = true;
             let peer = self.peers.iter_mut().rfind(|peer| peer.shard == id && peer.key == key);
             let peer = peer.expect("a connection of ours");
-            if how == HowToClose::Shutdown {
+            if how == CloseMethod::Shutdown {
                 peer.shut = true; // a polite client ends its side too
             } else {
                 peer.closed = Some(reason);

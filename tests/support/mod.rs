@@ -85,7 +85,7 @@ fn probe_uring() -> Result<(), String> {
         return Err(format!("{FORBID_URING} is set"));
     }
     // In a thread of its own: a ring that goes away interrupts the calls of the thread that made it.
-    let probe = std::thread::Builder::new().spawn(|| stentor::driver::Engine::uring(64).map(drop));
+    let probe = std::thread::Builder::new().spawn(|| stentor::driver::IoBackend::uring(64).map(drop));
     probe.expect("a thread").join().expect("an answer").map_err(|error| error.to_string())
 }
 

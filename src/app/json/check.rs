@@ -2,7 +2,9 @@
 
 use memchr::memchr2_iter;
 
-use super::command::{Channel, Delivery, History, Method, Publish, Refresh, Rpc, SubRefresh, Subscribe};
+use super::command::{
+    Channel, DeliveryQuery, HistoryQuery, Method, Publish, Refresh, Rpc, SubRefresh, Subscribe,
+};
 use super::{Disconnect, ErrorCode, Refusal};
 use crate::chat::{Epoch, Page, Since};
 
@@ -79,7 +81,7 @@ impl Publish<'_> {
     }
 }
 
-impl History<'_> {
+impl HistoryQuery<'_> {
     /// # Errors
     /// As [`Self::page`]; it names no room.
     pub fn check(&self) -> Result<(), Refusal> {
@@ -110,11 +112,11 @@ impl<'a> Rpc<'a> {
     ///
     /// # Errors
     /// It calls an unknown method, or does not name the publication.
-    pub fn delivery(&self) -> Result<Delivery<'a>, Refusal> {
+    pub fn delivery(&self) -> Result<DeliveryQuery<'a>, Refusal> {
         if self.method != "delivery" {
             return Err(ErrorCode::MethodNotFound.into());
         }
-        Delivery::read(self.data).ok_or(Refusal::Error(ErrorCode::BadRequest))
+        DeliveryQuery::read(self.data).ok_or(Refusal::Error(ErrorCode::BadRequest))
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::member::{self, Object, Text};
+use super::field::{self, Object, Text};
 use crate::chat::{Epoch, RecoveryRequest, Since};
 
 /// One command, as it was sent.
@@ -34,7 +34,7 @@ pub enum Method<'a> {
     /// How many are.
     PresenceStats(Channel<'a>),
     /// A page of the history.
-    History(History<'a>),
+    History(HistoryQuery<'a>),
     /// Something else.
     Rpc(Rpc<'a>),
     /// Something else, without an answer.
@@ -53,13 +53,13 @@ pub enum Method<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Connect<'a> {
     /// The connection token.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub token: Cow<'a, str>,
     /// The client's own data.
     #[serde(borrow)]
     pub data: Option<&'a RawValue>,
     /// Where it stopped in the rooms that the server had joined for it.
-    #[serde(borrow, default, deserialize_with = "member::objects_by_name")]
+    #[serde(borrow, default, deserialize_with = "field::objects_by_name")]
     pub subs: Positions<'a>,
 }
 
@@ -70,13 +70,13 @@ pub type Positions<'a> = BTreeMap<Cow<'a, str>, Recovery<'a>>;
 #[derive(Debug, Default, Deserialize)]
 pub struct Recovery<'a> {
     /// Whether it requests a recovery from there.
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub recover: bool,
     /// The last offset that it has had.
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub offset: u64,
     /// The epoch of that.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub epoch: Cow<'a, str>,
 }
 
@@ -100,31 +100,31 @@ fn recovery_request(recover: bool, offset: u64, epoch: &str) -> RecoveryRequest 
 #[derive(Debug, Deserialize)]
 pub struct Subscribe<'a> {
     /// The room.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub channel: Cow<'a, str>,
     /// What lets it in.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub token: Cow<'a, str>,
     /// Bit 2: an error instead of a start without the missed publications.
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub flag: u32,
     /// Other kinds of subscription than to a stream.
-    #[serde(default, rename = "type", deserialize_with = "member::scalar")]
+    #[serde(default, rename = "type", deserialize_with = "field::scalar")]
     pub kind: u32,
     /// The requested delta compression.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub delta: Cow<'a, str>,
     /// A filter.
     #[serde(borrow)]
     pub tf: Option<&'a RawValue>,
     /// As in [`Recovery`].
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub recover: bool,
     /// As in [`Recovery`].
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub offset: u64,
     /// As in [`Recovery`].
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub epoch: Cow<'a, str>,
 }
 
@@ -144,7 +144,7 @@ impl Subscribe<'_> {
 #[derive(Debug, Deserialize)]
 pub struct Channel<'a> {
     /// Its name.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub channel: Cow<'a, str>,
 }
 
@@ -152,36 +152,36 @@ pub struct Channel<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Publish<'a> {
     /// The room.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub channel: Cow<'a, str>,
     /// What is published; `null` is valid data, too.
-    #[serde(borrow, default, deserialize_with = "member::any")]
+    #[serde(borrow, default, deserialize_with = "field::any")]
     pub data: Option<&'a RawValue>,
     /// Of another kind of channel.
-    #[serde(default, rename = "type", deserialize_with = "member::scalar")]
+    #[serde(default, rename = "type", deserialize_with = "field::scalar")]
     pub kind: u32,
     /// Of another kind of channel.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub key: Cow<'a, str>,
     /// Of another kind of channel.
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub removed: bool,
 }
 
 /// history
 #[derive(Debug, Deserialize)]
-pub struct History<'a> {
+pub struct HistoryQuery<'a> {
     /// The room.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub channel: Cow<'a, str>,
     /// How many; 0: none, negative: as many as there are.
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub limit: i64,
     /// From where on.
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     pub since: Option<StreamPosition<'a>>,
     /// Backwards.
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub reverse: bool,
 }
 
@@ -189,10 +189,10 @@ pub struct History<'a> {
 #[derive(Debug, Deserialize)]
 pub struct StreamPosition<'a> {
     /// The offset.
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     pub offset: u64,
     /// The epoch; empty: whichever is now.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub epoch: Cow<'a, str>,
 }
 
@@ -200,7 +200,7 @@ pub struct StreamPosition<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Rpc<'a> {
     /// What is to be done.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub method: Cow<'a, str>,
     /// With what.
     #[serde(borrow)]
@@ -211,7 +211,7 @@ pub struct Rpc<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Refresh<'a> {
     /// The fresh token.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub token: Cow<'a, str>,
 }
 
@@ -219,41 +219,41 @@ pub struct Refresh<'a> {
 #[derive(Debug, Deserialize)]
 pub struct SubRefresh<'a> {
     /// The room.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub channel: Cow<'a, str>,
     /// The fresh token.
-    #[serde(borrow, default, deserialize_with = "member::text")]
+    #[serde(borrow, default, deserialize_with = "field::text")]
     pub token: Cow<'a, str>,
 }
 
 /// The envelope: at most one of these is there.
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(default, deserialize_with = "member::scalar")]
+    #[serde(default, deserialize_with = "field::scalar")]
     id: u32,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     connect: Option<Connect<'a>>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     subscribe: Option<Subscribe<'a>>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     unsubscribe: Option<Channel<'a>>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     publish: Option<Publish<'a>>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     presence: Option<Channel<'a>>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     presence_stats: Option<Channel<'a>>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
-    history: Option<History<'a>>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
+    history: Option<HistoryQuery<'a>>,
+    #[serde(borrow, default, deserialize_with = "field::object")]
     rpc: Option<Rpc<'a>>,
-    #[serde(default, deserialize_with = "member::object")]
+    #[serde(default, deserialize_with = "field::object")]
     send: Option<Anything>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     refresh: Option<Refresh<'a>>,
-    #[serde(borrow, default, deserialize_with = "member::object")]
+    #[serde(borrow, default, deserialize_with = "field::object")]
     sub_refresh: Option<SubRefresh<'a>>,
-    #[serde(default, deserialize_with = "member::object")]
+    #[serde(default, deserialize_with = "field::object")]
     ping: Option<Anything>,
 }
 
@@ -263,7 +263,7 @@ struct Anything {}
 
 /// A line that is no command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotACommand;
+pub struct InvalidCommand;
 
 /// The lines of a frame. The last one may end with a newline, too.
 pub fn lines(frame: &str) -> impl Iterator<Item = &str> {
@@ -274,11 +274,11 @@ pub fn lines(frame: &str) -> impl Iterator<Item = &str> {
 ///
 /// # Errors
 /// It is no JSON object, has fields of wrong types, more than one method or none that is known, or has no id where a reply is due.
-pub fn parse(line: &str) -> Result<Command<'_>, NotACommand> {
+pub fn parse(line: &str) -> Result<Command<'_>, InvalidCommand> {
     if line == "{}" {
         return Ok(Command { id: 0, method: Method::Pong });
     }
-    let Object(envelope) = serde_json::from_str::<Object<Envelope<'_>>>(line).map_err(|_| NotACommand)?;
+    let Object(envelope) = serde_json::from_str::<Object<Envelope<'_>>>(line).map_err(|_| InvalidCommand)?;
     let id = envelope.id;
     let mut methods = [
         envelope.connect.map(Method::Connect),
@@ -300,7 +300,7 @@ pub fn parse(line: &str) -> Result<Command<'_>, NotACommand> {
         (None, _) if id == 0 && is_empty(line) => Ok(Command { id, method: Method::Pong }),
         (Some(Method::Send), None) => Ok(Command { id, method: Method::Send }),
         (Some(method), None) if id != 0 => Ok(Command { id, method }),
-        _ => Err(NotACommand),
+        _ => Err(InvalidCommand),
     }
 }
 
@@ -316,7 +316,7 @@ fn is_empty(line: &str) -> bool {
 #[derive(Debug, Default, Deserialize)]
 pub struct Introduction<'a> {
     /// The requested name.
-    #[serde(borrow, default, deserialize_with = "member::optional_text")]
+    #[serde(borrow, default, deserialize_with = "field::optional_text")]
     pub name: Option<Cow<'a, str>>,
 }
 
@@ -329,15 +329,15 @@ impl<'a> Introduction<'a> {
 
 /// What the call `delivery` is about.
 #[derive(Debug, Deserialize)]
-pub struct Delivery<'a> {
+pub struct DeliveryQuery<'a> {
     /// The room.
-    #[serde(borrow, deserialize_with = "member::text")]
+    #[serde(borrow, deserialize_with = "field::text")]
     pub channel: Cow<'a, str>,
     /// The publication.
     pub offset: u64,
 }
 
-impl<'a> Delivery<'a> {
+impl<'a> DeliveryQuery<'a> {
     /// Reads the call's `data`; `None`: they are not these two.
     pub fn read(data: Option<&'a RawValue>) -> Option<Self> {
         from_object(data?.get())

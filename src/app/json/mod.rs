@@ -6,7 +6,7 @@
 mod check;
 pub mod codes;
 pub mod command;
-mod member;
+mod field;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::member::{Object, Text};
+use self::field::{Object, Text};
 use crate::chat::{Body, Member, Position, PresenceEvent, Publication, Recovered};
 pub use codes::{Disconnect, ErrorCode, Refusal, Unsubscribe};
 pub use command::{Command, Method};

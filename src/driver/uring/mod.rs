@@ -27,7 +27,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Waker, is_shortage};
+use super::backend::{Waker, is_shortage};
 use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::ConnKey;
 use crate::shard::Write;

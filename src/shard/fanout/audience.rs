@@ -11,7 +11,7 @@ use crate::chat::{Epoch, Position, RoomOptions};
 
 /// One reader of an audience's log: 16 bytes, in one dense array.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct MemberCursor {
     pub(super) cursor: Cursor,
     pub(super) sub: SubId,
     /// Whether the sweep may write to it. Not while its socket takes nothing, nor while bytes of its connection's own wait,
@@ -23,7 +23,7 @@ pub(super) struct Member {
     pub(super) mid_frame: bool,
 }
 
-const _: () = assert!(size_of::<Member>() == 16);
+const _: () = assert!(size_of::<MemberCursor>() == 16);
 
 /// The members of one room on this shard that take one form, and the log that they read.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Audience {
     /// The epoch that its publications belong to, once there was one.
     pub(super) epoch: Option<Epoch>,
     pub(super) log: Log,
-    pub(super) members: Vec<Member>,
+    pub(super) members: Vec<MemberCursor>,
     /// Where the sweep goes on.
     next: usize,
     /// How many members must still be visited until all have been offered everything: 0 when the pass has ended.
@@ -96,7 +96,7 @@ impl Audience {
     pub(super) fn join(&mut self, sub: SubId, shared: bool) -> u32 {
         let cursor = self.log.join();
         let member_index = u32::try_from(self.members.len()).expect("fewer members than connections");
-        self.members.push(Member { cursor, sub, ready: false, shared, mid_frame: false });
+        self.members.push(MemberCursor { cursor, sub, ready: false, shared, mid_frame: false });
         // The new member may stand in the middle of what is still to be visited, if that reaches round the end.
         self.due += usize::from(self.due > 0);
         member_index
@@ -165,7 +165,7 @@ impl Audience {
     }
 
     /// How many bytes a member has not been sent.
-    pub(super) fn behind(&self, member: &Member) -> u64 {
+    pub(super) fn behind(&self, member: &MemberCursor) -> u64 {
         self.log.head().since(member.cursor)
     }
 
@@ -196,7 +196,8 @@ impl Audience {
         }
         let end = self.log.end_of(offset);
         let head = self.log.head();
-        let count = |which: &dyn Fn(&Member) -> bool| self.members.iter().filter(|it| which(it)).count();
+        let count =
+            |which: &dyn Fn(&MemberCursor) -> bool| self.members.iter().filter(|it| which(it)).count();
         Backlog {
             members: self.members.len(),
             unsent: end.map_or(0, |end| count(&|member| member.cursor < end)),
@@ -206,7 +207,7 @@ impl Audience {
 
     pub(super) fn assert_invariants(&self) {
         self.log.assert_invariants();
-        let behind = |member: &&Member| member.cursor != self.log.head();
+        let behind = |member: &&MemberCursor| member.cursor != self.log.head();
         assert_eq!(self.members.iter().filter(behind).count(), self.log.readers_behind());
         let owed = self.members.iter().filter(|member| member.ready).any(|member| behind(&member));
         assert!(!owed || self.queued, "a member is behind, and no sweep is to come");

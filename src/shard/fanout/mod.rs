@@ -32,7 +32,7 @@ use crate::base::log::ChunkPool;
 use crate::base::{AudienceId, ConnKey, RoomId, SubId, Time};
 use crate::chat::{Position, RoomOptions};
 pub use audience::Audience;
-use audience::Member;
+use audience::MemberCursor;
 pub use sweep::{Missed, Offer, Progress, Sweep};
 
 /// A member's subscription: its index in its audience, and the connection that its messages go to.
@@ -287,13 +287,13 @@ impl Fanout {
         }
     }
 
-    fn member(&self, sub: SubId) -> (&Audience, &Member) {
+    fn member(&self, sub: SubId) -> (&Audience, &MemberCursor) {
         let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
         let audience = &self.audiences[audience.0 as usize];
         (audience, &audience.members[member_index as usize])
     }
 
-    fn member_mut(&mut self, sub: SubId) -> &mut Member {
+    fn member_mut(&mut self, sub: SubId) -> &mut MemberCursor {
         let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
         &mut self.audiences[audience.0 as usize].members[member_index as usize]
     }

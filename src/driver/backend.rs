@@ -1,4 +1,4 @@
-//! Either driver behind one face: what it is given, what it waits on, what wakes it, and the process that it runs in.
+//! The I/O backend of a shard, epoll or io_uring: its parts, its waker, and the process around it.
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -22,7 +22,7 @@ use crate::logging::{Escaped, RateLimit};
 use crate::metrics::{CloseReason, ShardMetrics};
 use crate::shard::Shard;
 
-/// What a driver is given to run. Everything that can fail is made before the thread starts, so that every error is known then.
+/// The parts of a shard's loop. Everything that can fail is made before the thread starts, so that every error is known then.
 pub struct Parts {
     /// The shard to be run.
     pub shard: Shard,
@@ -53,22 +53,22 @@ impl fmt::Debug for Parts {
     }
 }
 
-/// What one shard's driver waits on.
+/// The I/O backend of one shard.
 #[derive(Debug)]
-pub enum Engine {
+pub enum IoBackend {
     /// An epoll instance.
-    Epoll(Box<epoll::Engine>),
+    Epoll(Box<epoll::Instance>),
     /// A ring.
     Uring(Box<uring::Ring>),
 }
 
-impl Engine {
+impl IoBackend {
     /// An epoll instance.
     ///
     /// # Errors
     /// The kernel has no descriptor for it.
     pub fn epoll() -> io::Result<Self> {
-        Ok(Self::Epoll(Box::new(epoll::Engine::new()?)))
+        Ok(Self::Epoll(Box::new(epoll::Instance::new()?)))
     }
 
     /// A ring with a table for `sockets_max` connections.
@@ -93,7 +93,7 @@ impl Engine {
     /// The kernel refuses to wait, which it has no reason to.
     pub fn run(self, parts: Parts) -> io::Result<()> {
         let Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild } = parts;
-        let process = Process {
+        let process = ProcessHost {
             id,
             control,
             wakers,
@@ -105,8 +105,8 @@ impl Engine {
             close_log: RateLimit::new(100, Duration::from_secs(1)),
         };
         match self {
-            Self::Epoll(engine) => {
-                let sockets = engine.sockets(listeners, process.waker())?;
+            Self::Epoll(instance) => {
+                let sockets = instance.sockets(listeners, process.waker())?;
                 Loop::new(sockets, shard, process).run()
             }
             Self::Uring(ring) => {
@@ -143,7 +143,7 @@ impl AsFd for Waker {
 }
 
 /// The process around a loop: the clocks of the machine, the other shards' threads, the log.
-pub(super) struct Process {
+pub(super) struct ProcessHost {
     id: usize,
     control: Receiver<Control>,
     wakers: Arc<[Waker]>,
@@ -173,14 +173,14 @@ impl Display for RepeatedPanic {
 
 impl std::error::Error for RepeatedPanic {}
 
-impl Process {
+impl ProcessHost {
     /// What wakes this shard.
     fn waker(&self) -> BorrowedFd<'_> {
         self.wakers[self.id].as_fd()
     }
 }
 
-impl Host for Process {
+impl Host for ProcessHost {
     #[expect(clippy::disallowed_methods, reason = "this is where the clock is read for a whole shard")]
     fn now(&self) -> Time {
         Time::ZERO + Instant::now().duration_since(self.origin)
