@@ -95,7 +95,7 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
     let now = wall_clock();
     let invalid = |why: JwtError| format!("invalid token: {why}{}", claims_text(token));
     let claims = authority.read(token, now).map_err(invalid)?;
-    let (who, expires_in, rooms) = match claims.room() {
+    let (subject, expires_in, rooms) = match claims.room() {
         Some(room) => {
             let grant = authority.admit_at(token, claims.user(), room, now).map_err(invalid)?;
             (format!("lets {} into {}", user(claims.user()), shown(room)), grant.expires_in, Vec::new())
@@ -116,7 +116,7 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
             format!("until {} (for {left})", humantime::format_rfc3339_seconds(end))
         },
     );
-    Ok(format!("{who}, {until}{rooms}{}\n", claims_text(token)))
+    Ok(format!("{subject}, {until}{rooms}{}\n", claims_text(token)))
 }
 
 fn user(id: &str) -> String {

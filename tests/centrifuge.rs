@@ -121,7 +121,7 @@ fn protocol_violations_disconnect() {
                 match client.socket.read().unwrap() {
                     Message::Close(frame) => break frame.map(|frame| u16::from(frame.code)),
                     Message::Text(_) | Message::Ping(_) => {}
-                    Message::Binary(_) | Message::Pong(_) | Message::Frame(_) => panic!("nobody sends such"),
+                    Message::Binary(_) | Message::Pong(_) | Message::Frame(_) => panic!("no SDK sends it"),
                 }
             };
             assert_eq!(code_seen, Some(code), "{lines:?}");

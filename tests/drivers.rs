@@ -571,7 +571,7 @@ fn a_second_panic_ends_the_process() {
     }
 }
 
-/// Who never answers the server's Close is reset, which frees its socket at once.
+/// A client that never answers the server's Close is reset, which frees its socket at once.
 #[test]
 fn a_client_that_does_not_close_is_reset() {
     for driver in drivers() {

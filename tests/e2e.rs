@@ -335,7 +335,7 @@ fn without_io_uring_no_test_that_needs_it_passes() {
     if support::driver() != "uring" {
         return;
     }
-    let test = "e2e::half_a_handshake_holds_nobody_up";
+    let test = "e2e::an_incomplete_handshake_delays_no_other_client";
     let (passes, printed) = support::run_without_uring(test, false);
     assert!(!passes && printed.contains("io_uring cannot be used here"), "{printed}");
     let (passes, printed) = support::run_without_uring(test, true);

@@ -97,7 +97,7 @@ fn message_size_and_rate_limits() {
     }
     assert!(published >= 2, "{published}");
     assert_eq!(ann.error("publish", json!({"channel": "slow:a", "data": 1})), 111);
-    // Elsewhere it goes on: what it sends there is bounded by nothing. Who does not learn is sent away.
+    // In another room its messages are not limited. A client that keeps exceeding the limit is disconnected.
     while ann.socket.send(Message::text(r#"{"id":9,"publish":{"channel":"slow:a","data":1}}"#)).is_ok() {
         if let Ok(Message::Close(frame)) = ann.socket.read() {
             assert_eq!(u16::from(frame.unwrap().code), 3013);

@@ -37,7 +37,7 @@ pub struct Settings {
     pub narrow: bool,
 }
 
-/// Who sits where. Members are numbered, and so are the rooms.
+/// Which members are in which rooms. Members are numbered, and so are the rooms.
 #[derive(Clone, Copy)]
 pub struct Topology {
     /// Their protocol.

@@ -84,7 +84,7 @@ fn agrees_with_tungstenite(head: &Head<'_>, answer: &[u8]) {
         return;
     }
     let expected = create_response(&request.body(()).expect("fields that httparse took"))
-        .expect("it lets in whom we do");
+        .expect("it accepts what we accept");
     let mut fields = [httparse::EMPTY_HEADER; 8];
     let mut response = httparse::Response::new(&mut fields);
     assert_eq!(response.parse(answer), Ok(httparse::Status::Complete(answer.len())));

@@ -417,7 +417,7 @@ impl Client {
                     return;
                 }
                 (9 | 10, _) => continue,
-                other => panic!("a frame that nobody sends: {other:?}"),
+                other => panic!("an unexpected frame: {other:?}"),
             };
             let text = String::from_utf8(text).expect("text is UTF-8");
             let Some((author, sent)) = text.split_once(": ") else { continue };

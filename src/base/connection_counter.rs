@@ -56,7 +56,7 @@ impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
 
 /// One counted connection. It is released on drop.
 #[derive(Debug)]
-#[must_use = "it is counted only as long as this lives"]
+#[must_use = "it is counted until this is dropped"]
 pub struct Permit<K: Hash + Eq + Clone>(Option<(Arc<ConnectionCounter<K>>, K)>);
 
 impl<K: Hash + Eq + Clone> Drop for Permit<K> {
@@ -110,8 +110,8 @@ mod tests {
         assert!(first.is_some() && counter.acquire(&ann, 2).is_none());
         assert!(counter.acquire(&bob, 2).is_some(), "another user has a bound of its own");
         drop(first);
-        assert!(counter.acquire(&ann, 2).is_some(), "who leaves makes room");
-        assert!(counter.acquire(&ann, 1).is_none(), "a lower bound holds for those who come");
+        assert!(counter.acquire(&ann, 2).is_some(), "a dropped permit frees one");
+        assert!(counter.acquire(&ann, 1).is_none(), "a lower limit holds for later connections");
     }
 
     #[test]

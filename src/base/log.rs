@@ -279,7 +279,7 @@ impl Log {
     /// When an invariant does not hold.
     pub fn assert_invariants(&self) {
         assert!(self.readers_at_head <= self.readers);
-        assert_eq!(self.chunks.is_empty(), self.readers_behind() == 0, "no chunk iff nobody is behind");
+        assert_eq!(self.chunks.is_empty(), self.readers_behind() == 0, "no chunk iff no reader is behind");
         let counted: usize = self.chunks.iter().map(|chunk| chunk.readers).sum();
         assert!(self.chunks.is_empty() || counted == self.readers);
         let mut end = self.chunks.front().map_or(self.head, |chunk| chunk.start);

@@ -1,4 +1,4 @@
-//! Monotonic time as a plain value. The core never asks for it: the driver reads the clock once a turn and
+//! Monotonic time as a plain value. The core never reads a clock: the driver reads the clock once a turn and
 //! hands it in, so a test can age anything and the simulator owns the calendar.
 
 use std::ops::Add;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::ConnKey;
 
-/// Who a client is, as far as the server has made sure of it.
+/// The authenticated identity of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The user's id: one user may have many connections. Empty: anonymous.

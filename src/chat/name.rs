@@ -31,7 +31,7 @@ pub enum BadName {
 }
 
 impl BadName {
-    /// What is wrong, for the one who chose it.
+    /// A message for the client that chose it.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Empty => "The name is empty: connect to /ws/{name}.",

@@ -60,7 +60,7 @@ pub struct Person {
 /// A person in one room.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
-    /// Who.
+    /// The user and client.
     pub person: Arc<Person>,
     /// JSON that others in this room are shown beside it (`chan_info`), compact.
     pub info: Option<Arc<str>>,

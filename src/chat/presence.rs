@@ -15,7 +15,7 @@ pub enum PresenceEvent {
 }
 
 impl PresenceEvent {
-    /// Who.
+    /// The member.
     pub const fn member(&self) -> &Member {
         match self {
             Self::Join(member) | Self::Leave(member) => member,

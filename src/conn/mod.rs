@@ -137,7 +137,7 @@ pub struct Conn {
     ping_at: Time,
 }
 
-/// An idle member costs its slot in the table, what its session knows of the client, 16 bytes in its audience, 12 for its
+/// An idle member costs its slot in the table, its session, 16 bytes in its audience, 12 for its
 /// subscription, 16 in the timer wheel, and a descriptor in the driver's table.
 const _: () = assert!(size_of::<Conn>() <= 80, "a connection's slot has grown");
 

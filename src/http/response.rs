@@ -150,7 +150,7 @@ impl Reject {
         }
     }
 
-    /// What is wrong, for the one who reads the answer.
+    /// The reason, as a sentence for readers.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Malformed => "This is not an HTTP/1.1 request.",

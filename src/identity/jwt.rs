@@ -26,7 +26,7 @@ use crate::chat::{Authority, Grant, Identity, TokenError};
 pub struct Expectations {
     /// The required audience (`aud`).
     pub audience: Option<String>,
-    /// Who must have issued them (`iss`).
+    /// The required issuer (`iss`).
     pub issuer: Option<String>,
     /// How far ahead of our clock `nbf` and `iat` may lie: the issuer's may be fast.
     pub leeway: Duration,
@@ -333,7 +333,7 @@ fn log_invalid(why: JwtError, purpose: &str) -> TokenError {
     why.into()
 }
 
-/// What the library checks: the signature with the key's own algorithms, and whom a token is for and from. When it holds is
+/// What the library checks: the signature with the key's own algorithms, the audience and the issuer. The validity period is
 /// checked here, to the second, and by a clock that a test can set.
 fn validation(key: &Key, expected: &Expectations) -> Validation {
     let mut validation = Validation::new(key.algorithms[0]);

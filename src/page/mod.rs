@@ -61,12 +61,12 @@ mod tests {
             for before in ["from \"./", "src=\"/", "href=\"/"] {
                 for rest in text.split(before).skip(1) {
                     let path = format!("/{}", rest.split('"').next().unwrap());
-                    assert!(super::asset(&path).is_some(), "{} asks for {path}", asset.path);
+                    assert!(super::asset(&path).is_some(), "{} requests {path}", asset.path);
                     found += 1;
                 }
             }
         }
-        assert!(found > ASSETS.len(), "all but the first are asked for by another");
+        assert!(found > ASSETS.len(), "all but the first are requested by another");
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl World {
                     assert_eq!(shard, usize::from(reply_to.shard));
                     assert!(
                         self.pending.remove(&reply_to.command).is_some(),
-                        "a second reply, or one that nobody wants"
+                        "a second reply, or one without a request"
                     );
                     if let Reply::Joined { recovery, .. } = reply {
                         let offsets: Vec<_> = recovery.publications.iter().map(|it| it.offset()).collect();
@@ -309,7 +309,7 @@ proptest! {
         }
         world.now = Time::ZERO + Duration::from_secs(10_000);
         world.pass(Duration::ZERO);
-        prop_assert_eq!(&world.pending, &BTreeMap::new(), "asks without a reply");
+        prop_assert_eq!(&world.pending, &BTreeMap::new(), "requests without a reply");
         for room in ["a", "b"] {
             let present = world.homes.by_name.get(room).map_or(0, |&key| world.homes.homes.get(key).unwrap().presence.len());
             let expected = inside.iter().filter(|(_, of)| *of == room).count();
@@ -334,7 +334,7 @@ fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
     let since = |offset| RecoveryRequest::Since(Since { epoch: None, offset });
     world.join(3, "r", since(0));
     world.join(6, "r", since(1));
-    assert_eq!(world.joined.len(), 0, "the engine is asked");
+    assert_eq!(world.joined.len(), 0, "the engine is read");
     world.leave(3, "r");
     world.pass(Duration::from_millis(999));
     assert_eq!(world.joined.len(), 1);
@@ -403,7 +403,7 @@ fn members_that_joined_before_the_limit_are_announced() {
     assert_eq!(
         world.presence_events,
         [PresenceEvent::Leave(member(3))],
-        "from three on, those who go are announced again"
+        "from three on, leaves are announced again"
     );
 }
 

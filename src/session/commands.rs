@@ -74,7 +74,7 @@ impl Session {
         Ok(Outcome::Nothing)
     }
 
-    /// It is known who a client is: the rooms that come with that are entered, and then `connect` is answered.
+    /// A client is authenticated: its server-side rooms are joined, and then `connect` is answered.
     pub(super) fn identified(
         &mut self,
         ctx: &mut Context<'_>,

@@ -312,7 +312,7 @@ impl Session {
                 skipped.count += count;
                 effects.push(Effect::Notice);
             }
-            // It knows its position, and resumes from there at once.
+            // Its client recovers from its position at once.
             Protocol::Json(_) => self.unsubscribe(effects, index, Unsubscribe::Insufficient),
         }
     }

@@ -157,7 +157,7 @@ impl World {
             | Effect::Leave { .. }
             | Effect::Authenticate { .. }
             | Effect::Confirmed
-            | Effect::Ping => panic!("not asked of anything: {pending:?}"),
+            | Effect::Ping => panic!("not a request: {pending:?}"),
         }
         self.go_on();
     }
@@ -497,7 +497,7 @@ fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
     assert!(world.sent.is_empty() && !world.session.is_confirmed() && !world.session.can_take());
     world.answer(0);
     assert!(world.session.is_confirmed());
-    assert_eq!(world.pending.len(), 1, "and then comes what was asked behind it");
+    assert_eq!(world.pending.len(), 1, "and then the commands behind it");
     world.answer_all();
     assert_eq!(world.codes(), [(1, 0), (2, 108)]);
 }

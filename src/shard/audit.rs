@@ -87,7 +87,7 @@ impl Shard {
             // The answer to a handshake waits until its client is in its room, publications until `connect` is answered.
             let waits = session.is_some_and(|session| session.is_joining() || !session.is_confirmed());
             let will_be_flushed = conn.queued || conn.blocked || conn.state() == State::Closed || waits;
-            assert!(!owes || will_be_flushed, "a connection has something to send, and is not asked for it");
+            assert!(!owes || will_be_flushed, "a connection has bytes to send, and is not scheduled");
             let may_go_on = self.may_go_on(slot) && (conn.has_waiting_input() || conn.paused);
             let will_go_on = conn.ready || self.resumed.contains(&key);
             assert!(!may_go_on || will_go_on, "a connection's input may go on, and does not");

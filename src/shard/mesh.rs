@@ -251,7 +251,7 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
         }
     }
 
-    /// The next message that has come up, and who sent it; `None`: there is none, or a way down is full, or enough were taken
+    /// The next message that has come up, and its sender; `None`: there is none, or a way down is full, or enough were taken
     /// in this turn.
     pub fn receive_up(&mut self) -> Option<(usize, U)> {
         if let Some(own) = self.own_up.pop_front() {

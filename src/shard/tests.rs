@@ -258,7 +258,7 @@ impl World {
                 }
                 (8, _) => return (texts, frame.close_code()),
                 (9 | 10, _) => {}
-                other => panic!("a frame that nobody sends: {other:?}"),
+                other => panic!("an unexpected frame: {other:?}"),
             }
         }
         (texts, None)

@@ -14,7 +14,7 @@ pub enum Opcode {
     Binary = 0x2,
     /// The closing handshake.
     Close = 0x8,
-    /// Asks the peer for a pong.
+    /// Requests a pong of the peer.
     Ping = 0x9,
     /// The answer to it.
     Pong = 0xA,

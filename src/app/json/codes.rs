@@ -23,7 +23,7 @@ pub enum ErrorCode {
     /// A fresh token will do.
     TokenExpired,
     /// The token that a refresh brought has expired already. The same number, but temporary: SDKs know the number only in the
-    /// replies to connect and subscribe, and give up on a refresh whose error does not say that another try makes sense.
+    /// replies to connect and subscribe, and give up on a refresh whose error is not temporary.
     RefreshTokenExpired,
     /// Later, perhaps.
     TooManyRequests,

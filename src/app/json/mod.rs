@@ -171,7 +171,7 @@ pub fn subscribed(
         Vec::with_capacity(140 + recovery.publications.iter().map(|it| object(it).len() + 1).sum::<usize>());
     out.push(b'{');
     if positioned {
-        // Who resumes goes on from where it was: each publication's own offset moves it forward.
+        // A recovered client starts at its requested offset: each publication's own offset moves it forward.
         let offset = if recovery.recovered == Some(true) { requested_offset } else { None }
             .unwrap_or(recovery.top.offset);
         append(

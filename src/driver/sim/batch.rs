@@ -141,7 +141,11 @@ impl Session {
         let (scope, _, throttled) = entry.expect("a command that is counted");
         *throttled = true;
         let scope = *scope;
-        assert!(self.sent(scope) > now.burst(scope), "client {} may say so much in {scope:?}", self.client);
+        assert!(
+            self.sent(scope) > now.burst(scope),
+            "client {} is within its limit in {scope:?}",
+            self.client
+        );
     }
 
     fn sent(&self, scope: Scope) -> usize {

@@ -292,7 +292,7 @@ impl Checker {
     }
 
     /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything and
-    /// who have read all that came; `final_messages` the last publication of each publisher.
+    /// which have read everything that arrived; `final_messages` the last publication of each publisher.
     ///
     /// # Panics
     /// When one of them has not received the last publication.
@@ -384,7 +384,7 @@ impl Checker {
 mod tests {
     use super::*;
 
-    /// Three sessions in one room, of which the first publishes six messages; who receives what, and whether it is found.
+    /// Three sessions in one room, of which the first publishes six messages; what each receives, and whether a violation is found.
     fn check(received: [&[PublicationId]; 2]) -> bool {
         std::panic::catch_unwind(|| {
             let mut checker = Checker::default();

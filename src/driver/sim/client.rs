@@ -368,7 +368,7 @@ impl Simulation<'_> {
                 assert!(it.ponged < number && number <= it.pings, "the pong of a ping that waits for one");
                 it.ponged = number;
             }
-            _ => panic!("a frame that nobody sends: {frame:?}"),
+            _ => panic!("an unexpected frame: {frame:?}"),
         }
     }
 

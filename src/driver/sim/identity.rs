@@ -97,7 +97,7 @@ impl Plan {
             Endpoint::Room(room) => 1 << room,
             Endpoint::Centrifuge(_) | Endpoint::Echo => self.server_rooms,
         };
-        // Plain clients stay in their room for as long as they are who they are.
+        // Plain clients stay in their room until their identity expires.
         let room_ends = if matches!(self.endpoint, Endpoint::Room(_)) {
             None
         } else {

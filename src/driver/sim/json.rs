@@ -79,7 +79,7 @@ impl Simulation<'_> {
         let it = &mut self.sessions[session];
         let index = it.pending_commands.iter().position(|&(command, ..)| u64::from(command) == id);
         let (_, command, at) =
-            it.pending_commands.swap_remove(index.expect("the reply to something that was asked"));
+            it.pending_commands.swap_remove(index.expect("the reply to a pending command"));
         let waited = self.world.now().since(at);
         match (command, reply["error"]["code"].as_u64()) {
             (_, Some(111)) => self.throttled(session, id, command),
@@ -103,7 +103,7 @@ impl Simulation<'_> {
             // It is there already, or in flight.
             (PendingCommand::Subscribe(_) | PendingCommand::SubscribeAnew(_), Some(105))
                 if self.sessions[session].batched => {}
-            (_, Some(_)) => panic!("session {session} asked for {command:?}: {reply}"),
+            (_, Some(_)) => panic!("session {session} sent {command:?}: {reply}"),
             (_, None) => self.completed(session, command, reply),
         }
     }
@@ -201,7 +201,7 @@ impl Simulation<'_> {
             self.report.received += std::mem::replace(&mut sub.receiver, anew).received;
         }
         for publication in result["publications"].as_array().into_iter().flatten() {
-            assert!(recovered, "only who was here before gets what it missed");
+            assert!(recovered, "only a former member recovers");
             self.receive_publication(session, index, publication);
         }
     }
@@ -288,7 +288,7 @@ impl Simulation<'_> {
                     self.checker.check_position(room, epoch, offset, id);
                 }
             }
-            _ => panic!("session {session} asked for {look:?}: {reply}"),
+            _ => panic!("session {session} queried {look:?}: {reply}"),
         }
     }
 

@@ -15,7 +15,7 @@
 //! | `engine` | an engine that completes and orders late, declines, keeps more than the homes do, and receives from other nodes |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
 //! | `batch` | many commands in one frame, and how often anything may be sent |
-//! | `identity` | tokens and the auth backend: who clients are, and until when |
+//! | `identity` | tokens and the auth backend: identities and their expiry |
 //! | `bounds` | what shards hold, of each kind |
 //! | `checker` | every member receives everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |

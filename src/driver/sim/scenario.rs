@@ -27,7 +27,7 @@ pub struct Scenario {
     pub engine: Option<Late>,
     /// How many rooms clients go into.
     pub rooms: usize,
-    /// Who takes part.
+    /// The clients.
     pub clients: Vec<Plan>,
     /// What they do, in the order of time.
     pub events: Vec<Event>,

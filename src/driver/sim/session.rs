@@ -395,7 +395,7 @@ impl Session {
         if self.stage == Stage::Head && reads {
             assert!(
                 age <= options.handshake_timeout + most,
-                "client {} never asks, and is kept",
+                "client {} never sends a request, and is kept",
                 self.client
             );
         }

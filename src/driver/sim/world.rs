@@ -244,7 +244,7 @@ impl World {
         let outcome = it.turn(Some(Duration::ZERO));
         std::mem::swap(&mut it.sockets_mut().kernel, &mut self.kernel);
         // After a drain it would end; here it goes on, and has nothing more to do.
-        let _ = outcome.expect("nothing refuses to be asked");
+        let _ = outcome.expect("no call fails");
         let closed = std::mem::take(&mut it.sockets_mut().closed);
         for (pipe, reason) in closed.into_iter().zip(it.host_mut().closed.drain(..)) {
             self.kernel.pipes[pipe].closed = Some(reason);

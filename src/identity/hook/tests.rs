@@ -89,7 +89,7 @@ fn respond(stream: &mut Stream, status: &str, body: &str) {
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    // Who refuses a huge body hangs up while it is sent.
+    // A client that refuses a huge body closes the connection while it is sent.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
 

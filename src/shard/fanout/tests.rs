@@ -28,7 +28,7 @@ fn sweep(fanout: &mut Fanout, writes: usize) -> bool {
                 let len = fanout.offer(sub).contiguous().expect("little fits into one chunk").len();
                 assert!(fanout.wrote(sub, len).caught_up);
             }
-            Sweep::Overdue(_) => unreachable!("nobody is slow"),
+            Sweep::Overdue(_) => unreachable!("no member is slow"),
             Sweep::Idle => return false,
         }
     }

@@ -24,7 +24,7 @@ fn welcome(name: &str, rooms: &[&str]) -> AuthDecision {
 impl World {
     /// The auth backend decides about the next client of a shard.
     fn decide(&mut self, shard: usize, decision: AuthDecision) {
-        let auth_request = self.shards[shard].poll_auth_request().expect("it was asked");
+        let auth_request = self.shards[shard].poll_auth_request().expect("an auth request");
         self.shards[shard].begin_turn(self.now);
         self.shards[shard].decided(auth_request.conn, decision);
     }
@@ -110,7 +110,7 @@ fn a_deflate_bomb_that_must_wait_is_kept_as_it_came_and_inflated_once() {
         world.send(client, &bomb);
     }
     world.turns(30);
-    let auth_request = world.shards[0].poll_auth_request().expect("it was asked");
+    let auth_request = world.shards[0].poll_auth_request().expect("an auth request");
     let kept = world.shards[0].audit().input_bytes;
     assert!(kept <= 2 * 65_536, "{kept} bytes are kept of 64 KiB at a time");
     for _ in 0..10 {
@@ -204,7 +204,7 @@ fn a_congested_room_pauses_its_publishers_only() {
         for _ in 0..3 {
             world.turn_of(0); // and never the other's turn
         }
-        assert_eq!(world.received_by(listener).0.len(), round + 1, "nobody else is held up");
+        assert_eq!(world.received_by(listener).0.len(), round + 1, "no other room is delayed");
         let shard = &world.shards[0];
         assert!(shard.mesh.is_clear(), "the ring has room");
         let parked = shard.rooms.parked().1;
