@@ -40,7 +40,7 @@ enum Operation {
     /// One shard takes a turn, with so many writes in flight at a time.
     Turn { shard: u8, writes: u8 },
     /// Time passes.
-    Pass { ms: u16 },
+    Advance { ms: u16 },
     /// The options change.
     Reconfigure { slow_member: u8, ping: bool, coalesce: bool },
     /// A shard begins to drain.
@@ -65,7 +65,7 @@ fn apply(world: &mut World, operation: Operation) {
         Operation::Breaks { conn } => world.breaks(conn),
         Operation::WriteFails { conn } => world.write_fails(conn),
         Operation::Turn { shard, writes } => world.turn(shard, writes),
-        Operation::Pass { ms } => world.pass(ms),
+        Operation::Advance { ms } => world.advance(ms),
         Operation::Reconfigure { slow_member, ping, coalesce } => {
             world.reconfigure(slow_member, ping, coalesce)
         }

@@ -254,7 +254,7 @@ impl World {
         }
     }
 
-    pub(crate) fn pass(&mut self, ms: u16) {
+    pub(crate) fn advance(&mut self, ms: u16) {
         self.now = self.now + Duration::from_millis(u64::from(ms));
     }
 
@@ -348,7 +348,7 @@ impl World {
             shard.drain();
         }
         for round in 0..40 {
-            self.pass(if round % 2 == 0 { 0 } else { 4000 });
+            self.advance(if round % 2 == 0 { 0 } else { 4000 });
             self.turns(round);
         }
         // Publications are kept for reconnecting clients, and then forgotten.

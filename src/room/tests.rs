@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now = self.now + time;
         self.homes.tick(self.now);
         self.poll();
@@ -249,7 +249,7 @@ enum Step {
     Publish(u32, usize),
     Swept(usize, u64),
     Query(usize, u8),
-    Pass(u64),
+    Advance(u64),
 }
 
 fn step() -> impl Strategy<Value = (Step, &'static str)> {
@@ -261,7 +261,7 @@ fn step() -> impl Strategy<Value = (Step, &'static str)> {
         8 => (0..9_u32, 0..900_usize).prop_map(|(who, bytes)| Step::Publish(who, bytes)),
         3 => (shard.clone(), 0..5000_u64).prop_map(|(shard, bytes)| Step::Swept(shard, bytes)),
         2 => (shard, 0..3_u8).prop_map(|(shard, kind)| Step::Query(shard, kind)),
-        3 => (0..2000_u64).prop_map(Step::Pass),
+        3 => (0..2000_u64).prop_map(Step::Advance),
     ];
     (step, prop_oneof![Just("a"), Just("b")])
 }
@@ -298,7 +298,7 @@ proptest! {
                     let queries = [Query::Presence, Query::PresenceStats, Query::History(page)];
                     world.query(shard, room, queries[usize::from(kind)]);
                 }
-                Step::Pass(ms) => world.pass(Duration::from_millis(ms)),
+                Step::Advance(ms) => world.advance(Duration::from_millis(ms)),
             }
             prop_assert!(world.homes.history_bytes() <= bytes, "all histories have one bound");
         }
@@ -308,14 +308,14 @@ proptest! {
             }
         }
         world.now = Time::ZERO + Duration::from_secs(10_000);
-        world.pass(Duration::ZERO);
+        world.advance(Duration::ZERO);
         prop_assert_eq!(&world.pending, &BTreeMap::new(), "requests without a reply");
         for room in ["a", "b"] {
             let present = world.homes.by_name.get(room).map_or(0, |&key| world.homes.homes.get(key).unwrap().presence.len());
             let expected = inside.iter().filter(|(_, of)| *of == room).count();
             prop_assert!(present == expected || present == 0, "{present} of {expected} are there");
         }
-        world.pass(Duration::from_secs(3600));
+        world.advance(Duration::from_secs(3600));
         prop_assert!(world.homes.is_empty() && world.homes.next_deadline().is_none());
     }
 }
@@ -336,7 +336,7 @@ fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
     world.join(6, "r", since(1));
     assert_eq!(world.joined.len(), 0, "the engine is read");
     world.leave(3, "r");
-    world.pass(Duration::from_millis(999));
+    world.advance(Duration::from_millis(999));
     assert_eq!(world.joined.len(), 1);
     let recovery = &world.joined[0];
     assert_eq!((recovery.recovered, recovery.publications.len()), (Some(true), 2));
@@ -353,7 +353,7 @@ fn all_histories_together_have_one_bound() {
         RoomOptions { history_count_max: 1000, history_bytes_max: 1 << 20, ..RoomOptions::default() };
     let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 20_000));
     for room in ["old", "middle", "new"] {
-        world.pass(Duration::from_secs(2));
+        world.advance(Duration::from_secs(2));
         world.listen(0, room, true);
         for _ in 0..5 {
             world.publish(0, room, 1000);
@@ -361,7 +361,7 @@ fn all_histories_together_have_one_bound() {
         }
     }
     assert_eq!(world.homes.take_counts().evicted, 0);
-    world.pass(Duration::from_secs(2));
+    world.advance(Duration::from_secs(2));
     world.query(0, "old", Query::History(Page { since: None, limit: 10, reverse: false }));
     world.join(3, "old", RecoveryRequest::Since(Since { epoch: None, offset: 0 }));
     assert_eq!(world.joined.pop().unwrap().recovered, Some(true));
@@ -392,14 +392,14 @@ fn members_that_joined_before_the_limit_are_announced() {
     for number in 0..6 {
         world.join(number, "r", RecoveryRequest::None);
     }
-    world.pass(EVENTS_INTERVAL);
+    world.advance(EVENTS_INTERVAL);
     let came = |number| PresenceEvent::Join(member(number));
     assert_eq!(world.presence_events, [came(0), came(1), came(2)]);
     world.presence_events.clear();
     for number in 0..4 {
         world.leave(number, "r");
     }
-    world.pass(EVENTS_INTERVAL);
+    world.advance(EVENTS_INTERVAL);
     assert_eq!(
         world.presence_events,
         [PresenceEvent::Leave(member(3))],

@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now = self.now + time;
         let now = self.now;
         self.call(|session, ctx| session.tick(ctx, now));
@@ -221,7 +221,7 @@ enum Step {
     Answer(prop::sample::Index),
     /// An answer is lost.
     Lose(prop::sample::Index),
-    Pass(u64),
+    Advance(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -229,7 +229,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => prop::collection::vec(command(), 1..8).prop_map(Step::SendText),
         6 => any::<prop::sample::Index>().prop_map(Step::Answer),
         1 => any::<prop::sample::Index>().prop_map(Step::Lose),
-        1 => (0..6_u64).prop_map(Step::Pass),
+        1 => (0..6_u64).prop_map(Step::Advance),
     ]
 }
 
@@ -259,20 +259,20 @@ proptest! {
                     world.pending.swap_remove(index);
                 }
                 Step::Answer(_) | Step::Lose(_) => {}
-                Step::Pass(seconds) => world.pass(Duration::from_secs(seconds)),
+                Step::Advance(seconds) => world.advance(Duration::from_secs(seconds)),
             }
             let waiting = world.session.json_state().unwrap().pending.len() + world.session.joining();
             prop_assert!(waiting <= json::PENDING_MAX, "{waiting} wait");
         }
         // What was lost is answered by the clock; a late answer to that is nothing.
         for _ in 0..=ids {
-            world.pass(Duration::from_secs(11));
+            world.advance(Duration::from_secs(11));
             if world.waiting.is_empty() {
                 break;
             }
         }
         world.answer_all();
-        world.pass(Duration::from_secs(11));
+        world.advance(Duration::from_secs(11));
         prop_assert_eq!(world.closed, None);
         let mut replies: Vec<_> = world.codes().into_iter().map(|(id, _)| id).collect();
         replies.sort_unstable();
@@ -300,9 +300,9 @@ fn commands_of_an_unresponsive_room_time_out() {
     world.send_text(
         "{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}",
     );
-    world.pass(Duration::from_secs(9));
+    world.advance(Duration::from_secs(9));
     assert_eq!(world.codes(), []);
-    world.pass(Duration::from_secs(1));
+    world.advance(Duration::from_secs(1));
     assert_eq!(world.codes(), [(1, 100), (2, 0)]);
     assert!(world.sent[0].contains("\"temporary\":true"), "{:?}", world.sent);
     world.answer_all();
@@ -323,9 +323,9 @@ fn a_command_waits_at_most_the_time_out() {
     ] {
         world.send_text(&format!("{{\"id\":{id},{command}}}"));
     }
-    world.pass(Duration::from_millis(2999));
+    world.advance(Duration::from_millis(2999));
     assert_eq!(world.codes(), [(1, 0)]);
-    world.pass(Duration::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.codes(), [(1, 0), (2, 100), (3, 100), (4, 100), (5, 100), (6, 100)]);
     assert!(world.sent[1..].iter().all(|sent| sent.contains("\"temporary\":true")), "{:?}", world.sent);
 }
@@ -450,7 +450,7 @@ fn expiring_subscriptions_that_come_and_go_leave_nothing_behind() {
     }
     assert_eq!(world.session.subscriptions.len(), 0);
     assert!(world.session.subscriptions.capacity() <= 4);
-    world.pass(Duration::from_secs(7200));
+    world.advance(Duration::from_secs(7200));
     assert_eq!((world.session.due(), world.closed), (Time::NEVER, None));
 }
 
@@ -470,10 +470,10 @@ fn a_plain_client_ends_with_its_token() {
         world.call(|session, ctx| session.authenticated(ctx, identity, None, &pending_join));
         world.answer_all();
         assert_eq!(world.session.due(), world.now + Duration::from_secs(10), "the room must have answered");
-        world.pass(Duration::from_millis(29_999));
+        world.advance(Duration::from_millis(29_999));
         assert_eq!(world.closed, None);
         assert_eq!(world.session.due(), world.now + Duration::from_millis(1));
-        world.pass(Duration::from_millis(1));
+        world.advance(Duration::from_millis(1));
         assert_eq!(world.closed, Some(1008));
     }
 }

@@ -124,7 +124,7 @@ impl World {
         String::from_utf8_lossy(&self.peers[peer].received).into_owned()
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now = self.now + time;
         self.run_until_idle();
     }
@@ -391,7 +391,7 @@ fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
     let (texts, close) = world.received_by(stuck);
     assert_eq!(texts.len(), 2, "the frame that had begun is finished");
     assert_eq!(close, Some(1013));
-    world.pass(Duration::from_secs(10));
+    world.advance(Duration::from_secs(10));
     assert_eq!(world.peers[stuck].closed, Some(CloseReason::SlowConsumer));
 }
 
@@ -428,7 +428,7 @@ fn the_silent_are_pinged_and_then_closed() {
     let (quiet, dead) = (world.join(0, "quiet", "r", ""), world.join(0, "dead", "r", ""));
     let mut ping_times = Vec::new();
     for _ in 0..300 {
-        world.pass(Duration::from_millis(250));
+        world.advance(Duration::from_millis(250));
         if world.peers[quiet].received.ends_with(&[0x89, 0]) {
             ping_times.push(world.now);
             world.peers[quiet].received.clear();
@@ -447,7 +447,7 @@ fn a_head_that_drips_has_an_absolute_deadline() {
     let slow = world.connect(0);
     for byte in request("/ws/a", "").bytes().take(40) {
         world.send(slow, &[byte]);
-        world.pass(Duration::from_millis(400));
+        world.advance(Duration::from_millis(400));
     }
     assert!(world.text(slow).starts_with("HTTP/1.1 408 "), "{}", world.text(slow));
     assert_eq!(world.peers[slow].closed, Some(CloseReason::RequestTimeout));

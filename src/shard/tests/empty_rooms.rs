@@ -27,13 +27,13 @@ fn rooms_with_a_history_are_kept_for_reconnecting_clients() {
     let mut world = World::new(3, 2, 1000, options());
     let age = RoomOptions::default().history_age_max;
     assert_eq!(kept_empty_rooms(&mut world), 10);
-    world.pass(age / 2);
+    world.advance(age / 2);
     assert_eq!(kept_empty_rooms(&mut world), 10, "the same ones");
-    world.pass(age / 2 + Duration::from_secs(1));
-    world.pass(age / 2 - Duration::from_secs(2));
+    world.advance(age / 2 + Duration::from_secs(1));
+    world.advance(age / 2 - Duration::from_secs(2));
     let rooms = |world: &World| world.shards.iter().map(|shard| shard.homes.len()).sum::<usize>();
     assert_eq!(rooms(&world), 10, "their time began anew");
-    world.pass(Duration::from_secs(2));
+    world.advance(Duration::from_secs(2));
     assert_eq!(rooms(&world), 0);
 }
 
@@ -45,7 +45,7 @@ fn empty_rooms_are_bounded() {
     for index in 0..10_500 {
         let member = world.join(0, "m", &format!("room{index}"), "");
         world.peers[member].shut = true;
-        world.pass(Duration::from_millis(1));
+        world.advance(Duration::from_millis(1));
         world.peers.pop();
     }
     let shard = &world.shards[0];

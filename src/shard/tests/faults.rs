@@ -114,7 +114,7 @@ fn a_deflate_bomb_that_must_wait_is_kept_as_it_came_and_inflated_once() {
     let kept = world.shards[0].audit().input_bytes;
     assert!(kept <= 2 * 65_536, "{kept} bytes are kept of 64 KiB at a time");
     for _ in 0..10 {
-        world.pass(Duration::from_millis(100));
+        world.advance(Duration::from_millis(100));
         assert!(!world.shards[0].has_work(), "nothing is tried again");
     }
     world.shards[0].begin_turn(world.now);
@@ -156,7 +156,7 @@ fn writes_of_connections_own_have_a_budget() {
         world.send(member, request("/ws/m?room=large", "").as_bytes());
     }
     world.run_until_idle();
-    world.pass(interval / 2 - Duration::from_millis(1));
+    world.advance(interval / 2 - Duration::from_millis(1));
     // These two are pinged later than nearly all others.
     let publisher = world.join(0, "publisher", "talk", "");
     let listener = world.join(0, "listener", "talk", "");
@@ -412,7 +412,7 @@ fn an_auth_request_of_a_closed_connection_is_cancelled() {
         world.peers[client].shut = true;
     }
     world.turns(30);
-    world.pass(Duration::from_secs(30));
+    world.advance(Duration::from_secs(30));
     assert!(world.peers.iter().all(|peer| peer.closed.is_some()) && keys.contains(&with_hook));
     assert_eq!(world.cancelled, [with_hook], "the driver has this one's auth request");
     assert!(world.shards[0].poll_auth_request().is_none(), "and is not given the other's");
