@@ -76,7 +76,7 @@ pub(super) fn hook(read: &mut Reader<'_>) -> Option<HookOptions> {
     if url.as_deref().is_some_and(|url| !is_url(url)) {
         read.wrong(
             "hook_url",
-            "must be a URL such as \"http://127.0.0.1:9000/connect\" (http or https; credentials belong into hook_headers)",
+            "must be a URL such as \"http://127.0.0.1:9000/connect\" (http or https; credentials go into hook_headers)",
         );
     }
     let options = HookOptions {

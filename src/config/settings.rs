@@ -80,7 +80,8 @@ pub const ALL: &[Setting] = &[
         "origins",
         Kind::List,
         r#"["same-host"]"#,
-        "Allowed origins of WebSocket handshakes: same-host, any, null, or scheme://host[:port]. Requests without an Origin header are always allowed.",
+        "Allowed origins of WebSocket handshakes: same-host, any, null, or scheme://host[:port]. Requests without an Origin \
+         header are always allowed.",
     ),
     room(
         "max_message",
@@ -97,7 +98,7 @@ pub const ALL: &[Setting] = &[
         Kind::CountOrAuto,
         r#""auto""#,
         "Maximum number of open connections; further ones get status 503. auto: the limit on open files minus a reserve; \
-         with io_uring, per shard.",
+         with io_uring, also the size of each shard's socket table.",
     ),
     live(
         "room_log",
