@@ -107,7 +107,7 @@ impl World {
         let id = usize::from(shard) % self.shards.len();
         let shard = &mut self.shards[id];
         let admission = shard.admission();
-        if admission == Admission::Later {
+        if admission == Admission::Wait {
             return;
         }
         shard.begin_turn(self.now);

@@ -108,7 +108,7 @@ pub struct Conn {
     /// How what only it gets is compressed, if it is.
     window: Option<Window>,
     /// Accepted above the bound on connections: every request is answered with 503.
-    pub surplus: bool,
+    pub over_limit: bool,
     /// The kernel takes no more bytes until an event.
     pub blocked: bool,
     /// Stands in the shard's queue of connections with bytes of their own to send.
@@ -143,13 +143,13 @@ const _: () = assert!(size_of::<Conn>() <= 80, "a connection's slot has grown");
 
 impl Conn {
     /// A connection that was accepted at `now`.
-    pub fn new(now: Time, surplus: bool) -> Self {
+    pub fn new(now: Time, over_limit: bool) -> Self {
         Self {
             state: State::Head,
             endpoint: None,
             reason: CloseReason::Disconnected,
             window: None,
-            surplus,
+            over_limit,
             blocked: false,
             queued: false,
             paused: false,
@@ -241,7 +241,7 @@ impl Conn {
 
     /// Answers a ping (RFC 6455 §5.5.3): each one, unless much waits to be written; then only the newest.
     pub fn pong(&mut self, payload: &[u8]) {
-        if self.outbox.len() < PONG_EACH_BYTES && !self.outbox.owes_pong() {
+        if self.outbox.len() < PONG_EACH_BYTES && !self.outbox.has_pending_pong() {
             self.send(Opcode::Pong, payload);
         } else {
             self.outbox.pong(payload);
@@ -346,7 +346,7 @@ impl Conn {
     }
 
     /// So many bytes have arrived that are thrown away.
-    pub fn thrown_away(&mut self, len: usize) -> Change {
+    pub fn discarded(&mut self, len: usize) -> Change {
         self.lingered = self.lingered.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         let lingers = matches!(self.state, State::Lingering | State::Finishing(_));
         if lingers && self.lingered > LINGER_BYTES_MAX {

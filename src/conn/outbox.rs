@@ -67,7 +67,7 @@ impl Outbox {
     }
 
     /// Whether a pong waits until what is before it has gone out.
-    pub fn owes_pong(&self) -> bool {
+    pub fn has_pending_pong(&self) -> bool {
         self.0.as_ref().is_some_and(|content| content.pong.is_some())
     }
 

@@ -45,7 +45,7 @@ fn input_of_a_lingering_connection_is_bounded() {
     let _ = conn.timed_out(None, &options());
     let (mut sent, piece) = (0, 10_000);
     loop {
-        let change = conn.thrown_away(piece);
+        let change = conn.discarded(piece);
         sent += piece;
         if sent == 100_000 {
             assert_eq!(flush(&mut conn).1.close, Some(CloseMethod::Shutdown));
@@ -106,7 +106,7 @@ enum Step {
     Broken,
     Ended,
     EndOfInput,
-    ThrownAway(usize),
+    Discarded(usize),
     Flush,
     TimedOut,
     Tick,
@@ -124,7 +124,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Broken),
         Just(Ended),
         Just(EndOfInput),
-        (0..200_000_usize).prop_map(ThrownAway),
+        (0..200_000_usize).prop_map(Discarded),
         Just(Flush),
         Just(TimedOut),
         Just(Tick),
@@ -151,7 +151,7 @@ fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
             let _ = conn.take_kept();
             conn.end_of_input(options)
         }
-        (Step::ThrownAway(len), _) => conn.thrown_away(len),
+        (Step::Discarded(len), _) => conn.discarded(len),
         (Step::Flush, _) => flush(conn).1,
         (Step::TimedOut, _) => conn.timed_out(None, options).unwrap_or_default(),
         (Step::Tick, State::Open) => conn.tick(NOW, options.ping_interval, options),

@@ -231,7 +231,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
                 break;
             }
             let admission = self.context.shard.admission();
-            if admission == Admission::Later {
+            if admission == Admission::Wait {
                 self.context.pause_accepting(now, "the server is full");
                 return self.sockets.pause_accepting();
             }

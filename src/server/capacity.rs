@@ -6,7 +6,7 @@ use super::listeners::BACKLOG;
 use super::{Failure, failure};
 use crate::config::{Config, Driver};
 use crate::driver::IoBackend;
-use crate::shard::SURPLUS_MAX;
+use crate::shard::OVER_LIMIT_MAX;
 
 /// Descriptors of a shard's own: its poller, its waker, its listeners, and room for a log and a scrape.
 const DESCRIPTORS_PER_SHARD: u64 = 8;
@@ -33,8 +33,8 @@ pub(super) fn backends(config: &Config, shards: usize) -> Result<(Vec<IoBackend>
         let table = u32::try_from(sockets_max).unwrap_or(u32::MAX);
         match (0..shards).map(|_| IoBackend::uring(table)).collect::<io::Result<Vec<_>>>() {
             Ok(backends) => {
-                let connections = count * sockets_max.saturating_sub(SURPLUS_MAX);
-                let reserve = SURPLUS_MAX * count;
+                let connections = count * sockets_max.saturating_sub(OVER_LIMIT_MAX);
+                let reserve = OVER_LIMIT_MAX * count;
                 let capacity = Capacity { driver: "uring", connections, reserve, files_max: hard };
                 return Ok((backends, capacity));
             }
@@ -49,7 +49,7 @@ pub(super) fn backends(config: &Config, shards: usize) -> Result<(Vec<IoBackend>
     }
     let backends = (0..shards).map(|_| IoBackend::epoll()).collect::<io::Result<Vec<_>>>();
     let backends = backends.map_err(|error| failure("epoll creation failed", &error))?;
-    let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + SURPLUS_MAX * count;
+    let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + OVER_LIMIT_MAX * count;
     Ok((
         backends,
         Capacity { driver: "epoll", connections: soft.saturating_sub(reserve), reserve, files_max: hard },
@@ -61,7 +61,7 @@ const TABLE_MAX: u64 = 1 << 18;
 
 /// A table in which one ring can hold all of `connections`, if they all come to it, without being careful.
 const fn table_for(connections: u64) -> u64 {
-    connections.saturating_add(SURPLUS_MAX + 2 * BACKLOG.cast_unsigned() as u64)
+    connections.saturating_add(OVER_LIMIT_MAX + 2 * BACKLOG.cast_unsigned() as u64)
 }
 
 /// How many connections may be open: what was chosen, or what there is room for.

@@ -56,14 +56,14 @@ impl Shard {
             inflater_bytes: self.inflater.capacity(),
             ..Audit::default()
         };
-        let (mut members, mut lagging, mut surplus, mut sessions) = (0, 0, 0, 0);
+        let (mut members, mut lagging, mut over_limit, mut sessions) = (0, 0, 0, 0);
         for key in self.conns.keys() {
             let Some(slot) = self.conns.get(key) else { continue };
             let Slot { conn, session, .. } = slot;
             audit.outbox_bytes = audit.outbox_bytes.max(conn.outbox.len());
             audit.outbox_capacity = audit.outbox_capacity.max(conn.outbox.capacity());
             audit.input_bytes = audit.input_bytes.max(conn.input_bytes());
-            surplus += u64::from(conn.surplus);
+            over_limit += u64::from(conn.over_limit);
             sessions += usize::from(session.is_some());
             let session = session.map(|session| self.sessions.get(session).expect("a session of its own"));
             assert!(
@@ -95,7 +95,7 @@ impl Shard {
         assert_eq!(sessions, self.sessions.len(), "a connection for each session");
         assert_eq!(members, self.metrics.members.value());
         assert_eq!(lagging, self.metrics.lagging.value());
-        assert_eq!(surplus, self.surplus);
+        assert_eq!(over_limit, self.over_limit);
         assert_eq!(self.rooms.occupied() as u64, self.metrics.rooms.value());
         audit
     }

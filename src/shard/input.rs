@@ -144,7 +144,7 @@ impl Shard {
             State::Head => self.take_request(key, input, scanned),
             State::Open | State::Closing => self.take_frame(key, input),
             State::Finishing(_) | State::Lingering | State::Closed => {
-                let change = slot.conn.thrown_away(input.len());
+                let change = slot.conn.discarded(input.len());
                 self.apply(key, change);
                 Used::All
             }

@@ -87,7 +87,7 @@ use output::Deferred;
 use rooms::Rooms;
 
 /// Connections above the bound that may be refused at the same time; further ones wait in the kernel's queue.
-pub const SURPLUS_MAX: u64 = 32;
+pub const OVER_LIMIT_MAX: u64 = 32;
 
 /// Bytes of its own that may wait in a connection before its input waits.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
@@ -158,7 +158,7 @@ pub struct Shard {
     /// What waits for them to be answered.
     deferred: Vec<(ConnKey, Deferred)>,
     /// Connections accepted above the bound.
-    surplus: u64,
+    over_limit: u64,
     /// The slot at which the drain goes on, once it has begun.
     draining: Option<usize>,
     nameless: Arc<str>,
@@ -171,12 +171,12 @@ pub struct Shard {
 /// Whether one more connection may be accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
-    /// As any other.
-    Welcome,
-    /// To be refused because the server is full.
-    Surplus,
+    /// Within the limit.
+    Accept,
+    /// Above the limit: accepted to be refused with 503.
+    OverLimit,
     /// Not now: leave it in the kernel's queue.
-    Later,
+    Wait,
 }
 
 impl Shard {
@@ -218,7 +218,7 @@ impl Shard {
             writes_in_flight: 0,
             in_flight: Vec::new(),
             deferred: Vec::new(),
-            surplus: 0,
+            over_limit: 0,
             draining: None,
             nameless: Arc::from(""),
             countings: Vec::new(),
@@ -294,26 +294,26 @@ impl Shard {
     /// Whether another connection may be accepted.
     pub fn admission(&self) -> Admission {
         if self.draining.is_some() {
-            Admission::Later
+            Admission::Wait
         } else if self.registry.connections() < self.options.connections_max {
-            Admission::Welcome
-        } else if self.surplus < SURPLUS_MAX {
-            Admission::Surplus
+            Admission::Accept
+        } else if self.over_limit < OVER_LIMIT_MAX {
+            Admission::OverLimit
         } else {
-            Admission::Later
+            Admission::Wait
         }
     }
 
     /// A connection was accepted, after [`Shard::admission`], from `address` if that is known (see
     /// [`Shard::needs_addresses`]).
     pub fn opened(&mut self, admission: Admission, address: Option<IpAddr>) -> ConnKey {
-        let surplus = admission != Admission::Welcome;
-        self.surplus += u64::from(surplus);
+        let over_limit = admission != Admission::Accept;
+        self.over_limit += u64::from(over_limit);
         self.metrics.accepted.add(1);
         self.metrics.connections.add(1);
         let peer = self.peer_address(address);
         let details = peer.map(|peer| Box::new(Details { peer: Some(peer), name: None }));
-        let key = self.conns.insert(Slot { conn: Conn::new(self.now, surplus), session: None, details });
+        let key = self.conns.insert(Slot { conn: Conn::new(self.now, over_limit), session: None, details });
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         key
     }
@@ -411,7 +411,7 @@ impl Shard {
         let Some(Slot { conn, session, .. }) = self.conns.remove(key) else { return };
         debug_assert!(session.is_none(), "a session ends before its connection's slot is free");
         self.wheel.cancel(key.index());
-        self.surplus -= u64::from(conn.surplus);
+        self.over_limit -= u64::from(conn.over_limit);
         self.metrics.connections.sub(1);
         self.metrics.websockets.sub(u64::from(conn.endpoint().is_some()));
         self.metrics.closes[conn.reason() as usize].add(1);

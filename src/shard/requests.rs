@@ -106,7 +106,7 @@ impl Shard {
 
     fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<(), Reject> {
         let Some(Slot { conn, details, .. }) = self.conns.get(key) else { return Ok(()) };
-        if conn.surplus {
+        if conn.over_limit {
             return Err(Reject::Overloaded);
         }
         let peer = details.as_ref().and_then(|details| details.peer.as_ref());
