@@ -102,6 +102,8 @@ const TOO_LONG: &[&str] = &["src/config/checked.rs: check"];
 /// digit ends a word, so identifiers in snake case are covered, too.
 const OLD_TERMS: &[(&str, &str)] = &[
     ("anybody", "a client, a member, any thread"),
+    ("became of", "outcome"),
+    ("become of", "outcome"),
     ("becomes of", "policy, outcome"),
     ("believe", "trust, verify"),
     ("believed", "valid"),

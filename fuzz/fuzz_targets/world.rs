@@ -74,7 +74,7 @@ struct Client {
     received: Vec<u8>,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 enum Outcome {
     Took(usize, usize),
     Refused,

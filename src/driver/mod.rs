@@ -1,6 +1,6 @@
 //! What runs a shard: one loop, over one of three kernel interfaces.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `event_loop`, `context` | the loop: accept, read, run, write, close, sleep; with what it has beside its sockets |
 //! | `sockets`, `slots` | what a kernel interface must offer, and the table of sockets |

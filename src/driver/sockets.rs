@@ -117,7 +117,7 @@ pub(super) enum Event<C> {
     Completed(SocketId, C),
 }
 
-/// What has become of an accept.
+/// The outcome of an accept.
 #[derive(Debug)]
 pub(super) enum Accept<T> {
     /// A connection, and where it comes from, if that is known.
@@ -161,18 +161,18 @@ pub(super) enum Input<'a> {
     Broken,
 }
 
-/// A write, and what has become of it.
+/// A write, and its outcome.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writing {
     /// Identifies the write to the shard.
     pub(super) write_id: WriteId,
     /// The slot of the connection.
     pub(super) conn: usize,
-    /// What has become of it.
+    /// Its outcome.
     pub(super) outcome: Outcome,
 }
 
-/// What has become of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     /// The kernel has not reported yet how many of `offered` bytes it takes.

@@ -25,7 +25,7 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
-/// What has become of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome<T> {
     /// It was carried out.

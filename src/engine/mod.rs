@@ -27,7 +27,7 @@ pub struct ReplyTo {
     pub command: u32,
 }
 
-/// What has become of a draft, for its publisher.
+/// The outcome of a draft, for its publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PublishOutcome {
     /// It has a position in the room.
@@ -58,7 +58,7 @@ pub enum Event {
         room: Arc<str>,
         /// The command that brought the draft.
         reply_to: ReplyTo,
-        /// What has become of it.
+        /// Its outcome.
         outcome: PublishOutcome,
     },
     /// To the members: the next publication of a room.
@@ -85,7 +85,7 @@ pub trait Engine: Debug + Send {
     /// The home no longer keeps the room.
     fn close(&mut self, room: &str);
 
-    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `PublishOutcome` answers, if there is an `reply_to`.
+    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `Completed` answers, if there is a `reply_to`.
     fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64);
 
     /// Reads what a room has after `offset`, at most `limit` publications: `Page` answers. An engine that has no more than

@@ -3,7 +3,7 @@
 //! A value that takes the shards' requests ([`Homes::handle`]) and returns outputs for them ([`Homes::poll`]), in domain
 //! values and never in a wire format. It knows no sessions, connections or encodings.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `mod` | requests, replies, and their dispatch |
 //! | `home` | one room: listeners, drafts that wait for a slow shard, presence events |
@@ -138,7 +138,7 @@ pub enum Reply {
         reply_to: ReplyTo,
         /// The room.
         room: Arc<str>,
-        /// What has become of it.
+        /// Its outcome.
         outcome: PublishOutcome,
         /// The draft's weight in bytes.
         weight: u64,

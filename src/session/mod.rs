@@ -5,7 +5,7 @@
 //! with [`Effect`]s, which its shard carries out. It knows no socket, no frame, and other shards only through what is sent
 //! to rooms' homes. It may have no connection for a moment.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `mod` | the session, its subscriptions, coming in and going out of rooms |
 //! | `effects` | the effects of a session, and its context |
@@ -151,7 +151,7 @@ struct Joining {
     deadline: Time,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Taken {

@@ -12,7 +12,7 @@ use crate::metrics::CloseReason;
 use crate::session::{Context, Taken};
 use crate::ws::{self, CloseCode, Event, Fail, Opcode};
 
-/// What became of some input.
+/// The outcome of some input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Used {
     /// So many bytes are used up; there may be more in the rest.

@@ -29,13 +29,13 @@
 //! | file | what it carries |
 //! |---|---|
 //! | `input` | bytes to requests and messages, and those to sessions |
-//! | `requests` | which request gets which answer |
-//! | `effects` | what connections and sessions do, to the other parts |
-//! | `exchange` | what comes up and down the mesh, to homes, sessions and the fan-out |
+//! | `requests` | HTTP requests and their responses |
+//! | `effects` | effects of connections and sessions on the other parts |
+//! | `exchange` | messages of the mesh, to homes, sessions and the fan-out |
 //! | `output` | bytes for the kernel, and connections to be closed |
-//! | `slow` | what is done about members that are too slow |
+//! | `slow` | the slow-consumer policy |
 //! | `timers` | what is due, and the drain |
-//! | `repair` | what is lost when another shard was built anew |
+//! | `repair` | the losses after another shard was rebuilt |
 //! | `fanout`, `rooms`, `mesh`, `limits` | the parts that are the shard's alone |
 
 #![forbid(unsafe_code)]

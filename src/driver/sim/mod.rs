@@ -6,7 +6,7 @@
 //! same scenario always plays alike. When an expectation does not hold, in the core or in the simulator, it panics;
 //! [`try_run`] makes a [`Failure`] of that, and [`shrink`] makes the scenario smaller for as long as it still fails.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `scenario`, `draw` | what happens, as data; and from a seed |
 //! | `world` | shards, each in the loop that production runs, and what clients do to their connections |

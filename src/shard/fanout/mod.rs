@@ -1,6 +1,6 @@
 //! The fan-out: audiences, and the sweep that brings each member up to its log's head.
 //!
-//! An audience is the members of one room on this shard that take one wire form. Publishing appends to its log and touches
+//! An audience is the members of one room on this shard that take one wire format. Publishing appends to its log and touches
 //! no member. The sweep goes round the members and hands out, for each that is behind, everything from its cursor to the
 //! head. It is sliced: after a budget of writes the shard looks for input again, and what arrives meanwhile is taken along
 //! to every member that comes later in the pass. So under load batches form by themselves, and a publication has reached
@@ -9,11 +9,11 @@
 //! A member is named by its *subscription*, which stays the same when members move in their audience. What is done about
 //! slow members is chosen by the room (`SlowMember`) and carried out in `shard::slow`, when the sweep returns `Overdue`.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `mod` | audiences and subscriptions: they come, go, publish |
 //! | `audience` | one audience: its log, its members, whose turn is next |
-//! | `sweep` | what is written next, and what became of it |
+//! | `sweep` | the next write, and its outcome |
 
 mod audience;
 mod sweep;

@@ -1,4 +1,4 @@
-//! The sweep: what is written next, and what became of it.
+//! The sweep: the next write, and its outcome.
 
 use std::io::IoSlice;
 
