@@ -49,8 +49,8 @@ fn sweep(shard: &mut Shard) -> usize {
         shard.begin_turn(Time::ZERO);
         while let Some(write) = shard.poll_write() {
             let len = write.contiguous().map_or(0, <[u8]>::len);
-            let ticket = write.ticket;
-            shard.wrote(ticket, len, len);
+            let write_id = write.write_id;
+            shard.wrote(write_id, len, len);
             writes += 1;
         }
         if !shard.has_work() {
@@ -59,29 +59,29 @@ fn sweep(shard: &mut Shard) -> usize {
     }
 }
 
-fn said(count: usize) -> Vec<u8> {
+fn frames(count: usize) -> Vec<u8> {
     frame(0x81, &[b'x'; 96]).repeat(count)
 }
 
 fn fanout(criterion: &mut Criterion) {
     for members in MEMBERS {
-        let (mut shard, speaker) = room(members);
+        let (mut shard, publisher) = room(members);
         let mut group = criterion.benchmark_group("fanout");
         // The cost of a member in a sweep is the inverse of the throughput.
         group.throughput(Throughput::Elements(members as u64));
         for batch in [1, 20] {
-            let said = said(batch);
+            let frames = frames(batch);
             group.bench_function(format!("sweep-of-{batch}/{members}"), |bencher| {
                 bencher.iter(|| {
                     shard.begin_turn(Time::ZERO);
-                    shard.received(speaker, &mut said.clone());
+                    shard.received(publisher, &mut frames.clone());
                     shard.run();
                     assert_eq!(sweep(&mut shard), members);
                 });
             });
         }
         group.throughput(Throughput::Elements(100));
-        let hundred = said(100);
+        let hundred = frames(100);
         group.bench_function(format!("publish/{members}"), |bencher| {
             bencher.iter_custom(|rounds| {
                 let mut spent = Duration::ZERO;
@@ -93,7 +93,7 @@ fn fanout(criterion: &mut Criterion) {
                         reason = "the sweep between two rounds is not measured"
                     )]
                     let begun = std::time::Instant::now();
-                    shard.received(speaker, &mut hundred);
+                    shard.received(publisher, &mut hundred);
                     shard.run();
                     spent += begun.elapsed();
                     sweep(&mut shard);

@@ -11,7 +11,7 @@ const LIMITS: Limits = Limits { message_bytes_max: 1 << 20 };
 
 /// Chat as it is: words, names and some structure.
 fn text(len: usize) -> Vec<u8> {
-    let line = r#"{"name":"Ann","text":"What one says in a room, all hear.","at":1732449600}"#;
+    let line = r#"{"name":"Ann","text":"Group chat in real time, for all.  ","at":1732449600}"#;
     line.bytes().cycle().take(len).collect()
 }
 

@@ -1,5 +1,5 @@
-//! Stentor: a broadcast server for chat. Tens of thousands of clients hold a WebSocket to one process; what one says in a
-//! room, all hear: in one order, once.
+//! Stentor: a broadcast server for chat. Tens of thousands of clients hold a WebSocket to one process; each publication in a
+//! room reaches every member: in one order, once.
 //!
 //! The modules in the order of the data's path:
 //!

@@ -3,7 +3,7 @@
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
-use stentor::config::{self, Command, Invocation, Place, Problem, TokenCommand, settings};
+use stentor::config::{self, Command, Invocation, Location, Problem, TokenCommand, settings};
 use stentor::logging::Logging;
 use stentor::{metrics, server, token};
 
@@ -36,11 +36,11 @@ fn main() -> ExitCode {
 fn serve(invocation: &Invocation) -> ExitCode {
     let config = match config::load(invocation) {
         Ok(config) => config,
-        Err(problems) => return complain(&problems),
+        Err(problems) => return print_problems(&problems),
     };
     let logging = match Logging::start(&config.log, config.log_format) {
         Ok(logging) => logging,
-        Err(error) => return complain(&[Problem::new(Place::flag("log"), error.to_string())]),
+        Err(error) => return print_problems(&[Problem::new(Location::flag("log"), error.to_string())]),
     };
     match server::run(config, &logging, || config::load(invocation)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,14 +55,14 @@ fn serve(invocation: &Invocation) -> ExitCode {
 fn check(invocation: &Invocation) -> ExitCode {
     match config::load(invocation) {
         Ok(_) => print(b"ok\n"),
-        Err(problems) => complain(&problems),
+        Err(problems) => print_problems(&problems),
     }
 }
 
 fn token(command: &TokenCommand, invocation: &Invocation) -> ExitCode {
     let config = match config::load(invocation) {
         Ok(config) => config,
-        Err(problems) => return complain(&problems),
+        Err(problems) => return print_problems(&problems),
     };
     match token::run(command, &config) {
         Ok(page) => print(page.as_bytes()),
@@ -73,7 +73,7 @@ fn token(command: &TokenCommand, invocation: &Invocation) -> ExitCode {
     }
 }
 
-fn complain(problems: &[Problem]) -> ExitCode {
+fn print_problems(problems: &[Problem]) -> ExitCode {
     for problem in problems {
         let _ = writeln!(stderr(), "stentor: {problem}");
     }

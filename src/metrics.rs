@@ -1,7 +1,6 @@
-//! What is counted, and how it reads in Prometheus' text format.
+//! Counters, gauges and histograms, and their exposition in Prometheus' text format.
 //!
-//! Each shard writes its own block and nobody else's, with plain loads and stores; a scrape adds the blocks
-//! up. A block is aligned so that no two shards share a cache line.
+//! Each shard writes only its own block, with plain loads and stores; a scrape sums the blocks. A block is aligned so that no two shards share a cache line.
 
 mod markdown;
 
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A number that one shard writes and anyone reads.
+/// A number that one shard writes and any thread reads.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
 
@@ -23,7 +22,7 @@ impl Cell {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Takes away, as the only writer.
+    /// Subtracts, as the only writer.
     pub fn sub(&self, n: u64) {
         self.add(n.wrapping_neg());
     }
@@ -66,85 +65,85 @@ impl Histogram {
     }
 }
 
-/// Why a connection ended: the `reason` of `stentor_closes_total`.
+/// Why a connection ended: the `reason` of `stentor_connections_closed_total`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum CloseReason {
     /// The peer began the closing handshake and had its answer.
     ClosedByPeer,
     /// The stream ended, or broke, without a closing handshake.
-    Gone,
+    Disconnected,
     /// The peer broke RFC 6455 or 7692.
-    Protocol,
+    ProtocolError,
     /// A message over the bound.
-    TooBig,
+    MessageTooBig,
     /// Data of a kind that the endpoint does not take.
-    Unsupported,
+    UnsupportedData,
     /// No answer to a ping.
-    Silent,
+    PingTimeout,
     /// A member that read too slowly for its room.
-    TooSlow,
+    SlowConsumer,
     /// The server is going away.
     Shutdown,
     /// The request head took too long, or a kept-alive connection had no further request.
-    HeadTimeout,
+    RequestTimeout,
     /// The request was refused.
-    Refused,
+    RequestRejected,
     /// An HTTP exchange that ended as it should.
-    HttpDone,
-    /// Nobody that is let in, or not any more.
-    Denied,
-    /// Its token has expired, or it did not bring one in time.
+    RequestComplete,
+    /// The client is not authorized, or no longer.
+    Unauthorized,
+    /// Its token has expired, or was not sent in time.
     Expired,
-    /// It said too much, again and again.
-    Flood,
-    /// Its shard has panicked.
-    Panic,
+    /// It exceeded a rate limit repeatedly.
+    RateLimited,
+    /// Its shard panicked.
+    ShardPanic,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its discriminant.
     pub const ALL: [Self; 15] = [
         Self::ClosedByPeer,
-        Self::Gone,
-        Self::Protocol,
-        Self::TooBig,
-        Self::Unsupported,
-        Self::Silent,
-        Self::TooSlow,
+        Self::Disconnected,
+        Self::ProtocolError,
+        Self::MessageTooBig,
+        Self::UnsupportedData,
+        Self::PingTimeout,
+        Self::SlowConsumer,
         Self::Shutdown,
-        Self::HeadTimeout,
-        Self::Refused,
-        Self::HttpDone,
-        Self::Denied,
+        Self::RequestTimeout,
+        Self::RequestRejected,
+        Self::RequestComplete,
+        Self::Unauthorized,
         Self::Expired,
-        Self::Flood,
-        Self::Panic,
+        Self::RateLimited,
+        Self::ShardPanic,
     ];
 
     /// The label's value.
     pub const fn label(self) -> &'static str {
         match self {
             Self::ClosedByPeer => "closed_by_peer",
-            Self::Gone => "gone",
-            Self::Protocol => "protocol",
-            Self::TooBig => "too_big",
-            Self::Unsupported => "unsupported",
-            Self::Silent => "silent",
-            Self::TooSlow => "too_slow",
+            Self::Disconnected => "disconnected",
+            Self::ProtocolError => "protocol_error",
+            Self::MessageTooBig => "message_too_big",
+            Self::UnsupportedData => "unsupported_data",
+            Self::PingTimeout => "ping_timeout",
+            Self::SlowConsumer => "slow_consumer",
             Self::Shutdown => "shutdown",
-            Self::HeadTimeout => "head_timeout",
-            Self::Refused => "refused",
-            Self::HttpDone => "http_done",
-            Self::Denied => "denied",
+            Self::RequestTimeout => "request_timeout",
+            Self::RequestRejected => "request_rejected",
+            Self::RequestComplete => "request_complete",
+            Self::Unauthorized => "unauthorized",
             Self::Expired => "expired",
-            Self::Flood => "flood",
-            Self::Panic => "panic",
+            Self::RateLimited => "rate_limited",
+            Self::ShardPanic => "shard_panic",
         }
     }
 }
 
-/// The `code` of `stentor_errors_total`: the numbers of the protocol's errors. An auth backend may have others sent.
+/// The `code` of `stentor_errors_total`: the numbers of the protocol's errors. An auth backend may send other codes.
 pub const ERROR_CODES: [&str; 11] =
     ["100", "103", "104", "105", "106", "107", "108", "109", "111", "112", "other"];
 
@@ -156,74 +155,74 @@ pub struct ShardMetrics {
     pub accepted: Cell,
     /// Connections open now.
     pub connections: Cell,
-    /// Of these, the ones that speak WebSocket.
+    /// Of these, the WebSocket connections.
     pub websockets: Cell,
     /// Rooms with members on this shard.
     pub rooms: Cell,
     /// Members of rooms.
     pub members: Cell,
-    /// Messages that clients said into rooms.
-    pub messages_in: Cell,
+    /// Messages that clients published in rooms.
+    pub messages_received: Cell,
     /// Publications that this shard, as their room's home, has ordered.
     pub publications: Cell,
     /// Frames handed to the kernel whole, each for one member.
     pub deliveries: Cell,
-    /// Publications that a lagging member was made to skip.
+    /// Publications that slow members skipped.
     pub skipped: Cell,
-    /// Bytes of publications that rooms keep for those who come later.
+    /// Bytes of the histories of all rooms.
     pub history_bytes: Cell,
-    /// Publications that were dropped from histories because all of them together were too large.
+    /// Publications evicted from histories because of `history_memory`.
     pub evicted: Cell,
-    /// Rooms that are kept here as their home.
+    /// Rooms whose home is this shard.
     pub homes: Cell,
-    /// Drafts that waited at their room's home because a shard was behind.
+    /// Drafts delayed at their room's home because a shard was behind.
     pub delayed: Cell,
-    /// Bytes of drafts that wait for others of their rooms to be settled.
+    /// Bytes of drafts parked until earlier drafts of their room are completed.
     pub parked_bytes: Cell,
-    /// Members that came back and missed nothing.
+    /// Subscriptions recovered without a gap.
     pub recovered: Cell,
-    /// Members that came back too late for what they had missed.
+    /// Subscriptions whose missed publications were no longer available.
     pub unrecovered: Cell,
     /// Bytes read.
-    pub bytes_in: Cell,
+    pub received_bytes: Cell,
     /// Bytes written.
-    pub bytes_out: Cell,
+    pub sent_bytes: Cell,
     /// Calls to the kernel that wrote something.
     pub writes: Cell,
-    /// Members whose socket takes nothing while their room has something for them.
+    /// Members with pending publications whose socket is full.
     pub lagging: Cell,
-    /// Times that reading from a client was put off because a room or a ring was full.
+    /// Times that reading from a client paused because a room or a ring was full.
     pub pauses: Cell,
-    /// Times that accepting was put off for lack of descriptors.
+    /// Times that accepting paused for lack of descriptors.
     pub accept_pauses: Cell,
-    /// HTTP requests answered, without the upgrades.
+    /// HTTP responses, without upgrades.
     pub requests: Cell,
     /// Wake-ups that this shard sent to others.
     pub wakes: Cell,
-    /// Times that this shard has panicked and was replaced.
+    /// Times that this shard panicked and was replaced.
     pub panics: Cell,
     /// Closes, by [`CloseReason`].
     pub closes: [Cell; CloseReason::ALL.len()],
-    /// Errors that clients were told of, by [`ERROR_CODES`].
+    /// Error replies sent to clients, by [`ERROR_CODES`].
     pub errors: [Cell; ERROR_CODES.len()],
     /// One turn of the loop, without the sleep.
     pub turn: Histogram,
-    /// From a publication to the moment that it has been offered to every member on this shard.
+    /// Time from a publication until it has been offered to every member on this shard.
     pub fanout: Histogram,
 }
 
 impl ShardMetrics {
-    /// A client was told of an error.
+    /// Counts an error reply.
     pub fn count_error(&self, code: u16) {
         let is_meant = |known: &&str| known.parse() == Ok(code);
         let index = ERROR_CODES.iter().position(is_meant).unwrap_or(ERROR_CODES.len() - 1);
         self.errors[index].add(1);
     }
 
-    /// The shard has panicked: what it had is gone.
+    /// The shard panicked: its gauges are reset.
     pub fn shard_failed(&self) {
         self.panics.add(1);
-        self.closes[CloseReason::Panic as usize].add(self.connections.value());
+        self.closes[CloseReason::ShardPanic as usize].add(self.connections.value());
         let gauges = [
             &self.connections,
             &self.websockets,
@@ -240,7 +239,7 @@ impl ShardMetrics {
     }
 }
 
-/// All blocks of a process, and the facts that every shard may be asked for.
+/// All blocks of a process, and facts that every shard reports.
 #[derive(Debug)]
 pub struct Registry {
     shards: Box<[Arc<ShardMetrics>]>,
@@ -261,7 +260,7 @@ impl Registry {
         Arc::clone(&self.shards[id])
     }
 
-    /// Whether new clients are welcome: after start, until the drain.
+    /// Whether the server accepts clients: from the start until the drain.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
@@ -291,35 +290,34 @@ impl Registry {
         let _ =
             writeln!(page, "# HELP stentor_build_info The running version.\n# TYPE stentor_build_info gauge");
         let _ = writeln!(page, "stentor_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
-        self.total(page, "ready", "gauge", "1 while new clients are welcome.", u64::from(self.is_ready()));
+        self.total(page, "ready", "gauge", "1 while the server accepts clients.", u64::from(self.is_ready()));
         for (name, kind, help, pick) in FAMILIES {
             family(page, name, kind, help);
             for (id, shard) in self.shards.iter().enumerate() {
                 let _ = writeln!(page, "stentor_{name}{{shard=\"{id}\"}} {}", pick(shard).value());
             }
         }
-        family(page, "closes_total", "counter", "Connections that ended, by reason.");
+        family(page, "connections_closed_total", "counter", "Connections closed, by reason.");
         for reason in CloseReason::ALL {
             let count = self.sum(|shard| &shard.closes[reason as usize]);
-            let _ = writeln!(page, "stentor_closes_total{{reason=\"{}\"}} {count}", reason.label());
+            let _ =
+                writeln!(page, "stentor_connections_closed_total{{reason=\"{}\"}} {count}", reason.label());
         }
-        family(
-            page,
-            "errors_total",
-            "counter",
-            "Errors that clients were told of, by the protocol's number.",
-        );
+        family(page, "errors_total", "counter", "Error replies sent to clients, by code.");
         for (index, code) in ERROR_CODES.iter().enumerate() {
             let count = self.sum(|shard| &shard.errors[index]);
             let _ = writeln!(page, "stentor_errors_total{{code=\"{code}\"}} {count}");
         }
-        self.histogram(page, "turn_seconds", "One turn of an event loop, without its sleep.", |shard| {
-            &shard.turn
-        });
         self.histogram(
             page,
-            "fanout_seconds",
-            "From a publication to the offer to its last member on the shard (sampled).",
+            "turn_duration_seconds",
+            "One turn of an event loop, without its sleep.",
+            |shard| &shard.turn,
+        );
+        self.histogram(
+            page,
+            "fanout_duration_seconds",
+            "Time from a publication until it is offered to its last member on the shard (sampled).",
             |shard| &shard.fanout,
         );
     }
@@ -360,48 +358,54 @@ type Pick = fn(&ShardMetrics) -> &Cell;
 
 /// Every plain family: name without prefix, type, help, where it is.
 const FAMILIES: [(&str, &str, &str, Pick); 25] = [
-    ("accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
+    ("connections_accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
     ("connections", "gauge", "Connections open now.", |s| &s.connections),
-    ("websockets", "gauge", "Connections that speak WebSocket now.", |s| &s.websockets),
+    ("websocket_connections", "gauge", "Open WebSocket connections.", |s| &s.websockets),
     ("rooms", "gauge", "Rooms with members on the shard.", |s| &s.rooms),
     ("members", "gauge", "Members of rooms.", |s| &s.members),
-    ("messages_in_total", "counter", "Messages said into rooms.", |s| &s.messages_in),
-    ("publications_total", "counter", "Publications ordered by the shard as their room's home.", |s| {
-        &s.publications
-    }),
-    ("deliveries_total", "counter", "Publications handed to the kernel whole, one for each member.", |s| {
+    ("messages_received_total", "counter", "Messages received for rooms.", |s| &s.messages_received),
+    ("publications_total", "counter", "Publications ordered by the shard.", |s| &s.publications),
+    ("deliveries_total", "counter", "Publications written completely to a member's socket.", |s| {
         &s.deliveries
     }),
-    ("skipped_total", "counter", "Publications that lagging members were made to skip.", |s| &s.skipped),
+    ("publications_skipped_total", "counter", "Publications skipped by slow members.", |s| &s.skipped),
     ("history_bytes", "gauge", "Bytes of publications kept in the histories of rooms.", |s| &s.history_bytes),
     (
-        "history_evicted_total",
+        "history_evictions_total",
         "counter",
-        "Publications dropped because all histories together were too large.",
+        "Publications evicted from histories because of history_memory.",
         |s| &s.evicted,
     ),
-    ("homes", "gauge", "Rooms kept on the shard as their home, with or without members.", |s| &s.homes),
-    ("drafts_delayed_total", "counter", "Messages that waited for a shard that was behind.", |s| &s.delayed),
-    ("drafts_parked_bytes", "gauge", "Bytes of messages that wait for others of their room.", |s| {
-        &s.parked_bytes
+    ("home_rooms", "gauge", "Rooms whose home is the shard, with or without members.", |s| &s.homes),
+    (
+        "publications_delayed_total",
+        "counter",
+        "Messages delayed at their room's home because a shard was behind.",
+        |s| &s.delayed,
+    ),
+    (
+        "publications_parked_bytes",
+        "gauge",
+        "Bytes of messages parked behind earlier ones of their room.",
+        |s| &s.parked_bytes,
+    ),
+    ("recoveries_succeeded_total", "counter", "Subscriptions recovered without a gap.", |s| &s.recovered),
+    ("recoveries_failed_total", "counter", "Subscriptions that could not be recovered.", |s| &s.unrecovered),
+    ("received_bytes_total", "counter", "Bytes read from clients.", |s| &s.received_bytes),
+    ("sent_bytes_total", "counter", "Bytes written to clients.", |s| &s.sent_bytes),
+    ("socket_writes_total", "counter", "System calls and ring operations that wrote to clients.", |s| {
+        &s.writes
     }),
-    ("recovered_total", "counter", "Members that came back and missed nothing.", |s| &s.recovered),
-    ("unrecovered_total", "counter", "Members that came back too late for what they had missed.", |s| {
-        &s.unrecovered
-    }),
-    ("bytes_in_total", "counter", "Bytes read from clients.", |s| &s.bytes_in),
-    ("bytes_out_total", "counter", "Bytes written to clients.", |s| &s.bytes_out),
-    ("writes_total", "counter", "Calls to the kernel that wrote to clients.", |s| &s.writes),
-    ("lagging_members", "gauge", "Members that are behind and whose socket takes nothing.", |s| &s.lagging),
-    ("read_pauses_total", "counter", "Times a client was not read from because a room was full.", |s| {
+    ("lagging_members", "gauge", "Members with pending publications whose socket is full.", |s| &s.lagging),
+    ("read_pauses_total", "counter", "Times reading from a client paused because a room was full.", |s| {
         &s.pauses
     }),
     ("accept_pauses_total", "counter", "Times accepting paused for lack of descriptors.", |s| {
         &s.accept_pauses
     }),
-    ("http_requests_total", "counter", "HTTP requests answered, upgrades not counted.", |s| &s.requests),
-    ("shard_panics_total", "counter", "Times a shard panicked and was replaced.", |s| &s.panics),
-    ("mesh_wakes_total", "counter", "Wake-ups sent to other shards.", |s| &s.wakes),
+    ("http_requests_total", "counter", "HTTP responses, without upgrades.", |s| &s.requests),
+    ("shard_panics_total", "counter", "Shard panics.", |s| &s.panics),
+    ("mesh_wakeups_total", "counter", "Wake-ups sent to other shards.", |s| &s.wakes),
 ];
 
 fn family(page: &mut String, name: &str, kind: &str, help: &str) {
@@ -426,13 +430,13 @@ mod tests {
         }
         let page = registry.exposition();
         for line in [
-            "stentor_turn_seconds_bucket{shard=\"0\",le=\"0.000016000\"} 2",
-            "stentor_turn_seconds_bucket{shard=\"0\",le=\"0.000032000\"} 4",
-            "stentor_turn_seconds_bucket{shard=\"0\",le=\"0.000064000\"} 5",
-            "stentor_turn_seconds_bucket{shard=\"0\",le=\"8.388608000\"} 6",
-            "stentor_turn_seconds_bucket{shard=\"0\",le=\"+Inf\"} 7",
-            "stentor_turn_seconds_sum{shard=\"0\"} 65.000094000",
-            "stentor_turn_seconds_count{shard=\"0\"} 7",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000016000\"} 2",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000032000\"} 4",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000064000\"} 5",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"8.388608000\"} 6",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"+Inf\"} 7",
+            "stentor_turn_duration_seconds_sum{shard=\"0\"} 65.000094000",
+            "stentor_turn_duration_seconds_count{shard=\"0\"} 7",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }

@@ -1,11 +1,11 @@
-//! The limits and behaviour that every part of a shard is told, as plain values.
+//! The limits and behaviour of every part of a shard, as plain values.
 
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chat::{Identification, RoomRules};
+use crate::chat::{AuthMode, RoomRules};
 use crate::http::{HeadLimits, OriginRules};
 use crate::ws;
 
@@ -24,13 +24,13 @@ pub struct Options {
     pub handshake_timeout: Duration,
     /// Silence after which a member is pinged; zero: never.
     pub ping_interval: Duration,
-    /// From a ping to the close, when nothing is heard.
+    /// From a ping to the close, when nothing is received.
     pub pong_timeout: Duration,
-    /// Bound of a closing handshake and of last words.
+    /// Timeout of a closing handshake and of the final flush.
     pub close_timeout: Duration,
     /// Connections of the whole process.
     pub connections_max: u64,
-    /// Connections of one user; 0: any number. Those who are nobody in particular are not counted.
+    /// Connections of one user; 0: any number. Anonymous clients are not counted.
     pub connections_per_user_max: u32,
     /// Connections from one IPv4 address or IPv6 network (/64); 0: any number.
     pub connections_per_address_max: u32,
@@ -48,9 +48,9 @@ pub struct Options {
     pub command_timeout: Duration,
     /// Rooms that one client is in, at most.
     pub rooms_per_client_max: usize,
-    /// How it is found out who somebody is.
-    pub identification: Identification,
-    /// Whether those who are nobody in particular are let in, where a token says who somebody is.
+    /// How clients are authenticated.
+    pub auth_mode: AuthMode,
+    /// Whether anonymous clients may connect, where tokens authenticate clients.
     pub anonymous: bool,
     /// Which origins may open a WebSocket.
     pub origins: OriginRules,
@@ -64,7 +64,7 @@ pub struct Options {
     pub page: bool,
 }
 
-/// The defaults of the configuration, with as many connections as anyone wants.
+/// The defaults of the configuration, without a limit on connections.
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -86,7 +86,7 @@ impl Default for Options {
             session_commands_per_second_max: 100,
             command_timeout: Duration::from_secs(10),
             rooms_per_client_max: 128,
-            identification: Identification::Open,
+            auth_mode: AuthMode::Open,
             anonymous: false,
             origins: OriginRules::default(),
             deflate: true,

@@ -1,4 +1,4 @@
-//! `stentor token`: makes tokens with the configured keys, and says what others' are worth.
+//! `stentor token`: makes tokens with the configured keys, and verifies tokens.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::chat::Identity;
 use crate::config::{Config, Order, TokenCommand};
-use crate::identity::jwt::{self, Disbelief};
+use crate::identity::jwt::{self, JwtError};
 use crate::identity::keys::Signer;
 use crate::identity::{Jwt, wall_clock};
 use crate::logging::shows_nothing;
@@ -20,7 +20,7 @@ const TOKEN_BYTES_MAX: u64 = 1024 * 1024;
 /// Does it; what is returned is to be printed.
 ///
 /// # Errors
-/// A sentence: no token can be made, or this one is not believed.
+/// A sentence: no token can be made, or this one is invalid.
 pub fn run(command: &TokenCommand, config: &Config) -> Result<String, String> {
     match command {
         TokenCommand::Make(order) => make(order, config),
@@ -55,7 +55,7 @@ fn make(order: &Order, config: &Config) -> Result<String, String> {
     claim("exp", order.expires.map(|expires| json!(now.saturating_add(expires).as_secs())));
     claim("channel", order.room.as_ref().map(|room| json!(room)));
     claim("channels", (!order.rooms.is_empty()).then(|| json!(order.rooms)));
-    // With what is expected of tokens here, so that this one is believed.
+    // With what is expected of tokens here, so that this one is valid.
     let expected = &config.expectations;
     claim("aud", expected.audience.as_ref().map(|audience| json!(audience)));
     claim("iss", expected.issuer.as_ref().map(|issuer| json!(issuer)));
@@ -93,16 +93,16 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
         "there is no key to check with: set token_hmac_secret_files, token_hmac_secret or token_public_keys",
     )?;
     let now = wall_clock();
-    let told = |why: Disbelief| format!("the token is not believed: {why}{}", said(token));
-    let claims = authority.read(token, now).map_err(told)?;
-    let (who, expires_in, rooms) = match claims.room() {
+    let invalid = |why: JwtError| format!("invalid token: {why}{}", claims_text(token));
+    let claims = authority.read(token, now).map_err(invalid)?;
+    let (subject, expires_in, rooms) = match claims.room() {
         Some(room) => {
-            let grant = authority.admit_at(token, claims.user(), room, now).map_err(told)?;
+            let grant = authority.admit_at(token, claims.user(), room, now).map_err(invalid)?;
             (format!("lets {} into {}", user(claims.user()), shown(room)), grant.expires_in, Vec::new())
         }
         None => {
             let Identity { user: id, name, expires_in, rooms, .. } =
-                authority.identify_at(token, now).map_err(told)?;
+                authority.identify_at(token, now).map_err(invalid)?;
             (format!("{}, called {}", user(&id), shown(&name)), expires_in, rooms)
         }
     };
@@ -116,16 +116,16 @@ fn check(token: &str, config: &Config) -> Result<String, String> {
             format!("until {} (for {left})", humantime::format_rfc3339_seconds(end))
         },
     );
-    Ok(format!("{who}, {until}{rooms}{}\n", said(token)))
+    Ok(format!("{subject}, {until}{rooms}{}\n", claims_text(token)))
 }
 
 fn user(id: &str) -> String {
     if id.is_empty() { "an anonymous user".to_owned() } else { shown(id) }
 }
 
-/// What it claims, believed or not.
-fn said(token: &str) -> String {
-    let claims = jwt::claims_of_anybody(token);
+/// Its claims, valid or not.
+fn claims_text(token: &str) -> String {
+    let claims = jwt::claims_of_any(token);
     claims.map_or_else(String::new, |claims| format!("\n{}", harmless(&format!("{claims:#}"))))
 }
 
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_wrote_cannot_move_the_cursor() {
+    fn untrusted_text_is_escaped() {
         assert_eq!(shown("a\u{1b}[2J\u{9b}\u{202e}ü\u{e0041}"), r#""a\u001b[2J\u009b\u202eü\udb40\udc41""#);
     }
 }

@@ -1,4 +1,4 @@
-//! The JSON protocol over real sockets: every command, every error, and what clients rely on when they come back.
+//! The JSON protocol over real sockets: every command, every error, and what clients rely on when they reconnect.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -15,27 +15,27 @@ fn publications(result: &Value) -> Vec<u64> {
 }
 
 #[test]
-fn what_is_said_in_either_protocol_is_heard_in_both() {
+fn publications_of_either_protocol_reach_both() {
     let server = Server::start(&["--shards", "3"]);
     let mut plain = server.client("/ws/bob?room=r");
     let mut client = Client::connect(&server, "ann");
     client.result("subscribe", json!({"channel": "r"}));
     client.publish("r", json!({"text": "hi\n\"there\"", "n": [1, 2.50]}));
     assert_eq!(text(&mut plain), "ann: hi␤\"there\"", "one message is one line");
-    let heard = client.push("pub");
-    assert_eq!(heard["data"], json!({"text": "hi\n\"there\"", "n": [1, 2.50]}));
-    assert_eq!((&heard["offset"], &heard["info"]["user"]), (&json!(1), &json!("ann")));
+    let received = client.push("pub");
+    assert_eq!(received["data"], json!({"text": "hi\n\"there\"", "n": [1, 2.50]}));
+    assert_eq!((&received["offset"], &received["info"]["user"]), (&json!(1), &json!("ann")));
     plain.send(Message::text("\u{1B}[2J\r\nann:\tno\u{2028}")).unwrap();
     assert_eq!(text(&mut plain), "bob: ␛[2J␤ann: no␤");
-    let heard = client.push("pub");
+    let received = client.push("pub");
     let unchanged = json!({"name": "bob", "text": "\u{1B}[2J\r\nann:\tno\u{2028}"});
-    assert_eq!(heard["data"], unchanged, "the text as it was said");
-    assert_eq!((&heard["offset"], &heard["info"]["user"]), (&json!(2), &json!("bob")));
-    assert!(heard["time"].as_u64().unwrap() > 1_700_000_000_000);
+    assert_eq!(received["data"], unchanged, "the text unchanged");
+    assert_eq!((&received["offset"], &received["info"]["user"]), (&json!(2), &json!("bob")));
+    assert!(received["time"].as_u64().unwrap() > 1_700_000_000_000);
 }
 
 #[test]
-fn commands_that_cannot_be_obeyed_get_their_error_and_nothing_happens() {
+fn commands_that_cannot_be_executed_get_their_error_and_nothing_happens() {
     let server = Server::start(&["--shards", "2"]);
     let mut client = Client::connect(&server, "ann");
     client.result("subscribe", json!({"channel": "r"}));
@@ -78,12 +78,12 @@ fn commands_that_cannot_be_obeyed_get_their_error_and_nothing_happens() {
     }
     let history = client.result("history", json!({"channel": "r", "limit": -1}));
     assert_eq!((publications(&history), &history["offset"]), (vec![], &json!(0)));
-    let people = client.result("presence", json!({"channel": "r"}));
-    assert_eq!(people["presence"].as_object().unwrap().len(), 1);
+    let members = client.result("presence", json!({"channel": "r"}));
+    assert_eq!(members["presence"].as_object().unwrap().len(), 1);
 }
 
 #[test]
-fn whoever_does_not_speak_the_protocol_is_disconnected() {
+fn protocol_violations_disconnect() {
     let server = Server::start(&["--shards", "1"]);
     let connect = r#"{"id":1,"connect":{}}"#;
     for (lines, code) in [
@@ -112,7 +112,7 @@ fn whoever_does_not_speak_the_protocol_is_disconnected() {
         let mut client = Client::raw(&server);
         // In one frame, and one frame each.
         let mut other = Client::raw(&server);
-        client.say(&lines.join("\n"));
+        client.send_line(&lines.join("\n"));
         for line in lines {
             let _ = other.socket.send(Message::text(*line));
         }
@@ -121,7 +121,7 @@ fn whoever_does_not_speak_the_protocol_is_disconnected() {
                 match client.socket.read().unwrap() {
                     Message::Close(frame) => break frame.map(|frame| u16::from(frame.code)),
                     Message::Text(_) | Message::Ping(_) => {}
-                    Message::Binary(_) | Message::Pong(_) | Message::Frame(_) => panic!("nobody sends such"),
+                    Message::Binary(_) | Message::Pong(_) | Message::Frame(_) => panic!("no SDK sends it"),
                 }
             };
             assert_eq!(code_seen, Some(code), "{lines:?}");
@@ -133,15 +133,17 @@ fn whoever_does_not_speak_the_protocol_is_disconnected() {
 fn null_is_absent_and_arrays_are_no_objects() {
     let server = Server::start(&["--shards", "2"]);
     let mut client = Client::raw(&server);
-    client.say(r#"{"id":1,"connect":{"token":null,"data":null,"subs":null,"name":null},"subscribe":null}"#);
+    client.send_line(
+        r#"{"id":1,"connect":{"token":null,"data":null,"subs":null,"name":null},"subscribe":null}"#,
+    );
     assert!(client.next()["connect"]["client"].is_string());
-    client.say(
+    client.send_line(
         r#"{"id":2,"subscribe":{"channel":"r","token":null,"offset":null,"epoch":null,"delta":null,"flag":null,"tf":null}}"#,
     );
     assert_eq!(client.next()["subscribe"]["offset"], 0);
-    client.say(r#"{"id":3,"publish":{"channel":"r","data":null,"key":null}}"#);
+    client.send_line(r#"{"id":3,"publish":{"channel":"r","data":null,"key":null}}"#);
     assert_eq!(client.push("pub")["data"], Value::Null, "null can be published");
-    client.say(r#"{"id":4,"history":{"channel":"r","limit":null,"since":null,"reverse":null}}"#);
+    client.send_line(r#"{"id":4,"history":{"channel":"r","limit":null,"since":null,"reverse":null}}"#);
     while client.next()["id"] != 4 {}
 }
 
@@ -223,7 +225,7 @@ fn many_commands_in_one_frame_are_answered_in_order() {
     let mut client = Client::raw(&server);
     let mut lines = vec![r#"{"id":1,"connect":{}}"#.to_owned()];
     lines.extend((2..100).map(|id| format!(r#"{{"id":{id},"subscribe":{{"channel":"room-{id}"}}}}"#)));
-    client.say(&(lines.join("\n") + "\n"));
+    client.send_line(&(lines.join("\n") + "\n"));
     for id in 1..100 {
         assert_eq!(client.next()["id"], id);
     }
@@ -231,7 +233,7 @@ fn many_commands_in_one_frame_are_answered_in_order() {
 }
 
 #[test]
-fn a_client_is_in_so_many_rooms_at_most() {
+fn the_number_of_rooms_of_a_client_is_limited() {
     let server = Server::start(&["--shards", "2"]);
     let mut client = Client::connect(&server, "ann");
     for room in 0..128 {
@@ -244,14 +246,14 @@ fn a_client_is_in_so_many_rooms_at_most() {
 }
 
 #[test]
-fn who_comes_back_gets_what_it_missed_or_is_told_that_it_cannot() {
+fn a_reconnecting_client_recovers_or_learns_that_it_cannot() {
     let server = Server::start(&["--shards", "3"]);
-    let mut speaker = Client::connect(&server, "ann");
-    let start = speaker.result("subscribe", json!({"channel": "r"}));
+    let mut publisher = Client::connect(&server, "ann");
+    let start = publisher.result("subscribe", json!({"channel": "r"}));
     assert_eq!((&start["recoverable"], &start["offset"]), (&json!(true), &json!(0)));
     let epoch = start["epoch"].clone();
     for number in 1..=150 {
-        speaker.publish("r", number);
+        publisher.publish("r", number);
     }
     let mut back = Client::connect(&server, "bob");
     let mut resume = |offset: u64, epoch: &Value| {
@@ -279,26 +281,26 @@ fn who_comes_back_gets_what_it_missed_or_is_told_that_it_cannot() {
 }
 
 #[test]
-fn the_room_is_there_for_the_last_one_who_comes_back() {
+fn an_empty_room_is_kept_for_its_last_member() {
     let server = Server::start(&["--shards", "2"]);
-    for said in [0, 1] {
-        let room = format!("r{said}");
+    for count in [0, 1] {
+        let room = format!("r{count}");
         let mut alone = Client::connect(&server, "ann");
         let epoch = alone.result("subscribe", json!({"channel": room}))["epoch"].clone();
-        (0..said).for_each(|_| alone.publish(&room, 1));
+        (0..count).for_each(|_| alone.publish(&room, 1));
         drop(alone);
-        // Its place is free when nobody is there any more.
+        // Its slot is free when the room is empty.
         while server.metric("stentor_connections") > 1 {}
         let mut back = Client::connect(&server, "ann");
         let position = json!({"channel": room, "recover": true, "offset": 0, "epoch": epoch});
         let result = back.result("subscribe", position);
         assert_eq!(result["recovered"], true, "{result}");
-        assert_eq!(publications(&result).len(), said);
+        assert_eq!(publications(&result).len(), count);
     }
 }
 
 #[test]
-fn pages_of_the_past_go_both_ways() {
+fn pages_of_the_history_go_both_ways() {
     let server = Server::start(&["--shards", "2"]);
     let mut client = Client::connect(&server, "ann");
     client.result("subscribe", json!({"channel": "r"}));
@@ -321,16 +323,16 @@ fn pages_of_the_past_go_both_ways() {
 }
 
 #[test]
-fn the_people_of_a_room() {
+fn presence_of_a_room() {
     let server = Server::start(&["--shards", "3"]);
     let mut ann = Client::connect(&server, "ann");
     ann.result("subscribe", json!({"channel": "r"}));
     assert_eq!(ann.push("join")["info"]["user"], "ann");
     let mut others: Vec<_> = (0..5).map(|_| server.client("/ws/bob?room=r")).collect();
     let ids: Vec<_> = (0..5).map(|_| ann.push("join")["info"]["client"].clone()).collect();
-    let people = ann.result("presence", json!({"channel": "r"}))["presence"].clone();
-    assert_eq!(people.as_object().unwrap().len(), 6);
-    assert!(ids.iter().all(|id| people[id.as_str().unwrap()]["user"] == "bob"));
+    let members = ann.result("presence", json!({"channel": "r"}))["presence"].clone();
+    assert_eq!(members.as_object().unwrap().len(), 6);
+    assert!(ids.iter().all(|id| members[id.as_str().unwrap()]["user"] == "bob"));
     let stats = ann.result("presence_stats", json!({"channel": "r"}));
     assert_eq!(stats, json!({"num_clients": 6, "num_users": 2}));
     others.pop().unwrap().close(None).unwrap();
@@ -342,18 +344,18 @@ fn the_people_of_a_room() {
 fn pings_are_answered_or_the_client_is_gone() {
     let server = Server::start(&["--shards", "1", "--ping-interval", "400ms", "--pong-timeout", "300ms"]);
     let mut client = Client::raw(&server);
-    client.say(r#"{"id":1,"connect":{}}"#);
+    client.send_line(r#"{"id":1,"connect":{}}"#);
     assert_eq!(client.next()["connect"]["ping"], 1, "whole seconds, rounded up");
     for _ in 0..3 {
         assert_eq!(text(&mut client.socket), "{}");
-        client.say("{}");
+        client.send_line("{}");
     }
     assert_eq!(text(&mut client.socket), "{}");
     assert_eq!(close_code(&mut client.socket), 3012);
 }
 
 #[test]
-fn a_drain_tells_clients_to_come_back() {
+fn a_drain_makes_clients_reconnect() {
     let mut server = Server::start(&["--shards", "2"]);
     let mut client = Client::connect(&server, "ann");
     server.signal(rustix::process::Signal::TERM);
@@ -376,12 +378,12 @@ fn how_far_a_publication_has_come_can_be_asked() {
 }
 
 #[test]
-fn plain_clients_come_back_too() {
+fn plain_clients_recover_too() {
     let server = Server::start(&["--shards", "2"]);
-    let mut speaker = server.client("/ws/ann?room=r");
+    let mut publisher = server.client("/ws/ann?room=r");
     for number in 1..=5 {
-        speaker.send(Message::text(number.to_string())).unwrap();
-        assert_eq!(text(&mut speaker), format!("ann: {number}"));
+        publisher.send(Message::text(number.to_string())).unwrap();
+        assert_eq!(text(&mut publisher), format!("ann: {number}"));
     }
     let mut late = server.client("/ws/bob?room=r&history=2");
     assert_eq!([text(&mut late), text(&mut late)], ["ann: 4", "ann: 5"]);
@@ -391,7 +393,7 @@ fn plain_clients_come_back_too() {
     let mut back = server.client(&format!("/ws/bob?room=r&since={epoch}:3"));
     assert_eq!([text(&mut back), text(&mut back)], ["ann: 4", "ann: 5"]);
     assert_eq!(text(&mut back), format!(": since={position}"));
-    speaker.send(Message::text("6")).unwrap();
+    publisher.send(Message::text("6")).unwrap();
     assert_eq!(text(&mut back), "ann: 6");
     let mut lost = server.client("/ws/bob?room=r&since=00000000:3");
     assert_eq!(text(&mut lost), ": messages may be missing here");

@@ -1,4 +1,4 @@
-//! The tests of `centrifuge.rs`, on io_uring: what the server runs on is told by this program's name (see `support::driver`).
+//! The tests of `centrifuge.rs`, on io_uring: this program's name selects the driver (see `support::driver`).
 
 #[path = "centrifuge.rs"]
 mod centrifuge;

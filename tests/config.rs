@@ -15,7 +15,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn check_names_every_problem_and_its_place() {
+fn check_reports_every_mistake_with_its_location() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "# a comment\nlisten = \"nowhere\"\npong_timout = \"8s\"\nshards = 0\n")
         .unwrap();
@@ -38,8 +38,8 @@ fn the_printed_configuration_is_valid() {
     assert_eq!(code, Some(0));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), page).unwrap();
-    let (code, said, problems) = run(&["check", "--config", &file.path().display().to_string()]);
-    assert_eq!((code, said.as_str(), problems.as_str()), (Some(0), "ok\n", ""));
+    let (code, printed, problems) = run(&["check", "--config", &file.path().display().to_string()]);
+    assert_eq!((code, printed.as_str(), problems.as_str()), (Some(0), "ok\n", ""));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn too_few_descriptors_are_one_sentence() {
 }
 
 #[test]
-fn rooms_are_checked_with_their_places() {
+fn mistakes_in_rooms_have_locations() {
     let (_file, path) = file("[[room]]\npattern = \"a\"\nhistori = 1\npublish = \"all\"\n\n[[room]]\n");
     let (code, _, problems) = run(&["check", "--config", &path]);
     assert_eq!(code, Some(2));
@@ -139,23 +139,23 @@ fn tokens_are_made_and_checked() {
     };
     let check = |token: &str| run(&["token", "check", token, "--config", &path]);
     let token = make(&["--user", "7", "--name", "Ann", "--rooms", "a,b", "--expires", "never"]);
-    let (code, said, _) = check(&token);
+    let (code, printed, _) = check(&token);
     assert_eq!(code, Some(0));
     assert!(
-        said.starts_with("\"7\", called \"Ann\", without an end, in the rooms \"a\", \"b\"\n{\n"),
-        "{said}"
+        printed.starts_with("\"7\", called \"Ann\", without an end, in the rooms \"a\", \"b\"\n{\n"),
+        "{printed}"
     );
-    assert!(said.contains("\"iss\": \"us\""), "{said}");
-    let (code, said, _) = check(&make(&["--user", "7", "--room", "r"]));
+    assert!(printed.contains("\"iss\": \"us\""), "{printed}");
+    let (code, printed, _) = check(&make(&["--user", "7", "--room", "r"]));
     assert_eq!(code, Some(0));
-    assert!(said.starts_with("lets \"7\" into \"r\", until 20"), "{said}");
+    assert!(printed.starts_with("lets \"7\" into \"r\", until 20"), "{printed}");
 
-    let (code, said, why) = check(&make(&["--user", "7", "--expires", "0s"]));
-    assert_eq!((code, said.as_str()), (Some(1), ""));
-    assert!(why.starts_with("stentor: the token is not believed: it has expired, "), "{why}");
+    let (code, printed, why) = check(&make(&["--user", "7", "--expires", "0s"]));
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
+    assert!(why.starts_with("stentor: invalid token: it has expired, "), "{why}");
     let (code, _, why) = check(&token[..token.len() - 2]);
     assert_eq!(code, Some(1));
-    assert!(why.starts_with("stentor: the token is not believed: "), "{why}");
+    assert!(why.starts_with("stentor: invalid token: "), "{why}");
     let (code, _, why) = run(&["token", "check", &token]);
     assert_eq!(code, Some(1));
     assert!(why.starts_with("stentor: there is no key to check with"), "{why}");
@@ -169,9 +169,9 @@ fn private_keys_make_tokens_that_public_keys_check() {
         let (code, token, error) = run(&["token", "make", "--user", "7", "--private-key", &key(private)]);
         assert_eq!((code, error.as_str()), (Some(0), ""));
         let public = key(public);
-        let (code, said, why) = run(&["token", "check", token.trim_end(), "--token-public-keys", &public]);
+        let (code, printed, why) = run(&["token", "check", token.trim_end(), "--token-public-keys", &public]);
         assert_eq!((code, why.as_str()), (Some(0), ""), "{public}");
-        assert!(said.starts_with("\"7\", called \"7\", until 20"), "{said}");
+        assert!(printed.starts_with("\"7\", called \"7\", until 20"), "{printed}");
     }
     let (code, _, error) = run(&["token", "make", "--private-key", &key("rsa.pub.pem")]);
     assert_eq!(code, Some(1));

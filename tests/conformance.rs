@@ -41,7 +41,7 @@ impl From<Event<'_>> for Owned {
     }
 }
 
-/// What the decoder makes of `bytes` when they come in pieces that end at `cuts`.
+/// The decoder's events of `bytes` when they come in pieces that end at `cuts`.
 fn decode(bytes: &[u8], deflate: bool, cuts: &[usize]) -> (Vec<Owned>, Option<Fail>) {
     let (mut decoder, mut inflater, mut events) = (Decoder::new(deflate), Inflater::default(), Vec::new());
     let mut bounds: Vec<usize> =
@@ -111,7 +111,7 @@ fn faults_and_their_codes() {
         (vec![0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0], 1009),
     ] {
         let (_, fail) = decode(&bytes, false, &[]);
-        // The length alone is not a header yet: one more byte of mask tells.
+        // The length alone is not a header yet: one more byte of mask decides.
         let fail = fail.or_else(|| decode(&[&bytes[..], &[0; 4]].concat(), false, &[]).1);
         assert_eq!(fail.map(|fail| u16::from(fail.close_code())), Some(code), "{bytes:02x?}");
     }
@@ -238,7 +238,7 @@ const UPGRADE: &str = "Host: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nS
 
 /// RFC 9110 and 9112 where they bind an origin server, as its clients see it.
 #[test]
-fn answers_are_what_http_asks_for() {
+fn responses_are_valid_http() {
     let server = Server::start(&["--shards", "1"]);
     let page = server.ask(&request("GET /", ""));
     let etag = page.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
@@ -279,7 +279,7 @@ fn answers_are_what_http_asks_for() {
 
 /// The opening handshake of RFC 6455 §4.2, with a token as RFC 9110 §11 lets it be written.
 #[test]
-fn handshakes_are_answered_as_the_rfc_asks() {
+fn handshakes_follow_the_rfc() {
     let settings = ["--shards", "1", "--auth", "token", "--token-hmac-secret-files", SECRET];
     let server = Server::start(&settings);
     let token = token(&["--user", "ann", "--name", "Ann"]);
@@ -354,7 +354,7 @@ proptest! {
     }
 
     #[test]
-    fn what_tungstenites_client_sends_is_understood(messages in prop::collection::vec(message(), 0..8)) {
+    fn tungstenites_client_is_understood(messages in prop::collection::vec(message(), 0..8)) {
         let mut client = tungstenite(Role::Client, Vec::new());
         for message in &messages {
             client.send(match message.clone() {
@@ -369,7 +369,7 @@ proptest! {
     }
 
     #[test]
-    fn what_we_send_is_understood_by_tungstenites_client(
+    fn tungstenites_client_understands_our_frames(
         messages in prop::collection::vec(message(), 0..8), code in 3000u16..5000, reason: String,
     ) {
         let mut out = Vec::new();
@@ -394,7 +394,7 @@ proptest! {
 
     /// tungstenite's server reads the same frames: both take the same messages, and stop at the same one.
     #[test]
-    fn tungstenite_agrees_on_what_is_wrong(bytes in frames()) {
+    fn tungstenite_agrees_on_violations(bytes in frames()) {
         let (events, fail) = decode(&bytes, false, &[]);
         let mut server = tungstenite(Role::Server, bytes);
         for event in events {

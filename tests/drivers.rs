@@ -27,8 +27,8 @@ enum Step {
     /// Sends bytes, so many at a time.
     Send(usize, Vec<u8>, usize),
     /// Reads until these bytes have come, after all that it has read before.
-    Hear(usize, &'static [u8]),
-    /// Says that it sends no more.
+    Receive(usize, &'static [u8]),
+    /// Half-closes its stream.
     HalfClose(usize),
     /// Reads to the end.
     End(usize),
@@ -47,23 +47,23 @@ fn trace() -> Vec<Step> {
     vec![
         Connect,
         Send(0, upgrade("/ws/a?room=r"), 7),
-        Hear(0, b"\r\n\r\n"),
+        Receive(0, b"\r\n\r\n"),
         Connect,
         Send(1, [upgrade("/ws/b?room=r"), text("with the head")].concat(), whole),
-        Hear(0, b"b: with the head"),
-        Hear(1, b"b: with the head"),
+        Receive(0, b"b: with the head"),
+        Receive(1, b"b: with the head"),
         Send(0, text("byte by byte"), 1),
-        Hear(0, b"a: byte by byte"),
-        Hear(1, b"a: byte by byte"),
+        Receive(0, b"a: byte by byte"),
+        Receive(1, b"a: byte by byte"),
         Send(1, three, whole),
-        Hear(0, b"b: three"),
-        Hear(1, b"b: three"),
+        Receive(0, b"b: three"),
+        Receive(1, b"b: three"),
         Send(1, pieces, 3),
-        Hear(1, b"b: in pieces"),
-        Hear(0, b"b: in pieces"),
+        Receive(1, b"b: in pieces"),
+        Receive(0, b"b: in pieces"),
         Send(0, text(&long), 5000),
-        Hear(0, b"xend"),
-        Hear(1, b"xend"),
+        Receive(0, b"xend"),
+        Receive(1, b"xend"),
         Connect,
         Send(2, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), whole),
         HalfClose(2),
@@ -77,7 +77,7 @@ fn trace() -> Vec<Step> {
         Send(1, close(1000), whole),
         End(1),
         Send(0, text("alone"), whole),
-        Hear(0, b"a: alone"),
+        Receive(0, b"a: alone"),
         HalfClose(0),
         End(0),
     ]
@@ -94,27 +94,29 @@ fn transcript(server: &Server) -> Vec<String> {
                     clients[client].0.write_all(piece).unwrap();
                 }
             }
-            Step::Hear(client, until) => {
-                let (stream, heard, from) = &mut clients[client];
+            Step::Receive(client, until) => {
+                let (stream, received, from) = &mut clients[client];
                 loop {
-                    if let Some(at) = heard[*from..].windows(until.len()).position(|window| window == until) {
+                    if let Some(at) =
+                        received[*from..].windows(until.len()).position(|window| window == until)
+                    {
                         *from += at + until.len();
                         break;
                     }
                     let mut piece = [0; 4096];
                     let len = stream.read(&mut piece).unwrap();
                     assert!(len > 0, "client {client}: the end instead of {}", until.escape_ascii());
-                    heard.extend_from_slice(&piece[..len]);
+                    received.extend_from_slice(&piece[..len]);
                 }
             }
             Step::HalfClose(client) => clients[client].0.shutdown(Shutdown::Write).unwrap(),
             Step::End(client) => {
-                let (stream, heard, _) = &mut clients[client];
-                stream.read_to_end(heard).unwrap();
+                let (stream, received, _) = &mut clients[client];
+                stream.read_to_end(received).unwrap();
             }
         }
     }
-    clients.into_iter().map(|(_, heard, _)| heard.escape_ascii().to_string()).collect()
+    clients.into_iter().map(|(_, received, _)| received.escape_ascii().to_string()).collect()
 }
 
 /// Starts a server on `driver`.
@@ -127,10 +129,10 @@ fn one_trace_gives_one_transcript() {
     let transcripts: Vec<_> =
         drivers().iter().map(|driver| (driver, transcript(&start(driver, &[])))).collect();
     let (_, expected) = &transcripts[0];
-    assert!(expected.iter().all(|heard| !heard.is_empty()));
-    for (driver, heard) in &transcripts {
-        for (client, (heard, expected)) in heard.iter().zip(expected).enumerate() {
-            assert_eq!(heard, expected, "client {client} on {driver}");
+    assert!(expected.iter().all(|received| !received.is_empty()));
+    for (driver, received) in &transcripts {
+        for (client, (received, expected)) in received.iter().zip(expected).enumerate() {
+            assert_eq!(received, expected, "client {client} on {driver}");
         }
     }
 }
@@ -153,14 +155,14 @@ fn read_head(client: &mut Tcp) {
     }
 }
 
-/// More completions than the ring has places, and far more than it has buffers: nothing may be lost, and nobody mixed up.
+/// More completions than the ring has slots, and far more than it has buffers: nothing may be lost, and no connections mixed up.
 #[test]
-fn all_speak_at_once() {
+fn concurrent_publishers() {
     const CLIENTS: usize = 4500;
     for driver in drivers() {
         let server = start(driver, &[]);
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| echo(&server)).collect();
-        // While the server stands still, a third leaves without a word, and the others speak.
+        // While the server stands still, a third leaves without a Close, and the others publish.
         server.signal(Signal::STOP);
         for (number, client) in clients.iter_mut().enumerate() {
             client.write_all(&text(&format!("{number:08}"))).unwrap();
@@ -171,20 +173,20 @@ fn all_speak_at_once() {
             number % 3 != 0
         });
         server.signal(Signal::CONT);
-        // Newcomers take the slots of those who are gone.
+        // New connections take the slots of closed ones.
         let mut late: Vec<_> = (0..100).map(|_| echo(&server)).collect();
         for client in &mut late {
             client.write_all(&text("late 123")).unwrap();
         }
         let mut expected = (0..CLIENTS).filter(|number| number % 3 != 2);
-        let mut heard = [0; 10];
+        let mut received = [0; 10];
         for client in &mut clients {
-            client.read_exact(&mut heard).unwrap();
-            assert_eq!(heard[2..], *format!("{:08}", expected.next().unwrap()).as_bytes(), "{driver}");
+            client.read_exact(&mut received).unwrap();
+            assert_eq!(received[2..], *format!("{:08}", expected.next().unwrap()).as_bytes(), "{driver}");
         }
         for client in &mut late {
-            client.read_exact(&mut heard).unwrap();
-            assert_eq!(&heard[2..], b"late 123", "{driver}");
+            client.read_exact(&mut received).unwrap();
+            assert_eq!(&received[2..], b"late 123", "{driver}");
         }
     }
 }
@@ -217,9 +219,9 @@ fn send_until_paused(server: &Server, client: &mut Tcp) -> (u32, Vec<u8>) {
     (sent, pending)
 }
 
-/// A client that speaks on and does not listen is not read from any more, until it listens: then everything is there, in order.
+/// A client that sends and does not read is paused, until it reads: then everything is there, in order.
 #[test]
-fn who_does_not_listen_is_not_heard_until_it_does() {
+fn a_client_that_does_not_read_is_paused() {
     for driver in drivers() {
         let server = start(driver, &[]);
         let mut client = echo(&server);
@@ -237,14 +239,14 @@ fn who_does_not_listen_is_not_heard_until_it_does() {
     }
 }
 
-/// The turns of a server in half a second in which nothing happens, but for the two questions that count them.
+/// The turns of a server in half a second in which nothing happens, but for the two requests that count them.
 fn turns_of_a_pause(server: &Server) -> u64 {
-    let before = server.metric("stentor_turn_seconds_count");
+    let before = server.metric("stentor_turn_duration_seconds_count");
     std::thread::sleep(Duration::from_millis(500));
-    server.metric("stentor_turn_seconds_count") - before
+    server.metric("stentor_turn_duration_seconds_count") - before
 }
 
-/// More than the turns that a question takes, and far less than a turn every millisecond.
+/// More than the turns that a request takes, and far less than a turn every millisecond.
 const FEW_TURNS: u64 = 20;
 
 #[test]
@@ -257,7 +259,7 @@ fn an_idle_server_sleeps() {
     }
 }
 
-/// A client that is not read from costs no turns: its socket will tell when it reads again.
+/// A paused client costs no turns: its socket will report when it reads again.
 #[test]
 fn a_server_sleeps_while_a_client_is_paused() {
     for driver in drivers() {
@@ -295,7 +297,7 @@ fn without_uring(command: &mut Command) -> &mut Command {
 }
 
 #[test]
-fn where_the_ring_is_forbidden_epoll_serves_or_a_sentence_says_why_not() {
+fn without_the_ring_epoll_is_used_or_the_reason_is_reported() {
     let arguments = |driver| ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--driver", driver];
     let output = without_uring(stentor().args(arguments("uring"))).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -309,7 +311,7 @@ fn where_the_ring_is_forbidden_epoll_serves_or_a_sentence_says_why_not() {
     without_uring(command.args(arguments("auto")));
     let server = Server::from(command);
     let reason = &server.start_log[0];
-    assert!(reason.contains("Operation not permitted") && reason.contains("epoll serves"), "{reason}");
+    assert!(reason.contains("Operation not permitted") && reason.contains("using epoll"), "{reason}");
     assert!(server.start_log.last().unwrap().contains("\"driver\":\"epoll\""));
     assert!(server.get("/healthz").ends_with("ok\n"));
 }
@@ -324,10 +326,10 @@ fn without_io_uring_tests_fail_unless_that_is_allowed() {
     assert_eq!(printed.matches("SKIPPED: drivers: io_uring cannot be used here").count(), 1, "{printed}");
 }
 
-/// With fewer places in the ring's table than a listener's queue has, connections are accepted one by one, none into a table that is
-/// full: whoever finds no place waits, and comes in when there is one.
+/// With fewer slots in the ring's table than a listener's queue has, connections are accepted one by one, none into a table that is
+/// full: a connection without a slot waits, and is accepted when there is one.
 #[test]
-fn a_full_table_loses_nobody() {
+fn a_full_table_loses_no_connection() {
     const PLACES: u64 = 200;
     for driver in drivers() {
         let mut command = stentor();
@@ -351,7 +353,7 @@ fn a_full_table_loses_nobody() {
         for client in &mut clients {
             client.write_all(ask).unwrap();
         }
-        // Everybody is answered: with what it asked for, or that the server is full.
+        // Every connection is answered: with what it requested, or that the server is full.
         let (mut served, mut full) = (0, 0);
         for mut client in clients {
             let mut answer = [0; 12];
@@ -389,7 +391,7 @@ fn an_end_that_comes_with_the_last_bytes_is_seen() {
             assert_eq!(server.metric("stentor_members"), MEMBERS as u64);
             server.signal(Signal::STOP);
             for member in &mut members {
-                member.write_all(&text("the last words")).unwrap();
+                member.write_all(&text("the last bytes")).unwrap();
                 match leaving {
                     Leaving::Shutdown => member.shutdown(Shutdown::Write).unwrap(),
                     Leaving::Close => {}
@@ -402,14 +404,14 @@ fn an_end_that_comes_with_the_last_bytes_is_seen() {
                 members.clear();
             }
             server.signal(Signal::CONT);
-            // Each question is some turns of the server's: what it has not seen by then it will never see.
+            // Each request is some turns of the server's: what it has not seen by then it will never see.
             let left = (0..50).map(|_| server.metric("stentor_members")).find(|&left| left == 0);
             assert_eq!(left, Some(0), "{driver}, {leaving:?}: {} ghosts", server.metric("stentor_members"));
         }
     }
 }
 
-/// A member of a room that says nothing.
+/// A silent member of a room.
 fn member(server: &Server) -> Tcp {
     let mut client = server.raw();
     client.write_all(&upgrade("/ws/a?room=r")).unwrap();
@@ -419,13 +421,13 @@ fn member(server: &Server) -> Tcp {
 
 /// A member that sends and ends its stream at once is gone when its stream is, however fast that was.
 #[test]
-fn who_sends_and_ends_at_once_leaves_no_ghost() {
+fn a_client_that_sends_and_closes_at_once_leaves_no_member() {
     for driver in drivers() {
         let server = start(driver, &["--ping-interval", "0s"]);
         let leave = |_| {
             let mut client = member(&server);
             client.write_all(&text("bye")).unwrap();
-            // It still reads: so nothing but the end of its stream says that it is gone.
+            // It still reads: so nothing but the end of its stream shows that it is gone.
             client.shutdown(Shutdown::Write).map(|()| client).unwrap()
         };
         let _readers: Vec<_> = (0..200).map(leave).collect();
@@ -434,12 +436,12 @@ fn who_sends_and_ends_at_once_leaves_no_ghost() {
     }
 }
 
-/// Where the kernel does not say where a connection comes from, the bound on connections of one address holds all the same: for all such
+/// Where the kernel does not report the peer's address, the bound on connections of one address holds all the same: for all such
 /// connections together.
 #[test]
 fn connections_of_an_unknown_address_are_counted_together() {
     let server = start("uring", &["--max-connections-per-address", "3"]);
-    // No descriptor is left to ask for an address with.
+    // No descriptor is left to find an address with.
     server.limit_descriptors(4);
     let mut clients: Vec<_> = (0..8).map(|_| server.raw()).collect();
     let mut answers = [0; 2];
@@ -479,15 +481,15 @@ fn a_shard_that_panics_is_replaced() {
     const CLOSE: &[u8] = b"\x88\x02\x03\xf3"; // 1011
     for driver in drivers() {
         let mut server = fragile(driver, "1");
-        let (mut idle, mut speaker, mut request) = (member(&server), member(&server), server.raw());
+        let (mut idle, mut publisher, mut request) = (member(&server), member(&server), server.raw());
         request.write_all(b"GET / HTTP/1.1\r\n").unwrap();
         assert_eq!(server.metric("stentor_members"), 2, "{driver}");
         // Behind a frame that is still to be handed to the shard, in the same turn.
         server.signal(Signal::STOP);
         idle.write_all(&text("unheard")).unwrap();
-        speaker.write_all(&unmasked(PANIC)).unwrap();
+        publisher.write_all(&unmasked(PANIC)).unwrap();
         server.signal(Signal::CONT);
-        for client in [&mut idle, &mut speaker] {
+        for client in [&mut idle, &mut publisher] {
             let mut last = Vec::new();
             client.read_to_end(&mut last).unwrap();
             assert!(last.ends_with(CLOSE), "{driver}: {}", last.escape_ascii());
@@ -496,13 +498,13 @@ fn a_shard_that_panics_is_replaced() {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{driver}");
         let line = server.log_line("what PANIC_ON names has arrived");
         assert!(line.contains("\"backtrace\"") && line.contains("event_loop"), "{line}");
-        // Those who come then find everything as it was, but for the others.
+        // Later connections find everything as it was, but for the others.
         let mut members: Vec<_> = (0..300).map(|_| member(&server)).collect();
         members[0].write_all(&text("anew")).unwrap();
         for member in &mut members {
-            let mut heard = [0; 9];
-            member.read_exact(&mut heard).unwrap();
-            assert_eq!(&heard, b"\x81\x07a: anew", "{driver}");
+            let mut received = [0; 9];
+            member.read_exact(&mut received).unwrap();
+            assert_eq!(&received, b"\x81\x07a: anew", "{driver}");
         }
         let page = server.get("/metrics");
         let [panics, members, connections, closes, accepted] =
@@ -513,7 +515,7 @@ fn a_shard_that_panics_is_replaced() {
     }
 }
 
-/// Members on other shards of rooms whose home has panicked are told so, go in anew, and go on in one order with all others.
+/// Members on other shards of rooms whose home has panicked are notified, join anew, and go on in one order with all others.
 #[test]
 #[cfg(debug_assertions)]
 fn members_on_other_shards_outlive_a_panic() {
@@ -526,8 +528,8 @@ fn members_on_other_shards_outlive_a_panic() {
         fuse.get_mut().write_all(&unmasked(PANIC)).unwrap();
         assert_eq!(support::close_code(&mut fuse), 1011, "{driver}");
         assert_eq!(server.metric("stentor_shard_panics_total"), 1, "{driver}");
-        let mut newcomer = server.client("/ws/new?room=r");
-        newcomer.send(tungstenite::Message::text("anew")).unwrap();
+        let mut joiner = server.client("/ws/new?room=r");
+        joiner.send(tungstenite::Message::text("anew")).unwrap();
         let mut survivors = 0;
         for member in &mut members {
             loop {
@@ -569,17 +571,17 @@ fn a_second_panic_ends_the_process() {
     }
 }
 
-/// Who never answers the server's Close is reset, which frees its socket at once.
+/// A client that never answers the server's Close is reset, which frees its socket at once.
 #[test]
-fn who_does_not_close_is_reset() {
+fn a_client_that_does_not_close_is_reset() {
     for driver in drivers() {
         let mut server = start(driver, &["--close-timeout", "100ms"]);
         let mut client = echo(&server);
         server.signal(Signal::TERM);
-        let mut last_words = Vec::new();
-        let error = client.read_to_end(&mut last_words).unwrap_err();
+        let mut final_bytes = Vec::new();
+        let error = client.read_to_end(&mut final_bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{driver}");
-        assert_eq!(parse(&last_words).and_then(|frame| frame.close_code()), Some(1001), "{driver}");
+        assert_eq!(parse(&final_bytes).and_then(|frame| frame.close_code()), Some(1001), "{driver}");
         assert!(server.wait().success(), "{driver}");
     }
 }

@@ -9,23 +9,23 @@ use support::{Server, close_code, text};
 use tungstenite::Message;
 
 #[test]
-fn what_one_says_all_hear_on_every_shard() {
+fn publications_reach_every_shard() {
     let server = Server::start(&["--shards", "3"]);
     let mut members: Vec<_> = (0..12).map(|index| server.client(&format!("/ws/m{index}?room=r"))).collect();
-    let mut stranger = server.client("/ws/stranger");
+    let mut unsubscribed = server.client("/ws/stranger");
     for (index, member) in members.iter_mut().enumerate() {
         member.send(Message::text(format!("I am {index}"))).unwrap();
     }
-    let heard: Vec<Vec<_>> =
+    let received: Vec<Vec<_>> =
         members.iter_mut().map(|member| (0..12).map(|_| text(member)).collect()).collect();
-    let mut sorted = heard[0].clone();
+    let mut sorted = received[0].clone();
     sorted.sort();
     let mut expected: Vec<_> = (0..12).map(|index| format!("m{index}: I am {index}")).collect();
     expected.sort();
     assert_eq!(sorted, expected);
-    assert!(heard.iter().all(|lines| *lines == heard[0]), "one order for all");
-    stranger.send(Message::text("alone")).unwrap();
-    assert_eq!(text(&mut stranger), "stranger: alone");
+    assert!(received.iter().all(|lines| *lines == received[0]), "one order for all");
+    unsubscribed.send(Message::text("alone")).unwrap();
+    assert_eq!(text(&mut unsubscribed), "stranger: alone");
     assert_eq!(server.metric("stentor_deliveries_total"), 12 * 12 + 1);
     assert_eq!(server.metric("stentor_members"), 13);
 }
@@ -62,7 +62,7 @@ fn refusals_have_a_status_and_a_sentence() {
 }
 
 #[test]
-fn refusals_are_whole_however_soon_their_places_are_taken_again() {
+fn refusals_are_complete_even_if_their_slots_are_reused_at_once() {
     let server = Server::start(&["--shards", "1"]);
     for attempt in 0..200 {
         let error = server.try_client("/ws/%0A", &[]).err().unwrap_or_default();
@@ -153,7 +153,7 @@ fn the_drain_is_bounded() {
 }
 
 #[test]
-fn sighup_takes_over_what_can_change() {
+fn sighup_reloads_the_configuration() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "max_message = 100\nshards = 1\n").unwrap();
     let mut command = support::stentor();
@@ -162,13 +162,13 @@ fn sighup_takes_over_what_can_change() {
     let mut client = server.client("/ws/a");
     std::fs::write(file.path(), "max_message = 10\nshards = 2\n").unwrap();
     server.signal(Signal::HUP);
-    assert!(server.log_line("needs a restart").contains("\"setting\":\"shards\""));
-    server.log_line("\"reloaded\"");
+    assert!(server.log_line("restart required").contains("\"setting\":\"shards\""));
+    server.log_line("configuration reloaded");
     client.send(Message::text("more than ten bytes")).unwrap();
     assert_eq!(close_code(&mut client), 1009);
     std::fs::write(file.path(), "max_mesage = 10\n").unwrap();
     server.signal(Signal::HUP);
-    assert!(server.log_line("not reloaded").contains("did you mean max_message?"));
+    assert!(server.log_line("reload failed").contains("did you mean max_message?"));
     server.client("/ws/b");
 }
 
@@ -180,44 +180,44 @@ fn with_file(settings: &str) -> (Server, impl Fn(&str)) {
 }
 
 #[test]
-fn what_needs_a_restart_is_told_with_every_reload() {
+fn settings_that_need_a_restart_are_logged_on_every_reload() {
     let (mut server, write) = with_file("shards = 1\n");
     for settings in ["shards = 2\n", "shards = 2\nmax_name = 9\n"] {
         write(settings);
         server.signal(Signal::HUP);
-        assert!(server.log_line("needs a restart").contains("\"setting\":\"shards\""));
-        server.log_line("\"reloaded\"");
+        assert!(server.log_line("restart required").contains("\"setting\":\"shards\""));
+        server.log_line("configuration reloaded");
     }
     write("shards = 1\n");
     server.signal(Signal::HUP);
-    // What runs is what is asked for again: nothing stands between the two lines.
-    assert!(!server.log_until("\"reloaded\"").iter().any(|line| line.contains("needs a restart")));
+    // The reload is of the running configuration: nothing stands between the two lines.
+    assert!(!server.log_until("configuration reloaded").iter().any(|line| line.contains("restart required")));
 }
 
 #[test]
-fn a_reload_that_asks_for_too_many_connections_changes_nothing() {
+fn a_reload_with_too_many_connections_changes_nothing() {
     let (mut server, write) = with_file("shards = 1\nmax_message = 100\n");
     write("shards = 1\nmax_message = 10\nmax_connections = 999999999\n");
     server.signal(Signal::HUP);
-    assert!(server.log_line("not reloaded").contains("max_connections = 999999999"));
+    assert!(server.log_line("reload failed").contains("max_connections = 999999999"));
     let mut client = server.client("/ws/a");
     client.send(Message::text("more than ten bytes")).unwrap();
     assert_eq!(client.read().unwrap(), Message::text("a: more than ten bytes"));
 }
 
 #[test]
-fn a_new_ping_interval_reaches_those_who_are_there() {
+fn a_new_ping_interval_applies_to_open_connections() {
     let (mut server, write) = with_file("shards = 1\nping_interval = \"0s\"\n");
     let mut client = server.client("/ws/a");
     write("shards = 1\nping_interval = \"200ms\"\npong_timeout = \"10s\"\n");
     server.signal(Signal::HUP);
-    server.log_until("\"reloaded\"");
+    server.log_until("configuration reloaded");
     assert!(matches!(client.read().unwrap(), Message::Ping(_)));
     client.flush().unwrap();
     write("shards = 1\nping_interval = \"0s\"\n");
     server.signal(Signal::HUP);
-    server.log_until("\"reloaded\"");
-    // Nobody is waited for any more, not even for the answer to a ping that is on its way.
+    server.log_until("configuration reloaded");
+    // No client is waited for any more, not even for the answer to a ping that is in flight.
     client.send(Message::text("still here")).unwrap();
     while !matches!(client.read().unwrap(), Message::Text(_)) {}
 }
@@ -256,7 +256,7 @@ fn without_descriptors_accepting_pauses_and_recovers() {
 }
 
 #[test]
-fn half_a_handshake_holds_nobody_up() {
+fn an_incomplete_handshake_delays_no_other_client() {
     let server = Server::start(&["--shards", "1", "--handshake-timeout", "300ms"]);
     let mut slow = server.raw();
     slow.write_all(b"GET /ws/a HTTP/1.1\r\nHo").unwrap();
@@ -273,7 +273,7 @@ fn a_socket_from_the_service_manager_is_served() {
     if std::process::Command::new("systemd-socket-activate").arg("--version").output().is_err() {
         return; // the step `systemd` of test.sh has it
     }
-    // Below the ports that connections get: one that asks for a port where nobody listens yet can be given that very port, and
+    // Below the ports that connections get: one that requests a port where nothing listens yet can be given that very port, and
     // is then connected with itself.
     let is_free = |port: &u16| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok();
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
@@ -335,7 +335,7 @@ fn without_io_uring_no_test_that_needs_it_passes() {
     if support::driver() != "uring" {
         return;
     }
-    let test = "e2e::half_a_handshake_holds_nobody_up";
+    let test = "e2e::an_incomplete_handshake_delays_no_other_client";
     let (passes, printed) = support::run_without_uring(test, false);
     assert!(!passes && printed.contains("io_uring cannot be used here"), "{printed}");
     let (passes, printed) = support::run_without_uring(test, true);

@@ -1,4 +1,4 @@
-//! The tests of `e2e.rs`, on io_uring: what the server runs on is told by this program's name (see `support::driver`).
+//! The tests of `e2e.rs`, on io_uring: this program's name selects the driver (see `support::driver`).
 
 #[path = "e2e.rs"]
 mod e2e;

@@ -37,7 +37,7 @@ fn connect_with(server: &Server, claims: &Value) -> Client {
     client
 }
 
-/// A back end that never answers, and its address.
+/// A backend that never answers, and its address.
 fn silent_backend() -> (impl Sized, String) {
     #[expect(clippy::disallowed_types, reason = "a back end for tests")]
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -45,7 +45,7 @@ fn silent_backend() -> (impl Sized, String) {
     (listener, url)
 }
 
-/// A back end that lets everybody in, after a while.
+/// An auth backend that accepts every client, after a while.
 fn late_backend(delay: Duration) -> String {
     let (listener, url) = {
         #[expect(clippy::disallowed_types, reason = "a back end for tests")]
@@ -102,11 +102,11 @@ fn a_room_that_a_token_names_twice_is_entered_once() {
             client.publish("a", data);
         }
         client.publish("a", "last");
-        let mut heard = Vec::new();
-        while heard.last() != Some(&json!("last")) {
-            heard.push(client.push("pub")["data"].clone());
+        let mut received = Vec::new();
+        while received.last() != Some(&json!("last")) {
+            received.push(client.push("pub")["data"].clone());
         }
-        assert_eq!(heard, [json!(1), json!(2), json!(3), json!("last")], "{claims}");
+        assert_eq!(received, [json!(1), json!(2), json!(3), json!("last")], "{claims}");
         client.result("presence", json!({"channel": "a"}));
     }
 }
@@ -131,7 +131,7 @@ fn each_is_answered_once(client: &mut Client, first_id: u64, room: &str) {
         command["id"] = id.into();
         command.to_string()
     });
-    client.say(&lines.collect::<Vec<_>>().join("\n"));
+    client.send_line(&lines.collect::<Vec<_>>().join("\n"));
     let mut replies = BTreeMap::<u64, u32>::new();
     while replies.len() < usize::try_from(count).unwrap() {
         let line = client.next();
@@ -139,7 +139,7 @@ fn each_is_answered_once(client: &mut Client, first_id: u64, room: &str) {
             *replies.entry(id).or_default() += 1;
         }
     }
-    // Whatever came twice comes before this.
+    // All duplicates would come before this.
     let last = client.ask("presence_stats", json!({"channel": "nowhere"}));
     assert_eq!(last["error"]["code"], 103);
     assert!(replies.values().all(|&count| count == 1), "{room}: {replies:?}");
@@ -157,15 +157,15 @@ fn subscribe_and_unsubscribe_in_one_message_are_each_answered() {
 }
 
 #[test]
-fn what_is_asked_before_a_late_back_end_has_answered_is_answered_too() {
+fn commands_sent_before_authentication_are_answered() {
     let url = late_backend(Duration::from_millis(300));
     let server = Server::start(&["--shards", "4", "--auth", "hook", "--hook-url", &url]);
     let mut clients: Vec<_> = (0..8).map(|_| Client::raw(&server)).collect();
     for (client, room) in clients.iter_mut().zip(0..) {
-        client.say(r#"{"id":1,"connect":{}}"#);
+        client.send_line(r#"{"id":1,"connect":{}}"#);
         for id in 2..40 {
             let command = if id % 2 == 0 { "subscribe" } else { "unsubscribe" };
-            client.say(&json!({"id": id, command: {"channel": format!("room{room}")}}).to_string());
+            client.send_line(&json!({"id": id, command: {"channel": format!("room{room}")}}).to_string());
         }
     }
     for client in &mut clients {
@@ -192,8 +192,8 @@ fn a_header_of_64_mib_is_not_read_to_its_end() {
         assert!(sent < 64 << 20, "all of it was taken");
     };
     assert!(matches!(failed.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{failed}");
-    let taken = server.metric("stentor_bytes_in_total");
-    // A ring has several reads under way when it is told to stop.
+    let taken = server.metric("stentor_received_bytes_total");
+    // A ring has several reads in flight when it is to stop.
     assert!(taken < 4 << 20, "{taken} bytes were taken in");
 }
 
@@ -216,7 +216,7 @@ fn the_histories_of_all_rooms_together_are_bounded() {
     }
     let kept = server.metric("stentor_history_bytes");
     assert!((512 * 1024..=1 << 20).contains(&kept), "{kept} bytes are kept");
-    let evicted = server.metric("stentor_history_evicted_total");
+    let evicted = server.metric("stentor_history_evictions_total");
     assert!((250..384).contains(&evicted), "{evicted} were given up");
     let mut other = Client::connect(&server, "other");
     let mut recovered = 0;
@@ -239,7 +239,7 @@ fn the_histories_of_all_rooms_together_are_bounded() {
     assert!((8..=20).contains(&recovered), "{recovered} of 128 rooms have kept theirs");
 }
 
-/// How many of `count` texts that a plain client sends at once are heard, and the code that ends it, if one does.
+/// How many of `count` texts that a plain client sends at once are published, and the code that closes it, if one does.
 fn flood(server: &Server, room: &str, count: usize) -> (usize, Option<u16>) {
     let mut member = server.client(&format!("/ws/flooder?room={room}"));
     for _ in 0..count {
@@ -248,31 +248,31 @@ fn flood(server: &Server, room: &str, count: usize) -> (usize, Option<u16>) {
         }
     }
     let _ = member.send(Message::Ping(b"end"[..].into()));
-    let mut heard = 0;
+    let mut received = 0;
     loop {
         match member.read() {
-            Ok(Message::Text(text)) => heard += usize::from(text.as_str() == "flooder: flooood"),
-            Ok(Message::Close(frame)) => return (heard, frame.map(|frame| frame.code.into())),
+            Ok(Message::Text(text)) => received += usize::from(text.as_str() == "flooder: flooood"),
+            Ok(Message::Close(frame)) => return (received, frame.map(|frame| frame.code.into())),
             Ok(Message::Pong(_)) => {
                 // What its home has still to order comes after the pong.
                 member.get_ref().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
             }
             Ok(_) => {}
-            Err(_) => return (heard, None),
+            Err(_) => return (received, None),
         }
     }
 }
 
 #[test]
-fn by_default_a_session_may_say_so_much_and_no_more() {
+fn the_default_rate_limit_of_a_session() {
     let command = std::process::Command::new(env!("CARGO_BIN_EXE_stentor")).arg("config").output();
     let printed = String::from_utf8(command.unwrap().stdout).unwrap();
     assert!(printed.contains("max_session_messages_per_second = 20 "), "{printed}");
     assert!(printed.contains("max_session_commands_per_second = 100 "), "{printed}");
 
     let server = Server::start(&["--shards", "2", "--max-session-messages-per-second", "20"]);
-    let (heard, closed) = flood(&server, "r", 60);
-    assert!((40..=45).contains(&heard), "{heard}");
+    let (received, closed) = flood(&server, "r", 60);
+    assert!((40..=45).contains(&received), "{received}");
     assert_eq!(closed, None);
     let before = server.metric("stentor_publications_total");
     let (_, closed) = flood(&server, "r", 2000);
@@ -313,9 +313,9 @@ fn a_room_that_sets_a_limit_has_a_budget_of_its_own() {
     assert!((40..=48).contains(&(taken["r1"] + taken["r2"])), "{taken:?}");
 }
 
-/// Clients that send what they can of a deflate bomb, and nobody says who they are.
+/// Clients that send what they can of a deflate bomb, before they are authenticated.
 #[test]
-fn what_waits_for_a_back_end_is_kept_as_it_came() {
+fn input_queued_during_authentication_is_kept_as_received() {
     let (_backend, url) = silent_backend();
     let server = Server::start(&[
         "--shards",
@@ -347,10 +347,10 @@ fn what_waits_for_a_back_end_is_kept_as_it_came() {
     let (grown, spent) = (server.memory().saturating_sub(before.0), server.cpu_time() - before.1);
     assert!(grown < 40 * 2 * 64 * 1024 + (4 << 20), "{grown} bytes for 40 times 64 KiB");
     assert!(spent < Duration::from_secs(1), "{spent:?}");
-    assert_eq!(server.metric("stentor_websockets"), 40);
+    assert_eq!(server.metric("stentor_websocket_connections"), 40);
 }
 
-/// A flood into one room, by clients that are not in it, while its members take nothing: who speaks in another room waits no
+/// A flood into one room, by clients that are not in it, while its members take nothing: publishers of another room wait no
 /// longer for it.
 #[test]
 fn a_congested_room_does_not_hold_up_another() {
@@ -370,7 +370,7 @@ fn a_congested_room_does_not_hold_up_another() {
         })
         .collect();
     let mut pending = vec![0; flooders.len()];
-    let mut speakers = [server.client("/ws/a?room=calm"), server.client("/ws/b?room=calm")];
+    let mut publishers = [server.client("/ws/a?room=calm"), server.client("/ws/b?room=calm")];
     let (mut slowest, begun) = (Duration::ZERO, Instant::now());
     let mut round = 0;
     while begun.elapsed() < Duration::from_secs(3) {
@@ -380,8 +380,8 @@ fn a_congested_room_does_not_hold_up_another() {
             }
         }
         let asked = Instant::now();
-        speakers[round % 2].send(Message::text(format!("{round}"))).unwrap();
-        while !text(&mut speakers[0]).ends_with(&format!(": {round}")) {}
+        publishers[round % 2].send(Message::text(format!("{round}"))).unwrap();
+        while !text(&mut publishers[0]).ends_with(&format!(": {round}")) {}
         slowest = slowest.max(asked.elapsed());
         round += 1;
     }
@@ -410,20 +410,20 @@ fn nothing_is_pushed_before_the_reply_to_connect() {
     let server = with_tokens(&["--shards", "4", "--anonymous"]);
     let rooms: Vec<_> = (0..8).map(|room| format!("room{room}")).collect();
     let claims = json!({"sub": "7", "channels": rooms});
-    let mut speaker = connect_with(&server, &claims);
+    let mut publisher = connect_with(&server, &claims);
     let token = sign(&claims);
     for round in 0..150 {
         let mut client = Client::raw(&server);
-        client.say(&json!({"id": 1, "connect": {"token": token}}).to_string());
+        client.send_line(&json!({"id": 1, "connect": {"token": token}}).to_string());
         client.socket.send(Message::Ping(b"p"[..].into())).unwrap();
         let publish =
             |room: &String| json!({"id": 9, "publish": {"channel": room, "data": round}}).to_string();
         for _ in 0..3 {
-            speaker.say(&rooms.iter().map(publish).collect::<Vec<_>>().join("\n"));
+            publisher.send_line(&rooms.iter().map(publish).collect::<Vec<_>>().join("\n"));
         }
         let first = client.next();
         assert_eq!(first["id"], 1, "round {round}: {first}");
-        speaker.result("presence_stats", json!({"channel": "room0"}));
+        publisher.result("presence_stats", json!({"channel": "room0"}));
     }
 }
 
@@ -458,15 +458,15 @@ fn commands_are_limited_and_a_flood_of_them_ends() {
             }
         };
         // A hundred at once, and fifty in each second that this takes; of those the last sixteen may have no answer any more.
-        assert!((80..=400).contains(&allowed), "{method}: {allowed} were obeyed");
+        assert!((80..=400).contains(&allowed), "{method}: {allowed} were executed");
         assert!(refused >= 100, "{method}: {refused} were refused");
         assert_eq!(code, 3013, "{method}");
     }
 }
 
-/// Those who came while the room was small are announced, though it is large by then.
+/// Clients that came while the room was small are announced, though it is large by then.
 #[test]
-fn who_came_before_a_room_was_too_large_is_announced() {
+fn members_that_joined_before_the_limit_are_announced() {
     let server = Server::start(&["--shards", "2", "--join-leave-max", "3"]);
     let mut clients: Vec<_> = (0..6).map(|index| Client::connect(&server, &format!("c{index}"))).collect();
     for client in &mut clients {
@@ -480,7 +480,7 @@ fn who_came_before_a_room_was_too_large_is_announced() {
 
 /// Some clients send bytes only.
 #[test]
-fn a_json_command_in_a_binary_frame_is_obeyed() {
+fn a_json_command_in_a_binary_frame_is_executed() {
     let server = Server::start(&["--shards", "1"]);
     let mut client = Client::raw(&server);
     let command = json!({"id": 1, "connect": {"data": {"name": "c"}}}).to_string();
@@ -508,7 +508,7 @@ fn expiring_subscriptions_that_come_and_go_take_no_memory() {
     }
     let mut before = 0;
     for round in 0..400 {
-        client.say(lines.trim_end());
+        client.send_line(lines.trim_end());
         let mut replies = 0;
         while replies < 20 {
             let line = client.next();

@@ -1,4 +1,4 @@
-//! Who somebody is, through the running server: tokens, and a back end that is asked.
+//! Authentication, through the running server: tokens, and an auth backend.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -25,7 +25,7 @@ fn connect(server: &Server, command: &str) -> WebSocket<Tcp> {
 }
 
 #[test]
-fn tokens_open_the_door() {
+fn tokens_authenticate_clients() {
     let settings = ["--auth", "token", "--token-hmac-secret-files", SECRET];
     let server = Server::start(&settings);
     let with = |token: &str| connect(&server, &format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#));
@@ -117,7 +117,7 @@ fn a_room_token_brings_data() {
 }
 
 #[test]
-fn what_tokens_cannot_have_and_when_they_hold() {
+fn token_claims_and_times() {
     let mut server =
         Server::start(&["--auth", "token", "--token-hmac-secret-files", SECRET, "--log", "debug"]);
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
@@ -130,7 +130,7 @@ fn what_tokens_cannot_have_and_when_they_hold() {
         (json!({"exp": -1}), "`exp` is no point of time"),
     ] {
         assert_eq!(close_code(&mut connect_with(&server, &claims)), 3500, "{claims}");
-        let line = server.log_line("a token is not believed");
+        let line = server.log_line("invalid token");
         assert!(line.contains(why), "{why}: {line}");
     }
     for early in [json!({"sub": "7", "nbf": now + 60}), json!({"sub": "7", "iat": now + 60})] {
@@ -158,14 +158,14 @@ fn a_reload_changes_the_keys() {
     std::fs::write(config.path(), format!("auth = \"token\"\ntoken_hmac_secret_files = [{SECRET:?}]\n"))
         .unwrap();
     server.signal(Signal::HUP);
-    server.log_line("\"reloaded\"");
-    // The shards hear of it before they hear of whoever comes after that line.
+    server.log_line("configuration reloaded");
+    // The shards take the reload before they take connections that come after that line.
     let reply = text(&mut connect(&server, &command));
     assert!(reply.starts_with(r#"{"id":1,"connect":{"client":""#), "{reply}");
     drop(other);
 }
 
-/// A back end that gives one answer to everybody, and says what it was asked. With TLS it has a certificate that only
+/// An auth backend that gives one answer to every request, and returns the requests. With TLS it has a certificate that only
 /// `hook-ca.pem` vouches for.
 fn backend(tls: bool, answer: &'static str) -> (String, Receiver<String>) {
     #[expect(clippy::disallowed_types, reason = "a back end for tests")]
@@ -175,18 +175,18 @@ fn backend(tls: bool, answer: &'static str) -> (String, Receiver<String>) {
     let config = tls.then(certified);
     let serve = move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            let question = match &config {
+            let auth_request = match &config {
                 Some(config) => {
                     let connection = ServerConnection::new(Arc::clone(config)).unwrap();
                     let mut stream = StreamOwned::new(connection, stream);
-                    let question = answered(&mut stream, answer);
+                    let auth_request = answered(&mut stream, answer);
                     stream.conn.send_close_notify();
                     let _ = stream.flush();
-                    question
+                    auth_request
                 }
                 None => answered(&mut stream, answer),
             };
-            if question.is_ok_and(|question| sender.send(question).is_err()) {
+            if auth_request.is_ok_and(|auth_request| sender.send(auth_request).is_err()) {
                 return;
             }
         }
@@ -229,7 +229,7 @@ fn answered(stream: &mut (impl Read + Write), answer: &str) -> std::io::Result<S
 }
 
 #[test]
-fn a_back_end_says_who_somebody_is() {
+fn an_auth_backend_authenticates_clients() {
     let (url, asked) =
         backend(false, r#"{"result":{"user":"7","info":{"name":"Ann"},"data":{"since": 2026}}}"#);
     let server = Server::start(&["--auth", "hook", "--hook-url", &url]);
@@ -237,9 +237,12 @@ fn a_back_end_says_who_somebody_is() {
     let reply = text(&mut client);
     assert!(reply.starts_with(r#"{"id":1,"connect":{"client":""#), "{reply}");
     assert!(reply.contains(r#""data":{"since":2026}"#), "{reply}");
-    let question = asked.recv_timeout(Duration::from_secs(10)).unwrap();
-    assert!(question.contains(r#""protocol":"json""#) && question.contains(r#""name":"ann""#), "{question}");
-    assert!(question.ends_with(r#""data":{"name":"ann","a":1}}"#), "{question}");
+    let auth_request = asked.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(
+        auth_request.contains(r#""protocol":"json""#) && auth_request.contains(r#""name":"ann""#),
+        "{auth_request}"
+    );
+    assert!(auth_request.ends_with(r#""data":{"name":"ann","a":1}}"#), "{auth_request}");
     client.send(Message::text(r#"{"id":2,"subscribe":{"channel":"r"}}"#)).unwrap();
     text(&mut client);
     client.send(Message::text(r#"{"id":3,"presence":{"channel":"r"}}"#)).unwrap();
@@ -254,7 +257,7 @@ fn a_back_end_says_who_somebody_is() {
 
 /// On the default listener, which is of both families, an IPv4 peer comes as `::ffff:127.0.0.1`.
 #[test]
-fn the_back_end_is_told_the_address_as_it_is() {
+fn the_auth_backend_receives_the_peer_address() {
     let (url, asked) = backend(false, r#"{"result":{"user":"7"}}"#);
     let mut command = support::stentor();
     command.args([
@@ -271,28 +274,28 @@ fn the_back_end_is_told_the_address_as_it_is() {
     let mut server = Server::from(command);
     server.address = ([127, 0, 0, 1], server.address.port()).into();
     text(&mut connect(&server, r#"{"id":1,"connect":{}}"#));
-    let question = asked.recv_timeout(Duration::from_secs(10)).unwrap();
-    assert!(question.contains(r#""address":"127.0.0.1""#), "{question}");
+    let auth_request = asked.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(auth_request.contains(r#""address":"127.0.0.1""#), "{auth_request}");
 }
 
 #[test]
-fn whom_the_back_end_turns_away() {
+fn clients_rejected_by_the_auth_backend() {
     let (url, _asked) = backend(false, r#"{"disconnect":{"code":4501,"reason":"banned"}}"#);
     let (config, path) = file(&format!("auth = \"hook\"\nhook_url = {url:?}\n"));
     let mut server = Server::start(&["--config", &path]);
     assert_eq!(close_code(&mut connect(&server, r#"{"id":1,"connect":{}}"#)), 4501);
-    // Nobody listens at port 1: it is refused at once.
+    // Nothing listens at port 1: it is refused at once.
     std::fs::write(config.path(), "auth = \"hook\"\nhook_url = \"http://127.0.0.1:1/\"\n").unwrap();
     server.signal(Signal::HUP);
-    server.log_line("\"reloaded\"");
+    server.log_line("configuration reloaded");
     let reply = text(&mut connect(&server, r#"{"id":1,"connect":{}}"#));
     assert!(reply.contains(r#""error":{"code":100,"#) && reply.contains(r#""temporary":true"#), "{reply}");
-    server.log_line("the hook does not answer as it should");
+    server.log_line("hook request failed");
 }
 
-/// Over TLS the back end must be who it should be.
+/// Over TLS the backend must have the expected certificate.
 #[test]
-fn a_back_end_is_believed_when_its_authority_vouches_for_it() {
+fn the_auth_backends_certificate_is_verified() {
     let (url, asked) = backend(true, r#"{"result":{"user":"7"}}"#);
     let command = r#"{"id":1,"connect":{}}"#;
     let hook = ["--auth", "hook", "--hook-url", &url];
@@ -304,7 +307,7 @@ fn a_back_end_is_believed_when_its_authority_vouches_for_it() {
     let mut server = Server::start(&hook);
     let reply = text(&mut connect(&server, command));
     assert!(reply.contains(r#""error":{"code":100,"#), "{reply}");
-    let complaint = server.log_line("the hook does not answer as it should");
+    let complaint = server.log_line("hook request failed");
     assert!(complaint.to_lowercase().contains("certificate"), "{complaint}");
-    assert!(asked.try_recv().is_err(), "it was told nothing");
+    assert!(asked.try_recv().is_err(), "it received nothing");
 }

@@ -51,12 +51,12 @@ fn start() -> Server {
     Server::start(&["--shards", "2", "--config", &path])
 }
 
-fn say(client: &mut WebSocket<Tcp>, words: &str) {
-    client.send(Message::text(words)).unwrap();
+fn send_text(client: &mut WebSocket<Tcp>, text: &str) {
+    client.send(Message::text(text)).unwrap();
 }
 
 #[test]
-fn who_may_speak_and_who_may_come_in() {
+fn subscribe_and_publish_rules() {
     let server = start();
     let mut ann = Client::connect(&server, "ann");
     ann.result("subscribe", json!({"channel": "news:a"}));
@@ -73,15 +73,15 @@ fn who_may_speak_and_who_may_come_in() {
 
     let mut bob = server.client("/ws/bob?room=news:a&history=1");
     let notice = text(&mut bob);
-    say(&mut bob, "may I?");
+    send_text(&mut bob, "may I?");
     let refusal = text(&mut bob);
-    assert!(refusal.contains("you may not speak in this room"), "{notice} {refusal}");
+    assert!(refusal.contains("publishing is not permitted in this room"), "{notice} {refusal}");
     let refused = server.try_client("/ws/bob?room=closed:a", &[]).unwrap_err();
     assert!(refused.contains("403"), "{refused}");
 }
 
 #[test]
-fn how_much_may_be_said_and_how_often() {
+fn message_size_and_rate_limits() {
     let server = start();
     let mut ann = Client::connect(&server, "ann");
     for channel in ["short:a", "slow:a"] {
@@ -90,14 +90,14 @@ fn how_much_may_be_said_and_how_often() {
     ann.publish("short:a", "12345678");
     assert_eq!(ann.error("publish", json!({"channel": "short:a", "data": "123456789"})), 106);
     // Two at once are a burst; the third within the second is too many.
-    let mut spoken = 0;
+    let mut published = 0;
     while ann.ask("publish", json!({"channel": "slow:a", "data": 1}))["error"].is_null() {
-        spoken += 1;
-        assert!(spoken < 1000);
+        published += 1;
+        assert!(published < 1000);
     }
-    assert!(spoken >= 2, "{spoken}");
+    assert!(published >= 2, "{published}");
     assert_eq!(ann.error("publish", json!({"channel": "slow:a", "data": 1})), 111);
-    // Elsewhere it goes on: what it sends there is bounded by nothing. Who does not learn is sent away.
+    // In another room its messages are not limited. A client that keeps exceeding the limit is disconnected.
     while ann.socket.send(Message::text(r#"{"id":9,"publish":{"channel":"slow:a","data":1}}"#)).is_ok() {
         if let Ok(Message::Close(frame)) = ann.socket.read() {
             assert_eq!(u16::from(frame.unwrap().code), 3013);
@@ -106,22 +106,22 @@ fn how_much_may_be_said_and_how_often() {
     }
 
     let mut bob = server.client("/ws/bob?room=short:a");
-    say(&mut bob, "1234567890");
+    send_text(&mut bob, "1234567890");
     assert_eq!(text(&mut bob), "bob: 1234567890");
-    say(&mut bob, "12345678901");
+    send_text(&mut bob, "12345678901");
     assert_eq!(close_code(&mut bob), 1009);
     let mut carl = server.client("/ws/carl?room=slow:a");
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for number in 0..3 {
-        say(&mut carl, &number.to_string());
-        heard.push(text(&mut carl));
+        send_text(&mut carl, &number.to_string());
+        received.push(text(&mut carl));
     }
-    assert_eq!(heard[..2], ["carl: 0", "carl: 1"]);
-    assert!(heard[2].contains("you speak too often"), "{heard:?}");
+    assert_eq!(received[..2], ["carl: 0", "carl: 1"]);
+    assert!(received[2].contains("rate limit exceeded"), "{received:?}");
 }
 
 #[test]
-fn what_a_room_does_not_keep_cannot_be_asked() {
+fn queries_of_disabled_features_are_refused() {
     let server = start();
     let mut ann = Client::connect(&server, "ann");
     let subscribed = ann.result("subscribe", json!({"channel": "bare:a", "join_leave": true}));
@@ -130,8 +130,8 @@ fn what_a_room_does_not_keep_cannot_be_asked() {
         assert_eq!(ann.error(method, json!({"channel": "bare:a"})), 108, "{method}");
     }
     ann.publish("bare:a", "now");
-    let heard = ann.push("pub");
-    assert_eq!((&heard["data"], heard.get("offset")), (&json!("now"), None));
+    let received = ann.push("pub");
+    assert_eq!((&received["data"], received.get("offset")), (&json!("now"), None));
 
     ann.result("subscribe", json!({"channel": "news:a"}));
     let history = ann.result("history", json!({"channel": "news:a", "limit": 0}));
@@ -140,7 +140,7 @@ fn what_a_room_does_not_keep_cannot_be_asked() {
 
 /// A reload changes what holds from now on, in rooms that are there too.
 #[test]
-fn a_reload_changes_what_holds() {
+fn a_reload_changes_the_options() {
     let (config, path) = file("[[room]]\npattern = \"a\"\npublish = \"nobody\"\n");
     let mut server = Server::start(&["--config", &path]);
     let mut ann = Client::connect(&server, "ann");
@@ -148,7 +148,7 @@ fn a_reload_changes_what_holds() {
     assert_eq!(ann.error("publish", json!({"channel": "a", "data": 1})), 103);
     std::fs::write(config.path(), "[[room]]\npattern = \"b\"\npublish = \"nobody\"\n").unwrap();
     server.signal(rustix::process::Signal::HUP);
-    server.log_line("\"reloaded\"");
+    server.log_line("configuration reloaded");
     ann.publish("a", "at last");
     assert_eq!(ann.push("pub")["data"], "at last");
 }
@@ -172,13 +172,13 @@ fn connections_of_one_address_are_counted_on_all_shards() {
     let refused = from(&server, one, "/ws/a").unwrap_err();
     assert!(refused.contains("429"), "{refused}");
     from(&server, [127, 0, 0, 10], "/ws/b").unwrap();
-    // Whoever is refused counts until it is gone, so the place is asked for until it is free.
+    // A refused connection counts until it is closed, so it is retried until the count is free.
     let mut leaving = inside.pop().unwrap();
     leaving.close(None).unwrap();
     while leaving.read().is_ok() {}
     drop(leaving);
     let deadline = (0..1000).find_map(|_| from(&server, one, "/ws/a").ok());
-    assert!(deadline.is_some(), "the place of one that left stays taken");
+    assert!(deadline.is_some(), "the count of a closed connection stays");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn connections_of_one_user_are_counted_on_all_shards() {
     let server = Server::start(&[&settings[..], &limit].concat());
     let connect = |user: &str| {
         let mut client = Client::raw(&server);
-        client.say(&json!({"id": 1, "connect": {"token": token(&["--user", user])}}).to_string());
+        client.send_line(&json!({"id": 1, "connect": {"token": token(&["--user", user])}}).to_string());
         client
     };
     let mut inside = [connect("7"), connect("7")];
@@ -199,22 +199,22 @@ fn connections_of_one_user_are_counted_on_all_shards() {
     assert!(connect("8").next()["connect"]["client"].is_string());
 }
 
-/// Frames that tell `observer` who came, and how many people they name, until it hears "end".
-fn told_of(observer: &mut Client) -> (usize, usize) {
-    let (mut frames, mut people) = (0, 0);
+/// Frames with presence events for `observer`, and how many members they name, until it receives "end".
+fn presence_events_for(observer: &mut Client) -> (usize, usize) {
+    let (mut frames, mut members) = (0, 0);
     loop {
         let frame = text(&mut observer.socket);
         let named = frame.matches("\"join\":").count();
-        (frames, people) = (frames + usize::from(named > 0), people + named);
+        (frames, members) = (frames + usize::from(named > 0), members + named);
         if frame.contains("\"end\"") {
-            return (frames, people);
+            return (frames, members);
         }
     }
 }
 
 #[test]
-fn a_crowd_is_told_of_in_few_frames_and_a_large_one_not_at_all() {
-    const CROWD: usize = 300;
+fn presence_events_are_batched_and_bounded() {
+    const CLIENTS: usize = 300;
     let server = Server::start(&["--shards", "2", "--join-leave-max", "100"]);
     let join = |room: &str, index: usize| {
         let mut client = Client::connect(&server, &format!("c{index}"));
@@ -224,18 +224,18 @@ fn a_crowd_is_told_of_in_few_frames_and_a_large_one_not_at_all() {
     let mut observer = join("few", 0);
     #[expect(clippy::disallowed_methods, reason = "how often something comes is what is tested")]
     let begun = std::time::Instant::now();
-    let mut crowd: Vec<_> = (1..90).map(|index| join("few", index)).collect();
-    // The last of them sees itself come, and by then everybody has been told.
-    while crowd[88].push("join")["info"]["user"] != "c89" {}
-    crowd[0].publish("few", "end");
-    let (frames, people) = told_of(&mut observer);
+    let mut clients: Vec<_> = (1..90).map(|index| join("few", index)).collect();
+    // The last of them sees itself join, and by then every member has its events.
+    while clients[88].push("join")["info"]["user"] != "c89" {}
+    clients[0].publish("few", "end");
+    let (frames, members) = presence_events_for(&mut observer);
     let tenths = usize::try_from(begun.elapsed().as_millis() / 100).unwrap();
-    assert_eq!(people, 90, "itself, and everybody");
+    assert_eq!(members, 90, "itself, and all others");
     assert!(frames <= tenths + 2, "{frames} frames in {tenths} tenths of a second");
 
     let mut observer = join("many", 0);
-    let mut crowd: Vec<_> = (1..CROWD).map(|index| join("many", index)).collect();
-    crowd[0].publish("many", "end");
-    let (_, people) = told_of(&mut observer);
-    assert!(people <= 100, "{people} were told of in a room that was too large for it");
+    let mut clients: Vec<_> = (1..CLIENTS).map(|index| join("many", index)).collect();
+    clients[0].publish("many", "end");
+    let (_, members) = presence_events_for(&mut observer);
+    assert!(members <= 100, "{members} were announced in a room that is too large");
 }

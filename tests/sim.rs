@@ -1,12 +1,12 @@
 //! The simulator at work: the same scenarios each time, and new ones for as long as one likes.
 //!
 //! `STENTOR_SIM_SEED=7 cargo test --test sim` plays one scenario. `STENTOR_SIM_SECONDS=60` plays new ones too, for a minute.
-//! `STENTOR_SIM_SURVEY=300` only says which of so many seeds fail, and how.
+//! `STENTOR_SIM_SURVEY=300` only reports which of so many seeds fail, and how.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test says what it does and ends where it fails"
+    reason = "a test reports what it does and ends where it fails"
 )]
 
 use std::cell::Cell;
@@ -41,7 +41,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Without the panic hook's reports: whoever calls this tells what happened.
+/// Without the panic hook's reports: every caller reports what happened.
 fn quietly<T>(run: impl FnOnce() -> T) -> T {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -62,7 +62,7 @@ fn variable(name: &str) -> Option<u64> {
     Some(std::env::var(name).ok()?.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Plays the scenario of a seed. When it fails, says how to see it again, and what is left of it when it is made smaller.
+/// Plays the scenario of a seed. When it fails, reports how to repeat it, and what is left of it when it is made smaller.
 fn play(seed: u64) -> Report {
     let scenario = Scenario::draw(seed);
     let outcome = quietly(|| {
@@ -89,7 +89,7 @@ fn play(seed: u64) -> Report {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "how long it plays is told in real time")]
+#[expect(clippy::disallowed_methods, reason = "its duration is in real time")]
 fn the_server_keeps_its_promises() {
     if let Some(seed) = variable("STENTOR_SIM_SEED") {
         println!("{:?}", play(seed));
@@ -115,10 +115,10 @@ fn the_server_keeps_its_promises() {
 /// How much a simulation costs: a quiet afternoon of a hundred clients. Prints the ratio to real time.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it is real time that is measured")]
-fn a_quiet_afternoon_passes_quickly() {
+fn a_quiet_afternoon_is_simulated_quickly() {
     let begun = Instant::now();
     let report = sim::run(&Scenario::calm(1, 100, Duration::from_secs(1000)));
     let ratio = report.simulated.as_secs_f64() / begun.elapsed().as_secs_f64();
     println!("{ratio:.0} simulated seconds with 100 clients in a second: {report:?}");
-    assert_eq!(report.heard, report.said * 100);
+    assert_eq!(report.received, report.published * 100);
 }

@@ -20,7 +20,7 @@ use tungstenite::Message;
 
 const LIMITS: Limits = Limits { message_bytes_max: 10_000 };
 
-/// A proxy that believes in the upgrade lets everything through that follows; so nobody else's request may be in there.
+/// A proxy that trusts in the upgrade passes on everything that follows; so no other client's request may be in there.
 #[test]
 fn a_request_behind_a_refused_upgrade_is_not_answered() {
     let server = Server::start(&["--shards", "1"]);
@@ -53,7 +53,7 @@ fn a_reset_at_any_point_ends_one_connection_only() {
 }
 
 #[test]
-fn what_a_query_says_is_not_logged() {
+fn queries_are_not_logged() {
     for target in ["/nowhere?token=sesame", "/ws/a?room=r&token=sesame"] {
         let mut server = Server::start(&["--shards", "1", "--log", "trace"]);
         let mut stream = server.raw();
@@ -67,7 +67,7 @@ fn what_a_query_says_is_not_logged() {
 
 /// The announced length costs nothing; what has come does.
 #[test]
-fn memory_is_taken_for_what_has_come_not_for_what_is_announced() {
+fn memory_is_allocated_for_received_bytes_only() {
     let (mut decoder, mut inflater) = (Decoder::new(false), Inflater::default());
     let mut header = frame(0x82, &[7; 9_999]);
     header.truncate(20);

@@ -1,11 +1,12 @@
-//! The rules that no compiler checks: who may import whom, and how long a file may be.
+//! The rules that no compiler checks: which module may import which, how long files and functions may be, and that the code
+//! uses the field's standard terms.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules, and what each may name besides itself: only modules that stand above it, so that there is no circle.
+/// Modules, and what each may name besides itself: only modules that stand above it, so that there is no cycle.
 type Imports = &'static [(&'static str, &'static [&'static str])];
 
 /// The server's. The order is the data's path.
@@ -105,6 +106,84 @@ const FUNCTION_LINES_MAX: usize = 60;
 
 /// What is still longer than that: files, and functions as `file: name`. This list only shrinks.
 const TOO_LONG: &[&str] = &["src/config/checked.rs: check"];
+
+/// Terms that this project does not use, in lower case, and the standard term for each. Any other character than a letter or a
+/// digit ends a word, so identifiers in snake case are covered, too.
+const OLD_TERMS: &[(&str, &str)] = &[
+    ("anybody", "a client, a member, any thread"),
+    ("became of", "outcome"),
+    ("become of", "outcome"),
+    ("becomes of", "policy, outcome"),
+    ("believe", "trust, verify"),
+    ("believed", "valid"),
+    ("came back", "reconnected, recovered"),
+    ("census", "connection counter"),
+    ("come back", "reconnect, recover"),
+    ("comes back", "reconnects, recovers"),
+    ("crowd", "connection limits, many clients"),
+    ("deserted", "empty"),
+    ("disbelief", "token error"),
+    ("everybody", "all members, every client"),
+    ("goodbye", "close frame"),
+    ("has to say", "has an event, has an output"),
+    ("hear", "receive"),
+    ("heard", "received"),
+    ("hears", "receives"),
+    ("last word", "last publication"),
+    ("last words", "close frame, final flush, final messages"),
+    ("not let in", "rejected"),
+    ("newcomer", "joining client, new member"),
+    ("newcomers", "joining clients, new members"),
+    ("nobody in particular", "anonymous"),
+    ("obey", "execute, handle"),
+    ("obeyed", "executed, handled"),
+    ("on its way", "in flight, joining"),
+    ("own word", "server notice"),
+    ("people", "members, presence, users"),
+    ("plain visitor", "plain client, handshake"),
+    ("put together", "reassembled"),
+    ("question", "auth request, query"),
+    ("questions", "auth requests, queries"),
+    ("said", "published, sent"),
+    ("seat", "subscription, index"),
+    ("seats", "subscriptions"),
+    ("settle", "complete, run until idle"),
+    ("settled", "completed"),
+    ("somebody", "a client, a user, the auth backend"),
+    ("someone", "a client, a user"),
+    ("spares", "replacement, factory"),
+    ("speak", "publish"),
+    ("speaker", "publisher"),
+    ("speakers", "publishers"),
+    ("speaking", "publishing"),
+    ("speaks", "publishes, uses the protocol"),
+    ("telling", "announcement"),
+    ("tellings", "announcements"),
+    ("the past", "history"),
+    ("ticket", "permit, write id"),
+    ("tickets", "permits"),
+    ("told", "notified, announced, reported"),
+    ("torn", "partial"),
+    ("under way", "in flight, in progress"),
+    ("unsettled", "in flight"),
+    ("untold", "pending"),
+    ("verdict", "decision"),
+    ("verdicts", "decisions"),
+    ("what becomes", "policy, outcome"),
+    ("whoever", "the client, each client"),
+];
+
+/// Where the standard terms are enforced.
+const TERMS_FOLDERS: &[&str] = &["src", "tests", "benches", "fuzz/fuzz_targets"];
+
+/// Where they are enforced as soon as [`LOADTEST_TERMS`] is true.
+const LOADTEST_FOLDERS: &[&str] = &["loadtest"];
+
+/// Whether the load tester uses the standard terms.
+const LOADTEST_TERMS: bool = false;
+
+/// Files that must contain an old term: the name of a file of the chat page.
+const TERMS_EXEMPT: &[(&str, &str)] = &[("src/page/mod.rs", "people")];
 
 fn sources(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -284,4 +363,41 @@ fn unsafe_code_is_where_it_is_expected() {
         let found = text.lines().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
         assert!(!found || expected, "{} has unsafe code", path.display());
     }
+}
+
+/// Whether `text`, in lower case, has `term` as a whole word.
+fn has_term(text: &str, term: &str) -> bool {
+    text.match_indices(term).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + term.len()..].chars().next();
+        !before.is_some_and(char::is_alphanumeric) && !after.is_some_and(char::is_alphanumeric)
+    })
+}
+
+#[test]
+fn terms_are_whole_words() {
+    assert!(
+        has_term("it was told.", "told")
+            && has_term("fn told_of()", "told")
+            && has_term("(last words)", "last words")
+    );
+    assert!(!has_term("a threshold", "told") && !has_term("tolden", "told") && !has_term("swords", "words"));
+}
+
+#[test]
+fn the_code_uses_standard_terms() {
+    let loadtest = if LOADTEST_TERMS { LOADTEST_FOLDERS } else { &[] };
+    let mut found = Vec::new();
+    for path in TERMS_FOLDERS.iter().chain(loadtest).flat_map(|folder| sources(folder)) {
+        let name = named(&path);
+        if name == "tests/tidy.rs" {
+            continue;
+        }
+        for (number, line) in fs::read_to_string(&path).unwrap().to_lowercase().lines().enumerate() {
+            let terms = OLD_TERMS.iter().filter(|(old, _)| has_term(line, old));
+            let terms = terms.filter(|(old, _)| !TERMS_EXEMPT.contains(&(name.as_str(), old)));
+            found.extend(terms.map(|(old, new)| format!("{name}:{}: `{old}`, better: {new}", number + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{} old terms:\n{}", found.len(), found.join("\n"));
 }

@@ -9,7 +9,7 @@ type Listener = std::net::TcpListener;
 #[expect(clippy::disallowed_types, reason = "blocking sockets are the floor")]
 type Stream = std::net::TcpStream;
 
-/// The first line on standard output is the port. The first client speaks, the others listen.
+/// The first line on standard output is the port. The first client publishes, the others subscribe.
 #[expect(clippy::print_stdout, reason = "the port is for the parent")]
 pub fn run() {
     let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -21,13 +21,13 @@ pub fn run() {
         stream.set_nodelay(true).expect("a socket");
         stream
     };
-    let mut speaker: Stream = accept();
+    let mut publisher: Stream = accept();
     let mut listeners: Vec<Stream> = (0..members).map(|_| accept()).collect();
     let mut frame = vec![0; frame_bytes];
-    // Those who hear the same message sit far apart, as the members of a room do.
+    // Connections that receive the same message are far apart, as the members of a room are.
     let stride = members / audience;
     let mut first = 0;
-    while speaker.read_exact(&mut frame).is_ok() {
+    while publisher.read_exact(&mut frame).is_ok() {
         for listener in listeners[first..].iter_mut().step_by(stride).take(audience) {
             if listener.write_all(&frame).is_err() {
                 return;

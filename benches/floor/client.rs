@@ -1,4 +1,4 @@
-//! All clients in one thread: it speaks, and takes in and times everything that is heard.
+//! All clients in one thread: publishes, receives and times every delivery.
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use stentor_testkit::{FrameReader, parse_response, upgrade_request};
 
-use super::dialect::Dialect;
 use super::process::Server;
+use super::protocol::Protocol;
 
 /// A blocking connection from 127.0.0.`source`, so that ports do not run out.
 pub fn connect(to: SocketAddr, source: u8) -> io::Result<socket2::Socket> {
@@ -28,89 +28,91 @@ fn connect_with(to: SocketAddr, source: u8, narrow: bool) -> io::Result<socket2:
     Ok(socket)
 }
 
-/// What a client says when it opens its WebSocket.
+/// A client's opening handshake.
 #[derive(Clone, Copy, Default)]
-pub struct Manners {
+pub struct Settings {
     /// Offers permessage-deflate.
     pub deflate: bool,
     /// Has the smallest receive buffer there is, to be full soon.
     pub narrow: bool,
 }
 
-/// Who sits where. Members are numbered, and so are the rooms.
+/// Which members are in which rooms. Members are numbered, and so are the rooms.
 #[derive(Clone, Copy)]
-pub struct Seating {
-    /// The protocol that they speak.
-    pub dialect: Dialect,
+pub struct Topology {
+    /// Their protocol.
+    pub protocol: Protocol,
     /// How many there are.
     pub members: usize,
     /// How many rooms.
     pub rooms: usize,
     /// In how many rooms each member sits.
-    pub seats: usize,
+    pub rooms_per_member: usize,
 }
 
-impl Seating {
+impl Topology {
     /// All in one room.
-    pub const fn together(dialect: Dialect, members: usize) -> Self {
-        Self { dialect, members, rooms: 1, seats: 1 }
+    pub const fn together(protocol: Protocol, members: usize) -> Self {
+        Self { protocol, members, rooms: 1, rooms_per_member: 1 }
     }
 
-    /// How many hear each message.
+    /// How many members receive each message.
     pub const fn audience(&self) -> usize {
-        self.members * self.seats / self.rooms
+        self.members * self.rooms_per_member / self.rooms
     }
 
     /// The rooms of a member. Two rooms have as few members in common as can be.
     fn rooms_of(&self, member: usize) -> Vec<usize> {
-        (0..self.seats).map(|seat| (member + seat * self.rooms / self.seats) % self.rooms).collect()
+        (0..self.rooms_per_member)
+            .map(|room| (member + room * self.rooms / self.rooms_per_member) % self.rooms)
+            .collect()
     }
 
-    /// Who says message number `turn`, and in which room.
-    fn speaker(&self, turn: usize) -> (usize, usize) {
+    /// The publisher of message number `turn`, and its room.
+    fn publisher(&self, turn: usize) -> (usize, usize) {
         if self.rooms == 1 {
             return (turn % 10, 0);
         }
-        let speaker = turn * 7919 % self.members;
-        let rooms = self.rooms_of(speaker);
-        (speaker, rooms[turn % rooms.len()])
+        let publisher = turn * 7919 % self.members;
+        let rooms = self.rooms_of(publisher);
+        (publisher, rooms[turn % rooms.len()])
     }
 }
 
-/// How many opening handshakes are under way at a time.
+/// How many opening handshakes are in flight at a time.
 const HANDSHAKES: usize = 100;
 
 /// Opens a WebSocket for each of these members, in order.
 pub fn upgrade(
     server: &Server,
     source: u8,
-    seating: Seating,
+    topology: Topology,
     members: &[usize],
-    manners: Manners,
+    settings: Settings,
 ) -> Vec<TcpStream> {
-    let dialect = seating.dialect;
+    let protocol = topology.protocol;
     let mut streams = Vec::with_capacity(members.len());
     for members in members.chunks(HANDSHAKES) {
         let mut sockets: Vec<_> = members
             .iter()
-            .map(|_| connect_with(server.address, source, manners.narrow).expect("the server listens"))
+            .map(|_| connect_with(server.address, source, settings.narrow).expect("the server listens"))
             .collect();
         for (socket, &member) in sockets.iter_mut().zip(members) {
             let extension =
-                if manners.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-            let path = dialect.path(member, seating.rooms_of(member)[0]);
+                if settings.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
+            let path = protocol.path(member, topology.rooms_of(member)[0]);
             let request = upgrade_request(&path, extension);
             socket.write_all(request.as_bytes()).expect("the server reads");
         }
         sockets.iter_mut().for_each(answered);
         let replies = sockets.iter_mut().zip(members).map(|(socket, &member)| {
-            let (greeting, replies) = dialect.greeting(member, &seating.rooms_of(member));
-            socket.write_all(&greeting).expect("the server reads");
+            let (first_frame, replies) = protocol.first_frame(member, &topology.rooms_of(member));
+            socket.write_all(&first_frame).expect("the server reads");
             replies
         });
         let replies: Vec<usize> = replies.collect();
         for (mut socket, replies) in sockets.into_iter().zip(replies) {
-            greeted(&mut socket, replies);
+            read_replies(&mut socket, replies);
             socket.set_nonblocking(true).expect("a socket");
             streams.push(TcpStream::from_std(socket.into()));
         }
@@ -122,12 +124,12 @@ fn answered(socket: &mut socket2::Socket) {
     let mut answer = [0; 1024];
     let len = socket.read(&mut answer).expect("the server answers");
     let head = parse_response(&answer[..len]).expect("a whole answer");
-    // Nobody speaks yet, so nothing of a room can follow it.
+    // Nothing is published yet, so nothing of a room can follow it.
     assert_eq!((head.status, head.len), (101, len), "{}", answer[..len].escape_ascii());
 }
 
 /// Reads so many frames, none of which may be an error.
-fn greeted(socket: &mut socket2::Socket, mut replies: usize) {
+fn read_replies(socket: &mut socket2::Socket, mut replies: usize) {
     let mut frames = FrameReader::default();
     let mut bytes = [0; 4096];
     while replies > 0 {
@@ -145,16 +147,16 @@ fn greeted(socket: &mut socket2::Socket, mut replies: usize) {
 pub struct Client {
     poll: Poll,
     events: Events,
-    seating: Seating,
+    topology: Topology,
     /// Members, by number.
     streams: Vec<TcpStream>,
     /// What each has received of a frame that is not whole.
     frames: Vec<FrameReader>,
-    /// Against the bare loop, the connection that speaks.
-    speaker: Option<TcpStream>,
-    /// Every frame that is heard has about this length.
+    /// Against the bare loop, the connection that publishes.
+    publisher: Option<TcpStream>,
+    /// Every received frame has about this length.
     frame_bytes: usize,
-    /// What is said instead of stamped texts; what is heard is only counted then.
+    /// What is published instead of stamped texts; what is received is only counted then.
     text: Option<String>,
     /// Members beyond these are connected but never read.
     silent: Vec<TcpStream>,
@@ -165,11 +167,11 @@ pub struct Client {
 /// What was seen in one measurement.
 #[derive(Default)]
 pub struct Seen {
-    /// Messages said.
-    pub said: u64,
-    /// Frames received by those who read.
+    /// Messages published.
+    pub published: u64,
+    /// Frames received by clients that read.
     pub deliveries: u64,
-    /// From the intended time of saying to hearing, in nanoseconds.
+    /// From the intended time of publishing to hearing, in nanoseconds.
     pub latencies: Vec<u32>,
     /// How long it took.
     pub elapsed: Duration,
@@ -190,20 +192,20 @@ impl Seen {
 /// How messages are paced.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// The next message is said when everybody has the last one.
+    /// The next message is published when every member has the last one.
     OneAtATime,
-    /// So many a second, whatever happens.
+    /// So many a second, unconditionally.
     Open(u32),
-    /// So many speakers, each with so many messages of its own under way.
-    Closed { speakers: usize, window: u32 },
+    /// So many publishers, each with so many messages of its own in flight.
+    Closed { publishers: usize, window: u32 },
 }
 
 impl Client {
     /// Takes over connections that are open.
     pub fn new(
-        seating: Seating,
+        topology: Topology,
         mut streams: Vec<TcpStream>,
-        speaker: Option<TcpStream>,
+        publisher: Option<TcpStream>,
         silent: Vec<TcpStream>,
         frame_bytes: usize,
     ) -> Self {
@@ -216,10 +218,10 @@ impl Client {
         Self {
             poll,
             events: Events::with_capacity(1024),
-            seating,
+            topology,
             frames: vec![FrameReader::default(); streams.len()],
             streams,
-            speaker,
+            publisher,
             frame_bytes,
             text: None,
             silent,
@@ -228,19 +230,19 @@ impl Client {
         }
     }
 
-    /// Speaks for `time` at `pace`, then takes in what is still under way.
+    /// Publishes for `time` at `pace`, then receives what is still in flight.
     pub fn drive(&mut self, pace: Pace, time: Duration) -> Seen {
         let mut seen = Seen::default();
-        let audience = self.seating.audience() as u64;
+        let audience = self.topology.audience() as u64;
         let begun = self.now();
         let until = begun + nanos(time);
         let mut next = begun;
         match pace {
-            Pace::OneAtATime => self.say((0, 0), begun, &mut seen),
-            Pace::Closed { speakers, window } => {
-                for speaker in 0..speakers {
+            Pace::OneAtATime => self.publish((0, 0), begun, &mut seen),
+            Pace::Closed { publishers, window } => {
+                for publisher in 0..publishers {
                     for _ in 0..window {
-                        self.say((speaker, 0), begun, &mut seen);
+                        self.publish((publisher, 0), begun, &mut seen);
                     }
                 }
             }
@@ -250,26 +252,26 @@ impl Client {
             let now = self.now();
             if let Pace::Open(rate) = pace {
                 while next <= now && next < until {
-                    let turn = usize::try_from(seen.said).unwrap_or(0);
-                    self.say(self.seating.speaker(turn), next, &mut seen);
+                    let turn = usize::try_from(seen.published).unwrap_or(0);
+                    self.publish(self.topology.publisher(turn), next, &mut seen);
                     next += 1_000_000_000 / u64::from(rate);
                 }
             }
-            let expected = seen.said * audience;
+            let expected = seen.published * audience;
             if seen.deliveries == expected && now >= until {
                 break;
             }
             assert!(now < until + 20_000_000_000, "lost: {} of {expected}", expected - seen.deliveries);
             let wait = Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_millis(1));
-            let own = self.hear(wait, &mut seen);
+            let own = self.receive(wait, &mut seen);
             let now = self.now();
             match pace {
-                Pace::OneAtATime if seen.deliveries == seen.said * audience && now < until => {
-                    self.say((0, 0), now, &mut seen)
+                Pace::OneAtATime if seen.deliveries == seen.published * audience && now < until => {
+                    self.publish((0, 0), now, &mut seen)
                 }
-                Pace::Closed { speakers, .. } if now < until => {
-                    for speaker in own.into_iter().filter(|&speaker| speaker < speakers) {
-                        self.say((speaker, 0), now, &mut seen);
+                Pace::Closed { publishers, .. } if now < until => {
+                    for publisher in own.into_iter().filter(|&publisher| publisher < publishers) {
+                        self.publish((publisher, 0), now, &mut seen);
                     }
                 }
                 Pace::OneAtATime | Pace::Open(_) | Pace::Closed { .. } => {}
@@ -279,31 +281,31 @@ impl Client {
         seen
     }
 
-    /// Has this said, whatever the length of the frames that it becomes.
-    pub fn saying(mut self, text: &str) -> Self {
+    /// Publishes this, of any length of the resulting frames.
+    pub fn publishing(mut self, text: &str) -> Self {
         self.text = Some(text.to_owned());
         self
     }
 
-    /// Nobody reads these.
+    /// Clients that never read.
     pub fn silent(&self) -> usize {
         self.silent.len()
     }
 
-    fn say(&mut self, (speaker, room): (usize, usize), intended: u64, seen: &mut Seen) {
-        seen.said += 1;
-        let dialect = self.seating.dialect;
+    fn publish(&mut self, (publisher, room): (usize, usize), intended: u64, seen: &mut Seen) {
+        seen.published += 1;
+        let protocol = self.topology.protocol;
         let bytes = match &self.text {
-            Some(text) => dialect.utter(text, room),
-            None => dialect.say(self.frame_bytes, intended, speaker, room),
+            Some(text) => protocol.publish_text(text, room),
+            None => protocol.publish(self.frame_bytes, intended, publisher, room),
         };
-        write_whole(self.speaker.as_mut().unwrap_or(&mut self.streams[speaker]), &bytes);
+        write_whole(self.publisher.as_mut().unwrap_or(&mut self.streams[publisher]), &bytes);
     }
 
-    /// Takes in what has arrived. Returns, for each own message that a speaker heard, the speaker.
-    fn hear(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
+    /// Receives what has arrived. Returns the publisher of each own message that was received.
+    fn receive(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
         self.poll.poll(&mut self.events, Some(wait)).expect("a poller");
-        let dialect = self.seating.dialect;
+        let protocol = self.topology.protocol;
         let mut own = Vec::new();
         for event in &self.events {
             let index = event.token().0;
@@ -319,10 +321,10 @@ impl Client {
                 self.frames[index].take(&self.buffer[..len], |frame| {
                     if self.text.is_some() {
                         seen.deliveries += 1;
-                    } else if let Some((intended, speaker)) = dialect.heard(frame.payload) {
+                    } else if let Some((intended, publisher)) = protocol.received(frame.payload) {
                         seen.deliveries += 1;
                         seen.latencies.push(u32::try_from(now.saturating_sub(intended)).unwrap_or(u32::MAX));
-                        if speaker == index {
+                        if publisher == index {
                             own.push(index);
                         }
                     }
@@ -346,7 +348,7 @@ fn write_whole(stream: &mut TcpStream, mut bytes: &[u8]) {
         match stream.write(bytes) {
             Ok(len) => bytes = &bytes[len..],
             Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
-            Err(error) => panic!("speaking: {error}"),
+            Err(error) => panic!("publishing: {error}"),
         }
     }
 }

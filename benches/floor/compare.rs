@@ -28,7 +28,7 @@ pub fn compare(plan: &Plan, row: &Row, driver: &str) -> bool {
     let mut rounds: Vec<[Measured; 2]> = Vec::new();
     for round in 0..plan.rounds {
         let mut both = [Measured::default(); 2];
-        // Who comes first takes turns: what is warm then, or what another has left behind, is for both the same.
+        // The order alternates: what is warm then, or what another has left behind, is for both the same.
         for turn in 0..2 {
             let which = (round + turn) % 2;
             let server = plan.serve_one_of_two(which, driver);
@@ -53,7 +53,7 @@ pub fn compare(plan: &Plan, row: &Row, driver: &str) -> bool {
     fine
 }
 
-/// A median and the interval that has it with at least 95 %: by ranks, whatever the distribution is.
+/// A median and the interval that has it with at least 95 %: by ranks, for any distribution.
 struct Spread {
     median: f64,
     low: f64,

@@ -9,7 +9,7 @@
 //! cargo bench --bench floor -- json rooms      # JSON members in one room; many rooms of ten members
 //! cargo bench --bench floor -- --driver uring  # on this driver only, or on several: uring,epoll
 //! cargo bench --bench floor -- --rounds 5      # more rounds; the median of each is printed
-//! cargo bench --bench floor -- --server PATH --arguments "serve …"   # another server that speaks the same protocol
+//! cargo bench --bench floor -- --server PATH --arguments "serve …"   # another server of the same protocol
 //! cargo bench --bench floor -- --old PATH --rounds 15 --seconds 1.5 one flood   # an older build beside this one, without the floor: ends
 //!                                              # with 1 when a median is worse than it may be (see `compare`)
 //! ```
@@ -20,8 +20,8 @@
 mod bare;
 mod client;
 mod compare;
-mod dialect;
 mod process;
+mod protocol;
 mod rows;
 
 fn main() {

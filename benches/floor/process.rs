@@ -1,4 +1,4 @@
-//! A server in a process of its own, pinned, and what the kernel says of it.
+//! A server in a process of its own, pinned, and its figures from the kernel.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

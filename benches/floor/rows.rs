@@ -5,21 +5,21 @@
 use mio::net::TcpStream;
 use std::time::Duration;
 
-use super::client::{Client, Manners, Pace, Seating, Seen, connect, upgrade};
+use super::client::{Client, Pace, Seen, Settings, Topology, connect, upgrade};
 use super::compare::{compare, print_head};
-use super::dialect::Dialect::{self, Json, Plain};
 use super::process::{Server, pin_client};
+use super::protocol::Protocol::{self, Json, Plain};
 
 /// A frame as it arrives: 2 bytes of header, `member-0000: `, and the text.
 const FRAME_BYTES: usize = 110;
 /// The same with a longer text, and two bytes more of header.
 const LARGE_FRAME_BYTES: usize = 4096;
-/// A short text with the position, the author and the time that JSON members are told.
+/// A short text with the position, the author and the time that JSON members receive.
 const JSON_FRAME_BYTES: usize = 256;
 /// How long each row is measured, unless the command line says otherwise.
 const TIME: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(700);
-/// The clients answer no pings, and expect nothing but what was said, so nothing else is sent.
+/// The clients answer no pings, and expect nothing but publications, so nothing else is sent.
 const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s --join-leave=false \
      --max-session-messages-per-second 0 --max-session-commands-per-second 0";
 
@@ -106,7 +106,7 @@ impl Plan {
 pub struct Row {
     /// What it is called on the command line.
     pub name: &'static str,
-    seating: Seating,
+    topology: Topology,
     frame_bytes: usize,
     pace: Pace,
 }
@@ -116,20 +116,20 @@ pub struct Row {
 pub struct Measured {
     /// CPU microseconds of the server for each delivery.
     pub cost: f64,
-    /// Milliseconds from speaking to hearing that 99 of 100 deliveries took at most.
+    /// Milliseconds from publishing to receiving that 99 of 100 deliveries took at most.
     pub p99_ms: f64,
     per_second: f64,
 }
 
 impl Row {
-    /// Its members come, speak and go.
+    /// Its members join, publish and leave.
     pub fn measure(&self, plan: &Plan, server: &Server, source: u8) -> Measured {
-        let mut client = members_of(server, self.seating, 0, source, Manners::default(), self.frame_bytes);
+        let mut client = members_of(server, self.topology, 0, source, Settings::default(), self.frame_bytes);
         let (cost, mut seen) = measure(plan, server, &mut client, self.pace);
         Measured { cost, p99_ms: millis(seen.p99()), per_second: rate(&seen) }
     }
 
-    /// Whether more is said than can be written one by one.
+    /// Whether more is published than can be written one by one.
     pub const fn is_flood(&self) -> bool {
         matches!(self.pace, Pace::Closed { window: 2.., .. })
     }
@@ -137,21 +137,21 @@ impl Row {
     fn floor(&self, plan: &Plan, source: u8) -> f64 {
         // Batches are the server's to form: the floor of every closed row is one message at a time.
         let pace = if matches!(self.pace, Pace::Closed { .. }) { Pace::OneAtATime } else { self.pace };
-        let seating = Seating { dialect: Dialect::Bare, ..self.seating };
-        let server = Server::bare(seating.members, self.frame_bytes, seating.audience());
-        measure(plan, &server, &mut against_bare(&server, seating, source, self.frame_bytes), pace).0
+        let topology = Topology { protocol: Protocol::Bare, ..self.topology };
+        let server = Server::bare(topology.members, self.frame_bytes, topology.audience());
+        measure(plan, &server, &mut against_bare(&server, topology, source, self.frame_bytes), pace).0
     }
 }
 
 fn rows() -> Vec<Row> {
-    let row = |name, seating, frame_bytes, pace| Row { name, seating, frame_bytes, pace };
+    let row = |name, topology, frame_bytes, pace| Row { name, topology, frame_bytes, pace };
     let (open, sparse) = (Pace::Open(200), Pace::Open(5));
-    let ten = |window| Pace::Closed { speakers: 10, window };
-    let some = |dialect| Seating::together(dialect, 1000);
-    let many = |dialect| Seating::together(dialect, 15_000);
+    let ten = |window| Pace::Closed { publishers: 10, window };
+    let some = |protocol| Topology::together(protocol, 1000);
+    let many = |protocol| Topology::together(protocol, 15_000);
     let small = FRAME_BYTES;
-    let plain_tens = Seating { dialect: Plain, members: 15_000, rooms: 1_500, seats: 1 };
-    let json_tens = Seating { dialect: Json, members: 10_000, rooms: 10_000, seats: 10 };
+    let plain_tens = Topology { protocol: Plain, members: 15_000, rooms: 1_500, rooms_per_member: 1 };
+    let json_tens = Topology { protocol: Json, members: 10_000, rooms: 10_000, rooms_per_member: 10 };
     vec![
         row("one", some(Plain), small, Pace::OneAtATime),
         row("open", some(Plain), small, open),
@@ -189,7 +189,7 @@ pub fn run(plan: &Plan) -> bool {
     for driver in &plan.drivers {
         stuck(plan, driver);
         between(plan, driver, "one-two-shards", Pace::OneAtATime, (&one, &two));
-        between(plan, driver, "ten-two-shards", Pace::Closed { speakers: 10, window: 1 }, (&one, &two));
+        between(plan, driver, "ten-two-shards", Pace::Closed { publishers: 10, window: 1 }, (&one, &two));
         deflate(plan, driver);
         idle(plan, driver);
     }
@@ -212,7 +212,7 @@ fn ratio(plan: &Plan, row: &Row) {
     }
     for (driver, rounds) in plan.drivers.iter().zip(&rounds) {
         let [floor, cost, p99, per_second] = medians(rounds);
-        let sweep = floor * to_f64(row.seating.audience() as u64) / 1000.0;
+        let sweep = floor * to_f64(row.topology.audience() as u64) / 1000.0;
         println!(
             "{:<34}{floor:>10.2}{cost:>10.2}{:>8.3}  p99 {p99:.1} ms, one sweep {sweep:.1} ms, {per_second:.0} messages/s",
             label(row.name, driver),
@@ -238,7 +238,7 @@ fn between(plan: &Plan, driver: &str, row: &str, pace: Pace, (base, other): (&[&
             let server = plan.serve(driver, arguments);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
             let (cost, mut seen) =
-                measure(plan, &server, &mut a_thousand(&server, source, Manners::default()), pace);
+                measure(plan, &server, &mut a_thousand(&server, source, Settings::default()), pace);
             costs[index] = cost;
             costs[index + 2] = millis(seen.p99());
         }
@@ -267,8 +267,8 @@ fn deflate(plan: &Plan, driver: &str) {
         for (index, deflate) in [false, true].into_iter().enumerate() {
             let server = plan.serve(driver, &["--shards", "1"]);
             let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
-            let manners = Manners { deflate, ..Manners::default() };
-            let mut client = a_thousand(&server, source, manners).saying(&text);
+            let settings = Settings { deflate, ..Settings::default() };
+            let mut client = a_thousand(&server, source, settings).publishing(&text);
             costs[index] = measure(plan, &server, &mut client, Pace::OneAtATime).0;
         }
         rounds.push(costs);
@@ -293,8 +293,8 @@ fn stuck(plan: &Plan, driver: &str) {
         let mut result = [0.0; 4];
         for (index, silent) in [0, 100].into_iter().enumerate() {
             let server = plan.serve(driver, &["--shards", "1"]);
-            let seating = Seating::together(Plain, 1000 - silent);
-            let mut client = members_of(&server, seating, silent, source, Manners::default(), FRAME_BYTES);
+            let topology = Topology::together(Plain, 1000 - silent);
+            let mut client = members_of(&server, topology, silent, source, Settings::default(), FRAME_BYTES);
             assert_eq!(client.silent(), silent);
             client.drive(Pace::Open(200), WARM_UP);
             let before = server.rss_bytes();
@@ -315,7 +315,7 @@ fn stuck(plan: &Plan, driver: &str) {
     );
 }
 
-/// What an opening handshake costs, and what a member that says nothing does.
+/// The cost of an opening handshake, and of a silent member.
 fn idle(plan: &Plan, driver: &str) {
     if !plan.wants("idle") {
         return;
@@ -326,8 +326,8 @@ fn idle(plan: &Plan, driver: &str) {
         let server = plan.serve(driver, &["--shards", "1"]);
         let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
         let come = |members| {
-            let seating = Seating::together(Plain, members);
-            members_of(&server, seating, 0, source, Manners::default(), FRAME_BYTES)
+            let topology = Topology::together(Plain, members);
+            members_of(&server, topology, 0, source, Settings::default(), FRAME_BYTES)
         };
         drop(come(100));
         let (cpu, rss) = (server.cpu_ns(), server.rss_bytes());
@@ -354,50 +354,50 @@ fn measure(plan: &Plan, server: &Server, client: &mut Client, pace: Pace) -> (f6
     (cost, seen)
 }
 
-fn against_bare(server: &Server, seating: Seating, source: u8, frame_bytes: usize) -> Client {
+fn against_bare(server: &Server, topology: Topology, source: u8, frame_bytes: usize) -> Client {
     let open = || {
         let socket = connect(server.address, source).expect("the floor listens");
         socket.set_nonblocking(true).expect("a socket");
         TcpStream::from_std(socket.into())
     };
-    let speaker = open();
-    let streams = (0..seating.members).map(|_| open()).collect();
-    Client::new(seating, streams, Some(speaker), Vec::new(), frame_bytes)
+    let publisher = open();
+    let streams = (0..topology.members).map(|_| open()).collect();
+    Client::new(topology, streams, Some(publisher), Vec::new(), frame_bytes)
 }
 
-fn a_thousand(server: &Server, source: u8, manners: Manners) -> Client {
-    members_of(server, Seating::together(Plain, 1000), 0, source, manners, FRAME_BYTES)
+fn a_thousand(server: &Server, source: u8, settings: Settings) -> Client {
+    members_of(server, Topology::together(Plain, 1000), 0, source, settings, FRAME_BYTES)
 }
 
-/// Members, and others in the same rooms that will never read. Speakers sit evenly among the others, as they would.
+/// Members, and others in the same rooms that will never read. Publishers are spread evenly among the others.
 fn members_of(
     server: &Server,
-    seating: Seating,
+    topology: Topology,
     silent: usize,
     source: u8,
-    manners: Manners,
+    settings: Settings,
     frame_bytes: usize,
 ) -> Client {
-    let stride = (seating.members / 10).max(1);
-    let mut order: Vec<usize> = (0..seating.members).collect();
+    let stride = (topology.members / 10).max(1);
+    let mut order: Vec<usize> = (0..topology.members).collect();
     order.sort_by_key(|&index| if index < 10 { index * stride } else { index });
-    let streams = upgrade(server, source, seating, &order, manners);
+    let streams = upgrade(server, source, topology, &order, settings);
     let mut streams: Vec<_> = order.into_iter().zip(streams).collect();
     streams.sort_by_key(|(index, _)| *index);
     let silent: Vec<usize> = (0..silent).map(|index| 9000 + index % 1000).collect();
-    let silent = upgrade(server, source, seating, &silent, Manners { narrow: true, ..manners });
-    Client::new(seating, streams.into_iter().map(|(_, stream)| stream).collect(), None, silent, frame_bytes)
+    let silent = upgrade(server, source, topology, &silent, Settings { narrow: true, ..settings });
+    Client::new(topology, streams.into_iter().map(|(_, stream)| stream).collect(), None, silent, frame_bytes)
 }
 
 fn rate(seen: &Seen) -> f64 {
-    to_f64(seen.said) / seen.elapsed.as_secs_f64()
+    to_f64(seen.published) / seen.elapsed.as_secs_f64()
 }
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+#[expect(clippy::cast_precision_loss, reason = "figures for readers")]
 fn to_f64(value: u64) -> f64 {
     value as f64
 }

@@ -1,4 +1,4 @@
-//! Settings: a file and an environment of any content are understood or refused, never more; every problem has a place that
+//! Settings: a file and an environment of any content are understood or refused, never more; every problem has a location that
 //! exists; a value means the same wherever it stands; what is accepted prints back the same.
 //!
 //! The input is a file, and behind each NUL a variable: its name, `=`, its value.
@@ -7,22 +7,22 @@
 use std::ffi::OsString;
 
 use libfuzzer_sys::fuzz_target;
-use stentor::config::{Config, Place, Problem, settings, understand};
+use stentor::config::{Config, Location, Problem, settings, understand};
 
 fn of(file: &str, variables: &[(String, String)]) -> Result<Config, Vec<Problem>> {
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     understand("s.toml", file, variables)
 }
 
-fn has_place(problem: &Problem, file: &str, variables: &[(String, String)]) {
-    match problem.place() {
-        Place::Line { file: name, line, column } => {
+fn has_location(problem: &Problem, file: &str, variables: &[(String, String)]) {
+    match problem.location() {
+        Location::Line { file: name, line, column } => {
             assert_eq!(name, "s.toml");
             let line = file.split('\n').nth(line - 1).expect("a line of the file");
             assert!((1..=line.chars().count() + 1).contains(column), "{problem}");
         }
-        Place::Variable(name) => assert!(variables.iter().any(|(known, _)| known == name), "{problem}"),
-        Place::File(_) | Place::Flag(_) => panic!("nothing was written there: {problem}"),
+        Location::Variable(name) => assert!(variables.iter().any(|(known, _)| known == name), "{problem}"),
+        Location::File(_) | Location::Flag(_) => panic!("nothing was written there: {problem}"),
     }
     assert!(!problem.to_string().ends_with(": "), "a sentence");
 }
@@ -45,7 +45,7 @@ fuzz_target!(|input: &str| {
     match of(file, &variables) {
         Err(problems) => {
             assert!(!problems.is_empty() && problems.is_sorted());
-            problems.iter().for_each(|problem| has_place(problem, file, &variables));
+            problems.iter().for_each(|problem| has_location(problem, file, &variables));
         }
         Ok(config) => {
             assert!(!config.listen.is_empty());
@@ -54,7 +54,7 @@ fuzz_target!(|input: &str| {
             assert_eq!(of(&printed, &variables).as_ref(), Ok(&config), "{printed}");
         }
     }
-    // One variable alone says what the same text says in a file.
+    // One variable alone gives the same result as the same text in a file.
     if let Some((name, value)) = variables.first()
         && let Some(line) = in_a_file(name, value)
     {

@@ -1,5 +1,5 @@
-//! Whole shards under any sequence of things that their drivers may tell them: they write to open connections only, what they
-//! write to a WebSocket is frames, every member hears each author in order and nothing twice, and all ends.
+//! Whole shards under any sequence of driver calls: they write to open connections only, what they
+//! write to a WebSocket is frames, every member receives each author in order and nothing twice, and all ends.
 #![no_main]
 
 mod world;
@@ -13,16 +13,16 @@ use world::World;
 enum Operation {
     /// A client connects.
     Open { shard: u8 },
-    /// It asks for a WebSocket, and says what else is in the same packet.
+    /// It requests a WebSocket, with other input in the same packet.
     Upgrade { conn: u8, room: u8, deflate: bool, echo: bool, followed_by_text: bool },
-    /// It asks for a WebSocket of the JSON protocol.
+    /// It requests a WebSocket of the JSON protocol.
     Json { conn: u8 },
     /// It sends these commands of it.
     Command { conn: u8, commands: u16 },
-    /// It asks for a page.
+    /// It requests a page.
     Get { conn: u8, page: u8, keep_alive: bool },
-    /// It says the next number of its own, with so many bytes behind it; the frame comes in two pieces.
-    Say { conn: u8, padding: u16, cut: u8 },
+    /// It publishes the next number of its own, with so many bytes behind it; the frame comes in two pieces.
+    Publish { conn: u8, padding: u16, cut: u8 },
     /// It sends a frame of any kind.
     Frame { conn: u8, b0: u8, payload: Vec<u8> },
     /// It sends anything.
@@ -37,10 +37,10 @@ enum Operation {
     Breaks { conn: u8 },
     /// The next write to it fails.
     WriteFails { conn: u8 },
-    /// One shard takes a turn, with so many writes under way at a time.
+    /// One shard takes a turn, with so many writes in flight at a time.
     Turn { shard: u8, writes: u8 },
     /// Time passes.
-    Pass { ms: u16 },
+    Advance { ms: u16 },
     /// The options change.
     Reconfigure { slow_member: u8, ping: bool, coalesce: bool },
     /// A shard begins to drain.
@@ -56,7 +56,7 @@ fn apply(world: &mut World, operation: Operation) {
         Operation::Json { conn } => world.json(conn),
         Operation::Command { conn, commands } => world.command(conn, commands),
         Operation::Get { conn, page, keep_alive } => world.get(conn, page, keep_alive),
-        Operation::Say { conn, padding, cut } => world.say(conn, padding, cut),
+        Operation::Publish { conn, padding, cut } => world.publish(conn, padding, cut),
         Operation::Frame { conn, b0, payload } => world.send_frame(conn, b0, &payload),
         Operation::Bytes { conn, mut bytes } => world.send(conn, &mut bytes),
         Operation::Window { conn, bytes } => world.window(conn, usize::from(bytes)),
@@ -65,7 +65,7 @@ fn apply(world: &mut World, operation: Operation) {
         Operation::Breaks { conn } => world.breaks(conn),
         Operation::WriteFails { conn } => world.write_fails(conn),
         Operation::Turn { shard, writes } => world.turn(shard, writes),
-        Operation::Pass { ms } => world.pass(ms),
+        Operation::Advance { ms } => world.advance(ms),
         Operation::Reconfigure { slow_member, ping, coalesce } => {
             world.reconfigure(slow_member, ping, coalesce)
         }

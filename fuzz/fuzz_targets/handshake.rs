@@ -1,7 +1,7 @@
-//! The opening handshake: any split of the input gives the whole's result; httparse reads the same head; whom we let in
-//! tungstenite lets in too, with the same key.
+//! The opening handshake: any split of the input gives the whole's result; httparse reads the same head; tungstenite accepts
+//! what we accept, with the same key.
 //!
-//! The first byte of the input says where the rest is cut; so the rest can be read, and written, as it is.
+//! The first byte of the input is where the rest is cut; so the rest can be read, and written, as it is.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -91,7 +91,7 @@ fn agrees_with_tungstenite(head: &Head<'_>, answer: &[u8]) {
         return;
     }
     let expected = create_response(&request.body(()).expect("fields that httparse took"))
-        .expect("it lets in whom we do");
+        .expect("it accepts what we accept");
     let mut fields = [httparse::EMPTY_HEADER; 8];
     let mut response = httparse::Response::new(&mut fields);
     assert_eq!(response.parse(answer), Ok(httparse::Status::Complete(answer.len())));

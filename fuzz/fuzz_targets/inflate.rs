@@ -1,4 +1,4 @@
-//! Inflating stops at its bound whatever comes, remembers nothing, and gives back what was deflated.
+//! Inflating stops at its bound on any input, remembers nothing, and gives back what was deflated.
 //!
 //! The first two bytes of the input are the bound; the rest is what is inflated, and deflated.
 #![no_main]
@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
             assert!(inflater.inflate(bytes, less).is_err());
         }
     }
-    // Whatever came before, and however it ended, nothing of it is left.
+    // Of the input before nothing is left, however it ended.
     assert_eq!(inflater.inflate(bytes, max).map(<[u8]>::to_vec), message);
 
     let mut deflater = Deflater::default();

@@ -11,7 +11,7 @@ use stentor::chat::{RoomOptions, RoomRules, SlowMember};
 use stentor::http::HeadLimits;
 use stentor::metrics::Registry;
 use stentor::shard::{
-    Admission, Close, ConnectionLimits, HowToClose, Mesh, Options, SLICES_MAX, Shard, Ticket,
+    Admission, Close, CloseMethod, ConnectionLimits, Mesh, Options, SLICES_MAX, Shard, WriteId,
 };
 use stentor::ws::{Inflater, Limits};
 use stentor_testkit::{frame, frames, try_parse_response, upgrade_request};
@@ -60,21 +60,21 @@ struct Client {
     window: usize,
     /// It was full, and has not been reported as writable.
     blocked: bool,
-    /// The shard does not want to read from it.
+    /// The shard does not read from it.
     paused: bool,
     write_fails: bool,
     ended: bool,
     closed: bool,
-    /// It was sent nothing but what makes a WebSocket, so that what comes back is frames.
+    /// It was sent nothing but what makes a WebSocket, so that the answer is frames.
     upgraded: bool,
     echo: bool,
-    /// It says nothing but its own numbers.
+    /// It sends nothing but its own numbers.
     counts: bool,
-    said: u32,
+    sent: u32,
     received: Vec<u8>,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 enum Outcome {
     Took(usize, usize),
     Refused,
@@ -107,7 +107,7 @@ impl World {
         let id = usize::from(shard) % self.shards.len();
         let shard = &mut self.shards[id];
         let admission = shard.admission();
-        if admission == Admission::Later {
+        if admission == Admission::Wait {
             return;
         }
         shard.begin_turn(self.now);
@@ -123,7 +123,7 @@ impl World {
             upgraded: false,
             echo: false,
             counts: true,
-            said: 0,
+            sent: 0,
             received: Vec::new(),
         };
         self.clients.push(client);
@@ -140,7 +140,7 @@ impl World {
         Some((index, client, shard))
     }
 
-    /// As a driver reads: only when the shard wants to. False when it does not.
+    /// As a driver reads: only when the shard allows it. False when it does not.
     fn receive(&mut self, conn: u8, bytes: &mut [u8]) -> bool {
         let Some((_, client, shard)) = self.client(conn) else { return false };
         if bytes.is_empty() || client.ended || client.paused {
@@ -177,7 +177,7 @@ impl World {
         if self.receive(conn, &mut request) && fresh {
             let client = &mut self.clients[index];
             (client.upgraded, client.echo) = (true, echo);
-            client.said = u32::from(followed_by_text);
+            client.sent = u32::from(followed_by_text);
         } else {
             self.clients[index].counts = false;
         }
@@ -190,13 +190,13 @@ impl World {
         let mut request = upgrade_request("/connection/websocket", "").into_bytes();
         let fresh = !client.upgraded && client.received.is_empty();
         if self.receive(conn, &mut request) && fresh {
-            // Its frames are looked at as those of an echo: whatever their payload says.
+            // Its frames are checked as those of an echo, with any payload.
             let there = self.client(conn);
             there.into_iter().for_each(|(_, client, _)| (client.upgraded, client.echo) = (true, true));
         }
     }
 
-    /// Commands of it, in one frame; the bits of `commands` say which.
+    /// Commands of it, in one frame; the bits of `commands` select them.
     pub(crate) fn command(&mut self, conn: u8, commands: u16) {
         let chosen =
             (0..COMMANDS.len()).filter(|index| commands & (1 << index) != 0).map(|index| COMMANDS[index]);
@@ -211,12 +211,12 @@ impl World {
         self.receive(conn, &mut format!("GET {page} HTTP/1.1\r\nHost: h\r\n{close}\r\n").into_bytes());
     }
 
-    pub(crate) fn say(&mut self, conn: u8, padding: u16, cut: u8) {
+    pub(crate) fn publish(&mut self, conn: u8, padding: u16, cut: u8) {
         let Some((index, client, _)) = self.client(conn) else { return };
         if !client.counts || !client.upgraded {
             return;
         }
-        let text = format!("{} {}", client.said, "la".repeat(usize::from(padding % 2000)));
+        let text = format!("{} {}", client.sent, "la".repeat(usize::from(padding % 2000)));
         let mut frame = frame(0x81, text.as_bytes());
         let cut = usize::from(cut).min(frame.len());
         let (front, back) = frame.split_at_mut(cut);
@@ -225,7 +225,7 @@ impl World {
         }
         let whole = back.is_empty() || self.receive(conn, back);
         self.clients[index].counts &= whole;
-        self.clients[index].said += 1;
+        self.clients[index].sent += 1;
     }
 
     pub(crate) fn window(&mut self, conn: u8, bytes: usize) {
@@ -254,7 +254,7 @@ impl World {
         }
     }
 
-    pub(crate) fn pass(&mut self, ms: u16) {
+    pub(crate) fn advance(&mut self, ms: u16) {
         self.now = self.now + Duration::from_millis(u64::from(ms));
     }
 
@@ -275,7 +275,7 @@ impl World {
         self.shards[id].drain();
     }
 
-    /// A turn of one shard, with up to `writes` of its writes under way together.
+    /// A turn of one shard, with up to `writes` of its writes in flight together.
     pub(crate) fn turn(&mut self, shard: u8, writes: u8) {
         let id = usize::from(shard) % self.shards.len();
         self.shards[id].begin_turn(self.now);
@@ -285,7 +285,7 @@ impl World {
         while let Some(Close { key, how, .. }) = shard.poll_close() {
             let client = open(&mut self.clients, id, key.index());
             assert_eq!(client.key, key);
-            if how != HowToClose::Shutdown {
+            if how != CloseMethod::Shutdown {
                 client.closed = true;
                 shard.closed(key);
             }
@@ -307,12 +307,12 @@ impl World {
 
     fn writes(&mut self, id: usize, writes: usize) {
         let shard = &mut self.shards[id];
-        let mut under_way: VecDeque<(usize, Ticket, Outcome)> = VecDeque::new();
+        let mut in_flight: VecDeque<(usize, WriteId, Outcome)> = VecDeque::new();
         loop {
-            while under_way.len() < writes {
+            while in_flight.len() < writes {
                 let Some(write) = shard.poll_write() else { break };
                 assert!(
-                    under_way.iter().all(|(conn, ..)| *conn != write.conn),
+                    in_flight.iter().all(|(conn, ..)| *conn != write.conn),
                     "two writes to one connection"
                 );
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -321,16 +321,16 @@ impl World {
                 assert!(!bytes.is_empty());
                 assert!(write.contiguous().is_none_or(|contiguous| contiguous == bytes));
                 let client = open(&mut self.clients, id, write.conn);
-                under_way.push_back((write.conn, write.ticket, client.takes(&bytes)));
+                in_flight.push_back((write.conn, write.write_id, client.takes(&bytes)));
             }
-            if under_way.is_empty() {
+            if in_flight.is_empty() {
                 return;
             }
-            for (_, ticket, outcome) in under_way.drain(..) {
+            for (_, write_id, outcome) in in_flight.drain(..) {
                 match outcome {
-                    Outcome::Took(len, offered) => shard.wrote(ticket, len, offered),
-                    Outcome::Refused => shard.refused(ticket),
-                    Outcome::Failed => shard.write_failed(ticket),
+                    Outcome::Took(len, offered) => shard.wrote(write_id, len, offered),
+                    Outcome::Refused => shard.refused(write_id),
+                    Outcome::Failed => shard.write_failed(write_id),
                 }
             }
         }
@@ -342,16 +342,16 @@ impl World {
         }
     }
 
-    /// Everybody leaves, and what they have got is looked at.
+    /// All clients leave, and what they have received is checked.
     pub(crate) fn end(mut self) {
         for shard in &mut self.shards {
             shard.drain();
         }
         for round in 0..40 {
-            self.pass(if round % 2 == 0 { 0 } else { 4000 });
+            self.advance(if round % 2 == 0 { 0 } else { 4000 });
             self.turns(round);
         }
-        // What was said is kept for those who come back, and then forgotten.
+        // Publications are kept for reconnecting clients, and then forgotten.
         self.now = self.now + Duration::from_secs(24 * 60 * 60);
         self.turns(0);
         for shard in &self.shards {
@@ -359,7 +359,9 @@ impl World {
         }
         assert_eq!(self.registry.connections(), 0);
         let page = self.registry.exposition();
-        for gauge in ["stentor_members", "stentor_websockets", "stentor_rooms", "stentor_members_lagging"] {
+        for gauge in
+            ["stentor_members", "stentor_websocket_connections", "stentor_rooms", "stentor_lagging_members"]
+        {
             let left = page.lines().filter(|line| line.starts_with(gauge) && !line.ends_with(" 0"));
             assert_eq!(left.collect::<Vec<_>>(), Vec::<&str>::new());
         }
@@ -367,7 +369,10 @@ impl World {
             let index: Option<usize> = name.strip_prefix('m').and_then(|index| index.parse().ok());
             index.and_then(|index| self.clients.get(index)).is_some_and(|client| client.counts)
         };
-        self.clients.iter().filter(|client| client.upgraded).for_each(|client| client.heard(&counts));
+        self.clients
+            .iter()
+            .filter(|client| client.upgraded)
+            .for_each(|client| client.check_received(&counts));
     }
 }
 
@@ -393,8 +398,8 @@ impl Client {
         if len == 0 { Outcome::Refused } else { Outcome::Took(len, bytes.len()) }
     }
 
-    /// Frames that a server may send, in which everyone who counts does so upwards; the last one may be torn.
-    fn heard(&self, counts: &dyn Fn(&str) -> bool) {
+    /// Frames that a server may send, in which every counting author counts upwards; the last one may be partial.
+    fn check_received(&self, counts: &dyn Fn(&str) -> bool) {
         let response = try_parse_response(&self.received).ok().flatten();
         let Some(response) = response.filter(|response| response.status == 101) else { return };
         let (mut frames, mut inflater) = (frames(&self.received[response.len..]), Inflater::default());
@@ -412,16 +417,16 @@ impl Client {
                     return;
                 }
                 (9 | 10, _) => continue,
-                other => panic!("a frame that nobody sends: {other:?}"),
+                other => panic!("an unexpected frame: {other:?}"),
             };
             let text = String::from_utf8(text).expect("text is UTF-8");
-            let Some((author, said)) = text.split_once(": ") else { continue };
+            let Some((author, sent)) = text.split_once(": ") else { continue };
             if self.echo || !counts(author) {
                 continue;
             }
-            let number = said.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+            let number = sent.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
             let before = last.insert(author.to_owned(), number);
-            assert!(before.is_none_or(|before| before < number), "{author} said {number} after {before:?}");
+            assert!(before.is_none_or(|before| before < number), "{author} sent {number} after {before:?}");
         }
     }
 }

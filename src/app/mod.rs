@@ -8,7 +8,7 @@ pub mod text;
 use bytes::Bytes;
 
 use crate::base::spsc::Weigh;
-use crate::chat::{Forms, Move, Publication};
+use crate::chat::{Forms, PresenceEvent, Publication};
 use crate::ws::{self, Deflater, Opcode, Window};
 
 /// An application protocol.
@@ -21,7 +21,7 @@ pub enum Protocol {
     Json,
 }
 
-/// In which form a member takes what is published: the protocol that it speaks, and what it agreed on about compression.
+/// The encoding in which a member receives publications: its protocol, and its agreement about compression.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum WireFormat {
@@ -29,7 +29,7 @@ pub enum WireFormat {
     Text,
     /// Plain text, compressed with a window of 32 KiB.
     TextDeflated,
-    /// Plain text, compressed with a window of 512 bytes, for clients that asked for a small one.
+    /// Plain text, compressed with a window of 512 bytes, for clients that requested a small one.
     TextDeflatedSmall,
     /// JSON.
     Json,
@@ -53,7 +53,7 @@ impl WireFormat {
         Self::JsonDeflatedSmall,
     ];
 
-    /// The format for a client that speaks `protocol` and agreed on `window` (RFC 7692), if on any.
+    /// The format for a client of `protocol` that agreed on `window` (RFC 7692), if on any.
     pub const fn new(protocol: Protocol, window: Option<Window>) -> Self {
         match (protocol, window) {
             (Protocol::Text, None) => Self::Text,
@@ -134,12 +134,17 @@ impl Encoder {
         encodings
     }
 
-    /// The frames that tell who has come into `room` and who has left it. Plain members are not told.
-    pub fn moves(&mut self, room: &str, moves: &[Move], formats: Forms) -> Encodings {
+    /// The frames with the presence events of `room`. Plain members receive none.
+    pub fn presence_events(
+        &mut self,
+        room: &str,
+        presence_events: &[PresenceEvent],
+        formats: Forms,
+    ) -> Encodings {
         let mut encodings = Encodings::default();
         let json = formats.intersection(formats_of(Protocol::Json));
         if !json.is_empty() {
-            self.encode(&mut encodings, json, &json::moves(room, moves));
+            self.encode(&mut encodings, json, &json::presence_events(room, presence_events));
         }
         encodings
     }
@@ -199,7 +204,7 @@ mod tests {
         }
     }
 
-    fn said(text: &str) -> Publication {
+    fn publication_of(text: &str) -> Publication {
         let client = ClientId::new(0, 1);
         let person = Person { client, user: "ann".into(), name: "ann".into(), info: None };
         let publication = Publication {
@@ -218,13 +223,13 @@ mod tests {
     fn only_the_wanted_formats_are_made_and_small_ones_stay_plain() {
         let mut encoder = Encoder::new(100);
         let both = Forms::default().with(WireFormat::Text as u8).with(WireFormat::TextDeflated as u8);
-        let short = encoder.publication("r", &said("hi"), both);
+        let short = encoder.publication("r", &publication_of("hi"), both);
         assert_eq!(short.get(WireFormat::Text).unwrap(), &b"\x81\x07ann: hi"[..]);
         assert_eq!(short.get(WireFormat::TextDeflated), short.get(WireFormat::Text));
         assert_eq!(short.get(WireFormat::TextDeflatedSmall), None);
         assert_eq!(short.get(WireFormat::Json), None);
         let all = WireFormat::ALL.into_iter().fold(Forms::default(), |all, format| all.with(format as u8));
-        let long = encoder.publication("r", &said(&"la".repeat(200)), all);
+        let long = encoder.publication("r", &publication_of(&"la".repeat(200)), all);
         let len = |format| long.get(format).unwrap().len();
         assert!(len(WireFormat::TextDeflated) < len(WireFormat::Text) / 4);
         assert!(len(WireFormat::JsonDeflatedSmall) < len(WireFormat::Json) / 2);

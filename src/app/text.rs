@@ -1,34 +1,33 @@
-//! The plain text protocol: text in, `name: text` out to everybody in the room, the sender included.
+//! The plain text protocol: text in, `name: text` out to every member of the room, the sender included.
 //!
-//! A line with an empty name is the server's own word (`: …`): no client can send one, for a name is never
+//! A line with an empty name is a server notice (`: …`): no client can send one, for a name is never
 //! empty.
 //!
-//! One message is one line, for clients that print what they hear ([`one_line`]). Members of the same room who speak JSON get
-//! every text as it was said.
+//! One message is one line, for clients that print what they receive ([`one_line`]). JSON members of the same room receive
+//! every text unchanged.
 
 use std::borrow::Cow;
 
 use super::json;
-use crate::chat::{Body, Epoch, Position, Publication, Since, Wanted};
+use crate::chat::{Body, Epoch, Position, Publication, RecoveryRequest, Since};
 
 const SEPARATOR: &[u8] = b": ";
 
 /// The subprotocol that is selected when a client offers it.
 pub const SUBPROTOCOL: &str = "chat";
 
-/// What `history=N` and `since=EPOCH:OFFSET` in the query ask for; the latter is stronger. `None`: they cannot be read.
-pub fn wanted(history: Option<&str>, since: Option<&str>) -> Option<Wanted> {
+/// The recovery request of `history=N` and `since=EPOCH:OFFSET` in the query; the latter wins. `None`: they cannot be read.
+pub fn recovery_request(history: Option<&str>, since: Option<&str>) -> Option<RecoveryRequest> {
     match (history, since) {
         (_, Some(since)) => {
             let (epoch, offset) = since.split_once(':')?;
             let offset = offset.parse().ok()?;
-            Some(
-                Epoch::parse(epoch)
-                    .map_or(Wanted::Lost, |epoch| Wanted::Since(Since { epoch: Some(epoch), offset })),
-            )
+            Some(Epoch::parse(epoch).map_or(RecoveryRequest::Unrecoverable, |epoch| {
+                RecoveryRequest::Since(Since { epoch: Some(epoch), offset })
+            }))
         }
-        (Some(history), None) => Some(Wanted::Last(history.parse().ok()?)),
-        (None, None) => Some(Wanted::Nothing),
+        (Some(history), None) => Some(RecoveryRequest::Last(history.parse().ok()?)),
+        (None, None) => Some(RecoveryRequest::None),
     }
 }
 
@@ -96,12 +95,12 @@ pub fn notice_into(out: &mut Vec<u8>, notice: &str) {
     out.extend_from_slice(notice.as_bytes());
 }
 
-/// Tells a member where the room stands, so that it can come back to there with `since=EPOCH:OFFSET`.
+/// Appends the notice with the room's position, from which a member can recover with `since=EPOCH:OFFSET`.
 pub fn position_into(out: &mut Vec<u8>, Position { epoch, offset }: Position) {
     notice_into(out, &format!("since={epoch}:{offset}"));
 }
 
-/// Tells a member that it was too slow for `count` publications, and from where it can get them all the same, if it can.
+/// Appends the notice about `count` skipped publications, and the position from which they can be recovered, if any.
 pub fn skipped_into(out: &mut Vec<u8>, count: u64, after: Option<Position>) {
     let back = after.map(|Position { epoch, offset }| format!("; since={epoch}:{offset} brings them back"));
     let back = back.unwrap_or_default();

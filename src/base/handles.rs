@@ -8,6 +8,6 @@ pub struct RoomId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AudienceId(pub u32);
 
-/// Names a subscription: a member's place in an audience. Stable for as long as it lives.
+/// Names a subscription: a member of an audience. Stable as long as the subscription exists.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SubId(pub u32);

@@ -2,7 +2,7 @@
 //! its own cursor.
 //!
 //! Small frames are copied into the newest chunk, so that a backlog is contiguous and leaves in one `send`;
-//! large ones are chained by reference. A chunk lives as long as a reader stands in it: readers are counted per
+//! large ones are chained by reference. A chunk is kept as long as a reader stands in it: readers are counted per
 //! chunk, so nothing is scanned to find out what can go. When every reader has read everything the log owns
 //! no chunk at all: an idle room costs nothing here.
 
@@ -19,12 +19,12 @@ pub const COPIED_FRAME_BYTES_MAX: usize = CHUNK_BYTES / 4;
 /// How many free chunks a pool keeps for the next burst.
 const POOLED_CHUNKS_MAX: usize = 64;
 
-/// A place in a log: how many bytes were appended before it. Never goes back.
+/// A position in a log: how many bytes were appended before it. Never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Cursor(u64);
 
 impl Cursor {
-    /// The place `len` bytes further on.
+    /// The position `len` bytes further on.
     pub const fn plus(self, len: usize) -> Self {
         Self(self.0 + len as u64)
     }
@@ -86,7 +86,7 @@ struct Chunk {
 
 #[derive(Debug)]
 enum Body {
-    /// Small frames, one behind the other; never grows past its capacity, so it never moves.
+    /// Small frames, one behind the other; never grows beyond its capacity, so it never moves.
     Copied(Vec<u8>),
     /// One large frame.
     Shared(Bytes),
@@ -153,7 +153,7 @@ impl Log {
         self.forget_read(pool);
     }
 
-    /// Appends one frame, which is the publication at `offset` (0: it is none). When nobody reads, nothing is stored.
+    /// Appends one frame, which is the publication at `offset` (0: it is none). Without readers, nothing is stored.
     pub fn append(&mut self, frame: &Bytes, offset: u64, pool: &mut ChunkPool) {
         if self.readers == 0 {
             self.head = self.head.plus(frame.len());
@@ -245,7 +245,7 @@ impl Log {
         self.frames.range(next..).map(|frame| frame.offset).find(|&offset| offset > 0)
     }
 
-    /// Where the publication at `offset` ends; `None`: everybody has read it, or it was never here.
+    /// Where the publication at `offset` ends; `None`: every member has read it, or it was never here.
     pub fn end_of(&self, offset: u64) -> Option<Cursor> {
         self.frames.iter().find(|frame| frame.offset == offset && offset > 0).map(|frame| frame.end)
     }
@@ -279,7 +279,7 @@ impl Log {
     /// When an invariant does not hold.
     pub fn assert_invariants(&self) {
         assert!(self.readers_at_head <= self.readers);
-        assert_eq!(self.chunks.is_empty(), self.readers_behind() == 0, "no chunk iff nobody is behind");
+        assert_eq!(self.chunks.is_empty(), self.readers_behind() == 0, "no chunk iff no reader is behind");
         let counted: usize = self.chunks.iter().map(|chunk| chunk.readers).sum();
         assert!(self.chunks.is_empty() || counted == self.readers);
         let mut end = self.chunks.front().map_or(self.head, |chunk| chunk.start);
@@ -334,7 +334,7 @@ impl Log {
     }
 }
 
-/// An idle log gives the index of its frames back once it has grown past this many.
+/// An idle log frees the index of its frames once it has grown beyond this many.
 const FRAMES_KEPT: usize = 16;
 
 fn offset_in(chunk: &Chunk, at: Cursor) -> usize {
@@ -403,7 +403,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_reader_reads_what_was_appended_since_it_joined(ops in prop::collection::vec(op(), 1..200)) {
+        fn every_reader_reads_everything_appended_since_it_joined(ops in prop::collection::vec(op(), 1..200)) {
             let (mut log, mut pool) = (Log::default(), ChunkPool::default());
             let mut readers: Vec<Reader> = Vec::new();
             let (mut fill, mut offset) = (0_u8, 0);

@@ -1,7 +1,7 @@
 //! What every other module stands on: time as a value, the connection table, a room's shared log, the
-//! timer wheel, the rings between shards, the census of connections. Names nobody above it and does no I/O.
+//! timer wheel, the rings between shards, the connection counter. Imports no other module and does no I/O.
 
-pub mod census;
+pub mod connection_counter;
 pub mod handles;
 pub mod hash;
 pub mod log;

@@ -66,8 +66,8 @@ impl<T: Weigh> Sender<T> {
     pub fn send(&mut self, message: T) -> Result<(), T> {
         let weight = message.weight();
         // Only this end adds, so the sum can only have shrunk since it was read.
-        let held = self.bytes.load(Ordering::Relaxed);
-        if held > 0 && held + weight > self.bytes_max {
+        let queued = self.bytes.load(Ordering::Relaxed);
+        if queued > 0 && queued + weight > self.bytes_max {
             return Err(message);
         }
         // Added before the push: the reader must never subtract first.
@@ -84,8 +84,8 @@ impl<T: Weigh> Receiver<T> {
     pub fn receive(&mut self) -> Option<T> {
         let message = self.ring.pop().ok()?;
         let weight = message.weight();
-        let held = self.bytes.fetch_sub(weight, Ordering::Relaxed);
-        debug_assert!(held >= weight, "{weight} of {held} bytes");
+        let queued = self.bytes.fetch_sub(weight, Ordering::Relaxed);
+        debug_assert!(queued >= weight, "{weight} of {queued} bytes");
         Some(message)
     }
 
@@ -100,7 +100,7 @@ impl<T: Weigh> Receiver<T> {
     }
 }
 
-/// Says whether a shard sleeps, so that it is woken at most once and only then.
+/// Whether a shard sleeps, so that it is woken at most once and only then.
 ///
 /// The sleeper announces itself, then looks at its rings once more; the writer pushes, then looks at the
 /// announcement. The two full fences make it impossible that both look too early (Dekker's argument).

@@ -49,12 +49,12 @@ macro_rules! key {
 }
 
 key! {
-    /// Names a connection for as long as it lives.
+    /// Identifies a connection; never reused.
     ConnKey
 }
 
 key! {
-    /// Names a session for as long as it lives.
+    /// Identifies a session; never reused.
     SessionKey
 }
 
@@ -95,7 +95,7 @@ impl<K: Key, T> Table<K, T> {
     /// Stores `value`.
     ///
     /// # Panics
-    /// Past 2³² − 1 entries, which no machine's memory reaches.
+    /// Beyond 2³² − 1 entries, which no machine's memory reaches.
     pub fn insert(&mut self, value: T) -> K {
         self.next_generation = self.next_generation.wrapping_add(1) & GENERATION_MASK;
         let index = self.slots.insert((self.next_generation, value));

@@ -1,4 +1,4 @@
-//! Monotonic time as a plain value. The core never asks for it: the driver reads the clock once a turn and
+//! Monotonic time as a plain value. The core never reads a clock: the driver reads the clock once a turn and
 //! hands it in, so a test can age anything and the simulator owns the calendar.
 
 use std::ops::Add;
@@ -11,7 +11,7 @@ pub struct Time(u64);
 impl Time {
     /// The origin.
     pub const ZERO: Self = Self(0);
-    /// Later than any time that a process lives to see.
+    /// Later than any time that a process reaches.
     pub const NEVER: Self = Self(u64::MAX);
 
     /// The time `nanos` nanoseconds after the origin.

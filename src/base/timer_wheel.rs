@@ -113,7 +113,7 @@ impl TimerWheel {
         None
     }
 
-    /// When [`TimerWheel::poll_expired`] should be asked again; `None` when nothing is armed. May be earlier than
+    /// When [`TimerWheel::poll_expired`] should be called again; `None` when nothing is armed. May be earlier than
     /// the first deadline (a far one shares its slot), never later than it.
     pub fn next_deadline(&self) -> Option<Time> {
         if self.armed == 0 {

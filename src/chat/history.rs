@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Past, Position, Publication, RoomOptions, Since, Wanted};
+use super::{Position, Publication, Recovered, RecoveryRequest, RoomOptions, Since};
 use crate::base::Time;
 
 /// The newest publications of one room. Exists once: on the room's home shard.
@@ -21,7 +21,7 @@ pub struct History {
     kept_bytes: usize,
 }
 
-/// A page of the past.
+/// A page of the history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Page {
     /// From where on, itself not included; `None`: from the oldest, or the newest with `reverse`.
@@ -34,11 +34,11 @@ pub struct Page {
 
 /// Why there is no such page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NoPage {
-    /// The position is of another life of the room.
+pub enum PageError {
+    /// The position is of another epoch of the room.
     OtherEpoch,
     /// Backwards from the very beginning.
-    BeforeTheFirst,
+    BeforeFirst,
 }
 
 impl History {
@@ -96,21 +96,21 @@ impl History {
         (self.kept.len(), self.kept_bytes)
     }
 
-    /// What a newcomer gets. Expects [`History::forget`] to have been called with the present time.
-    pub fn past(&self, wanted: Wanted) -> Past {
-        let (publications, recovered) = match wanted {
-            Wanted::Nothing => (Vec::new(), None),
-            Wanted::Last(count) => {
+    /// What a joining client gets. Expects [`History::forget`] to have been called with the present time.
+    pub fn recover(&self, recovery_request: RecoveryRequest) -> Recovered {
+        let (publications, recovered) = match recovery_request {
+            RecoveryRequest::None => (Vec::new(), None),
+            RecoveryRequest::Last(count) => {
                 let first = self.kept.len().saturating_sub(count);
                 (self.run(first..), None)
             }
-            Wanted::Since(since) => match self.after(since) {
+            RecoveryRequest::Since(since) => match self.after(since) {
                 Some(publications) => (publications, Some(true)),
                 None => (Vec::new(), Some(false)),
             },
-            Wanted::Lost => (Vec::new(), Some(false)),
+            RecoveryRequest::Unrecoverable => (Vec::new(), Some(false)),
         };
-        Past { top: self.top, publications, recovered }
+        Recovered { top: self.top, publications, recovered }
     }
 
     /// Everything after `since`, if nothing of it is missing.
@@ -123,17 +123,17 @@ impl History {
         Some(self.run(first..))
     }
 
-    /// One page. What is no longer kept is left out without a word.
+    /// One page. What is no longer kept is silently left out.
     ///
     /// # Errors
     /// There is no such page.
-    pub fn page(&self, page: Page) -> Result<Vec<Arc<Publication>>, NoPage> {
+    pub fn page(&self, page: Page) -> Result<Vec<Arc<Publication>>, PageError> {
         if let Some(since) = page.since {
             if since.epoch.is_some_and(|epoch| epoch != self.top.epoch) {
-                return Err(NoPage::OtherEpoch);
+                return Err(PageError::OtherEpoch);
             }
             if page.reverse && since.offset == 0 {
-                return Err(NoPage::BeforeTheFirst);
+                return Err(PageError::BeforeFirst);
             }
         }
         let before_kept = self.top.offset - self.kept.len() as u64;
@@ -172,7 +172,7 @@ mod tests {
         Member { person: Arc::new(person), info: None }
     }
 
-    fn said(count: u64, options: &RoomOptions) -> History {
+    fn history_of(count: u64, options: &RoomOptions) -> History {
         let mut history = History::new(Position { epoch: epoch(9), offset: 0 });
         for second in 1..=count {
             let publication = Publication {
@@ -196,13 +196,13 @@ mod tests {
         publications.iter().map(|publication| publication.offset()).collect()
     }
 
-    /// What somebody gets who has heard up to `offset` of ten, of which five are kept.
+    /// What a client gets that has received up to `offset` of ten, of which five are kept.
     fn check(of: Option<u32>, offset: u64, expected: Option<&[u64]>) {
-        let history = said(10, &keep(5));
-        let past = history.past(Wanted::Since(Since { epoch: of.map(epoch), offset }));
-        assert_eq!(past.top, Position { epoch: epoch(9), offset: 10 });
-        assert_eq!(past.recovered, Some(expected.is_some()));
-        assert_eq!(offsets(&past.publications), expected.unwrap_or_default());
+        let history = history_of(10, &keep(5));
+        let recovery = history.recover(RecoveryRequest::Since(Since { epoch: of.map(epoch), offset }));
+        assert_eq!(recovery.top, Position { epoch: epoch(9), offset: 10 });
+        assert_eq!(recovery.recovered, Some(expected.is_some()));
+        assert_eq!(offsets(&recovery.publications), expected.unwrap_or_default());
     }
 
     #[test]
@@ -220,16 +220,20 @@ mod tests {
 
     #[test]
     fn an_empty_room_can_be_resumed_from_its_beginning() {
-        let history = said(0, &keep(5));
-        assert_eq!(history.past(Wanted::Since(Since { epoch: None, offset: 0 })).recovered, Some(true));
-        let nothing_kept = said(3, &keep(0));
-        let since = |offset| nothing_kept.past(Wanted::Since(Since { epoch: None, offset })).recovered;
+        let history = history_of(0, &keep(5));
+        assert_eq!(
+            history.recover(RecoveryRequest::Since(Since { epoch: None, offset: 0 })).recovered,
+            Some(true)
+        );
+        let nothing_kept = history_of(3, &keep(0));
+        let since =
+            |offset| nothing_kept.recover(RecoveryRequest::Since(Since { epoch: None, offset })).recovered;
         assert_eq!((since(3), since(2)), (Some(true), Some(false)));
     }
 
     #[test]
     fn pages_go_both_ways() {
-        let history = said(10, &keep(6));
+        let history = history_of(10, &keep(6));
         let page = |since: Option<u64>, limit, reverse| {
             let since = since.map(|offset| Since { epoch: Some(epoch(9)), offset });
             history.page(Page { since, limit, reverse }).map(|publications| offsets(&publications))
@@ -242,22 +246,22 @@ mod tests {
         assert_eq!(page(Some(5), 9, true), Ok(vec![]));
         assert_eq!(page(Some(50), 9, true), Ok(vec![10, 9, 8, 7, 6, 5]));
         assert_eq!(page(Some(50), 9, false), Ok(vec![]));
-        assert_eq!(page(Some(0), 9, true), Err(NoPage::BeforeTheFirst));
+        assert_eq!(page(Some(0), 9, true), Err(PageError::BeforeFirst));
         let other = Since { epoch: Some(epoch(1)), offset: 6 };
         let page = history.page(Page { since: Some(other), limit: 1, reverse: false });
-        assert_eq!(page.err(), Some(NoPage::OtherEpoch));
+        assert_eq!(page.err(), Some(PageError::OtherEpoch));
     }
 
     #[test]
-    fn age_and_bytes_bound_what_is_kept() {
-        let mut history = said(10, &keep(100));
+    fn histories_are_bounded_by_age_and_bytes() {
+        let mut history = history_of(10, &keep(100));
         let options = RoomOptions { history_age_max: Duration::from_secs(3), ..keep(100) };
         assert!(!history.forget(Time::ZERO + Duration::from_secs(10), &options));
         assert_eq!(history.kept().0, 4);
         assert!(history.forget(Time::ZERO + Duration::from_secs(14), &options));
         assert_eq!(history.kept(), (0, 0));
-        let one = said(1, &keep(1)).kept().1;
-        let history = said(10, &RoomOptions { history_bytes_max: 3 * one, ..keep(100) });
+        let one = history_of(1, &keep(1)).kept().1;
+        let history = history_of(10, &RoomOptions { history_bytes_max: 3 * one, ..keep(100) });
         assert_eq!(history.kept(), (3, 3 * one));
     }
 }

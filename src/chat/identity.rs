@@ -1,4 +1,4 @@
-//! Who somebody is, and who says so: the client itself, a token, or somebody outside who is asked.
+//! Authentication: who a client is, by its own claim, by a token, or by a decision of the auth backend.
 
 use core::net::IpAddr;
 use std::fmt::Debug;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::base::ConnKey;
 
-/// Who a client is, as far as the server has made sure of it.
+/// The authenticated identity of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The user's id: one user may have many connections. Empty: nobody in particular.
+    /// The user's id: one user may have many connections. Empty: anonymous.
     pub user: Arc<str>,
     /// What plain members see it called. Never empty.
     pub name: Arc<str>,
@@ -36,7 +36,7 @@ pub struct ServerRoom {
 pub struct Grant {
     /// JSON that others in the room are shown (`chan_info`), compact.
     pub info: Option<Arc<str>>,
-    /// JSON that the client is told with the subscription (`data`), compact.
+    /// JSON that the client receives with the subscription (`data`), compact.
     pub data: Option<Arc<str>>,
     /// How long it holds; `None`: for as long as the connection does.
     pub expires_in: Option<Duration>,
@@ -44,15 +44,15 @@ pub struct Grant {
     pub overrides: Overrides,
 }
 
-/// Where one subscription differs from its room's options; `None`: as the room has it. The `force_` ones only ever say what
+/// Where one subscription differs from its room's options; `None`: as the room has it. The `force_` ones only ever repeat what
 /// the room does anyway: others are refused before they come here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {
     /// Whether the client is listed as present.
     pub presence: Option<bool>,
-    /// Whether the others are told that the client comes and goes.
+    /// Whether the client's presence events are announced.
     pub join_leave: Option<bool>,
-    /// Whether the client is told who comes and goes, unasked.
+    /// Whether the client receives presence events without a request.
     pub force_push_join_leave: Option<bool>,
     /// Whether the subscription can be recovered, unasked.
     pub force_recovery: Option<bool>,
@@ -71,78 +71,78 @@ pub enum TokenError {
 
 /// Reads tokens. Answers at once, from memory: a shard's loop waits for it.
 pub trait Authority: Debug + Send + Sync {
-    /// Who comes with this token.
+    /// The identity of the token's user.
     ///
     /// # Errors
-    /// It is not to be believed.
+    /// The token is not valid.
     fn identify(&self, token: &str) -> Result<Identity, TokenError>;
 
     /// What this token grants `user` in `room`.
     ///
     /// # Errors
-    /// It is not to be believed, or it is for another user or room.
+    /// The token is not valid, or it is for another user or room.
     fn admit(&self, token: &str, user: &str, room: &str) -> Result<Grant, TokenError>;
 }
 
-/// How the server finds out who somebody is.
+/// How clients are authenticated.
 #[derive(Clone, Debug, Default)]
-pub enum Identification {
-    /// Everybody is who they say they are.
+pub enum AuthMode {
+    /// Clients choose their names.
     #[default]
     Open,
-    /// A signed token says so.
+    /// Signed tokens.
     Token(Arc<dyn Authority>),
-    /// Somebody outside is asked, with a [`Question`].
-    Asked,
+    /// The auth backend decides on an [`AuthRequest`].
+    Hook,
 }
 
 /// Two authorities are the same if they are the same object.
-impl PartialEq for Identification {
+impl PartialEq for AuthMode {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Open, Self::Open) | (Self::Asked, Self::Asked) => true,
+            (Self::Open, Self::Open) | (Self::Hook, Self::Hook) => true,
             (Self::Token(one), Self::Token(two)) => Arc::ptr_eq(one, two),
-            (Self::Open | Self::Token(_) | Self::Asked, _) => false,
+            (Self::Open | Self::Token(_) | Self::Hook, _) => false,
         }
     }
 }
 
-impl Eq for Identification {}
+impl Eq for AuthMode {}
 
-/// What somebody outside is asked about a client that wants in. Texts are the client's own: data.
+/// What the auth backend needs to decide about a client. Texts are the client's own: data.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Question {
-    /// The connection; the verdict names it again.
+pub struct AuthRequest {
+    /// The connection; the decision names it again.
     pub conn: ConnKey,
     /// The client's id, a UUID.
     pub client: Box<str>,
     /// The protocol: `text` or `json`.
     pub protocol: &'static str,
-    /// The name that it wants, if it said one.
+    /// The requested name, if any.
     pub name: Option<Box<str>>,
     /// The token that it brought, if any.
     pub token: Option<Box<str>>,
-    /// What it said of itself: JSON.
+    /// The client's own data: JSON.
     pub data: Option<Box<str>>,
     /// Where it comes from, if that is known.
     pub address: Option<IpAddr>,
 }
 
-/// What somebody outside says of a client.
+/// The auth backend's decision about a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// It may come in.
-    Welcome {
+pub enum AuthDecision {
+    /// The client is accepted.
+    Accept {
         /// As this one.
         identity: Identity,
-        /// JSON that a client of the JSON protocol is told with that, compact.
+        /// JSON that a client of the JSON protocol receives with that, compact.
         data: Option<Box<[u8]>>,
     },
     /// It gets this error. A temporary one: it may try again.
-    Refused {
+    Reject {
         /// 100 to 1999.
         code: u16,
-        /// A sentence or a word.
+        /// A short text.
         message: Box<str>,
         /// Whether to try again makes sense.
         temporary: bool,
@@ -151,7 +151,7 @@ pub enum Verdict {
     Disconnect {
         /// 3000 to 4999.
         code: u16,
-        /// A sentence or a word, at most 123 bytes.
+        /// A short text, at most 123 bytes.
         reason: Box<str>,
     },
 }

@@ -1,4 +1,4 @@
-//! The domain: what a room is called, what is said in it, and where it stands in the room's order. Knows no
+//! The domain: names of rooms, publications, and their positions. Knows no
 //! wire format and no connection.
 
 #![forbid(unsafe_code)]
@@ -14,16 +14,16 @@ pub mod rate;
 pub mod rules;
 
 pub use forms::Forms;
-pub use history::{History, NoPage, Page};
+pub use history::{History, Page, PageError};
 pub use identity::{
-    Authority, Grant, Identification, Identity, Overrides, Question, ServerRoom, TokenError, Verdict,
+    AuthDecision, AuthMode, AuthRequest, Authority, Grant, Identity, Overrides, ServerRoom, TokenError,
 };
 pub use name::{BadName, check_room, display_name};
 pub use person::{ClientId, Member, Person};
-pub use presence::{Move, Presence};
-pub use publication::{Body, Draft, Epoch, Past, Position, Publication, Since, Wanted};
+pub use presence::{Presence, PresenceEvent};
+pub use publication::{Body, Draft, Epoch, Position, Publication, Recovered, RecoveryRequest, Since};
 pub use rate::{RateDecision, RateLimit, RateLimiter};
-pub use rules::{RoomOptions, RoomRules, SlowMember, Who};
+pub use rules::{Access, RoomOptions, RoomRules, SlowMember};
 
-/// The room of those who name none.
+/// The room of clients that name none.
 pub const DEFAULT_ROOM: &str = "lobby";

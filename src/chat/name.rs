@@ -25,13 +25,13 @@ pub enum BadName {
     Space,
     /// It is not in normalization form C (UAX #15). Of rooms alone.
     NotNormalized,
-    /// It has a character that no name may have, or may not have in that place: one that is not assigned, is for private use,
+    /// It has a character that no name may have, or may not have at that position: one that is not assigned, is for private use,
     /// or is left out by RFC 8264.
     Character,
 }
 
 impl BadName {
-    /// What is wrong, for the one who chose it.
+    /// A message for the client that chose it.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Empty => "The name is empty: connect to /ws/{name}.",
@@ -49,7 +49,7 @@ impl BadName {
 /// "if it is not stable after three more times, … reject").
 const PASSES_MAX: usize = 4;
 
-/// What a client that wants to be called `name` is called: its form under the profile `Nickname` (RFC 8266 §2.3), 1 to
+/// The display name of a client that requests `name`: its form under the profile `Nickname` (RFC 8266 §2.3), 1 to
 /// `bytes_max` bytes. White space at the ends is removed, other white space becomes one space, and compatible characters become
 /// plain ones (NFKC). Borrowed: it is `name` as it stands.
 ///

@@ -1,10 +1,10 @@
-//! Who is behind a connection, as others see it.
+//! The user and client of a connection, as others see them.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Names one client for as long as the server lives: a UUID of the server's own making (RFC 9562 §5.8, version 8), of which
-/// the last byte says on which shard the client's session is and the rest is random. Unique, not secret.
+/// Identifies one client as long as the server runs: a UUID of the server's own making (RFC 9562 §5.8, version 8), of which
+/// the last byte is the shard of the client's session and the rest is random. Unique, not secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(u128);
 
@@ -44,12 +44,12 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// Who is behind a connection. Shared by everything that it says and by every room that it is in.
+/// The user and client of a connection. Shared by all its publications and by every room that it is in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Person {
     /// The connection.
     pub client: ClientId,
-    /// The user's id; empty: nobody in particular.
+    /// The user's id; empty: anonymous.
     pub user: Arc<str>,
     /// What plain members see it called. Never empty.
     pub name: Arc<str>,
@@ -60,7 +60,7 @@ pub struct Person {
 /// A person in one room.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
-    /// Who.
+    /// The user and client.
     pub person: Arc<Person>,
     /// JSON that others in this room are shown beside it (`chan_info`), compact.
     pub info: Option<Arc<str>>,

@@ -1,21 +1,21 @@
-//! Who is in a room, and what is still to be told of who has come and gone.
+//! The members of a room, and presence events that are not announced yet.
 
 use hashbrown::HashTable;
 
 use super::{ClientId, Member};
 use crate::base::hash::Seed;
 
-/// Somebody has come, or gone.
+/// A member has joined or left.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Move {
+pub enum PresenceEvent {
     /// Into the room.
     Join(Member),
     /// Out of it.
     Leave(Member),
 }
 
-impl Move {
-    /// Who.
+impl PresenceEvent {
+    /// The member.
     pub const fn member(&self) -> &Member {
         match self {
             Self::Join(member) | Self::Leave(member) => member,
@@ -23,86 +23,86 @@ impl Move {
     }
 }
 
-/// The people of one room. Exists once: on the room's home shard.
+/// The members of one room. Exists once: on the room's home shard.
 #[derive(Debug)]
 pub struct Presence {
     /// By the client's id, which stands in the member itself: 24 bytes each.
-    people: HashTable<Member>,
+    members: HashTable<Member>,
     seed: Seed,
-    /// What has not been told yet: nobody stands in it twice.
-    untold: Vec<Move>,
+    /// Events that are not announced yet, at most one for each member.
+    pending_events: Vec<PresenceEvent>,
 }
 
 impl Presence {
     /// An empty room.
     pub fn new(seed: &Seed) -> Self {
-        Self { people: HashTable::new(), seed: seed.clone(), untold: Vec::new() }
+        Self { members: HashTable::new(), seed: seed.clone(), pending_events: Vec::new() }
     }
 
-    /// A client comes in that is not there; `told`: others are to hear of it.
-    pub fn join(&mut self, member: Member, told: bool) {
+    /// A client joins that is not a member; `announced`: the other members receive an event.
+    pub fn join(&mut self, member: Member, announced: bool) {
         let seed = &self.seed;
         let hash = |member: &Member| seed.hash(&member.person.client);
         let is_same = |other: &Member| other.person.client == member.person.client;
-        if self.people.find(hash(&member), is_same).is_some() {
+        if self.members.find(hash(&member), is_same).is_some() {
             debug_assert!(false, "a client comes in once");
             return;
         }
-        if told {
-            self.untold.push(Move::Join(member.clone()));
+        if announced {
+            self.pending_events.push(PresenceEvent::Join(member.clone()));
         }
-        self.people.insert_unique(hash(&member), member, hash);
+        self.members.insert_unique(hash(&member), member, hash);
     }
 
-    /// Somebody goes out. Who has come and gone between two tellings was never there.
-    pub fn leave(&mut self, client: ClientId, told: bool) {
+    /// A member leaves. A member that joins and leaves between two batches is not announced.
+    pub fn leave(&mut self, client: ClientId, announced: bool) {
         let is_meant = |member: &Member| member.person.client == client;
-        let Ok(entry) = self.people.find_entry(self.seed.hash(&client), is_meant) else { return };
+        let Ok(entry) = self.members.find_entry(self.seed.hash(&client), is_meant) else { return };
         let (member, _) = entry.remove();
-        let came = self.untold.iter().position(|event| event.member().person.client == client);
+        let came = self.pending_events.iter().position(|event| event.member().person.client == client);
         match came {
             Some(index) => {
-                self.untold.remove(index);
+                self.pending_events.remove(index);
             }
-            None if told => self.untold.push(Move::Leave(member)),
+            None if announced => self.pending_events.push(PresenceEvent::Leave(member)),
             None => {}
         }
-        if self.people.is_empty() {
-            self.people = HashTable::new();
+        if self.members.is_empty() {
+            self.members = HashTable::new();
         }
     }
 
     /// How many connections there are.
     pub fn len(&self) -> usize {
-        self.people.len()
+        self.members.len()
     }
 
-    /// Whether nobody is there.
+    /// Whether there is no member.
     pub fn is_empty(&self) -> bool {
-        self.people.is_empty()
+        self.members.is_empty()
     }
 
-    /// The people, in no order.
-    pub fn people(&self) -> impl Iterator<Item = &Member> {
-        self.people.iter()
+    /// The members, in no order.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter()
     }
 
-    /// How many users there are: one may have several connections, and all who are nobody in particular count as one.
+    /// How many users there are: one may have several connections, and all anonymous clients count as one.
     pub fn users(&self) -> usize {
-        let mut users: Vec<&str> = self.people.iter().map(|member| &*member.person.user).collect();
+        let mut users: Vec<&str> = self.members.iter().map(|member| &*member.person.user).collect();
         users.sort_unstable();
         users.dedup();
         users.len()
     }
 
-    /// Whether there is something to be told.
-    pub fn has_untold(&self) -> bool {
-        !self.untold.is_empty()
+    /// Whether there are pending events.
+    pub fn has_pending_events(&self) -> bool {
+        !self.pending_events.is_empty()
     }
 
-    /// Takes what is to be told.
-    pub fn take_untold(&mut self) -> Vec<Move> {
-        std::mem::take(&mut self.untold)
+    /// Takes the pending events.
+    pub fn take_pending_events(&mut self) -> Vec<PresenceEvent> {
+        std::mem::take(&mut self.pending_events)
     }
 }
 
@@ -121,17 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn who_came_and_went_between_two_tellings_was_never_there() {
+    fn a_member_that_joins_and_leaves_between_two_batches_is_not_announced() {
         let mut presence = Presence::new(&Seed::new(1));
         let (ann, bob) = (member(1, "ann"), member(2, "bob"));
         presence.join(ann.clone(), true);
         presence.join(bob.clone(), true);
         presence.leave(ann.person.client, true);
-        assert_eq!(presence.take_untold(), [Move::Join(bob.clone())]);
+        assert_eq!(presence.take_pending_events(), [PresenceEvent::Join(bob.clone())]);
         presence.leave(bob.person.client, true);
         presence.leave(bob.person.client, true);
-        assert_eq!(presence.take_untold(), [Move::Leave(bob)]);
-        assert!(presence.is_empty() && !presence.has_untold());
+        assert_eq!(presence.take_pending_events(), [PresenceEvent::Leave(bob)]);
+        assert!(presence.is_empty() && !presence.has_pending_events());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is said in a room, before and after it has its place in the room's order.
+//! Drafts, publications and their positions in a room.
 
 use bytes::Bytes;
 use std::fmt;
@@ -10,8 +10,8 @@ use crate::base::Time;
 /// Bytes of the longest epoch.
 pub const EPOCH_BYTES_MAX: usize = 23;
 
-/// Which life of a room: offsets of different epochs do not compare. An opaque text of the engine's choice, 1 to
-/// [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and came back is known as another one.
+/// Identifies a room's sequence of offsets: offsets of different epochs do not compare. An opaque text of the engine's
+/// choice, 1 to [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and created again is distinguished.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
     len: u8,
@@ -56,16 +56,16 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// A publication's place in its room's order.
+/// A publication's position in its room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// Which life of the room.
+    /// The epoch of the offset.
     pub epoch: Epoch,
     /// 1, 2, 3 …; 0 before the first publication. Below 2⁵³, for JSON's sake: three hundred years at a million a second.
     pub offset: u64,
 }
 
-/// What was said.
+/// The content of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body {
     /// A text, by a plain client: valid UTF-8.
@@ -83,7 +83,7 @@ impl Body {
     }
 }
 
-/// A message that a client wants published: it has no position yet.
+/// A message to be published: it has no position yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Draft {
     /// The client that sent it.
@@ -99,11 +99,11 @@ impl Draft {
     }
 }
 
-/// A message that a room's engine has accepted: the same record in a room's history, in an engine's store and on its way
+/// A message that a room's engine has accepted: the same record in a room's history, in an engine's store and in flight
 /// to the members.
 #[derive(Debug)]
 pub struct Publication {
-    /// Its place in the room's order; `None`: the engine gives none, and nobody can resume from there.
+    /// Its position in the room's order; `None`: the engine gives none, and no client can recover from there.
     pub position: Option<Position>,
     /// When it was accepted, on the server's clock.
     pub accepted: Time,
@@ -129,40 +129,40 @@ impl Publication {
     }
 }
 
-/// Where somebody stopped who comes back.
+/// The position from which a client recovers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Since {
-    /// Which life of the room it was; `None`: whichever is now.
+    /// The epoch; `None`: the current one.
     pub epoch: Option<Epoch>,
-    /// The last offset that was heard.
+    /// The last offset that was received.
     pub offset: u64,
 }
 
-/// What a newcomer wants of the past.
+/// What a joining client requests of the history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wanted {
+pub enum RecoveryRequest {
     /// Nothing.
-    Nothing,
+    None,
     /// The last so many publications.
     Last(usize),
     /// All from there on, without a gap, or nothing.
     Since(Since),
-    /// A position of another room's life, that cannot be recovered from.
-    Lost,
+    /// A position of another epoch, that cannot be recovered from.
+    Unrecoverable,
 }
 
-/// What a newcomer gets of the past.
+/// What a joining client gets of the history.
 #[derive(Clone, Debug)]
-pub struct Past {
-    /// The newest position when it came in: it will hear everything after it, and nothing else.
+pub struct Recovered {
+    /// The newest position when it joined: it will receive everything after it, and nothing else.
     pub top: Position,
     /// What it wanted, oldest first.
     pub publications: Vec<Arc<Publication>>,
-    /// Whether there is no gap between what it had and what it gets; `None`: it did not ask to resume.
+    /// Whether there is no gap between what it had and what it gets; `None`: it did not request a recovery.
     pub recovered: Option<bool>,
 }
 
-impl Past {
+impl Recovered {
     /// Bytes that it keeps in memory beside what the history keeps anyway.
     pub const fn weight(&self) -> usize {
         size_of::<Self>() + self.publications.len() * size_of::<Arc<Publication>>()

@@ -2,7 +2,7 @@
 
 use crate::base::Time;
 
-/// How often something may be done: so often in a second, and so often at once by those who had not done it for a while.
+/// A rate limit: so many in a second, and a burst after a pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateLimit {
     /// 0: any number.
@@ -26,7 +26,7 @@ pub enum RateDecision {
     Allow,
     /// Not now.
     Throttle,
-    /// Not now, and it was told so many times in a row: the connection should end.
+    /// Not allowed, and throttled so many times in a row that the connection should be closed.
     Disconnect,
 }
 
@@ -35,7 +35,7 @@ pub enum RateDecision {
 pub struct RateLimiter {
     /// When the bucket will be full again. Being a time and not a fill, it needs no limit of its own.
     full_at: Time,
-    /// Times that it said [`RateDecision::Throttle`] since it last said [`RateDecision::Allow`].
+    /// Consecutive [`RateDecision::Throttle`] results since the last [`RateDecision::Allow`].
     throttled: u32,
 }
 
@@ -63,7 +63,7 @@ impl RateLimiter {
         RateDecision::Allow
     }
 
-    /// When the bucket will be full again: from then on it says nothing that a new one would not.
+    /// When the bucket will be full again: from then on it equals a new one.
     pub const fn full_at(&self) -> Time {
         self.full_at
     }

@@ -1,4 +1,4 @@
-//! What holds in a room: how much of its past is kept, who may speak, what becomes of slow members. Chosen by the room's name.
+//! Options of a room: its history, who may publish, the slow-consumer policy. Chosen by the room's name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ pub enum SlowMember {
     /// Close the connection (1013, or 3008).
     #[default]
     Disconnect,
-    /// Jump to the head, and tell the member what it missed and from where it can recover.
+    /// Jump to the head, and notify the member of the gap and the position from where it can recover.
     Skip,
     /// Jump to the newest publication as soon as its socket takes something again.
     Conflate,
@@ -18,40 +18,40 @@ pub enum SlowMember {
 
 /// Who may do something in a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Who {
-    /// Everybody.
+pub enum Access {
+    /// Every client.
     #[default]
     Anyone,
-    /// Those who are in the room. To join it, the same as everybody.
+    /// Members of the room. For joining, the same as every client.
     Members,
-    /// Those of whom the server knows who they are: not anonymous.
+    /// Authenticated clients: not anonymous.
     Users,
-    /// Those who bring a token for the room; once they are in, to speak too.
+    /// Clients with a token for the room; as members, they may publish too.
     Token,
-    /// Nobody: only the server itself.
+    /// No client: only the server itself.
     Nobody,
 }
 
 /// What holds in a room.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RoomOptions {
-    /// Publications that are kept for those who come later; 0: none, and the room has no positions to resume from.
+    /// Publications kept in the history; 0: none, and the room has no positions to recover from.
     pub history_count_max: usize,
     /// Bytes of these, at most.
     pub history_bytes_max: usize,
     /// How long one is kept.
     pub history_age_max: Duration,
-    /// Whether it is known who is in the room.
+    /// Whether the members of the room can be queried.
     pub presence: bool,
-    /// Whether members are told who comes and goes.
+    /// Whether members receive presence events.
     pub join_leave: bool,
-    /// With more members than this, nobody is told any more.
+    /// With more members than this, there are no presence events.
     pub join_leave_members_max: usize,
     /// Who may join.
-    pub subscribe: Who,
-    /// Who may speak.
-    pub publish: Who,
-    /// What becomes of slow members.
+    pub subscribe: Access,
+    /// Who may publish.
+    pub publish: Access,
+    /// The slow-consumer policy.
     pub slow_member: SlowMember,
     /// How long the room waits for more before it sends.
     pub coalesce: Duration,
@@ -70,8 +70,8 @@ impl Default for RoomOptions {
             presence: true,
             join_leave: true,
             join_leave_members_max: 500,
-            subscribe: Who::Anyone,
-            publish: Who::Members,
+            subscribe: Access::Anyone,
+            publish: Access::Members,
             slow_member: SlowMember::Disconnect,
             coalesce: Duration::ZERO,
             messages_per_second_max: 0,

@@ -8,7 +8,7 @@ use super::file::Table;
 use super::reader::Reader;
 use super::{Entry, Problem, identity, rooms};
 use crate::base::SHARDS_MAX;
-use crate::chat::{Identification, RoomRules};
+use crate::chat::{AuthMode, RoomRules};
 use crate::http::OriginRules;
 use crate::identity::jwt::Expectations;
 use crate::identity::{Bounds, HookOptions, Jwt, Policy};
@@ -25,14 +25,14 @@ pub enum Driver {
     Epoll,
 }
 
-/// Who says who a client is.
+/// How clients are authenticated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Auth {
     /// The client.
     Open,
     /// A token.
     Token,
-    /// A back end that is asked.
+    /// An auth backend.
     Hook,
 }
 
@@ -41,7 +41,7 @@ pub enum Auth {
 #[expect(missing_docs, reason = "each is documented in the table of settings")]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
-    /// Nobody chose the addresses: if they cannot be had, others may be tried.
+    /// The addresses are defaults: if they cannot be had, others may be tried.
     pub listen_is_default: bool,
     /// `None`: one for each CPU.
     pub shards: Option<usize>,
@@ -73,9 +73,9 @@ pub struct Config {
     pub anonymous: bool,
     /// All keys of tokens; `None`: there are none. They may be there without being what clients are known by.
     pub authority: Option<Arc<Jwt>>,
-    /// What tokens must say: `token_audience`, `token_issuer`, `token_leeway`.
+    /// Required claims: `token_audience`, `token_issuer`, `token_leeway`.
     pub expectations: Expectations,
-    /// What tokens and the hook may say of a client: what `max_name`, `max_room`, `max_rooms_per_client` and the rooms' settings
+    /// Bounds of tokens and hook answers: what `max_name`, `max_room`, `max_rooms_per_client` and the rooms' settings
     /// come to.
     pub policy: Policy,
     /// All of the hook's settings; `None`: it has no URL.
@@ -109,12 +109,12 @@ impl Config {
         Self { listen: self.listen.clone(), listen_is_default, shards, driver, log_format, ..new }
     }
 
-    /// How it is found out who somebody is.
-    pub fn identification(&self) -> Identification {
+    /// How clients are authenticated.
+    pub fn auth_mode(&self) -> AuthMode {
         match (self.auth, &self.authority) {
-            (Auth::Token, Some(authority)) => Identification::Token(Arc::clone(authority) as _),
-            (Auth::Hook, _) => Identification::Asked,
-            (Auth::Token | Auth::Open, _) => Identification::Open,
+            (Auth::Token, Some(authority)) => AuthMode::Token(Arc::clone(authority) as _),
+            (Auth::Hook, _) => AuthMode::Hook,
+            (Auth::Token | Auth::Open, _) => AuthMode::Open,
         }
     }
 }
@@ -205,7 +205,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[cfg(test)]
 mod tests {
     use super::super::settings::{self, Kind};
-    use super::super::{Place, Raw, file};
+    use super::super::{Location, Raw, file};
     use super::*;
 
     fn of_file(text: &str) -> (Config, Vec<String>) {
@@ -234,7 +234,7 @@ mod tests {
         entries.push(Entry {
             name: "max_name".into(),
             value: Raw::Text("9".into()),
-            place: Place::flag("max_name"),
+            location: Location::flag("max_name"),
         });
         let config = check(&entries, &[], &mut problems);
         assert_eq!((config.max_name, config.shards), (9, Some(3)));
@@ -245,7 +245,7 @@ mod tests {
         let mut problems = Vec::new();
         let mut entries = file::parse("s.toml", "max_name = 0", &mut problems).entries;
         let value = Raw::Text("9".into());
-        entries.push(Entry { name: "max_name".into(), value, place: Place::flag("max_name") });
+        entries.push(Entry { name: "max_name".into(), value, location: Location::flag("max_name") });
         let config = check(&entries, &[], &mut problems);
         assert_eq!(config.max_name, 9);
         let problems: Vec<_> = problems.iter().map(Problem::to_string).collect();
@@ -277,8 +277,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_table_calls_live_needs_no_restart() {
-        // With a key and a hook, so that what is said of them makes a difference.
+    fn live_settings_need_no_restart() {
+        // With a key and a hook, so that their settings make a difference.
         let keys = [
             ("token_hmac_secret", format!("{:?}", "k".repeat(32))),
             ("hook_url", "\"http://127.0.0.1:1/\"".into()),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_who_somebody_is_must_be_there() {
+    fn authentication_needs_its_settings() {
         let check = |text: &str, expected: &str| assert_eq!(of_file(text).1, [expected]);
         check(
             "auth = \"token\"",
@@ -326,7 +326,7 @@ mod tests {
         check("auth = \"hook\"", "s.toml:1:8: `auth` = \"hook\" needs hook_url");
         check(
             "auth = \"open\"\n[[room]]\npattern = \"a\"\nsubscribe = \"token\"",
-            "s.toml:1:8: `auth` must be \"token\", because there are rooms that want a token of those who come or speak",
+            "s.toml:1:8: `auth` must be \"token\", because a room requires a token to subscribe or publish",
         );
         for (file, fault) in [
             (
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_with_its_place() {
+    fn every_mistake_is_reported_with_its_location() {
         let (_, problems) = of_file(
             "listen = [\"8080\"]\nmax_message = \"64\"\nmax_name = 0\ndriver = \"kqueue\"\nping_interval = 25\n\
              origins = [\"chat.example/x\"]\nlog = \"a=b=c\"\n",

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 
 use super::settings::{self, Kind, Setting};
 use super::token::{self, TokenCommand};
-use super::{Entry, Place, Raw};
+use super::{Entry, Location, Raw};
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Run the server.
     Serve,
-    /// Say what is wrong with the configuration.
+    /// Print the mistakes in the configuration.
     Check,
     /// Print all settings.
     Config {
@@ -41,7 +41,7 @@ pub struct Invocation {
     pub flags: Vec<Entry>,
 }
 
-/// Reads the command line. Asked for help or the version, or faced with an error, it returns what is to be printed.
+/// Reads the command line. For help or the version, or on an error, it returns what is to be printed.
 ///
 /// # Errors
 /// clap's, which also carry help and version.
@@ -107,12 +107,14 @@ fn grammar() -> clap::Command {
     let shell = Arg::new("shell").required(true).value_parser(value_parser!(Shell));
     clap::Command::new("stentor")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A broadcast server for chat. Without a command, it serves.")
+        .about("A broadcast server for chat. Without a command, runs the server.")
         .args_conflicts_with_subcommands(true)
         .args(settings())
         .subcommand(clap::Command::new("serve").about("Run the server (the default)").args(settings()))
         .subcommand(
-            clap::Command::new("check").about("Say what is wrong with the configuration").args(settings()),
+            clap::Command::new("check")
+                .about("Check the configuration and print its errors")
+                .args(settings()),
         )
         .subcommand(
             clap::Command::new("config")
@@ -128,7 +130,7 @@ fn grammar() -> clap::Command {
         .subcommand(clap::Command::new("completions").about("Print completions for a shell").arg(shell))
 }
 
-/// What may be said where others can read it.
+/// What may be printed where others can read it.
 fn with_flags() -> impl Iterator<Item = &'static Setting> {
     settings::ALL.iter().filter(|setting| !setting.secret)
 }
@@ -158,7 +160,7 @@ fn flag(setting: &'static Setting) -> Arg {
 fn flag_value(setting: &Setting, matches: &ArgMatches) -> Option<Entry> {
     let mut values: Vec<String> = matches.try_get_many(setting.name).ok()??.cloned().collect();
     let value = if setting.kind == Kind::List { Raw::List(values) } else { Raw::Text(values.pop()?) };
-    Some(Entry { name: setting.name.to_owned(), value, place: Place::flag(setting.name) })
+    Some(Entry { name: setting.name.to_owned(), value, location: Location::flag(setting.name) })
 }
 
 #[cfg(test)]

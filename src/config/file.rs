@@ -1,12 +1,12 @@
-//! The TOML file, as the user wrote it, with the place of every value.
+//! The TOML file, as the user wrote it, with the location of every value.
 
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::{Entry, Place, Problem, Raw, settings, suggestion, unknown};
+use super::{Entry, Location, Problem, Raw, settings, suggestion, unknown};
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     /// The settings.
@@ -18,7 +18,7 @@ pub(super) struct Written {
 /// One `[[room]]`.
 #[derive(Debug)]
 pub(super) struct Table {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -32,10 +32,10 @@ pub(super) const PATTERN: &str = "pattern";
 pub(super) fn parse(name: &str, text: &str, problems: &mut Vec<Problem>) -> Written {
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        // What else such a file seems to say may be an effect of the mistake.
+        // Further problems of such a file may be effects of the mistake.
         problems.extend(errors.iter().map(|error| {
-            let place = place(name, text, error.span().unwrap_or(0..0));
-            Problem::new(place, format!("this is not TOML: {}", error.message()))
+            let location = location(name, text, error.span().unwrap_or(0..0));
+            Problem::new(location, format!("this is not TOML: {}", error.message()))
         }));
         return Written::default();
     }
@@ -88,8 +88,8 @@ struct File<'a> {
 }
 
 impl File<'_> {
-    fn place(&self, span: Range<usize>) -> Place {
-        place(self.name, self.text, span)
+    fn location(&self, span: Range<usize>) -> Location {
+        location(self.name, self.text, span)
     }
 
     fn entry(
@@ -98,35 +98,35 @@ impl File<'_> {
         value: Spanned<DeValue<'_>>,
         scope: &Scope,
     ) -> Option<Entry> {
-        let key_place = self.place(key.span());
+        let key_location = self.location(key.span());
         let key = key.into_inner();
         if let Some(refusal) = scope.refusal(&key) {
-            self.problems.push(Problem::new(key_place, format!("`{key}`: {refusal}")));
+            self.problems.push(Problem::new(key_location, format!("`{key}`: {refusal}")));
             return None;
         }
-        let place = self.place(value.span());
+        let location = self.location(value.span());
         let Some(value) = raw(value) else {
-            self.problems.push(Problem::new(place, format!("`{key}` cannot have a value of this kind")));
+            self.problems.push(Problem::new(location, format!("`{key}` cannot have a value of this kind")));
             return None;
         };
-        Some(Entry { name: key.into_owned(), value, place })
+        Some(Entry { name: key.into_owned(), value, location })
     }
 
     fn rooms(&mut self, value: Spanned<DeValue<'_>>, rooms: &mut Vec<Table>) {
         const TABLES: &str = "`room` is a list of tables, each headed by [[room]]";
-        let whole = self.place(value.span());
+        let whole = self.location(value.span());
         let DeValue::Array(tables) = value.into_inner() else {
             self.problems.push(Problem::new(whole, TABLES));
             return;
         };
         for table in tables {
-            let place = self.place(table.span());
+            let location = self.location(table.span());
             let DeValue::Table(table) = table.into_inner() else {
-                self.problems.push(Problem::new(place, TABLES));
+                self.problems.push(Problem::new(location, TABLES));
                 continue;
             };
             let entries = table.into_iter().filter_map(|(key, value)| self.entry(key, value, &Scope::Room));
-            rooms.push(Table { place, entries: entries.collect() });
+            rooms.push(Table { location, entries: entries.collect() });
         }
     }
 }
@@ -154,11 +154,11 @@ fn raw(value: Spanned<DeValue<'_>>) -> Option<Raw> {
     }
 }
 
-fn place(name: &str, text: &str, span: Range<usize>) -> Place {
+fn location(name: &str, text: &str, span: Range<usize>) -> Location {
     let before = &text[..text.floor_char_boundary(span.start)];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-    Place::Line { file: name.to_owned(), line, column }
+    Location::Line { file: name.to_owned(), line, column }
 }
 
 #[cfg(test)]
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn places() {
+    fn locations() {
         check(
             "echo = true\n\n max_mesage = 5\n",
             &["s.toml:3:2: `max_mesage`: there is no such setting; did you mean max_message?"],
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_toml_says_where() {
+    fn toml_errors_have_locations() {
         check(
             "echo = yes\nshards 3\nlisten = []\n",
             &[

@@ -1,4 +1,4 @@
-//! Who says who a client is: keys that are read from their files, and the hook.
+//! Authentication: keys that are read from their files, and the hook.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tungstenite::http::{HeaderName, HeaderValue, Uri};
 use super::checked::Auth;
 use super::outside;
 use super::reader::{Reader, list};
-use crate::chat::{RoomRules, Who};
+use crate::chat::{Access, RoomRules};
 use crate::identity::jwt::Expectations;
 use crate::identity::keys::Key;
 use crate::identity::{HookOptions, Jwt, KeyFault, Policy};
@@ -31,7 +31,7 @@ pub(super) fn authority(read: &mut Reader<'_>, expected: &Expectations, policy: 
     (!keys.is_empty()).then(|| Arc::new(Jwt::new(keys, expected, policy)))
 }
 
-/// What tokens must say.
+/// Required claims.
 pub(super) fn expectations(read: &mut Reader<'_>) -> Expectations {
     Expectations {
         audience: read.text("token_audience"),
@@ -40,7 +40,7 @@ pub(super) fn expectations(read: &mut Reader<'_>) -> Expectations {
     }
 }
 
-/// More would let in tokens that are not meant to hold yet.
+/// More would accept tokens that are not meant to hold yet.
 const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
 
 fn key_files(
@@ -76,7 +76,7 @@ pub(super) fn hook(read: &mut Reader<'_>) -> Option<HookOptions> {
     if url.as_deref().is_some_and(|url| !is_url(url)) {
         read.wrong(
             "hook_url",
-            "must be a URL such as \"http://127.0.0.1:9000/connect\" (http or https; no user, which hook_headers can say)",
+            "must be a URL such as \"http://127.0.0.1:9000/connect\" (http or https; credentials go into hook_headers)",
         );
     }
     let options = HookOptions {
@@ -156,15 +156,12 @@ pub(super) fn relations(
     if auth == Auth::Hook && hook.is_none() {
         read.wrong("auth", "= \"hook\" needs hook_url");
     }
-    let wants_token = |who| who == Who::Token;
+    let wants_token = |who| who == Access::Token;
     let mut options = rooms.patterns.iter().map(|(_, options)| options).chain([&rooms.otherwise]);
     if auth != Auth::Token
         && options.any(|options| wants_token(options.subscribe) || wants_token(options.publish))
     {
-        read.wrong(
-            "auth",
-            "must be \"token\", because there are rooms that want a token of those who come or speak",
-        );
+        read.wrong("auth", "must be \"token\", because a room requires a token to subscribe or publish");
     }
 }
 

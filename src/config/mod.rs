@@ -49,10 +49,10 @@ impl Raw {
 
 /// Where something was written. The order is that in which it is read.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Place {
+pub enum Location {
     /// A file as a whole.
     File(String),
-    /// A place in a file.
+    /// A line of a file.
     Line {
         /// The file.
         file: String,
@@ -67,14 +67,14 @@ pub enum Place {
     Flag(String),
 }
 
-impl Place {
+impl Location {
     /// The flag of the setting called `name`.
     pub fn flag(name: &str) -> Self {
         Self::Flag(format!("--{}", name.replace('_', "-")))
     }
 }
 
-impl Display for Place {
+impl Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(name) | Self::Variable(name) | Self::Flag(name) => f.write_str(name),
@@ -91,7 +91,7 @@ pub struct Entry {
     /// Its value.
     pub value: Raw,
     /// Where it was written.
-    pub place: Place,
+    pub location: Location,
 }
 
 /// A secret's value is not shown.
@@ -99,33 +99,33 @@ impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secret = settings::find(&self.name).is_some_and(|setting| setting.secret);
         let mut shown = f.debug_struct("Entry");
-        shown.field("name", &self.name).field("place", &self.place);
+        shown.field("name", &self.name).field("location", &self.location);
         if secret { shown.finish_non_exhaustive() } else { shown.field("value", &self.value).finish() }
     }
 }
 
-/// One thing that is wrong: a sentence that says what and what to do, and where.
+/// One mistake: a sentence with the cause and the remedy, and its location.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Problem {
-    place: Place,
+    location: Location,
     sentence: String,
 }
 
 impl Problem {
-    /// A problem at `place`.
-    pub fn new(place: Place, sentence: impl Into<String>) -> Self {
-        Self { place, sentence: sentence.into() }
+    /// A problem at `location`.
+    pub fn new(location: Location, sentence: impl Into<String>) -> Self {
+        Self { location, sentence: sentence.into() }
     }
 
     /// Where it is.
-    pub const fn place(&self) -> &Place {
-        &self.place
+    pub const fn location(&self) -> &Location {
+        &self.location
     }
 }
 
 impl Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.sentence)
+        write!(f, "{}: {}", self.location, self.sentence)
     }
 }
 
@@ -133,7 +133,7 @@ impl Display for Problem {
 /// again: that is how a reload reads what has changed.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the places.
+/// Everything that is wrong, in the order of the locations.
 pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut written = file::Written::default();
@@ -149,7 +149,7 @@ pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     checked(&written, problems)
 }
 
-/// What a file of that name with that text and these variables say together; a file that a variable names is not read.
+/// The result of a file of that name with that text and these variables; a file that a variable names is not read.
 ///
 /// # Errors
 /// As [`load`].
@@ -177,7 +177,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
     } else {
         format!("the file cannot be read ({error}); name another with --config")
     };
-    Problem::new(Place::File(path.display().to_string()), sentence)
+    Problem::new(Location::File(path.display().to_string()), sentence)
 }
 
 const PREFIX: &str = "STENTOR_";
@@ -190,20 +190,20 @@ fn environment(
     let (mut entries, mut file) = (Vec::new(), None);
     for (key, value) in variables {
         let Some(name) = key.to_str().and_then(|key| key.strip_prefix(PREFIX)) else { continue };
-        let place = Place::Variable(format!("{PREFIX}{name}"));
+        let location = Location::Variable(format!("{PREFIX}{name}"));
         let name = name.to_ascii_lowercase();
         if name == "config" && value.is_empty() {
-            problems.push(Problem::new(place, "no file is named; name one, or leave the variable out"));
+            problems.push(Problem::new(location, "no file is named; name one, or leave the variable out"));
         } else if name == "config" {
             file = Some(value.into());
         } else if settings::find(&name).is_none() {
             let known = settings::ALL.iter().map(|setting| setting.name);
             let meant = suggestion(&name, known).map(|name| PREFIX.to_owned() + &name.to_ascii_uppercase());
-            problems.push(Problem::new(place, unknown("variable", meant.as_deref())));
+            problems.push(Problem::new(location, unknown("variable", meant.as_deref())));
         } else if let Ok(value) = value.into_string() {
-            entries.push(Entry { name, value: Raw::Text(value), place });
+            entries.push(Entry { name, value: Raw::Text(value), location });
         } else {
-            problems.push(Problem::new(place, "the value is not UTF-8"));
+            problems.push(Problem::new(location, "the value is not UTF-8"));
         }
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -246,12 +246,13 @@ mod tests {
 
     #[test]
     fn places_are_in_the_order_of_reading() {
-        let line = |line, column| Place::Line { file: "s.toml".into(), line, column };
-        let expected = [line(2, 9), line(10, 1), Place::Variable("STENTOR_LOG".into()), Place::flag("log")];
-        let mut places = expected.clone();
-        places.reverse();
-        places.sort();
-        assert_eq!(places, expected);
+        let line = |line, column| Location::Line { file: "s.toml".into(), line, column };
+        let expected =
+            [line(2, 9), line(10, 1), Location::Variable("STENTOR_LOG".into()), Location::flag("log")];
+        let mut locations = expected.clone();
+        locations.reverse();
+        locations.sort();
+        assert_eq!(locations, expected);
     }
 
     #[test]

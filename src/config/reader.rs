@@ -1,4 +1,4 @@
-//! Reads values: units resolved, words understood, bounds checked, each mistake with its place.
+//! Reads values: units resolved, words understood, bounds checked, each mistake with its location.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,11 +36,11 @@ impl Reader<'_> {
     }
 
     pub(super) fn wrong(&mut self, name: &str, sentence: &str) {
-        let place = self.entry(name).place;
-        self.problems.push(Problem::new(place, format!("`{name}` {sentence}")));
+        let location = self.entry(name).location;
+        self.problems.push(Problem::new(location, format!("`{name}` {sentence}")));
     }
 
-    /// The strongest value as `parse` understands it; else `otherwise`, and a problem that says what it must be. A weaker
+    /// The strongest value as `parse` understands it; else `otherwise`, and a problem that lists the valid values. A weaker
     /// one has to be right as well: it comes into force when the stronger one is taken away.
     pub(super) fn read<T>(
         &mut self,
@@ -52,7 +52,7 @@ impl Reader<'_> {
         for entry in self.entries.iter().filter(|entry| entry.name == name) {
             if parse(&entry.value).is_none() {
                 let sentence = format!("`{name}` must be {must_be}");
-                self.problems.push(Problem::new(entry.place.clone(), sentence));
+                self.problems.push(Problem::new(entry.location.clone(), sentence));
             }
         }
         parse(&self.entry(name).value).unwrap_or(otherwise)
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_what_a_browser_can_send() {
+    fn origins_are_valid_origins() {
         for exact in
             ["https://chat.example", "http://localhost:8080", "https://[::1]:8443", "https://a.b:443"]
         {

@@ -8,7 +8,7 @@ use super::checked::{DAY, MESSAGE_BYTES_MAX};
 use super::file::{PATTERN, Table};
 use super::reader::Reader;
 use super::{Entry, Problem};
-use crate::chat::{RoomOptions, RoomRules, SlowMember, Who};
+use crate::chat::{Access, RoomOptions, RoomRules, SlowMember};
 
 /// The rules. `entries` are the settings of the whole server.
 pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Problem>) -> RoomRules {
@@ -18,7 +18,7 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
     for table in tables {
         let mut read = Reader { entries: &table.entries, defaults: entries, problems };
         let options = options(&mut read);
-        // The server's own bound is that of what is put together at all.
+        // The server's own bound is that of reassembled messages.
         if options.message_bytes_max > otherwise.message_bytes_max {
             read.wrong(
                 "max_message",
@@ -29,7 +29,7 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
             Some("") => read.wrong(PATTERN, "must be a text that is not empty, such as \"news:*\""),
             Some(pattern) => patterns.push((WildMatch::new(pattern), Arc::new(options))),
             None => problems.push(Problem::new(
-                table.place.clone(),
+                table.location.clone(),
                 "`pattern` is missing: which rooms is this for? For all others there are the settings above",
             )),
         }
@@ -58,13 +58,13 @@ fn options(read: &mut Reader<'_>) -> RoomOptions {
     }
 }
 
-fn who(word: &str) -> Who {
+fn who(word: &str) -> Access {
     match word {
-        "members" => Who::Members,
-        "users" => Who::Users,
-        "token" => Who::Token,
-        "nobody" => Who::Nobody,
-        _ => Who::Anyone,
+        "members" => Access::Members,
+        "users" => Access::Users,
+        "token" => Access::Token,
+        "nobody" => Access::Nobody,
+        _ => Access::Anyone,
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_differs_from_the_others_in_what_is_said_of_it() {
+    fn a_room_table_overrides_the_defaults() {
         let (rules, problems) = of_file(
             "history = 7\nhistory_age = \"5m\"\n[[room]]\npattern = \"news:*\"\nhistory = 9\npublish = \"nobody\"\n\
              [[room]]\npattern = \"*:old\"\nhistory = 0\nslow_member = \"conflate\"\nmax_messages_per_second = 3\n",
@@ -95,14 +95,14 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         let (news, old, other) = (rules.of("news:old"), rules.of("a:old"), rules.of("lobby"));
         assert_eq!((news.history_count_max, old.history_count_max, other.history_count_max), (9, 0, 7));
-        assert_eq!((news.publish, old.publish), (Who::Nobody, Who::Members));
+        assert_eq!((news.publish, old.publish), (Access::Nobody, Access::Members));
         assert_eq!(old.slow_member, SlowMember::Conflate);
         assert_eq!((old.messages_per_second_max, other.messages_per_second_max), (3, 0));
         assert!([news, old, other].iter().all(|options| options.history_age_max == Duration::from_secs(300)));
     }
 
     #[test]
-    fn mistakes_have_their_places_and_are_told_once() {
+    fn mistakes_have_locations_and_are_reported_once() {
         let (_, problems) = of_file(
             "history = -1\nmax_message = \"1KiB\"\n[[room]]\npattern = \"a\"\nsubscribe = \"all\"\n\
              max_message = \"2KiB\"\n[[room]]\nhistory = 1\n[[room]]\npattern = \"\"\n",

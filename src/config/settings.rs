@@ -1,4 +1,4 @@
-//! Every setting: its name, its kind, its default, and what it does.
+//! Every setting: its name, kind, default and description.
 
 /// What a setting's value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +34,7 @@ pub struct Setting {
     pub live: bool,
     /// Whether it is a key of `[[room]]` too; the setting itself is for the rooms that no pattern fits.
     pub of_rooms: bool,
-    /// Whether its value is nobody's business: it is not shown anywhere, and there is no flag, which others would see.
+    /// Whether its value is secret: it is never printed, and has no flag, because command lines are visible to other users.
     pub secret: bool,
     /// What it does.
     pub doc: &'static str,
@@ -56,221 +56,223 @@ const fn secret(name: &'static str, kind: Kind, default: &'static str, doc: &'st
     Setting { secret: true, ..live(name, kind, default, doc) }
 }
 
-/// Who may do something in a room.
+/// Access rules of a room.
 const WHO: Kind = Kind::Choice(&["anyone", "members", "users", "token", "nobody"]);
 
 /// All settings, in the order in which they are printed.
 pub const ALL: &[Setting] = &[
-    fixed("listen", Kind::List, r#"["[::]:8080"]"#, "Addresses to listen on. [::] takes IPv4 as well."),
+    fixed("listen", Kind::List, r#"["[::]:8080"]"#, "Listen addresses. [::] accepts IPv4 as well."),
     fixed(
         "shards",
         Kind::CountOrAuto,
         r#""auto""#,
-        "Event loops, each with its own thread; auto: one for each CPU.",
+        "Number of event loops, each with its own thread; auto: one per CPU.",
     ),
     fixed(
         "driver",
         Kind::Choice(&["auto", "uring", "epoll"]),
         r#""auto""#,
-        "How the kernel is asked: through io_uring (Linux 6.8), through epoll, or through the ring where the kernel has it.",
+        "I/O backend: uring (io_uring, Linux 6.8 or later), epoll, or auto (io_uring where available, else epoll).",
     ),
-    live("echo", Kind::Switch, "false", "Serve /echo, which sends every message back. For tests."),
+    live("echo", Kind::Switch, "false", "Serve /echo, which sends every message back, for tests."),
     live("page", Kind::Switch, "true", "Serve the chat page at /."),
     live(
         "origins",
         Kind::List,
         r#"["same-host"]"#,
-        "Pages that may connect: same-host, any, null, or scheme://host[:port]. Clients that are no browsers always may.",
+        "Allowed origins of WebSocket handshakes: same-host, any, null, or scheme://host[:port]. Requests without an Origin \
+         header are always allowed.",
     ),
     room(
         "max_message",
         Kind::Size,
         r#""64KiB""#,
-        "The largest message taken from a client, put together and inflated. A room may have a lower bound for texts and \
+        "Maximum size of a client's message, reassembled and decompressed. A room may have a lower limit for texts and \
          data.",
     ),
-    live("max_head", Kind::Size, r#""8KiB""#, "The largest request head."),
-    live("max_name", Kind::Count, "64", "Bytes of the longest name."),
-    live("max_room", Kind::Count, "255", "Bytes of the longest room name."),
+    live("max_head", Kind::Size, r#""8KiB""#, "Maximum size of an HTTP request head."),
+    live("max_name", Kind::Count, "64", "Maximum length of a display name in bytes."),
+    live("max_room", Kind::Count, "255", "Maximum length of a room name in bytes."),
     live(
         "max_connections",
         Kind::CountOrAuto,
         r#""auto""#,
-        "Connections at a time; further ones get 503. auto: the limit on open files, less a reserve; with io_uring each \
-         shard has a table of that size.",
+        "Maximum number of open connections; further ones get status 503. auto: the limit on open files minus a reserve; \
+         with io_uring, also the size of each shard's socket table.",
     ),
     live(
         "room_log",
         Kind::Size,
         r#""1MiB""#,
-        "How far a member may fall behind its room, on each shard. At least twice max_message is used.",
+        "Maximum backlog of a member in its room's log, per shard; at least twice max_message.",
     ),
     live(
         "max_connections_per_user",
         Kind::Count,
         "0",
-        "Connections of one user at a time, where a token or the hook says who that is; 0: any number.",
+        "Maximum number of connections per authenticated user; 0: unlimited.",
     ),
     live(
         "max_connections_per_address",
         Kind::Count,
         "0",
-        "Connections from one IPv4 address or IPv6 network (/64) at a time; 0: any number. Behind a proxy all clients \
-         have its address.",
+        "Maximum number of connections per IPv4 address or IPv6 /64 network; 0: unlimited. Behind a proxy, all clients \
+         share the proxy's address.",
     ),
-    live("max_rooms_per_client", Kind::Count, "128", "Rooms that one client is in at a time."),
+    live("max_rooms_per_client", Kind::Count, "128", "Maximum number of rooms per client."),
     live(
         "max_session_messages_per_second",
         Kind::Count,
         "20",
-        "Messages of one client in a second, in all rooms that have no limit of their own, with twice as many in a \
-         burst; 0: any number.",
+        "Maximum publish rate of one client in all rooms without a limit of their own, per second; bursts may be twice as \
+         large; 0: unlimited.",
     ),
     live(
         "max_session_commands_per_second",
         Kind::Count,
         "100",
-        "Commands of one client in a second, other than publishing, with twice as many in a burst; 0: any number.",
+        "Maximum rate of one client's commands other than publish, per second; bursts may be twice as large; 0: unlimited.",
     ),
     live(
         "command_timeout",
         Kind::Span,
         r#""10s""#,
-        "How long a command may wait for its room or for an engine; then it gets a temporary error.",
+        "Timeout of a command that waits for a room or an engine; the reply is a temporary error.",
     ),
     live(
         "history_memory",
         Kind::Size,
         r#""256MiB""#,
-        "Bytes of history that all rooms keep together; above it the least recently used rooms lose theirs.",
+        "Maximum size of all histories together; above it, the histories of the least recently used rooms are evicted.",
     ),
     room(
         "max_messages_per_second",
         Kind::Count,
         "0",
-        "Messages of one client in a second in one room, with twice as many in a burst, instead of the bound for all its \
-         rooms; 0: that bound.",
+        "Maximum publish rate of one client in one room, per second; bursts may be twice as large; 0: \
+         max_session_messages_per_second applies.",
     ),
-    room("history", Kind::Count, "100", "Messages that a room keeps for those who come later; 0: none."),
-    room("history_bytes", Kind::Size, r#""64KiB""#, "Bytes of these, at most."),
-    room("history_age", Kind::Span, r#""10m""#, "How long one is kept."),
-    room("presence", Kind::Switch, "true", "Whether clients can ask who is in a room."),
-    room("join_leave", Kind::Switch, "true", "Whether members are told who comes and goes."),
-    room("join_leave_max", Kind::Count, "500", "In rooms with more members nobody is told."),
+    room("history", Kind::Count, "100", "Maximum number of publications in a room's history; 0: no history."),
+    room("history_bytes", Kind::Size, r#""64KiB""#, "Maximum size of a room's history."),
+    room("history_age", Kind::Span, r#""10m""#, "Maximum age of publications in a room's history."),
+    room("presence", Kind::Switch, "true", "Whether clients can query the members of a room."),
+    room("join_leave", Kind::Switch, "true", "Whether members receive presence events (join and leave)."),
+    room("join_leave_max", Kind::Count, "500", "Maximum number of members of a room with presence events."),
     room(
         "subscribe",
         WHO,
         r#""anyone""#,
-        "Who may join a room: anyone; users, of whom a token or the hook says who they are; those with a token for the \
-         room; nobody but whom the server joins. members means anyone here.",
+        "Who may subscribe to a room: anyone; users (authenticated clients); token (clients with a token for the room); \
+         nobody (server-side subscriptions only). members means anyone here.",
     ),
-    room("publish", WHO, r#""members""#, "Who may speak in a room: the same, or those who are in it."),
+    room("publish", WHO, r#""members""#, "Who may publish in a room: the same values, or members."),
     room(
         "slow_member",
         Kind::Choice(&["disconnect", "skip", "conflate"]),
         r#""disconnect""#,
-        "What becomes of a member that falls behind by more: closed with 1013; moved to the newest and told how much \
-         it missed; or given only the newest message whenever it can take one.",
+        "Slow-consumer policy of members that exceed room_log: disconnect closes with 1013; skip moves to the newest \
+         publication and announces the gap; conflate delivers only the newest publication.",
     ),
     room(
         "coalesce",
         Kind::Span,
         r#""0ms""#,
-        "How long a room waits for more messages before it sends, to save sends.",
+        "How long a room collects publications before it sends them, to save writes.",
     ),
     live(
         "auth",
         Kind::Choice(&["open", "token", "hook"]),
         r#""open""#,
-        "Who says who a client is: itself; a signed token (JWT); or a back end that is asked over HTTP.",
+        "Authentication: open (clients choose their names), token (signed JSON Web Tokens), or hook (HTTP requests to an \
+         auth backend).",
     ),
     live(
         "anonymous",
         Kind::Switch,
         "false",
-        "With auth = \"token\": whether clients without a token are let in, as nobody in particular.",
+        "With auth = \"token\": whether clients without a token may connect as anonymous users.",
     ),
     secret(
         "token_hmac_secret",
         Kind::Text,
         r#""""#,
-        "The secret that tokens are signed with (HS256, HS384, HS512), at least 32 bytes. A file is safer.",
+        "HMAC secret of tokens (HS256, HS384, HS512), at least 32 bytes; token_hmac_secret_files is safer.",
     ),
     live(
         "token_hmac_secret_files",
         Kind::List,
         "[]",
-        "Files with such secrets, each as PATH or KID=PATH. Tokens may be signed with any; the first makes them.",
+        "Files with HMAC secrets, each as PATH or KID=PATH. Every secret verifies tokens; the first one signs them.",
     ),
     live(
         "token_public_keys",
         Kind::List,
         "[]",
-        "Files with public keys in PEM form, each as PATH or KID=PATH: RSA (RS256, RS384, RS512), or ECDSA on P-256 \
-         (ES256) or P-384 (ES384).",
+        "Files with public keys (PEM), each as PATH or KID=PATH: RSA (RS256, RS384, RS512), ECDSA on P-256 (ES256) or \
+         P-384 (ES384).",
     ),
-    live("token_audience", Kind::Text, r#""""#, "What tokens must have as `aud`; empty: anything."),
-    live("token_issuer", Kind::Text, r#""""#, "What tokens must have as `iss`; empty: anything."),
+    live("token_audience", Kind::Text, r#""""#, "Required `aud` claim of tokens; empty: any."),
+    live("token_issuer", Kind::Text, r#""""#, "Required `iss` claim of tokens; empty: any."),
     live(
         "token_leeway",
         Kind::Span,
         r#""5s""#,
-        "How far ahead of this machine's clock a token's `nbf` and `iat` may be. `exp` has none.",
+        "Clock skew allowed for the `nbf` and `iat` claims of tokens; none for `exp`.",
     ),
-    live("hook_url", Kind::Text, r#""""#, "Where the back end is asked, with POST: http:// or https://."),
+    live(
+        "hook_url",
+        Kind::Text,
+        r#""""#,
+        "URL of the auth backend's hook, requested with POST: http:// or https://.",
+    ),
     live(
         "hook_timeout",
         Kind::Span,
         r#""2s""#,
-        "How long it may take; then the client is told to come back.",
+        "Timeout of a hook request, including its time in the queue; the client gets a temporary error.",
     ),
-    live("hook_concurrency", Kind::Count, "16", "Questions under way at a time."),
+    live("hook_concurrency", Kind::Count, "16", "Maximum number of in-flight hook requests."),
     live(
         "hook_waiting",
         Kind::Count,
         "4096",
-        "Questions that wait for that; further clients are told to come back.",
+        "Maximum number of queued hook requests; further clients get a temporary error.",
     ),
     secret(
         "hook_headers",
         Kind::List,
         "[]",
-        "Headers that are sent along, each as \"Name: value\", such as one with a shared secret.",
+        "Headers of hook requests, each as \"Name: value\", such as a shared secret.",
     ),
     live(
         "hook_ca",
         Kind::Text,
         r#""""#,
-        "A file with the certificates (PEM) of the authority that the back end's is from; empty: the web's.",
+        "File with the CA certificates (PEM) of the auth backend; empty: the public CAs.",
     ),
-    live("deflate", Kind::Switch, "true", "Agree to permessage-deflate when a client offers it."),
-    live("deflate_min", Kind::Size, "128", "Messages shorter than this are not compressed."),
+    live("deflate", Kind::Switch, "true", "Whether to accept permessage-deflate."),
+    live("deflate_min", Kind::Size, "128", "Minimum size of compressed messages."),
     live(
         "handshake_timeout",
         Kind::Span,
         r#""15s""#,
-        "Time for a request head, and for an idle HTTP connection.",
+        "Timeout of a request head, of an idle HTTP connection, and of the first command.",
     ),
-    live(
-        "ping_interval",
-        Kind::Span,
-        r#""25s""#,
-        "A client that is silent for up to this long is pinged; 0s: never.",
-    ),
-    live("pong_timeout", Kind::Span, r#""8s""#, "How long it then has to show life."),
-    live("close_timeout", Kind::Span, r#""5s""#, "Time for the closing handshake, and for last words."),
-    live("drain", Kind::Span, r#""10s""#, "How long a shutdown waits for clients to leave."),
+    live("ping_interval", Kind::Span, r#""25s""#, "Interval of pings to idle clients; 0s: never."),
+    live("pong_timeout", Kind::Span, r#""8s""#, "Timeout of the answer to a ping."),
+    live("close_timeout", Kind::Span, r#""5s""#, "Timeout of the closing handshake and of the final flush."),
+    live("drain", Kind::Span, r#""10s""#, "Timeout of a graceful shutdown."),
     live(
         "log",
         Kind::Text,
         r#""info""#,
-        "What is logged: off, error, warn, info, debug, trace, or tracing's directives.",
+        "Log level: off, error, warn, info, debug, trace, or directives such as \"info,stentor::driver=debug\".",
     ),
     fixed(
         "log_format",
         Kind::Choice(&["auto", "human", "json"]),
         r#""auto""#,
-        "How it is logged; auto: text on a terminal, else JSON.",
+        "Log format: human, json, or auto (human on a terminal, else json).",
     ),
 ];
 
@@ -283,9 +285,9 @@ pub fn find(name: &str) -> Option<&'static Setting> {
 pub fn commented_defaults() -> String {
     let mut page = String::from(
         "# Stentor's settings and their defaults. Every key is also a flag (--max-message) and a variable\n\
-         # (STENTOR_MAX_MESSAGE); a flag is stronger than a variable, a variable stronger than this file.\n\
-         # Secrets have no flag, because others see a command line.\n\
-         # Those marked * are taken over by a reload (SIGHUP), the others need a restart.\n",
+         # (STENTOR_MAX_MESSAGE); flags override variables, variables override this file.\n\
+         # Secrets have no flag, because command lines are visible to other users.\n\
+         # Settings marked * change with a reload (SIGHUP), the others with a restart.\n",
     );
     for setting in ALL {
         page.push('\n');
@@ -310,8 +312,8 @@ pub fn commented_defaults() -> String {
 }
 
 const ROOMS: &str = r#"
-# Rooms whose names fit a pattern may differ, in what is said of them; * stands for any characters, ? for one. The first
-# pattern that fits holds. These tables come last in the file.
+# Options of rooms by a pattern of their names; * stands for any characters, ? for one. The first pattern that matches
+# applies. These tables come last in the file.
 #
 # [[room]]
 # pattern = "news:*"

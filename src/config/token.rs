@@ -9,11 +9,11 @@ use std::time::Duration;
 pub enum TokenCommand {
     /// Make one.
     Make(Order),
-    /// Say whose this one is, or why it is not believed. `-`: the one on standard input.
+    /// Verifies a token and prints its claims, or why it is invalid. `-`: from standard input.
     Check(String),
 }
 
-/// What a token is to say.
+/// The claims of a token to be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Order {
     /// `sub`.
@@ -24,7 +24,7 @@ pub struct Order {
     pub rooms: Vec<String>,
     /// `info`: JSON, as it was written.
     pub info: Option<String>,
-    /// From now; `None`: for ever.
+    /// From now; `None`: without an end.
     pub expires: Option<Duration>,
     /// A PEM file; without it, the first secret of the configuration signs.
     pub private_key: Option<PathBuf>,
@@ -42,36 +42,32 @@ pub(super) fn grammar(settings: impl Fn() -> Vec<Arg>) -> Command {
     };
     let make = Command::new("make")
         .about("Print a token, signed with the first configured secret or with a private key")
-        .arg(text("user", "ID", "Whose it is (sub)").default_value(""))
-        .arg(text("room", "ROOM", "For this room (channel); without it, for a connection"))
+        .arg(text("user", "ID", "User ID (sub)").default_value(""))
+        .arg(text("room", "ROOM", "Room of a subscription token (channel); without it, a connection token"))
         .arg(
-            text("rooms", "LIST", "Rooms that the server joins (channels)")
+            text("rooms", "LIST", "Rooms of server-side subscriptions (channels)")
                 .action(ArgAction::Append)
                 .value_delimiter(','),
         )
-        .arg(text("name", "NAME", "What it is called: short for --info '{\"name\":NAME}'"))
-        .arg(text("info", "JSON", "What others are shown (info)").value_parser(json))
+        .arg(text("name", "NAME", "Display name: short for --info '{\"name\":NAME}'"))
+        .arg(text("info", "JSON", "Public information about the user (info)").value_parser(json))
+        .arg(text("expires", "TIME", "Lifetime (exp), or never").default_value("1h").value_parser(expires))
         .arg(
-            text("expires", "TIME", "How long it holds (exp), or never")
-                .default_value("1h")
-                .value_parser(expires),
-        )
-        .arg(
-            text("private-key", "FILE", "The key to sign with (PEM: RSA, or ECDSA on P-256 or P-384)")
+            text("private-key", "FILE", "Private key (PEM: RSA, or ECDSA on P-256 or P-384)")
                 .value_parser(value_parser!(PathBuf))
                 .value_hint(ValueHint::FilePath),
         )
-        .arg(text("key-id", "KID", "Which key that is (kid)").requires("private-key"))
-        .arg(text("algorithm", "ALG", "How it is signed (alg), if not as usual with that key"))
+        .arg(text("key-id", "KID", "Key ID (kid)").requires("private-key"))
+        .arg(text("algorithm", "ALG", "Signature algorithm (alg), if not the default of the key"))
         .group(ArgGroup::new("shown").args(["name", "info"]))
         .group(ArgGroup::new("rooms-or-room").args(["rooms", "room"]))
         .args(hidden());
     let check = Command::new("check")
-        .about("Print whose a token is and what it says, or why it is not believed (exit code 1)")
+        .about("Verify a token and print its claims, or the reason why it is invalid (exit code 1)")
         .arg(Arg::new("token").required(true).value_name("TOKEN").help("The token; -: from standard input"))
         .args(hidden());
     Command::new("token")
-        .about("Make and check tokens, with the configured keys")
+        .about("Sign and verify tokens with the configured keys")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([make, check])
@@ -93,7 +89,7 @@ fn expires(text: &str) -> Result<Expires, humantime::DurationError> {
     }
 }
 
-/// What was asked for, and the matches that have the settings.
+/// The command, and the matches that have the settings.
 pub(super) fn read(matches: &ArgMatches) -> Option<(TokenCommand, &ArgMatches)> {
     let text = |matches: &ArgMatches, name| matches.get_one::<String>(name).cloned();
     match matches.subcommand()? {

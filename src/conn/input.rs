@@ -50,7 +50,7 @@ impl Conn {
         kept.waits |= waits;
     }
 
-    /// Takes out what is kept, to be used; the rest comes back with [`Conn::put_back`].
+    /// Takes out what is kept, to be used; the rest returns with [`Conn::put_back`].
     pub fn take_kept(&mut self) -> Option<Box<Kept>> {
         self.kept.take()
     }

@@ -1,7 +1,7 @@
 //! One connection: what its socket is doing, what of the input has not been used yet, and what it has still to send.
 //!
 //! A connection serves HTTP, or it is one open WebSocket. It holds its state, and every transition of it: each method that
-//! changes the state says with a [`Change`] what its shard has to do. It does not know what a session is, nor that rooms
+//! changes the state returns a [`Change`] with what its shard has to do. It does not know what a session is, nor that rooms
 //! exist. An idle one owns its slot and nothing else.
 
 #![forbid(unsafe_code)]
@@ -29,7 +29,7 @@ pub enum State {
     Head,
     /// An open WebSocket.
     Open,
-    /// Our Close frame is out, or on its way; the peer's is awaited (RFC 6455 §7.1.2).
+    /// Our Close frame is sent, or in flight; the peer's is awaited (RFC 6455 §7.1.2).
     Closing,
     /// Nothing more is taken in: when everything has gone out, the connection ends.
     Finishing(Ending),
@@ -50,7 +50,7 @@ impl State {
 /// How a connection ends once its last bytes are out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
-    /// Close at once: the peer has said everything it had to say.
+    /// Close at once: the peer has finished the closing handshake.
     AtOnce,
     /// Shut the sending side and wait for the peer's end.
     Linger,
@@ -58,7 +58,7 @@ pub enum Ending {
 
 /// How a socket is to be closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HowToClose {
+pub enum CloseMethod {
     /// Close the socket, then call `Shard::closed`.
     Now,
     /// Close it with a reset, so that nothing lingers in the kernel, then call `Shard::closed`.
@@ -87,7 +87,7 @@ pub struct Change {
     /// It has something to write, or to do once all is written.
     pub flush: bool,
     /// Its socket is to be closed.
-    pub close: Option<HowToClose>,
+    pub close: Option<CloseMethod>,
     /// Its deadline is so far away from now on.
     pub timer: Option<Duration>,
 }
@@ -107,24 +107,24 @@ pub struct Conn {
     reason: CloseReason,
     /// How what only it gets is compressed, if it is.
     window: Option<Window>,
-    /// Accepted above the bound on connections: whatever it asks, the answer is 503.
-    pub surplus: bool,
-    /// The kernel takes no more bytes until it says otherwise.
+    /// Accepted above the bound on connections: every request is answered with 503.
+    pub over_limit: bool,
+    /// The kernel takes no more bytes until an event.
     pub blocked: bool,
     /// Stands in the shard's queue of connections with bytes of their own to send.
     pub queued: bool,
-    /// The driver was told not to read from it.
+    /// The driver does not read from it.
     pub paused: bool,
     /// Stands in the shard's queue of connections whose input may go on.
     pub ready: bool,
-    /// A write is under way, in a batch with others. Kept up only for those whose session is in several rooms.
+    /// A write is in flight, in a batch with others. Kept up only for those whose session is in several rooms.
     pub write_in_flight: bool,
     /// The peer has ended its stream; what it sent before may still wait to be used.
     ended: bool,
     ping_pending: bool,
     /// Bytes that have arrived since it lingers.
     lingered: u32,
-    /// The fragments of a message under way.
+    /// The fragments of an incomplete message.
     pub decoder: Decoder,
     /// Input that was not used yet.
     kept: Option<Box<Kept>>,
@@ -137,19 +137,19 @@ pub struct Conn {
     ping_at: Time,
 }
 
-/// An idle member costs its slot in the table, what its session knows of the client, 16 bytes in its audience, 12 for its
+/// An idle member costs its slot in the table, its session, 16 bytes in its audience, 12 for its
 /// subscription, 16 in the timer wheel, and a descriptor in the driver's table.
 const _: () = assert!(size_of::<Conn>() <= 80, "a connection's slot has grown");
 
 impl Conn {
     /// A connection that was accepted at `now`.
-    pub fn new(now: Time, surplus: bool) -> Self {
+    pub fn new(now: Time, over_limit: bool) -> Self {
         Self {
             state: State::Head,
             endpoint: None,
-            reason: CloseReason::Gone,
+            reason: CloseReason::Disconnected,
             window: None,
-            surplus,
+            over_limit,
             blocked: false,
             queued: false,
             paused: false,
@@ -197,7 +197,7 @@ impl Conn {
     }
 
     /// Something was received.
-    pub const fn heard(&mut self, now: Time) {
+    pub const fn record_activity(&mut self, now: Time) {
         self.last_received = now;
         self.ping_pending = false;
     }
@@ -241,14 +241,14 @@ impl Conn {
 
     /// Answers a ping (RFC 6455 §5.5.3): each one, unless much waits to be written; then only the newest.
     pub fn pong(&mut self, payload: &[u8]) {
-        if self.outbox.len() < PONG_EACH_BYTES && !self.outbox.owes_pong() {
+        if self.outbox.len() < PONG_EACH_BYTES && !self.outbox.has_pending_pong() {
             self.send(Opcode::Pong, payload);
         } else {
             self.outbox.pong(payload);
         }
     }
 
-    /// Fails a WebSocket: says why, and takes nothing more (RFC 6455 §7.1.7).
+    /// Fails a WebSocket: sends the reason, and takes nothing more (RFC 6455 §7.1.7).
     pub fn fail(
         &mut self,
         code: CloseCode,
@@ -305,7 +305,7 @@ impl Conn {
     }
 
     /// Hands the connection to the driver to be closed.
-    pub fn close(&mut self, how: HowToClose, reason: CloseReason) -> Change {
+    pub fn close(&mut self, how: CloseMethod, reason: CloseReason) -> Change {
         if self.state == State::Closed {
             return Change::default();
         }
@@ -321,7 +321,7 @@ impl Conn {
     pub fn ended(&mut self, now: Time, options: &Options) -> Change {
         self.ended = true;
         if self.has_waiting_input() {
-            // But not for ever, should its answers have nowhere to go.
+            // But not forever, should its answers have nowhere to go.
             self.ping_at = now + options.close_timeout;
             return Change { timer: Some(options.close_timeout), ..Change::default() };
         }
@@ -336,21 +336,21 @@ impl Conn {
         match self.state {
             // A client may end its side after a request and still read the answer.
             State::Head if !self.outbox.is_empty() => {
-                self.finish(Ending::AtOnce, CloseReason::HttpDone, options)
+                self.finish(Ending::AtOnce, CloseReason::RequestComplete, options)
             }
-            State::Head => self.close(HowToClose::Now, CloseReason::HttpDone),
-            State::Open | State::Closing => self.close(HowToClose::Now, CloseReason::Gone),
-            State::Lingering => self.close(HowToClose::Now, self.reason),
+            State::Head => self.close(CloseMethod::Now, CloseReason::RequestComplete),
+            State::Open | State::Closing => self.close(CloseMethod::Now, CloseReason::Disconnected),
+            State::Lingering => self.close(CloseMethod::Now, self.reason),
             State::Finishing(_) | State::Closed => Change::default(),
         }
     }
 
     /// So many bytes have arrived that are thrown away.
-    pub fn thrown_away(&mut self, len: usize) -> Change {
+    pub fn discarded(&mut self, len: usize) -> Change {
         self.lingered = self.lingered.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         let lingers = matches!(self.state, State::Lingering | State::Finishing(_));
         if lingers && self.lingered > LINGER_BYTES_MAX {
-            return self.close(HowToClose::Reset, self.reason);
+            return self.close(CloseMethod::Reset, self.reason);
         }
         Change::default()
     }
@@ -358,11 +358,11 @@ impl Conn {
     /// Everything of its own is out.
     pub fn flushed(&mut self) -> Change {
         match self.state {
-            State::Finishing(_) if self.ended => self.close(HowToClose::Now, self.reason),
-            State::Finishing(Ending::AtOnce) => self.close(HowToClose::Now, self.reason),
+            State::Finishing(_) if self.ended => self.close(CloseMethod::Now, self.reason),
+            State::Finishing(Ending::AtOnce) => self.close(CloseMethod::Now, self.reason),
             State::Finishing(Ending::Linger) => {
                 self.state = State::Lingering;
-                Change { close: Some(HowToClose::Shutdown), ..Change::default() }
+                Change { close: Some(CloseMethod::Shutdown), ..Change::default() }
             }
             State::Head | State::Open | State::Closing | State::Lingering | State::Closed => {
                 Change::default()
@@ -373,16 +373,16 @@ impl Conn {
     /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is for an answer.
     pub fn timed_out(&mut self, date: Option<Date>, options: &Options) -> Option<Change> {
         match self.state {
-            State::Head if self.ended => Some(self.close(HowToClose::Now, CloseReason::HttpDone)),
+            State::Head if self.ended => Some(self.close(CloseMethod::Now, CloseReason::RequestComplete)),
             State::Head => {
                 let head_only = self.kept.as_ref().is_some_and(|kept| is_head_request(kept.unused()));
                 Reject::HeadTimeout.response_into(self.outbox.bytes(), head_only, date);
-                Some(self.finish(Ending::Linger, CloseReason::HeadTimeout, options))
+                Some(self.finish(Ending::Linger, CloseReason::RequestTimeout, options))
             }
-            State::Open if self.ended => Some(self.close(HowToClose::Now, CloseReason::Gone)),
+            State::Open if self.ended => Some(self.close(CloseMethod::Now, CloseReason::Disconnected)),
             State::Open => None,
-            State::Lingering => Some(self.close(HowToClose::Now, self.reason)),
-            State::Closing | State::Finishing(_) => Some(self.close(HowToClose::Reset, self.reason)),
+            State::Lingering => Some(self.close(CloseMethod::Now, self.reason)),
+            State::Closing | State::Finishing(_) => Some(self.close(CloseMethod::Reset, self.reason)),
             State::Closed => Some(Change::default()),
         }
     }
@@ -394,7 +394,7 @@ impl Conn {
             return Change::default();
         }
         if self.ping_pending {
-            return self.fail(CloseCode::Away, "no answer to a ping", CloseReason::Silent, options);
+            return self.fail(CloseCode::Away, "no answer to a ping", CloseReason::PingTimeout, options);
         }
         if now.since(self.last_received) < options.ping_interval / 2 {
             self.ping_at = self.last_received + next;

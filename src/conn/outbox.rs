@@ -5,7 +5,7 @@ use crate::ws::{self, Opcode};
 /// Bytes of a connection's own that wait to be written. Empty, it is one null pointer.
 ///
 /// Bounded by its users: a connection's input waits while more than a bound stands here, and what arrives without being
-/// asked for (pings to answer, notices) is kept as one value that the next one replaces.
+/// required (pings to answer, notices) is kept as one value that the next one replaces.
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Content>>);
 
@@ -15,7 +15,7 @@ struct Content {
     sent: usize,
     /// The newest ping that is not answered; older ones need no answer (RFC 6455 §5.5.3).
     pong: Option<Box<[u8]>>,
-    /// A notice waits until what is before it has gone out: it is asked for with [`Outbox::take_notice_due`].
+    /// A notice waits until what is before it has gone out: [`Outbox::take_notice_due`] takes it.
     notice: bool,
 }
 
@@ -38,12 +38,12 @@ impl Outbox {
         self.0.as_ref().is_some_and(|content| (1..content.bytes.len()).contains(&content.sent))
     }
 
-    /// The place to append whole frames or responses to.
+    /// The buffer to append whole frames or responses to.
     pub fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.content().bytes
     }
 
-    /// The place to append a Close frame to. After that nothing may be sent (RFC 6455 §5.5.1): what is not a frame yet never
+    /// The buffer to append a Close frame to. After that nothing may be sent (RFC 6455 §5.5.1): what is not a frame yet never
     /// becomes one.
     pub fn close_frame(&mut self) -> &mut Vec<u8> {
         let content = self.content();
@@ -67,7 +67,7 @@ impl Outbox {
     }
 
     /// Whether a pong waits until what is before it has gone out.
-    pub fn owes_pong(&self) -> bool {
+    pub fn has_pending_pong(&self) -> bool {
         self.0.as_ref().is_some_and(|content| content.pong.is_some())
     }
 
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_not_kept_even_if_the_outbox_is_never_empty() {
+    fn sent_bytes_are_released_even_if_the_outbox_is_never_empty() {
         let mut outbox = Outbox::default();
         for _ in 0..10_000 {
             outbox.bytes().extend_from_slice(&[b'x'; 1000]);

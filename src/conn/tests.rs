@@ -1,4 +1,4 @@
-//! Tests of a connection by itself: its states, and what it asks its shard to do.
+//! Tests of a connection by itself: its states, and its changes.
 
 use proptest::prelude::*;
 
@@ -28,30 +28,30 @@ fn flush(conn: &mut Conn) -> (Vec<u8>, Change) {
 }
 
 #[test]
-fn a_failed_websocket_says_why_shuts_and_waits_for_the_peer() {
+fn a_failed_websocket_sends_a_close_frame_and_waits_for_the_peer() {
     let mut conn = open();
-    let change = conn.fail(CloseCode::Size, "too big", CloseReason::TooBig, &options());
+    let change = conn.fail(CloseCode::Size, "too big", CloseReason::MessageTooBig, &options());
     assert!(change.leaves && change.flush && change.timer.is_some());
     let (out, change) = flush(&mut conn);
     assert_eq!(&out[..4], &[0x88, 9, 0x03, 0xF1]);
-    assert_eq!(change.close, Some(HowToClose::Shutdown));
-    assert_eq!(conn.ended(NOW, &options()).close, Some(HowToClose::Now));
-    assert_eq!(conn.reason(), CloseReason::TooBig);
+    assert_eq!(change.close, Some(CloseMethod::Shutdown));
+    assert_eq!(conn.ended(NOW, &options()).close, Some(CloseMethod::Now));
+    assert_eq!(conn.reason(), CloseReason::MessageTooBig);
 }
 
 #[test]
-fn what_a_lingering_connection_may_send_is_bounded() {
+fn input_of_a_lingering_connection_is_bounded() {
     let mut conn = Conn::new(NOW, false);
     let _ = conn.timed_out(None, &options());
     let (mut sent, piece) = (0, 10_000);
     loop {
-        let change = conn.thrown_away(piece);
+        let change = conn.discarded(piece);
         sent += piece;
         if sent == 100_000 {
-            assert_eq!(flush(&mut conn).1.close, Some(HowToClose::Shutdown));
+            assert_eq!(flush(&mut conn).1.close, Some(CloseMethod::Shutdown));
         }
         if let Some(how) = change.close {
-            assert_eq!(how, HowToClose::Reset);
+            assert_eq!(how, CloseMethod::Reset);
             break;
         }
     }
@@ -66,11 +66,11 @@ fn an_end_that_comes_while_input_waits_is_acted_on_after_it() {
     assert_eq!((change.close, change.timer), (None, Some(options().close_timeout)), "but not for ever");
     let kept = conn.take_kept().expect("it waits");
     assert_eq!(kept.bytes, b"a frame");
-    assert_eq!(conn.end_of_input(&options()).close, Some(HowToClose::Now));
+    assert_eq!(conn.end_of_input(&options()).close, Some(CloseMethod::Now));
     let mut conn = open();
     conn.keep(b"a frame", true);
     let _ = conn.ended(NOW, &options());
-    assert_eq!(conn.timed_out(None, &options()).and_then(|change| change.close), Some(HowToClose::Now));
+    assert_eq!(conn.timed_out(None, &options()).and_then(|change| change.close), Some(CloseMethod::Now));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn many_pings_cost_one_pong_once_much_waits() {
 }
 
 #[test]
-fn input_that_is_kept_is_kept_once_and_without_what_is_used() {
+fn queued_input_is_kept_once_without_its_used_prefix() {
     let mut conn = open();
     conn.keep(&[1; 1000], true);
     for round in 0..1000_usize {
@@ -106,7 +106,7 @@ enum Step {
     Broken,
     Ended,
     EndOfInput,
-    ThrownAway(usize),
+    Discarded(usize),
     Flush,
     TimedOut,
     Tick,
@@ -124,7 +124,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Broken),
         Just(Ended),
         Just(EndOfInput),
-        (0..200_000_usize).prop_map(ThrownAway),
+        (0..200_000_usize).prop_map(Discarded),
         Just(Flush),
         Just(TimedOut),
         Just(Tick),
@@ -135,7 +135,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What its shard does, as far as it does it in this state.
 fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
-    let reason = CloseReason::Denied;
+    let reason = CloseReason::Unauthorized;
     match (step, conn.state()) {
         (Step::Fail, State::Head | State::Open | State::Closing) => {
             conn.fail(CloseCode::Protocol, "no", reason, options)
@@ -145,13 +145,13 @@ fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
         }
         (Step::BeginClose, State::Open) => conn.begin_close(CloseCode::Away, "bye", reason, options),
         (Step::Finish, _) => conn.finish(Ending::AtOnce, reason, options),
-        (Step::Broken, _) => conn.close(HowToClose::Now, reason),
+        (Step::Broken, _) => conn.close(CloseMethod::Now, reason),
         (Step::Ended, _) => conn.ended(NOW, options),
         (Step::EndOfInput, _) => {
             let _ = conn.take_kept();
             conn.end_of_input(options)
         }
-        (Step::ThrownAway(len), _) => conn.thrown_away(len),
+        (Step::Discarded(len), _) => conn.discarded(len),
         (Step::Flush, _) => flush(conn).1,
         (Step::TimedOut, _) => conn.timed_out(None, options).unwrap_or_default(),
         (Step::Tick, State::Open) => conn.tick(NOW, options.ping_interval, options),
@@ -170,7 +170,7 @@ fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: its socket is closed once, its sending side is shut once and before that, and when
+    /// Any events in any order: its socket is closed once, its sending side is shut once and before that, and when
     /// its time is up it is closed.
     #[test]
     fn a_connection_ends_once(upgraded: bool, steps in prop::collection::vec(step(), 1..40)) {
@@ -179,8 +179,8 @@ proptest! {
         let (mut shut, mut closed) = (0, 0);
         let mut note = |change: Change, state: State| {
             match change.close {
-                Some(HowToClose::Shutdown) => shut += 1,
-                Some(HowToClose::Now | HowToClose::Reset) => closed += 1,
+                Some(CloseMethod::Shutdown) => shut += 1,
+                Some(CloseMethod::Now | CloseMethod::Reset) => closed += 1,
                 None => {}
             }
             assert!(shut <= 1 && closed <= 1, "{shut} times shut, {closed} times closed");
@@ -194,7 +194,7 @@ proptest! {
             let silent = conn.state() == State::Closed;
             prop_assert!(!silent || (conn.outbox.is_empty() && !conn.has_kept()), "nothing stays of it");
         }
-        // What has begun to end ends by the clock, whatever the peer does.
+        // What has begun to end ends by the clock, independently of the peer.
         if conn.state().is_ending() {
             for _ in 0..2 {
                 let change = conn.timed_out(None, &options).unwrap_or_default();

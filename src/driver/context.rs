@@ -1,4 +1,4 @@
-//! What the loop has beside its sockets: the shard, the clock, and what the process has to say.
+//! The loop's context beside its sockets: the shard, the clock, and the process's control messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ pub(super) struct LoopContext<H> {
     now: Time,
     /// Until when no connection is accepted.
     accept_again: Option<Time>,
-    /// When a drain ends, whatever is still open.
+    /// When a drain ends, with or without open connections.
     stop_at: Option<Time>,
     /// Options that are newer than those that the shard began with.
     options: Option<Arc<Options>>,
 }
 
-/// What the process wants of the loop.
+/// What a control message requires of the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ControlAction {
     /// To go on.
@@ -80,11 +80,11 @@ impl<H: Host> LoopContext<H> {
         self.shard.awake();
         self.begun = self.host.now();
         self.shard.begin_turn(self.begun);
-        self.shard.tell_wall_clock(self.host.unix_ms());
+        self.shard.set_wall_clock(self.host.unix_ms());
         self.begun
     }
 
-    /// Does what the process says, and tells what of it is left to the loop.
+    /// Handles the process's control messages, and returns what is left to the loop.
     pub(super) fn handle_control(&mut self) -> ControlAction {
         let mut action = ControlAction::Serve;
         while let Some(control) = self.host.next_control() {
@@ -99,7 +99,7 @@ impl<H: Host> LoopContext<H> {
                     self.stop_at = Some(self.host.now() + timeout);
                     self.shard.drain();
                 }
-                Control::Decided(conn, verdict) => self.shard.decided(conn, verdict),
+                Control::AuthDecided(conn, decision) => self.shard.decided(conn, decision),
                 Control::Peer(ends) => self.shard.replace_peer(*ends),
                 Control::Stop => return ControlAction::Stop,
             }
@@ -107,7 +107,7 @@ impl<H: Host> LoopContext<H> {
         action
     }
 
-    /// Puts another shard in the place of one that has failed, which is returned.
+    /// Replaces a failed shard, which is returned.
     pub(super) fn replace_shard(&mut self, mut shard: Shard) -> Shard {
         shard.replace(&self.shard);
         if let Some(options) = &self.options {
@@ -119,13 +119,13 @@ impl<H: Host> LoopContext<H> {
         std::mem::replace(&mut self.shard, shard)
     }
 
-    /// Takes the shard's questions to the auth backend, and back those of clients that are gone.
+    /// Sends the shard's auth requests to the auth backend, and cancels those of closed connections.
     pub(super) fn ask_all(&mut self) {
-        while let Some(conn) = self.shard.poll_withdrawn() {
-            self.host.withdraw(conn);
+        while let Some(conn) = self.shard.poll_auth_cancellation() {
+            self.host.cancel_auth(conn);
         }
-        while let Some(question) = self.shard.poll_question() {
-            self.host.ask(question);
+        while let Some(auth_request) = self.shard.poll_auth_request() {
+            self.host.request_auth(auth_request);
         }
     }
 

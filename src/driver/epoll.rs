@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::engine::is_shortage;
+use super::backend::is_shortage;
 use super::slots::{ID_BITS, SocketId};
 use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::ConnKey;
@@ -32,9 +32,9 @@ const WAKE: Token = Token(usize::MAX);
 
 /// An epoll instance.
 #[derive(Debug)]
-pub struct Engine(Poll);
+pub struct Instance(Poll);
 
-impl Engine {
+impl Instance {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self(Poll::new()?))
     }
@@ -104,7 +104,7 @@ impl Sockets for EpollSockets {
         for event in &self.events {
             let token = event.token();
             if token == WAKE {
-                continue; // every turn looks at what the process and the other shards have to say
+                continue; // every turn handles control messages and the other shards' messages
             }
             if let Some(index) = token.0.checked_sub(LISTENERS) {
                 if let Some(listener) = self.listeners.get_mut(index) {
@@ -148,7 +148,7 @@ impl Sockets for EpollSockets {
                     return Ok(Accept::Shortage(error));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "accept");
+                    tracing::debug!(%error, "accept failed");
                     return Ok(Accept::Gone);
                 }
             }
@@ -174,7 +174,7 @@ impl Sockets for EpollSockets {
         match self.poll.registry().register(stream, token, Interest::READABLE | Interest::WRITABLE) {
             Ok(()) => Ok(Opened::Ready),
             Err(error) => {
-                tracing::warn!(%error, "a socket cannot be registered with epoll");
+                tracing::warn!(%error, "epoll registration failed");
                 Ok(Opened::Failed)
             }
         }
@@ -211,7 +211,7 @@ impl Sockets for EpollSockets {
         1
     }
 
-    fn write(&mut self, stream: &mut TcpStream, write: &Write<'_>, _place: usize) -> Outcome {
+    fn write(&mut self, stream: &mut TcpStream, write: &Write<'_>, _write_index: usize) -> Outcome {
         match write_to(stream, write) {
             Ok((len, offered)) => Outcome::Took { len, offered },
             Err(error) if error.kind() == ErrorKind::WouldBlock => Outcome::Full,
@@ -266,10 +266,10 @@ fn write_to(stream: &mut TcpStream, write: &Write<'_>) -> io::Result<(usize, usi
 }
 
 /// Whether a connection waits. An accept that finds none costs the kernel a socket made and thrown away, ten times as much
-/// as this question; where connections come one by one that would be one for each.
+/// as this check; where connections come one by one that would be one for each.
 fn has_connection(listener: &TcpListener) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // If it cannot be asked, the accept itself will tell.
+    // If the check fails, the accept itself will report it.
     poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&now)).map_or(true, |ready| ready > 0)
 }

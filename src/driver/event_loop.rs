@@ -14,7 +14,7 @@ use super::host::Host;
 use super::slots::{Slots, SocketId};
 use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::{ConnKey, Time};
-use crate::shard::{Admission, Close, HowToClose, Shard};
+use crate::shard::{Admission, Close, CloseMethod, Shard};
 
 /// Stands for the address of connections whose address cannot be found out: together they are one client, to all bounds.
 const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -30,7 +30,7 @@ pub(super) struct Loop<S: Sockets, H> {
     events: Vec<Event<S::Completion>>,
     /// Connections that are to be read from.
     readable: VecDeque<ConnKey>,
-    /// Writes under way.
+    /// Writes in flight.
     writes: Vec<Writing>,
 }
 
@@ -46,10 +46,10 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
     }
 
-    /// Turns until the process says that it is over, or a drain is.
+    /// Turns until the process stops it, or a drain ends.
     ///
     /// # Errors
-    /// The kernel refuses to be asked, which it has no reason to.
+    /// The kernel refuses to wait, which it has no reason to.
     pub(super) fn run(mut self) -> io::Result<()> {
         // The first turn waits for nothing: in it the listeners begin to accept.
         let mut timeout = Some(Duration::ZERO);
@@ -84,17 +84,17 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         &mut self.context.host
     }
 
-    /// Whether a connection waits that may be let in.
+    /// Whether a connection waits that may be accepted.
     pub(super) fn has_connection(&self) -> bool {
         self.context.accepts() && self.sockets.has_connection()
     }
 
-    /// When the next turn is due even if the kernel has nothing to tell.
+    /// When the next turn is due even if the kernel has no event.
     pub(super) fn due(&self) -> Due {
         if self.has_connection() || !self.readable.is_empty() { Due::Now } else { self.context.due() }
     }
 
-    /// One turn, after a wait of at most `timeout`: all that has happened goes into the shard, all that it has to say comes out.
+    /// One turn, after a wait of at most `timeout`: all events go into the shard, all its outputs come out.
     pub(super) fn turn(&mut self, timeout: Option<Duration>) -> io::Result<ControlFlow<()>> {
         self.sockets.wait(timeout, &mut self.events)?;
         let begun = self.context.begin_turn();
@@ -144,7 +144,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
     }
 
-    /// What a kernel has done for a connection by itself. The shard takes all that arrives; when it wants no more, no more is to come.
+    /// What a kernel has received for a connection by itself. The shard takes all that arrives; when it pauses, no more comes.
     fn complete(&mut self, id: SocketId, completion: S::Completion) -> io::Result<()> {
         let Some((key, slot)) = self.slots.find(id) else { return Ok(()) };
         let shard = &mut self.context.shard;
@@ -189,7 +189,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
     /// Reads from a connection, and to its end when that is known to be there.
     fn read(&mut self, key: ConnKey) -> io::Result<()> {
         let Some(slot) = self.slots.get_mut(key) else { return Ok(()) };
-        // An event told of the bytes and of the end behind them, and no other one will come: one more read sees it.
+        // One event reported the bytes and the end behind them, and no other one will come: one more read sees it.
         for _ in 0..=usize::from(slot.is_read_closed()) {
             match self.sockets.read(key, &mut slot.socket)? {
                 Input::Bytes { bytes, again } => {
@@ -221,7 +221,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(())
     }
 
-    /// Lets in the connections that wait, and has more come as far as there is room.
+    /// Accepts the connections that wait, and requests more as far as there is room.
     fn accept_some(&mut self, now: Time) -> io::Result<()> {
         if !self.context.may_accept(now) {
             return Ok(());
@@ -231,13 +231,13 @@ impl<S: Sockets, H: Host> Loop<S, H> {
                 break;
             }
             let admission = self.context.shard.admission();
-            if admission == Admission::Later {
+            if admission == Admission::Wait {
                 self.context.pause_accepting(now, "the server is full");
                 return self.sockets.pause_accepting();
             }
             // What was closed in this turn must have left its slot before it is given away.
             self.close_all()?;
-            match self.sockets.accept(self.context.shard.wants_addresses())? {
+            match self.sockets.accept(self.context.shard.needs_addresses())? {
                 Accept::Connection(socket, address) => self.open(socket, address, admission)?,
                 Accept::Gone => {}
                 Accept::Empty => break,
@@ -253,7 +253,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(())
     }
 
-    /// Lets a connection in. Its address is told in its canonical form: what comes over IPv4 to a listener for both is IPv4.
+    /// Accepts a connection. Its address is passed in its canonical form: what comes over IPv4 to a listener for both is IPv4.
     fn open(
         &mut self,
         mut socket: S::Socket,
@@ -272,26 +272,26 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(())
     }
 
-    /// Writes all that the shard has to say: one by one, or as many at a time as the kernel takes together.
+    /// Performs all writes of the shard: one by one, or as many at a time as the kernel takes together.
     fn write_all(&mut self) -> io::Result<()> {
         loop {
-            for place in 0..self.sockets.writes_at_once() {
+            for write_index in 0..self.sockets.writes_at_once() {
                 let Some(write) = self.context.shard.poll_write() else { break };
                 let outcome = match self.slots.at(write.conn) {
-                    Some((_, slot)) => self.sockets.write(&mut slot.socket, &write, place),
+                    Some((_, slot)) => self.sockets.write(&mut slot.socket, &write, write_index),
                     None => Outcome::Full,
                 };
-                self.writes.push(Writing { ticket: write.ticket, conn: write.conn, outcome });
+                self.writes.push(Writing { write_id: write.write_id, conn: write.conn, outcome });
             }
             if self.writes.is_empty() {
                 return Ok(());
             }
             self.sockets.perform(&mut self.writes)?;
-            for &Writing { ticket, conn, outcome } in &self.writes {
+            for &Writing { write_id, conn, outcome } in &self.writes {
                 match outcome {
-                    Outcome::Took { len, offered } => self.context.shard.wrote(ticket, len, offered),
-                    Outcome::Full | Outcome::UnderWay { .. } => self.context.shard.refused(ticket),
-                    Outcome::Failed => self.context.shard.write_failed(ticket),
+                    Outcome::Took { len, offered } => self.context.shard.wrote(write_id, len, offered),
+                    Outcome::Full | Outcome::InFlight { .. } => self.context.shard.refused(write_id),
+                    Outcome::Failed => self.context.shard.write_failed(write_id),
                 }
                 if outcome.is_full()
                     && let Some((key, slot)) = self.slots.at(conn)
@@ -305,7 +305,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
 
     fn close_all(&mut self) -> io::Result<()> {
         while let Some(Close { key, how, reason, name }) = self.context.shard.poll_close() {
-            if how == HowToClose::Shutdown {
+            if how == CloseMethod::Shutdown {
                 if let Some(slot) = self.slots.get_mut(key) {
                     self.sockets.shut_sending(&mut slot.socket)?;
                 }
@@ -314,7 +314,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
             let socket = self.slots.remove(key);
             debug_assert!(socket.is_some(), "a connection is closed once");
             if let Some(socket) = socket {
-                self.sockets.close(key, socket, how == HowToClose::Reset)?;
+                self.sockets.close(key, socket, how == CloseMethod::Reset)?;
             }
             self.context.shard.closed(key);
             self.context.host.connection_closed(&name, reason);

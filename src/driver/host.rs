@@ -4,11 +4,11 @@ use std::io;
 
 use super::Control;
 use crate::base::{ConnKey, Time};
-use crate::chat::Question;
+use crate::chat::AuthRequest;
 use crate::metrics::CloseReason;
 use crate::shard::Shard;
 
-/// What takes the place of a shard that has panicked.
+/// The replacement of a shard that has panicked.
 pub(super) enum Replacement {
     /// Another one, without connections.
     Shard(Box<Shard>),
@@ -26,28 +26,28 @@ pub(super) trait Host {
     /// Milliseconds of Unix time.
     fn unix_ms(&self) -> u64;
 
-    /// The next thing that the process has to say.
+    /// The next control message of the process.
     fn next_control(&mut self) -> Option<Control>;
 
     /// Wakes another shard.
     fn wake(&mut self, shard: usize);
 
-    /// Takes a question to the auth backend. The answer comes as [`Control::Decided`].
-    fn ask(&mut self, question: Question);
+    /// Sends an auth request to the auth backend. The answer comes as [`Control::AuthDecided`].
+    fn request_auth(&mut self, auth_request: AuthRequest);
 
-    /// Takes a question back: its client is gone.
-    fn withdraw(&mut self, conn: ConnKey);
+    /// Cancels an auth request: its client is gone.
+    fn cancel_auth(&mut self, conn: ConnKey);
 
     /// Notes that accepting pauses.
     fn accepting_paused(&mut self, now: Time, why: &str);
 
-    /// The shard has panicked, in a turn that has `begun` then. What takes its place?
+    /// The shard has panicked, in a turn that has `begun` then. Returns its replacement.
     fn replacement(&mut self, begun: Time) -> Replacement;
 
     /// Notes that the shard is being replaced: all its connections end.
     fn shard_failed(&mut self);
 
-    /// A place for tests to fail at: input of a connection is about to go to the shard.
+    /// A hook for tests: input of a connection is about to go to the shard.
     fn before_input(&self, _bytes: &[u8]) {}
 
     /// Notes that a connection was closed.

@@ -1,32 +1,32 @@
 //! What runs a shard: one loop, over one of three kernel interfaces.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `event_loop`, `context` | the loop: accept, read, run, write, close, sleep; with what it has beside its sockets |
 //! | `sockets`, `slots` | what a kernel interface must offer, and the table of sockets |
 //! | [`epoll`] | sockets on epoll: works everywhere |
 //! | [`uring`] | sockets in the tables of io_uring: many operations with one call |
 //! | `sim` | sockets without a kernel, clock or thread: the simulator runs the loop that production runs |
-//! | `host`, `engine` | the process around a loop, and what production puts there |
+//! | `host`, `backend` | the process around a loop, and what production puts there |
 //!
 //! # The contract with the shard
 //!
-//! The order of a turn, and how writes and closes are answered, stand on [`crate::shard`]'s page. Of input it says:
+//! The order of a turn, and how writes and closes are answered, stand on [`crate::shard`]'s page. For input:
 //!
 //! - [`received`](crate::shard::Shard::received) takes **all** bytes that it is given, and keeps what it cannot use yet. A driver holds no input back.
 //! - While [`may_read`](crate::shard::Shard::may_read) is false for a connection, the loop does not read from it: on epoll it makes no call, on
 //!   the ring it cancels the receive. What completes all the same is handed to `received`. When reading may go on,
 //!   [`poll_resume`](crate::shard::Shard::poll_resume) names the connection.
 //! - [`ended`](crate::shard::Shard::ended) and [`broken`](crate::shard::Shard::broken) may follow `received` at once, in the same turn; the shard orders them behind what it has kept.
-//! - An end, or an error, that the kernel reports together with the last bytes is told in the same turn as these.
-//! - [`opened`](crate::shard::Shard::opened) is told the peer's address in its canonical form (an IPv4 address that is mapped into IPv6 is IPv4), and 0.0.0.0 when
-//!   it cannot be found out: such connections share one bound.
+//! - An end, or an error, that the kernel reports together with the last bytes is passed on in the same turn as these.
+//! - [`opened`](crate::shard::Shard::opened) gets the peer's address in its canonical form (an IPv4 address
+//!   that is mapped into IPv6 is IPv4), and 0.0.0.0 when it cannot be found out: such connections share one bound.
 //! - A loop with nothing to do sleeps until [`next_deadline`](crate::shard::Shard::next_deadline): a shard that names a time that has
 //!   passed makes it spin.
 
-mod context;
 #[cfg(feature = "edges")]
-mod engine;
+mod backend;
+mod context;
 #[cfg(feature = "edges")]
 pub mod epoll;
 #[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
@@ -43,36 +43,36 @@ mod sockets;
 pub mod uring;
 
 #[cfg(feature = "edges")]
-pub use engine::{Engine, PanickedAgain, Parts, Rebuild, Waker};
+pub use backend::{IoBackend, Parts, Rebuild, RepeatedPanic, Waker};
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ConnKey;
-use crate::chat::{Question, Verdict};
+use crate::chat::{AuthDecision, AuthRequest};
 use crate::shard::{Options, PeerEnds};
 
-/// Takes a question to somebody outside. The answer comes back as [`Control::Decided`]; taking it must not take time.
-pub type Ask = Box<dyn FnMut(Inquiry) + Send>;
+/// Sends auth requests to the auth backend. The answer is [`Control::AuthDecided`]; sending must not block.
+pub type AuthSender = Box<dyn FnMut(AuthCommand) + Send>;
 
-/// What the auth backend is told.
+/// A message to the auth backend's client.
 #[derive(Debug)]
-pub enum Inquiry {
-    /// Who is this?
-    Ask(Question),
+pub enum AuthCommand {
+    /// Decide about this client.
+    Request(AuthRequest),
     /// The client of this connection is gone: there need be no answer.
-    Withdraw(ConnKey),
+    Cancel(ConnKey),
 }
 
-/// What the process tells a shard's driver.
+/// A control message of the process to a shard's driver.
 #[derive(Debug)]
 pub enum Control {
     /// New options.
     Reload(Arc<Options>),
-    /// Accept nothing more, close everybody, end when nobody is left or the time is up.
+    /// Accept nothing more, close all connections, end when none is left or the time is up.
     Drain(Duration),
-    /// What somebody outside says of a client.
-    Decided(ConnKey, Verdict),
+    /// The auth backend's decision about a client.
+    AuthDecided(ConnKey, AuthDecision),
     /// New rings to a shard that was built anew.
     Peer(Box<PeerEnds>),
     /// End now.

@@ -79,12 +79,12 @@ impl<T> Slot<T> {
         self.word &= !QUEUED;
     }
 
-    /// An event has said that the peer's stream has ended, or failed. That stays so.
+    /// An event has reported the end of the peer's stream, or an error. That stays so.
     pub(super) const fn set_read_closed(&mut self) {
         self.word |= READ_CLOSED;
     }
 
-    /// Whether an event has said so: then the end is read as soon as everything before it is.
+    /// Whether an event has reported that: then the end is read as soon as everything before it is.
     pub(super) const fn is_read_closed(&self) -> bool {
         self.word & READ_CLOSED != 0
     }

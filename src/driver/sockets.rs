@@ -1,7 +1,7 @@
 //! What the loop needs of a kernel: the interface behind which epoll, the ring and the simulation stand.
 //!
-//! An implementation knows sockets and how its kernel is asked, and decides nothing: when a connection is read from, written to,
-//! let in or closed, is the loop's alone. It is chosen at compile time, so a call of it costs what a function does.
+//! An implementation knows sockets and its kernel interface, and decides nothing: when a connection is read from, written to,
+//! accepted or closed, is the loop's alone. It is chosen at compile time, so a call of it costs what a function does.
 
 use core::net::IpAddr;
 use std::io;
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::slots::SocketId;
 use crate::base::ConnKey;
-use crate::shard::{Ticket, Write};
+use crate::shard::{Write, WriteId};
 
 /// Sockets of one shard, its listeners among them, and the way to wait for them.
 ///
-/// Every method returns at once, but for [`Sockets::wait`]. An error of one is the kernel refusing to be asked at all, and
+/// Every method returns at once, but for [`Sockets::wait`]. An error of one is the kernel refusing the call at all, and
 /// ends the loop; that a socket has failed is an outcome.
 pub(super) trait Sockets {
     /// What is kept for a connection, in its slot of the loop's table.
@@ -31,7 +31,7 @@ pub(super) trait Sockets {
         events: &mut Vec<Event<Self::Completion>>,
     ) -> io::Result<()>;
 
-    /// Connections that are let in, in one turn.
+    /// Accepted connections in one turn.
     fn accepts_per_turn(&self) -> usize;
 
     /// Whether [`Sockets::accept`] has something to answer.
@@ -44,13 +44,13 @@ pub(super) trait Sockets {
     /// Has connections come as far as there is room for them. False: some have to wait because there is none.
     fn keep_accepting(&mut self) -> io::Result<bool>;
 
-    /// Has no more come until [`Sockets::keep_accepting`]. What is under way may still come, and waits.
+    /// Accepts no more until [`Sockets::keep_accepting`]. Accepts in flight may still complete, and wait.
     fn pause_accepting(&mut self) -> io::Result<()>;
 
-    /// Closes the listeners, and what has come and was not let in.
+    /// Closes the listeners, and connections that were not accepted yet.
     fn close_listeners(&mut self) -> io::Result<()>;
 
-    /// A connection was let in, and is called `key` from now on.
+    /// A connection was accepted, and is called `key` from now on.
     fn open(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<Opened>;
 
     /// Connections that are read from, in one turn.
@@ -62,23 +62,23 @@ pub(super) trait Sockets {
     /// What a completion brings.
     fn complete(&mut self, socket: &mut Self::Socket, completion: Self::Completion) -> Input<'_>;
 
-    /// A completion is done with: its bytes were taken, or nobody wants them.
+    /// A completion is done with: its bytes were taken, or are not needed.
     fn release(&mut self, completion: Self::Completion);
 
     /// Where bytes come by themselves: they are not to for now. Some may still come, and are to be taken.
     fn stop_reading(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<()>;
 
-    /// Writes that may be under way together.
+    /// Writes that may be in flight together.
     fn writes_at_once(&mut self) -> usize;
 
-    /// Writes; or takes the write into a batch ([`Outcome::UnderWay`]), in which it will be the `place`th. Its bytes stay where they
-    /// are until [`Sockets::perform`] has returned.
-    fn write(&mut self, socket: &mut Self::Socket, write: &Write<'_>, place: usize) -> Outcome;
+    /// Writes; or takes the write into a batch ([`Outcome::InFlight`]), in which it has the index `write_index`. Its bytes stay
+    /// where they are until [`Sockets::perform`] has returned.
+    fn write(&mut self, socket: &mut Self::Socket, write: &Write<'_>, write_index: usize) -> Outcome;
 
-    /// Does what is under way, and says what has become of each.
+    /// Performs the writes in flight, and sets their outcomes.
     fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()>;
 
-    /// A socket has not taken everything: an event is to tell when it takes bytes again.
+    /// A socket has not taken everything: an event is to report when it takes bytes again.
     fn watch_writable(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<()>;
 
     /// Ends the stream to the peer; the other direction goes on. It fails when the peer is gone already, and then its end is an
@@ -86,7 +86,7 @@ pub(super) trait Sockets {
     fn shut_sending(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 
     /// The shard has failed: forgets what completions have brought for connections and writes that were not done, and ends those that are
-    /// under way. Every connection will be closed.
+    /// in flight. Every connection will be closed.
     fn abandon(&mut self) -> io::Result<()>;
 
     /// Writes bytes before the socket is closed, if it takes them at once.
@@ -95,7 +95,7 @@ pub(super) trait Sockets {
     /// Closes a socket, with a reset when `reset`.
     fn close(&mut self, key: ConnKey, socket: Self::Socket, reset: bool) -> io::Result<()>;
 
-    /// The loop ends: what it has asked for is still to be done.
+    /// The loop ends: queued operations are still to be done.
     fn finish(&mut self) -> io::Result<()>;
 }
 
@@ -110,27 +110,27 @@ pub(super) enum Event<C> {
         readable: bool,
         /// It takes bytes.
         writable: bool,
-        /// Its end, or an error, is there, behind what bytes there are. No other event will say so.
+        /// Its end, or an error, is there, behind what bytes there are. No other event will report it.
         read_closed: bool,
     },
     /// The kernel has done something for it.
     Completed(SocketId, C),
 }
 
-/// What has become of an accept.
+/// The outcome of an accept.
 #[derive(Debug)]
 pub(super) enum Accept<T> {
     /// A connection, and where it comes from, if that is known.
     Connection(T, Option<IpAddr>),
     /// The connection was gone before it was accepted; the next one may be fine.
     Gone,
-    /// None waits; an event tells when one does.
+    /// None waits; an event reports the next one.
     Empty,
     /// There is no descriptor for it, or no memory: for what reason.
     Shortage(io::Error),
 }
 
-/// What has become of a connection that was let in.
+/// The outcome for an accepted connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Opened {
     /// It is served.
@@ -142,7 +142,7 @@ pub(super) enum Opened {
 /// What a read or a completion has brought.
 #[derive(Debug)]
 pub(super) enum Input<'a> {
-    /// Bytes. `again`: there may be more that no event will tell of.
+    /// Bytes. `again`: there may be more that no event will report.
     Bytes {
         /// The bytes, which are the loop's to change.
         bytes: &'a mut [u8],
@@ -151,7 +151,7 @@ pub(super) enum Input<'a> {
     },
     /// Nothing; it must be read from again.
     Again,
-    /// Nothing for now; an event will tell.
+    /// Nothing for now; an event will follow.
     Later,
     /// Room for writes: the shard is to know.
     Writable,
@@ -161,22 +161,22 @@ pub(super) enum Input<'a> {
     Broken,
 }
 
-/// A write, and what has become of it.
+/// A write, and its outcome.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writing {
-    /// What the shard is told with.
-    pub(super) ticket: Ticket,
+    /// Identifies the write to the shard.
+    pub(super) write_id: WriteId,
     /// The slot of the connection.
     pub(super) conn: usize,
-    /// What has become of it.
+    /// Its outcome.
     pub(super) outcome: Outcome,
 }
 
-/// What has become of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
-    /// The kernel has not said yet what of `offered` bytes it takes.
-    UnderWay {
+    /// The kernel has not reported yet how many of `offered` bytes it takes.
+    InFlight {
         /// What it is offered.
         offered: usize,
     },
@@ -199,7 +199,7 @@ impl Outcome {
         match self {
             Self::Took { len, offered } => len < offered,
             Self::Full => true,
-            Self::UnderWay { .. } | Self::Failed => false,
+            Self::InFlight { .. } | Self::Failed => false,
         }
     }
 }

@@ -35,7 +35,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that are read at a time.
 const READ_BYTES_MAX: usize = 4096;
 
-/// Whom to believe, and how much to keep.
+/// Trusted certificates, and connections to keep.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientOptions {
     /// PEM certificates of the authorities to trust; empty: those of the web (Mozilla's).
@@ -132,7 +132,7 @@ impl Client {
         Ok(Self { pool, response_bytes_max: options.response_bytes_max })
     }
 
-    /// Posts JSON and reads the whole answer, whatever its status.
+    /// Posts JSON and reads the whole answer, of any status.
     ///
     /// A server may close a connection that was kept just as the request goes out. Then nothing of an answer comes, and the request
     /// is made once more, over another connection.
@@ -161,7 +161,7 @@ impl Client {
             }
         })?;
         if let Some(tally) = parts.extensions.get::<Tally>() {
-            tally.settle();
+            tally.mark_complete();
         }
         Ok(Response { status: parts.status.as_u16(), body: body.to_bytes() })
     }
@@ -220,17 +220,17 @@ struct Tally(Arc<Counts>);
 struct Counts {
     read: AtomicU64,
     /// What `read` was when the last answer was complete; 0: there was none.
-    settled: AtomicU64,
+    complete_bytes: AtomicU64,
 }
 
 impl Tally {
-    fn settle(&self) {
-        self.0.settled.store(self.0.read.load(Ordering::Relaxed), Ordering::Relaxed);
+    fn mark_complete(&self) {
+        self.0.complete_bytes.store(self.0.read.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     fn is_kept_and_silent(&self) -> bool {
-        let settled = self.0.settled.load(Ordering::Relaxed);
-        settled > 0 && settled == self.0.read.load(Ordering::Relaxed)
+        let complete_bytes = self.0.complete_bytes.load(Ordering::Relaxed);
+        complete_bytes > 0 && complete_bytes == self.0.read.load(Ordering::Relaxed)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where the process talks to others over the network on its own account: one current-thread async runtime on a thread of its own.
 //!
-//! Nothing here is on the path of a message. Shards reach what lives here with requests of plain data: bounded in number and in
+//! Nothing here is on the path of a message. Shards use the edge with requests of plain data: bounded in number and in
 //! bytes, each with a deadline that begins when it is handed over, and cancelled when its asker is gone ([`requests`]). Outgoing
 //! HTTP is [`http`].
 
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 /// Threads for what has no asynchronous form, such as looking up a host's name.
 const BLOCKING_THREADS_MAX: usize = 4;
 
-/// The running runtime. Dropped, it ends, and what is under way there ends with it.
+/// The running runtime. Dropped, it ends, and in-flight work ends with it.
 #[derive(Debug)]
 pub struct Edge {
     handle: Handle,
@@ -42,9 +42,9 @@ impl Edge {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("edge".to_owned()).spawn(move || {
-            // Told to stop, or left alone by its owner.
+            // Stopped, or dropped by its owner.
             let _ = runtime.block_on(stopped);
-            // A look-up that hangs holds nobody up.
+            // A look-up that hangs delays nothing else.
             runtime.shutdown_background();
         })?;
         Ok(Self { handle, stop: Some(stop), thread: Some(thread) })

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
-use super::{Ask, Engine, Event, Settled};
+use super::{Engine, Event, PublishOutcome, ReplyTo};
 use crate::base::Time;
 use crate::base::hash::{Map, Seed};
 use crate::chat::{Draft, Epoch, Position, Publication};
@@ -33,7 +33,7 @@ impl Engine for Memory {
         self.tops.remove(room);
     }
 
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64) {
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
         let Some(top) = self.tops.get_mut(room) else {
             debug_assert!(false, "a draft for a room that is not open");
             return;
@@ -43,8 +43,12 @@ impl Engine for Memory {
         let publication =
             Publication { position: Some(*top), accepted: now, unix_ms, author, body, json: OnceLock::new() };
         self.events.push_back(Event::Ordered { room: Arc::clone(room), publication });
-        let settled = |ask| Event::Settled { room: Arc::clone(room), ask, outcome: Settled::Ordered };
-        self.events.extend(ask.map(settled));
+        let draft_completed = |reply_to| Event::Completed {
+            room: Arc::clone(room),
+            reply_to,
+            outcome: PublishOutcome::Ordered,
+        };
+        self.events.extend(reply_to.map(draft_completed));
     }
 
     fn page(&mut self, _room: &Arc<str>, _offset: u64, _limit: usize) {
@@ -81,20 +85,20 @@ mod tests {
         let mut engine = Memory::new(&Seed::new(1));
         let room: Arc<str> = "r".into();
         let opened = engine.open(&room, 7);
-        let ask = Ask { shard: 0, session: SessionKey::new(1, 1), command: 3 };
-        engine.submit(&room, draft(), Some(ask), Time::ZERO, 5);
+        let reply_to = ReplyTo { shard: 0, session: SessionKey::new(1, 1), command: 3 };
+        engine.submit(&room, draft(), Some(reply_to), Time::ZERO, 5);
         engine.submit(&room, draft(), None, Time::ZERO, 6);
         let events: Vec<_> = std::iter::from_fn(|| engine.poll(Time::ZERO)).collect();
         let offsets: Vec<_> = events
             .iter()
             .filter_map(|event| match event {
                 Event::Ordered { publication, .. } => publication.position,
-                Event::Settled { .. } | Event::Page { .. } => None,
+                Event::Completed { .. } | Event::Page { .. } => None,
             })
             .collect();
         assert_eq!(offsets, [1, 2].map(|offset| Position { offset, ..opened }));
         assert_eq!(events.len(), 3);
         engine.close("r");
-        assert_ne!(engine.open(&room, 8).epoch, opened.epoch, "another life");
+        assert_ne!(engine.open(&room, 8).epoch, opened.epoch, "another epoch");
     }
 }

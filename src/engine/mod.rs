@@ -1,6 +1,6 @@
 //! Engines: what gives the publications of a room their order, and keeps them.
 //!
-//! An engine is told what to do and answers later, with events that do not depend on one another: `Settled` is for the
+//! An engine receives calls and answers later, with events that do not depend on one another: `Completed` is for the
 //! publisher, `Ordered` is for the members; either may come first, or alone. The engine in memory ([`Memory`]) answers
 //! within the turn; a store or a server on the network takes its time. No method blocks.
 
@@ -16,9 +16,9 @@ use std::sync::Arc;
 use crate::base::{SessionKey, Time};
 use crate::chat::{Draft, Position, Publication};
 
-/// The command of a session that waits for an outcome. Its shard finds it again; nobody else looks inside.
+/// Identifies the command of a session that waits for an outcome. Only its shard interprets it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ask {
+pub struct ReplyTo {
     /// The shard of the session.
     pub shard: u16,
     /// The session.
@@ -27,10 +27,10 @@ pub struct Ask {
     pub command: u32,
 }
 
-/// What has become of a draft, for its publisher.
+/// The outcome of a draft, for its publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Settled {
-    /// It has its place in the room's order.
+pub enum PublishOutcome {
+    /// It has a position in the room.
     Ordered,
     /// One with the same idempotency key had it before.
     Duplicate,
@@ -45,21 +45,21 @@ pub enum Settled {
 pub struct EnginePage {
     /// The publications. The last one is the newest that the engine had when it read.
     pub publications: Vec<Arc<Publication>>,
-    /// Whether nothing between the position that was asked for and the first of them is missing.
+    /// Whether nothing between the requested position and the first of them is missing.
     pub is_complete: bool,
 }
 
-/// What an engine has to say.
+/// An output of an engine.
 #[derive(Debug)]
 pub enum Event {
     /// To the publisher.
-    Settled {
+    Completed {
         /// The room.
         room: Arc<str>,
         /// The command that brought the draft.
-        ask: Ask,
-        /// What has become of it.
-        outcome: Settled,
+        reply_to: ReplyTo,
+        /// Its outcome.
+        outcome: PublishOutcome,
     },
     /// To the members: the next publication of a room.
     Ordered {
@@ -68,7 +68,7 @@ pub enum Event {
         /// The publication.
         publication: Publication,
     },
-    /// A page that was asked for.
+    /// A requested page.
     Page {
         /// The room.
         room: Arc<str>,
@@ -85,19 +85,19 @@ pub trait Engine: Debug + Send {
     /// The home no longer keeps the room.
     fn close(&mut self, room: &str);
 
-    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `Settled` answers, if there is an `ask`.
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64);
+    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `Completed` answers, if there is a `reply_to`.
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64);
 
     /// Reads what a room has after `offset`, at most `limit` publications: `Page` answers. An engine that has no more than
-    /// the home's own history says so with [`Engine::has_pages`], and is never asked.
+    /// the home's own history returns false from [`Engine::has_pages`], and gets no such call.
     fn page(&mut self, room: &Arc<str>, offset: u64, limit: usize);
 
     /// Whether it keeps publications that the home's history does not.
     fn has_pages(&self) -> bool;
 
-    /// What it has to say; call until `None`.
+    /// The next event; call until `None`.
     fn poll(&mut self, now: Time) -> Option<Event>;
 
-    /// When it will have something to say without being told anything.
+    /// When it will have an event without another call.
     fn next_deadline(&self) -> Option<Time>;
 }

@@ -1,7 +1,7 @@
 //! Agreeing on permessage-deflate (RFC 6455 §9.1, RFC 7692 §5 and §7.1).
 //!
-//! Names of extensions and of their parameters are compared exactly. RFC 6455 says "ASCII case-insensitive" where it means it, of
-//! `Upgrade` and `Connection` (§4.2.1), and says nothing of the kind of extensions; a client that compares exactly would take an
+//! Names of extensions and of their parameters are compared exactly. RFC 6455 has "ASCII case-insensitive" where it means it, of
+//! `Upgrade` and `Connection` (§4.2.1), and nothing of the kind for extensions; a client that compares exactly would take an
 //! answer in another case for an extension that it has not offered, and fail. To decline an offer is always allowed.
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ impl Agreed {
     /// Appends the value of the answer's `Sec-WebSocket-Extensions`.
     ///
     /// Neither side keeps context: ours must not (one frame serves a whole room), the client's would cost a window
-    /// for each connection. A server may ask for the latter unasked (RFC 7692 §7.1.1.2).
+    /// for each connection. A server may use the latter without a request (RFC 7692 §7.1.1.2).
     pub fn response_into(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"permessage-deflate; server_no_context_takeover; client_no_context_takeover");
         if let Some(bits) = self.server_max_window_bits {
@@ -224,7 +224,7 @@ mod tests {
 
     /// None of these may be taken for an offer of permessage-deflate, which some of them have in a quoted string.
     #[test]
-    fn what_is_against_the_grammar_fails_the_handshake() {
+    fn grammar_violations_fail_the_handshake() {
         for bad in [
             "permessage-deflate;",
             "permessage-deflate; ; client_max_window_bits",

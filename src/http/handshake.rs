@@ -5,8 +5,8 @@ use tungstenite::handshake::derive_accept_key;
 use super::target::split_authority;
 use super::{Agreed, Head, Reject, negotiate};
 
-/// Which pages may open a WebSocket here. Browsers say whose page asks; everyone else may say anything, so this protects
-/// users of browsers, not the server (§10.2).
+/// Which origins may open a WebSocket here. Browsers send the origin of the page; other clients may send anything, so this
+/// protects users of browsers, not the server (§10.2).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OriginRule {
     /// Pages that came from the same host and port.
@@ -76,7 +76,7 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Whether a request wants to become a WebSocket at all.
+/// Whether a request is a WebSocket handshake at all.
 pub fn is_upgrade(head: &Head<'_>) -> bool {
     head.has_token("Upgrade", "websocket")
 }
@@ -89,7 +89,7 @@ pub struct Upgrade<'b> {
     pub deflate: Option<Agreed>,
 }
 
-/// Checks everything that §4.2.1 wants of the client's handshake, and the origin.
+/// Checks everything that §4.2.1 requires of the client's handshake, and the origin.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -121,7 +121,7 @@ pub fn check_upgrade<'b>(
     Ok(Upgrade { key, deflate: agreed.filter(|_| deflate) })
 }
 
-/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits and `==`. The last digit has four bits to spare,
+/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits and `==`. The last digit has four unused bits,
 /// which need not be 0: in the example of §4.1, "AQIDBAUGBwgJCgsMDQ4PEC==", they are not. The key is only hashed, as text.
 fn is_key(key: &[u8]) -> bool {
     let Some(digits) = key.strip_suffix(b"==") else { return false };
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(handshake("Accept: */*").as_deref(), Ok(expected));
     }
 
-    /// The example of §4.1, whose last digit has bits to spare; the accept key is made from the text as it came.
+    /// The example of §4.1, whose last digit has unused bits; the accept key is made from the text as it came.
     #[test]
     fn the_key_of_the_rfcs_other_example() {
         let answer = handshake("Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC==").unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_offered_is_selected() {
+    fn only_offered_subprotocols_are_selected() {
         for (offer, selected) in
             [("chat", true), ("CHAT", false), ("chatter", false), ("\"chat\"", false), ("x", false)]
         {
@@ -234,7 +234,7 @@ mod tests {
         assert!(!plain.contains("Sec-WebSocket-Extensions"), "{plain}");
     }
 
-    /// Where the target is in absolute form its authority is the host, not what the Host field says (RFC 9112 §3.2.2).
+    /// Where the target is in absolute form its authority is the host, not the Host field (RFC 9112 §3.2.2).
     #[test]
     fn an_absolute_target_decides_which_origin_is_the_same() {
         for (target, origin, fine) in [
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_vary() {
+    fn accepted_variants() {
         for fine in [
             "Connection: keep-alive, uPgrade",
             "Upgrade: h2c, WebSocket",
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_gets_its_status() {
+    fn invalid_requests_get_their_status() {
         for (change, expected) in [
             ("POST /chat HTTP/1.1", Reject::Method),
             ("GET /chat HTTP/1.0", Reject::Version),

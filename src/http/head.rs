@@ -22,7 +22,7 @@ const FIELDS_MAX: usize = 64;
 pub struct Head<'b> {
     /// The method.
     pub method: &'b str,
-    /// The host that is asked, with its port if it has one: the authority of a target in absolute form, else Host. "When an origin
+    /// The requested host, with its port if it has one: the authority of a target in absolute form, else Host. "When an origin
     /// server receives a request with an absolute-form of request-target, the origin server MUST ignore the received Host header
     /// field (if any) and instead use the host information of the request-target" (RFC 9112 §3.2.2). `None` only in HTTP/1.0.
     pub host: Option<&'b str>,
@@ -56,7 +56,7 @@ impl<'b> Head<'b> {
         self.fields(name).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Whether the client offers this subprotocol: exactly this, as nothing says that their names could differ in case and "the value
+    /// Whether the client offers this subprotocol: exactly this, as nothing allows that their names differ in case and "the value
     /// chosen MUST be derived from the client's handshake" (RFC 6455 §4.2.2). Elements that are no tokens are skipped.
     pub fn offers_subprotocol(&self, name: &str) -> bool {
         let offers = self.fields("Sec-WebSocket-Protocol").flat_map(elements);
@@ -81,7 +81,7 @@ impl<'b> Head<'b> {
         self.names_etag("If-None-Match", etag, Comparison::Weak)
     }
 
-    /// What the request's preconditions say of the representation that has this `etag`, in their order of precedence
+    /// The result of the request's preconditions for the representation that has this `etag`, in their order of precedence
     /// (RFC 9110 §13.2.2). Those that compare dates are ignored, as representations here have none (§13.1.3, §13.1.4).
     pub fn precondition(&self, etag: &str) -> Precondition {
         let has_if_match = self.fields("If-Match").next().is_some();
@@ -117,11 +117,11 @@ pub enum Precondition {
     Holds,
     /// The client has it: 304.
     NotModified,
-    /// The client wants another one: 412.
+    /// The client requires another one: 412.
     Failed,
 }
 
-/// Whether `bytes` begin with a HEAD request, complete or not: its answer has no content, whatever it is (RFC 9110 §9.3.2).
+/// Whether `bytes` begin with a HEAD request, complete or not: its answer has no content (RFC 9110 §9.3.2).
 pub fn is_head_request(bytes: &[u8]) -> bool {
     let line = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     bytes[line..].starts_with(b"HEAD ")

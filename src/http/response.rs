@@ -20,13 +20,13 @@ pub enum Status {
     NotFound = 404,
     /// Something is there, but not for this method.
     MethodNotAllowed = 405,
-    /// The request did not come in time.
+    /// The request did not arrive in time.
     RequestTimeout = 408,
-    /// The representation is not the one that the client wants.
+    /// The representation is not the one that the client requires.
     PreconditionFailed = 412,
     /// The target is too long.
     UriTooLong = 414,
-    /// Another protocol is spoken there.
+    /// That path serves another protocol.
     UpgradeRequired = 426,
     /// Too many from this client.
     TooManyRequests = 429,
@@ -72,7 +72,7 @@ pub enum Reject {
     HeadTooLong,
     /// The target alone is longer than the bound.
     TargetTooLong,
-    /// The head did not come in time.
+    /// The head did not arrive in time.
     HeadTimeout,
     /// HTTP/1.0 where 1.1 is needed (RFC 6455 §4.2.1).
     Version,
@@ -84,7 +84,7 @@ pub enum Reject {
     Method,
     /// Nothing is there.
     NotFound,
-    /// A WebSocket endpoint, asked for without an upgrade.
+    /// A WebSocket endpoint, requested without an upgrade.
     UpgradeRequired,
     /// `Connection` without the token `Upgrade`.
     Connection,
@@ -98,17 +98,17 @@ pub enum Reject {
     Precondition,
     /// The origin is not on the list.
     Origin,
-    /// A name, or a room's name, that is refused, and the sentence that says why.
+    /// A name, or a room's name, that is invalid, and the sentence with the reason.
     Name(&'static str),
     /// Percent-encoding that is none, or not of UTF-8.
     Encoding,
     /// `history` or `since` in the query cannot be read.
     Query,
-    /// Only a subprotocol that is not spoken here is offered.
+    /// Only unsupported subprotocols are offered.
     Subprotocol,
-    /// No token, or one that is not believed.
+    /// No token, or an invalid one.
     Token,
-    /// The token is somebody else's, or this room is not for its bearer.
+    /// The token is another user's, or this room is not for its bearer.
     Forbidden,
     /// Too many connections from one address, or of one user.
     TooMany,
@@ -150,7 +150,7 @@ impl Reject {
         }
     }
 
-    /// What is wrong, for the one who reads the answer.
+    /// The reason, as a sentence for readers.
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Malformed => "This is not an HTTP/1.1 request.",
@@ -172,10 +172,10 @@ impl Reject {
             Self::Name(sentence) => sentence,
             Self::Encoding => "The path or the query is not percent-encoded UTF-8.",
             Self::Query => "The query is history=COUNT or since=EPOCH:OFFSET.",
-            Self::Subprotocol => "Only JSON is spoken here: offer centrifuge-json, or no subprotocol.",
+            Self::Subprotocol => "Only JSON is supported: offer centrifuge-json, or no subprotocol.",
             Self::Token => "A valid token is needed: ?token=… or Authorization: Bearer ….",
-            Self::Forbidden => "That is not for you.",
-            Self::TooMany => "There are too many connections of yours: close one, or try again later.",
+            Self::Forbidden => "Access denied.",
+            Self::TooMany => "Too many connections of this user or address: close one, or try again later.",
             Self::Overloaded => "The server is full: try again later.",
             Self::NotReady => "The server is not ready.",
         }
@@ -357,7 +357,7 @@ mod tests {
         }
     }
 
-    /// What RFC 9110 §15.5 and RFC 6455 §4.4 say that an answer with these statuses must have.
+    /// What RFC 9110 §15.5 and RFC 6455 §4.4 require of an answer with these statuses.
     #[test]
     fn statuses_have_their_fields() {
         for reject in all() {

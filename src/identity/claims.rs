@@ -1,6 +1,6 @@
-//! What a token or the hook says of a client, and whether that can be taken as it stands. Tokens and hook answers share the members
-//! that are read here. What cannot be honoured is an error that names the member: nothing that limits a client is passed over,
-//! and no list is cut.
+//! Claims of a token or the hook about a client, and whether they can be taken as they stand. Tokens and hook answers
+//! share the members that are read here. What cannot be honoured is an error that names the member: nothing that limits a
+//! client is ignored, and no list is cut.
 //!
 //! As in the JSON form of Protobuf, a member that is `null` is absent.
 
@@ -21,7 +21,7 @@ use super::{EXPIRES_IN_MAX, Policy, USER_BYTES_MAX};
 use crate::app::json::compact;
 use crate::chat::{self, Grant, Identity, Overrides, RoomOptions, ServerRoom};
 
-/// Why what is said of a client cannot be taken.
+/// Why the claims about a client cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClaimError {
     /// The user id has more than [`USER_BYTES_MAX`].
@@ -47,9 +47,9 @@ pub enum ClaimError {
     Kind(Box<str>, &'static str),
     /// This member limits the client in a way that this server does not know.
     Unsupported(Box<str>),
-    /// This override wants what the room's options do not give.
+    /// This override contradicts the room's options.
     Contradiction(&'static str, bool),
-    /// Something is wrong with what is said of this room.
+    /// A claim about this room is wrong.
     InRoom(Box<str>, Box<Self>),
 }
 
@@ -87,26 +87,26 @@ impl Display for ClaimError {
     }
 }
 
-/// What is said of a client, not yet checked.
+/// Claims about a client, not yet checked.
 #[derive(Debug)]
-pub(super) struct Said<'a> {
+pub(super) struct UserClaims<'a> {
     pub(super) user: &'a str,
     pub(super) info: Json<'a>,
     pub(super) channels: &'a [Option<String>],
-    pub(super) subs: Option<&'a Members>,
+    pub(super) subs: Option<&'a Fields>,
     pub(super) expires_in: Option<Duration>,
 }
 
-impl Said<'_> {
-    /// The identity. Its name is what its info says (`name`), else its user id, as far as these can be names.
+impl UserClaims<'_> {
+    /// The identity. Its name is that of its info (`name`), else its user id, as far as these are valid names.
     pub(super) fn identity(&self, policy: &Policy) -> Result<Identity, ClaimError> {
         if self.user.len() > USER_BYTES_MAX {
             return Err(ClaimError::UserTooLong);
         }
         let info = self.info.read("b64info")?;
-        let wished =
-            info.as_deref().and_then(|info| serde_json::from_str::<Object<Called>>(info).ok()?.0.name);
-        let names = [wished.as_deref(), Some(self.user)].into_iter().flatten();
+        let requested =
+            info.as_deref().and_then(|info| serde_json::from_str::<Object<NamedInfo>>(info).ok()?.0.name);
+        let names = [requested.as_deref(), Some(self.user)].into_iter().flatten();
         let name =
             names.into_iter().find_map(|name| chat::display_name(name, policy.bounds.name_bytes_max).ok());
         let name = name.map_or_else(|| Arc::from("anonymous"), Arc::from);
@@ -115,7 +115,7 @@ impl Said<'_> {
     }
 
     /// The rooms that the server joins, each once: those of `channels` in their order, then those of `subs`. A room that stands
-    /// in both has what `subs` says.
+    /// in both has the options of `subs`.
     fn rooms(&self, policy: &Policy) -> Result<Vec<ServerRoom>, ClaimError> {
         let mut grants = BTreeMap::new();
         for (name, options) in self.subs.into_iter().flat_map(|subs| &subs.0) {
@@ -148,14 +148,14 @@ impl Said<'_> {
     }
 }
 
-/// What `options`, an entry of `subs`, says of a client in one room. There may be no other members: each is an option, and
+/// The grant of `options`, an entry of `subs`. There may be no other members: each is an option, and
 /// could limit the client.
 fn grant_of_sub(options: &RawValue, room: &RoomOptions) -> Result<Grant, ClaimError> {
     let (mut info, mut data) = (Json::default(), Json::default());
     let (mut b64info, mut b64data) = (None, None);
     let mut overrides = None;
-    let members = Members::read("subs", options)?;
-    for (name, value) in members.given() {
+    let members = Fields::read("subs", options)?;
+    for (name, value) in members.present_fields() {
         match name {
             "info" => info.plain = Some(value),
             "data" => data.plain = Some(value),
@@ -183,8 +183,8 @@ pub(super) fn grant(
 /// Reads `{"presence":{"value":false}, …}`. A value that is left out is false, as in Protobuf.
 fn read_overrides(raw: &RawValue, room: &RoomOptions) -> Result<Overrides, ClaimError> {
     let mut overrides = Overrides::default();
-    for (name, value) in Members::read("override", raw)?.given() {
-        let place = match name {
+    for (name, value) in Fields::read("override", raw)?.present_fields() {
+        let target = match name {
             "presence" => &mut overrides.presence,
             "join_leave" => &mut overrides.join_leave,
             "force_push_join_leave" => &mut overrides.force_push_join_leave,
@@ -195,14 +195,14 @@ fn read_overrides(raw: &RawValue, room: &RoomOptions) -> Result<Overrides, Claim
         let wrong =
             |_| ClaimError::Kind(format!("override.{name}").into(), "an object such as {\"value\": true}");
         let value: Object<Switch> = serde_json::from_str(value.get()).map_err(wrong)?;
-        *place = Some(value.0.value.unwrap_or_default());
+        *target = Some(value.0.value.unwrap_or_default());
     }
     agree(&overrides, room)?;
     Ok(overrides)
 }
 
-/// Every room with a history can be recovered and has positions, and all members of a room are told who comes and goes, or none:
-/// an override that wants it otherwise cannot be honoured.
+/// Every room with a history can be recovered and has positions, and either all members of a room get presence events, or none:
+/// an override that contradicts this cannot be honoured.
 fn agree(overrides: &Overrides, room: &RoomOptions) -> Result<(), ClaimError> {
     let has_history = room.history_count_max > 0;
     let announces = overrides.join_leave.unwrap_or(room.join_leave);
@@ -224,7 +224,7 @@ struct Switch {
 }
 
 #[derive(Deserialize)]
-struct Called {
+struct NamedInfo {
     name: Option<String>,
 }
 
@@ -258,9 +258,9 @@ impl Json<'_> {
 
 /// The members of an object whose names are not known beforehand; a name stands there once.
 #[derive(Debug, Default)]
-pub(super) struct Members(BTreeMap<String, Option<Box<RawValue>>>);
+pub(super) struct Fields(BTreeMap<String, Option<Box<RawValue>>>);
 
-impl Members {
+impl Fields {
     /// Those of `raw`, which is the value of the member `name`.
     fn read(name: &str, raw: &RawValue) -> Result<Self, ClaimError> {
         serde_json::from_str(raw.get())
@@ -268,22 +268,22 @@ impl Members {
     }
 
     /// Those that are not null.
-    fn given(&self) -> impl Iterator<Item = (&str, &RawValue)> {
+    fn present_fields(&self) -> impl Iterator<Item = (&str, &RawValue)> {
         self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
     }
 }
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
         impl<'de> Visitor<'de> for Entries {
-            type Value = Members;
+            type Value = Fields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut members = BTreeMap::new();
                 while let Some((name, value)) = map.next_entry::<String, _>()? {
                     if members.contains_key(&name) {
@@ -291,7 +291,7 @@ impl<'de> Deserialize<'de> for Members {
                     }
                     members.insert(name, value);
                 }
-                Ok(Members(members))
+                Ok(Fields(members))
             }
         }
         deserializer.deserialize_map(Entries)
@@ -320,11 +320,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Whether a member is there and says something: not `null`, and neither an empty text nor an empty list or object.
+/// Whether a member has a value: not `null`, and neither an empty text nor an empty list or object.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Given(bool);
+pub(super) struct HasValue(bool);
 
-impl<'de> Deserialize<'de> for Given {
+impl<'de> Deserialize<'de> for HasValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(match Value::deserialize(deserializer)? {
             Value::Null => false,
@@ -336,9 +336,9 @@ impl<'de> Deserialize<'de> for Given {
     }
 }
 
-/// The first of `members` that says something is an error.
-pub(super) fn refuse(members: &[(&'static str, Given)]) -> Result<(), ClaimError> {
-    match members.iter().find(|(_, given)| given.0) {
+/// The first of `members` with a value is an error.
+pub(super) fn refuse(members: &[(&'static str, HasValue)]) -> Result<(), ClaimError> {
+    match members.iter().find(|(_, present_fields)| present_fields.0) {
         Some((name, _)) => Err(ClaimError::Unsupported((*name).into())),
         None => Ok(()),
     }
@@ -348,7 +348,7 @@ pub(super) fn refuse(members: &[(&'static str, Given)]) -> Result<(), ClaimError
 /// of decimal digits.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum NumericDate {
-    /// Since 1970. What is too far away to be said is as far as can be said.
+    /// Since 1970. Times that are too far away are clamped.
     At(Duration),
     /// Something else.
     Wrong,
@@ -388,7 +388,7 @@ impl<'de> Deserialize<'de> for NumericDate {
     }
 }
 
-/// How long it is from `now` until `end`: at most [`EXPIRES_IN_MAX`]. `None`: `end` is past.
+/// How long it is from `now` until `end`: at most [`EXPIRES_IN_MAX`]. `None`: `end` has passed.
 pub(super) fn remaining(end: Duration, now: Duration) -> Option<Duration> {
     (end > now).then(|| end.saturating_sub(now).min(EXPIRES_IN_MAX))
 }

@@ -1,6 +1,6 @@
-//! A back end that is asked over HTTP who a client is.
+//! The client of the auth backend, which decides over HTTP about each client.
 //!
-//! The requests are made on the edge's runtime ([`crate::edge`]): a bounded number is under way over connections that are kept, a
+//! The requests are made on the edge's runtime ([`crate::edge`]): a bounded number is in flight over connections that are kept, a
 //! bounded number waits, and all together hold a bounded number of bytes ([`QUEUED_BYTES_MAX`]; one of them is bounded by
 //! `max_message` and `max_head`, which its texts come from). The time-out of each begins when its client is queued. Request and
 //! response are those of Centrifugo's connect proxy:
@@ -13,9 +13,9 @@
 //! {"disconnect":{"code":4501,"reason":"…"}}
 //! ```
 //!
-//! `name`, `token`, `address` and `data` are there if they are known; the first and the last are the client's own words.
-//! Whatever else comes back, or nothing in time, refuses the client with a temporary error, so that it comes back; a line in
-//! the log, at most one in [`COMPLAINT_INTERVAL`], says why. Other members of the objects are passed over.
+//! `name`, `token`, `address` and `data` are there if they are known; the first and the last are chosen by the client.
+//! Any other answer, or no answer in time, refuses the client with a temporary error, so that it retries; a line in
+//! the log, at most one in [`FAULT_LOG_INTERVAL`], has the reason. Other members of the objects are ignored.
 
 use hyper::Uri;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -28,10 +28,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, Said};
+use super::claims::{self, ClaimError, Fields, HasValue, Json, NumericDate, Object, UserClaims};
 use super::{Policy, wall_clock};
 use crate::base::ConnKey;
-use crate::chat::{Question, Verdict};
+use crate::chat::{AuthDecision, AuthRequest};
 use crate::edge::http::{Client, ClientOptions, HttpError};
 use crate::edge::{Full, Limits, Outcome, Requests, http};
 use crate::logging::RateLimit;
@@ -39,31 +39,31 @@ use crate::logging::RateLimit;
 /// Bytes of the largest response body.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of all requests that are under way or wait: what the clients said of themselves, and [`QUESTION_BYTES`] for each.
+/// Bytes of all requests that are in flight or queued: the clients' own texts, and [`AUTH_REQUEST_BYTES`] for each.
 pub const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a request takes beside the client's own texts.
-pub const QUESTION_BYTES: usize = 1024;
+pub const AUTH_REQUEST_BYTES: usize = 1024;
 
 /// Between two lines in the log about a hook that does not answer as it should.
-pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+pub const FAULT_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The largest reason of a Close frame (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// Of what is told of a body that is not as it should be.
+/// Bytes of an error's description of a body.
 const ERROR_BYTES_MAX: usize = 200;
 
-/// Whom to ask, and how.
+/// The URL and parameters of the hook.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HookOptions {
     /// `http://` or `https://`.
     pub url: String,
     /// From when a client is queued to the last byte of the answer.
     pub timeout: Duration,
-    /// Questions under way.
+    /// In-flight requests.
     pub concurrency: usize,
-    /// Questions that may wait for one of these.
+    /// Queued requests.
     pub waiting_max: usize,
     /// Sent along; often a secret.
     pub headers: Vec<(String, String)>,
@@ -93,9 +93,9 @@ impl Debug for HookOptions {
 }
 
 /// Takes a decision back to the connection of a shard. Called on the edge's thread.
-pub type Decided = dyn Fn(usize, ConnKey, Verdict) + Send + Sync;
+pub type Decided = dyn Fn(usize, ConnKey, AuthDecision) + Send + Sync;
 
-/// One back end, and what is asked of it. Dropped, it still answers what it was asked.
+/// One auth backend and its requests. Dropped, it still answers its in-flight requests.
 #[derive(Debug)]
 pub struct Hook {
     requests: Requests<(usize, ConnKey)>,
@@ -104,7 +104,7 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Has the back end asked on `edge`. `decided` hears every decision.
+    /// Sends requests on `edge`. `decided` receives every decision.
     ///
     /// # Errors
     /// The options cannot be used.
@@ -124,35 +124,35 @@ impl Hook {
         Ok(Self { requests: Requests::new(edge, limits), backend, decided: Shared(decided) })
     }
 
-    /// Asks about a connection of `shard`. Takes no time.
+    /// Sends a request about a connection of `shard`. Does not block.
     ///
     /// # Errors
     /// Too many are waiting: there will be no decision.
-    pub fn ask(&self, shard: usize, question: Question) -> Result<(), Full> {
-        let (conn, bytes) = (question.conn, bytes_of(&question));
+    pub fn submit(&self, shard: usize, auth_request: AuthRequest) -> Result<(), Full> {
+        let (conn, bytes) = (auth_request.conn, bytes_of(&auth_request));
         let (backend, judge) = (Arc::clone(&self.backend), Arc::clone(&self.backend));
         let decided = Arc::clone(&self.decided.0);
         let submitted = self.requests.submit(
             (shard, conn),
             bytes,
-            move || async move { backend.ask(&question).await },
+            move || async move { backend.request(&auth_request).await },
             move |outcome| decided(shard, conn, judge.decision(outcome)),
         );
-        submitted.inspect_err(|full| self.backend.complain(&Fault::Full(*full)))
+        submitted.inspect_err(|full| self.backend.log_fault(&Fault::Full(*full)))
     }
 
-    /// The connection is gone, or its client no longer waits: its question is taken back, and there will be no decision.
+    /// The connection is closed, or its client no longer waits: its request is cancelled, and there will be no decision.
     pub fn cancel(&self, shard: usize, conn: ConnKey) {
         self.requests.cancel((shard, conn));
     }
 
-    /// Questions that are under way or wait.
+    /// Requests that are in flight or queued.
     pub fn count(&self) -> usize {
         self.requests.count()
     }
 }
 
-/// Where the shards bring their questions: to the hook that there is at the moment.
+/// Sends the shards' auth requests to the current hook.
 #[derive(Debug)]
 pub struct HookClient {
     edge: Handle,
@@ -168,13 +168,13 @@ struct Hooks {
 }
 
 impl HookClient {
-    /// Nobody is asked yet.
+    /// Without a hook.
     pub const fn new(edge: Handle, decided: Arc<Decided>) -> Self {
         let hooks = Mutex::new(Hooks { present: None, former: Vec::new() });
         Self { edge, hooks, decided: Shared(decided) }
     }
 
-    /// From now on this hook is asked. The one before still answers what it was asked.
+    /// Replaces the hook. The previous one still answers its requests.
     ///
     /// # Errors
     /// Its options cannot be used; the one before stays.
@@ -188,17 +188,17 @@ impl HookClient {
         Ok(())
     }
 
-    /// Has a question of `shard` asked. It gets a decision, unless it is cancelled; where nobody can be asked, that of [`unavailable`].
-    pub fn ask(&self, shard: usize, question: Question) {
-        let conn = question.conn;
+    /// Sends an auth request of `shard`. It gets a decision, unless it is cancelled; without a hook, that of [`unavailable`].
+    pub fn submit(&self, shard: usize, auth_request: AuthRequest) {
+        let conn = auth_request.conn;
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
-        if hooks.present.as_ref().is_none_or(|hook| hook.ask(shard, question).is_err()) {
+        if hooks.present.as_ref().is_none_or(|hook| hook.submit(shard, auth_request).is_err()) {
             drop(hooks);
             (self.decided.0)(shard, conn, unavailable());
         }
     }
 
-    /// Takes back the question about a connection of `shard`, if there is one.
+    /// Cancels the auth request for a connection of `shard`, if there is one.
     pub fn cancel(&self, shard: usize, conn: ConnKey) {
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
         for hook in hooks.present.iter().chain(&hooks.former) {
@@ -216,17 +216,17 @@ impl<T: ?Sized> Debug for Shared<T> {
     }
 }
 
-fn bytes_of(question: &Question) -> usize {
-    let texts = [&question.name, &question.token, &question.data];
-    QUESTION_BYTES + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+fn bytes_of(auth_request: &AuthRequest) -> usize {
+    let texts = [&auth_request.name, &auth_request.token, &auth_request.data];
+    AUTH_REQUEST_BYTES + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
 }
 
-/// The decision while nobody can be asked.
-pub fn unavailable() -> Verdict {
-    Verdict::Refused { code: 100, message: "internal server error".into(), temporary: true }
+/// The decision while there is no backend.
+pub fn unavailable() -> AuthDecision {
+    AuthDecision::Reject { code: 100, message: "internal server error".into(), temporary: true }
 }
 
-/// The back end.
+/// The auth backend.
 #[derive(Debug)]
 struct Backend {
     client: Client,
@@ -252,38 +252,39 @@ impl Backend {
             response_bytes_max: RESPONSE_BYTES_MAX,
         })?;
         let uri = options.url.parse().map_err(io::Error::other)?;
-        let complaints = Mutex::new((RateLimit::new(1, COMPLAINT_INTERVAL), clock()));
+        let complaints = Mutex::new((RateLimit::new(1, FAULT_LOG_INTERVAL), clock()));
         Ok(Self { client, uri, headers, timeout: options.timeout, policy, complaints })
     }
 
-    async fn ask(&self, question: &Question) -> Result<Verdict, Fault> {
-        let body = serde_json::to_vec(&Request::from(question)).map_err(|_| Fault::NotTheProtocol(None))?;
+    async fn request(&self, auth_request: &AuthRequest) -> Result<AuthDecision, Fault> {
+        let body =
+            serde_json::to_vec(&Request::from(auth_request)).map_err(|_| Fault::NotTheProtocol(None))?;
         let response = self.client.post_json(&self.uri, &self.headers, body.into()).await?;
         if response.status != 200 {
             return Err(Fault::Status(response.status));
         }
-        Response::read(&response.body)?.verdict(&self.policy, wall_clock())
+        Response::read(&response.body)?.decision(&self.policy, wall_clock())
     }
 
     /// What an outcome means for the client.
-    fn decision(&self, outcome: Outcome<Result<Verdict, Fault>>) -> Verdict {
+    fn decision(&self, outcome: Outcome<Result<AuthDecision, Fault>>) -> AuthDecision {
         let fault = match outcome {
-            Outcome::Done(Ok(verdict)) => return verdict,
+            Outcome::Done(Ok(decision)) => return decision,
             Outcome::Done(Err(fault)) => fault,
             Outcome::TimedOut => Fault::TimedOut(self.timeout),
             Outcome::Lost => Fault::Lost,
         };
-        self.complain(&fault);
+        self.log_fault(&fault);
         unavailable()
     }
 
-    fn complain(&self, fault: &Fault) {
+    fn log_fault(&self, fault: &Fault) {
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         let (limit, since) = &mut *complaints;
         // A limit begins its first interval at the clock's zero.
-        let now = since.elapsed() + COMPLAINT_INTERVAL;
+        let now = since.elapsed() + FAULT_LOG_INTERVAL;
         if let Some(suppressed) = limit.allow(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)) {
-            tracing::warn!(%fault, suppressed, "the hook does not answer as it should: clients are told to come back");
+            tracing::warn!(%fault, suppressed, "hook request failed: clients get a temporary error");
         }
     }
 }
@@ -318,12 +319,12 @@ impl Display for Fault {
             Self::Http(error) => write!(f, "{error}"),
             Self::TimedOut(timeout) => {
                 let timeout = humantime::format_duration(*timeout);
-                write!(f, "no answer within {timeout} of the client's being queued (hook_timeout)")
+                write!(f, "no answer within {timeout} of queueing (hook_timeout)")
             }
-            Self::Lost => f.write_str("the request was given up"),
-            Self::Full(Full::Count) => f.write_str("too many clients wait for it (hook_waiting)"),
+            Self::Lost => f.write_str("the request was abandoned"),
+            Self::Full(Full::Count) => f.write_str("too many queued requests (hook_waiting)"),
             Self::Full(Full::Bytes) => {
-                write!(f, "what waits for it has more than {QUEUED_BYTES_MAX} bytes")
+                write!(f, "queued requests exceed {QUEUED_BYTES_MAX} bytes")
             }
             Self::Status(status) => write!(f, "it answers with status {status}, not 200"),
             Self::NotTheProtocol(why) => {
@@ -359,57 +360,57 @@ struct Request<'a> {
     data: Option<&'a RawValue>,
 }
 
-impl<'a> From<&'a Question> for Request<'a> {
-    fn from(question: &'a Question) -> Self {
+impl<'a> From<&'a AuthRequest> for Request<'a> {
+    fn from(auth_request: &'a AuthRequest) -> Self {
         Self {
-            client: &question.client,
+            client: &auth_request.client,
             transport: "websocket",
-            protocol: question.protocol,
-            encoding: question.protocol,
-            name: question.name.as_deref(),
-            token: question.token.as_deref(),
-            address: question.address,
-            data: question.data.as_deref().and_then(|data| serde_json::from_str(data).ok()),
+            protocol: auth_request.protocol,
+            encoding: auth_request.protocol,
+            name: auth_request.name.as_deref(),
+            token: auth_request.token.as_deref(),
+            address: auth_request.address,
+            data: auth_request.data.as_deref().and_then(|data| serde_json::from_str(data).ok()),
         }
     }
 }
 
-/// What comes back: one of the three.
+/// The body of an answer: one of the three.
 #[derive(Deserialize)]
 struct Response {
-    result: Option<Object<Welcome>>,
-    error: Option<Object<Refusal>>,
-    disconnect: Option<Object<Dismissal>>,
+    result: Option<Object<AcceptBody>>,
+    error: Option<Object<ErrorBody>>,
+    disconnect: Option<Object<DisconnectBody>>,
 }
 
 #[derive(Deserialize)]
-struct Welcome {
+struct AcceptBody {
     user: Option<String>,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     channels: Option<Vec<Option<String>>>,
-    subs: Option<Members>,
+    subs: Option<Fields>,
     expire_at: Option<NumericDate>,
     // What limits a client with other servers, and cannot be honoured here.
     #[serde(default)]
-    caps: Given,
+    caps: HasValue,
     #[serde(default)]
-    allow: Given,
+    allow: HasValue,
     #[serde(default, rename = "override")]
-    overrides: Given,
+    overrides: HasValue,
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorBody {
     code: u16,
     message: Option<String>,
     temporary: Option<bool>,
 }
 
 #[derive(Deserialize)]
-struct Dismissal {
+struct DisconnectBody {
     code: u16,
     reason: Option<String>,
 }
@@ -423,30 +424,30 @@ impl Response {
     }
 
     /// What it means at `now`, since 1970.
-    fn verdict(self, policy: &Policy, now: Duration) -> Result<Verdict, Fault> {
+    fn decision(self, policy: &Policy, now: Duration) -> Result<AuthDecision, Fault> {
         match (self.result, self.error, self.disconnect) {
-            (Some(Object(welcome)), None, None) => welcome.verdict(policy, now),
-            (None, Some(Object(Refusal { code: code @ 100..=1999, message, temporary })), None) => {
+            (Some(Object(accept)), None, None) => accept.decision(policy, now),
+            (None, Some(Object(ErrorBody { code: code @ 100..=1999, message, temporary })), None) => {
                 let message = shortened(&message.unwrap_or_default(), REASON_BYTES_MAX).into();
-                Ok(Verdict::Refused { code, message, temporary: temporary.unwrap_or_default() })
+                Ok(AuthDecision::Reject { code, message, temporary: temporary.unwrap_or_default() })
             }
-            (None, None, Some(Object(Dismissal { code: code @ 3000..=4999, reason }))) => {
-                Ok(Verdict::Disconnect { code, reason: reason_phrase(&reason.unwrap_or_default()) })
+            (None, None, Some(Object(DisconnectBody { code: code @ 3000..=4999, reason }))) => {
+                Ok(AuthDecision::Disconnect { code, reason: reason_phrase(&reason.unwrap_or_default()) })
             }
             _ => Err(Fault::NotTheProtocol(None)),
         }
     }
 }
 
-impl Welcome {
-    fn verdict(self, policy: &Policy, now: Duration) -> Result<Verdict, Fault> {
+impl AcceptBody {
+    fn decision(self, policy: &Policy, now: Duration) -> Result<AuthDecision, Fault> {
         claims::refuse(&[("caps", self.caps), ("allow", self.allow), ("override", self.overrides)])?;
         let end = self.expire_at.map(|end| end.since_1970("expire_at")).transpose()?;
         let expires_in = match end.filter(|end| !end.is_zero()) {
             None => None,
             Some(end) => match claims::remaining(end, now) {
                 None => {
-                    return Ok(Verdict::Refused {
+                    return Ok(AuthDecision::Reject {
                         code: 109,
                         message: "token expired".into(),
                         temporary: false,
@@ -455,16 +456,16 @@ impl Welcome {
                 left => left,
             },
         };
-        let said = Said {
+        let user_claims = UserClaims {
             user: self.user.as_deref().unwrap_or_default(),
             info: Json { plain: self.info.as_deref(), base64: self.b64info.as_deref() },
             channels: self.channels.as_deref().unwrap_or_default(),
             subs: self.subs.as_ref(),
             expires_in,
         };
-        let identity = said.identity(policy)?;
+        let identity = user_claims.identity(policy)?;
         let data = Json { plain: self.data.as_deref(), base64: self.b64data.as_deref() }.read("b64data")?;
-        Ok(Verdict::Welcome { identity, data: data.map(|data| data.as_bytes().into()) })
+        Ok(AuthDecision::Accept { identity, data: data.map(|data| data.as_bytes().into()) })
     }
 }
 

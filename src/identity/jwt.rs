@@ -1,9 +1,9 @@
 //! JSON Web Tokens (RFC 7519): signed, with Centrifugo's claims.
 //!
-//! A token for a connection says who it is (`sub`), what others are shown (`info` or `b64info`), which rooms the server
+//! A token for a connection has the user (`sub`), public info (`info` or `b64info`), the rooms the server
 //! joins for it (`channels`, or `subs` with what it has in each) and how long that holds (`exp`, or apart from it `expire_at`, 0
-//! for ever). A token for one room says whom it is for (`sub`), which room (`channel`), what the room's members are shown, what the
-//! client is told (`data` or `b64data`), where the subscription differs from the room (`override`) and how long it holds. One kind
+//! without end). A token for one room has its user (`sub`), the room (`channel`), what the room's members are shown, what the
+//! client gets (`data` or `b64data`), where the subscription differs from the room (`override`) and how long it holds. One kind
 //! is not taken for the other. `aud` and `iss` are checked if they are configured.
 //!
 //! `nbf` and `iat` may lie ahead of this machine's clock by a leeway, `exp` is exact. A claim that limits the client and that this
@@ -16,17 +16,17 @@ use serde_json::value::RawValue;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use super::claims::{self, ClaimError, Given, Json, Members, NumericDate, Object, Said};
+use super::claims::{self, ClaimError, Fields, HasValue, Json, NumericDate, Object, UserClaims};
 use super::keys::{Key, Signer};
 use super::{Policy, wall_clock};
 use crate::chat::{Authority, Grant, Identity, TokenError};
 
-/// What tokens must say beside who somebody is.
+/// What tokens must contain beside the user.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Expectations {
-    /// Whom they must be for (`aud`).
+    /// The required audience (`aud`).
     pub audience: Option<String>,
-    /// Who must have issued them (`iss`).
+    /// The required issuer (`iss`).
     pub issuer: Option<String>,
     /// How far ahead of our clock `nbf` and `iat` may lie: the issuer's may be fast.
     pub leeway: Duration,
@@ -40,9 +40,9 @@ pub struct Jwt {
     policy: Policy,
 }
 
-/// Why a token is not believed.
+/// Why a token is invalid.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Disbelief {
+pub enum JwtError {
     /// Not three parts with a header that can be read, or signed in a way that is unknown.
     Malformed,
     /// Its header has extensions that must be understood (`crit`, RFC 7515 §4.1.11).
@@ -57,11 +57,11 @@ pub enum Disbelief {
     TooEarly(&'static str, Duration),
     /// It is for others (`aud`).
     Audience,
-    /// Somebody else issued it (`iss`).
+    /// Another issuer (`iss`).
     Issuer,
-    /// A claim has a value of another kind, or stands twice: which, as far as the library says it.
+    /// A claim has a value of another kind, or stands twice: which, as far as the library reports it.
     Claims(Box<str>),
-    /// What it says cannot be taken.
+    /// Its claims cannot be used.
     Impossible(ClaimError),
     /// For one room, where one for the connection is wanted.
     ForRoom,
@@ -71,7 +71,7 @@ pub enum Disbelief {
     OtherUser,
 }
 
-impl Display for Disbelief {
+impl Display for JwtError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span =
             |time: &Duration| humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
@@ -84,8 +84,8 @@ impl Display for Disbelief {
             Self::Signature => f.write_str("its signature is wrong"),
             Self::Expired(ago) => write!(f, "it has expired, {} ago", span(ago)),
             Self::TooEarly(claim, ahead) => write!(f, "it does not hold yet (`{claim}`), but in {}", span(ahead)),
-            Self::Audience => f.write_str("it is for others: `aud` is not token_audience"),
-            Self::Issuer => f.write_str("somebody else issued it: `iss` is not token_issuer"),
+            Self::Audience => f.write_str("wrong audience: `aud` is not token_audience"),
+            Self::Issuer => f.write_str("wrong issuer: `iss` is not token_issuer"),
             Self::Claims(why) => {
                 write!(f, "its claims are no JSON object, or one of them has a value of the wrong kind ({why})")
             }
@@ -97,27 +97,27 @@ impl Display for Disbelief {
     }
 }
 
-impl From<Disbelief> for TokenError {
-    fn from(why: Disbelief) -> Self {
+impl From<JwtError> for TokenError {
+    fn from(why: JwtError) -> Self {
         match why {
             // Of one that comes too early a later copy will do, or the same one later.
-            Disbelief::Expired(_) | Disbelief::TooEarly(..) => Self::Expired,
-            Disbelief::Malformed
-            | Disbelief::Critical
-            | Disbelief::NoKey
-            | Disbelief::Signature
-            | Disbelief::Audience
-            | Disbelief::Issuer
-            | Disbelief::Claims(_)
-            | Disbelief::Impossible(_)
-            | Disbelief::ForRoom
-            | Disbelief::OtherRoom
-            | Disbelief::OtherUser => Self::Invalid,
+            JwtError::Expired(_) | JwtError::TooEarly(..) => Self::Expired,
+            JwtError::Malformed
+            | JwtError::Critical
+            | JwtError::NoKey
+            | JwtError::Signature
+            | JwtError::Audience
+            | JwtError::Issuer
+            | JwtError::Claims(_)
+            | JwtError::Impossible(_)
+            | JwtError::ForRoom
+            | JwtError::OtherRoom
+            | JwtError::OtherUser => Self::Invalid,
         }
     }
 }
 
-/// What a token says, in so far as it is of interest here.
+/// The claims of a token that are used here.
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     sub: Option<String>,
@@ -130,28 +130,28 @@ pub struct Claims {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     channels: Option<Vec<Option<String>>>,
-    subs: Option<Members>,
+    subs: Option<Fields>,
     channel: Option<String>,
     #[serde(rename = "override")]
     overrides: Option<Box<RawValue>>,
     // What follows limits a client with other servers, or by an RFC, and cannot be honoured here.
     #[serde(default)]
-    caps: Given,
+    caps: HasValue,
     #[serde(default)]
-    allow: Given,
+    allow: HasValue,
     #[serde(default)]
-    client: Given,
+    client: HasValue,
     #[serde(default)]
-    cnf: Given,
+    cnf: HasValue,
     #[serde(default)]
-    tf: Given,
+    tf: HasValue,
     #[serde(default)]
-    tags_filter: Given,
+    tags_filter: HasValue,
     #[serde(default)]
-    server_tags_filter: Given,
+    server_tags_filter: HasValue,
 }
 
-impl From<ClaimError> for Disbelief {
+impl From<ClaimError> for JwtError {
     fn from(why: ClaimError) -> Self {
         Self::Impossible(why)
     }
@@ -169,16 +169,16 @@ impl Claims {
     }
 
     /// Whether it holds at `now`, since 1970.
-    fn hold(&self, now: Duration, leeway: Duration) -> Result<(), Disbelief> {
+    fn hold(&self, now: Duration, leeway: Duration) -> Result<(), JwtError> {
         // "On or after" that time it must not be accepted (RFC 7519 §4.1.4).
         match self.exp.map(|exp| exp.since_1970("exp")).transpose()? {
-            Some(exp) if exp <= now => return Err(Disbelief::Expired(now.saturating_sub(exp))),
+            Some(exp) if exp <= now => return Err(JwtError::Expired(now.saturating_sub(exp))),
             Some(_) | None => {}
         }
         for (claim, date) in [("nbf", self.nbf), ("iat", self.iat)] {
             match date.map(|date| date.since_1970(claim)).transpose()? {
                 Some(begin) if begin > now.saturating_add(leeway) => {
-                    return Err(Disbelief::TooEarly(claim, begin.saturating_sub(now)));
+                    return Err(JwtError::TooEarly(claim, begin.saturating_sub(now)));
                 }
                 Some(_) | None => {}
             }
@@ -186,14 +186,14 @@ impl Claims {
         Ok(())
     }
 
-    /// How long what it says holds from `now` on; `None`: for as long as the connection does.
-    fn expires_in(&self, now: Duration) -> Result<Option<Duration>, Disbelief> {
+    /// How long the claims hold from `now` on; `None`: for as long as the connection does.
+    fn expires_in(&self, now: Duration) -> Result<Option<Duration>, JwtError> {
         let expire_at = self.expire_at.map(|end| end.since_1970("expire_at"));
         let end = expire_at.or_else(|| self.exp.map(|end| end.since_1970("exp"))).transpose()?;
         match end.filter(|end| !end.is_zero()) {
             None => Ok(None),
             Some(end) => match claims::remaining(end, now) {
-                None => Err(Disbelief::Expired(now.saturating_sub(end))),
+                None => Err(JwtError::Expired(now.saturating_sub(end))),
                 left => Ok(left),
             },
         }
@@ -230,17 +230,17 @@ impl Jwt {
         self.keys.iter().find_map(|(key, _)| Signer::of(key))
     }
 
-    /// What `token` says, if it is authentic and holds at `now`, since 1970. The signature is checked first: of a forged
-    /// token nothing else is told.
+    /// The claims of `token`, if it is authentic and holds at `now`, since 1970. The signature is checked first: of a forged
+    /// token no further detail is reported.
     ///
     /// # Errors
-    /// Why it is not believed.
-    pub fn read(&self, token: &str, now: Duration) -> Result<Claims, Disbelief> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Disbelief::Malformed)?;
+    /// Why it is invalid.
+    pub fn read(&self, token: &str, now: Duration) -> Result<Claims, JwtError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| JwtError::Malformed)?;
         if header.crit.is_some() {
-            return Err(Disbelief::Critical);
+            return Err(JwtError::Critical);
         }
-        let mut outcome = Err(Disbelief::NoKey);
+        let mut outcome = Err(JwtError::NoKey);
         for (key, validation) in self.candidates(&header) {
             match jsonwebtoken::decode::<Object<Claims>>(token, &key.key, validation) {
                 Ok(data) => {
@@ -250,9 +250,9 @@ impl Jwt {
                     return Ok(claims);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {
-                    outcome = Err(Disbelief::Signature);
+                    outcome = Err(JwtError::Signature);
                 }
-                Err(error) => return Err(disbelief(error.kind())),
+                Err(error) => return Err(jwt_error(error.kind())),
             }
         }
         outcome
@@ -271,39 +271,39 @@ impl Jwt {
         })
     }
 
-    /// Who comes with `token` at `now`, since 1970.
+    /// The identity of `token` at `now`, since 1970.
     ///
     /// # Errors
-    /// Why it is not believed.
-    pub fn identify_at(&self, token: &str, now: Duration) -> Result<Identity, Disbelief> {
+    /// Why it is invalid.
+    pub fn identify_at(&self, token: &str, now: Duration) -> Result<Identity, JwtError> {
         let claims = self.read(token, now)?;
         if claims.channel.is_some() {
-            return Err(Disbelief::ForRoom);
+            return Err(JwtError::ForRoom);
         }
         if claims.overrides.is_some() {
             return Err(ClaimError::Unsupported("override".into()).into());
         }
-        let said = Said {
+        let user_claims = UserClaims {
             user: claims.user(),
             info: claims.info(),
             channels: claims.channels.as_deref().unwrap_or_default(),
             subs: claims.subs.as_ref(),
             expires_in: claims.expires_in(now)?,
         };
-        Ok(said.identity(&self.policy)?)
+        Ok(user_claims.identity(&self.policy)?)
     }
 
     /// What `token` grants `user` in `room` at `now`, since 1970.
     ///
     /// # Errors
-    /// Why it is not believed.
-    pub fn admit_at(&self, token: &str, user: &str, room: &str, now: Duration) -> Result<Grant, Disbelief> {
+    /// Why it is invalid.
+    pub fn admit_at(&self, token: &str, user: &str, room: &str, now: Duration) -> Result<Grant, JwtError> {
         let claims = self.read(token, now)?;
         if claims.channel.as_deref() != Some(room) {
-            return Err(Disbelief::OtherRoom);
+            return Err(JwtError::OtherRoom);
         }
         if claims.user() != user {
-            return Err(Disbelief::OtherUser);
+            return Err(JwtError::OtherUser);
         }
         let data = Json { plain: claims.data.as_deref(), base64: claims.b64data.as_deref() };
         let options = self.policy.rooms.of(room);
@@ -314,26 +314,26 @@ impl Jwt {
 
 impl Authority for Jwt {
     fn identify(&self, token: &str) -> Result<Identity, TokenError> {
-        self.identify_at(token, wall_clock()).map_err(|why| told(why, "connection"))
+        self.identify_at(token, wall_clock()).map_err(|why| log_invalid(why, "connection"))
     }
 
     fn admit(&self, token: &str, user: &str, room: &str) -> Result<Grant, TokenError> {
-        self.admit_at(token, user, room, wall_clock()).map_err(|why| told(why, "room"))
+        self.admit_at(token, user, room, wall_clock()).map_err(|why| log_invalid(why, "room"))
     }
 }
 
 /// What `token` claims, with nothing checked: to show it to a human, and for nothing else.
-pub fn claims_of_anybody(token: &str) -> Option<serde_json::Value> {
+pub fn claims_of_any(token: &str) -> Option<serde_json::Value> {
     jsonwebtoken::dangerous::insecure_decode_claims(token).ok()
 }
 
-/// The peer hears only that it was not believed; why stands in the log, for those who look for it.
-fn told(why: Disbelief, purpose: &str) -> TokenError {
-    tracing::debug!(%why, purpose, "a token is not believed");
+/// The peer learns only that its token is invalid; the reason is in the log.
+fn log_invalid(why: JwtError, purpose: &str) -> TokenError {
+    tracing::debug!(%why, purpose, "invalid token");
     why.into()
 }
 
-/// What the library checks: the signature with the key's own algorithms, and whom a token is for and from. When it holds is
+/// What the library checks: the signature with the key's own algorithms, the audience and the issuer. The validity period is
 /// checked here, to the second, and by a clock that a test can set.
 fn validation(key: &Key, expected: &Expectations) -> Validation {
     let mut validation = Validation::new(key.algorithms[0]);
@@ -355,17 +355,17 @@ fn validation(key: &Key, expected: &Expectations) -> Validation {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the library may learn new errors; they are all disbelief"
+    reason = "the library may add errors; every one makes the token invalid"
 )]
-fn disbelief(kind: &ErrorKind) -> Disbelief {
+fn jwt_error(kind: &ErrorKind) -> JwtError {
     match kind {
-        ErrorKind::Json(error) => Disbelief::Claims(error.to_string().into()),
-        ErrorKind::InvalidClaimFormat(claim) => Disbelief::Claims(claim.as_str().into()),
-        ErrorKind::InvalidAudience => Disbelief::Audience,
-        ErrorKind::InvalidIssuer => Disbelief::Issuer,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Disbelief::Audience,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Disbelief::Issuer,
-        _ => Disbelief::Malformed,
+        ErrorKind::Json(error) => JwtError::Claims(error.to_string().into()),
+        ErrorKind::InvalidClaimFormat(claim) => JwtError::Claims(claim.as_str().into()),
+        ErrorKind::InvalidAudience => JwtError::Audience,
+        ErrorKind::InvalidIssuer => JwtError::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => JwtError::Audience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => JwtError::Issuer,
+        _ => JwtError::Malformed,
     }
 }
 

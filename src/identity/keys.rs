@@ -14,7 +14,7 @@ const RSA_DER_BYTES_MIN: usize = 256;
 pub enum KeyFault {
     /// An HMAC secret under [`SECRET_BYTES_MIN`].
     Short,
-    /// No PEM, or not what it says it is.
+    /// No PEM, or not of the labelled kind.
     NotPem,
     /// A private key, where the public one is enough.
     Private,
@@ -32,7 +32,7 @@ impl Display for KeyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Short => {
-                "has fewer than 32 bytes (RFC 7518 §3.2); `openssl rand -base64 48` makes a secret that nobody guesses"
+                "has fewer than 32 bytes (RFC 7518 §3.2); `openssl rand -base64 48` generates one"
             }
             Self::NotPem => "is no key in PEM form",
             Self::Private => "is a private key, which only the signer should have; `openssl pkey -pubout` makes the public one",
@@ -54,7 +54,7 @@ pub struct Key {
     pub(super) algorithms: &'static [Algorithm],
 }
 
-/// A key's bytes are nobody's business.
+/// A key's bytes are secret.
 impl Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
@@ -152,7 +152,7 @@ impl Signer {
         let signers = keys
             .into_iter()
             .filter_map(|(key, algorithm)| Some(Self { id: id.clone(), key: key.ok()?, algorithm }));
-        // A key does not say which curve it is on; it signs only with that one's algorithm.
+        // A key does not name its curve; it signs only with that one's algorithm.
         signers.into_iter().find(|signer| signer.sign(&()).is_some()).ok_or(KeyFault::Kind)
     }
 
@@ -169,7 +169,7 @@ impl Signer {
     }
 }
 
-/// What a PEM file says that it is.
+/// The label of a PEM file.
 enum Label {
     Public,
     Private,

@@ -1,5 +1,5 @@
-//! Who a client is, at the edge: tokens that others signed ([`jwt`]), and a back end that is asked over HTTP ([`hook`]). What
-//! both say is read by [`claims`].
+//! Authentication, at the edge: signed tokens ([`jwt`]), and an auth backend over HTTP ([`hook`]). The claims of
+//! both are read by [`claims`].
 
 #![forbid(unsafe_code)]
 
@@ -21,11 +21,11 @@ use crate::chat::RoomRules;
 /// Bytes of the longest user id.
 pub const USER_BYTES_MAX: usize = 255;
 
-/// The longest time that a client may keep its identity, or a room, before it must bring a fresh token: a year. What says a later
+/// The longest time that a client may keep its identity, or a room, before it must send a fresh token: a year. A later
 /// end is taken, and means this.
 pub const EXPIRES_IN_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Bounds of what a token, or the hook, says of a client.
+/// Bounds of the claims of a token or the hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// Bytes of a name.
@@ -36,7 +36,7 @@ pub struct Bounds {
     pub rooms_per_client_max: usize,
 }
 
-/// What a token, or the hook, may say of a client.
+/// The checks of the claims of a token or the hook.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Policy {
     /// How much.

@@ -42,7 +42,7 @@ static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
 });
 
 fn file(path: &'static str, content_type: &'static str, body: &'static [u8]) -> Asset {
-    // FNV-1a: tells two versions of a file of ours apart, which is all that an ETag is asked.
+    // FNV-1a: distinguishes two versions of a file of ours, which is all that an ETag needs.
     let hash = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -61,12 +61,12 @@ mod tests {
             for before in ["from \"./", "src=\"/", "href=\"/"] {
                 for rest in text.split(before).skip(1) {
                     let path = format!("/{}", rest.split('"').next().unwrap());
-                    assert!(super::asset(&path).is_some(), "{} asks for {path}", asset.path);
+                    assert!(super::asset(&path).is_some(), "{} requests {path}", asset.path);
                     found += 1;
                 }
             }
         }
-        assert!(found > ASSETS.len(), "all but the first are asked for by another");
+        assert!(found > ASSETS.len(), "all but the first are requested by another");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::join::Waiting;
 use crate::base::hash::Seed;
 use crate::base::{ShardSet, Time};
-use crate::chat::{ClientId, Draft, Forms, History, Member, Move, Position, Presence, RoomOptions};
-use crate::engine::Ask;
+use crate::chat::{ClientId, Draft, Forms, History, Member, Position, Presence, PresenceEvent, RoomOptions};
+use crate::engine::ReplyTo;
 
 /// Places that an empty queue keeps.
 const KEPT_CAPACITY: usize = 16;
@@ -18,11 +18,11 @@ const KEPT_CAPACITY: usize = 16;
 struct Listener {
     shard: u16,
     forms: Forms,
-    /// Bytes that were sent to it, and that it has not said to have offered to all its members.
+    /// Bytes that were sent to it, and that it has not reported as offered to all its members.
     unswept: u64,
 }
 
-/// A room's history, who is in it, and which shards have members.
+/// A room's history, its members, and the shards with members.
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) name: Arc<str>,
@@ -31,9 +31,9 @@ pub(super) struct Home {
     pub(super) presence: Presence,
     listeners: SmallVec<[Listener; 1]>,
     /// Drafts that wait until no shard is behind. Their senders are slowed down: each shard has only so many bytes of
-    /// them unsettled.
-    waiting: VecDeque<(Draft, Ask)>,
-    /// Weights of the drafts that the engine has not settled yet, in the order in which it will, and their sum.
+    /// them incomplete.
+    waiting: VecDeque<(Draft, ReplyTo)>,
+    /// Weights of the drafts that the engine has not completed yet, in the order in which it will, and their sum.
     submitted: VecDeque<u32>,
     submitted_bytes: u64,
     /// Members that are announced, or not, against the room's rule.
@@ -41,7 +41,7 @@ pub(super) struct Home {
     unusual: Option<Box<BTreeSet<ClientId>>>,
     /// Clients that wait for a page of the engine's.
     pub(super) joining: Option<Box<Waiting>>,
-    /// Its members will be told who came and went.
+    /// Its members will receive presence events.
     events_pending: bool,
     /// Clients and users as they were last counted, and when.
     pub(super) counted: Option<(Time, usize, usize)>,
@@ -54,7 +54,7 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// A room that stands at `top`, with nobody in it.
+    /// An empty room at position `top`.
     pub(super) fn new(name: Arc<str>, options: Arc<RoomOptions>, top: Position, seed: &Seed) -> Self {
         Self {
             name,
@@ -118,8 +118,8 @@ impl Home {
     }
 
     /// Keeps a draft until no shard is behind.
-    pub(super) fn wait(&mut self, draft: Draft, ask: Ask) {
-        self.waiting.push_back((draft, ask));
+    pub(super) fn wait(&mut self, draft: Draft, reply_to: ReplyTo) {
+        self.waiting.push_back((draft, reply_to));
     }
 
     /// Whether drafts wait.
@@ -128,7 +128,7 @@ impl Home {
     }
 
     /// The draft that has waited longest.
-    pub(super) fn next_waiting(&mut self) -> Option<(Draft, Ask)> {
+    pub(super) fn next_waiting(&mut self) -> Option<(Draft, ReplyTo)> {
         let next = self.waiting.pop_front();
         if self.waiting.is_empty() && self.waiting.capacity() > KEPT_CAPACITY {
             self.waiting = VecDeque::new();
@@ -143,10 +143,10 @@ impl Home {
         self.submitted_bytes += u64::from(weight);
     }
 
-    /// The engine has settled the draft that it had longest; returns its weight.
-    pub(super) fn settled(&mut self) -> u64 {
+    /// The engine has completed the draft that it had longest; returns its weight.
+    pub(super) fn draft_completed(&mut self) -> u64 {
         let weight = self.submitted.pop_front();
-        debug_assert!(weight.is_some(), "a draft is settled once");
+        debug_assert!(weight.is_some(), "a draft is completed once");
         let weight = u64::from(weight.unwrap_or(0));
         self.submitted_bytes -= weight;
         if self.submitted.is_empty() && self.submitted.capacity() > KEPT_CAPACITY {
@@ -155,8 +155,8 @@ impl Home {
         weight
     }
 
-    /// A client comes in. `presence` and `join_leave` are its own, where they differ from the room's.
-    pub(super) fn enter(&mut self, member: Member, presence: Option<bool>, join_leave: Option<bool>) {
+    /// A client joins. `presence` and `join_leave` are its own, where they differ from the room's.
+    pub(super) fn join(&mut self, member: Member, presence: Option<bool>, join_leave: Option<bool>) {
         if !presence.unwrap_or(self.options.presence) {
             return;
         }
@@ -169,7 +169,7 @@ impl Home {
     }
 
     /// A client goes out.
-    pub(super) fn part(&mut self, client: ClientId) {
+    pub(super) fn leave(&mut self, client: ClientId) {
         let few = self.presence.len() <= self.options.join_leave_members_max;
         let unusual = self.unusual.as_mut().is_some_and(|unusual| unusual.remove(&client));
         self.presence.leave(client, few && self.options.join_leave != unusual);
@@ -178,40 +178,40 @@ impl Home {
         }
     }
 
-    /// Clients that `is_meant` says, by their shard too, no longer want to come in.
+    /// Removes waiting joins of clients that match `is_meant`, which gets their shard too.
     pub(super) fn give_up_joins(&mut self, is_meant: impl Fn(usize, &Member) -> bool) {
         if let Some(waiting) = &mut self.joining {
             waiting.give_up(is_meant);
         }
     }
 
-    /// All clients that `is_meant` says go out.
-    pub(super) fn part_all(&mut self, is_meant: &impl Fn(&Member) -> bool) {
+    /// Removes all clients that match `is_meant`.
+    pub(super) fn leave_all(&mut self, is_meant: &impl Fn(&Member) -> bool) {
         let gone: Vec<_> =
-            self.presence.people().filter(|member| is_meant(member)).map(|it| it.person.client).collect();
-        gone.into_iter().for_each(|client| self.part(client));
+            self.presence.members().filter(|member| is_meant(member)).map(|it| it.person.client).collect();
+        gone.into_iter().for_each(|client| self.leave(client));
     }
 
-    /// Whether an announcement of who came and went is to be planned: there is something to announce, and none is planned.
+    /// Whether an announcement of presence events is to be planned: there are events, and none is planned.
     pub(super) fn begin_events(&mut self) -> bool {
-        let begins = !self.events_pending && self.presence.has_untold();
+        let begins = !self.events_pending && self.presence.has_pending_events();
         self.events_pending |= begins;
         begins
     }
 
     /// Takes what is to be announced.
-    pub(super) fn take_events(&mut self) -> Vec<Move> {
+    pub(super) fn take_events(&mut self) -> Vec<PresenceEvent> {
         self.events_pending = false;
-        self.presence.take_untold()
+        self.presence.take_pending_events()
     }
 
     /// Bytes of drafts that are not ordered, and clients that wait for a page.
-    pub(super) fn held(&self) -> (u64, usize) {
+    pub(super) fn usage(&self) -> (u64, usize) {
         let waiting: usize = self.waiting.iter().map(|(draft, _)| draft.weight()).sum();
         (waiting as u64 + self.submitted_bytes, self.joining.as_ref().map_or(0, |waiting| waiting.len()))
     }
 
-    /// Whether no shard has members, and nothing is under way.
+    /// Whether no shard has members, and nothing is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.listeners.is_empty()
             && self.waiting.is_empty()

@@ -1,4 +1,4 @@
-//! What a client that comes in gets of the history.
+//! The history of joining clients.
 //!
 //! A join is answered once, with the engine's page and the home's own tail from the page's end on. All clients that wait
 //! for one room share one read, from the lowest offset of theirs. Clients whose position the tail reaches do not wait.
@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::{Homes, Output, Reply};
 use crate::base::{HomeKey, Time};
-use crate::chat::{Member, Past, Publication, Since, Wanted};
-use crate::engine::{Ask, EnginePage};
+use crate::chat::{Member, Publication, Recovered, RecoveryRequest, Since};
+use crate::engine::{EnginePage, ReplyTo};
 
 /// Publications in one page of the engine's.
 pub(super) const PAGE_MAX: usize = 10_000;
@@ -16,17 +16,17 @@ pub(super) const PAGE_MAX: usize = 10_000;
 /// Reads of the engine's for one join: after that the client cannot recover.
 const READS_MAX: u32 = 3;
 
-/// Bytes of publications of the engine's that one client is told when it comes in: with more it cannot recover.
+/// Bytes of the engine's publications that one joining client receives: with more it cannot recover.
 const MISSED_BYTES_MAX: usize = 1 << 20;
 
-/// A client that comes in.
+/// A joining client.
 #[derive(Debug)]
 pub(super) struct Joining {
     pub(super) member: Member,
-    pub(super) wanted: Wanted,
+    pub(super) recovery_request: RecoveryRequest,
     pub(super) presence: Option<bool>,
     pub(super) join_leave: Option<bool>,
-    pub(super) ask: Ask,
+    pub(super) reply_to: ReplyTo,
 }
 
 /// Clients that wait for a page of the engine's.
@@ -35,8 +35,8 @@ pub(super) struct Waiting {
     /// Each with its shard and its position.
     joins: Vec<(usize, Joining, Since)>,
     reads: u32,
-    /// Where the page that was asked for begins.
-    asked_from: u64,
+    /// Where the requested page begins.
+    requested_from: u64,
 }
 
 impl Waiting {
@@ -45,7 +45,7 @@ impl Waiting {
         self.joins.len()
     }
 
-    /// Clients that `is_meant` says, by their shard too, no longer wait.
+    /// Removes waiting clients that match `is_meant`, which gets their shard too.
     pub(super) fn give_up(&mut self, is_meant: impl Fn(usize, &Member) -> bool) {
         self.joins.retain(|(from, joining, _)| !is_meant(*from, &joining.member));
     }
@@ -56,12 +56,12 @@ impl Homes {
         self.forget_old(key, now);
         self.touch(key, now);
         let Some(home) = self.homes.get_mut(key) else { return };
-        let past = home.history.past(joining.wanted);
-        if past.recovered == Some(false)
+        let recovery = home.history.recover(joining.recovery_request);
+        if recovery.recovered == Some(false)
             && self.engine.has_pages()
-            && let Wanted::Since(since) = joining.wanted
-            && since.epoch.is_none_or(|epoch| epoch == past.top.epoch)
-            && since.offset <= past.top.offset
+            && let RecoveryRequest::Since(since) = joining.recovery_request
+            && since.epoch.is_none_or(|epoch| epoch == recovery.top.epoch)
+            && since.offset <= recovery.top.offset
         {
             let begins = home.joining.is_none();
             let waiting = home.joining.get_or_insert_default();
@@ -71,55 +71,55 @@ impl Homes {
             }
             return;
         }
-        self.admit(key, now, from, joining, past);
+        self.admit(key, now, from, joining, recovery);
     }
 
     /// The client is in: what comes behind this answer is for it.
-    fn admit(&mut self, key: HomeKey, now: Time, from: usize, joining: Joining, past: Past) {
+    fn admit(&mut self, key: HomeKey, now: Time, from: usize, joining: Joining, recovery: Recovered) {
         let Some(home) = self.homes.get_mut(key) else { return };
-        let Joining { member, presence, join_leave, ask, .. } = joining;
-        home.enter(member, presence, join_leave);
-        match past.recovered {
+        let Joining { member, presence, join_leave, reply_to, .. } = joining;
+        home.join(member, presence, join_leave);
+        match recovery.recovered {
             Some(true) => self.counts.recovered += 1,
             Some(false) => self.counts.unrecovered += 1,
             None => {}
         }
         self.announce_soon(key, now);
-        self.outputs.push_back(Output::Reply(from, Reply::Joined { ask, past }));
+        self.outputs.push_back(Output::Reply(from, Reply::Joined { reply_to, recovery }));
     }
 
     fn read_page(&mut self, key: HomeKey) {
         let Some(home) = self.homes.get_mut(key) else { return };
         let Some(waiting) = &mut home.joining else { return };
         waiting.reads += 1;
-        waiting.asked_from = waiting.joins.iter().map(|(_, _, since)| since.offset).min().unwrap_or(0);
-        self.engine.page(&home.name, waiting.asked_from, PAGE_MAX);
+        waiting.requested_from = waiting.joins.iter().map(|(_, _, since)| since.offset).min().unwrap_or(0);
+        self.engine.page(&home.name, waiting.requested_from, PAGE_MAX);
     }
 
-    /// The engine has read a page: it is merged with the tail, and everyone whose position it reaches is answered.
+    /// The engine has read a page: it is merged with the tail, and every client whose position it reaches is answered.
     pub(super) fn paged(&mut self, key: HomeKey, now: Time, page: Option<EnginePage>) {
         let Some(home) = self.homes.get_mut(key) else { return };
         let Some(mut waiting) = home.joining.take() else { return };
         let page = page.unwrap_or_default();
-        let asked_from = waiting.asked_from;
-        let tail = home.history.past(Wanted::Last(usize::MAX));
-        let merged = merge(&page, asked_from, &tail.publications, tail.top.offset);
+        let requested_from = waiting.requested_from;
+        let tail = home.history.recover(RecoveryRequest::Last(usize::MAX));
+        let merged = merge(&page, requested_from, &tail.publications, tail.top.offset);
         let first = page.publications.first().map(|first| first.offset());
         let (mut again, may_read) = (false, waiting.reads < READS_MAX);
         for (from, joining, since) in std::mem::take(&mut waiting.joins) {
             // A page that does not reach back to the lowest position may reach back to this one.
             let reaches = page.is_complete || first.is_some_and(|first| first <= since.offset + 1);
-            let torn = merged.is_none() && reaches && may_read;
-            if torn || since.offset < asked_from {
-                again |= torn;
+            let partial = merged.is_none() && reaches && may_read;
+            if partial || since.offset < requested_from {
+                again |= partial;
                 waiting.joins.push((from, joining, since));
                 continue;
             }
             let missed = merged.as_ref().filter(|_| reaches).map(|run| after(run, since.offset));
             let missed = missed.filter(|missed| weight(missed) <= MISSED_BYTES_MAX);
             let recovered = Some(missed.is_some());
-            let past = Past { top: tail.top, publications: missed.unwrap_or_default(), recovered };
-            self.admit(key, now, from, joining, past);
+            let recovery = Recovered { top: tail.top, publications: missed.unwrap_or_default(), recovered };
+            self.admit(key, now, from, joining, recovery);
         }
         if !waiting.joins.is_empty()
             && let Some(home) = self.homes.get_mut(key)
@@ -133,17 +133,17 @@ impl Homes {
     }
 }
 
-/// A page from `asked_from` on and the tail of the room that stands at `top`, as one run; `None`: there is a hole between them.
-/// What the engine has ordered and not told yet comes by itself, behind the answer.
+/// A page from `requested_from` on and the tail of the room that stands at `top`, as one run; `None`: there is a hole between them.
+// What the engine has ordered and not passed on yet comes by itself, behind the answer.
 fn merge(
     page: &EnginePage,
-    asked_from: u64,
+    requested_from: u64,
     tail: &[Arc<Publication>],
     top: u64,
 ) -> Option<Vec<Arc<Publication>>> {
     let known = page.publications.partition_point(|publication| publication.offset() <= top);
     let page = &page.publications[..known];
-    let end = page.last().map_or(asked_from, |last| last.offset());
+    let end = page.last().map_or(requested_from, |last| last.offset());
     let newer = after(tail, end);
     let reaches = newer.first().map_or(end >= top, |first| first.offset() == end + 1);
     reaches.then(|| page.iter().cloned().chain(newer).collect())
@@ -178,16 +178,16 @@ mod tests {
         offsets.map(|offset| Arc::new(publication(offset))).collect()
     }
 
-    /// What a page from `asked_from` on makes together with a tail.
+    /// What a page from `requested_from` on makes together with a tail.
     fn check(
-        asked_from: u64,
+        requested_from: u64,
         page: std::ops::RangeInclusive<u64>,
         tail: std::ops::RangeInclusive<u64>,
         top: u64,
         expected: Option<std::ops::RangeInclusive<u64>>,
     ) {
         let page = EnginePage { publications: run(page), is_complete: true };
-        let merged = merge(&page, asked_from, &run(tail), top);
+        let merged = merge(&page, requested_from, &run(tail), top);
         let offsets =
             merged.map(|run| run.iter().map(|publication| publication.offset()).collect::<Vec<_>>());
         assert_eq!(offsets, expected.map(Iterator::collect::<Vec<_>>));

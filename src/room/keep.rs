@@ -1,8 +1,8 @@
 //! How long rooms and their histories are kept, and how much of them.
 //!
-//! A room that everybody has left is kept as long as a message published at that moment would be, so that a client that
+//! An empty room is kept as long as a message published at that moment would be, so that a client that
 //! was cut off finds it as it was. All histories together have one bound: above it, the least recently used rooms lose
-//! theirs; their epochs and offsets stay, so that a client that comes back is told that it cannot recover.
+//! theirs; their epochs and offsets stay, so that a reconnecting client learns that it cannot recover.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::Homes;
 use crate::base::{HomeKey, Time};
 
-/// Rooms without members that are kept for clients that come back. Above it, those go first that would go first anyway.
-pub(super) const KEPT_ROOMS_MAX: usize = 10_000;
+/// Empty rooms that are kept for reconnecting clients. Above it, the ones that expire first go first.
+pub(super) const EMPTY_ROOMS_MAX: usize = 10_000;
 
 /// As long as all histories together are larger than this, no room without members is kept.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
@@ -22,12 +22,12 @@ const KEPT_BYTES_MAX: u64 = 64 << 20;
 const AGING_INTERVAL: Duration = Duration::from_secs(1);
 const AGED_PER_TURN: usize = 1000;
 
-/// A room that was used within this time of its last use keeps its place among the others.
+/// A room that was used within this time of its last use keeps its order among the others.
 const USE_GRAIN: Duration = Duration::from_secs(1);
 
 /// What the homes hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Held {
+pub struct RoomUsage {
     /// Clients that are listed as present, in all rooms.
     pub present: usize,
     /// Bytes of all histories.
@@ -103,7 +103,7 @@ impl Homes {
         self.keeper.replace(before, home.history.kept().1);
     }
 
-    /// Forgets a room that nobody is in, or keeps it for a while.
+    /// Forgets an empty room, or keeps it for a while.
     pub(super) fn keep_or_forget(&mut self, key: HomeKey, now: Time) {
         let Some(home) = self.homes.get_mut(key) else { return };
         if !home.is_empty() {
@@ -134,7 +134,7 @@ impl Homes {
     pub(super) fn age(&mut self, now: Time) {
         while let Some(&Reverse((queued_until, key))) = self.keeper.empty.peek()
             && (queued_until <= now
-                || self.keeper.empty.len() > KEPT_ROOMS_MAX
+                || self.keeper.empty.len() > EMPTY_ROOMS_MAX
                 || self.keeper.bytes > KEPT_BYTES_MAX)
         {
             self.keeper.empty.pop();
@@ -171,15 +171,15 @@ impl Homes {
     }
 
     /// What they hold. For tests and the simulator.
-    pub fn held(&self) -> Held {
-        let mut held = Held { history_bytes: self.keeper.bytes, ..Held::default() };
+    pub fn usage(&self) -> RoomUsage {
+        let mut usage = RoomUsage { history_bytes: self.keeper.bytes, ..RoomUsage::default() };
         for home in self.homes.values() {
-            let (draft_bytes, joins) = home.held();
-            held.present += home.presence.len();
-            held.draft_bytes = held.draft_bytes.max(draft_bytes);
-            held.joins = held.joins.max(joins);
+            let (draft_bytes, joins) = home.usage();
+            usage.present += home.presence.len();
+            usage.draft_bytes = usage.draft_bytes.max(draft_bytes);
+            usage.joins = usage.joins.max(joins);
         }
-        held
+        usage
     }
 
     /// Checks that the homes agree with their own sums. For tests and the simulator.
@@ -191,7 +191,7 @@ impl Homes {
         assert_eq!(bytes as u64, self.keeper.bytes, "bytes of all histories");
         assert_eq!(self.homes.len(), self.by_name.len(), "a name for each room");
         let used = self.homes.values().filter(|home| home.used.is_some()).count();
-        assert_eq!(used, self.keeper.used.len(), "a place for each room that is used");
+        assert_eq!(used, self.keeper.used.len(), "an entry for each room that is used");
         for home in self.homes.values() {
             assert!(Arc::strong_count(&home.name) >= 2, "the map knows the name");
         }

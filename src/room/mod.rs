@@ -1,14 +1,14 @@
 //! Rooms at their home: order, history, presence and membership events of the rooms whose home is this shard.
 //!
-//! A value that is told what shards ask ([`Homes::handle`]) and says what they are to be told ([`Homes::poll`]), in domain
+//! A value that takes the shards' requests ([`Homes::handle`]) and returns outputs for them ([`Homes::poll`]), in domain
 //! values and never in a wire format. It knows no sessions, connections or encodings.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
-//! | `mod` | requests, replies, and who is asked what |
+//! | `mod` | requests, replies, and their dispatch |
 //! | `home` | one room: listeners, drafts that wait for a slow shard, presence events |
-//! | `join` | what a client that comes in gets of the history, from here and from the engine |
-//! | `query` | who is there, what was said |
+//! | `join` | the history of joining clients, from here and from the engine |
+//! | `query` | presence and history |
 //! | `keep` | how long rooms and their histories are kept, and how much of them |
 
 #![forbid(unsafe_code)]
@@ -28,22 +28,23 @@ use crate::base::hash::{Map, Seed};
 use crate::base::rng::Rng;
 use crate::base::{HomeKey, ShardSet, Table, Time};
 use crate::chat::{
-    ClientId, Draft, Forms, Member, Move, NoPage, Page, Past, Position, Publication, RoomRules, Wanted,
+    ClientId, Draft, Forms, Member, Page, PageError, Position, PresenceEvent, Publication, Recovered,
+    RecoveryRequest, RoomRules,
 };
-use crate::engine::{self, Ask, Engine, Settled};
+use crate::engine::{self, Engine, PublishOutcome, ReplyTo};
 use home::Home;
-pub use keep::Held;
 use keep::Keeper;
+pub use keep::RoomUsage;
 
-/// What is asked of a room's home.
+/// A request to a room's home.
 #[derive(Debug)]
 pub enum Request {
     /// A client publishes.
     Publish {
         /// The message.
         draft: Draft,
-        /// The command that is settled by it.
-        ask: Ask,
+        /// The command that is completed by it.
+        reply_to: ReplyTo,
     },
     /// The wire forms that the asking shard has members for, from now on; none: it has no members.
     Listen {
@@ -55,26 +56,26 @@ pub enum Request {
     Join {
         /// The client, as the room's members see it.
         member: Member,
-        /// What it wants of the history.
-        wanted: Wanted,
+        /// What it requests of the history.
+        recovery_request: RecoveryRequest,
         /// Whether it stands in the room's presence; `None`: as the room has it.
         presence: Option<bool>,
-        /// Whether others are told of it; `None`: as the room has it.
+        /// Whether it is announced; `None`: as the room has it.
         join_leave: Option<bool>,
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
     },
     /// A client goes out of the room.
-    Part {
+    Leave {
         /// The client.
         client: ClientId,
     },
-    /// A client wants to know something of the room: [`Reply::Answer`].
+    /// A client's query of the room: [`Reply::Answer`].
     Query {
         /// What.
         query: Query,
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
     },
     /// The asking shard has offered so many bytes of the room's publications to all its members.
     Swept {
@@ -83,10 +84,10 @@ pub enum Request {
     },
 }
 
-/// What can be asked of a room.
+/// A query of a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Query {
-    /// Who is there.
+    /// Its members.
     Presence,
     /// How many are.
     PresenceStats,
@@ -116,42 +117,42 @@ pub enum QueryError {
     /// The room does not keep it.
     NotAvailable,
     /// There is no such page.
-    NoPage(NoPage),
-    /// It was lost with the shard that it was asked of.
+    PageError(PageError),
+    /// The query was lost with its shard.
     Lost,
 }
 
-/// What a shard is told, for one of its sessions.
+/// A reply to a shard, for one of its sessions.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// A client is in: the publications that follow are for it.
     Joined {
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// What it gets of the history.
-        past: Past,
+        recovery: Recovered,
     },
-    /// A draft is settled.
-    Settled {
+    /// A draft is completed.
+    Completed {
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// The room.
         room: Arc<str>,
-        /// What has become of it.
-        outcome: Settled,
+        /// Its outcome.
+        outcome: PublishOutcome,
         /// The draft's weight in bytes.
         weight: u64,
     },
     /// A query is answered.
     Answer {
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// The answer.
         answer: Result<Answer, QueryError>,
     },
 }
 
-/// What the homes have to say.
+/// An output of the homes.
 #[derive(Debug)]
 pub enum Output {
     /// A publication, to be encoded once for each of `forms`, for the members on every shard in `listeners`. Answer with
@@ -173,7 +174,7 @@ pub enum Output {
         /// The room.
         room: Arc<str>,
         /// Which.
-        events: Vec<Move>,
+        events: Vec<PresenceEvent>,
         /// The shards.
         listeners: ShardSet,
         /// The forms.
@@ -186,9 +187,9 @@ pub enum Output {
 /// What has happened in the homes, to be counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Clients that came back and missed nothing.
+    /// Subscriptions recovered without a gap.
     pub recovered: u64,
-    /// Clients that came back too late.
+    /// Subscriptions that could not be recovered.
     pub unrecovered: u64,
     /// Publications ordered.
     pub ordered: u64,
@@ -219,16 +220,16 @@ pub struct Homes {
     seed: Seed,
     rng: Rng,
     outputs: VecDeque<Output>,
-    /// Rooms whose members are to be told who came and went, in the order in which that is due.
+    /// Rooms with pending presence events, in the order in which they are due.
     events_due: VecDeque<(Time, HomeKey)>,
     keeper: Keeper,
     counts: Counts,
 }
 
-/// Between two announcements of who came and went: at most ten a second.
+/// Between two announcements of presence events: at most ten a second.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Prepares what is made of a publication once for everyone who takes it, before it is kept. The flag: its room keeps a
+/// Prepares a publication's encoding once for all members, before it is kept. The flag: its room keeps a
 /// history, so that it has a position to be shown.
 pub type Prepare<'a> = &'a mut dyn FnMut(&Publication, bool);
 
@@ -257,38 +258,38 @@ impl Homes {
         }
     }
 
-    /// A shard asks something of a room.
+    /// Handles a shard's request to a room.
     pub fn handle(&mut self, now: Time, unix_ms: u64, from: usize, room: &Arc<str>, request: Request) {
         let needed = match request {
             Request::Publish { .. }
             | Request::Listen { .. }
             | Request::Join { .. }
             | Request::Query { .. } => true,
-            Request::Part { .. } | Request::Swept { .. } => false,
+            Request::Leave { .. } | Request::Swept { .. } => false,
         };
         let Some(key) = self.find(room, needed) else { return };
         match request {
-            Request::Publish { draft, ask } => self.publish(key, now, unix_ms, draft, ask),
+            Request::Publish { draft, reply_to } => self.publish(key, now, unix_ms, draft, reply_to),
             Request::Listen { forms } => {
                 if let Some(home) = self.homes.get_mut(key) {
                     home.listen(from, forms);
                 }
                 self.submit_waiting(key, now, unix_ms);
             }
-            Request::Join { member, wanted, presence, join_leave, ask } => {
-                let joining = join::Joining { member, wanted, presence, join_leave, ask };
+            Request::Join { member, recovery_request, presence, join_leave, reply_to } => {
+                let joining = join::Joining { member, recovery_request, presence, join_leave, reply_to };
                 self.join(key, now, from, joining);
             }
-            Request::Part { client } => {
+            Request::Leave { client } => {
                 if let Some(home) = self.homes.get_mut(key) {
                     home.give_up_joins(|_, member| member.person.client == client);
-                    home.part(client);
+                    home.leave(client);
                 }
                 self.announce_soon(key, now);
             }
-            Request::Query { query, ask } => {
+            Request::Query { query, reply_to } => {
                 let answer = self.answer(key, now, query);
-                self.outputs.push_back(Output::Reply(from, Reply::Answer { ask, answer }));
+                self.outputs.push_back(Output::Reply(from, Reply::Answer { reply_to, answer }));
             }
             Request::Swept { bytes } => {
                 if let Some(home) = self.homes.get_mut(key) {
@@ -307,14 +308,14 @@ impl Homes {
             let Some(home) = self.homes.get_mut(key) else { continue };
             home.listen(shard, Forms::default());
             home.give_up_joins(|from, member| from == shard || clients(member));
-            home.part_all(&clients);
+            home.leave_all(&clients);
             self.announce_soon(key, now);
             self.submit_waiting(key, now, unix_ms);
             self.keep_or_forget(key, now);
         }
     }
 
-    /// What the shards are to be told; call until `None`.
+    /// Outputs for the shards; call until `None`.
     pub fn poll(&mut self, now: Time, unix_ms: u64, prepare: Prepare<'_>) -> Option<Output> {
         while self.outputs.is_empty()
             && let Some(event) = self.engine.poll(now)
@@ -331,7 +332,7 @@ impl Homes {
         }
     }
 
-    /// Does what is due: announces who came and went, and forgets what is too old.
+    /// Handles what is due: announces presence events, and forgets what is too old.
     pub fn tick(&mut self, now: Time) {
         while let Some(&(due, key)) = self.events_due.front()
             && due <= now
@@ -401,38 +402,38 @@ impl Homes {
     }
 
     /// Has a draft ordered, or lets it wait while a shard is behind.
-    fn publish(&mut self, key: HomeKey, now: Time, unix_ms: u64, draft: Draft, ask: Ask) {
+    fn publish(&mut self, key: HomeKey, now: Time, unix_ms: u64, draft: Draft, reply_to: ReplyTo) {
         let Some(home) = self.homes.get_mut(key) else { return };
         if home.is_congested(self.limits.congestion_bytes) || home.has_waiting() {
             self.counts.delayed += 1;
-            home.wait(draft, ask);
+            home.wait(draft, reply_to);
         } else {
             home.submitted(&draft);
-            self.engine.submit(&home.name, draft, Some(ask), now, unix_ms);
+            self.engine.submit(&home.name, draft, Some(reply_to), now, unix_ms);
         }
     }
 
     fn submit_waiting(&mut self, key: HomeKey, now: Time, unix_ms: u64) {
         let Some(home) = self.homes.get_mut(key) else { return };
         while !home.is_congested(self.limits.congestion_bytes)
-            && let Some((draft, ask)) = home.next_waiting()
+            && let Some((draft, reply_to)) = home.next_waiting()
         {
             home.submitted(&draft);
-            self.engine.submit(&home.name, draft, Some(ask), now, unix_ms);
+            self.engine.submit(&home.name, draft, Some(reply_to), now, unix_ms);
         }
     }
 
     fn engine_event(&mut self, now: Time, unix_ms: u64, event: engine::Event, prepare: Prepare<'_>) {
-        let (engine::Event::Settled { ref room, .. }
+        let (engine::Event::Completed { ref room, .. }
         | engine::Event::Ordered { ref room, .. }
         | engine::Event::Page { ref room, .. }) = event;
         let key = self.find(&Arc::clone(room), false);
         match event {
-            engine::Event::Settled { room, ask, outcome } => {
+            engine::Event::Completed { room, reply_to, outcome } => {
                 let home = key.and_then(|key| self.homes.get_mut(key));
-                let weight = home.map_or(0, Home::settled);
-                let reply = Reply::Settled { ask, room, outcome, weight };
-                self.outputs.push_back(Output::Reply(usize::from(ask.shard), reply));
+                let weight = home.map_or(0, Home::draft_completed);
+                let reply = Reply::Completed { reply_to, room, outcome, weight };
+                self.outputs.push_back(Output::Reply(usize::from(reply_to.shard), reply));
             }
             engine::Event::Ordered { publication, .. } => {
                 if let Some(key) = key {
@@ -470,7 +471,7 @@ impl Homes {
         }
     }
 
-    /// Has the members of a room told of who came and went, after a moment in which others may do so too.
+    /// Schedules a room's presence events, after a delay that collects more of them.
     fn announce_soon(&mut self, key: HomeKey, now: Time) {
         let Some(home) = self.homes.get_mut(key) else { return };
         if home.begin_events() {

@@ -1,4 +1,4 @@
-//! What can be asked of a room: who is there, and what was said.
+//! Queries of a room: presence and history.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Homes {
         match query {
             Query::Presence | Query::PresenceStats if !home.options.presence => Err(QueryError::NotAvailable),
             Query::Presence => {
-                let members = home.presence.people().take(PRESENCE_MAX).cloned().collect();
+                let members = home.presence.members().take(PRESENCE_MAX).cloned().collect();
                 Ok(Answer::Presence(members, home.presence.len()))
             }
             Query::PresenceStats => {
@@ -33,7 +33,7 @@ impl Homes {
             Query::History(_) if home.options.history_count_max == 0 => Err(QueryError::NotAvailable),
             Query::History(page) => {
                 let page = Page { limit: page.limit.min(PAGE_MAX), ..page };
-                let publications = home.history.page(page).map_err(QueryError::NoPage)?;
+                let publications = home.history.page(page).map_err(QueryError::PageError)?;
                 Ok(Answer::History(publications, home.history.top()))
             }
         }

@@ -1,4 +1,4 @@
-//! Tests of the homes by themselves: what shards ask of them, in any order, with an engine that answers at once and with
+//! Tests of the homes by themselves: requests of shards, in any order, with an engine that answers at once and with
 //! one that takes its time.
 
 use proptest::prelude::*;
@@ -32,12 +32,12 @@ fn limits(options: RoomOptions, history_bytes_max: u64) -> Limits {
     Limits { rules, congestion_bytes: CONGESTION_BYTES, history_bytes_max }
 }
 
-/// An engine that keeps everything and answers when it is told to.
+/// An engine that keeps everything and answers on demand.
 #[derive(Debug)]
 struct Late {
     memory: Memory,
     kept: BTreeMap<Arc<str>, Vec<Arc<Publication>>>,
-    /// What it will say; it does so when `now` has come to a whole second.
+    /// Its planned events; they are due when `now` has come to a whole second.
     events: VecDeque<Event>,
 }
 
@@ -62,8 +62,8 @@ impl Engine for Late {
 
     fn close(&mut self, _room: &str) {}
 
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64) {
-        self.memory.submit(room, draft, ask, now, unix_ms);
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
+        self.memory.submit(room, draft, reply_to, now, unix_ms);
         while let Some(event) = self.memory.poll(now) {
             if let Event::Ordered { room, publication } = &event {
                 self.kept.entry(Arc::clone(room)).or_default().push(Arc::new(copy(publication)));
@@ -100,15 +100,15 @@ struct World {
     homes: Homes,
     now: Time,
     commands: u32,
-    /// Asks that have no answer yet; of a join, who wants in where.
-    asked: BTreeMap<u32, Option<(u32, Arc<str>)>>,
+    /// Requests without a reply; of a join, the client and its room.
+    pending: BTreeMap<u32, Option<(u32, Arc<str>)>>,
     /// What came with the replies to joins.
-    joined: Vec<Past>,
+    joined: Vec<Recovered>,
     /// Offsets of each room, as they came, and bytes that each shard has not swept.
     offsets: BTreeMap<Arc<str>, Vec<u64>>,
     last: BTreeMap<Arc<str>, Position>,
     unswept: BTreeMap<(Arc<str>, usize), u64>,
-    moves: Vec<Move>,
+    presence_events: Vec<PresenceEvent>,
 }
 
 impl World {
@@ -117,20 +117,20 @@ impl World {
             homes: Homes::new(engine, limits, &Seed::new(1), 1),
             now: Time::ZERO + Duration::from_secs(1),
             commands: 0,
-            asked: BTreeMap::new(),
+            pending: BTreeMap::new(),
             joined: Vec::new(),
             offsets: BTreeMap::new(),
             last: BTreeMap::new(),
             unswept: BTreeMap::new(),
-            moves: Vec::new(),
+            presence_events: Vec::new(),
         }
     }
 
-    fn ask(&mut self, from: usize) -> Ask {
+    fn reply_to(&mut self, from: usize) -> ReplyTo {
         self.commands += 1;
-        self.asked.insert(self.commands, None);
+        self.pending.insert(self.commands, None);
         let shard = u16::try_from(from).unwrap();
-        Ask { shard, session: SessionKey::new(1, 1), command: self.commands }
+        ReplyTo { shard, session: SessionKey::new(1, 1), command: self.commands }
     }
 
     fn handle(&mut self, from: usize, room: &str, request: Request) {
@@ -155,24 +155,25 @@ impl World {
                         *self.unswept.entry((Arc::clone(&room), shard)).or_default() += bytes;
                     }
                 }
-                Output::Presence { events, .. } => self.moves.extend(events),
+                Output::Presence { events, .. } => self.presence_events.extend(events),
                 Output::Reply(shard, reply) => {
-                    let (Reply::Joined { ask, .. } | Reply::Settled { ask, .. } | Reply::Answer { ask, .. }) =
-                        reply;
-                    assert_eq!(shard, usize::from(ask.shard));
+                    let (Reply::Joined { reply_to, .. }
+                    | Reply::Completed { reply_to, .. }
+                    | Reply::Answer { reply_to, .. }) = reply;
+                    assert_eq!(shard, usize::from(reply_to.shard));
                     assert!(
-                        self.asked.remove(&ask.command).is_some(),
-                        "a second reply, or one that nobody wants"
+                        self.pending.remove(&reply_to.command).is_some(),
+                        "a second reply, or one without a request"
                     );
-                    if let Reply::Joined { past, .. } = reply {
-                        let offsets: Vec<_> = past.publications.iter().map(|it| it.offset()).collect();
-                        let first = past.top.offset + 1 - offsets.len() as u64;
+                    if let Reply::Joined { recovery, .. } = reply {
+                        let offsets: Vec<_> = recovery.publications.iter().map(|it| it.offset()).collect();
+                        let first = recovery.top.offset + 1 - offsets.len() as u64;
                         assert_eq!(
                             offsets,
-                            (first..=past.top.offset).collect::<Vec<_>>(),
+                            (first..=recovery.top.offset).collect::<Vec<_>>(),
                             "up to the top, without a hole"
                         );
-                        self.joined.push(past);
+                        self.joined.push(recovery);
                     }
                 }
             }
@@ -188,11 +189,17 @@ impl World {
         self.handle(from, room, Request::Listen { forms });
     }
 
-    fn join(&mut self, number: u32, room: &str, wanted: Wanted) {
+    fn join(&mut self, number: u32, room: &str, recovery_request: RecoveryRequest) {
         let from = number as usize % SHARDS;
-        let ask = self.ask(from);
-        self.asked.insert(ask.command, Some((number, Arc::from(room))));
-        let request = Request::Join { member: member(number), wanted, presence: None, join_leave: None, ask };
+        let reply_to = self.reply_to(from);
+        self.pending.insert(reply_to.command, Some((number, Arc::from(room))));
+        let request = Request::Join {
+            member: member(number),
+            recovery_request,
+            presence: None,
+            join_leave: None,
+            reply_to,
+        };
         self.handle(from, room, request);
     }
 
@@ -202,21 +209,21 @@ impl World {
     }
 
     /// A client goes, and no longer waits for anything.
-    fn part(&mut self, number: u32, room: &str) {
+    fn leave(&mut self, number: u32, room: &str) {
         let gone = Some((number, Arc::from(room)));
-        self.asked.retain(|_, join| join.is_none() || *join != gone);
-        self.handle(number as usize % SHARDS, room, Request::Part { client: client(number) });
+        self.pending.retain(|_, join| join.is_none() || *join != gone);
+        self.handle(number as usize % SHARDS, room, Request::Leave { client: client(number) });
     }
 
     fn publish(&mut self, number: u32, room: &str, bytes: usize) {
         let from = number as usize % SHARDS;
-        let ask = self.ask(from);
-        self.handle(from, room, Request::Publish { draft: draft(number, bytes), ask });
+        let reply_to = self.reply_to(from);
+        self.handle(from, room, Request::Publish { draft: draft(number, bytes), reply_to });
     }
 
     fn query(&mut self, from: usize, room: &str, query: Query) {
-        let ask = self.ask(from);
-        self.handle(from, room, Request::Query { query, ask });
+        let reply_to = self.reply_to(from);
+        self.handle(from, room, Request::Query { query, reply_to });
     }
 
     fn swept(&mut self, from: usize, room: &str, bytes: u64) {
@@ -227,7 +234,7 @@ impl World {
         }
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now = self.now + time;
         self.homes.tick(self.now);
         self.poll();
@@ -238,11 +245,11 @@ impl World {
 enum Step {
     Listen(usize, bool),
     Join(u32, Option<u64>),
-    Part(u32),
+    Leave(u32),
     Publish(u32, usize),
     Swept(usize, u64),
     Query(usize, u8),
-    Pass(u64),
+    Advance(u64),
 }
 
 fn step() -> impl Strategy<Value = (Step, &'static str)> {
@@ -250,19 +257,19 @@ fn step() -> impl Strategy<Value = (Step, &'static str)> {
     let step = prop_oneof![
         2 => (shard.clone(), any::<bool>()).prop_map(|(shard, on)| Step::Listen(shard, on)),
         3 => (0..9_u32, prop::option::of(0..30_u64)).prop_map(|(who, since)| Step::Join(who, since)),
-        2 => (0..9_u32).prop_map(Step::Part),
+        2 => (0..9_u32).prop_map(Step::Leave),
         8 => (0..9_u32, 0..900_usize).prop_map(|(who, bytes)| Step::Publish(who, bytes)),
         3 => (shard.clone(), 0..5000_u64).prop_map(|(shard, bytes)| Step::Swept(shard, bytes)),
         2 => (shard, 0..3_u8).prop_map(|(shard, kind)| Step::Query(shard, kind)),
-        3 => (0..2000_u64).prop_map(Step::Pass),
+        3 => (0..2000_u64).prop_map(Step::Advance),
     ];
     (step, prop_oneof![Just("a"), Just("b")])
 }
 
 proptest! {
-    /// Whatever the shards ask in whatever order: each ask has one reply, each room counts on, and nothing stays behind.
+    /// Requests in any order: each has one reply, each room's offsets have no gap, and nothing stays behind.
     #[test]
-    fn every_ask_has_one_reply_and_every_room_counts_on(
+    fn every_request_has_one_reply_and_offsets_have_no_gap(
         steps in prop::collection::vec(step(), 1..150), late: bool, kept in 0..6_usize, bytes in 200..3000_u64,
     ) {
         let options = RoomOptions { history_count_max: kept, ..RoomOptions::default() };
@@ -274,14 +281,14 @@ proptest! {
             match step {
                 Step::Listen(shard, on) => world.listen(shard, room, on),
                 Step::Join(who, since) if !inside.contains(&(who, room)) => {
-                    let since = since.map(|offset| Wanted::Since(Since { epoch: None, offset }));
+                    let since = since.map(|offset| RecoveryRequest::Since(Since { epoch: None, offset }));
                     world.listen(who as usize % SHARDS, room, true);
-                    world.join(who, room, since.unwrap_or(Wanted::Nothing));
+                    world.join(who, room, since.unwrap_or(RecoveryRequest::None));
                     inside.push((who, room));
                 }
                 Step::Join(..) => {}
-                Step::Part(who) => {
-                    world.part(who, room);
+                Step::Leave(who) => {
+                    world.leave(who, room);
                     inside.retain(|it| *it != (who, room));
                 }
                 Step::Publish(who, bytes) => world.publish(who, room, bytes),
@@ -291,7 +298,7 @@ proptest! {
                     let queries = [Query::Presence, Query::PresenceStats, Query::History(page)];
                     world.query(shard, room, queries[usize::from(kind)]);
                 }
-                Step::Pass(ms) => world.pass(Duration::from_millis(ms)),
+                Step::Advance(ms) => world.advance(Duration::from_millis(ms)),
             }
             prop_assert!(world.homes.history_bytes() <= bytes, "all histories have one bound");
         }
@@ -301,14 +308,14 @@ proptest! {
             }
         }
         world.now = Time::ZERO + Duration::from_secs(10_000);
-        world.pass(Duration::ZERO);
-        prop_assert_eq!(&world.asked, &BTreeMap::new(), "asks without a reply");
+        world.advance(Duration::ZERO);
+        prop_assert_eq!(&world.pending, &BTreeMap::new(), "requests without a reply");
         for room in ["a", "b"] {
             let present = world.homes.by_name.get(room).map_or(0, |&key| world.homes.homes.get(key).unwrap().presence.len());
             let expected = inside.iter().filter(|(_, of)| *of == room).count();
             prop_assert!(present == expected || present == 0, "{present} of {expected} are there");
         }
-        world.pass(Duration::from_secs(3600));
+        world.advance(Duration::from_secs(3600));
         prop_assert!(world.homes.is_empty() && world.homes.next_deadline().is_none());
     }
 }
@@ -324,18 +331,18 @@ fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
         world.publish(0, "r", 1);
     }
     world.now = world.now + Duration::from_millis(1);
-    let since = |offset| Wanted::Since(Since { epoch: None, offset });
+    let since = |offset| RecoveryRequest::Since(Since { epoch: None, offset });
     world.join(3, "r", since(0));
     world.join(6, "r", since(1));
-    assert_eq!(world.joined.len(), 0, "the engine is asked");
-    world.part(3, "r");
-    world.pass(Duration::from_millis(999));
+    assert_eq!(world.joined.len(), 0, "the engine is read");
+    world.leave(3, "r");
+    world.advance(Duration::from_millis(999));
     assert_eq!(world.joined.len(), 1);
-    let past = &world.joined[0];
-    assert_eq!((past.recovered, past.publications.len()), (Some(true), 2));
+    let recovery = &world.joined[0];
+    assert_eq!((recovery.recovered, recovery.publications.len()), (Some(true), 2));
     let key = world.homes.by_name["r"];
     let there: Vec<_> =
-        world.homes.homes.get(key).unwrap().presence.people().map(|it| it.person.client).collect();
+        world.homes.homes.get(key).unwrap().presence.members().map(|it| it.person.client).collect();
     assert_eq!(there, [client(6)]);
 }
 
@@ -346,7 +353,7 @@ fn all_histories_together_have_one_bound() {
         RoomOptions { history_count_max: 1000, history_bytes_max: 1 << 20, ..RoomOptions::default() };
     let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 20_000));
     for room in ["old", "middle", "new"] {
-        world.pass(Duration::from_secs(2));
+        world.advance(Duration::from_secs(2));
         world.listen(0, room, true);
         for _ in 0..5 {
             world.publish(0, room, 1000);
@@ -354,9 +361,9 @@ fn all_histories_together_have_one_bound() {
         }
     }
     assert_eq!(world.homes.take_counts().evicted, 0);
-    world.pass(Duration::from_secs(2));
+    world.advance(Duration::from_secs(2));
     world.query(0, "old", Query::History(Page { since: None, limit: 10, reverse: false }));
-    world.join(3, "old", Wanted::Since(Since { epoch: None, offset: 0 }));
+    world.join(3, "old", RecoveryRequest::Since(Since { epoch: None, offset: 0 }));
     assert_eq!(world.joined.pop().unwrap().recovered, Some(true));
     for _ in 0..5 {
         world.publish(0, "new", 1000);
@@ -365,35 +372,39 @@ fn all_histories_together_have_one_bound() {
     assert_eq!(world.homes.take_counts().evicted, 5, "the one that was used least recently");
     for (room, recovered) in [("old", true), ("middle", false), ("new", true)] {
         let since = world.epoch(room);
-        world.join(6, room, Wanted::Since(Since { epoch: since, offset: 0 }));
-        let past = world.joined.pop().unwrap();
-        assert_eq!(past.recovered, Some(recovered), "{room}");
+        world.join(6, room, RecoveryRequest::Since(Since { epoch: since, offset: 0 }));
+        let recovery = world.joined.pop().unwrap();
+        assert_eq!(recovery.recovered, Some(recovered), "{room}");
         assert_eq!(
-            (Some(past.top.epoch), past.top.offset),
+            (Some(recovery.top.epoch), recovery.top.offset),
             (since, if room == "new" { 10 } else { 5 }),
             "{room}"
         );
     }
 }
 
-/// What was collected while there were few enough is told, though there are too many when its time has come.
+/// Pending events of a room that was small enough are announced, though it is too large when they are due.
 #[test]
-fn who_came_before_the_room_was_too_large_is_announced() {
+fn members_that_joined_before_the_limit_are_announced() {
     let options = RoomOptions { join_leave_members_max: 3, ..RoomOptions::default() };
     let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 1 << 20));
     world.listen(0, "r", true);
     for number in 0..6 {
-        world.join(number, "r", Wanted::Nothing);
+        world.join(number, "r", RecoveryRequest::None);
     }
-    world.pass(EVENTS_INTERVAL);
-    let came = |number| Move::Join(member(number));
-    assert_eq!(world.moves, [came(0), came(1), came(2)]);
-    world.moves.clear();
+    world.advance(EVENTS_INTERVAL);
+    let came = |number| PresenceEvent::Join(member(number));
+    assert_eq!(world.presence_events, [came(0), came(1), came(2)]);
+    world.presence_events.clear();
     for number in 0..4 {
-        world.part(number, "r");
+        world.leave(number, "r");
     }
-    world.pass(EVENTS_INTERVAL);
-    assert_eq!(world.moves, [Move::Leave(member(3))], "from three on, those who go are announced again");
+    world.advance(EVENTS_INTERVAL);
+    assert_eq!(
+        world.presence_events,
+        [PresenceEvent::Leave(member(3))],
+        "from three on, leaves are announced again"
+    );
 }
 
 /// Drafts wait while a shard is behind, in their order, and others' rooms do not wait with them.
@@ -409,7 +420,7 @@ fn a_congested_room_holds_up_itself_only() {
     assert_eq!(
         world.offsets[&Arc::from("slow")].len(),
         3,
-        "until more than {CONGESTION_BYTES} are under way"
+        "until more than {CONGESTION_BYTES} are in flight"
     );
     assert_eq!(world.homes.take_counts().delayed, 7);
     world.publish(1, "other", 900);
@@ -418,10 +429,10 @@ fn a_congested_room_holds_up_itself_only() {
         world.swept(0, "slow", 900);
     }
     assert_eq!(world.offsets[&Arc::from("slow")], (1..=10).collect::<Vec<u64>>());
-    assert!(world.asked.is_empty());
+    assert!(world.pending.is_empty());
 }
 
-/// A shard that no longer has members holds nobody up.
+/// A shard that no longer has members delays no other.
 #[test]
 fn a_shard_that_leaves_a_congested_room_lets_it_go_on() {
     let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(RoomOptions::default(), 1 << 20));
@@ -433,8 +444,8 @@ fn a_shard_that_leaves_a_congested_room_lets_it_go_on() {
     }
     world.swept(0, "r", 2700);
     world.swept(1, "r", 2700);
-    assert_eq!(world.asked.len(), 1);
+    assert_eq!(world.pending.len(), 1);
     world.homes.shard_lost(world.now, 0, 2, |_| false);
     world.poll();
-    assert!(world.asked.is_empty());
+    assert!(world.pending.is_empty());
 }

@@ -5,8 +5,8 @@ use std::io;
 use super::listeners::BACKLOG;
 use super::{Failure, failure};
 use crate::config::{Config, Driver};
-use crate::driver::Engine;
-use crate::shard::SURPLUS_MAX;
+use crate::driver::IoBackend;
+use crate::shard::OVER_LIMIT_MAX;
 
 /// Descriptors of a shard's own: its poller, its waker, its listeners, and room for a log and a scrape.
 const DESCRIPTORS_PER_SHARD: u64 = 8;
@@ -23,20 +23,20 @@ pub(super) struct Capacity {
     files_max: u64,
 }
 
-/// One engine for each shard: of the driver that was chosen, or of the best that works here.
-pub(super) fn engines(config: &Config, shards: usize) -> Result<(Vec<Engine>, Capacity), Failure> {
+/// One I/O backend for each shard: the configured one, or the best that is available.
+pub(super) fn backends(config: &Config, shards: usize) -> Result<(Vec<IoBackend>, Capacity), Failure> {
     let (soft, hard) = raise_descriptor_limit();
     let count = shards as u64;
     if config.driver != Driver::Epoll {
         // Each ring's table is held against the limit for itself.
         let sockets_max = soft.min(config.max_connections.map_or(TABLE_MAX, table_for)).min(TABLE_MAX);
         let table = u32::try_from(sockets_max).unwrap_or(u32::MAX);
-        match (0..shards).map(|_| Engine::uring(table)).collect::<io::Result<Vec<_>>>() {
-            Ok(engines) => {
-                let connections = count * sockets_max.saturating_sub(SURPLUS_MAX);
-                let reserve = SURPLUS_MAX * count;
+        match (0..shards).map(|_| IoBackend::uring(table)).collect::<io::Result<Vec<_>>>() {
+            Ok(backends) => {
+                let connections = count * sockets_max.saturating_sub(OVER_LIMIT_MAX);
+                let reserve = OVER_LIMIT_MAX * count;
                 let capacity = Capacity { driver: "uring", connections, reserve, files_max: hard };
-                return Ok((engines, capacity));
+                return Ok((backends, capacity));
             }
             Err(error) if config.driver == Driver::Uring => {
                 return Err(Failure::new(format!(
@@ -44,24 +44,24 @@ pub(super) fn engines(config: &Config, shards: usize) -> Result<(Vec<Engine>, Ca
                      that allows it; or choose --driver epoll"
                 )));
             }
-            Err(error) => tracing::info!(%error, "io_uring cannot be used: epoll serves"),
+            Err(error) => tracing::info!(%error, "io_uring unavailable: using epoll"),
         }
     }
-    let engines = (0..shards).map(|_| Engine::epoll()).collect::<io::Result<Vec<_>>>();
-    let engines = engines.map_err(|error| failure("the kernel gives no event poller", &error))?;
-    let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + SURPLUS_MAX * count;
+    let backends = (0..shards).map(|_| IoBackend::epoll()).collect::<io::Result<Vec<_>>>();
+    let backends = backends.map_err(|error| failure("epoll creation failed", &error))?;
+    let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + OVER_LIMIT_MAX * count;
     Ok((
-        engines,
+        backends,
         Capacity { driver: "epoll", connections: soft.saturating_sub(reserve), reserve, files_max: hard },
     ))
 }
 
-/// The largest table that a ring gets unasked, for which the kernel keeps eight bytes a place: 2 MiB.
+/// The largest table that a ring gets by default, for which the kernel keeps eight bytes a slot: 2 MiB.
 const TABLE_MAX: u64 = 1 << 18;
 
 /// A table in which one ring can hold all of `connections`, if they all come to it, without being careful.
 const fn table_for(connections: u64) -> u64 {
-    connections.saturating_add(SURPLUS_MAX + 2 * BACKLOG.cast_unsigned() as u64)
+    connections.saturating_add(OVER_LIMIT_MAX + 2 * BACKLOG.cast_unsigned() as u64)
 }
 
 /// How many connections may be open: what was chosen, or what there is room for.

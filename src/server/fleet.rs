@@ -1,4 +1,4 @@
-//! The shards' threads: what each is given, how all are told something, and what takes the place of one that has panicked.
+//! The shards' threads: what each is given, messages to all of them, and the replacement of one that has panicked.
 
 use signal_hook::iterator::Handle;
 use socket2::Socket;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::{EXIT_SOFTWARE, Failure, failure};
 use crate::base::hash::Seed;
 use crate::config::Config;
-use crate::driver::{Control, Engine, Inquiry, PanickedAgain, Parts, Rebuild, Waker};
+use crate::driver::{AuthCommand, Control, IoBackend, Parts, Rebuild, RepeatedPanic, Waker};
 use crate::edge::Edge;
 use crate::engine::Memory;
 use crate::identity::hook::{Decided, HookClient};
@@ -36,34 +36,34 @@ impl Fleet {
     /// Everything that can fail is made before the first thread starts.
     pub(super) fn start(
         config: &Config,
-        engines: Vec<Engine>,
+        backends: Vec<IoBackend>,
         listeners: Vec<Vec<Socket>>,
         options: &Arc<Options>,
         registry: &Arc<Registry>,
         watch: &Handle,
     ) -> Result<Self, Failure> {
-        let shards = engines.len();
-        let wakers = (0..shards).map(|_| Engine::waker()).collect::<Result<Arc<[_]>, _>>();
-        let wakers = wakers.map_err(|error| failure("the kernel gives no eventfd", &error))?;
+        let shards = backends.len();
+        let wakers = (0..shards).map(|_| IoBackend::waker()).collect::<Result<Arc<[_]>, _>>();
+        let wakers = wakers.map_err(|error| failure("eventfd creation failed", &error))?;
         let seed = Seed::new(random());
         let meshes = Mesh::build(shards, &seed);
         #[expect(clippy::disallowed_methods, reason = "the origin of the process's time")]
         let origin = Instant::now();
         let (controls, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel()).unzip();
-        let edge = Edge::start().map_err(|error| failure("the edge cannot be started", &error))?;
+        let edge = Edge::start().map_err(|error| failure("network runtime startup failed", &error))?;
         let decided = deliver(controls.clone(), Arc::clone(&wakers));
         let hook = Arc::new(HookClient::new(edge.handle().clone(), decided));
         hook.open(config.hook.as_ref(), &config.policy)
-            .map_err(|error| failure("the hook cannot be asked", &error))?;
+            .map_err(|error| failure("hook client setup failed", &error))?;
         let mut threads = Vec::new();
         let last = Arc::new(CloseOnDrop(watch.clone()));
         let Some(blueprint) = meshes.first().map(Mesh::blueprint) else {
-            return Err(failure("no shard is to run", &"at least one is needed"));
+            return Err(failure("no shards", &"at least one is required"));
         };
         let limits = ConnectionLimits::new(&seed);
         let fleet = Shard::fleet(meshes, &limits, options, registry, random);
         let current = Arc::new(Mutex::new(Arc::clone(options)));
-        let spares = Spares {
+        let factory = ShardFactory {
             blueprint,
             limits,
             options: Arc::clone(&current),
@@ -71,18 +71,18 @@ impl Fleet {
             controls: controls.clone(),
             wakers: Arc::clone(&wakers),
         };
-        let parts = fleet.into_iter().enumerate().zip(engines).zip(listeners).zip(receivers);
-        for ((((id, shard), engine), listeners), control) in parts {
+        let parts = fleet.into_iter().enumerate().zip(backends).zip(listeners).zip(receivers);
+        for ((((id, shard), backend), listeners), control) in parts {
             let hook_client = Arc::clone(&hook);
-            let ask = Box::new(move |inquiry| match inquiry {
-                Inquiry::Ask(question) => hook_client.ask(id, question),
-                Inquiry::Withdraw(conn) => hook_client.cancel(id, conn),
+            let auth = Box::new(move |command| match command {
+                AuthCommand::Request(auth_request) => hook_client.submit(id, auth_request),
+                AuthCommand::Cancel(conn) => hook_client.cancel(id, conn),
             });
             let wakers = Arc::clone(&wakers);
-            let (metrics, rebuild) = (registry.shard(id), spares.clone().rebuild(id));
-            let parts = Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild };
+            let (metrics, rebuild) = (registry.shard(id), factory.clone().rebuild(id));
+            let parts = Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild };
             let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
-            threads.push(spawn(engine, parts, ended)?);
+            threads.push(spawn(backend, parts, ended)?);
         }
         Ok(Self { threads, controls, wakers, hook, current, _edge: edge })
     }
@@ -95,13 +95,13 @@ impl Fleet {
     /// Other options hold from now on.
     pub(super) fn reconfigure(&self, options: &Arc<Options>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(options);
-        self.tell(|| Control::Reload(Arc::clone(options)));
+        self.broadcast(|| Control::Reload(Arc::clone(options)));
     }
 
-    /// Tells all shards.
-    pub(super) fn tell(&self, control: impl Fn() -> Control) {
+    /// Sends a control message to all shards.
+    pub(super) fn broadcast(&self, control: impl Fn() -> Control) {
         for (sender, waker) in self.controls.iter().zip(self.wakers.iter()) {
-            // A shard that has ended hears nothing any more, which is what it was to be told.
+            // A shard that has ended needs no control message.
             let _ = sender.send(control());
             waker.wake();
         }
@@ -112,20 +112,17 @@ impl Fleet {
     /// # Errors
     /// One has failed.
     pub(super) fn join(self) -> Result<(), Failure> {
-        // After one has failed the others are told to stop; after a drain they have stopped.
-        self.tell(|| Control::Stop);
+        // After one has failed the others are stopped; after a drain they have stopped.
+        self.broadcast(|| Control::Stop);
         for thread in self.threads {
             match thread.join() {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<PanickedAgain>()) => {
+                Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<RepeatedPanic>()) => {
                     return Err(Failure(error.to_string(), EXIT_SOFTWARE));
                 }
-                Ok(Err(error)) => return Err(failure("a shard has failed", &error)),
+                Ok(Err(error)) => return Err(failure("shard failed", &error)),
                 Err(_) => {
-                    return Err(Failure(
-                        "a shard has panicked; please report this".to_owned(),
-                        EXIT_SOFTWARE,
-                    ));
+                    return Err(Failure("shard panicked; please report this".to_owned(), EXIT_SOFTWARE));
                 }
             }
         }
@@ -134,21 +131,21 @@ impl Fleet {
 }
 
 /// Runs a shard on a thread of its own.
-fn spawn(engine: Engine, parts: Parts, ended: Ended) -> Result<JoinHandle<io::Result<()>>, Failure> {
+fn spawn(backend: IoBackend, parts: Parts, ended: Ended) -> Result<JoinHandle<io::Result<()>>, Failure> {
     std::thread::Builder::new()
         .name(format!("shard-{}", parts.id))
         .spawn(move || {
-            let mut ended = ended; // whole: it tells of the end when it is dropped, a panic's too
-            let outcome = engine.run(parts);
+            let mut ended = ended; // whole: it reports the end when it is dropped, a panic's too
+            let outcome = backend.run(parts);
             ended.fine = outcome.is_ok();
             outcome
         })
-        .map_err(|error| failure("a thread cannot be started", &error))
+        .map_err(|error| failure("thread creation failed", &error))
 }
 
 /// What it takes to make another shard for one that has panicked.
 #[derive(Clone)]
-struct Spares {
+struct ShardFactory {
     blueprint: Blueprint,
     limits: ConnectionLimits,
     /// Those that hold now.
@@ -158,15 +155,15 @@ struct Spares {
     wakers: Arc<[Waker]>,
 }
 
-impl Spares {
+impl ShardFactory {
     /// Makes other shards for shard `id`. The others are given new rings to it: what was in the old ones is lost.
     fn rebuild(self, id: usize) -> Rebuild {
         Box::new(move || {
             let options = Arc::clone(&self.options.lock().unwrap_or_else(PoisonError::into_inner));
             let (mesh, others) = self.blueprint.rebuild(id);
-            let engine = Box::new(Memory::new(mesh.seed()));
+            let memory = Box::new(Memory::new(mesh.seed()));
             let registry = Arc::clone(&self.registry);
-            let shard = Shard::new(mesh, self.limits.clone(), engine, options, registry, random());
+            let shard = Shard::new(mesh, self.limits.clone(), memory, options, registry, random());
             for (other, ends) in others {
                 // A shard that has ended needs no rings.
                 let _ = self.controls[other].send(Control::Peer(Box::new(ends)));
@@ -179,9 +176,9 @@ impl Spares {
 
 /// Takes decisions to their shards.
 fn deliver(controls: Vec<Sender<Control>>, wakers: Arc<[Waker]>) -> Arc<Decided> {
-    Arc::new(move |shard: usize, conn, verdict| {
+    Arc::new(move |shard: usize, conn, decision| {
         // A shard that has ended has no client left that waits.
-        let _ = controls[shard].send(Control::Decided(conn, verdict));
+        let _ = controls[shard].send(Control::AuthDecided(conn, decision));
         wakers[shard].wake();
     })
 }
@@ -210,7 +207,7 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// 64 bits that nobody can guess: std seeds each of its hashers from the system's randomness.
+/// 64 unpredictable bits: std seeds each of its hashers from the system's randomness.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

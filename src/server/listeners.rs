@@ -13,7 +13,7 @@ use crate::config::Config;
 /// Connections that the kernel holds for a listener until they are accepted; it lowers this to net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 4096;
 
-/// How often, and after what time each, a port is asked for again that is in use.
+/// How often, and after what time each, a bind to a port in use is retried.
 const REBINDS: u32 = 50;
 
 /// See [`REBINDS`].
@@ -53,7 +53,7 @@ fn activated() -> Result<Vec<Socket>, Failure> {
 
 fn listen(address: SocketAddr, is_default: bool) -> Result<Socket, Failure> {
     match bind(address) {
-        // Nobody asked for IPv6: a machine without it serves IPv4.
+        // IPv6 is not configured explicitly: a machine without it serves IPv4.
         Err(error)
             if is_default
                 && rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::AFNOSUPPORT) =>
@@ -83,10 +83,10 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Has the kernel keep a connection until its first bytes are there, or a second has passed (tcp(7)). A client of HTTP
-/// always speaks first: so its request is read when it is accepted, and one wake-up does for both.
+/// always sends first: so its request is read when it is accepted, and one wake-up does for both.
 fn defer_accept(socket: &Socket) -> io::Result<()> {
     let seconds: libc::c_int = 1;
-    // SAFETY: the pointer and the length are those of one integer that lives until the call is over, and the descriptor is
+    // SAFETY: the pointer and the length are those of one integer that is valid until the call is over, and the descriptor is
     // that of `socket`.
     let result = unsafe {
         libc::setsockopt(

@@ -22,7 +22,7 @@ use crate::ws;
 use capacity::{Capacity, connections_max};
 use fleet::Fleet;
 
-/// Why the server did not start, or stopped: one sentence that says what, and what to do.
+/// Why the server did not start, or stopped: one sentence with the cause and the remedy.
 #[derive(Debug)]
 pub struct Failure(String, u8);
 
@@ -63,26 +63,26 @@ pub fn run(
     log_panics();
     // Before any thread, so that every thread leaves the signals to this one.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|error| failure("signals cannot be handled", &error))?;
+        .map_err(|error| failure("signal handler setup failed", &error))?;
     let shards = config.shards.unwrap_or_else(available_cpus);
-    let (engines, capacity) = capacity::engines(&config, shards)?;
+    let (backends, capacity) = capacity::backends(&config, shards)?;
     let connections_max = connections_max(&config, &capacity)?;
     let listeners = listeners::open(&config, shards)?;
     let addresses: Vec<_> =
         listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()?.as_socket()).collect();
     let registry = Arc::new(Registry::new(shards));
     let options = Arc::new(options(&config, connections_max));
-    let fleet = Fleet::start(&config, engines, listeners, &options, &registry, &signals.handle())?;
+    let fleet = Fleet::start(&config, backends, listeners, &options, &registry, &signals.handle())?;
 
     registry.set_ready(true);
     for address in &addresses {
         tracing::info!(%address, shards, driver = capacity.driver, connections_max, version = env!("CARGO_PKG_VERSION"), "listening");
     }
-    tell_manager(&[
+    notify_manager(&[
         NotifyState::Ready,
         NotifyState::Status(&format!("serving on {} shards", fleet.shards())),
     ]);
-    Process { config, logging, registry, fleet, capacity }.attend(signals, reload)
+    Process { config, logging, registry, fleet, capacity }.handle_signals(signals, reload)
 }
 
 /// What the main thread holds while the shards run.
@@ -96,7 +96,7 @@ struct Process<'a> {
 
 impl Process<'_> {
     /// Waits for signals, and for the end.
-    fn attend(
+    fn handle_signals(
         mut self,
         mut signals: Signals,
         reload: impl Fn() -> Result<Config, Vec<Problem>>,
@@ -106,62 +106,62 @@ impl Process<'_> {
             match signal {
                 SIGHUP => self.reload(&reload),
                 _ if draining => {
-                    tracing::warn!("second signal: ending at once");
-                    self.fleet.tell(|| Control::Stop);
+                    tracing::warn!("second signal: stopping immediately");
+                    self.fleet.broadcast(|| Control::Stop);
                 }
                 _ => {
                     draining = true;
                     let connections = self.registry.connections();
-                    tracing::info!(connections, bound = ?self.config.drain, "draining");
-                    tell_manager(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+                    tracing::info!(connections, timeout = ?self.config.drain, "draining");
+                    notify_manager(&[NotifyState::Stopping, NotifyState::Status("draining")]);
                     self.registry.set_ready(false);
-                    let bound = self.config.drain;
-                    self.fleet.tell(|| Control::Drain(bound));
+                    let timeout = self.config.drain;
+                    self.fleet.broadcast(|| Control::Drain(timeout));
                 }
             }
         }
-        let left = self.registry.connections();
+        let remaining = self.registry.connections();
         let outcome = self.fleet.join();
         if draining && outcome.is_ok() {
-            tracing::info!(left, "ended");
+            tracing::info!(remaining, "shutdown complete");
         }
         outcome
     }
 
-    /// Takes over what can be changed in the running server, or says why nothing was.
+    /// Applies what can be changed in the running server, or logs why nothing was.
     fn reload(&mut self, read: &impl Fn() -> Result<Config, Vec<Problem>>) {
         let monotonic = NotifyState::monotonic_usec_now().ok();
-        tell_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
+        notify_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
         // What needs more than there is comes to light only here: it is refused like any other mistake.
-        let told = |problems: &[&dyn Display]| {
+        let log_problems = |problems: &[&dyn Display]| {
             for problem in problems {
-                tracing::error!(%problem, "not reloaded");
+                tracing::error!(%problem, "reload failed");
             }
         };
         match read().map(|new| (connections_max(&new, &self.capacity), new)) {
-            Ok((Err(failure), _)) => told(&[&failure]),
+            Ok((Err(failure), _)) => log_problems(&[&failure]),
             Ok((Ok(connections_max), new)) => {
                 for name in self.config.needs_restart(&new) {
-                    tracing::warn!(setting = name, "has changed, which needs a restart");
+                    tracing::warn!(setting = name, "setting changed: restart required");
                 }
                 if let Err(error) = self.logging.reload(&new.log) {
-                    tracing::warn!(%error, "the log filter stays as it was");
+                    tracing::warn!(%error, "log filter unchanged");
                 }
                 let options = Arc::new(options(&new, connections_max));
                 if (&new.hook, &new.policy) != (&self.config.hook, &self.config.policy)
                     && let Err(error) = self.fleet.hook.open(new.hook.as_ref(), &new.policy)
                 {
-                    tracing::warn!(%error, "the hook stays as it was");
+                    tracing::warn!(%error, "hook unchanged");
                 }
                 self.fleet.reconfigure(&options);
                 self.config = self.config.reloaded(new);
-                tracing::info!("reloaded");
+                tracing::info!("configuration reloaded");
             }
             Err(problems) => {
-                told(&problems.iter().map(|problem| problem as &dyn Display).collect::<Vec<_>>())
+                log_problems(&problems.iter().map(|problem| problem as &dyn Display).collect::<Vec<_>>())
             }
         }
-        tell_manager(&[NotifyState::Ready]);
+        notify_manager(&[NotifyState::Ready]);
     }
 }
 
@@ -185,7 +185,7 @@ fn options(config: &Config, connections_max: u64) -> Options {
         session_messages_per_second_max: config.max_session_messages_per_second,
         session_commands_per_second_max: config.max_session_commands_per_second,
         command_timeout: config.command_timeout,
-        identification: config.identification(),
+        auth_mode: config.auth_mode(),
         anonymous: config.anonymous,
         origins: config.origins.clone(),
         deflate: config.deflate,
@@ -199,10 +199,10 @@ fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, |count| count.get().min(SHARDS_MAX))
 }
 
-/// Tells systemd, if it listens; nobody else minds.
-fn tell_manager(states: &[NotifyState<'_>]) {
+/// Notifies systemd, if it listens; an error has no consequence.
+fn notify_manager(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager was not told");
+        tracing::debug!(%error, "service manager not notified");
     }
 }
 

@@ -22,10 +22,10 @@ impl Session {
         }
         match self.protocol {
             Protocol::Text(Some(_)) if self.expires <= ctx.now => {
-                ctx.effects.close(1013, "the server cannot say whether you may come in", CloseReason::Denied);
+                ctx.effects.close(1013, "authentication timed out", CloseReason::Unauthorized);
             }
             Protocol::Text(None) if self.expires <= ctx.now => {
-                ctx.effects.close(1008, "your token has expired", CloseReason::Expired);
+                ctx.effects.close(1008, "token expired", CloseReason::Expired);
             }
             Protocol::Text(_) => {}
             Protocol::Json(_) => self.json_tick(ctx, last_received),
@@ -57,7 +57,7 @@ impl Session {
         let expires = self.expires;
         let Some(state) = self.json_state() else { return };
         if state.pong_by <= now {
-            // A client that is heard lives: behind a long message on a slow line the pong is still on its way.
+            // A client that sends is alive: behind a long message on a slow line the pong is still in flight.
             state.pong_by = state.pong_by.max(last_received + pong_timeout);
             state.ping_at = state.ping_at.max(state.pong_by);
         }
@@ -70,7 +70,7 @@ impl Session {
         }
         if !is_in && state.ping_at <= now {
             // A client that waits for the auth backend waits for us: that must not be final.
-            let waits = matches!(state.phase, Phase::Asked(_));
+            let waits = matches!(state.phase, Phase::Authenticating(_));
             let why = if waits { Disconnect::Internal } else { Disconnect::Stale };
             return ctx.effects.disconnect(why);
         }
@@ -103,7 +103,7 @@ impl Session {
             self.leave(ctx.effects, index);
             match &mut self.protocol {
                 Protocol::Text(_) => {
-                    return ctx.effects.close(1013, "the room does not answer", CloseReason::Denied);
+                    return ctx.effects.close(1013, "joining the room timed out", CloseReason::Unauthorized);
                 }
                 Protocol::Json(_) if !by_server => {
                     ctx.effects.error(command, ErrorCode::Internal);
@@ -144,12 +144,12 @@ impl Session {
         self.due = self.due.min(expires);
     }
 
-    /// Begins the pings of a client that has just come in.
+    /// Begins the pings of a new client.
     pub(super) fn begin_pings(&mut self, ctx: &mut Context<'_>) {
         let interval = ctx.options.ping_interval;
         let first = ctx.now + jittered(ctx.rng, interval);
         let Some(state) = self.json_state() else { return };
-        // A ping that is under way already will be answered.
+        // A ping that is in flight already will be answered.
         let first = if state.pong_by == Time::NEVER { first } else { first.max(state.pong_by) };
         state.ping_at = if interval.is_zero() { Time::NEVER } else { first };
         let ping_at = state.ping_at;
@@ -163,7 +163,7 @@ impl Session {
         }
     }
 
-    /// The answer to a ping has come. False: no ping had asked for it.
+    /// The answer to a ping has come. False: no ping had requested it.
     pub(super) fn pong(&mut self) -> bool {
         let Some(state) = self.json_state() else { return false };
         std::mem::replace(&mut state.pong_by, Time::NEVER) != Time::NEVER

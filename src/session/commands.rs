@@ -7,17 +7,17 @@ use super::identity::{grant, may_publish};
 use super::json::{Connecting, Outcome, Phase};
 use super::{Context, EXPIRY_GRACE, Effect, Join, Session};
 use crate::app::json::command::{
-    Connect, Delivery, History, Introduction, Publish, Rpc, SubRefresh, Subscribe,
+    Connect, DeliveryQuery, HistoryQuery, Introduction, Publish, Rpc, SubRefresh, Subscribe,
 };
 use crate::app::json::{self, Disconnect, ErrorCode, Refusal};
 use crate::base::Time;
 use crate::chat::{
-    self, Body, Draft, Identification, Identity, Member, Person, RateDecision, TokenError, Wanted,
+    self, AuthMode, Body, Draft, Identity, Member, Person, RateDecision, RecoveryRequest, TokenError,
 };
 use crate::room::Query;
 
 impl Session {
-    /// Lets a client in, or has the auth backend asked who it is.
+    /// Accepts a client, or sends an auth request.
     pub(super) fn connect(
         &mut self,
         ctx: &mut Context<'_>,
@@ -31,10 +31,10 @@ impl Session {
         let positions = connect
             .subs
             .iter()
-            .map(|(room, recovery)| (Box::from(&**room), recovery.wanted(), recovery.offset));
+            .map(|(room, recovery)| (Box::from(&**room), recovery.recovery_request(), recovery.offset));
         let connecting = Connecting { command: id, positions: positions.collect(), ..Connecting::default() };
-        let identity = match &ctx.options.identification {
-            Identification::Open => {
+        let identity = match &ctx.options.auth_mode {
+            AuthMode::Open => {
                 let name = Introduction::read(connect.data).name;
                 let name = name.as_deref().map(|name| chat::display_name(name, ctx.options.name_bytes_max));
                 let Ok(name) = name.transpose() else {
@@ -43,11 +43,11 @@ impl Session {
                 };
                 self.open_identity(name.as_deref())
             }
-            Identification::Token(_) if connect.token.is_empty() && ctx.options.anonymous => {
+            AuthMode::Token(_) if connect.token.is_empty() && ctx.options.anonymous => {
                 self.open_identity(None)
             }
-            Identification::Token(_) if connect.token.is_empty() => return Err(Disconnect::BadRequest.into()),
-            Identification::Token(authority) => {
+            AuthMode::Token(_) if connect.token.is_empty() => return Err(Disconnect::BadRequest.into()),
+            AuthMode::Token(authority) => {
                 ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
                 match authority.identify(&connect.token) {
                     Ok(identity) if identity.user.is_empty() && !ctx.options.anonymous => {
@@ -61,8 +61,8 @@ impl Session {
                     Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
                 }
             }
-            Identification::Asked => {
-                self.set_phase(Phase::Asked(connecting));
+            AuthMode::Hook => {
+                self.set_phase(Phase::Authenticating(connecting));
                 let name = Introduction::read(connect.data).name.map(Box::from);
                 let token = (!connect.token.is_empty()).then(|| Box::from(&*connect.token));
                 let data = connect.data.map(|data| Box::from(RawValue::get(data)));
@@ -74,7 +74,7 @@ impl Session {
         Ok(Outcome::Nothing)
     }
 
-    /// It is known who a client is: the rooms that come with that are entered, and then `connect` is answered.
+    /// A client is authenticated: its server-side rooms are joined, and then `connect` is answered.
     pub(super) fn identified(
         &mut self,
         ctx: &mut Context<'_>,
@@ -102,12 +102,14 @@ impl Session {
                 continue;
             }
             let position = positions.iter().find(|(name, ..)| **name == *room.name);
-            let (wanted, asked) =
-                position.map_or((Wanted::Nothing, None), |(_, wanted, offset)| (*wanted, Some(*offset)));
-            let how = Join { asked, by_server: true, granted: true, ..Join::default() };
-            self.join(ctx, &room.name, room.grant, wanted, how);
+            let (recovery_request, requested_offset) = position
+                .map_or((RecoveryRequest::None, None), |(_, recovery_request, offset)| {
+                    (*recovery_request, Some(*offset))
+                });
+            let how = Join { requested_offset, by_server: true, granted: true, ..Join::default() };
+            self.join(ctx, &room.name, room.grant, recovery_request, how);
         }
-        self.welcome_if_complete(ctx);
+        self.confirm_if_complete(ctx);
     }
 
     pub(super) fn subscribe(
@@ -139,12 +141,12 @@ impl Session {
             })?;
         let how = Join {
             command: id,
-            asked: Some(subscribe.offset),
+            requested_offset: Some(subscribe.offset),
             or_nothing: subscribe.or_nothing(),
             granted: grant.is_some(),
             by_server: false,
         };
-        self.join(ctx, &Arc::from(name), grant.unwrap_or_default(), subscribe.wanted(), how);
+        self.join(ctx, &Arc::from(name), grant.unwrap_or_default(), subscribe.recovery_request(), how);
         Ok(Outcome::Nothing)
     }
 
@@ -198,7 +200,7 @@ impl Session {
         Ok(Outcome::Nothing)
     }
 
-    /// Asks a room's home something, for a client that is in the room.
+    /// Sends a query to a room's home, for a client that is in the room.
     pub(super) fn query(
         &mut self,
         ctx: &mut Context<'_>,
@@ -218,15 +220,15 @@ impl Session {
         &mut self,
         ctx: &mut Context<'_>,
         id: u32,
-        history: &History<'_>,
+        history: &HistoryQuery<'_>,
     ) -> Result<Outcome, Refusal> {
         let page = history.page()?;
         self.query(ctx, id, &history.channel, Query::History(page))
     }
 
-    /// How far a publication has come is the one thing that can be called. Every shard is asked.
+    /// How far a publication has come is the one method that can be called. Every shard is queried.
     pub(super) fn call(&mut self, ctx: &mut Context<'_>, id: u32, rpc: &Rpc<'_>) -> Result<Outcome, Refusal> {
-        let Delivery { channel, offset } = rpc.delivery()?;
+        let DeliveryQuery { channel, offset } = rpc.delivery()?;
         let Some(index) = self.index_of(&channel) else { return Err(ErrorCode::PermissionDenied.into()) };
         ctx.budget.scans = ctx.budget.scans.saturating_sub(1);
         let room = Arc::clone(&self.subscriptions[index].room);
@@ -236,7 +238,7 @@ impl Session {
     }
 
     pub(super) fn refresh(&mut self, ctx: &mut Context<'_>, token: &str) -> Result<Outcome, Refusal> {
-        let Identification::Token(authority) = &ctx.options.identification else {
+        let AuthMode::Token(authority) = &ctx.options.auth_mode else {
             return Err(ErrorCode::NotAvailable.into());
         };
         ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
@@ -261,7 +263,7 @@ impl Session {
         let Some(index) = self.index_of(&refresh.channel) else {
             return Err(ErrorCode::PermissionDenied.into());
         };
-        let Identification::Token(authority) = &ctx.options.identification else {
+        let AuthMode::Token(authority) = &ctx.options.auth_mode else {
             return Err(ErrorCode::NotAvailable.into());
         };
         ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);

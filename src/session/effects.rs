@@ -1,4 +1,4 @@
-//! What a session does, and what it is told when it does it.
+//! The effects of a session, and its context.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use crate::app::WireFormat;
 use crate::app::json::{self, Disconnect, ErrorCode};
-use crate::base::census::Census;
+use crate::base::connection_counter::ConnectionCounter;
 use crate::base::rng::Rng;
 use crate::base::{RoomId, SubId, Time};
-use crate::chat::{ClientId, Draft, Member, Overrides, Wanted};
+use crate::chat::{ClientId, Draft, Member, Overrides, RecoveryRequest};
 use crate::metrics::CloseReason;
 use crate::options::Options;
 use crate::room::Query;
 
-/// What a session is told when something happens to it.
+/// The context of a call to a session.
 #[derive(Debug)]
 pub struct Context<'a> {
     /// The time.
@@ -25,7 +25,7 @@ pub struct Context<'a> {
     /// The limits and behaviour.
     pub options: &'a Options,
     /// How many connections each user has.
-    pub users: &'a Arc<Census<Arc<str>>>,
+    pub users: &'a Arc<ConnectionCounter<Arc<str>>>,
     /// Randomness.
     pub rng: &'a mut Rng,
     /// What may still be done in this turn.
@@ -62,7 +62,7 @@ impl Budget {
 pub enum Effect {
     /// Sends its client a message of its protocol: this part of [`Effects::payload`].
     Send(Range<usize>),
-    /// Has something to tell its client as soon as what was sent before has gone out: [`super::Session::notice`].
+    /// Has a notice for its client as soon as what was sent before has gone out: [`super::Session::notice`].
     Notice,
     /// Ends its connection.
     Close {
@@ -73,7 +73,7 @@ pub enum Effect {
         /// What is counted.
         why: CloseReason,
     },
-    /// Goes into a room: its home is asked, with `number` as the command.
+    /// Joins a room: a request to its home, with `number` as the command.
     Join {
         /// The subscription.
         number: u32,
@@ -81,12 +81,12 @@ pub enum Effect {
         room: Arc<str>,
         /// The client as the members see it.
         member: Member,
-        /// What it wants of the history.
-        wanted: Wanted,
+        /// What it requests of the history.
+        recovery_request: RecoveryRequest,
         /// What holds for it alone.
         overrides: Overrides,
     },
-    /// Asks a room's new home to be let in: the one that was asked before is lost.
+    /// Sends a join request to a room's new home: the previous one is lost.
     JoinAgain {
         /// The subscription.
         number: u32,
@@ -94,8 +94,8 @@ pub enum Effect {
         room: Arc<str>,
         /// The client as the members see it.
         member: Member,
-        /// What it wants of the history.
-        wanted: Wanted,
+        /// What it requests of the history.
+        recovery_request: RecoveryRequest,
         /// What holds for it alone.
         overrides: Overrides,
     },
@@ -121,7 +121,7 @@ pub enum Effect {
         /// The message.
         draft: Draft,
     },
-    /// Asks something of a room's home.
+    /// Sends a query to a room's home.
     Query {
         /// The command.
         command: u32,
@@ -130,7 +130,7 @@ pub enum Effect {
         /// What.
         query: Query,
     },
-    /// Asks all shards how far a publication has come.
+    /// Queries all shards how far a publication has come.
     CountDelivery {
         /// The command.
         command: u32,
@@ -139,19 +139,19 @@ pub enum Effect {
         /// The publication.
         offset: u64,
     },
-    /// Asks the auth backend who it is.
+    /// Sends an auth request.
     Authenticate {
         /// The protocol: `text` or `json`.
         protocol: &'static str,
-        /// The name that it wants.
+        /// The requested name.
         name: Option<Box<str>>,
         /// Its token.
         token: Option<Box<str>>,
-        /// What it says of itself: JSON.
+        /// The client's own data: JSON.
         data: Option<Box<str>>,
     },
     /// It is in: what its rooms publish may follow what it was sent.
-    Welcomed,
+    Confirmed,
     /// Pings its client with a WebSocket ping.
     Ping,
 }
@@ -190,18 +190,18 @@ impl Effects {
         self.other_error(command, number, message, temporary);
     }
 
-    /// Answers a command with an error whose number somebody else has chosen.
+    /// Answers a command with an error whose number the auth backend has chosen.
     pub fn other_error(&mut self, command: u32, number: u16, message: &str, temporary: bool) {
         self.send(|out| json::error_into(out, command, number, message, temporary));
         self.count_error(number);
     }
 
-    /// Counts an error that a client is told of in words.
+    /// Counts an error that a client receives as a text.
     pub fn count_error(&mut self, number: u16) {
         self.errors.push(number);
     }
 
-    /// The numbers of the errors that clients are told of.
+    /// The numbers of the errors that were sent to clients.
     pub fn errors(&self) -> &[u16] {
         &self.errors
     }
@@ -218,13 +218,13 @@ impl Effects {
         let why = match why {
             Disconnect::Shutdown => CloseReason::Shutdown,
             Disconnect::Expired | Disconnect::SubscriptionExpired => CloseReason::Expired,
-            Disconnect::Slow | Disconnect::InsufficientState => CloseReason::TooSlow,
-            Disconnect::NoPong => CloseReason::Silent,
-            Disconnect::TooManyRequests => CloseReason::Flood,
-            Disconnect::Stale | Disconnect::Internal => CloseReason::HeadTimeout,
-            Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::Protocol,
+            Disconnect::Slow | Disconnect::InsufficientState => CloseReason::SlowConsumer,
+            Disconnect::NoPong => CloseReason::PingTimeout,
+            Disconnect::TooManyRequests => CloseReason::RateLimited,
+            Disconnect::Stale | Disconnect::Internal => CloseReason::RequestTimeout,
+            Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::ProtocolError,
             Disconnect::InvalidToken | Disconnect::ConnectionLimit | Disconnect::PermissionDenied => {
-                CloseReason::Denied
+                CloseReason::Unauthorized
             }
         };
         self.close(u16::from(code), reason, why);

@@ -1,41 +1,41 @@
-//! Who comes with a connection, and what lets a client into a room: what it says, its token, or the auth backend.
+//! The identity of a connection, and access to rooms: by its own claim, its token, or the auth backend.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Session;
-use crate::chat::{Grant, Identification, Identity, RoomOptions, TokenError, Wanted, Who};
+use crate::chat::{Access, AuthMode, Grant, Identity, RecoveryRequest, RoomOptions, TokenError};
 use crate::options::Options;
 
-/// Who comes with a plain client's request, and where to.
+/// A plain client's handshake: its identity and its room.
 #[derive(Clone, Debug)]
-pub struct Visitor<'a> {
-    /// What it wants to be called.
+pub struct TextHandshake<'a> {
+    /// The requested name.
     pub name: Cow<'a, str>,
-    /// Where it wants to go.
+    /// The requested room.
     pub room: Cow<'a, str>,
-    /// What it wants of the history.
-    pub wanted: Wanted,
+    /// What it requests of the history.
+    pub recovery_request: RecoveryRequest,
     /// Its token, if it brought one.
     pub token: Option<Cow<'a, str>>,
 }
 
-/// What is known of a plain visitor before its WebSocket opens.
+/// The result of a plain client's authentication before its WebSocket opens.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Admission {
-    /// It comes in as this one; a grant if a token names the room.
+pub enum AuthOutcome {
+    /// It has this identity; a grant if a token names the room.
     Known(Identity, Option<Grant>),
-    /// The auth backend is to be asked.
-    Asked,
+    /// The auth backend decides.
+    Pending,
     /// No token, or one that is not valid.
     NoToken,
     /// The token is another's, or the room is not for its bearer.
     Forbidden,
 }
 
-impl Visitor<'_> {
+impl TextHandshake<'_> {
     /// What is known of it.
-    pub fn admission(&self, options: &Options) -> Admission {
+    pub fn authenticate(&self, options: &Options) -> AuthOutcome {
         let name: Arc<str> = Arc::from(&*self.name);
         let named = |user: &Arc<str>| Identity {
             user: Arc::clone(user),
@@ -44,23 +44,23 @@ impl Visitor<'_> {
             expires_in: None,
             rooms: Vec::new(),
         };
-        let identity = match (&options.identification, &self.token) {
-            (Identification::Open, _) => named(&name),
-            (Identification::Asked, _) => return Admission::Asked,
-            (Identification::Token(_), None) if options.anonymous => named(&Arc::from("")),
-            (Identification::Token(_), None) => return Admission::NoToken,
-            (Identification::Token(authority), Some(token)) => {
-                let Ok(identity) = authority.identify(token) else { return Admission::NoToken };
-                // The path is only a wish: it must not say another name than the token does.
+        let identity = match (&options.auth_mode, &self.token) {
+            (AuthMode::Open, _) => named(&name),
+            (AuthMode::Hook, _) => return AuthOutcome::Pending,
+            (AuthMode::Token(_), None) if options.anonymous => named(&Arc::from("")),
+            (AuthMode::Token(_), None) => return AuthOutcome::NoToken,
+            (AuthMode::Token(authority), Some(token)) => {
+                let Ok(identity) = authority.identify(token) else { return AuthOutcome::NoToken };
+                // The path is only a request: it must not contradict the token's name.
                 if *identity.name != *self.name || identity.user.is_empty() && !options.anonymous {
-                    return Admission::Forbidden;
+                    return AuthOutcome::Forbidden;
                 }
                 identity
             }
         };
         match plain_grant(options, &identity, &self.room) {
-            Some(grant) => Admission::Known(identity, grant),
-            None => Admission::Forbidden,
+            Some(grant) => AuthOutcome::Known(identity, grant),
+            None => AuthOutcome::Forbidden,
         }
     }
 }
@@ -77,20 +77,20 @@ pub(super) fn plain_grant(options: &Options, identity: &Identity, room: &str) ->
 /// Whether a room is open to a user without a token for it.
 pub(super) const fn may_join(options: &RoomOptions, user: &str) -> bool {
     match options.subscribe {
-        Who::Anyone | Who::Members => true,
-        Who::Users => !user.is_empty(),
-        Who::Token | Who::Nobody => false,
+        Access::Anyone | Access::Members => true,
+        Access::Users => !user.is_empty(),
+        Access::Token | Access::Nobody => false,
     }
 }
 
 /// Whether a client may publish in a room.
 pub(super) const fn may_publish(options: &RoomOptions, user: &str, is_member: bool, granted: bool) -> bool {
     match options.publish {
-        Who::Anyone => true,
-        Who::Members => is_member,
-        Who::Users => !user.is_empty(),
-        Who::Token => is_member && granted,
-        Who::Nobody => false,
+        Access::Anyone => true,
+        Access::Members => is_member,
+        Access::Users => !user.is_empty(),
+        Access::Token => is_member && granted,
+        Access::Nobody => false,
     }
 }
 
@@ -102,16 +102,20 @@ pub(super) fn grant(
     room: &str,
     token: &str,
 ) -> Result<Option<Grant>, TokenError> {
-    match &options.identification {
-        Identification::Token(authority) if !token.is_empty() => authority.admit(token, user, room).map(Some),
-        Identification::Token(_) | Identification::Open | Identification::Asked => {
-            if may_join(room_options, user) { Ok(None) } else { Err(TokenError::Invalid) }
+    match &options.auth_mode {
+        AuthMode::Token(authority) if !token.is_empty() => authority.admit(token, user, room).map(Some),
+        AuthMode::Token(_) | AuthMode::Open | AuthMode::Hook => {
+            if may_join(room_options, user) {
+                Ok(None)
+            } else {
+                Err(TokenError::Invalid)
+            }
         }
     }
 }
 
 impl Session {
-    /// Who comes to an open server: whoever it says. Without a name it is a guest.
+    /// The identity on an open server: the client's own claim. Without a name it is a guest.
     pub(super) fn open_identity(&self, name: Option<&str>) -> Identity {
         let guest = || format!("guest-{}", &self.person.client.to_string()[..4]);
         let called: Arc<str> = name.map_or_else(|| Arc::from(guest()), Arc::from);

@@ -1,4 +1,4 @@
-//! The Centrifuge protocol in JSON: a message is lines, each of them a command. A command that cannot be obeyed gets its error,
+//! The Centrifuge protocol in JSON: a message is lines, each of them a command. A command that cannot be executed gets its error,
 //! and nothing else happens; one that is none ends the connection.
 
 use super::{Context, Protocol, Session, Taken};
@@ -6,11 +6,11 @@ use crate::app::WireFormat;
 use crate::app::json::command;
 use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Refusal};
 use crate::base::Time;
-use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, Wanted};
+use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, RecoveryRequest};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// Commands of one session that may wait for an answer at a time, `subscribe` among them; what it asks beyond waits with
+/// Commands of one session that may wait for a reply at a time, `subscribe` among them; what it sends beyond waits with
 /// it. So the answers that come at once are bounded, too.
 pub(super) const PENDING_MAX: usize = 16;
 
@@ -28,15 +28,15 @@ pub(super) enum Outcome {
 /// Where a session is.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// It has not said `connect` yet.
+    /// It has not sent `connect` yet.
     New,
-    /// The auth backend is asked who it is.
-    Asked(Connecting),
+    /// The auth backend decides about it.
+    Authenticating(Connecting),
     /// The rooms that the server puts it into are being entered.
     Entering(Connecting),
     /// It is in.
     Open,
-    /// It was refused, and has nothing more to say.
+    /// It was refused, and is not served any more.
     Refused,
 }
 
@@ -46,12 +46,12 @@ pub(super) struct Connecting {
     /// The command.
     pub(super) command: u32,
     /// Where it stopped in rooms that the server may put it into again.
-    pub(super) positions: Vec<(Box<str>, Wanted, u64)>,
-    /// What the auth backend has to tell it: JSON.
+    pub(super) positions: Vec<(Box<str>, RecoveryRequest, u64)>,
+    /// The auth backend's data for it: JSON.
     pub(super) data: Option<Box<[u8]>>,
     /// Rooms that are still being entered.
     pub(super) missing: usize,
-    /// What is to be said of those that have been: JSON members.
+    /// What the reply to `connect` lists of the joined rooms: JSON members.
     pub(super) subs: Vec<u8>,
 }
 
@@ -75,13 +75,13 @@ pub(super) struct Json {
     pub(super) pending: SmallVec<[Pending; 1]>,
     /// The subscription that must be in before the next command can be looked at; 0: none.
     pub(super) waits_for: u32,
-    /// Lines of the message under way that have been taken.
+    /// Lines of the current message that have been taken.
     lines_taken: usize,
     /// How often it sends commands.
     limiter: RateLimiter,
     /// Pings are those of RFC 6455, for tools that show them.
     pub(super) frame_pings: bool,
-    /// When the next ping is due, or until when it must have said `connect`.
+    /// When the next ping is due, or until when it must have sent `connect`.
     pub(super) ping_at: Time,
     /// Until when the last ping must be answered.
     pub(super) pong_by: Time,
@@ -93,20 +93,20 @@ impl Json {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Whether the auth backend is asked who it is.
-    pub(super) const fn is_asked(&self) -> bool {
-        matches!(self.phase, Phase::Asked(_))
+    /// Whether the auth backend decides about it.
+    pub(super) const fn is_authenticating(&self) -> bool {
+        matches!(self.phase, Phase::Authenticating(_))
     }
 
     /// Whether the next command can be looked at, while `joining` rooms are being entered.
     pub(super) fn can_take(&self, joining: usize) -> bool {
-        !matches!(self.phase, Phase::Asked(_) | Phase::Entering(_))
+        !matches!(self.phase, Phase::Authenticating(_) | Phase::Entering(_))
             && self.pending.len() + joining < PENDING_MAX
     }
 }
 
 impl Session {
-    /// A client that has until `deadline` to say who it is.
+    /// A client that has until `deadline` to authenticate.
     pub fn json(client: ClientId, format: WireFormat, deadline: Time, frame_pings: bool) -> Self {
         let nameless: Arc<str> = Arc::from("");
         let person = Person { client, user: Arc::clone(&nameless), name: nameless, info: None };
@@ -130,12 +130,12 @@ impl Session {
         }
     }
 
-    /// What it holds for its client: places for commands that wait, and bytes of a `connect` that is not answered.
-    pub fn held(&self) -> (usize, usize) {
+    /// What it holds for its client: slots of queued commands, and bytes of a `connect` that is not answered.
+    pub fn pending_work(&self) -> (usize, usize) {
         let Protocol::Json(json) = &self.protocol else { return (0, 0) };
         let commands = if json.pending.spilled() { json.pending.capacity() } else { json.pending.len() };
         match &json.phase {
-            Phase::Asked(connecting) | Phase::Entering(connecting) => {
+            Phase::Authenticating(connecting) | Phase::Entering(connecting) => {
                 let data = connecting.data.as_ref().map_or(0, |data| data.len());
                 (commands, connecting.subs.capacity() + data)
             }
@@ -193,7 +193,7 @@ impl Session {
             return Taken::Later;
         }
         let outcome = match self.limit_command(ctx, &method) {
-            Ok(()) => self.obey(ctx, id, method),
+            Ok(()) => self.execute(ctx, id, method),
             Err(refusal) => Err(refusal),
         };
         match outcome {
@@ -233,7 +233,7 @@ impl Session {
         number != 0
     }
 
-    /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a pong is asked for.
+    /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a pong is solicited.
     fn limit_command(&mut self, ctx: &Context<'_>, method: &Method<'_>) -> Result<(), Refusal> {
         if matches!(method, Method::Publish(_) | Method::Pong) {
             return Ok(());
@@ -247,7 +247,7 @@ impl Session {
         }
     }
 
-    fn obey(&mut self, ctx: &mut Context<'_>, id: u32, method: Method<'_>) -> Result<Outcome, Refusal> {
+    fn execute(&mut self, ctx: &mut Context<'_>, id: u32, method: Method<'_>) -> Result<Outcome, Refusal> {
         method.check()?;
         match method {
             Method::Connect(connect) => self.connect(ctx, id, &connect),

@@ -1,20 +1,20 @@
 //! Sessions: one client each, its identity, its protocol, its subscriptions, what it waits for, when what expires.
 //!
 //! A session is an ordered pipeline. It takes one message after the other ([`Session::message`]); each command may wait for an
-//! authority, a room's home or an engine, within a bound and a time-out, and gets exactly one reply. What it does is said
+//! authority, a room's home or an engine, within a bound and a time-out, and gets exactly one reply. What it does is expressed
 //! with [`Effect`]s, which its shard carries out. It knows no socket, no frame, and other shards only through what is sent
 //! to rooms' homes. It may have no connection for a moment.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `mod` | the session, its subscriptions, coming in and going out of rooms |
-//! | `effects` | what a session does, and what it is told when it does it |
-//! | `identity` | who comes with a connection, and what lets a client into a room |
+//! | `effects` | the effects of a session, and its context |
+//! | `identity` | the identity of a connection, and access to rooms |
 //! | `limits` | how often a client may publish |
 //! | `text` | the plain text protocol |
 //! | `json` | the Centrifuge protocol: its state, one message, one command |
 //! | `commands` | what each command does |
-//! | `replies` | what comes back for commands that waited |
+//! | `replies` | replies for commands that waited |
 //! | `clock` | pings, pongs, time-outs, what expires |
 
 #![forbid(unsafe_code)]
@@ -36,16 +36,17 @@ use std::time::Duration;
 
 pub use clock::jittered;
 pub use effects::{Budget, Context, Effect, Effects};
-pub use identity::{Admission, Visitor};
+pub use identity::{AuthOutcome, TextHandshake};
 pub use replies::Delivery;
-pub use text::Entrance;
+pub use text::PendingJoin;
 
 use crate::app::json::Unsubscribe;
 use crate::app::{WireFormat, text as plain};
-use crate::base::census::Ticket;
+use crate::base::connection_counter::Permit;
 use crate::base::{ConnKey, RoomId, SubId, Time};
 use crate::chat::{
-    ClientId, Grant, Member, Overrides, Past, Person, Position, RateLimiter, RoomOptions, Wanted,
+    ClientId, Grant, Member, Overrides, Person, Position, RateLimiter, Recovered, RecoveryRequest,
+    RoomOptions,
 };
 use json::Json;
 use limits::RoomLimiter;
@@ -62,14 +63,14 @@ pub struct Session {
     /// In which form it takes publications.
     format: WireFormat,
     protocol: Protocol,
-    /// The rooms that it is in, or on its way into: each once.
+    /// The rooms that it is in or is joining: each once.
     subscriptions: SmallVec<[Subscription; 1]>,
     /// How often it publishes, in all rooms together.
     limiter: RateLimiter,
     /// How often it publishes in rooms that have a limit of their own.
     #[allow(clippy::box_collection, reason = "rarely there: a pointer instead of three words")]
     room_limiters: Option<Box<Vec<RoomLimiter>>>,
-    /// Until when it is who it is.
+    /// When its identity expires.
     expires: Time,
     /// No later than this something is due.
     due: Time,
@@ -77,10 +78,10 @@ pub struct Session {
     commands: u32,
     /// Drafts of its own that wait in its shard: nothing more is taken until all have gone.
     parked: u32,
-    /// Publications that it was made to skip, and that its client has not been told of.
+    /// Skipped publications that are not announced to its client yet.
     skipped: Option<Box<Skipped>>,
     /// Counted among the connections of its user.
-    user: Option<Box<Ticket<Arc<str>>>>,
+    user: Option<Box<Permit<Arc<str>>>>,
 }
 
 /// Publications that a member will not be sent.
@@ -92,25 +93,25 @@ struct Skipped {
     after: Option<Position>,
 }
 
-/// What a session speaks.
+/// The protocol of a session.
 #[derive(Debug)]
 enum Protocol {
-    /// Plain text. While the auth backend is asked about it: what it wants then.
-    Text(Option<Box<Entrance>>),
+    /// Plain text. While the auth backend decides about it: its pending join.
+    Text(Option<Box<PendingJoin>>),
     /// The Centrifuge protocol.
     Json(Box<Json>),
 }
 
-/// A session's place in a room.
+/// A session's subscription to a room.
 #[derive(Debug)]
 struct Subscription {
     room: Arc<str>,
     options: Arc<RoomOptions>,
     /// The room in its shard's directory.
     id: RoomId,
-    /// Where it is in the fan-out; `None`: it is on its way.
+    /// Its member in the fan-out; `None`: it is joining.
     sub: Option<SubId>,
-    /// Tells it from others of the same session.
+    /// Distinguishes it from others of the same session.
     number: u32,
     /// A token for the room has let it in.
     granted: bool,
@@ -135,8 +136,8 @@ struct Joining {
     /// The command to be answered; 0: none.
     command: u32,
     /// The offset that it wanted to go on from.
-    asked: Option<u64>,
-    /// It does not want to be in if it cannot go on from there.
+    requested_offset: Option<u64>,
+    /// It prefers an error to a join without recovery.
     or_nothing: bool,
     /// How long it may stay.
     expires_in: Option<Duration>,
@@ -150,13 +151,13 @@ struct Joining {
     deadline: Time,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Taken {
     /// It was taken.
     All,
-    /// It was not, or not all of it: offer the same message again when [`Session::can_take`] says so.
+    /// It was not, or not all of it: offer the same message again when [`Session::can_take`] is true.
     Later,
 }
 
@@ -209,47 +210,47 @@ impl Session {
         self.subscriptions.len() > 1
     }
 
-    /// Whether it is on its way into a room.
+    /// Whether it is joining a room.
     pub fn is_joining(&self) -> bool {
         self.joining() > 0
     }
 
-    /// Rooms that it is on its way into.
+    /// Rooms that it is joining.
     fn joining(&self) -> usize {
         self.subscriptions.iter().filter(|subscription| subscription.sub.is_none()).count()
     }
 
-    /// Whether the answer to its handshake waits: a plain client that has it hears what is published from then on.
+    /// Whether the answer to its handshake waits: a plain client that has it receives everything published from then on.
     pub fn holds_handshake(&self) -> bool {
         matches!(&self.protocol, Protocol::Text(None)) && self.is_joining()
     }
 
-    /// Whether it has been told that it is in, so that publications may follow.
-    pub fn is_welcomed(&self) -> bool {
+    /// Whether its connection is confirmed, so that publications may follow.
+    pub fn is_confirmed(&self) -> bool {
         match &self.protocol {
-            Protocol::Text(entrance) => entrance.is_none(),
+            Protocol::Text(pending_join) => pending_join.is_none(),
             Protocol::Json(json) => json.is_open(),
         }
     }
 
-    /// Whether the auth backend is asked who it is.
-    pub fn is_asked(&self) -> bool {
+    /// Whether the auth backend decides about it.
+    pub fn is_authenticating(&self) -> bool {
         match &self.protocol {
-            Protocol::Text(entrance) => entrance.is_some(),
-            Protocol::Json(json) => json.is_asked(),
+            Protocol::Text(pending_join) => pending_join.is_some(),
+            Protocol::Json(json) => json.is_authenticating(),
         }
     }
 
-    /// Whether it takes another message now. It says so itself when that changes: after a reply, a decision, a settled draft.
+    /// Whether it takes another message now. It reports when that changes: after a reply, a decision, a completed draft.
     pub fn can_take(&self) -> bool {
         self.parked == 0
             && match &self.protocol {
-                Protocol::Text(entrance) => entrance.is_none(),
-                Protocol::Json(json) => json.can_take(self.joining()) && !self.is_on_its_way(json.waits_for),
+                Protocol::Text(pending_join) => pending_join.is_none(),
+                Protocol::Json(json) => json.can_take(self.joining()) && !self.is_in_flight(json.waits_for),
             }
     }
 
-    fn is_on_its_way(&self, number: u32) -> bool {
+    fn is_in_flight(&self, number: u32) -> bool {
         number != 0 && self.subscriptions.iter().any(|it| it.number == number && it.sub.is_none())
     }
 
@@ -265,7 +266,7 @@ impl Session {
     }
 
     /// The auth backend has decided.
-    pub fn decided(&mut self, ctx: &mut Context<'_>, decision: crate::chat::Verdict) {
+    pub fn decided(&mut self, ctx: &mut Context<'_>, decision: crate::chat::AuthDecision) {
         match self.protocol {
             Protocol::Text(_) => self.text_decided(ctx, decision),
             Protocol::Json(_) => self.json_decided(ctx, decision),
@@ -299,8 +300,8 @@ impl Session {
         }
     }
 
-    /// Publications were lost to it in a room: it is told so and stays where it can go on from. `count` frames are missing after
-    /// `position`, if that is known.
+    /// It has lost publications in a room: its client is notified and stays where it can recover. `count` frames are missing
+    /// after `position`, if that is known.
     pub fn lagged(&mut self, effects: &mut Effects, sub: SubId, count: u64, position: Option<Position>) {
         let Some(index) = self.subscriptions.iter().position(|it| it.sub == Some(sub)) else { return };
         match self.protocol {
@@ -311,12 +312,12 @@ impl Session {
                 skipped.count += count;
                 effects.push(Effect::Notice);
             }
-            // It knows its position, and resumes from there at once.
+            // Its client recovers from its position at once.
             Protocol::Json(_) => self.unsubscribe(effects, index, Unsubscribe::Insufficient),
         }
     }
 
-    /// Tells its client how many publications are missing.
+    /// Notifies its client how many publications are missing.
     pub fn notice(&mut self, effects: &mut Effects) {
         if let Some(skipped) = self.skipped.take() {
             effects.send(|out| plain::skipped_into(out, skipped.count, skipped.after));
@@ -329,7 +330,7 @@ impl Session {
             Protocol::Text(_) => effects.close(
                 1013,
                 "this connection reads too slowly for the room",
-                crate::metrics::CloseReason::TooSlow,
+                crate::metrics::CloseReason::SlowConsumer,
             ),
             Protocol::Json(_) => effects.disconnect(crate::app::json::Disconnect::Slow),
         }
@@ -345,7 +346,7 @@ impl Session {
         }
     }
 
-    /// A room's home has let the client in. `None`: it no longer wants to be in; else its form, and whether its connection is in
+    /// A room's home has accepted the client. `None`: it no longer joins; else its form, and whether its connection is in
     /// other rooms as well. [`Session::joined`] follows.
     pub fn wants(&self, number: u32) -> Option<(RoomId, WireFormat)> {
         let subscription = self.subscriptions.iter().find(|it| it.number == number && it.sub.is_none())?;
@@ -353,7 +354,7 @@ impl Session {
     }
 
     /// It is in a room, where the fan-out calls it `sub`.
-    pub fn joined(&mut self, ctx: &mut Context<'_>, number: u32, sub: SubId, past: &Past) {
+    pub fn joined(&mut self, ctx: &mut Context<'_>, number: u32, sub: SubId, recovery: &Recovered) {
         let Some(index) = self.subscriptions.iter().position(|it| it.number == number) else { return };
         let subscription = &mut self.subscriptions[index];
         subscription.sub = Some(sub);
@@ -362,21 +363,36 @@ impl Session {
             subscription.more = None;
         }
         match (&self.protocol, joining) {
-            (Protocol::Text(_), Some(joining)) => self.text_joined(ctx, past, &joining),
-            (Protocol::Json(_), Some(joining)) => self.json_joined(ctx, index, past, &joining),
+            (Protocol::Text(_), Some(joining)) => self.text_joined(ctx, recovery, &joining),
+            (Protocol::Json(_), Some(joining)) => self.json_joined(ctx, index, recovery, &joining),
             (_, None) => debug_assert!(false, "a client comes into a room once"),
         }
     }
 
-    /// Goes into a room. `Effect::Join` asks its home, and tells this session the room's number.
-    fn join(&mut self, ctx: &mut Context<'_>, room: &Arc<str>, grant: Grant, wanted: Wanted, how: Join) {
+    /// Joins a room. `Effect::Join` is the request to its home, with the room's number.
+    fn join(
+        &mut self,
+        ctx: &mut Context<'_>,
+        room: &Arc<str>,
+        grant: Grant,
+        recovery_request: RecoveryRequest,
+        how: Join,
+    ) {
         debug_assert!(self.index_of(room).is_none(), "a room once");
         let number = self.next_command();
         let deadline = ctx.now + ctx.options.command_timeout;
-        let Join { command, asked, or_nothing, granted, by_server } = how;
+        let Join { command, requested_offset, or_nothing, granted, by_server } = how;
         let Grant { info, data, expires_in, overrides } = grant;
-        let joining =
-            Joining { command, asked, or_nothing, expires_in, data, info: info.clone(), overrides, deadline };
+        let joining = Joining {
+            command,
+            requested_offset,
+            or_nothing,
+            expires_in,
+            data,
+            info: info.clone(),
+            overrides,
+            deadline,
+        };
         self.subscriptions.push(Subscription {
             room: Arc::clone(room),
             options: Arc::clone(ctx.options.rooms.of(room)),
@@ -389,7 +405,13 @@ impl Session {
         });
         self.due = self.due.min(deadline);
         let member = Member { person: Arc::clone(&self.person), info };
-        ctx.effects.push(Effect::Join { number, room: Arc::clone(room), member, wanted, overrides });
+        ctx.effects.push(Effect::Join {
+            number,
+            room: Arc::clone(room),
+            member,
+            recovery_request,
+            overrides,
+        });
     }
 
     /// Its shard has the room it goes into under this number.
@@ -424,8 +446,8 @@ struct Join {
     /// The command to be answered; 0: none.
     command: u32,
     /// The offset that it wanted to go on from.
-    asked: Option<u64>,
-    /// It does not want to be in if it cannot go on from there.
+    requested_offset: Option<u64>,
+    /// It prefers an error to a join without recovery.
     or_nothing: bool,
     /// A token for the room lets it in.
     granted: bool,

@@ -1,4 +1,4 @@
-//! What comes back for commands that waited.
+//! Replies for commands that waited.
 
 use std::sync::Arc;
 
@@ -6,24 +6,24 @@ use super::json::Phase;
 use super::{Context, EXPIRY_GRACE, Effect, Effects, Joining, Protocol, Session};
 use crate::app::json::{self, Disconnect, ErrorCode, Unsubscribe, Welcome};
 use crate::base::Time;
-use crate::chat::{Member, NoPage, Past, Verdict, Wanted};
-use crate::engine::Settled;
+use crate::chat::{AuthDecision, Member, PageError, Recovered, RecoveryRequest};
+use crate::engine::PublishOutcome;
 use crate::metrics::CloseReason;
 use crate::room::{Answer, QueryError};
 use crate::session::json::Connecting;
 
 impl Session {
-    /// One of its messages is settled.
-    pub fn settled(&mut self, ctx: &mut Context<'_>, command: u32, outcome: Settled) {
+    /// One of its messages is completed.
+    pub fn draft_completed(&mut self, ctx: &mut Context<'_>, command: u32, outcome: PublishOutcome) {
         if matches!(self.protocol, Protocol::Text(_)) {
-            return Self::text_settled(ctx, outcome);
+            return Self::text_publish_completed(ctx, outcome);
         }
         let Some(id) = self.answered(command) else { return };
         match outcome {
-            Settled::Ordered | Settled::Duplicate | Settled::Superseded => {
+            PublishOutcome::Ordered | PublishOutcome::Duplicate | PublishOutcome::Superseded => {
                 ctx.effects.send(|out| json::reply_into(out, id, "publish", b"{}"));
             }
-            Settled::Temporary => ctx.effects.error(id, ErrorCode::Internal),
+            PublishOutcome::Temporary => ctx.effects.error(id, ErrorCode::Internal),
         }
     }
 
@@ -44,8 +44,8 @@ impl Session {
             Err(why) => {
                 let code = match why {
                     QueryError::NotAvailable => ErrorCode::NotAvailable,
-                    QueryError::NoPage(NoPage::OtherEpoch) => ErrorCode::UnrecoverablePosition,
-                    QueryError::NoPage(NoPage::BeforeTheFirst) => ErrorCode::BadRequest,
+                    QueryError::PageError(PageError::OtherEpoch) => ErrorCode::UnrecoverablePosition,
+                    QueryError::PageError(PageError::BeforeFirst) => ErrorCode::BadRequest,
                     QueryError::Lost => ErrorCode::Internal,
                 };
                 return effects.error(id, code);
@@ -54,7 +54,7 @@ impl Session {
         effects.send(|out| json::reply_into(out, id, method, &result));
     }
 
-    /// All shards have said how far a publication has come.
+    /// All shards have reported how far a publication has come.
     pub fn delivery_counted(&mut self, effects: &mut Effects, command: u32, counts: Delivery) {
         let Some(id) = self.answered(command) else { return };
         let Delivery { members, sent, lagging } = counts;
@@ -62,21 +62,23 @@ impl Session {
         effects.send(|out| json::reply_into(out, id, "rpc", result.as_bytes()));
     }
 
-    pub(super) fn json_decided(&mut self, ctx: &mut Context<'_>, decision: Verdict) {
+    pub(super) fn json_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {
         let Some(state) = self.json_state() else { return };
-        if !matches!(state.phase, Phase::Asked(_)) {
+        if !matches!(state.phase, Phase::Authenticating(_)) {
             return;
         }
-        let Phase::Asked(connecting) = std::mem::replace(&mut state.phase, Phase::Refused) else { return };
+        let Phase::Authenticating(connecting) = std::mem::replace(&mut state.phase, Phase::Refused) else {
+            return;
+        };
         match decision {
-            Verdict::Welcome { identity, data } => {
+            AuthDecision::Accept { identity, data } => {
                 self.identified(ctx, identity, Connecting { data, ..connecting });
             }
-            Verdict::Refused { code, message, temporary } => {
+            AuthDecision::Reject { code, message, temporary } => {
                 ctx.effects.other_error(connecting.command, code, &message, temporary);
             }
-            Verdict::Disconnect { code, reason } => {
-                ctx.effects.close(code, reason.into_string(), CloseReason::Denied);
+            AuthDecision::Disconnect { code, reason } => {
+                ctx.effects.close(code, reason.into_string(), CloseReason::Unauthorized);
             }
         }
     }
@@ -86,18 +88,19 @@ impl Session {
         &mut self,
         ctx: &mut Context<'_>,
         index: usize,
-        past: &Past,
+        recovery: &Recovered,
         joining: &Joining,
     ) {
         let subscription = &self.subscriptions[index];
         let positioned = subscription.options.history_count_max > 0;
         let (room, by_server) = (Arc::clone(&subscription.room), subscription.by_server);
-        let Joining { command, asked, expires_in, .. } = *joining;
-        if joining.or_nothing && past.recovered == Some(false) {
+        let Joining { command, requested_offset, expires_in, .. } = *joining;
+        if joining.or_nothing && recovery.recovered == Some(false) {
             self.leave(ctx.effects, index);
             return ctx.effects.error(command, ErrorCode::UnrecoverablePosition);
         }
-        let result = json::subscribed(past, positioned, asked, expires_in, joining.data.as_deref());
+        let result =
+            json::subscribed(recovery, positioned, requested_offset, expires_in, joining.data.as_deref());
         if expires_in.is_some() {
             self.expire_subscription(ctx.now, index, expires_in);
         }
@@ -108,7 +111,7 @@ impl Session {
             json::named_into(&mut connecting.subs, &room, &result);
             connecting.missing -= 1;
         }
-        self.welcome_if_complete(ctx);
+        self.confirm_if_complete(ctx);
     }
 
     /// A room that the server puts it into needs no entering: it counts as entered.
@@ -119,7 +122,7 @@ impl Session {
     }
 
     /// Answers `connect` once no room is missing.
-    pub(super) fn welcome_if_complete(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn confirm_if_complete(&mut self, ctx: &mut Context<'_>) {
         let (client, expires) = (self.person.client, self.expires);
         let Some(state) = self.json_state() else { return };
         if !matches!(&state.phase, Phase::Entering(connecting) if connecting.missing == 0) {
@@ -137,12 +140,12 @@ impl Session {
         };
         let result = json::connected(&welcome);
         ctx.effects.send(|out| json::reply_into(out, connecting.command, "connect", &result));
-        ctx.effects.push(Effect::Welcomed);
+        ctx.effects.push(Effect::Confirmed);
         self.begin_pings(ctx);
     }
 
-    /// The homes of some rooms are lost. Its client is told to recover in those that it is in, and goes in anew; what it has
-    /// asked of them gets an error that may be tried again.
+    /// The homes of some rooms are lost. Its client must recover the rooms that it is in, which are joined anew; what it has
+    /// requested of them gets an error that may be tried again.
     pub fn home_lost(&mut self, ctx: &mut Context<'_>, is_lost: impl Fn(&str) -> bool) {
         let affected = |session: &Self| {
             session.subscriptions.iter().position(|it| it.sub.is_some() && is_lost(&it.room))
@@ -151,7 +154,7 @@ impl Session {
         match &mut self.protocol {
             Protocol::Text(_) => {
                 if let Some(index) = affected(self) {
-                    self.enter_anew(ctx, index);
+                    self.rejoin(ctx, index);
                 }
             }
             Protocol::Json(state) => {
@@ -168,25 +171,25 @@ impl Session {
         }
     }
 
-    /// Asks again for rooms that it is on its way into.
+    /// Sends the requests again for rooms that it is joining.
     fn join_again(&self, ctx: &mut Context<'_>, is_lost: &impl Fn(&str) -> bool) {
         for subscription in &self.subscriptions {
             let joining = subscription.more.as_ref().and_then(|more| more.joining.as_ref());
             let Some(joining) = joining.filter(|_| is_lost(&subscription.room)) else { continue };
             let member = Member { person: Arc::clone(&self.person), info: joining.info.clone() };
             // What it was to recover from is lost with the home.
-            let wanted = Wanted::Lost;
+            let recovery_request = RecoveryRequest::Unrecoverable;
             ctx.effects.push(Effect::JoinAgain {
                 number: subscription.number,
                 room: Arc::clone(&subscription.room),
                 member,
-                wanted,
+                recovery_request,
                 overrides: joining.overrides,
             });
         }
     }
 
-    /// Takes a client out of a room without its asking, and tells it why.
+    /// Unsubscribes a client from a room without a request, and notifies it of the reason.
     pub(super) fn unsubscribe(&mut self, effects: &mut Effects, index: usize, why: Unsubscribe) {
         let room = Arc::clone(&self.subscriptions[index].room);
         let by_server = self.subscriptions[index].by_server;

@@ -1,4 +1,4 @@
-//! Tests of a session by itself: what it is asked, in which order the answers come, and what its client is told.
+//! Tests of a session by itself: its requests, the order of the replies, and what its client receives.
 
 use crate::app::json::ErrorCode;
 use proptest::prelude::*;
@@ -6,26 +6,26 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::app::Protocol as Wire;
-use crate::base::census::Census;
+use crate::base::connection_counter::ConnectionCounter;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
-use crate::chat::{Epoch, Identity, RoomRules, ServerRoom, Verdict};
-use crate::engine::Settled;
+use crate::chat::{AuthDecision, Epoch, Identity, RoomRules, ServerRoom};
+use crate::engine::PublishOutcome;
 use crate::options::Options;
 use crate::room::QueryError;
 
-/// A session with what is around it: what it has asked and what its client has been told.
+/// A session with what is around it: its requests and what its client has received.
 struct World {
     session: Session,
     options: Options,
     now: Time,
     rng: Rng,
     budget: Budget,
-    users: Arc<Census<Arc<str>>>,
-    /// What it has asked, and has no answer to.
-    asked: Vec<Effect>,
-    /// What its client was told: lines of JSON, or texts.
-    told: Vec<String>,
+    users: Arc<ConnectionCounter<Arc<str>>>,
+    /// Its requests without an answer.
+    pending: Vec<Effect>,
+    /// What its client has received: lines of JSON, or texts.
+    sent: Vec<String>,
     closed: Option<u16>,
     /// Messages that wait, the first one perhaps taken in part.
     waiting: std::collections::VecDeque<String>,
@@ -60,9 +60,9 @@ impl World {
             now: Time::ZERO + Duration::from_secs(1000),
             rng: Rng::new(1),
             budget: Budget::TURN,
-            users: Arc::new(Census::new(&Seed::new(1))),
-            asked: Vec::new(),
-            told: Vec::new(),
+            users: Arc::new(ConnectionCounter::new(&Seed::new(1))),
+            pending: Vec::new(),
+            sent: Vec::new(),
             closed: None,
             waiting: std::collections::VecDeque::new(),
             subs: 0,
@@ -78,8 +78,8 @@ impl World {
     /// One that is in.
     fn open(options: Options) -> Self {
         let mut world = Self::json(options);
-        world.say(r#"{"id":4000000000,"connect":{"data":{"name":"ann"}}}"#);
-        assert!(world.told.pop().unwrap().contains("\"connect\""));
+        world.send_text(r#"{"id":4000000000,"connect":{"data":{"name":"ann"}}}"#);
+        assert!(world.sent.pop().unwrap().contains("\"connect\""));
         world
     }
 
@@ -100,26 +100,26 @@ impl World {
         while let Some(effect) = effects.pop() {
             match effect {
                 Effect::Send(range) => {
-                    self.told.push(String::from_utf8(effects.payload(range).to_vec()).unwrap());
+                    self.sent.push(String::from_utf8(effects.payload(range).to_vec()).unwrap());
                 }
                 Effect::Close { code, .. } => self.closed = self.closed.or(Some(code)),
                 Effect::Join { number, .. } => {
                     self.session.attends(number, RoomId(number));
-                    self.asked.push(effect);
+                    self.pending.push(effect);
                 }
                 Effect::JoinAgain { .. }
                 | Effect::Publish { .. }
                 | Effect::Query { .. }
                 | Effect::CountDelivery { .. }
-                | Effect::Authenticate { .. } => self.asked.push(effect),
-                Effect::Leave { .. } | Effect::Notice | Effect::Welcomed | Effect::Ping => {}
+                | Effect::Authenticate { .. } => self.pending.push(effect),
+                Effect::Leave { .. } | Effect::Notice | Effect::Confirmed | Effect::Ping => {}
             }
         }
         result
     }
 
     /// A message comes; it waits if it must.
-    fn say(&mut self, message: &str) {
+    fn send_text(&mut self, message: &str) {
         self.waiting.push_back(message.to_owned());
         self.go_on();
     }
@@ -135,13 +135,13 @@ impl World {
         }
     }
 
-    /// What it asked is answered.
+    /// One of its requests is answered.
     fn answer(&mut self, index: usize) {
-        let asked = self.asked.swap_remove(index);
-        match &asked {
+        let pending = self.pending.swap_remove(index);
+        match &pending {
             &(Effect::Join { number, .. } | Effect::JoinAgain { number, .. }) => self.joined(number, None),
             &Effect::Publish { command, .. } => {
-                self.call(|session, ctx| session.settled(ctx, command, Settled::Ordered));
+                self.call(|session, ctx| session.draft_completed(ctx, command, PublishOutcome::Ordered));
             }
             &Effect::Query { command, .. } => {
                 let answer = Err(QueryError::NotAvailable);
@@ -156,8 +156,8 @@ impl World {
             | Effect::Close { .. }
             | Effect::Leave { .. }
             | Effect::Authenticate { .. }
-            | Effect::Welcomed
-            | Effect::Ping => panic!("not asked of anything: {asked:?}"),
+            | Effect::Confirmed
+            | Effect::Ping => panic!("not a request: {pending:?}"),
         }
         self.go_on();
     }
@@ -169,17 +169,17 @@ impl World {
         self.subs += 1;
         let sub = SubId(self.subs);
         let top = Position { epoch: Epoch::from_random(7), offset: 5 };
-        let past = Past { top, publications: Vec::new(), recovered };
-        self.call(|session, ctx| session.joined(ctx, number, sub, &past));
+        let recovery = Recovered { top, publications: Vec::new(), recovered };
+        self.call(|session, ctx| session.joined(ctx, number, sub, &recovery));
     }
 
     fn answer_all(&mut self) {
-        while !self.asked.is_empty() {
+        while !self.pending.is_empty() {
             self.answer(0);
         }
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now = self.now + time;
         let now = self.now;
         self.call(|session, ctx| session.tick(ctx, now));
@@ -187,7 +187,7 @@ impl World {
     }
 
     fn lines(&self) -> Vec<Value> {
-        let lines = self.told.iter().flat_map(|told| told.lines());
+        let lines = self.sent.iter().flat_map(|sent| sent.lines());
         lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -216,63 +216,63 @@ fn command() -> impl Strategy<Value = Value> {
 #[derive(Clone, Debug)]
 enum Step {
     /// A message of so many commands.
-    Say(Vec<Value>),
+    SendText(Vec<Value>),
     /// One of the answers comes.
     Answer(prop::sample::Index),
     /// An answer is lost.
     Lose(prop::sample::Index),
-    Pass(u64),
+    Advance(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => prop::collection::vec(command(), 1..8).prop_map(Step::Say),
+        4 => prop::collection::vec(command(), 1..8).prop_map(Step::SendText),
         6 => any::<prop::sample::Index>().prop_map(Step::Answer),
         1 => any::<prop::sample::Index>().prop_map(Step::Lose),
-        1 => (0..6_u64).prop_map(Step::Pass),
+        1 => (0..6_u64).prop_map(Step::Advance),
     ]
 }
 
 proptest! {
-    /// Whatever is asked, and in whatever order answers come, or do not.
+    /// Any commands, and answers in any order, or none.
     #[test]
     fn each_command_with_an_id_gets_exactly_one_reply(steps in prop::collection::vec(step(), 1..60)) {
         let mut world = World::open(options());
         let mut ids = 0;
         for step in steps {
             match step {
-                Step::Say(commands) => {
+                Step::SendText(commands) => {
                     let lines = commands.into_iter().map(|mut command| {
                         ids += 1;
                         command["id"] = ids.into();
                         command.to_string()
                     });
                     let message = lines.collect::<Vec<_>>().join("\n");
-                    world.say(&message);
+                    world.send_text(&message);
                 }
-                Step::Answer(index) if !world.asked.is_empty() => {
-                    let index = index.index(world.asked.len());
+                Step::Answer(index) if !world.pending.is_empty() => {
+                    let index = index.index(world.pending.len());
                     world.answer(index);
                 }
-                Step::Lose(index) if !world.asked.is_empty() => {
-                    let index = index.index(world.asked.len());
-                    world.asked.swap_remove(index);
+                Step::Lose(index) if !world.pending.is_empty() => {
+                    let index = index.index(world.pending.len());
+                    world.pending.swap_remove(index);
                 }
                 Step::Answer(_) | Step::Lose(_) => {}
-                Step::Pass(seconds) => world.pass(Duration::from_secs(seconds)),
+                Step::Advance(seconds) => world.advance(Duration::from_secs(seconds)),
             }
             let waiting = world.session.json_state().unwrap().pending.len() + world.session.joining();
             prop_assert!(waiting <= json::PENDING_MAX, "{waiting} wait");
         }
         // What was lost is answered by the clock; a late answer to that is nothing.
         for _ in 0..=ids {
-            world.pass(Duration::from_secs(11));
+            world.advance(Duration::from_secs(11));
             if world.waiting.is_empty() {
                 break;
             }
         }
         world.answer_all();
-        world.pass(Duration::from_secs(11));
+        world.advance(Duration::from_secs(11));
         prop_assert_eq!(world.closed, None);
         let mut replies: Vec<_> = world.codes().into_iter().map(|(id, _)| id).collect();
         replies.sort_unstable();
@@ -283,24 +283,28 @@ proptest! {
 #[test]
 fn subscribe_and_unsubscribe_in_one_message_are_answered_in_that_order() {
     let mut world = World::open(Options { session_commands_per_second_max: 2, ..options() });
-    world.say("{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}");
+    world.send_text(
+        "{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}",
+    );
     assert!(!world.session.can_take(), "it waits for the room, and not for the next turn");
     assert_eq!(world.codes(), []);
     world.answer_all();
     assert_eq!(world.codes(), [(1, 0), (2, 0)]);
-    world.say("{\"id\":3,\"presence\":{\"channel\":\"a\"}}");
+    world.send_text("{\"id\":3,\"presence\":{\"channel\":\"a\"}}");
     assert_eq!(world.codes()[2], (3, 103), "a command that waited is counted once");
 }
 
 #[test]
-fn a_room_that_does_not_answer_holds_nothing_up_for_ever() {
+fn commands_of_an_unresponsive_room_time_out() {
     let mut world = World::open(options());
-    world.say("{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}");
-    world.pass(Duration::from_secs(9));
+    world.send_text(
+        "{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":2,\"unsubscribe\":{\"channel\":\"a\"}}",
+    );
+    world.advance(Duration::from_secs(9));
     assert_eq!(world.codes(), []);
-    world.pass(Duration::from_secs(1));
+    world.advance(Duration::from_secs(1));
     assert_eq!(world.codes(), [(1, 100), (2, 0)]);
-    assert!(world.told[0].contains("\"temporary\":true"), "{:?}", world.told);
+    assert!(world.sent[0].contains("\"temporary\":true"), "{:?}", world.sent);
     world.answer_all();
     assert_eq!(world.codes().len(), 2, "the late answer is nothing");
 }
@@ -308,7 +312,7 @@ fn a_room_that_does_not_answer_holds_nothing_up_for_ever() {
 #[test]
 fn a_command_waits_at_most_the_time_out() {
     let mut world = World::open(Options { command_timeout: Duration::from_secs(3), ..options() });
-    world.say("{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}");
+    world.send_text("{\"id\":1,\"subscribe\":{\"channel\":\"a\"}}");
     world.answer_all();
     for (id, command) in [
         (2, r#""publish":{"channel":"a","data":1}"#),
@@ -317,13 +321,13 @@ fn a_command_waits_at_most_the_time_out() {
         (5, r#""rpc":{"method":"delivery","data":{"channel":"a","offset":1}}"#),
         (6, r#""subscribe":{"channel":"b"}"#),
     ] {
-        world.say(&format!("{{\"id\":{id},{command}}}"));
+        world.send_text(&format!("{{\"id\":{id},{command}}}"));
     }
-    world.pass(Duration::from_millis(2999));
+    world.advance(Duration::from_millis(2999));
     assert_eq!(world.codes(), [(1, 0)]);
-    world.pass(Duration::from_millis(1));
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.codes(), [(1, 0), (2, 100), (3, 100), (4, 100), (5, 100), (6, 100)]);
-    assert!(world.told[1..].iter().all(|told| told.contains("\"temporary\":true")), "{:?}", world.told);
+    assert!(world.sent[1..].iter().all(|sent| sent.contains("\"temporary\":true")), "{:?}", world.sent);
 }
 
 /// What one message may bring about at once is bounded, the pasts of rooms as well.
@@ -331,8 +335,8 @@ fn a_command_waits_at_most_the_time_out() {
 fn rooms_that_are_being_entered_are_among_the_commands_that_wait() {
     let mut world = World::open(options());
     let lines = (1..=100).map(|id| format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{id}\"}}}}"));
-    world.say(&lines.collect::<Vec<_>>().join("\n"));
-    assert_eq!(world.asked.len(), json::PENDING_MAX);
+    world.send_text(&lines.collect::<Vec<_>>().join("\n"));
+    assert_eq!(world.pending.len(), json::PENDING_MAX);
     world.answer_all();
     assert_eq!(world.codes().len(), 100);
 }
@@ -363,29 +367,33 @@ fn every_kind_of_command_is_limited() {
         let mut world = World::open(Options { session_commands_per_second_max: 10, ..options() });
         // `connect` was the first of twenty.
         for id in 1..=19 {
-            world.say(&format!("{{\"id\":{id},{command}}}"));
+            world.send_text(&format!("{{\"id\":{id},{command}}}"));
             world.answer_all();
         }
         assert!(world.codes().iter().all(|&(_, code)| code != 111), "{command}: {:?}", world.codes());
-        world.say(&format!("{{\"id\":20,{command}}}"));
+        world.send_text(&format!("{{\"id\":20,{command}}}"));
         assert_eq!(world.codes().last(), Some(&(20, 111)), "{command}");
         for id in 21..=40 {
             assert_eq!(world.closed, None, "{command}");
-            world.say(&format!("{{\"id\":{id},{command}}}"));
+            world.send_text(&format!("{{\"id\":{id},{command}}}"));
         }
         assert_eq!(world.closed, Some(3013), "{command}");
     }
 }
 
 fn limited(rate: u32) -> RoomOptions {
-    RoomOptions { messages_per_second_max: rate, publish: crate::chat::Who::Anyone, ..RoomOptions::default() }
+    RoomOptions {
+        messages_per_second_max: rate,
+        publish: crate::chat::Access::Anyone,
+        ..RoomOptions::default()
+    }
 }
 
 /// Publishes so many times in a room, at once; how many were taken.
 fn published(world: &mut World, room: &str, count: usize) -> usize {
-    world.told.clear();
+    world.sent.clear();
     for _ in 0..count {
-        world.say(&format!("{{\"id\":1,\"publish\":{{\"channel\":\"{room}\",\"data\":1}}}}"));
+        world.send_text(&format!("{{\"id\":1,\"publish\":{{\"channel\":\"{room}\",\"data\":1}}}}"));
         world.answer_all();
     }
     assert!(world.codes().iter().all(|&(_, code)| code == 0 || code == 111), "{:?}", world.codes());
@@ -394,7 +402,7 @@ fn published(world: &mut World, room: &str, count: usize) -> usize {
 
 #[test]
 fn a_room_with_a_limit_has_a_budget_of_its_own_and_others_share_the_sessions() {
-    let any = RoomOptions { publish: crate::chat::Who::Anyone, ..RoomOptions::default() };
+    let any = RoomOptions { publish: crate::chat::Access::Anyone, ..RoomOptions::default() };
     let rooms = rules(&[("slow", limited(1)), ("fast:*", limited(5))], any);
     let mut world = World::open(Options { session_messages_per_second_max: 20, rooms, ..options() });
     assert_eq!(published(&mut world, "slow", 5), 2);
@@ -409,7 +417,7 @@ fn a_room_with_a_limit_has_a_budget_of_its_own_and_others_share_the_sessions() {
 }
 
 #[test]
-fn ever_other_rooms_are_no_way_round_their_limits() {
+fn room_limits_hold_across_many_rooms() {
     let rooms = rules(&[], limited(10));
     let mut world = World::open(Options { rooms, ..options() });
     let taken = (0..1000).map(|room| published(&mut world, &format!("r{room}"), 1)).sum::<usize>();
@@ -420,11 +428,11 @@ fn ever_other_rooms_are_no_way_round_their_limits() {
 }
 
 #[test]
-fn what_a_connect_says_of_rooms_is_bounded() {
+fn positions_in_a_connect_are_bounded() {
     for (count, code) in [(128, 0), (129, 106)] {
         let mut world = World::json(options());
         let subs: Vec<_> = (0..count).map(|room| format!("\"r{room}\":{{}}")).collect();
-        world.say(&format!("{{\"id\":1,\"connect\":{{\"subs\":{{{}}}}}}}", subs.join(",")));
+        world.send_text(&format!("{{\"id\":1,\"connect\":{{\"subs\":{{{}}}}}}}", subs.join(",")));
         assert_eq!(world.codes(), [(1, code)]);
     }
 }
@@ -433,16 +441,16 @@ fn what_a_connect_says_of_rooms_is_bounded() {
 fn expiring_subscriptions_that_come_and_go_leave_nothing_behind() {
     let mut world = World::open(options());
     for round in 0..10_000 {
-        world.say(&format!("{{\"id\":1,\"subscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
+        world.send_text(&format!("{{\"id\":1,\"subscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
         world.answer_all();
         let now = world.now;
         world.session.expire_subscription(now, 0, Some(Duration::from_secs(3600)));
-        world.say(&format!("{{\"id\":2,\"unsubscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
-        world.told.clear();
+        world.send_text(&format!("{{\"id\":2,\"unsubscribe\":{{\"channel\":\"r{}\"}}}}", round % 7));
+        world.sent.clear();
     }
     assert_eq!(world.session.subscriptions.len(), 0);
     assert!(world.session.subscriptions.capacity() <= 4);
-    world.pass(Duration::from_secs(7200));
+    world.advance(Duration::from_secs(7200));
     assert_eq!((world.session.due(), world.closed), (Time::NEVER, None));
 }
 
@@ -458,23 +466,23 @@ fn a_plain_client_ends_with_its_token() {
             expires_in: Some(Duration::from_secs(30)),
             rooms: Vec::new(),
         };
-        let entrance = Entrance { room: "r".into(), wanted: Wanted::Nothing };
-        world.call(|session, ctx| session.enter(ctx, identity, None, &entrance));
+        let pending_join = PendingJoin { room: "r".into(), recovery_request: RecoveryRequest::None };
+        world.call(|session, ctx| session.authenticated(ctx, identity, None, &pending_join));
         world.answer_all();
         assert_eq!(world.session.due(), world.now + Duration::from_secs(10), "the room must have answered");
-        world.pass(Duration::from_millis(29_999));
+        world.advance(Duration::from_millis(29_999));
         assert_eq!(world.closed, None);
         assert_eq!(world.session.due(), world.now + Duration::from_millis(1));
-        world.pass(Duration::from_millis(1));
+        world.advance(Duration::from_millis(1));
         assert_eq!(world.closed, Some(1008));
     }
 }
 
 #[test]
 fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
-    let mut world = World::json(Options { identification: crate::chat::Identification::Asked, ..options() });
-    world.say("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"presence\":{\"channel\":\"b\"}}");
-    assert!(matches!(world.asked.remove(0), Effect::Authenticate { .. }));
+    let mut world = World::json(Options { auth_mode: crate::chat::AuthMode::Hook, ..options() });
+    world.send_text("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"presence\":{\"channel\":\"b\"}}");
+    assert!(matches!(world.pending.remove(0), Effect::Authenticate { .. }));
     assert!(!world.session.can_take());
     let room = |name: &str| ServerRoom { name: name.into(), grant: Grant::default() };
     let identity = Identity {
@@ -484,12 +492,12 @@ fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
         expires_in: None,
         rooms: vec![room("a"), room("b")],
     };
-    world.call(|session, ctx| session.decided(ctx, Verdict::Welcome { identity, data: None }));
+    world.call(|session, ctx| session.decided(ctx, AuthDecision::Accept { identity, data: None }));
     world.answer(1);
-    assert!(world.told.is_empty() && !world.session.is_welcomed() && !world.session.can_take());
+    assert!(world.sent.is_empty() && !world.session.is_confirmed() && !world.session.can_take());
     world.answer(0);
-    assert!(world.session.is_welcomed());
-    assert_eq!(world.asked.len(), 1, "and then comes what was asked behind it");
+    assert!(world.session.is_confirmed());
+    assert_eq!(world.pending.len(), 1, "and then the commands behind it");
     world.answer_all();
     assert_eq!(world.codes(), [(1, 0), (2, 108)]);
 }

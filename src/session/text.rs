@@ -8,21 +8,22 @@ use super::{Context, Effect, Join, Joining, Protocol, Session, Taken};
 use crate::app::json::ErrorCode;
 use crate::app::{WireFormat, text};
 use crate::base::Time;
-use crate::base::census::Census;
+use crate::base::connection_counter::ConnectionCounter;
 use crate::chat::{
-    Body, ClientId, Draft, Grant, Identity, Member, Past, Person, RateDecision, Verdict, Wanted,
+    AuthDecision, Body, ClientId, Draft, Grant, Identity, Member, Person, RateDecision, Recovered,
+    RecoveryRequest,
 };
-use crate::engine::Settled;
+use crate::engine::PublishOutcome;
 use crate::metrics::CloseReason;
 use crate::options::Options;
 
-/// What a plain client wants once it is known who it is.
+/// What a plain client requests once it is authenticated.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entrance {
+pub struct PendingJoin {
     /// The room.
     pub room: Arc<str>,
     /// What of its history.
-    pub wanted: Wanted,
+    pub recovery_request: RecoveryRequest,
 }
 
 impl Session {
@@ -33,13 +34,13 @@ impl Session {
         Self::new(person, format, Protocol::Text(None))
     }
 
-    /// It is known who it is: it goes into the room that it asked for. `counted`: among the connections of its user.
-    pub fn enter(
+    /// It is authenticated: it joins its room. `counted`: among the connections of its user.
+    pub fn authenticated(
         &mut self,
         ctx: &mut Context<'_>,
         identity: Identity,
         grant: Option<Grant>,
-        entrance: &Entrance,
+        pending_join: &PendingJoin,
     ) {
         let Identity { user, name, info, expires_in, .. } = identity;
         self.person = Arc::new(Person { client: self.person.client, user, name, info });
@@ -47,18 +48,24 @@ impl Session {
         let ends = [expires_in, grant.as_ref().and_then(|grant| grant.expires_in)];
         self.expires = ends.into_iter().flatten().min().map_or(Time::NEVER, |time| ctx.now + time);
         self.due = self.due.min(self.expires);
-        let asked = match entrance.wanted {
-            Wanted::Nothing => None,
-            Wanted::Last(_) | Wanted::Since(_) | Wanted::Lost => Some(0),
+        let requested_offset = match pending_join.recovery_request {
+            RecoveryRequest::None => None,
+            RecoveryRequest::Last(_) | RecoveryRequest::Since(_) | RecoveryRequest::Unrecoverable => Some(0),
         };
-        let how = Join { asked, granted, ..Join::default() };
-        self.join(ctx, &entrance.room, grant.unwrap_or_default(), entrance.wanted, how);
+        let how = Join { requested_offset, granted, ..Join::default() };
+        self.join(ctx, &pending_join.room, grant.unwrap_or_default(), pending_join.recovery_request, how);
     }
 
-    /// The auth backend is asked who it is. What its client sends meanwhile waits.
-    pub fn ask(&mut self, ctx: &mut Context<'_>, name: &str, token: Option<&str>, entrance: Entrance) {
-        self.protocol = Protocol::Text(Some(Box::new(entrance)));
-        // Who it is is known until then, or never.
+    /// Sends an auth request. What its client sends meanwhile waits.
+    pub fn request_auth(
+        &mut self,
+        ctx: &mut Context<'_>,
+        name: &str,
+        token: Option<&str>,
+        pending_join: PendingJoin,
+    ) {
+        self.protocol = Protocol::Text(Some(Box::new(pending_join)));
+        // It is authenticated until then, or never.
         self.expires = ctx.now + ctx.options.command_timeout;
         self.due = self.due.min(self.expires);
         let (name, token) = (Some(Box::from(name)), token.map(Box::from));
@@ -66,32 +73,43 @@ impl Session {
     }
 
     /// Counts it among the connections of `user`. False: there are too many.
-    pub fn count_user(&mut self, options: &Options, users: &Arc<Census<Arc<str>>>, user: &Arc<str>) -> bool {
+    pub fn count_user(
+        &mut self,
+        options: &Options,
+        users: &Arc<ConnectionCounter<Arc<str>>>,
+        user: &Arc<str>,
+    ) -> bool {
         let max = options.connections_per_user_max;
         if max == 0 || user.is_empty() {
             return true;
         }
-        self.user = users.enter(user, max).map(Box::new);
+        self.user = users.acquire(user, max).map(Box::new);
         self.user.is_some()
     }
 
-    pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: Verdict) {
-        let Protocol::Text(asked) = &mut self.protocol else { return };
-        let Some(entrance) = asked.take() else { return };
-        let denied = CloseReason::Denied;
+    pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {
+        let Protocol::Text(pending) = &mut self.protocol else { return };
+        let Some(pending_join) = pending.take() else { return };
+        let denied = CloseReason::Unauthorized;
         match decision {
-            Verdict::Welcome { identity, .. } if !self.count_user(ctx.options, ctx.users, &identity.user) => {
+            AuthDecision::Accept { identity, .. }
+                if !self.count_user(ctx.options, ctx.users, &identity.user) =>
+            {
                 ctx.effects.close(1008, "too many connections", denied);
             }
-            Verdict::Welcome { identity, .. } => match plain_grant(ctx.options, &identity, &entrance.room) {
-                Some(grant) => self.enter(ctx, identity, grant, &entrance),
-                None => ctx.effects.close(1008, "this room is not for you", denied),
-            },
-            Verdict::Refused { message, temporary, .. } => {
+            AuthDecision::Accept { identity, .. } => {
+                match plain_grant(ctx.options, &identity, &pending_join.room) {
+                    Some(grant) => self.authenticated(ctx, identity, grant, &pending_join),
+                    None => ctx.effects.close(1008, "permission denied", denied),
+                }
+            }
+            AuthDecision::Reject { message, temporary, .. } => {
                 let code = if temporary { 1013 } else { 1008 };
                 ctx.effects.close(code, message.into_string(), denied);
             }
-            Verdict::Disconnect { code, reason } => ctx.effects.close(code, reason.into_string(), denied),
+            AuthDecision::Disconnect { code, reason } => {
+                ctx.effects.close(code, reason.into_string(), denied)
+            }
         }
     }
 
@@ -99,22 +117,22 @@ impl Session {
         let Some(subscription) = self.subscriptions.first() else { return Taken::All };
         let (room, options) = (Arc::clone(&subscription.room), Arc::clone(&subscription.options));
         if message.len() > options.message_bytes_max {
-            ctx.effects.close(1009, "the message is too big for this room", CloseReason::TooBig);
+            ctx.effects.close(1009, "the message is too big for this room", CloseReason::MessageTooBig);
             return Taken::All;
         }
         if !may_publish(&options, &self.person.user, true, subscription.granted) {
-            notice(ctx, "you may not speak in this room");
+            notice(ctx, "publishing is not permitted in this room");
             return Taken::All;
         }
         match self.spend(ctx.now, ctx.options, &room, &options) {
             RateDecision::Allow => {}
             RateDecision::Throttle => {
-                notice(ctx, "that was not sent: you speak too often");
+                notice(ctx, "message not sent: rate limit exceeded");
                 ctx.effects.count_error(ErrorCode::TooManyRequests.parts().0);
                 return Taken::All;
             }
             RateDecision::Disconnect => {
-                ctx.effects.close(1008, "too many messages", CloseReason::Flood);
+                ctx.effects.close(1008, "too many messages", CloseReason::RateLimited);
                 return Taken::All;
             }
         }
@@ -124,35 +142,35 @@ impl Session {
         Taken::All
     }
 
-    /// It has come in. If it asked for the history it gets that, and is told where the room stands: from there on, each message is
+    /// It has joined. If it requested the history it gets that, and the room's position: from there on, each message is
     /// one offset.
-    pub(super) fn text_joined(&self, ctx: &mut Context<'_>, past: &Past, joining: &Joining) {
-        if joining.asked.is_some() {
-            if past.recovered == Some(false) {
+    pub(super) fn text_joined(&self, ctx: &mut Context<'_>, recovery: &Recovered, joining: &Joining) {
+        if joining.requested_offset.is_some() {
+            if recovery.recovered == Some(false) {
                 notice(ctx, "messages may be missing here");
             }
-            for publication in &past.publications {
+            for publication in &recovery.publications {
                 ctx.effects.send(|out| out.extend_from_slice(&text::payload(publication)));
             }
-            ctx.effects.send(|out| text::position_into(out, past.top));
+            ctx.effects.send(|out| text::position_into(out, recovery.top));
         }
-        ctx.effects.push(Effect::Welcomed);
+        ctx.effects.push(Effect::Confirmed);
     }
 
-    /// The home of its room is lost: it goes in anew, and is told that messages may be missing.
-    pub(super) fn enter_anew(&mut self, ctx: &mut Context<'_>, index: usize) {
+    /// The home of its room is lost: it joins anew, and is notified that messages may be missing.
+    pub(super) fn rejoin(&mut self, ctx: &mut Context<'_>, index: usize) {
         let subscription = &self.subscriptions[index];
         let (room, granted) = (Arc::clone(&subscription.room), subscription.granted);
         self.leave(ctx.effects, index);
-        let how = Join { asked: Some(0), granted, ..Join::default() };
-        self.join(ctx, &room, Grant::default(), Wanted::Lost, how);
+        let how = Join { requested_offset: Some(0), granted, ..Join::default() };
+        self.join(ctx, &room, Grant::default(), RecoveryRequest::Unrecoverable, how);
     }
 
-    /// One of its messages is settled.
-    pub(super) fn text_settled(ctx: &mut Context<'_>, outcome: Settled) {
+    /// One of its messages is completed.
+    pub(super) fn text_publish_completed(ctx: &mut Context<'_>, outcome: PublishOutcome) {
         match outcome {
-            Settled::Ordered | Settled::Duplicate | Settled::Superseded => {}
-            Settled::Temporary => notice(ctx, "that was not sent: try again"),
+            PublishOutcome::Ordered | PublishOutcome::Duplicate | PublishOutcome::Superseded => {}
+            PublishOutcome::Temporary => notice(ctx, "message not sent: try again"),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Shard, Slot};
 use crate::conn::State;
-use crate::room::Held;
+use crate::room::RoomUsage;
 use crate::session::Session;
 
 /// What a shard holds: the largest of each kind, because bounds hold for each. Memory is counted as it is allocated.
@@ -17,28 +17,28 @@ pub struct Audit {
     pub outbox_capacity: usize,
     /// Bytes of input that a connection keeps: an incomplete message or request head, and what waits.
     pub input_bytes: usize,
-    /// Drafts that wait for others of their rooms to be settled: their bytes.
+    /// Drafts that wait for others of their rooms to be completed: their bytes.
     pub parked_bytes: u64,
     /// Messages that wait for room in a ring to another shard.
     pub mesh_waiting: usize,
-    /// Commands of a session that wait for an answer: places in its list.
+    /// Commands of a session that wait for an answer: slots in its list.
     pub commands: usize,
     /// Bytes that a session keeps for a `connect` that is not answered.
     pub connect_bytes: usize,
-    /// Questions that the auth backend has not been asked yet.
+    /// Auth requests that are not sent yet.
     pub auth_requests: usize,
-    /// Counts of members that are under way.
+    /// Counts of members that are in flight.
     pub countings: usize,
     /// Rooms in the directory.
     pub rooms: usize,
     /// What the homes hold.
-    pub homes: Held,
+    pub homes: RoomUsage,
     /// Bytes that the inflater keeps for its next message.
     pub inflater_bytes: usize,
 }
 
 impl Shard {
-    /// Checks that the parts of the shard agree, and says what they hold.
+    /// Checks that the parts of the shard agree, and returns what they hold.
     ///
     /// # Panics
     /// When they do not.
@@ -52,18 +52,18 @@ impl Shard {
             auth_requests: self.auth_requests.len(),
             countings: self.countings.len(),
             rooms: self.rooms.count(),
-            homes: self.homes.held(),
+            homes: self.homes.usage(),
             inflater_bytes: self.inflater.capacity(),
             ..Audit::default()
         };
-        let (mut members, mut lagging, mut surplus, mut sessions) = (0, 0, 0, 0);
+        let (mut members, mut lagging, mut over_limit, mut sessions) = (0, 0, 0, 0);
         for key in self.conns.keys() {
             let Some(slot) = self.conns.get(key) else { continue };
             let Slot { conn, session, .. } = slot;
             audit.outbox_bytes = audit.outbox_bytes.max(conn.outbox.len());
             audit.outbox_capacity = audit.outbox_capacity.max(conn.outbox.capacity());
             audit.input_bytes = audit.input_bytes.max(conn.input_bytes());
-            surplus += u64::from(conn.surplus);
+            over_limit += u64::from(conn.over_limit);
             sessions += usize::from(session.is_some());
             let session = session.map(|session| self.sessions.get(session).expect("a session of its own"));
             assert!(
@@ -74,7 +74,7 @@ impl Shard {
                 session.is_none() || conn.state() == State::Open,
                 "only an open connection has a session"
             );
-            let (commands, connect_bytes) = session.map_or((0, 0), Session::held);
+            let (commands, connect_bytes) = session.map_or((0, 0), Session::pending_work);
             audit.commands = audit.commands.max(commands);
             audit.connect_bytes = audit.connect_bytes.max(connect_bytes);
             let subs: Vec<_> = session.into_iter().flat_map(Session::subs).collect();
@@ -85,9 +85,9 @@ impl Shard {
             let behind = subs.iter().any(|&sub| self.fanout.behind(sub) > 0 && !self.fanout.is_ready(sub));
             let owes = !conn.outbox.is_empty() || mid_frame > 0 || behind;
             // The answer to a handshake waits until its client is in its room, publications until `connect` is answered.
-            let waits = session.is_some_and(|session| session.is_joining() || !session.is_welcomed());
+            let waits = session.is_some_and(|session| session.is_joining() || !session.is_confirmed());
             let will_be_flushed = conn.queued || conn.blocked || conn.state() == State::Closed || waits;
-            assert!(!owes || will_be_flushed, "a connection has something to send, and is not asked for it");
+            assert!(!owes || will_be_flushed, "a connection has bytes to send, and is not scheduled");
             let may_go_on = self.may_go_on(slot) && (conn.has_waiting_input() || conn.paused);
             let will_go_on = conn.ready || self.resumed.contains(&key);
             assert!(!may_go_on || will_go_on, "a connection's input may go on, and does not");
@@ -95,8 +95,8 @@ impl Shard {
         assert_eq!(sessions, self.sessions.len(), "a connection for each session");
         assert_eq!(members, self.metrics.members.value());
         assert_eq!(lagging, self.metrics.lagging.value());
-        assert_eq!(surplus, self.surplus);
-        assert_eq!(self.rooms.attended() as u64, self.metrics.rooms.value());
+        assert_eq!(over_limit, self.over_limit);
+        assert_eq!(self.rooms.occupied() as u64, self.metrics.rooms.value());
         audit
     }
 

@@ -6,9 +6,9 @@ use super::rooms::Parked;
 use super::{Counting, Shard, Slot};
 use crate::app::WireFormat;
 use crate::base::{ConnKey, RoomId, SessionKey, SubId, Time};
-use crate::chat::{ClientId, Draft, Member, Overrides, Question, Wanted};
+use crate::chat::{AuthRequest, ClientId, Draft, Member, Overrides, RecoveryRequest};
 use crate::conn::{Change, State};
-use crate::engine::Ask;
+use crate::engine::ReplyTo;
 use crate::metrics::CloseReason;
 use crate::room::Request;
 use crate::session::{Effect, Effects, Session};
@@ -18,7 +18,7 @@ use crate::ws::{CloseCode, Opcode};
 
 impl Shard {
     /// Carries out what a session does.
-    pub(super) fn carry_out(&mut self, key: SessionKey) {
+    pub(super) fn apply_effects(&mut self, key: SessionKey) {
         let mut effects = std::mem::take(&mut self.effects);
         let conn = self.sessions.get(key).and_then(|session| session.conn);
         while let Some(effect) = effects.pop() {
@@ -55,11 +55,11 @@ impl Shard {
                     self.close_session(conn, CloseCode::from(code), &reason, why);
                 }
             }
-            Effect::Join { number, room, member, wanted, overrides } => {
-                self.join(key, number, &room, member, wanted, overrides);
+            Effect::Join { number, room, member, recovery_request, overrides } => {
+                self.join(key, number, &room, member, recovery_request, overrides);
             }
-            Effect::JoinAgain { number, room, member, wanted, overrides } => {
-                self.ask_to_join(key, number, &room, member, wanted, overrides);
+            Effect::JoinAgain { number, room, member, recovery_request, overrides } => {
+                self.request_join(key, number, &room, member, recovery_request, overrides);
             }
             Effect::Leave { room, id, sub, client, format } => {
                 if let Some(sub) = sub {
@@ -69,21 +69,22 @@ impl Shard {
             }
             Effect::Publish { command, room, draft } => self.publish(key, command, &room, draft),
             Effect::Query { command, room, query } => {
-                let ask = self.ask(key, command);
-                self.ask_home(&room, Request::Query { query, ask });
+                let reply_to = self.reply_to(key, command);
+                self.request_home(&room, Request::Query { query, reply_to });
             }
             Effect::CountDelivery { command, room, offset } => {
-                self.count_delivery(self.ask(key, command), &room, offset);
+                self.count_delivery(self.reply_to(key, command), &room, offset);
             }
             Effect::Authenticate { protocol, name, token, data } => {
                 let Some(slot) = conn.and_then(|conn| self.conns.get(conn)) else { return };
                 let Some(session) = self.sessions.get(key) else { return };
                 let (Some(conn), client) = (conn, session.client().to_string().into()) else { return };
-                let peer = slot.about.as_ref().and_then(|about| about.peer.as_ref());
+                let peer = slot.details.as_ref().and_then(|details| details.peer.as_ref());
                 let address = peer.map(|peer| peer.address);
-                self.auth_requests.push_back(Question { conn, client, protocol, name, token, data, address });
+                let request = AuthRequest { conn, client, protocol, name, token, data, address };
+                self.auth_requests.push_back(request);
             }
-            Effect::Welcomed => {
+            Effect::Confirmed => {
                 if let Some(conn) = conn {
                     self.flush_later(conn);
                 }
@@ -104,8 +105,8 @@ impl Shard {
         slot.conn.is_open().then_some((key, slot))
     }
 
-    pub(super) fn ask(&self, session: SessionKey, command: u32) -> Ask {
-        Ask { shard: u16::try_from(self.mesh.me()).unwrap_or(u16::MAX), session, command }
+    pub(super) fn reply_to(&self, session: SessionKey, command: u32) -> ReplyTo {
+        ReplyTo { shard: u16::try_from(self.mesh.me()).unwrap_or(u16::MAX), session, command }
     }
 
     /// Has a session go into a room, which begins to exist with its first member.
@@ -115,66 +116,67 @@ impl Shard {
         number: u32,
         room: &Arc<str>,
         member: Member,
-        wanted: Wanted,
+        recovery_request: RecoveryRequest,
         overrides: Overrides,
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let (id, is_new) = self.rooms.attend(room, session.format(), &self.options.rooms, &mut self.fanout);
+        let (id, is_new) =
+            self.rooms.add_client(room, session.format(), &self.options.rooms, &mut self.fanout);
         session.attends(number, id);
         if is_new {
-            self.tell_forms(room, id);
-            self.metrics.rooms.set(self.rooms.attended() as u64);
+            self.send_forms(room, id);
+            self.metrics.rooms.set(self.rooms.occupied() as u64);
         }
-        self.ask_to_join(key, number, room, member, wanted, overrides);
+        self.request_join(key, number, room, member, recovery_request, overrides);
     }
 
-    fn ask_to_join(
+    fn request_join(
         &mut self,
         key: SessionKey,
         number: u32,
         room: &Arc<str>,
         member: Member,
-        wanted: Wanted,
+        recovery_request: RecoveryRequest,
         overrides: Overrides,
     ) {
-        let ask = self.ask(key, number);
-        // The others only ever say what the room does anyway.
+        let reply_to = self.reply_to(key, number);
+        // The others only ever repeat what the room does anyway.
         let Overrides { presence, join_leave, .. } = overrides;
-        self.ask_home(room, Request::Join { member, wanted, presence, join_leave, ask });
+        self.request_home(room, Request::Join { member, recovery_request, presence, join_leave, reply_to });
     }
 
     /// A client goes out of a room, which ends with its last member.
     fn leave(&mut self, room: &Arc<str>, id: RoomId, client: ClientId, format: WireFormat) {
-        if self.rooms.unattend(id, format, &mut self.fanout) {
-            self.tell_forms(room, id);
+        if self.rooms.remove_client(id, format, &mut self.fanout) {
+            self.send_forms(room, id);
         }
-        self.ask_home(room, Request::Part { client });
+        self.request_home(room, Request::Leave { client });
         self.forget_unused(id);
     }
 
-    /// Asks all shards how far a publication has come, this one too.
-    fn count_delivery(&mut self, ask: Ask, room: &Arc<str>, offset: u64) {
+    /// Queries all shards how far a publication has come, this one too.
+    fn count_delivery(&mut self, reply_to: ReplyTo, room: &Arc<str>, offset: u64) {
         let shards = self.mesh.shards();
-        self.countings.push(Counting { ask, missing: shards, sum: Backlog::default() });
+        self.countings.push(Counting { reply_to, missing: shards, sum: Backlog::default() });
         for shard in 0..shards {
-            self.mesh.send_up(shard, Up::Count { room: Arc::clone(room), offset, ask });
+            self.mesh.send_up(shard, Up::Count { room: Arc::clone(room), offset, reply_to });
         }
     }
 
-    /// Tells a room's home which forms this shard has members for.
-    fn tell_forms(&mut self, room: &Arc<str>, id: RoomId) {
+    /// Sends a room's home the forms this shard has members for.
+    fn send_forms(&mut self, room: &Arc<str>, id: RoomId) {
         let forms = self.rooms.get(id).map(super::rooms::Room::forms).unwrap_or_default();
-        self.ask_home(room, Request::Listen { forms });
+        self.request_home(room, Request::Listen { forms });
     }
 
-    pub(super) fn ask_home(&mut self, room: &Arc<str>, request: Request) {
+    pub(super) fn request_home(&mut self, room: &Arc<str>, request: Request) {
         let home = self.mesh.home(room);
         self.mesh.send_up(home, Up::Room { room: Arc::clone(room), request });
     }
 
     pub(super) fn forget_unused(&mut self, id: RoomId) {
         self.rooms.forget_unused(id);
-        self.metrics.rooms.set(self.rooms.attended() as u64);
+        self.metrics.rooms.set(self.rooms.occupied() as u64);
     }
 
     /// Takes a member out of the fan-out. The rest of a frame that has begun to go out stays with its connection.
@@ -190,12 +192,12 @@ impl Shard {
     }
 
     fn publish(&mut self, key: SessionKey, command: u32, room: &Arc<str>, draft: Draft) {
-        self.metrics.messages_in.add(1);
+        self.metrics.messages_received.add(1);
         let parked = Parked { session: key, command, draft };
         match self.rooms.submit(room, parked, &self.options.rooms) {
             Some(draft) => {
-                let ask = self.ask(key, command);
-                self.ask_home(room, Request::Publish { draft, ask });
+                let reply_to = self.reply_to(key, command);
+                self.request_home(room, Request::Publish { draft, reply_to });
             }
             None => {
                 if let Some(session) = self.sessions.get_mut(key) {
@@ -234,16 +236,16 @@ impl Shard {
         let Some(session) = slot.session.take() else { return };
         let mut effects = Effects::default();
         if let Some(ending) = self.sessions.get_mut(session) {
-            if ending.is_asked() {
-                // What the backend would say is of no use to anybody.
+            if ending.is_authenticating() {
+                // The backend's decision is no longer needed.
                 let waiting = self.auth_requests.len();
-                self.auth_requests.retain(|question| question.conn != key);
+                self.auth_requests.retain(|auth_request| auth_request.conn != key);
                 if self.auth_requests.len() == waiting {
-                    self.withdrawn.push(key);
+                    self.cancelled.push(key);
                 }
             }
             ending.ended(&mut effects);
-            slot.about.get_or_insert_default().name = Some(Arc::clone(ending.name()));
+            slot.details.get_or_insert_default().name = Some(Arc::clone(ending.name()));
         }
         while let Some(effect) = effects.pop() {
             self.effect(session, Some(key), &effects, effect);

@@ -6,8 +6,8 @@ use super::Shard;
 use super::fanout::Backlog;
 use super::messages::{Down, Up};
 use crate::app::{Encoder, Encodings};
-use crate::chat::{Past, Position};
-use crate::engine::Ask;
+use crate::chat::{Position, Recovered};
+use crate::engine::ReplyTo;
 use crate::room::{Counts, Output, Reply, Request};
 use crate::session::{Delivery, Session};
 
@@ -26,7 +26,7 @@ impl Shard {
         }
     }
 
-    /// Carries what the homes say to the shards: a publication is encoded once for all of them.
+    /// Carries the homes' outputs to the shards: a publication is encoded once for all of them.
     fn deliver_outputs(&mut self) {
         let (now, unix_ms) = (self.now, self.unix_ms());
         while let Some(output) = self
@@ -41,7 +41,7 @@ impl Shard {
                     self.mesh.broadcast_down(listeners, Down::Publication { room, position, encodings });
                 }
                 Output::Presence { room, events, listeners, forms } => {
-                    let encodings = Arc::new(self.encoder.moves(&room, &events, forms));
+                    let encodings = Arc::new(self.encoder.presence_events(&room, &events, forms));
                     if encodings.longest() > 0 {
                         self.mesh.broadcast_down(listeners, Down::Presence { room, encodings });
                     }
@@ -57,9 +57,9 @@ impl Shard {
                 let (now, unix_ms) = (self.now, self.unix_ms());
                 self.homes.handle(now, unix_ms, from, &room, request);
             }
-            Up::Count { room, offset, ask } => {
+            Up::Count { room, offset, reply_to } => {
                 let backlog = self.backlog(&room, offset);
-                self.mesh.send_down(from, Down::Counted { ask, backlog });
+                self.mesh.send_down(from, Down::Counted { reply_to, backlog });
             }
         }
     }
@@ -68,34 +68,36 @@ impl Shard {
         match down {
             Down::Publication { room, position, encodings } => {
                 if let Some(id) = self.rooms.find(&room) {
-                    self.hand_out(id, position, &encodings);
+                    self.distribute(id, position, &encodings);
                     let window = self.options.congestion_bytes();
                     self.rooms.received(id, encodings.longest() as u64, window);
                 }
             }
             Down::Presence { room, encodings } => {
                 if let Some(id) = self.rooms.find(&room) {
-                    self.hand_out(id, None, &encodings);
+                    self.distribute(id, None, &encodings);
                 }
             }
-            Down::Reply(Reply::Joined { ask, past }) => self.joined(ask, &past),
-            Down::Reply(Reply::Settled { ask, room, outcome, weight }) => {
-                self.call_session(ask.session, |session, ctx| session.settled(ctx, ask.command, outcome));
-                self.settled(&room, weight);
+            Down::Reply(Reply::Joined { reply_to, recovery }) => self.joined(reply_to, &recovery),
+            Down::Reply(Reply::Completed { reply_to, room, outcome, weight }) => {
+                self.call_session(reply_to.session, |session, ctx| {
+                    session.draft_completed(ctx, reply_to.command, outcome)
+                });
+                self.draft_completed(&room, weight);
             }
-            Down::Reply(Reply::Answer { ask, answer }) => {
-                let told = |session: &mut Session, ctx: &mut crate::session::Context<'_>| {
-                    session.query_answered(ctx.effects, ask.command, &answer);
+            Down::Reply(Reply::Answer { reply_to, answer }) => {
+                let answered = |session: &mut Session, ctx: &mut crate::session::Context<'_>| {
+                    session.query_answered(ctx.effects, reply_to.command, &answer);
                 };
-                self.call_session(ask.session, told);
+                self.call_session(reply_to.session, answered);
             }
-            Down::Counted { ask, backlog } => self.counted(ask, backlog),
+            Down::Counted { reply_to, backlog } => self.counted(reply_to, backlog),
         }
     }
 
     /// Gives a frame to the audiences of a room on this shard. A form that is missing: its first member came in while this was on
     /// its way, and gets what comes after.
-    fn hand_out(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
+    fn distribute(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
         let Some(room) = self.rooms.get(id) else { return };
         for (format, audience) in room.audiences() {
             if let Some(frame) = encodings.get(format) {
@@ -105,9 +107,9 @@ impl Shard {
     }
 
     /// A room's home has let a client in: what is published from now on is for it.
-    fn joined(&mut self, ask: Ask, past: &Past) {
-        let Some(session) = self.sessions.get(ask.session) else { return };
-        let Some((id, format)) = session.wants(ask.command) else { return };
+    fn joined(&mut self, reply_to: ReplyTo, recovery: &Recovered) {
+        let Some(session) = self.sessions.get(reply_to.session) else { return };
+        let Some((id, format)) = session.wants(reply_to.command) else { return };
         let (conn, shared) = (session.conn, session.is_shared());
         let others: smallvec::SmallVec<[_; 8]> = session.subs().collect();
         let Some(audience) = self.rooms.audience(id, format) else { return };
@@ -119,37 +121,41 @@ impl Shard {
         if let Some(slot) = conn.and_then(|key| self.conns.get(key)) {
             self.metrics.lagging.add(u64::from(slot.conn.blocked));
         }
-        self.call_session(ask.session, |session, ctx| session.joined(ctx, ask.command, sub, past));
-        // The member is not swept before what it was told of the history is out.
+        self.call_session(reply_to.session, |session, ctx| {
+            session.joined(ctx, reply_to.command, sub, recovery)
+        });
+        // The member is not swept before its history is sent.
         if let Some(conn) = conn {
             self.flush_later(conn);
         }
     }
 
-    /// A draft is settled: others that wait for the same room may go.
-    fn settled(&mut self, room: &str, weight: u64) {
-        let Some(id) = self.rooms.settled(room, weight) else { return };
+    /// A draft is completed: others that wait for the same room may go.
+    fn draft_completed(&mut self, room: &str, weight: u64) {
+        let Some(id) = self.rooms.draft_completed(room, weight) else { return };
         while let Some(parked) = self.rooms.next_parked(id) {
             let Some(name) = self.rooms.get(id).map(|room| Arc::clone(&room.name)) else { break };
-            let ask = self.ask(parked.session, parked.command);
-            self.ask_home(&name, Request::Publish { draft: parked.draft, ask });
+            let reply_to = self.reply_to(parked.session, parked.command);
+            self.request_home(&name, Request::Publish { draft: parked.draft, reply_to });
             self.call_session(parked.session, |session, _| session.unparked());
         }
         self.forget_unused(id);
     }
 
-    /// Tells the homes of rooms how far their publications have been swept here.
+    /// Reports to the homes of rooms how far their publications have been swept here.
     pub(super) fn acknowledge_swept(&mut self) {
         let window = self.options.congestion_bytes();
         while let Some((id, bytes)) = self.rooms.poll_swept(&self.fanout, window) {
             let Some(room) = self.rooms.get(id).map(|room| Arc::clone(&room.name)) else { continue };
-            self.ask_home(&room, Request::Swept { bytes });
+            self.request_home(&room, Request::Swept { bytes });
         }
     }
 
     /// One shard's count; the last one completes the answer.
-    fn counted(&mut self, ask: Ask, backlog: Backlog) {
-        let Some(index) = self.countings.iter().position(|counting| counting.ask == ask) else { return };
+    fn counted(&mut self, reply_to: ReplyTo, backlog: Backlog) {
+        let Some(index) = self.countings.iter().position(|counting| counting.reply_to == reply_to) else {
+            return;
+        };
         let counting = &mut self.countings[index];
         counting.sum.members += backlog.members;
         counting.sum.unsent += backlog.unsent;
@@ -160,8 +166,8 @@ impl Shard {
         }
         let Backlog { members, unsent, lagging } = self.countings.swap_remove(index).sum;
         let counts = Delivery { members, sent: members - unsent, lagging };
-        self.call_session(ask.session, |session, ctx| {
-            session.delivery_counted(ctx.effects, ask.command, counts);
+        self.call_session(reply_to.session, |session, ctx| {
+            session.delivery_counted(ctx.effects, reply_to.command, counts);
         });
     }
 

@@ -12,7 +12,7 @@ use crate::metrics::CloseReason;
 use crate::session::{Context, Taken};
 use crate::ws::{self, CloseCode, Event, Fail, Opcode};
 
-/// What became of some input.
+/// The outcome of some input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Used {
     /// So many bytes are used up; there may be more in the rest.
@@ -24,7 +24,7 @@ pub(super) enum Used {
     /// It must wait.
     Later,
     /// So many bytes are used up, and the message in them must wait: its connection's decoder holds it.
-    Held(usize),
+    Queued(usize),
 }
 
 /// What is to be done with the message that was decoded.
@@ -56,9 +56,9 @@ impl Shard {
 
     /// Bytes have arrived. They are unmasked and used in place, or kept.
     pub fn received(&mut self, key: ConnKey, input: &mut [u8]) {
-        self.metrics.bytes_in.add(input.len() as u64);
+        self.metrics.received_bytes.add(input.len() as u64);
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        conn.heard(self.now);
+        conn.record_activity(self.now);
         if conn.has_kept() {
             conn.keep(input, false);
             if !conn.has_waiting_input() {
@@ -73,7 +73,7 @@ impl Shard {
                 Used::All => return,
                 Used::NeedsMore => return self.keep(key, &input[used..], false),
                 Used::Later => return self.keep(key, &input[used..], true),
-                Used::Held(len) => return self.keep(key, &input[used + len..], true),
+                Used::Queued(len) => return self.keep(key, &input[used + len..], true),
             }
         }
     }
@@ -111,7 +111,7 @@ impl Shard {
                     kept.waits = true;
                     break;
                 }
-                Used::Held(len) => {
+                Used::Queued(len) => {
                     kept.advance(len);
                     kept.waits = true;
                     break;
@@ -146,7 +146,7 @@ impl Shard {
             State::Head => self.take_request(key, input, scanned),
             State::Open | State::Closing => self.take_frame(key, input),
             State::Finishing(_) | State::Lingering | State::Closed => {
-                let change = slot.conn.thrown_away(input.len());
+                let change = slot.conn.discarded(input.len());
                 self.apply(key, change);
                 Used::All
             }
@@ -186,7 +186,7 @@ impl Shard {
             }
             (Some(consumed), Handled::Later) => {
                 decoder.keep();
-                Used::Held(consumed)
+                Used::Queued(consumed)
             }
         };
         decoder.release();
@@ -200,8 +200,8 @@ impl Shard {
 
     fn fail_frames(&mut self, key: ConnKey, fail: Fail) {
         let reason = match fail {
-            Fail::Protocol(_) => CloseReason::Protocol,
-            Fail::Limit(_) => CloseReason::TooBig,
+            Fail::Protocol(_) => CloseReason::ProtocolError,
+            Fail::Limit(_) => CloseReason::MessageTooBig,
         };
         self.fail(key, fail.close_code(), fail.sentence(), reason);
     }
@@ -244,7 +244,7 @@ impl Shard {
                 },
                 (Some(Endpoint::Chat | Endpoint::Centrifuge) | None, _) => {
                     let sentence = "this endpoint takes text only";
-                    self.fail(key, CloseCode::Unsupported, sentence, CloseReason::Unsupported);
+                    self.fail(key, CloseCode::Unsupported, sentence, CloseReason::UnsupportedData);
                 }
             },
             // What comes after our Close is read only to find the peer's.
@@ -292,13 +292,13 @@ impl Shard {
     pub(super) fn offer_later(&mut self, key: ConnKey) {
         let Some(slot) = self.conns.get(key) else { return };
         let waits = slot.conn.paused || slot.conn.has_waiting_input();
-        // What holds it back but the turn and the rings says so itself when it no longer does.
+        // Every reason to pause but the turn and the rings reports itself when it no longer holds.
         let session = slot.session.and_then(|session| self.sessions.get(session));
-        let held = !slot.conn.state().is_ending()
+        let is_queued = !slot.conn.state().is_ending()
             && (slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES
                 || session.is_some_and(|session| !session.can_take()));
         if waits
-            && !held
+            && !is_queued
             && let Some(Slot { conn, .. }) = self.conns.get_mut(key)
             && !std::mem::replace(&mut conn.ready, true)
         {

@@ -18,7 +18,7 @@ pub const RING: RingLimits = RingLimits { messages_max: 4096, bytes_max: 1 << 20
 /// Messages taken from one other shard in one turn, on each way.
 const MESSAGES_PER_TURN: usize = 1024;
 
-/// A ring's writing end, with what did not fit yet. Whoever fills `waiting` looks at [`Mesh::is_clear`] before
+/// A ring's writing end, with what did not fit yet. Every caller that fills `waiting` checks [`Mesh::is_clear`] before
 /// it takes more work in, so it holds one turn's overshoot at most.
 #[derive(Debug)]
 struct Link<T> {
@@ -180,7 +180,7 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
         Blueprint { shards, seed: self.seed.clone(), doorbells: Arc::clone(&self.doorbells), rings }
     }
 
-    /// Takes the ends of the rings to a shard that was built anew. What was under way to and from it is lost.
+    /// Takes the ends of the rings to a shard that was built anew. What was in flight to and from it is lost.
     pub fn replace_peer(&mut self, ends: PeerEnds<U, D>) {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == ends.0.id) {
             *peer = ends.0;
@@ -251,7 +251,7 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
         }
     }
 
-    /// The next message that has come up, and who sent it; `None`: there is none, or a way down is full, or enough were taken
+    /// The next message that has come up, and its sender; `None`: there is none, or a way down is full, or enough were taken
     /// in this turn.
     pub fn receive_up(&mut self) -> Option<(usize, U)> {
         if let Some(own) = self.own_up.pop_front() {

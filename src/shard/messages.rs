@@ -1,4 +1,4 @@
-//! What shards say to one another.
+//! Messages between shards.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::mesh;
 use crate::app::Encodings;
 use crate::base::spsc::Weigh;
 use crate::chat::Position;
-use crate::engine::Ask;
+use crate::engine::ReplyTo;
 use crate::room::{Answer, Reply, Request};
 
 /// The ends of one shard's rings.
@@ -19,7 +19,7 @@ pub type PeerEnds = mesh::PeerEnds<Up, Down>;
 /// To a room's home, or to every shard.
 #[derive(Debug)]
 pub enum Up {
-    /// Something is asked of a room's home.
+    /// A request to a room's home.
     Room {
         /// The room.
         room: Arc<str>,
@@ -33,18 +33,18 @@ pub enum Up {
         /// The publication.
         offset: u64,
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
     },
 }
 
-/// From a room's home, or in answer to a question.
+/// From a room's home, or in answer to a request.
 #[derive(Clone, Debug)]
 pub enum Down {
     /// One publication, in every form in use.
     Publication {
         /// The room.
         room: Arc<str>,
-        /// Its place in the room's order.
+        /// Its position in the room.
         position: Option<Position>,
         /// Its frames.
         encodings: Arc<Encodings>,
@@ -53,7 +53,7 @@ pub enum Down {
     Presence {
         /// The room.
         room: Arc<str>,
-        /// The frames that say so.
+        /// The frames of it.
         encodings: Arc<Encodings>,
     },
     /// For one session.
@@ -61,7 +61,7 @@ pub enum Down {
     /// How far a publication has come on one shard.
     Counted {
         /// The command that waits.
-        ask: Ask,
+        reply_to: ReplyTo,
         /// How far.
         backlog: Backlog,
     },
@@ -81,9 +81,9 @@ impl Weigh for Down {
     fn weight(&self) -> usize {
         let more = match self {
             Self::Publication { encodings, .. } | Self::Presence { encodings, .. } => encodings.weight(),
-            Self::Reply(Reply::Joined { past, .. }) => past.weight(),
+            Self::Reply(Reply::Joined { recovery, .. }) => recovery.weight(),
             Self::Reply(Reply::Answer { answer: Ok(answer), .. }) => weight_of(answer),
-            Self::Reply(Reply::Answer { .. } | Reply::Settled { .. }) | Self::Counted { .. } => 0,
+            Self::Reply(Reply::Answer { .. } | Reply::Completed { .. }) | Self::Counted { .. } => 0,
         };
         size_of::<Self>() + more
     }

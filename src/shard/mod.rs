@@ -1,5 +1,5 @@
 //! The shard: one core's whole world. It holds the parts (connections, sessions, the homes of rooms, the fan-out, the
-//! mesh), carries what one says to the others, and keeps the budget of a turn. It has no rules of its own.
+//! mesh), carries the messages between them, and keeps the budget of a turn. It has no rules of its own.
 //!
 //! ```text
 //! bytes ── connection ── session ── mesh ── home ── engine
@@ -29,13 +29,13 @@
 //! | file | what it carries |
 //! |---|---|
 //! | `input` | bytes to requests and messages, and those to sessions |
-//! | `requests` | which request gets which answer |
-//! | `effects` | what connections and sessions do, to the other parts |
-//! | `exchange` | what comes up and down the mesh, to homes, sessions and the fan-out |
+//! | `requests` | HTTP requests and their responses |
+//! | `effects` | effects of connections and sessions on the other parts |
+//! | `exchange` | messages of the mesh, to homes, sessions and the fan-out |
 //! | `output` | bytes for the kernel, and connections to be closed |
-//! | `slow` | what is done about members that are too slow |
+//! | `slow` | the slow-consumer policy |
 //! | `timers` | what is due, and the drain |
-//! | `repair` | what is lost when another shard was built anew |
+//! | `repair` | the losses after another shard was rebuilt |
 //! | `fanout`, `rooms`, `mesh`, `limits` | the parts that are the shard's alone |
 
 #![forbid(unsafe_code)]
@@ -63,19 +63,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::conn::HowToClose;
+pub use crate::conn::CloseMethod;
 pub use audit::Audit;
 pub use limits::ConnectionLimits;
 pub use messages::{Mesh, PeerEnds};
-pub use output::{Close, SLICES_MAX, Ticket, Write};
+pub use output::{Close, SLICES_MAX, Write, WriteId};
 
 use crate::app::Encoder;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
 use crate::base::{ConnKey, SessionKey, Table, Time};
-use crate::chat::{ClientId, Question, Verdict};
+use crate::chat::{AuthDecision, AuthRequest, ClientId};
 use crate::conn::Conn;
-use crate::engine::{Ask, Engine, Memory};
+use crate::engine::{Engine, Memory, ReplyTo};
 use crate::metrics::{Registry, ShardMetrics};
 pub use crate::options::Options;
 use crate::room::{self, Homes};
@@ -86,8 +86,8 @@ use limits::PeerAddress;
 use output::Deferred;
 use rooms::Rooms;
 
-/// Connections above the bound that may be told so at the same time; further ones wait in the kernel's queue.
-pub const SURPLUS_MAX: u64 = 32;
+/// Connections above the bound that may be refused at the same time; further ones wait in the kernel's queue.
+pub const OVER_LIMIT_MAX: u64 = 32;
 
 /// Bytes of its own that may wait in a connection before its input waits.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
@@ -99,20 +99,20 @@ struct Slot {
     /// The session behind it, once its WebSocket is open to one and as long as it is.
     session: Option<SessionKey>,
     /// Where it comes from, if that matters, and what its client was called when its session ended.
-    about: Option<Box<About>>,
+    details: Option<Box<Details>>,
 }
 
 /// What few connections have.
 #[derive(Debug, Default)]
-struct About {
+struct Details {
     peer: Option<PeerAddress>,
     name: Option<Arc<str>>,
 }
 
-/// A count of members that is under way on all shards.
+/// A count of members that is in flight on all shards.
 #[derive(Debug)]
 struct Counting {
-    ask: Ask,
+    reply_to: ReplyTo,
     /// Shards that have not answered yet.
     missing: usize,
     sum: Backlog,
@@ -142,7 +142,7 @@ pub struct Shard {
     wheel: TimerWheel,
     /// What the session that was last called does; empty between calls.
     effects: Effects,
-    // Who comes next.
+    // The next one.
     /// Connections with bytes of their own to send.
     flush: VecDeque<ConnKey>,
     /// Writes of connections' own bytes that are left in this turn.
@@ -150,7 +150,7 @@ pub struct Shard {
     /// Connections whose input may go on.
     ready: VecDeque<ConnKey>,
     resumed: Vec<ConnKey>,
-    closing: VecDeque<(ConnKey, HowToClose)>,
+    closing: VecDeque<(ConnKey, CloseMethod)>,
     /// Writes that the driver has not answered yet.
     writes_in_flight: usize,
     /// Connections with a write in flight that could have a second one, as their sessions are in several rooms.
@@ -158,25 +158,25 @@ pub struct Shard {
     /// What waits for them to be answered.
     deferred: Vec<(ConnKey, Deferred)>,
     /// Connections accepted above the bound.
-    surplus: u64,
+    over_limit: u64,
     /// The slot at which the drain goes on, once it has begun.
     draining: Option<usize>,
     nameless: Arc<str>,
     countings: Vec<Counting>,
-    auth_requests: VecDeque<Question>,
-    /// Connections whose questions the driver has, and whose sessions have ended.
-    withdrawn: Vec<ConnKey>,
+    auth_requests: VecDeque<AuthRequest>,
+    /// Connections whose auth requests the driver has, and whose sessions have ended.
+    cancelled: Vec<ConnKey>,
 }
 
 /// Whether one more connection may be accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
-    /// As any other.
-    Welcome,
-    /// To be told that the server is full.
-    Surplus,
+    /// Within the limit.
+    Accept,
+    /// Above the limit: accepted to be refused with 503.
+    OverLimit,
     /// Not now: leave it in the kernel's queue.
-    Later,
+    Wait,
 }
 
 impl Shard {
@@ -218,12 +218,12 @@ impl Shard {
             writes_in_flight: 0,
             in_flight: Vec::new(),
             deferred: Vec::new(),
-            surplus: 0,
+            over_limit: 0,
             draining: None,
             nameless: Arc::from(""),
             countings: Vec::new(),
             auth_requests: VecDeque::new(),
-            withdrawn: Vec::new(),
+            cancelled: Vec::new(),
         }
     }
 
@@ -242,7 +242,7 @@ impl Shard {
         meshes.into_iter().map(shard).collect()
     }
 
-    /// Replaces the options; they hold for what comes from now on, and the pings and the rooms' options for everyone.
+    /// Replaces the options; they hold for all later input, and the pings and the rooms' options for every client.
     pub fn reconfigure(&mut self, now: Time, options: Arc<Options>) {
         self.now = self.now.max(now);
         let pings_change = options.ping_interval != self.options.ping_interval;
@@ -286,34 +286,34 @@ impl Shard {
         self.mesh.begin_turn();
     }
 
-    /// The wall clock, for what people are told; the shard's own time is what everything else goes by.
-    pub fn tell_wall_clock(&mut self, unix_ms: u64) {
+    /// The wall clock, for time stamps in messages; everything else goes by the shard's own time.
+    pub fn set_wall_clock(&mut self, unix_ms: u64) {
         self.unix_origin_ms = unix_ms.saturating_sub(self.now.as_nanos() / 1_000_000);
     }
 
     /// Whether another connection may be accepted.
     pub fn admission(&self) -> Admission {
         if self.draining.is_some() {
-            Admission::Later
+            Admission::Wait
         } else if self.registry.connections() < self.options.connections_max {
-            Admission::Welcome
-        } else if self.surplus < SURPLUS_MAX {
-            Admission::Surplus
+            Admission::Accept
+        } else if self.over_limit < OVER_LIMIT_MAX {
+            Admission::OverLimit
         } else {
-            Admission::Later
+            Admission::Wait
         }
     }
 
-    /// A connection was accepted, with what [`Shard::admission`] said, from `address` if that is known (see
-    /// [`Shard::wants_addresses`]).
+    /// A connection was accepted, after [`Shard::admission`], from `address` if that is known (see
+    /// [`Shard::needs_addresses`]).
     pub fn opened(&mut self, admission: Admission, address: Option<IpAddr>) -> ConnKey {
-        let surplus = admission != Admission::Welcome;
-        self.surplus += u64::from(surplus);
+        let over_limit = admission != Admission::Accept;
+        self.over_limit += u64::from(over_limit);
         self.metrics.accepted.add(1);
         self.metrics.connections.add(1);
         let peer = self.peer_address(address);
-        let about = peer.map(|peer| Box::new(About { peer: Some(peer), name: None }));
-        let key = self.conns.insert(Slot { conn: Conn::new(self.now, surplus), session: None, about });
+        let details = peer.map(|peer| Box::new(Details { peer: Some(peer), name: None }));
+        let key = self.conns.insert(Slot { conn: Conn::new(self.now, over_limit), session: None, details });
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         key
     }
@@ -329,18 +329,18 @@ impl Shard {
         self.count_homes();
     }
 
-    /// What the auth backend is to be asked about a client; the answer is told with [`Shard::decided`], at any time.
-    pub fn poll_question(&mut self) -> Option<Question> {
+    /// The next auth request; [`Shard::decided`] takes the answer, at any time.
+    pub fn poll_auth_request(&mut self) -> Option<AuthRequest> {
         self.auth_requests.pop_front()
     }
 
-    /// The next connection whose question need not be answered any more: its client is gone, or going.
-    pub fn poll_withdrawn(&mut self) -> Option<ConnKey> {
-        self.withdrawn.pop()
+    /// The next connection whose auth request is cancelled: its client is gone, or going.
+    pub fn poll_auth_cancellation(&mut self) -> Option<ConnKey> {
+        self.cancelled.pop()
     }
 
     /// What the auth backend has decided about a client. If it is gone, or going, nothing happens.
-    pub fn decided(&mut self, conn: ConnKey, decision: Verdict) {
+    pub fn decided(&mut self, conn: ConnKey, decision: AuthDecision) {
         if self.conns.get(conn).is_some_and(|slot| slot.conn.is_open()) {
             self.with_session(conn, |session, ctx| session.decided(ctx, decision));
         }
@@ -366,7 +366,7 @@ impl Shard {
             || !self.resumed.is_empty()
             || !self.closing.is_empty()
             || !self.auth_requests.is_empty()
-            || !self.withdrawn.is_empty()
+            || !self.cancelled.is_empty()
             || !self.deferred.is_empty()
             || self.mesh.has_own()
             || self.homes.has_output()
@@ -377,7 +377,7 @@ impl Shard {
     /// When to begin a turn even without input.
     pub fn next_deadline(&self) -> Option<Time> {
         // What waits for room in another shard's ring is looked at again soon.
-        let soon = (!self.mesh.is_clear()).then(|| self.now + LOOK_AGAIN);
+        let soon = (!self.mesh.is_clear()).then(|| self.now + RING_RETRY_INTERVAL);
         let all = [self.wheel.next_deadline(), self.fanout.next_deadline(), soon, self.homes.next_deadline()];
         all.into_iter().flatten().min()
     }
@@ -394,7 +394,7 @@ impl Shard {
 
     /// The next shard to be woken.
     pub fn poll_wake(&mut self) -> Option<usize> {
-        // What was swept in this turn is told in it: there may be no other soon.
+        // What was swept in this turn is reported in it: there may be no other soon.
         self.acknowledge_swept();
         let shard = self.mesh.poll_wake()?;
         self.metrics.wakes.add(1);
@@ -411,7 +411,7 @@ impl Shard {
         let Some(Slot { conn, session, .. }) = self.conns.remove(key) else { return };
         debug_assert!(session.is_none(), "a session ends before its connection's slot is free");
         self.wheel.cancel(key.index());
-        self.surplus -= u64::from(conn.surplus);
+        self.over_limit -= u64::from(conn.over_limit);
         self.metrics.connections.sub(1);
         self.metrics.websockets.sub(u64::from(conn.endpoint().is_some()));
         self.metrics.closes[conn.reason() as usize].add(1);
@@ -446,7 +446,7 @@ impl Shard {
                 effects: &mut self.effects,
             },
         );
-        self.carry_out(key);
+        self.apply_effects(key);
         Some(result)
     }
 
@@ -462,7 +462,7 @@ impl Shard {
 }
 
 /// How soon a shard looks again at what waits for room in a ring, when nothing else wakes it.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const RING_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The limits of the homes on one of `shards` shards.
 fn home_limits(options: &Options, shards: usize) -> room::Limits {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fanout::{Offer, Sweep};
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
 use crate::base::{AudienceId, ConnKey, SubId};
-use crate::conn::{HowToClose, State};
+use crate::conn::{CloseMethod, State};
 use crate::metrics::CloseReason;
 use crate::session::Session;
 
@@ -18,8 +18,8 @@ pub(super) const FLUSHES_PER_TURN: usize = 1024;
 pub struct Write<'a> {
     /// The slot of the connection.
     pub conn: usize,
-    /// What its outcome is told with.
-    pub ticket: Ticket,
+    /// Identifies the write for its outcome.
+    pub write_id: WriteId,
     payload: Payload<'a>,
 }
 
@@ -62,7 +62,7 @@ pub struct Close {
     /// Which.
     pub key: ConnKey,
     /// How.
-    pub how: HowToClose,
+    pub how: CloseMethod,
     /// Why.
     pub reason: CloseReason,
     /// What it was called, as the client chose it; empty if it had no name.
@@ -72,7 +72,7 @@ pub struct Close {
 /// Names a write that is in flight.
 #[must_use = "the shard waits for the outcome of every write"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ticket(Writing);
+pub struct WriteId(Writing);
 
 /// What is to be done about a connection once no write is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,7 +98,7 @@ impl Shard {
     /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or [`Shard::write_failed`].
     ///
     /// Several writes may be in flight, all of different connections: their bytes stay where they are until the first of them
-    /// is answered. From then on ask for no more, and call nothing else, until all of them are. `None` while some are in flight
+    /// is answered. From then on call nothing else, until all of them are. `None` while some are in flight
     /// means no more than that these must be answered first.
     pub fn poll_write(&mut self) -> Option<Write<'_>> {
         if self.writes_in_flight == 0 {
@@ -106,26 +106,26 @@ impl Shard {
         }
         let writing = self.next_own().or_else(|| self.next_swept())?;
         self.writes_in_flight += 1;
-        let ticket = Ticket(writing);
+        let write_id = WriteId(writing);
         Some(match writing {
             Writing::Own(key, sub) => {
                 let slot = self.conns.get_mut(key)?;
                 let bytes = slot.conn.outbox.unsent();
                 let offer = sub.map(|sub| self.fanout.offer(sub));
-                Write { conn: key.index(), ticket, payload: Payload::Own(bytes, offer) }
+                Write { conn: key.index(), write_id, payload: Payload::Own(bytes, offer) }
             }
             Writing::Rest(_, sub) | Writing::Sweep(sub) => {
                 let offer = self.fanout.offer(sub);
-                Write { conn: offer.conn, ticket, payload: Payload::Log(offer) }
+                Write { conn: offer.conn, write_id, payload: Payload::Log(offer) }
             }
         })
     }
 
     /// The kernel took `len` of the `offered` bytes of a write.
-    pub fn wrote(&mut self, Ticket(writing): Ticket, len: usize, offered: usize) {
+    pub fn wrote(&mut self, WriteId(writing): WriteId, len: usize, offered: usize) {
         self.write_answered();
         self.metrics.writes.add(1);
-        self.metrics.bytes_out.add(len as u64);
+        self.metrics.sent_bytes.add(len as u64);
         let full = len < offered;
         match writing {
             Writing::Own(key, sub) => {
@@ -164,7 +164,7 @@ impl Shard {
     }
 
     /// The kernel took nothing of a write: the socket is full.
-    pub fn refused(&mut self, Ticket(writing): Ticket) {
+    pub fn refused(&mut self, WriteId(writing): WriteId) {
         self.write_answered();
         match writing {
             Writing::Own(key, _) | Writing::Rest(key, _) => {
@@ -176,7 +176,7 @@ impl Shard {
     }
 
     /// The socket of a write failed.
-    pub fn write_failed(&mut self, Ticket(writing): Ticket) {
+    pub fn write_failed(&mut self, WriteId(writing): WriteId) {
         self.write_answered();
         let key = match writing {
             Writing::Own(key, _) | Writing::Rest(key, _) => {
@@ -213,8 +213,9 @@ impl Shard {
     pub fn poll_close(&mut self) -> Option<Close> {
         loop {
             let (key, how) = self.closing.pop_front()?;
-            if let Some(Slot { conn, about, .. }) = self.conns.get(key) {
-                let name = about.as_ref().and_then(|about| about.name.as_ref()).unwrap_or(&self.nameless);
+            if let Some(Slot { conn, details, .. }) = self.conns.get(key) {
+                let name =
+                    details.as_ref().and_then(|details| details.name.as_ref()).unwrap_or(&self.nameless);
                 return Some(Close { key, how, reason: conn.reason(), name: Arc::clone(name) });
             }
         }
@@ -227,8 +228,8 @@ impl Shard {
             return;
         }
         let session = session.and_then(|session| self.sessions.get(session));
-        // A plain client that has its answer hears what is published from then on: so the answer waits until the room's home
-        // has let it in.
+        // A plain client that has its answer receives everything published later: so the answer waits until the room's home
+        // has accepted it.
         if conn.is_open() && session.is_some_and(Session::holds_handshake) {
             return;
         }
@@ -265,15 +266,15 @@ impl Shard {
             return Some(Writing::Rest(key, sub));
         }
         if !conn.outbox.is_empty() {
-            // An answer and what was published with it leave in one packet. Else what its rooms have for it comes in its turn: no
-            // member overtakes the sweep by speaking.
-            // Before a client is told that it is in, nothing comes along.
-            let welcomed = session.is_none_or(Session::is_welcomed);
-            let last = welcomed && conn.is_open() && conn.outbox.is_all_bytes();
+            // An answer and what was published with it leave in one packet. Otherwise its publications wait for their turn: no
+            // member overtakes the sweep by publishing.
+            // Before a client's connection is confirmed, nothing comes along.
+            let confirmed = session.is_none_or(Session::is_confirmed);
+            let last = confirmed && conn.is_open() && conn.outbox.is_all_bytes();
             let along = subs.find(|&sub| last && self.fanout.is_next(sub));
             return Some(Writing::Own(key, along));
         }
-        if session.is_none_or(Session::is_welcomed) {
+        if session.is_none_or(Session::is_confirmed) {
             for sub in subs {
                 self.fanout.set_ready(sub, true);
             }
@@ -281,7 +282,7 @@ impl Shard {
         None
     }
 
-    /// Has a session say what it waited to say until everything before it was out.
+    /// Has a session send its notice after everything before it was sent.
     fn append_notice(&mut self, key: ConnKey) {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         if !conn.blocked && conn.outbox.take_notice_due() {

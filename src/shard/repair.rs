@@ -1,6 +1,6 @@
-//! What a shard does when another one was built anew after a panic: everything that was under way there is lost.
+//! What a shard does when another one was rebuilt after a panic: everything that was in flight there is lost.
 //!
-//! Rooms whose home it was begin a new epoch. Their members here are told to recover, and go in anew; what was asked of that
+//! Rooms whose home it was begin a new epoch. Their members here must recover, and join anew; what was requested of that
 //! home is answered with an error that may be tried again. Its members of rooms whose home is here are gone.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Shard {
         self.lose_counts();
     }
 
-    /// Rooms whose home is lost: it is told anew who listens, and drafts that it did not settle never will be.
+    /// Rooms whose home is lost: the new home learns the listeners anew, and drafts that were in flight are lost.
     fn lose_rooms(&mut self, lost: usize) {
         for id in self.rooms.ids() {
             let Some(room) = self.rooms.get(id).map(|room| Arc::clone(&room.name)) else { continue };
@@ -31,11 +31,11 @@ impl Shard {
             self.rooms.home_lost(id);
             let forms = self.rooms.get(id).map(super::rooms::Room::forms).unwrap_or_default();
             if !forms.is_empty() {
-                self.ask_home(&room, Request::Listen { forms });
+                self.request_home(&room, Request::Listen { forms });
             }
             while let Some(parked) = self.rooms.next_parked(id) {
-                let ask = self.ask(parked.session, parked.command);
-                self.ask_home(&room, Request::Publish { draft: parked.draft, ask });
+                let reply_to = self.reply_to(parked.session, parked.command);
+                self.request_home(&room, Request::Publish { draft: parked.draft, reply_to });
                 self.call_session(parked.session, |session, _| session.unparked());
             }
             self.forget_unused(id);

@@ -1,4 +1,4 @@
-//! What a driver asks of a shard that has panicked, and of the one that takes its place. The first may be in any state: nothing here
+//! What a driver needs of a shard that has panicked, and of its replacement. The first may be in any state: nothing here
 //! relies on more than the fields that it reads.
 
 use super::{Shard, Slot};
@@ -15,8 +15,8 @@ impl Shard {
         conn.is_open() && !mid_frame && !conn.outbox.is_partly_sent()
     }
 
-    /// Takes the place of a shard that has failed: no connection or session gets a key that one of the other's has had, so that what is still under
-    /// way for those reaches none of these.
+    /// Replaces a shard that has failed: no connection or session gets a key of a previous one, so that late
+    /// events for those reach none of these.
     pub fn replace(&mut self, failed: &Self) {
         self.conns.continue_after(&failed.conns);
         self.sessions.continue_after(&failed.sessions);

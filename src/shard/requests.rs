@@ -15,18 +15,18 @@ use crate::http::{
 };
 use crate::metrics::CloseReason;
 use crate::page;
-use crate::session::{Admission, Entrance, Session, Visitor, jittered};
+use crate::session::{AuthOutcome, PendingJoin, Session, TextHandshake, jittered};
 use crate::ws::{Step, Window};
 
-/// What a request asks for.
+/// The target of a request.
 enum Target<'a> {
     /// An open WebSocket.
     Upgrade(Opening<'a>),
     /// A page.
     Page(&'static page::Asset),
-    /// Whether the process lives.
+    /// Liveness.
     Health,
-    /// Whether it wants clients.
+    /// Readiness.
     Ready,
     /// The counters.
     Metrics,
@@ -37,10 +37,10 @@ enum Opening<'a> {
     /// To itself.
     Echo,
     /// To a room, in plain text.
-    Chat(Visitor<'a>),
-    /// To whatever it will ask for, in JSON.
+    Chat(TextHandshake<'a>),
+    /// To any room, in JSON.
     Centrifuge {
-        /// It wants to see pings as frames.
+        /// It needs pings as frames.
         frame_pings: bool,
     },
 }
@@ -100,16 +100,16 @@ impl Shard {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         self.metrics.requests.add(1);
         reject.response_into(conn.outbox.bytes(), head_only, date);
-        let change = conn.finish(Ending::Linger, CloseReason::Refused, &self.options);
+        let change = conn.finish(Ending::Linger, CloseReason::RequestRejected, &self.options);
         self.apply(key, change);
     }
 
     fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<(), Reject> {
-        let Some(Slot { conn, about, .. }) = self.conns.get(key) else { return Ok(()) };
-        if conn.surplus {
+        let Some(Slot { conn, details, .. }) = self.conns.get(key) else { return Ok(()) };
+        if conn.over_limit {
             return Err(Reject::Overloaded);
         }
-        let peer = about.as_ref().and_then(|about| about.peer.as_ref());
+        let peer = details.as_ref().and_then(|details| details.peer.as_ref());
         if peer.is_some_and(|peer| peer.counted.is_none()) {
             return Err(Reject::TooMany);
         }
@@ -155,7 +155,7 @@ impl Shard {
             "/readyz" => Target::Ready,
             "/metrics" => Target::Metrics,
             path => match (path.strip_prefix("/ws/"), page::asset(path)) {
-                (Some(name), _) => Target::Upgrade(Opening::Chat(self.visitor(name, head)?)),
+                (Some(name), _) => Target::Upgrade(Opening::Chat(self.text_handshake(name, head)?)),
                 (None, Some(asset)) if self.options.page => Target::Page(asset),
                 (None, _) => return Err(Reject::NotFound),
             },
@@ -171,7 +171,7 @@ impl Shard {
     }
 
     /// `/ws/{name}?room=R&history=N&since=EPOCH:OFFSET&token=T`: the room is the lobby unless it is named.
-    fn visitor<'b>(&self, name: &'b str, head: &Head<'b>) -> Result<Visitor<'b>, Reject> {
+    fn text_handshake<'b>(&self, name: &'b str, head: &Head<'b>) -> Result<TextHandshake<'b>, Reject> {
         if name.contains('/') {
             return Err(Reject::NotFound);
         }
@@ -185,9 +185,10 @@ impl Shard {
         };
         chat::check_room(&room, self.options.room_bytes_max).map_err(bad_name)?;
         let (history, since) = (query_value(head.query, "history")?, query_value(head.query, "since")?);
-        let wanted = text::wanted(history.as_deref(), since.as_deref()).ok_or(Reject::Query)?;
+        let recovery_request =
+            text::recovery_request(history.as_deref(), since.as_deref()).ok_or(Reject::Query)?;
         let token = query_value(head.query, "token")?.or_else(|| head.bearer_token().map(Cow::Borrowed));
-        Ok(Visitor { name, room, wanted, token })
+        Ok(TextHandshake { name, room, recovery_request, token })
     }
 
     fn upgrade(&mut self, key: ConnKey, head: &Head<'_>, to: &Opening<'_>) -> Result<(), Reject> {
@@ -200,9 +201,9 @@ impl Shard {
         let client = self.new_client_id();
         let session = match to {
             Opening::Echo => None,
-            Opening::Chat(visitor) => {
+            Opening::Chat(text_handshake) => {
                 let session = Session::text(client, WireFormat::new(Protocol::Text, window));
-                Some(self.admit(session, visitor)?)
+                Some(self.admit(session, text_handshake)?)
             }
             Opening::Centrifuge { frame_pings } => {
                 let deadline = self.now + self.options.handshake_timeout;
@@ -221,8 +222,8 @@ impl Shard {
         if let Some((mut session, admission)) = session {
             session.conn = Some(key);
             slot.session = Some(self.sessions.insert(session));
-            if let Opening::Chat(visitor) = to {
-                self.enter(key, visitor, admission);
+            if let Opening::Chat(text_handshake) = to {
+                self.open_session(key, text_handshake, admission);
             }
         }
         self.rearm(key);
@@ -230,19 +231,19 @@ impl Shard {
         Ok(())
     }
 
-    /// What is known of a plain visitor, which is counted among the connections of its user.
+    /// The authentication of a plain client, which is counted among the connections of its user.
     fn admit(
         &mut self,
         mut session: Session,
-        visitor: &Visitor<'_>,
-    ) -> Result<(Session, Option<Admission>), Reject> {
-        let admission = visitor.admission(&self.options);
+        text_handshake: &TextHandshake<'_>,
+    ) -> Result<(Session, Option<AuthOutcome>), Reject> {
+        let admission = text_handshake.authenticate(&self.options);
         match &admission {
-            Admission::NoToken => return Err(Reject::Token),
-            Admission::Forbidden => return Err(Reject::Forbidden),
-            Admission::Asked => {}
-            Admission::Known(identity, _) => {
-                if visitor.token.is_some() {
+            AuthOutcome::NoToken => return Err(Reject::Token),
+            AuthOutcome::Forbidden => return Err(Reject::Forbidden),
+            AuthOutcome::Pending => {}
+            AuthOutcome::Known(identity, _) => {
+                if text_handshake.token.is_some() {
                     self.budget.signatures = self.budget.signatures.saturating_sub(1);
                 }
                 if !session.count_user(&self.options, self.limits.users(), &identity.user) {
@@ -253,13 +254,28 @@ impl Shard {
         Ok((session, Some(admission)))
     }
 
-    /// A plain visitor's WebSocket is open: it goes into its room, or the auth backend is asked who it is.
-    fn enter(&mut self, key: ConnKey, visitor: &Visitor<'_>, admission: Option<Admission>) {
-        let entrance = Entrance { room: Arc::from(&*visitor.room), wanted: visitor.wanted };
+    /// A plain client's WebSocket is open: it joins its room, or the auth backend decides.
+    fn open_session(
+        &mut self,
+        key: ConnKey,
+        text_handshake: &TextHandshake<'_>,
+        admission: Option<AuthOutcome>,
+    ) {
+        let pending_join = PendingJoin {
+            room: Arc::from(&*text_handshake.room),
+            recovery_request: text_handshake.recovery_request,
+        };
         self.with_session(key, |session, ctx| match admission {
-            Some(Admission::Known(identity, grant)) => session.enter(ctx, identity, grant, &entrance),
-            Some(Admission::Asked | Admission::NoToken | Admission::Forbidden) | None => {
-                session.ask(ctx, &visitor.name, visitor.token.as_deref(), entrance);
+            Some(AuthOutcome::Known(identity, grant)) => {
+                session.authenticated(ctx, identity, grant, &pending_join)
+            }
+            Some(AuthOutcome::Pending | AuthOutcome::NoToken | AuthOutcome::Forbidden) | None => {
+                session.request_auth(
+                    ctx,
+                    &text_handshake.name,
+                    text_handshake.token.as_deref(),
+                    pending_join,
+                );
             }
         });
     }
@@ -272,14 +288,14 @@ impl Shard {
     fn answer(&mut self, key: ConnKey, head: &Head<'_>, response: &Response<'_>) {
         let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        // A client that asks for much at once and does not read gets no more than this.
+        // A client that sends many requests at once and does not read gets no more than this.
         let keep_alive =
             head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
         Response { keep_alive, date, head_only: head.method == "HEAD", ..*response }
             .write_into(conn.outbox.bytes());
         self.metrics.requests.add(1);
         if !keep_alive {
-            let change = conn.finish(Ending::Linger, CloseReason::HttpDone, &self.options);
+            let change = conn.finish(Ending::Linger, CloseReason::RequestComplete, &self.options);
             return self.apply(key, change);
         }
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);

@@ -1,9 +1,9 @@
 //! A shard's directory of rooms: those that it has members for, and those that its sessions publish to. What the room's
 //! home knows is not here.
 //!
-//! Two flows are bounded here, in bytes and for each room: drafts that the home has not settled yet (a session whose draft
+//! Two flows are bounded here, in bytes and for each room: drafts that the home has not completed yet (a session whose draft
 //! does not fit waits, with that one draft), and publications that the sweep has not offered to all members yet (the
-//! home is told how far it has come, and orders no more than it has credit for).
+//! home learns how far it has come, and orders no more than it has credit for).
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -16,18 +16,18 @@ use crate::base::hash::{Map, Seed};
 use crate::base::{AudienceId, RoomId, SessionKey};
 use crate::chat::{Draft, Forms, RoomOptions, RoomRules};
 
-/// Bytes of drafts for one room that a shard may have unsettled, beside the last one.
-pub const UNSETTLED_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes of drafts for one room that a shard may have in flight, beside the last one.
+pub const IN_FLIGHT_BYTES_MAX: u64 = 64 * 1024;
 
 /// An audience of a room, and how many of this shard's clients are in it or on their way.
 #[derive(Clone, Copy, Debug)]
-struct Attended {
+struct AudienceEntry {
     format: WireFormat,
     audience: AudienceId,
     clients: u32,
 }
 
-/// A draft that waits for others to be settled.
+/// A draft that waits for others to be completed.
 #[derive(Debug)]
 pub struct Parked {
     /// The session that waits with it.
@@ -45,9 +45,9 @@ pub struct Room {
     pub name: Arc<str>,
     /// What holds in it.
     pub options: Arc<RoomOptions>,
-    audiences: SmallVec<[Attended; 1]>,
-    /// Bytes of drafts that the home has not settled, and how many drafts.
-    unsettled: (u64, u32),
+    audiences: SmallVec<[AudienceEntry; 1]>,
+    /// Bytes of drafts that the home has not completed, and how many drafts.
+    in_flight: (u64, u32),
     parked: VecDeque<Parked>,
     /// Bytes of publications that have come, and of those the ones that the home knows to be swept.
     received: u64,
@@ -59,7 +59,7 @@ pub struct Room {
 impl Room {
     /// Its audiences.
     pub fn audiences(&self) -> impl Iterator<Item = (WireFormat, AudienceId)> {
-        self.audiences.iter().map(|attended| (attended.format, attended.audience))
+        self.audiences.iter().map(|entry| (entry.format, entry.audience))
     }
 
     /// The forms that its members take.
@@ -68,7 +68,7 @@ impl Room {
     }
 
     fn is_unused(&self) -> bool {
-        self.audiences.is_empty() && self.unsettled.1 == 0 && self.parked.is_empty()
+        self.audiences.is_empty() && self.in_flight.1 == 0 && self.parked.is_empty()
     }
 }
 
@@ -82,13 +82,13 @@ pub struct Rooms {
     /// Drafts that wait, in all rooms, and their bytes.
     parked: (usize, u64),
     /// Rooms that have members.
-    attended: usize,
+    occupied: usize,
 }
 
 impl Rooms {
     /// No room.
     pub fn new(seed: &Seed) -> Self {
-        Self { rooms: Slab::new(), by_name: seed.map(), owing: Vec::new(), parked: (0, 0), attended: 0 }
+        Self { rooms: Slab::new(), by_name: seed.map(), owing: Vec::new(), parked: (0, 0), occupied: 0 }
     }
 
     /// The room of that name.
@@ -106,10 +106,10 @@ impl Rooms {
         self.rooms.iter().map(|(index, _)| RoomId(u32::try_from(index).unwrap_or(u32::MAX))).collect()
     }
 
-    /// The home of a room is lost, with the drafts that it had not settled and what it knew of this shard's progress.
+    /// The home of a room is lost, with the drafts that it had not completed and what it knew of this shard's progress.
     pub fn home_lost(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get_mut(id.0 as usize) else { return };
-        room.unsettled = (0, 0);
+        room.in_flight = (0, 0);
         (room.received, room.acknowledged) = (0, 0);
         if std::mem::take(&mut room.owes) {
             self.owing.retain(|&owing| owing != id);
@@ -122,8 +122,8 @@ impl Rooms {
     }
 
     /// How many rooms have members.
-    pub const fn attended(&self) -> usize {
-        self.attended
+    pub const fn occupied(&self) -> usize {
+        self.occupied
     }
 
     /// Other rules hold from now on, and another window: what was too little to be acknowledged may be enough now.
@@ -134,8 +134,8 @@ impl Rooms {
                 room.owes = true;
                 self.owing.push(RoomId(u32::try_from(index).unwrap_or(u32::MAX)));
             }
-            for attended in &room.audiences {
-                fanout[attended.audience].options = Arc::clone(&room.options);
+            for entry in &room.audiences {
+                fanout[entry.audience].options = Arc::clone(&room.options);
             }
         }
     }
@@ -148,7 +148,7 @@ impl Rooms {
             name: Arc::clone(name),
             options: Arc::clone(rules.of(name)),
             audiences: SmallVec::new(),
-            unsettled: (0, 0),
+            in_flight: (0, 0),
             parked: VecDeque::new(),
             received: 0,
             acknowledged: 0,
@@ -160,8 +160,8 @@ impl Rooms {
     }
 
     /// Counts a client into an audience of the room `name`, both of which begin to exist with the first. The flag: the
-    /// room's forms have changed, which its home must be told.
-    pub fn attend(
+    /// room's forms have changed, which its home must learn.
+    pub fn add_client(
         &mut self,
         name: &Arc<str>,
         format: WireFormat,
@@ -170,32 +170,32 @@ impl Rooms {
     ) -> (RoomId, bool) {
         let id = self.intern(name, rules);
         let room = &mut self.rooms[id.0 as usize];
-        if let Some(attended) = room.audiences.iter_mut().find(|attended| attended.format == format) {
-            attended.clients += 1;
+        if let Some(entry) = room.audiences.iter_mut().find(|entry| entry.format == format) {
+            entry.clients += 1;
             return (id, false);
         }
         if room.audiences.is_empty() {
-            self.attended += 1;
+            self.occupied += 1;
             (room.received, room.acknowledged) = (0, 0);
         }
         let audience = fanout.open(id, format, Arc::clone(&room.options));
-        room.audiences.push(Attended { format, audience, clients: 1 });
+        room.audiences.push(AudienceEntry { format, audience, clients: 1 });
         (id, true)
     }
 
     /// Counts a client out of its audience, which is closed after the last one. True: the room's forms have changed.
-    pub fn unattend(&mut self, id: RoomId, format: WireFormat, fanout: &mut Fanout) -> bool {
+    pub fn remove_client(&mut self, id: RoomId, format: WireFormat, fanout: &mut Fanout) -> bool {
         let room = &mut self.rooms[id.0 as usize];
-        let index = room.audiences.iter().position(|attended| attended.format == format);
+        let index = room.audiences.iter().position(|entry| entry.format == format);
         let index = index.expect("a client leaves an audience that it was counted into");
-        let attended = &mut room.audiences[index];
-        attended.clients -= 1;
-        if attended.clients > 0 {
+        let entry = &mut room.audiences[index];
+        entry.clients -= 1;
+        if entry.clients > 0 {
             return false;
         }
-        fanout.close(attended.audience);
+        fanout.close(entry.audience);
         room.audiences.swap_remove(index);
-        self.attended -= usize::from(room.audiences.is_empty());
+        self.occupied -= usize::from(room.audiences.is_empty());
         true
     }
 
@@ -216,44 +216,44 @@ impl Rooms {
         }
     }
 
-    /// A session has a draft for the room `name`. It comes back if it may go to the home at once; else it waits here, and the
-    /// session with it, until [`Rooms::settled`] says so.
+    /// A session has a draft for the room `name`. It is returned if it may go to the home at once; else it waits here, and the
+    /// session with it, until [`Rooms::draft_completed`] returns it.
     pub fn submit(&mut self, name: &Arc<str>, parked: Parked, rules: &RoomRules) -> Option<Draft> {
         let id = self.intern(name, rules);
         let room = &mut self.rooms[id.0 as usize];
-        if room.unsettled.0 > UNSETTLED_BYTES_MAX || !room.parked.is_empty() {
+        if room.in_flight.0 > IN_FLIGHT_BYTES_MAX || !room.parked.is_empty() {
             self.parked.0 += 1;
             self.parked.1 += parked.draft.weight() as u64;
             room.parked.push_back(parked);
             return None;
         }
-        room.unsettled.0 += parked.draft.weight() as u64;
-        room.unsettled.1 += 1;
+        room.in_flight.0 += parked.draft.weight() as u64;
+        room.in_flight.1 += 1;
         Some(parked.draft)
     }
 
-    /// A draft of so many bytes is settled: [`Rooms::next_parked`] may have another.
-    pub fn settled(&mut self, name: &str, bytes: u64) -> Option<RoomId> {
+    /// A draft of so many bytes is completed: [`Rooms::next_parked`] may have another.
+    pub fn draft_completed(&mut self, name: &str, bytes: u64) -> Option<RoomId> {
         let id = self.find(name)?;
         let room = &mut self.rooms[id.0 as usize];
-        debug_assert!(room.unsettled.0 >= bytes && room.unsettled.1 > 0, "a draft is settled once");
-        room.unsettled.0 = room.unsettled.0.saturating_sub(bytes);
-        room.unsettled.1 = room.unsettled.1.saturating_sub(1);
+        debug_assert!(room.in_flight.0 >= bytes && room.in_flight.1 > 0, "a draft is completed once");
+        room.in_flight.0 = room.in_flight.0.saturating_sub(bytes);
+        room.in_flight.1 = room.in_flight.1.saturating_sub(1);
         Some(id)
     }
 
     /// The next draft that waits for the room, and may go to its home now.
     pub fn next_parked(&mut self, id: RoomId) -> Option<Parked> {
         let room = self.rooms.get_mut(id.0 as usize)?;
-        if room.unsettled.0 > UNSETTLED_BYTES_MAX {
+        if room.in_flight.0 > IN_FLIGHT_BYTES_MAX {
             return None;
         }
         let parked = room.parked.pop_front()?;
         let weight = parked.draft.weight() as u64;
         self.parked.0 -= 1;
         self.parked.1 -= weight;
-        room.unsettled.0 += weight;
-        room.unsettled.1 += 1;
+        room.in_flight.0 += weight;
+        room.in_flight.1 += 1;
         if room.parked.is_empty() {
             room.parked = VecDeque::new();
         }
@@ -270,7 +270,7 @@ impl Rooms {
         }
     }
 
-    /// The next room whose home is to be told how many more bytes have been swept; call until `None`.
+    /// The next room with swept bytes to report to its home; call until `None`.
     pub fn poll_swept(&mut self, fanout: &Fanout, window: u64) -> Option<(RoomId, u64)> {
         for index in 0..self.owing.len() {
             let id = self.owing[index];
@@ -309,12 +309,12 @@ impl Rooms {
         let parked = self.rooms.iter().flat_map(|(_, room)| &room.parked);
         let sum = parked.fold((0, 0), |(count, bytes), it| (count + 1, bytes + it.draft.weight() as u64));
         assert_eq!(sum, self.parked, "drafts that wait");
-        let attended = self.rooms.iter().filter(|(_, room)| !room.audiences.is_empty()).count();
-        assert_eq!(attended, self.attended, "rooms that have members");
+        let entry = self.rooms.iter().filter(|(_, room)| !room.audiences.is_empty()).count();
+        assert_eq!(entry, self.occupied, "rooms that have members");
         for (_, room) in &self.rooms {
             assert!(!room.is_unused(), "a room that nothing is known of is forgotten");
             assert!(
-                room.parked.is_empty() || room.unsettled.1 > 0,
+                room.parked.is_empty() || room.in_flight.1 > 0,
                 "a draft waits, and nothing will wake it"
             );
         }

@@ -29,7 +29,7 @@ impl Shard {
     /// A member has fallen behind by more than its room's log may hold.
     pub(super) fn overdue(&mut self, key: ConnKey, audience: AudienceId) {
         let Some(Slot { conn, session: Some(session), .. }) = self.conns.get(key) else { return };
-        // A member that only has bytes of its own under way is offered the rest after them.
+        // A member that only has bytes of its own in flight is offered the rest after them.
         if !conn.blocked {
             return;
         }

@@ -1,9 +1,9 @@
 //! Shards, their mesh and their clients in one thread: every input in pieces, every socket with a size of its own, a clock
 //! that only the test moves. A seed replays everything.
 
-mod deserted;
+mod empty_rooms;
 mod faults;
-mod verdict;
+mod late_decision;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ struct World {
     peers: Vec<Peer>,
     now: Time,
     rng: Rng,
-    /// Connections whose questions were taken back.
-    withdrawn: Vec<ConnKey>,
+    /// Connections whose auth requests were cancelled.
+    cancelled: Vec<ConnKey>,
     /// Longest read and longest write; small ones tear everything apart.
     piece: u64,
 }
@@ -62,10 +62,10 @@ fn rooms(options: RoomOptions) -> Arc<RoomRules> {
     Arc::new(RoomRules { patterns: Vec::new(), otherwise: Arc::new(options) })
 }
 
-/// Tells the shard what became of its writes.
-fn answer(shard: &mut Shard, under_way: &mut Vec<(Ticket, usize, usize)>) {
-    for (ticket, len, offered) in under_way.drain(..) {
-        if len == 0 { shard.refused(ticket) } else { shard.wrote(ticket, len, offered) }
+/// Reports the outcomes of its writes to the shard.
+fn answer(shard: &mut Shard, in_flight: &mut Vec<(WriteId, usize, usize)>) {
+    for (write_id, len, offered) in in_flight.drain(..) {
+        if len == 0 { shard.refused(write_id) } else { shard.wrote(write_id, len, offered) }
     }
 }
 
@@ -81,7 +81,7 @@ impl World {
             &registry,
             || seed,
         );
-        Self { shards, peers: Vec::new(), withdrawn: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
+        Self { shards, peers: Vec::new(), cancelled: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 
     fn connect(&mut self, shard: usize) -> usize {
@@ -106,7 +106,7 @@ impl World {
     fn join(&mut self, shard: usize, name: &str, room: &str, more: &str) -> usize {
         let peer = self.connect(shard);
         self.send(peer, request(&format!("/ws/{name}?room={room}"), more).as_bytes());
-        self.settle();
+        self.run_until_idle();
         assert!(self.text(peer).starts_with("HTTP/1.1 101"), "{}", self.text(peer));
         self.peers[peer].received.clear();
         peer
@@ -116,7 +116,7 @@ impl World {
         self.peers[peer].sending.extend(bytes);
     }
 
-    fn say(&mut self, peer: usize, text: &str) {
+    fn send_text(&mut self, peer: usize, text: &str) {
         self.send(peer, &client_frame(0x81, text.as_bytes()));
     }
 
@@ -124,19 +124,19 @@ impl World {
         String::from_utf8_lossy(&self.peers[peer].received).into_owned()
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now = self.now + time;
-        self.settle();
+        self.run_until_idle();
     }
 
     /// Turns until nothing moves any more.
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         for _ in 0..1_000_000 {
             if !self.turn() {
                 return;
             }
         }
-        panic!("it never settles");
+        panic!("it never becomes idle");
     }
 
     /// One turn of every shard. Whether anything happened.
@@ -195,7 +195,7 @@ impl World {
     fn outputs(&mut self, id: usize) -> bool {
         let mut moved = false;
         let shard = &mut self.shards[id];
-        let mut under_way = Vec::new();
+        let mut in_flight = Vec::new();
         while let Some(write) = shard.poll_write() {
             moved = true;
             let peer = self
@@ -214,18 +214,18 @@ impl World {
             peer.received.extend_from_slice(&bytes[..len]);
             peer.window -= if peer.window == usize::MAX { 0 } else { len };
             peer.blocked |= len < bytes.len();
-            under_way.push((write.ticket, len, bytes.len()));
+            in_flight.push((write.write_id, len, bytes.len()));
             // One, or several at a time, as a ring has them.
             if self.rng.below(4) > 0 {
-                answer(shard, &mut under_way);
+                answer(shard, &mut in_flight);
             }
         }
-        answer(shard, &mut under_way);
+        answer(shard, &mut in_flight);
         while let Some(Close { key, how, reason, .. }) = shard.poll_close() {
             moved = true;
             let peer = self.peers.iter_mut().rfind(|peer| peer.shard == id && peer.key == key);
             let peer = peer.expect("a connection of ours");
-            if how == HowToClose::Shutdown {
+            if how == CloseMethod::Shutdown {
                 peer.shut = true; // a polite client ends its side too
             } else {
                 peer.closed = Some(reason);
@@ -238,7 +238,7 @@ impl World {
                 peer.paused = false;
             }
         }
-        self.withdrawn.extend(std::iter::from_fn(|| shard.poll_withdrawn()));
+        self.cancelled.extend(std::iter::from_fn(|| shard.poll_auth_cancellation()));
         while shard.poll_wake().is_some() {
             moved = true;
         }
@@ -246,9 +246,9 @@ impl World {
     }
 
     /// The texts that a member has got, then its close code if it has one.
-    fn heard(&self, peer: usize) -> (Vec<String>, Option<u16>) {
+    fn received_by(&self, peer: usize) -> (Vec<String>, Option<u16>) {
         let (mut texts, mut inflater) = (Vec::new(), Inflater::default());
-        // The last one may be torn by the end of its window.
+        // The last one may be cut by the end of its window.
         for frame in frames(&self.peers[peer].received) {
             match (frame.opcode, frame.compressed) {
                 (1, false) => texts.push(String::from_utf8(frame.payload.to_vec()).unwrap()),
@@ -258,7 +258,7 @@ impl World {
                 }
                 (8, _) => return (texts, frame.close_code()),
                 (9 | 10, _) => {}
-                other => panic!("a frame that nobody sends: {other:?}"),
+                other => panic!("an unexpected frame: {other:?}"),
             }
         }
         (texts, None)
@@ -273,7 +273,7 @@ proptest! {
 
     /// The promise of the whole server, on any number of shards, in any pieces, through sockets that fill up.
     #[test]
-    fn all_hear_everything_once_and_in_one_order(seed: u64, shards in 1usize..5, piece in prop_oneof![1u64..9, 10u64..5000]) {
+    fn every_member_receives_everything_once_and_in_one_order(seed: u64, shards in 1usize..5, piece in prop_oneof![1u64..9, 10u64..5000]) {
         let mut world = World::new(shards, seed, piece, options());
         let members: Vec<_> = (0..12)
             .map(|index| {
@@ -281,13 +281,13 @@ proptest! {
                 world.join(index % shards, &format!("m{index}"), "r", more)
             })
             .collect();
-        let stranger = world.join(0, "stranger", "elsewhere", "");
-        let mut said = vec![0; members.len()];
+        let unsubscribed = world.join(0, "stranger", "elsewhere", "");
+        let mut published = vec![0; members.len()];
         for _ in 0..120 {
             let who = usize::try_from(world.rng.below(12)).unwrap();
             let fill = "lorem ipsum ".repeat(usize::try_from(world.rng.below(40)).unwrap());
-            world.say(members[who], &format!("{} {fill}", said[who]));
-            said[who] += 1;
+            world.send_text(members[who], &format!("{} {fill}", published[who]));
+            published[who] += 1;
             // Some sockets are full for a while.
             let narrow = usize::try_from(world.rng.below(12)).unwrap();
             let window = usize::try_from(world.rng.below(300)).unwrap();
@@ -299,38 +299,38 @@ proptest! {
         for &member in &members {
             world.peers[member].window = usize::MAX;
         }
-        world.settle();
-        let (first, _) = world.heard(members[0]);
+        world.run_until_idle();
+        let (first, _) = world.received_by(members[0]);
         prop_assert_eq!(first.len(), 120);
         let mut next = vec![0; members.len()];
         for line in &first {
             let (name, text) = line.split_once(": ").unwrap();
             let who: usize = name[1..].parse().unwrap();
-            prop_assert_eq!(text.split(' ').next().unwrap().parse::<i32>().unwrap(), next[who], "a speaker's own order");
+            prop_assert_eq!(text.split(' ').next().unwrap().parse::<i32>().unwrap(), next[who], "a publisher's own order");
             next[who] += 1;
         }
         for &member in &members {
-            prop_assert_eq!(&world.heard(member).0, &first);
+            prop_assert_eq!(&world.received_by(member).0, &first);
         }
-        prop_assert_eq!(world.heard(stranger).0.len(), 0);
+        prop_assert_eq!(world.received_by(unsubscribed).0.len(), 0);
     }
 
-    /// Whatever comes, in whatever pieces, nothing panics, every connection ends, and the others talk on.
+    /// Any input, in any pieces: nothing panics, every connection ends, and the others go on.
     #[test]
     fn garbage_ends_in_an_answer(seed: u64, garbage in prop::collection::vec(any::<u8>(), 0..300), upgraded: bool, piece in 1u64..50) {
         let mut world = World::new(2, seed, piece, options());
         let good = [world.join(0, "a", "r", ""), world.join(1, "b", "r", "")];
         let bad = if upgraded { world.join(0, "bad", "r", DEFLATE) } else { world.connect(0) };
         world.send(bad, &garbage);
-        world.say(good[0], "still here");
-        world.settle();
+        world.send_text(good[0], "still here");
+        world.run_until_idle();
         for peer in good {
-            let (texts, close) = world.heard(peer);
+            let (texts, close) = world.received_by(peer);
             prop_assert!(texts.contains(&"a: still here".to_owned()));
             prop_assert_eq!(close, None);
         }
         world.peers[bad].shut = true;
-        world.settle();
+        world.run_until_idle();
         prop_assert!(world.peers[bad].closed.is_some());
     }
 }
@@ -340,13 +340,13 @@ fn a_flood_is_slowed_down_and_nothing_is_lost() {
     let mut world = World::new(2, 5, 65_536, Options { room_log_bytes_max: 64 * 1024, ..options() });
     let listeners: Vec<_> =
         (0..80).map(|index| world.join(index % 2, &format!("l{index}"), "r", "")).collect();
-    let speakers: Vec<_> = (0..4).map(|index| world.join(index % 2, &"s".repeat(64), "r", "")).collect();
-    for &speaker in &speakers {
+    let publishers: Vec<_> = (0..4).map(|index| world.join(index % 2, &"s".repeat(64), "r", "")).collect();
+    for &publisher in &publishers {
         for _ in 0..6_000 {
-            world.say(speaker, "x");
+            world.send_text(publisher, "x");
         }
     }
-    world.settle();
+    world.run_until_idle();
     let one = 2 + 64 + 2 + 1;
     for &listener in &listeners {
         assert_eq!(world.peers[listener].closed, None);
@@ -356,7 +356,7 @@ fn a_flood_is_slowed_down_and_nothing_is_lost() {
     assert!(pauses > 0, "the flood was never held back");
 }
 
-/// One member whose socket takes `window` bytes and then nothing, while a room says `count` messages of 1 KiB.
+/// One member whose socket takes `window` bytes and then nothing, while a room publishes `count` messages of 1 KiB.
 fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (World, usize, usize) {
     let mut world = World::new(
         1,
@@ -368,41 +368,41 @@ fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (Worl
             ..options()
         },
     );
-    let speaker = world.join(0, "s", "r", "");
+    let publisher = world.join(0, "s", "r", "");
     let stuck = world.join(0, "slow", "r", "");
     world.peers[stuck].window = window;
     for index in 0..count {
-        world.say(speaker, &format!("{index:>1019}"));
-        world.settle();
+        world.send_text(publisher, &format!("{index:>1019}"));
+        world.run_until_idle();
     }
-    (world, speaker, stuck)
+    (world, publisher, stuck)
 }
 
 #[test]
 fn a_member_that_never_reads_is_closed_and_costs_no_more_than_the_bound() {
-    let (mut world, speaker, stuck) = with_a_stuck_member(SlowMember::Disconnect, 1500, 400);
-    assert_eq!(world.heard(speaker).0.len(), 400);
+    let (mut world, publisher, stuck) = with_a_stuck_member(SlowMember::Disconnect, 1500, 400);
+    assert_eq!(world.received_by(publisher).0.len(), 400);
     assert!(
-        world.shards[0].metrics.closes[CloseReason::TooSlow as usize].value() == 0,
-        "its last words wait"
+        world.shards[0].metrics.closes[CloseReason::SlowConsumer as usize].value() == 0,
+        "its last messages wait"
     );
     world.peers[stuck].window = usize::MAX;
-    world.settle();
-    let (texts, close) = world.heard(stuck);
+    world.run_until_idle();
+    let (texts, close) = world.received_by(stuck);
     assert_eq!(texts.len(), 2, "the frame that had begun is finished");
     assert_eq!(close, Some(1013));
-    world.pass(Duration::from_secs(10));
-    assert_eq!(world.peers[stuck].closed, Some(CloseReason::TooSlow));
+    world.advance(Duration::from_secs(10));
+    assert_eq!(world.peers[stuck].closed, Some(CloseReason::SlowConsumer));
 }
 
 #[test]
-fn skip_tells_how_many_were_missed() {
-    let (mut world, speaker, stuck) = with_a_stuck_member(SlowMember::Skip, 1500, 700);
+fn skip_announces_the_gap() {
+    let (mut world, publisher, stuck) = with_a_stuck_member(SlowMember::Skip, 1500, 700);
     world.peers[stuck].window = usize::MAX;
-    world.settle();
-    world.say(speaker, "fresh");
-    world.settle();
-    let (texts, close) = world.heard(stuck);
+    world.run_until_idle();
+    world.send_text(publisher, "fresh");
+    world.run_until_idle();
+    let (texts, close) = world.received_by(stuck);
     assert_eq!(close, None);
     let notice = texts.iter().find_map(|text| text.strip_prefix(": ")).expect("a notice");
     let missed: usize = notice.split(' ').next().unwrap().parse().unwrap();
@@ -414,8 +414,8 @@ fn skip_tells_how_many_were_missed() {
 fn conflate_goes_on_with_the_newest() {
     let (mut world, _, stuck) = with_a_stuck_member(SlowMember::Conflate, 1500, 700);
     world.peers[stuck].window = usize::MAX;
-    world.settle();
-    let (texts, close) = world.heard(stuck);
+    world.run_until_idle();
+    let (texts, close) = world.received_by(stuck);
     let numbers: Vec<usize> = texts.iter().map(|text| text[6..].trim().parse().unwrap()).collect();
     assert_eq!(numbers, [0, 1, 699]);
     assert_eq!(close, None);
@@ -428,7 +428,7 @@ fn the_silent_are_pinged_and_then_closed() {
     let (quiet, dead) = (world.join(0, "quiet", "r", ""), world.join(0, "dead", "r", ""));
     let mut ping_times = Vec::new();
     for _ in 0..300 {
-        world.pass(Duration::from_millis(250));
+        world.advance(Duration::from_millis(250));
         if world.peers[quiet].received.ends_with(&[0x89, 0]) {
             ping_times.push(world.now);
             world.peers[quiet].received.clear();
@@ -437,8 +437,8 @@ fn the_silent_are_pinged_and_then_closed() {
     }
     assert!((3..=6).contains(&ping_times.len()), "{ping_times:?}");
     assert_eq!(world.peers[quiet].closed, None);
-    assert_eq!(world.heard(dead).1, Some(1001));
-    assert_eq!(world.peers[dead].closed, Some(CloseReason::Silent));
+    assert_eq!(world.received_by(dead).1, Some(1001));
+    assert_eq!(world.peers[dead].closed, Some(CloseReason::PingTimeout));
 }
 
 #[test]
@@ -447,10 +447,10 @@ fn a_head_that_drips_has_an_absolute_deadline() {
     let slow = world.connect(0);
     for byte in request("/ws/a", "").bytes().take(40) {
         world.send(slow, &[byte]);
-        world.pass(Duration::from_millis(400));
+        world.advance(Duration::from_millis(400));
     }
     assert!(world.text(slow).starts_with("HTTP/1.1 408 "), "{}", world.text(slow));
-    assert_eq!(world.peers[slow].closed, Some(CloseReason::HeadTimeout));
+    assert_eq!(world.peers[slow].closed, Some(CloseReason::RequestTimeout));
 }
 
 #[test]
@@ -459,30 +459,30 @@ fn above_the_bound_the_answer_is_503() {
     let inside = [world.join(0, "a", "r", ""), world.join(0, "b", "r", "")];
     let outside = world.connect(0);
     world.send(outside, request("/ws/c", "").as_bytes());
-    world.settle();
+    world.run_until_idle();
     assert!(world.text(outside).starts_with("HTTP/1.1 503 "));
     assert!(world.text(outside).contains("Retry-After: "));
     world.send(inside[0], &client_frame(0x88, &1000_u16.to_be_bytes()));
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.peers[inside[0]].closed, Some(CloseReason::ClosedByPeer));
     world.join(0, "d", "r", "");
 }
 
 #[test]
-fn a_drain_says_goodbye_to_everybody() {
+fn a_drain_closes_every_connection() {
     let mut world = World::new(2, 1, 1000, options());
     let members: Vec<_> = (0..700).map(|index| world.join(index % 2, "m", "r", "")).collect();
     let idle = world.connect(0);
     for shard in &mut world.shards {
         shard.drain();
     }
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.peers[idle].closed, Some(CloseReason::Shutdown));
     for &member in &members {
-        assert_eq!(world.heard(member), (Vec::new(), Some(1001)));
+        assert_eq!(world.received_by(member), (Vec::new(), Some(1001)));
         world.send(member, &client_frame(0x88, &1001_u16.to_be_bytes()));
     }
-    world.settle();
+    world.run_until_idle();
     assert!(world.shards.iter().all(Shard::is_drained));
     assert!(world.peers.iter().all(|peer| peer.closed == Some(CloseReason::Shutdown)));
 }
@@ -515,7 +515,7 @@ fn every_request_gets_its_answer() {
         let mut world = World::new(1, 1, 700, options());
         let peer = world.connect(0);
         world.send(peer, request.as_bytes());
-        world.settle();
+        world.run_until_idle();
         let answer = world.text(peer);
         assert_eq!(answer.split(' ').nth(1), Some(status), "{request}\n{answer}");
         let refused = !matches!(status, "101" | "200");
@@ -525,27 +525,27 @@ fn every_request_gets_its_answer() {
 }
 
 #[test]
-fn who_has_been_answered_hears_what_is_said_from_then_on() {
+fn a_joined_member_receives_everything_published_afterwards() {
     // Some of these rooms are at home on the one shard, some on the other.
     for room in ["a", "b", "c", "d", "e", "f"] {
         let mut world = World::new(2, 1, 65_536, options());
-        let speakers = [world.join(0, "s", room, ""), world.join(1, "s", room, "")];
-        let newcomers = [world.connect(0), world.connect(1)];
-        for (shard, &newcomer) in newcomers.iter().enumerate() {
-            world.send(newcomer, request(&format!("/ws/new?room={room}"), "").as_bytes());
+        let publishers = [world.join(0, "s", room, ""), world.join(1, "s", room, "")];
+        let joiners = [world.connect(0), world.connect(1)];
+        for (shard, &joiner) in joiners.iter().enumerate() {
+            world.send(joiner, request(&format!("/ws/new?room={room}"), "").as_bytes());
             for _ in 0..3 {
                 world.turn_of(shard);
             }
         }
-        let answered = newcomers.map(|newcomer| !world.text(newcomer).is_empty());
-        for speaker in speakers {
-            world.say(speaker, "hello");
+        let answered = joiners.map(|joiner| !world.text(joiner).is_empty());
+        for publisher in publishers {
+            world.send_text(publisher, "hello");
         }
-        world.settle();
-        for (&newcomer, answered) in newcomers.iter().zip(answered) {
-            let heard = world.text(newcomer);
-            assert!(heard.starts_with("HTTP/1.1 101 "), "{heard}");
-            assert!(!answered || heard.matches("s: hello").count() == 2, "{room}: {heard}");
+        world.run_until_idle();
+        for (&joiner, answered) in joiners.iter().zip(answered) {
+            let received_by = world.text(joiner);
+            assert!(received_by.starts_with("HTTP/1.1 101 "), "{received_by}");
+            assert!(!answered || received_by.matches("s: hello").count() == 2, "{room}: {received_by}");
         }
     }
 }
@@ -557,21 +557,21 @@ fn frames_behind_the_handshake_are_not_lost() {
     let mut bytes = request("/ws/eager", "Sec-WebSocket-Protocol: soap, chat\r\n").into_bytes();
     bytes.extend(client_frame(0x81, b"first words"));
     world.send(eager, &bytes);
-    world.settle();
+    world.run_until_idle();
     let text = world.text(eager);
     assert!(text.contains("Sec-WebSocket-Protocol: chat\r\n"), "{text}");
     assert!(text.ends_with("eager: first words"), "{text}");
 }
 
 #[test]
-fn pings_of_one_that_does_not_read_cost_one_answer() {
+fn pings_of_a_client_that_does_not_read_cost_one_pong() {
     let mut world = World::new(1, 1, 65_536, options());
     let peer = world.join(0, "a", "r", "");
     world.peers[peer].window = 0;
     for _ in 0..100_000 {
         world.send(peer, &client_frame(0x89, b"0123456789"));
     }
-    world.settle();
+    world.run_until_idle();
     let slot = world.shards[0].conns.get(world.peers[peer].key).unwrap();
     assert!(slot.conn.outbox.len() < 8192, "{} bytes wait", slot.conn.outbox.len());
 }

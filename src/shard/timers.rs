@@ -2,7 +2,7 @@
 
 use super::{Shard, Slot};
 use crate::base::{ConnKey, Time};
-use crate::conn::{Ending, HowToClose, State};
+use crate::conn::{CloseMethod, Ending, State};
 use crate::metrics::CloseReason;
 use crate::session::jittered;
 
@@ -21,11 +21,11 @@ impl Shard {
     /// The socket failed.
     pub fn broken(&mut self, key: ConnKey) {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        let change = conn.close(HowToClose::Now, CloseReason::Gone);
+        let change = conn.close(CloseMethod::Now, CloseReason::Disconnected);
         self.apply(key, change);
     }
 
-    /// Does what the timers say.
+    /// Handles expired timers.
     pub(super) fn expire(&mut self) {
         while let Some(index) = self.wheel.poll_expired(self.now) {
             if let Some(key) = self.conns.key_at(index) {

@@ -16,7 +16,7 @@ const KEPT_BYTES_MAX: usize = 256 * 1024;
 pub enum Window {
     /// 15 bits, 32 KiB.
     Full,
-    /// 9 bits, 512 bytes: serves every client that asked for 9 to 14.
+    /// 9 bits, 512 bytes: serves every client that requested 9 to 14.
     Small,
 }
 
@@ -35,7 +35,7 @@ impl Window {
 /// stored one: 3 bits of header, at most 9 bits for each byte (a literal from 144 on; a match is of four bytes at least, and costs 31
 /// bits at most), and 7 bits for the end of the block. The flush begins an empty stored block, 3 bits and what is missing to a whole
 /// byte; the rest of that block is left out. That is ⌈(9n + 13) / 8⌉ bytes. When the flush ends exactly where the room in the output
-/// does it is asked for again, and writes a second empty block: 5 bytes. The window bounds distances, and so changes nothing of this.
+/// does it is called again, and writes a second empty block: 5 bytes. The window bounds distances, and changes nothing of this.
 pub const fn deflated_len_max(message_len: usize) -> usize {
     message_len.saturating_add(message_len.saturating_add(13).div_ceil(8)).saturating_add(5)
 }
@@ -45,7 +45,7 @@ pub const fn deflated_len_max(message_len: usize) -> usize {
 pub struct Inflater {
     stream: Option<Box<Decompress>>,
     out: Vec<u8>,
-    /// Bytes that have come out since they were last asked for.
+    /// Bytes produced since the last check.
     inflated: usize,
 }
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deflated_inflates_to_the_same() {
+    fn compression_round_trips() {
         let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
         for window in [Window::Full, Window::Small] {
             for len in [0, 1, 5, 127, 128, 1000, 65_535, 300_000] {
@@ -198,7 +198,7 @@ mod tests {
 
     /// Noise of any bytes, and of those whose fixed codes have 9 bits, which nothing shortens.
     #[test]
-    fn what_cannot_be_compressed_grows_by_no_more_than_the_bound() {
+    fn incompressible_data_grows_within_the_bound() {
         let mut rng = Rng::new(1);
         let mut deflater = Deflater::default();
         let mut slack_min = usize::MAX;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_deflate_is_refused() {
+    fn invalid_deflate_data_is_refused() {
         let mut inflater = Inflater::default();
         for payload in [&[0xff, 0xff][..], &[0x07], b"\x00\x05\x00\x00\x00hello"] {
             assert_eq!(

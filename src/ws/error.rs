@@ -33,7 +33,7 @@ pub enum ProtocolError {
     InvalidDeflate,
 }
 
-/// The peer went past one of our bounds.
+/// The peer exceeded one of our bounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LimitExceeded {
     /// A message over [`Limits::message_bytes_max`](super::Limits), before or after inflating.

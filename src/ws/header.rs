@@ -14,7 +14,7 @@ pub enum Opcode {
     Binary = 0x2,
     /// The closing handshake.
     Close = 0x8,
-    /// A question whether the peer is there.
+    /// Requests a pong of the peer.
     Ping = 0x9,
     /// The answer to it.
     Pong = 0xA,
@@ -66,7 +66,7 @@ pub(super) const HEADER_BYTES_MAX: usize = 14;
 /// Reads one header from the front of `bytes`; consumes nothing. `rsv1_allowed`: permessage-deflate was agreed on.
 ///
 /// # Errors
-/// Everything that a single header can break. What depends on the message under way is the decoder's.
+/// Everything that a single header can break. What depends on the incomplete message is the decoder's.
 pub fn decode_header(bytes: &[u8], rsv1_allowed: bool) -> Result<Step<Header>, ProtocolError> {
     let Some((&[b0, b1], rest)) = bytes.split_first_chunk() else {
         return Ok(Step::NeedMore);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_from_the_first_two_bytes() {
+    fn errors_are_detected_in_the_first_two_bytes() {
         check(&[0x83, 0x80], Err(ProtocolError::ReservedOpcode));
         check(&[0xC1, 0x80], Err(ProtocolError::ReservedBits));
         check(&[0xA1, 0x80], Err(ProtocolError::ReservedBits));

@@ -1,4 +1,4 @@
-//! From bytes to messages: frames taken from the front of what was read, fragments put together (RFC 6455 §5.4).
+//! From bytes to messages: frames taken from the front of what was read, fragments reassembled (RFC 6455 §5.4).
 //!
 //! A frame that has come whole is unmasked and used where it lies. Only what is incomplete moves into memory
 //! of the connection's own, and only for as long as it is incomplete.
@@ -12,7 +12,7 @@ use super::{
 /// Bounds of what is taken in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes of a message, put together and inflated. The count of its fragments is not bounded: they cost nothing.
+    /// Bytes of a message, reassembled and decompressed. The count of its fragments is not bounded: they cost nothing.
     pub message_bytes_max: usize,
 }
 
@@ -25,7 +25,7 @@ pub enum Event<'a> {
     Binary(&'a [u8]),
     /// A ping, to be answered with the same payload.
     Ping(&'a [u8]),
-    /// A pong, asked for or not.
+    /// A pong, solicited or not.
     Pong(&'a [u8]),
     /// The closing handshake, with the code and the reason if it has one.
     Close(Option<(CloseCode, &'a str)>),
@@ -60,7 +60,7 @@ pub struct Decoder {
     deflate: bool,
 }
 
-/// A message, or a frame, under way.
+/// An incomplete message or frame.
 #[derive(Debug, Default)]
 struct Partial {
     /// The beginning of a header.
@@ -70,7 +70,7 @@ struct Partial {
     frame: Option<(Header, u64)>,
     /// The message whose fragments are arriving.
     message: Option<Message>,
-    /// The payload of a control frame that did not come in one piece.
+    /// The payload of a control frame that did not arrive in one piece.
     control: Vec<u8>,
     /// The event that lies complete in here, and has been handed out at least once.
     complete: Option<Complete>,
@@ -80,7 +80,7 @@ struct Partial {
 #[derive(Clone, Copy, Debug)]
 struct Complete {
     kind: Kind,
-    /// The caller wants it once more. If not, it is forgotten at the next call.
+    /// The event is to be returned once more. If not, it is forgotten at the next call.
     keep: bool,
 }
 
@@ -108,8 +108,8 @@ impl Decoder {
         Self { partial: None, deflate }
     }
 
-    /// Takes the first event from the front of `input`, which is unmasked in place; or hands out an event that the caller has
-    /// asked to [keep](Self::keep).
+    /// Takes the first event from the front of `input`, which is unmasked in place; or returns an event that the caller has
+    /// [kept](Self::keep).
     ///
     /// # Errors
     /// The connection must fail; the decoder must not be used again.
@@ -246,7 +246,7 @@ impl Partial {
         }
     }
 
-    /// The event that `complete` says is here.
+    /// The event of `complete`.
     fn complete_event<'a>(
         &'a self,
         inflater: &'a mut Inflater,
@@ -263,7 +263,7 @@ impl Partial {
         }
     }
 
-    /// Completes the header with bytes from `input`; says how many it took.
+    /// Completes the header with bytes from `input`; returns how many it took.
     fn take_header(&mut self, input: &[u8], deflate: bool) -> Result<(usize, Option<Header>), ProtocolError> {
         let before = self.header_len;
         let room = (HEADER_BYTES_MAX - before).min(input.len());
@@ -337,7 +337,7 @@ fn check_in_order(header: &Header, message: Option<&Message>, limits: &Limits) -
 /// Bytes that the payload of a compressed message may have, so that a client may send what it cannot compress: zlib's own bound for
 /// every window and every size of its memory, where each byte takes 9 bits and each block of 127 symbols (memLevel 1) 10 bits more,
 /// and something for a flush. It is above what stored blocks cost, 5 bytes for each 127 at worst, and above
-/// [`deflated_len_max`](super::deflated_len_max). DEFLATE itself knows no bound: a client can send empty blocks for ever.
+/// [`deflated_len_max`](super::deflated_len_max). DEFLATE itself knows no bound: a client can send empty blocks forever.
 const fn deflated_bytes_max(message_bytes_max: usize) -> usize {
     let max = message_bytes_max.saturating_add(message_bytes_max.div_ceil(8));
     max.saturating_add(message_bytes_max.div_ceil(64)).saturating_add(64)

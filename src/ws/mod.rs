@@ -28,7 +28,7 @@ pub use utf8::Utf8;
 /// What came of looking at the front of some bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step<T> {
-    /// The bytes end too early to tell.
+    /// The bytes end too early for a decision.
     NeedMore,
     /// It is all there.
     Done(T),

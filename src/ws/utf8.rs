@@ -1,8 +1,8 @@
-//! UTF-8 (RFC 3629) checked as it arrives, whatever the pieces: a fault is found at the first byte that cannot be right.
+//! UTF-8 (RFC 3629) checked as it arrives, in any pieces: a fault is found at the first byte that cannot be right.
 
 use super::ProtocolError;
 
-/// A check under way. Keeps at most three bytes: the beginning of a character.
+/// An incomplete check. Keeps at most three bytes: the beginning of a character.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8 {
     carry: [u8; 4],

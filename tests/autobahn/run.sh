@@ -3,8 +3,8 @@
 #
 #   tests/autobahn/run.sh PYTHON STENTOR OUT [DRIVER [--quick]]
 #
-# PYTHON has the packages that suite.py names. The result is compared with expected.json, case by case: worse is a failure,
-# better is told. To take a result over as the expectation: compare.py OUT --update. With --quick, the cases with long compressed
+# PYTHON has the packages that suite.py names. The result is compared with expected.json, case by case: a regression is a failure,
+# an improvement is reported. To take a result over as the expectation: compare.py OUT --update. With --quick, the cases with long compressed
 # messages are left out: a minute instead of nine.
 set -euo pipefail
 cd "$(dirname "$0")"

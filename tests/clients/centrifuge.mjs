@@ -27,11 +27,11 @@ const client = (server, options = {}, name = "") => {
 const cut = (centrifuge) => sockets.get(centrifuge).terminate();
 const event = (emitter, name) => new Promise((resolve) => emitter.once(name, resolve));
 
-// A subscription that writes down what it hears.
+// A subscription that records its publications.
 const subscribe = async (centrifuge, channel, options = {}) => {
   const subscription = centrifuge.newSubscription(channel, { minResubscribeDelay: 1, maxResubscribeDelay: 30, ...options });
-  Object.assign(subscription, { heard: [], joins: [], leaves: [], recoveries: [] });
-  subscription.on("publication", (publication) => subscription.heard.push(publication));
+  Object.assign(subscription, { received: [], joins: [], leaves: [], recoveries: [] });
+  subscription.on("publication", (publication) => subscription.received.push(publication));
   subscription.on("join", ({ info }) => subscription.joins.push(info));
   subscription.on("leave", ({ info }) => subscription.leaves.push(info));
   subscription.on("subscribed", (context) => {
@@ -59,9 +59,9 @@ const tests = {
     const data = { text: 'Grüße\n"🙂"', nested: [1, 2.5, null, true, {}] };
     await annSub.publish(data);
     await bob.publish("chat", "two");
-    await until("both", () => bobSub.heard.length === 2 && annSub.heard.length === 2);
-    assert.deepEqual(bobSub.heard.map((it) => it.data), [data, "two"]);
-    assert.deepEqual(bobSub.heard.map((it) => it.info.user), ["ann", "bob"]);
+    await until("both", () => bobSub.received.length === 2 && annSub.received.length === 2);
+    assert.deepEqual(bobSub.received.map((it) => it.data), [data, "two"]);
+    assert.deepEqual(bobSub.received.map((it) => it.info.user), ["ann", "bob"]);
     const { clients } = await annSub.presence();
     assert.deepEqual(Object.values(clients).map(({ user }) => user).sort(), ["ann", "bob"]);
     assert.deepEqual(await annSub.presenceStats(), { numClients: 2, numUsers: 2 });
@@ -90,25 +90,25 @@ const tests = {
     const long = ann.newSubscription("x".repeat(300));
     long.subscribe();
     assert.equal((await event(long, "unsubscribed")).code, 107);
-    ann.send({ nobody: "hears" });
+    ann.send({ message: "ignored" });
     assert.equal((await event(ann, "disconnected")).code, 3508);
     const bad = client(server, {}, "a\u0000b");
     assert.equal((await event(bad, "disconnected")).code, 107);
   },
 
-  async "a thousand cuts while a room talks: no gap and nothing twice"(server) {
-    const speaker = client(server, {}, "speaker");
-    const speech = await subscribe(speaker, "talk");
+  async "a thousand cuts while a room is busy: no gap and no duplicate"(server) {
+    const publisher = client(server, {}, "publisher");
+    const publications = await subscribe(publisher, "busy");
     const listeners = [];
     for (let index = 0; index < 20; index++) {
       const listener = client(server, {}, `listener ${index}`);
-      listeners.push({ listener, subscription: await subscribe(listener, "talk"), cuts: 0 });
+      listeners.push({ listener, subscription: await subscribe(listener, "busy"), cuts: 0 });
     }
-    let said = 0;
+    let published = 0;
     let over = false;
-    const talk = (async () => {
+    const publishing = (async () => {
       while (!over) {
-        await speech.publish({ number: ++said });
+        await publications.publish({ number: ++published });
         await new Promise((resolve) => setTimeout(resolve, 2));
       }
     })();
@@ -121,31 +121,31 @@ const tests = {
       }
     }));
     over = true;
-    await talk;
-    assert(said > 10, `only ${said} messages`);
+    await publishing;
+    assert(published > 10, `only ${published} messages`);
     for (const { listener, subscription, cuts } of listeners) {
-      await until("the last message", () => subscription.heard.at(-1)?.data.number === said);
+      await until("the last message", () => subscription.received.at(-1)?.data.number === published);
       assert.equal(cuts, 50);
       assert.deepEqual(subscription.recoveries, Array(50).fill(true));
-      assert.deepEqual(subscription.heard.map((it) => it.data.number), Array.from({ length: said }, (_, n) => n + 1));
-      assert.deepEqual(subscription.heard.map((it) => it.offset), Array.from({ length: said }, (_, n) => n + 1));
+      assert.deepEqual(subscription.received.map((it) => it.data.number), Array.from({ length: published }, (_, n) => n + 1));
+      assert.deepEqual(subscription.received.map((it) => it.offset), Array.from({ length: published }, (_, n) => n + 1));
       listener.disconnect();
     }
-    speaker.disconnect();
+    publisher.disconnect();
   },
 
   async "a thousand clients at once"(server) {
     const clients = Array.from({ length: 1000 }, (_, index) => client(server, { timeout: 30_000 }, `client ${index}`));
-    const all = await Promise.all(clients.map((one) => subscribe(one, "crowd")));
+    const all = await Promise.all(clients.map((one) => subscribe(one, "large")));
     await all[0].publish("hello");
-    await until("everybody", () => all.every(({ heard }) => heard.length === 1));
+    await until("all", () => all.every(({ received }) => received.length === 1));
     assert.deepEqual(await all[7].presenceStats(), { numClients: 1000, numUsers: 1000 });
-    const { clients: people } = await all[7].presence();
-    assert.equal(Object.keys(people).length, 500, "the answer is capped");
+    const { clients: members } = await all[7].presence();
+    assert.equal(Object.keys(members).length, 500, "the answer is capped");
     for (const one of clients) one.disconnect();
   },
 
-  async "a restarted server: the past is lost, and the client is told"(server) {
+  async "a restarted server: the history is lost, and the client is notified"(server) {
     const ann = client(server, {}, "ann");
     const room = await subscribe(ann, "room");
     await room.publish(1);
@@ -157,8 +157,8 @@ const tests = {
     const context = await back;
     assert.deepEqual([context.wasRecovering, context.recovered], [true, false]);
     await room.publish(2);
-    await until("the new one", () => room.heard.at(-1)?.data === 2);
-    assert.equal(room.heard.at(-1).offset, 1);
+    await until("the new one", () => room.received.at(-1)?.data === 2);
+    assert.equal(room.received.at(-1).offset, 1);
     ann.disconnect();
   },
 };

@@ -256,14 +256,14 @@ const REAL = {
     const one = real(server, [user("b")]);
     const tokens = ["0s", "2s", "0s", "1h"].map((expires) => () => token("--user", "b", "--room", "private", "--expires", expires));
     let at = 0;
-    const heard = [];
+    const received = [];
     const sub = one.client.newSubscription("private", { ...QUICK_SUB, getToken: async () => tokens[Math.min(at++, 3)]() });
-    for (const name of ["error", "subscribed", "unsubscribed", "subscribing"]) sub.on(name, (context) => heard.push([name, context.error?.code ?? context.code]));
+    for (const name of ["error", "subscribed", "unsubscribed", "subscribing"]) sub.on(name, (context) => received.push([name, context.error?.code ?? context.code]));
     sub.subscribe();
     await one.until("the fourth token", () => at >= 4);
     await pause(500);
     assert.equal(sub.state, "subscribed");
-    const codes = heard.map(([name, code]) => `${name} ${code ?? ""}`.trim());
+    const codes = received.map(([name, code]) => `${name} ${code ?? ""}`.trim());
     assert.deepEqual(codes, ["subscribing 0", "error 109", "subscribed", "error 109"]);
     return one;
   },
@@ -324,7 +324,7 @@ const REAL = {
     return one;
   },
 
-  async "111 to a call; 3013 to those who go on, and they come back"(server) {
+  async "111 to a call; 3013 to clients that keep sending, and they reconnect"(server) {
     const one = real(server, [user("f")]);
     await one.until("connected", () => one.client.state === "connected");
     const sub = one.client.newSubscription("slow", QUICK_SUB);
@@ -344,7 +344,7 @@ const REAL = {
   async "3508 for send, 1009 for what is too big: final"(server) {
     const one = real(server, [user("g")]);
     await one.until("connected", () => one.client.state === "connected");
-    one.client.send({ nobody: "hears" });
+    one.client.send({ message: "ignored" });
     await one.until("disconnected", () => one.client.state === "disconnected");
     assert.equal(one.seen.at(-1)[1], 3508);
     const other = real(server, [user("h")]);

@@ -1,4 +1,4 @@
-// npm's ws, as its authors publish it, talks to a running server: node node_clients.mjs HOST:PORT
+// npm's ws, as its authors publish it, against a running server: node node_clients.mjs HOST:PORT
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import WebSocket from "ws";
@@ -16,7 +16,7 @@ const connect = async (name, options) => {
   await once(socket, "open");
   return socket;
 };
-const heard = async (socket, count) => {
+const received = async (socket, count) => {
   while (socket.lines.length < count) await once(socket, "message");
 };
 
@@ -27,7 +27,7 @@ assert.match(deflated.extensions, /permessage-deflate/);
 const texts = ["short", "la ".repeat(500), "Grüße 🙂 ".repeat(2000)];
 for (const text of texts) deflated.send(text);
 for (const socket of [plain, deflated]) {
-  await heard(socket, texts.length);
+  await received(socket, texts.length);
   assert.deepEqual(socket.lines, texts.map((text) => `deflated: ${text}`));
 }
 plain.ping("there?");

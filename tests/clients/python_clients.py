@@ -1,4 +1,4 @@
-"""websockets and aiohttp, as their authors publish them, talk to a running server: python_clients.py HOST:PORT"""
+"""websockets and aiohttp, as their authors publish them, against a running server: python_clients.py HOST:PORT"""
 import asyncio
 import sys
 
@@ -12,11 +12,11 @@ async def with_websockets():
     plain = await websockets.connect(f"ws://{SERVER}/ws/plain?room=py", compression=None, subprotocols=["chat"])
     deflated = await websockets.connect(f"ws://{SERVER}/ws/deflated?room=py", compression="deflate")
     assert plain.subprotocol == "chat", plain.subprotocol
-    said = ["short", "a longer text, " * 40, "Grüße 🙂 " * 100]
-    for text in said:
+    texts = ["short", "a longer text, " * 40, "Grüße 🙂 " * 100]
+    for text in texts:
         await plain.send(text)
     for client in (plain, deflated):
-        for text in said:
+        for text in texts:
             assert await client.recv() == f"plain: {text}"
     await deflated.send("from the other side " * 20)
     assert await plain.recv() == "deflated: " + "from the other side " * 20

@@ -67,7 +67,7 @@ for claims, why in [
 ]:
     checked = check(claims)
     assert checked.returncode == 1 and why in checked.stderr, (claims, checked)
-for claims, said in [
+for claims, printed in [
     ({"sub": None, "exp": None, "channels": None, "subs": None, "info": None}, "without an end"),
     ({"channels": ["b", "a", "b"], "subs": {"a": {"info": 1}}}, 'in the rooms "b", "a"'),
     ({"exp": str(now + 60)}, "until 20"),
@@ -75,7 +75,7 @@ for claims, said in [
     ({"nbf": now + 2, "iat": now + 2}, "without an end"),
 ]:
     checked = check(claims)
-    assert checked.returncode == 0 and said in checked.stdout, (claims, checked)
+    assert checked.returncode == 0 and printed in checked.stdout, (claims, checked)
 
 unsigned = jwt.encode({"sub": "root"}, None, algorithm="none")
 checked = stentor("check", unsigned, "--token-hmac-secret-files", str(KEYS / "secret"))

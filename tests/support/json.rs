@@ -1,4 +1,4 @@
-//! A client of the JSON protocol that asks and waits.
+//! A client of the JSON protocol that sends commands and waits.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use tungstenite::{Message, WebSocket};
 
 use super::{Server, Tcp, text};
 
-/// A client that keeps the lines it has not been asked for yet.
+/// A client that keeps the lines that are not consumed yet.
 pub struct Client {
     pub socket: WebSocket<Tcp>,
     lines: VecDeque<Value>,
@@ -26,7 +26,7 @@ impl Client {
         client
     }
 
-    pub fn say(&mut self, line: &str) {
+    pub fn send_line(&mut self, line: &str) {
         self.socket.send(Message::text(line)).expect("JSON, and a connection");
     }
 
@@ -46,7 +46,7 @@ impl Client {
     pub fn ask(&mut self, method: &str, parameters: Value) -> Value {
         self.id += 1;
         let id = self.id;
-        self.say(&json!({"id": id, method: parameters}).to_string());
+        self.send_line(&json!({"id": id, method: parameters}).to_string());
         let mut others = Vec::new();
         loop {
             let line = self.next();

@@ -1,4 +1,4 @@
-//! A running server for tests, and clients that nobody here wrote.
+//! A running server for tests, and third-party clients.
 
 #![allow(
     dead_code,
@@ -53,27 +53,27 @@ pub fn driver() -> &'static str {
     "uring"
 }
 
-/// With this variable, what needs io_uring is skipped where there is none: `test.sh` sets it, and tells what was skipped.
+/// With this variable, what needs io_uring is skipped where there is none: `test.sh` sets it, and reports what was skipped.
 /// (It does not begin with `STENTOR_`, as a server that inherits it would take it for a mistyped setting.)
 const ALLOW_NO_URING: &str = "TESTS_ALLOW_NO_URING";
 
 /// With this variable there is no io_uring, as far as the tests know.
 const FORBID_URING: &str = "TESTS_FORBID_URING";
 
-/// Whether io_uring can be used here. If not, a line that begins with `SKIPPED: ` says why, once.
+/// Whether io_uring can be used here. If not, a line that begins with `SKIPPED: ` has the reason, once.
 ///
 /// # Panics
 /// When it cannot be used and [`ALLOW_NO_URING`] is not set.
 pub fn has_uring() -> bool {
     static OUTCOME: OnceLock<Result<(), String>> = OnceLock::new();
-    static TOLD: Once = Once::new();
+    static REPORTED: Once = Once::new();
     let Err(error) = OUTCOME.get_or_init(probe_uring) else { return true };
     let program = env!("CARGO_CRATE_NAME");
     assert!(
         std::env::var_os(ALLOW_NO_URING).is_some(),
         "io_uring cannot be used here: {error}; with {ALLOW_NO_URING}=1, {program} skips what needs it"
     );
-    TOLD.call_once(|| {
+    REPORTED.call_once(|| {
         // Not with `eprintln!`, which the test harness would keep for itself.
         let _ = writeln!(std::io::stderr(), "SKIPPED: {program}: io_uring cannot be used here: {error}");
     });
@@ -85,7 +85,7 @@ fn probe_uring() -> Result<(), String> {
         return Err(format!("{FORBID_URING} is set"));
     }
     // In a thread of its own: a ring that goes away interrupts the calls of the thread that made it.
-    let probe = std::thread::Builder::new().spawn(|| stentor::driver::Engine::uring(64).map(drop));
+    let probe = std::thread::Builder::new().spawn(|| stentor::driver::IoBackend::uring(64).map(drop));
     probe.expect("a thread").join().expect("an answer").map_err(|error| error.to_string())
 }
 

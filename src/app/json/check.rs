@@ -1,8 +1,10 @@
-//! What can be said of a command by looking at it alone: whether it has what it needs, and asks for nothing that is not there.
+//! Checks of one command by itself: whether it is complete, and whether it uses only what the server supports.
 
 use memchr::memchr2_iter;
 
-use super::command::{Channel, Delivery, History, Method, Publish, Refresh, Rpc, SubRefresh, Subscribe};
+use super::command::{
+    Channel, DeliveryQuery, HistoryQuery, Method, Publish, Refresh, Rpc, SubRefresh, Subscribe,
+};
 use super::{Disconnect, ErrorCode, Refusal};
 use crate::chat::{Epoch, Page, Since};
 
@@ -11,7 +13,7 @@ use crate::chat::{Epoch, Page, Since};
 pub(super) const NESTING_MAX: usize = 128;
 
 impl Method<'_> {
-    /// Refuses what no server state can make right. To be called before the command is obeyed.
+    /// Refuses what no server state can make right. To be called before the command is executed.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -46,8 +48,8 @@ impl Channel<'_> {
 
 impl Subscribe<'_> {
     /// # Errors
-    /// It names no room; it wants deltas that the protocol does not know (`fossil`, which it does, is not agreed to: the reply
-    /// says nothing of it); it wants another kind of subscription or a filter, which are not there.
+    /// It names no room; it requests deltas that the protocol does not know (`fossil`, which it does, is not agreed to: the reply
+    /// omits it); it requests another kind of subscription or a filter, which are not supported.
     pub fn check(&self) -> Result<(), Refusal> {
         named(&self.channel)?;
         match &*self.delta {
@@ -66,7 +68,7 @@ impl Subscribe<'_> {
 
 impl Publish<'_> {
     /// # Errors
-    /// It names no room, is for another kind of channel, says nothing, or says it more than `NESTING_MAX` deep.
+    /// It names no room, is for another kind of channel, has no data, or data more than `NESTING_MAX` deep.
     pub fn check(&self) -> Result<(), Refusal> {
         named(&self.channel)?;
         if self.kind > 0 || self.removed || !self.key.is_empty() {
@@ -79,7 +81,7 @@ impl Publish<'_> {
     }
 }
 
-impl History<'_> {
+impl HistoryQuery<'_> {
     /// # Errors
     /// As [`Self::page`]; it names no room.
     pub fn check(&self) -> Result<(), Refusal> {
@@ -88,7 +90,7 @@ impl History<'_> {
         Ok(())
     }
 
-    /// Which page of a room's history is asked for.
+    /// The requested page of a room's history.
     ///
     /// # Errors
     /// It begins at an epoch that is none of ours.
@@ -109,12 +111,12 @@ impl<'a> Rpc<'a> {
     /// The one thing that can be called: how far a publication has come.
     ///
     /// # Errors
-    /// It calls something else, or does not say which publication.
-    pub fn delivery(&self) -> Result<Delivery<'a>, Refusal> {
+    /// It calls an unknown method, or does not name the publication.
+    pub fn delivery(&self) -> Result<DeliveryQuery<'a>, Refusal> {
         if self.method != "delivery" {
             return Err(ErrorCode::MethodNotFound.into());
         }
-        Delivery::read(self.data).ok_or(Refusal::Error(ErrorCode::BadRequest))
+        DeliveryQuery::read(self.data).ok_or(Refusal::Error(ErrorCode::BadRequest))
     }
 }
 
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_let_through() {
+    fn supported_commands_pass() {
         for line in [
             r#"{"id":1,"connect":{}}"#,
             r#"{"id":1,"subscribe":{"channel":"a"}}"#,
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_an_error() {
+    fn unsupported_features_are_errors() {
         for (line, code) in [
             (r#"{"id":1,"subscribe":{"channel":"a","type":1}}"#, NotAvailable),
             (r#"{"id":1,"subscribe":{"channel":"a","tf":{}}}"#, BadRequest),
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_of_the_protocol_sends_ends_the_connection() {
+    fn protocol_violations_end_the_connection() {
         for line in [
             r#"{"id":1,"subscribe":{}}"#,
             r#"{"id":1,"subscribe":{"channel":null}}"#,

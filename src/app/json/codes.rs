@@ -23,7 +23,7 @@ pub enum ErrorCode {
     /// A fresh token will do.
     TokenExpired,
     /// The token that a refresh brought has expired already. The same number, but temporary: SDKs know the number only in the
-    /// replies to connect and subscribe, and give up on a refresh whose error does not say that another try makes sense.
+    /// replies to connect and subscribe, and give up on a refresh whose error is not temporary.
     RefreshTokenExpired,
     /// Later, perhaps.
     TooManyRequests,
@@ -47,7 +47,7 @@ impl ErrorCode {
         Self::UnrecoverablePosition,
     ];
 
-    /// The number, the words, and whether it makes sense to try again.
+    /// The code, the message, and whether it makes sense to try again.
     pub const fn parts(self) -> (u16, &'static str, bool) {
         match self {
             Self::Internal => (100, "internal server error", true),
@@ -65,8 +65,8 @@ impl ErrorCode {
     }
 }
 
-/// Why a connection ends: 3000 to 3499 and 4000 to 4499, and the client comes back; 3500 to 3999 and 4500 to 4999, and it stays
-/// away. From 4000 on the numbers are ours. What a client does about each, and why that is right, stands in `docs/codes.md`.
+/// Why a connection is closed: after 3000 to 3499 and 4000 to 4499 the client reconnects; after 3500 to 3999 and 4500 on, not.
+/// From 4000 on the numbers are ours. What a client does about each, and why that is right, stands in `docs/codes.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disconnect {
     /// The server is going away.
@@ -75,7 +75,7 @@ pub enum Disconnect {
     Internal,
     /// Its identity has expired, and it brought no fresh token in time.
     Expired,
-    /// Its place in a room that the server had joined for it has expired.
+    /// Its server-side subscription has expired.
     SubscriptionExpired,
     /// It reads too slowly.
     Slow,
@@ -83,19 +83,19 @@ pub enum Disconnect {
     InsufficientState,
     /// It does not answer pings.
     NoPong,
-    /// It goes on although it was told that it says too much.
+    /// It kept sending after errors 111.
     TooManyRequests,
     /// Its token is none of ours.
     InvalidToken,
-    /// It does not speak the protocol.
+    /// It violates the protocol.
     BadRequest,
-    /// It did not say who it is in time.
+    /// It did not authenticate in time.
     Stale,
-    /// Its user has too many connections. It comes back: one of these may be its own former one, that no end was seen of yet.
+    /// Its user has too many connections. It reconnects: one of these may be its own former one, whose end was not noticed yet.
     ConnectionLimit,
-    /// It is nobody in particular, and such are not let in.
+    /// It is anonymous, and anonymous clients may not connect.
     PermissionDenied,
-    /// It wants something that this server does not do.
+    /// It requests something that this server does not support.
     NotAvailable,
 }
 
@@ -153,7 +153,7 @@ impl Unsubscribe {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Insufficient, Self::Expired];
 
-    /// The number and the words.
+    /// The code and the message.
     pub const fn parts(self) -> (u16, &'static str) {
         match self {
             Self::Insufficient => (2500, "insufficient state"),
@@ -162,7 +162,7 @@ impl Unsubscribe {
     }
 }
 
-/// Why a command is not obeyed.
+/// Why a command is not executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// Its reply is an error.

@@ -1,12 +1,12 @@
 //! The Centrifuge protocol in JSON: a frame holds commands, or replies and pushes, one JSON object a line.
 //!
-//! What all members of a room get alike (publications, who comes and goes) is a frame of its own, made once. Replies are made for
-//! the one that asked.
+//! What all members of a room get alike (publications, presence events) is a frame of its own, made once. Replies are made for
+//! the client that sent the command.
 
 mod check;
 pub mod codes;
 pub mod command;
-mod member;
+mod field;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -15,15 +15,15 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::member::{Object, Text};
-use crate::chat::{Body, Member, Move, Past, Position, Publication};
+use self::field::{Object, Text};
+use crate::chat::{Body, Member, Position, PresenceEvent, Publication, Recovered};
 pub use codes::{Disconnect, ErrorCode, Refusal, Unsubscribe};
 pub use command::{Command, Method};
 
 /// The subprotocol that is selected when a client offers it.
 pub const SUBPROTOCOL: &str = "centrifuge-json";
 
-/// The subprotocol of the same protocol's other encoding, which is not spoken here.
+/// The subprotocol of the same protocol's other encoding, which is not supported.
 pub const OTHER_SUBPROTOCOL: &str = "centrifuge-protobuf";
 
 /// A ping, and the answer to it.
@@ -82,17 +82,17 @@ pub fn push(channel: &str, publication: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What the members of `channel` are told of who came and went: the payload of a frame, a line each.
-pub fn moves(channel: &str, moves: &[Move]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(moves.len() * (channel.len() + 140));
-    for (index, event) in moves.iter().enumerate() {
+/// Presence events for the members of `channel`: the payload of a frame, a line each.
+pub fn presence_events(channel: &str, presence_events: &[PresenceEvent]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(presence_events.len() * (channel.len() + 140));
+    for (index, event) in presence_events.iter().enumerate() {
         if index > 0 {
             out.push(b'\n');
         }
         push_head_into(&mut out, channel);
         out.extend_from_slice(match event {
-            Move::Join(_) => b"\"join\":{\"info\":",
-            Move::Leave(_) => b"\"leave\":{\"info\":",
+            PresenceEvent::Join(_) => b"\"join\":{\"info\":",
+            PresenceEvent::Leave(_) => b"\"leave\":{\"info\":",
         });
         info_into(&mut out, event.member());
         out.extend_from_slice(b"}}}");
@@ -100,7 +100,7 @@ pub fn moves(channel: &str, moves: &[Move]) -> Vec<u8> {
     out
 }
 
-/// Appends a line that tells a member that its subscription has ended.
+/// Appends a line that ends a member's subscription.
 pub fn unsubscribe_into(out: &mut Vec<u8>, channel: &str, why: Unsubscribe) {
     let (code, reason) = why.parts();
     push_head_into(out, channel);
@@ -121,7 +121,7 @@ pub fn error_into(out: &mut Vec<u8>, id: u32, code: u16, message: &str, temporar
     out.extend_from_slice(if temporary { b",\"temporary\":true}}" } else { b"}}" });
 }
 
-/// What is said of heartbeats, identity and the server in the answer to `connect`.
+/// Heartbeats, identity and server in the answer to `connect`.
 #[derive(Clone, Copy, Debug)]
 pub struct Welcome<'a> {
     /// The client's id.
@@ -130,9 +130,9 @@ pub struct Welcome<'a> {
     pub ping: Duration,
     /// How long the identity holds.
     pub expires_in: Option<Duration>,
-    /// What a back end has to tell it: JSON.
+    /// Data of the auth backend for the client: JSON.
     pub data: Option<&'a [u8]>,
-    /// The rooms that the server has joined for it, with what [`subscribed`] says of each: JSON members, without braces.
+    /// The server-side subscriptions, with what [`subscribed`] has of each: JSON members, without braces.
     pub subs: &'a [u8],
 }
 
@@ -158,39 +158,40 @@ pub fn connected(welcome: &Welcome<'_>) -> Vec<u8> {
     out
 }
 
-/// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `asked`: the offset from which
-/// the client wanted to resume. `data`: what its grant tells it, compact JSON.
+/// The result of `subscribe`. `positioned`: the room keeps a history, so that one can resume. `requested_offset`: the
+/// offset from which the client requested to recover. `data`: the data of its grant, compact JSON.
 pub fn subscribed(
-    past: &Past,
+    recovery: &Recovered,
     positioned: bool,
-    asked: Option<u64>,
+    requested_offset: Option<u64>,
     expires_in: Option<Duration>,
     data: Option<&str>,
 ) -> Vec<u8> {
     let mut out =
-        Vec::with_capacity(140 + past.publications.iter().map(|it| object(it).len() + 1).sum::<usize>());
+        Vec::with_capacity(140 + recovery.publications.iter().map(|it| object(it).len() + 1).sum::<usize>());
     out.push(b'{');
     if positioned {
-        // Who resumes goes on from where it was: each publication's own offset moves it forward.
-        let offset = if past.recovered == Some(true) { asked } else { None }.unwrap_or(past.top.offset);
+        // A recovered client starts at its requested offset: each publication's own offset moves it forward.
+        let offset = if recovery.recovered == Some(true) { requested_offset } else { None }
+            .unwrap_or(recovery.top.offset);
         append(
             &mut out,
             format_args!(
                 "\"recoverable\":true,\"positioned\":true,\"epoch\":\"{}\",\"offset\":{offset}",
-                past.top.epoch
+                recovery.top.epoch
             ),
         );
     }
-    if let Some(recovered) = past.recovered {
+    if let Some(recovered) = recovery.recovered {
         separate(&mut out);
         out.extend_from_slice(b"\"was_recovering\":true");
         if recovered {
             out.extend_from_slice(b",\"recovered\":true");
         }
     }
-    if !past.publications.is_empty() {
+    if !recovery.publications.is_empty() {
         separate(&mut out);
-        publications_into(&mut out, &past.publications);
+        publications_into(&mut out, &recovery.publications);
     }
     expiry_into(&mut out, expires_in);
     if let Some(data) = data {
@@ -201,7 +202,7 @@ pub fn subscribed(
     out
 }
 
-/// A room and what [`subscribed`] says of it, as a member of an object.
+/// A room and its [`subscribed`] result, as a member of an object.
 pub fn named_into(out: &mut Vec<u8>, channel: &str, value: &[u8]) {
     if !out.is_empty() {
         out.push(b',');
@@ -228,7 +229,7 @@ pub fn history(top: Position, publications: &[Arc<Publication>]) -> Vec<u8> {
     out
 }
 
-/// The result of `presence`: the members, of `count`. If there are more, it says so, and how many there are.
+/// The result of `presence`: the members, of `count`. If there are more, it is marked as truncated, with their number.
 pub fn presence(members: &[Member], count: usize) -> Vec<u8> {
     let mut out = b"{\"presence\":{".to_vec();
     for (index, member) in members.iter().enumerate() {
@@ -290,7 +291,7 @@ fn push_head_into(out: &mut Vec<u8>, channel: &str) {
     out.push(b',');
 }
 
-/// Who it is: the protocol's `ClientInfo`.
+/// The protocol's `ClientInfo`.
 fn info_into(out: &mut Vec<u8>, member: &Member) {
     let person = &member.person;
     out.extend_from_slice(b"{\"user\":");
@@ -304,8 +305,8 @@ fn info_into(out: &mut Vec<u8>, member: &Member) {
     out.push(b'}');
 }
 
-/// The longest time that a client is told. SDKs set a timer to it, some of at most 24 days, some of 32 bits of seconds; an
-/// expiry that is further away is told when that one is over.
+/// The longest expiry in a reply. SDKs set a timer to it, some of at most 24 days, some of 32 bits of seconds; an
+/// expiry that is further away is sent again when that one is over.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn expiry_into(out: &mut Vec<u8>, expires_in: Option<Duration>) {
@@ -350,7 +351,7 @@ mod tests {
         Member { person: Arc::new(person), info: None }
     }
 
-    fn said(body: Body, info: Option<&str>) -> Publication {
+    fn publication_of(body: Body, info: Option<&str>) -> Publication {
         Publication {
             position: Some(Position { epoch: Epoch::from_random(1), offset: 7 }),
             accepted: Time::ZERO,
@@ -367,8 +368,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plain_client_says_is_an_object_with_name_and_text() {
-        let text = said(Body::Text(Bytes::from_static("hi \"you\"\n\u{2028}".as_bytes())), None);
+    fn a_plain_text_is_an_object_with_name_and_text() {
+        let text = publication_of(Body::Text(Bytes::from_static("hi \"you\"\n\u{2028}".as_bytes())), None);
         let client = ClientId::new(0, 5).to_string();
         assert_eq!(
             read(&push("a\"b", &publication(&text, true))),
@@ -380,10 +381,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_json_client_says_stays_as_it_is() {
+    fn published_json_is_unchanged() {
         let data = Bytes::from(compact("{ \"a\" : [1.50, \"x y\\\" \\\\\" ,\n 3] }"));
         assert_eq!(&data[..], br#"{"a":[1.50,"x y\" \\",3]}"#);
-        let push = push("r", &publication(&said(Body::Data(data), Some("{\"n\":1}")), false));
+        let push = push("r", &publication(&publication_of(Body::Data(data), Some("{\"n\":1}")), false));
         let read = read(&push);
         assert_eq!(read["push"]["pub"]["data"], json!({"a": [1.5, "x y\" \\", 3]}));
         assert_eq!(read["push"]["pub"]["info"]["conn_info"], json!({"n": 1}));
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_plain_members_see_of_json() {
+    fn json_for_plain_members() {
         for (data, expected) in [
             (r#"{"name":"x","text":"a\nb"}"#, "a\nb"),
             (r#""hello""#, "hello"),
@@ -408,8 +409,9 @@ mod tests {
     }
 
     #[test]
-    fn moves_are_a_line_each() {
-        let lines = moves("r", &[Move::Join(member(None)), Move::Leave(member(None))]);
+    fn presence_events_are_a_line_each() {
+        let lines =
+            presence_events("r", &[PresenceEvent::Join(member(None)), PresenceEvent::Leave(member(None))]);
         let lines: Vec<_> = lines.split(|&byte| byte == b'\n').map(read).collect();
         assert_eq!(lines[0]["push"]["join"]["info"]["user"], "u\"1");
         assert_eq!(lines[1]["push"]["leave"]["info"]["client"], ClientId::new(0, 5).to_string());
@@ -417,13 +419,13 @@ mod tests {
 
     #[test]
     fn subscriptions_echo_the_offset_only_when_recovered() {
-        let past = |recovered| Past {
+        let recovery = |recovered| Recovered {
             top: Position { epoch: Epoch::from_random(255), offset: 9 },
             publications: Vec::new(),
             recovered,
         };
         let check = |recovered, expected: Value| {
-            assert_eq!(read(&subscribed(&past(recovered), true, Some(4), None, None)), expected);
+            assert_eq!(read(&subscribed(&recovery(recovered), true, Some(4), None, None)), expected);
         };
         let base = json!({"recoverable": true, "positioned": true, "epoch": "000000ff", "offset": 9});
         let with = |more: Value| {
@@ -434,16 +436,16 @@ mod tests {
         check(None, base.clone());
         check(Some(true), with(json!({"was_recovering": true, "recovered": true, "offset": 4})));
         check(Some(false), with(json!({"was_recovering": true})));
-        assert_eq!(read(&subscribed(&past(None), false, None, None, None)), json!({}));
+        assert_eq!(read(&subscribed(&recovery(None), false, None, None, None)), json!({}));
         let ttl = Some(Duration::from_millis(1500));
         assert_eq!(
-            read(&subscribed(&past(Some(true)), false, None, ttl, None)),
+            read(&subscribed(&recovery(Some(true)), false, None, ttl, None)),
             json!({"was_recovering": true, "recovered": true, "expires": true, "ttl": 2})
         );
     }
 
     #[test]
-    fn an_expiry_is_told_as_a_year_at_most() {
+    fn an_expiry_is_at_most_a_year() {
         const YEAR: u64 = 31_536_000;
         for (expires_in, ttl) in [(1, 1), (YEAR, YEAR), (YEAR + 1, YEAR), (u64::MAX, YEAR)] {
             let reply = read(&refreshed(Some(Duration::from_secs(expires_in))));
@@ -462,16 +464,16 @@ mod tests {
     }
 
     #[test]
-    fn a_presence_that_is_cut_says_so() {
-        let people = [member(None), member(None)];
-        assert_eq!(read(&presence(&people, 2))["truncated"], Value::Null);
-        let cut = read(&presence(&people[..1], 2));
+    fn a_truncated_presence_is_marked() {
+        let members = [member(None), member(None)];
+        assert_eq!(read(&presence(&members, 2))["truncated"], Value::Null);
+        let cut = read(&presence(&members[..1], 2));
         assert_eq!((&cut["truncated"], &cut["num_clients"]), (&json!(true), &json!(2)));
         assert_eq!(read(&presence(&[], 0)), json!({"presence": {}}));
     }
 
     #[test]
-    fn errors_say_whether_to_try_again() {
+    fn errors_have_a_temporary_flag() {
         let mut out = Vec::new();
         let (code, message, temporary) = ErrorCode::TooManyRequests.parts();
         error_into(&mut out, 3, code, message, temporary);

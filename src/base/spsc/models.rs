@@ -1,4 +1,4 @@
-//! The models that loom runs. A wake-up that is lost leaves the sleeper waiting for ever, which loom reports as a deadlock.
+//! The models that loom runs. A wake-up that is lost leaves the sleeper waiting forever, which loom reports as a deadlock.
 //!
 //! What they are for has been seen to fail them: either fence taken out or weakened, the doorbell before the push, the look at
 //! the rings before the announcement, an announcement that is read but not taken, bytes added after the push, and bytes of
@@ -66,7 +66,7 @@ impl Sleeper {
     }
 
     /// A writer's turn, as the mesh takes it: the push, then the doorbell.
-    fn tell(&self, sender: &mut Sender<Bytes>, weight: usize) {
+    fn send(&self, sender: &mut Sender<Bytes>, weight: usize) {
         assert!(sender.send(Bytes(weight)).is_ok(), "the ring has room");
         if self.doorbell.ring() {
             self.wake.write();
@@ -74,15 +74,15 @@ impl Sleeper {
     }
 
     /// A shard's turns until `count` messages have come. What it looks at before it sleeps is what it reads when it is up.
-    fn hear(&self, receivers: &mut [Receiver<Bytes>], count: usize) {
-        let mut heard = 0;
+    fn receive_all(&self, receivers: &mut [Receiver<Bytes>], count: usize) {
+        let mut received = 0;
         loop {
             for receiver in &mut *receivers {
                 while receiver.receive().is_some() {
-                    heard += 1;
+                    received += 1;
                 }
             }
-            if heard == count {
+            if received == count {
                 return;
             }
             self.doorbell.announce_sleep();
@@ -102,11 +102,11 @@ fn no_wake_up_is_lost() {
         let writer = thread::spawn({
             let sleeper = Arc::clone(&sleeper);
             move || {
-                sleeper.tell(&mut sender, 1);
-                sleeper.tell(&mut sender, 1);
+                sleeper.send(&mut sender, 1);
+                sleeper.send(&mut sender, 1);
             }
         });
-        sleeper.hear(&mut [receiver], 2);
+        sleeper.receive_all(&mut [receiver], 2);
         writer.join().expect("it ends");
     });
 }
@@ -118,13 +118,13 @@ fn no_wake_up_is_lost_between_two_writers() {
         let ((mut one, from_one), (mut other, from_other)) = (ring(WIDE), ring(WIDE));
         let writer = thread::spawn({
             let sleeper = Arc::clone(&sleeper);
-            move || sleeper.tell(&mut one, 1)
+            move || sleeper.send(&mut one, 1)
         });
         let second = thread::spawn({
             let sleeper = Arc::clone(&sleeper);
-            move || sleeper.tell(&mut other, 1)
+            move || sleeper.send(&mut other, 1)
         });
-        sleeper.hear(&mut [from_one, from_other], 2);
+        sleeper.receive_all(&mut [from_one, from_other], 2);
         writer.join().expect("it ends");
         second.join().expect("it ends");
     });
@@ -144,13 +144,13 @@ fn a_sleep_is_ended_once() {
     });
 }
 
-/// The reader's own assertion says when more is taken off than was put on.
+/// The reader's own assertion fails when more is taken off than was put on.
 #[test]
 fn bytes_are_counted_on_both_ends() {
     model(|| {
         let (mut sender, mut receiver) = ring(RingLimits { messages_max: 1, bytes_max: 10 });
         let writer = thread::spawn(move || {
-            // The second may find the ring full, and the third its bytes used up: both are told, and neither is counted.
+            // The second may find the ring full, and the third its bytes used up: both are refused, and neither is counted.
             let sent: usize =
                 [6, 3, 5].into_iter().filter(|weight| sender.send(Bytes(*weight)).is_ok()).sum();
             (sender, sent)

@@ -56,7 +56,7 @@ impl<T> Producer<T> {
         if at - head.load(Ordering::Acquire) == slots.len() {
             return Err(PushError::Full(message));
         }
-        *slots[at % slots.len()].try_lock().expect("a slot that nobody looks at") = Some(message);
+        *slots[at % slots.len()].try_lock().expect("a slot that is not visible") = Some(message);
         tail.store(at + 1, Ordering::Release);
         Ok(())
     }

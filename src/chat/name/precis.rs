@@ -23,7 +23,7 @@ pub(super) fn is_space(character: char) -> bool {
 }
 
 /// Checks that a text belongs to the class: every character by itself, and those that RFC 5892 appendix A allows in certain
-/// places by their places.
+/// positions by their context.
 pub(super) fn check_freeform(text: &str) -> Result<(), BadName> {
     for (at, character) in text.char_indices() {
         let (before, after) = (&text[..at], &text[at + character.len_utf8()..]);
@@ -34,7 +34,7 @@ pub(super) fn check_freeform(text: &str) -> Result<(), BadName> {
             _ if character.is_control() => return Err(BadName::Control),
             _ if is_ignored(character) => return Err(BadName::Invisible),
             _ if is_excepted(character) || is_old_jamo(character) => return Err(BadName::Character),
-            _ if !fits_its_place(character, before, after, text) => return Err(BadName::Character),
+            _ if !is_allowed_in_context(character, before, after, text) => return Err(BadName::Character),
             _ if !has_allowed_category(character) => return Err(BadName::Character),
             _ => {}
         }
@@ -71,7 +71,7 @@ const fn is_old_jamo(character: char) -> bool {
 }
 
 /// The rules of RFC 5892 appendices A.3 to A.9. Everything that they do not name fits anywhere.
-fn fits_its_place(character: char, before: &str, after: &str, text: &str) -> bool {
+fn is_allowed_in_context(character: char, before: &str, after: &str, text: &str) -> bool {
     match character {
         // The Catalan middle dot, between two l.
         '\u{B7}' => before.ends_with('l') && after.starts_with('l'),
@@ -103,7 +103,7 @@ fn is_after_virama(before: &str) -> bool {
 }
 
 /// RFC 5892 A.1: a non-joiner shows between letters that would join, of which the first joins to its left and the second to its
-/// right. Told for the letters of Arabic, Persian and Urdu; in other scripts it is not taken.
+/// right. Covers the letters of Arabic, Persian and Urdu; in other scripts it is not taken.
 fn joins(before: &str, after: &str) -> bool {
     let is_base = |character: &char| !is_transparent(*character);
     let last = before.chars().rev().find(is_base);

@@ -34,7 +34,7 @@ fn examples_of_rfc_8266() {
 }
 
 #[test]
-fn names_that_people_have() {
+fn names_in_use() {
     for name in [
         "Ann",
         "Grüße",
@@ -66,7 +66,7 @@ fn names_that_people_have() {
 }
 
 #[test]
-fn what_nobody_is_called() {
+fn invalid_names() {
     use BadName::*;
     for (name, bad) in [
         ("", Empty),
@@ -173,7 +173,7 @@ fn tables_are_unicodes() {
 }
 
 proptest! {
-    /// Whatever comes out is in form: it stays as it is, can be seen, and has nothing that hides or breaks a line.
+    /// Every result is in form: it is stable, can be seen, and has nothing that hides or breaks a line.
     #[test]
     fn a_display_name_is_in_form(name in "[ a-zé\\u{A0}\\u{200C}\\u{301}\\u{FDFA}\\u{2800}Ⅳ🙂\\u{115F}]{0,12}|\\PC{0,12}|.{0,12}") {
         if let Ok(mapped) = display_name(&name, MANY) {

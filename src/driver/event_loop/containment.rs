@@ -18,7 +18,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
     /// One turn, and how long to wait before the next one. When the shard panics in it, the next turn is another shard's.
     ///
     /// # Errors
-    /// The kernel refuses to be asked; or the host says that the process must end.
+    /// The kernel refuses to wait; or the host ends the process.
     pub(super) fn contained_turn(
         &mut self,
         timeout: Option<Duration>,
@@ -65,7 +65,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         self.sockets.abandon()?;
         self.events.clear();
         self.readable.clear();
-        // How far these writes have come the shard may not have been told.
+        // How far these writes have come the shard may not know.
         let unanswered: Vec<_> = self.writes.drain(..).map(|writing| writing.conn).collect();
         for index in 0..self.slots.len() {
             let Some((key, mut socket)) = self.slots.take(index) else { continue };

@@ -7,8 +7,8 @@ use stentor_testkit as wire;
 
 use super::checker::Declined;
 use super::network::{index_below, one_in};
-use super::scenario::{Look, Place};
-use super::session::{Asked, Circumstances, Scope, Session, SubStage};
+use super::scenario::{Endpoint, Look};
+use super::session::{Circumstances, PendingCommand, Scope, Session, SubStage};
 use super::simulation::Simulation;
 use crate::base::Time;
 use crate::chat::SlowMember;
@@ -18,18 +18,18 @@ impl Simulation<'_> {
     /// A client of the JSON protocol sends `count` commands in one frame: each gets exactly one reply.
     pub(super) fn batch(&mut self, session: usize, count: usize) {
         let it = &mut self.sessions[session];
-        if !it.may_speak() || it.id.is_empty() || !matches!(it.plan.place, Place::Centrifuge(_)) {
+        if !it.may_publish() || it.id.is_empty() || !matches!(it.plan.endpoint, Endpoint::Centrifuge(_)) {
             return;
         }
         it.batched = true;
-        // A client that must come back by itself does not move about at the same time.
+        // A client that must reconnect by itself does not change its subscriptions at the same time.
         let by_itself =
-            it.has_rooms && it.plan.server_rooms != 0 || it.brings_tokens && it.plan.room_life.is_some();
-        let moves = self.circumstances.policy() != SlowMember::Skip && !by_itself;
+            it.has_rooms && it.plan.server_rooms != 0 || it.brings_tokens && it.plan.room_lifetime.is_some();
+        let changes_subscriptions = self.circumstances.policy() != SlowMember::Skip && !by_itself;
         let bytes_max = self.scenario.options.message.message_bytes_max;
         let mut lines = String::new();
         for _ in 0..count {
-            let line = self.draw_line(session, moves);
+            let line = self.draw_line(session, changes_subscriptions);
             if !lines.is_empty() {
                 lines.push('\n');
             }
@@ -48,12 +48,12 @@ impl Simulation<'_> {
         self.send(session, &frame);
     }
 
-    fn draw_line(&mut self, session: usize, moves: bool) -> String {
+    fn draw_line(&mut self, session: usize, changes_subscriptions: bool) -> String {
         let now = self.world.now();
-        let kind = index_below(&mut self.rng, if moves { 8 } else { 6 });
+        let kind = index_below(&mut self.rng, if changes_subscriptions { 8 } else { 6 });
         let it = &mut self.sessions[session];
         let index = index_below(&mut self.rng, it.subs.len());
-        let room = it.subs[index].ear.room();
+        let room = it.subs[index].receiver.room();
         match kind {
             0 => it.look_line(now, index, Look::Presence),
             1 => it.look_line(now, index, Look::Stats),
@@ -62,7 +62,7 @@ impl Simulation<'_> {
             4 | 5 => {
                 let room = if kind == 4 { room } else { index_below(&mut self.rng, self.scenario.rooms) };
                 let bytes = index_below(&mut self.rng, 100);
-                self.word(session, room, bytes).1
+                self.next_message(session, room, bytes).1
             }
             6 => it.unsubscribe(now, index),
             _ => it.subscribe_anew(now, index),
@@ -70,45 +70,48 @@ impl Simulation<'_> {
     }
 
     /// A command was one too many.
-    pub(super) fn throttled(&mut self, session: usize, id: u64, asked: Asked) {
+    pub(super) fn throttled(&mut self, session: usize, id: u64, command: PendingCommand) {
         let it = &mut self.sessions[session];
         it.note_throttled(id, &self.circumstances);
-        match asked {
-            Asked::Publish(said) => self.checker.decline(said, Declined::TooOften),
-            Asked::Subscribe(index) | Asked::SubscribeAnew(index) => {
+        match command {
+            PendingCommand::Publish(record) => self.checker.decline(record, Declined::TooOften),
+            PendingCommand::Subscribe(index) | PendingCommand::SubscribeAnew(index) => {
                 let it = &mut self.sessions[session];
-                if it.subs[index].stage == SubStage::Asked {
+                if it.subs[index].stage == SubStage::Requested {
                     it.subs[index].stage = SubStage::Out;
                 }
                 if !it.batched {
                     self.subscribe_later(session, index, Duration::from_secs(1));
                 }
             }
-            Asked::Connect => panic!("the first command is too many"),
-            Asked::Unsubscribe(_) | Asked::Look(..) | Asked::Refresh(..) | Asked::RoomRefresh(..) => {}
+            PendingCommand::Connect => panic!("the first command is too many"),
+            PendingCommand::Unsubscribe(_)
+            | PendingCommand::Look(..)
+            | PendingCommand::Refresh(..)
+            | PendingCommand::RoomRefresh(..) => {}
         }
     }
 }
 
 impl Session {
-    /// The command that asks to be put into a room, as if it had never been there.
+    /// The command that subscribes to a room, without a recovery.
     fn subscribe_anew(&mut self, now: Time, index: usize) -> String {
-        let (token, room) = (self.room_token(now, index), self.subs[index].ear.room());
-        let id = self.ask(now, Asked::SubscribeAnew(index));
+        let (token, room) = (self.room_token(now, index), self.subs[index].receiver.room());
+        let id = self.ask(now, PendingCommand::SubscribeAnew(index));
         format!("{{\"id\":{id},\"subscribe\":{{\"channel\":\"r{room}\"{token}}}}}")
     }
 
-    /// The command that asks to be taken out of a room.
+    /// The command that unsubscribes from a room.
     fn unsubscribe(&mut self, now: Time, index: usize) -> String {
-        let id = self.ask(now, Asked::Unsubscribe(index));
-        format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"r{}\"}}}}", self.subs[index].ear.room())
+        let id = self.ask(now, PendingCommand::Unsubscribe(index));
+        format!("{{\"id\":{id},\"unsubscribe\":{{\"channel\":\"r{}\"}}}}", self.subs[index].receiver.room())
     }
 
-    /// The command that asks something of a room.
+    /// The command that queries a room.
     pub(super) fn look_line(&mut self, now: Time, index: usize, look: Look) -> String {
-        let id = self.ask(now, Asked::Look(index, look));
-        let ear = &self.subs[index].ear;
-        let (room, mut line) = (ear.room(), format!("{{\"id\":{id},"));
+        let id = self.ask(now, PendingCommand::Look(index, look));
+        let receiver = &self.subs[index].receiver;
+        let (room, mut line) = (receiver.room(), format!("{{\"id\":{id},"));
         let _ = match look {
             // A member that is null is absent.
             Look::Presence => write!(line, "\"publish\":null,\"presence\":{{\"channel\":\"r{room}\"}}}}"),
@@ -118,7 +121,7 @@ impl Session {
                 "\"history\":{{\"channel\":\"r{room}\",\"limit\":{limit},\"reverse\":true,\"since\":null}}}}"
             ),
             Look::Delivery => {
-                let offset = ear.position.as_ref().map_or(0, |&(_, offset)| offset);
+                let offset = receiver.position.as_ref().map_or(0, |&(_, offset)| offset);
                 write!(
                     line,
                     "\"rpc\":{{\"method\":\"delivery\",\"data\":{{\"channel\":\"r{room}\",\"offset\":{offset}}}}}}}"
@@ -138,7 +141,11 @@ impl Session {
         let (scope, _, throttled) = entry.expect("a command that is counted");
         *throttled = true;
         let scope = *scope;
-        assert!(self.sent(scope) > now.burst(scope), "client {} may say so much in {scope:?}", self.client);
+        assert!(
+            self.sent(scope) > now.burst(scope),
+            "client {} is within its limit in {scope:?}",
+            self.client
+        );
     }
 
     fn sent(&self, scope: Scope) -> usize {
@@ -150,7 +157,7 @@ impl Session {
         self.limited.iter().any(|&(scope, ..)| self.sent(scope) > now.burst(scope) + now.refusals_max(scope))
     }
 
-    /// Nothing moves any more: nobody goes on and on above its limit.
+    /// Nothing moves any more: no client keeps exceeding its limit.
     pub(super) fn check_limits(&self, now: &Circumstances) {
         let mut scopes: Vec<_> = self.limited.iter().map(|&(scope, ..)| scope).collect();
         scopes.dedup();
@@ -165,14 +172,18 @@ impl Session {
             let max = now.refusals_max(scope) + 8;
             assert!(longest <= max, "client {} was refused {longest} times in a row", self.client);
         }
-        let said_too_often = self.too_often as usize;
-        assert!(said_too_often <= self.limited.len(), "client {} is told of more than it said", self.client);
+        let throttled_count = self.too_often as usize;
+        assert!(
+            throttled_count <= self.limited.len(),
+            "client {} gets more errors than it sent messages",
+            self.client
+        );
     }
 }
 
 impl Circumstances {
-    /// Under which limit it falls what is said in `room`.
-    pub(super) fn speech_scope(&self, room: usize) -> Option<Scope> {
+    /// The limit that counts publications in `room`.
+    pub(super) fn publish_scope(&self, room: usize) -> Option<Scope> {
         if self.options.rooms.otherwise.messages_per_second_max > 0 {
             Some(Scope::Room(room))
         } else {
@@ -180,14 +191,14 @@ impl Circumstances {
         }
     }
 
-    /// Under which limit a command falls that says nothing.
+    /// The limit of commands other than publish.
     pub(super) fn command_scope(&self) -> Option<Scope> {
         (self.options.session_commands_per_second_max > 0).then_some(Scope::Commands)
     }
 
-    /// Whether anything that is said may be too much.
-    pub(super) fn limits_speech(&self) -> bool {
-        self.speech_scope(0).is_some()
+    /// Whether publishing may exceed a limit.
+    pub(super) fn limits_publishing(&self) -> bool {
+        self.publish_scope(0).is_some()
     }
 
     /// How many are never too many.

@@ -9,10 +9,10 @@ const COMMANDS_MAX: usize = 32;
 /// Bytes of a connection's own that wait before its input does.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
 
-/// Bytes of drafts for one room that one shard has unsettled, beside the last one.
-const UNSETTLED_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of drafts for one room that one shard has in flight, beside the last one.
+const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of an engine's pages that one client is told when it comes in.
+/// Bytes of an engine's pages that one joining client receives.
 const MISSED_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of a draft beside what it carries.
@@ -29,8 +29,8 @@ impl Simulation<'_> {
         self.check_rooms(&audit);
         let (clients, options) = (self.sessions.len(), &self.scenario.options);
         assert!(audit.commands <= COMMANDS_MAX, "{} commands of a session wait", audit.commands);
-        assert!(audit.auth_requests <= clients, "{} questions wait", audit.auth_requests);
-        assert!(audit.countings <= clients * COMMANDS_MAX, "{} counts are under way", audit.countings);
+        assert!(audit.auth_requests <= clients, "{} auth requests wait", audit.auth_requests);
+        assert!(audit.countings <= clients * COMMANDS_MAX, "{} counts are in flight", audit.countings);
         let rooms = self.scenario.rooms * (options.rooms.otherwise.history_bytes_max + 1024);
         let connect_max = 2 * (rooms + self.paged_max()) + 1024;
         assert!(audit.connect_bytes <= connect_max, "{} bytes of a connect", audit.connect_bytes);
@@ -70,7 +70,7 @@ impl Simulation<'_> {
         assert!(audit.log_bytes <= log_limit, "a log keeps {} bytes, of {log_max}", audit.log_bytes);
         let parked_max = (self.sessions.len() * (message + DRAFT_BYTES)) as u64;
         assert!(audit.parked_bytes <= parked_max, "{} bytes of drafts wait", audit.parked_bytes);
-        let draft_max = (shards * (UNSETTLED_BYTES_MAX + message + DRAFT_BYTES)) as u64;
+        let draft_max = (shards * (IN_FLIGHT_BYTES_MAX + message + DRAFT_BYTES)) as u64;
         let homes = audit.homes;
         assert!(homes.draft_bytes <= draft_max, "{} bytes of drafts are not ordered", homes.draft_bytes);
         let history_max = options.history_total_bytes_max / shards as u64;

@@ -1,83 +1,83 @@
-//! What must hold of what rooms say, whatever happens: everybody hears everything, once, in one order.
+//! What must hold of every room: every member receives every publication, once, in one order.
 //!
-//! The checker does not know the order that a room's home has given; it needs none. When two members hear `a` and then, with
-//! no gap announced, `b`, then `b` is *the* successor of `a`: for everybody, on every shard. So it keeps one successor and one
-//! predecessor for each publication. Together with each speaker's own numbering, in which no member may find a hole,
-//! a doubled, a lost, a foreign or a swapped publication contradicts what somebody has heard, at once.
+//! The checker does not know the order that a room's home has given; it needs none. When two members receive `a` and then, with
+//! no gap announced, `b`, then `b` is *the* successor of `a`: for every member, on every shard. So it keeps one successor and one
+//! predecessor for each publication. Together with each publisher's own numbering, in which no member may find a hole,
+//! a doubled, a lost, a foreign or a swapped publication contradicts what some member has received, at once.
 //!
-//! What cannot be contradicted because nobody has heard it is found [at rest](Checker::at_rest): when nothing moves any more,
-//! everybody who is in a room has heard the last word.
+//! What cannot be contradicted because no member has received it is found [at rest](Checker::at_rest): when nothing moves any
+//! more, every member of a room has received its last publication.
 
 use crate::base::Time;
 use crate::base::hash::{Map, Seed};
 
-/// Names something that was said, in the whole simulation.
-pub(super) type SaidId = u32;
+/// Identifies a publication in the whole simulation.
+pub(super) type PublicationId = u32;
 
 /// Nothing.
-const NONE: SaidId = SaidId::MAX;
+const NONE: PublicationId = PublicationId::MAX;
 
-/// Something that a client has said.
+/// A publication of a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Said {
+pub(super) struct Record {
     /// By which session.
     pub(super) session: usize,
     /// Where.
     pub(super) room: usize,
     /// The how-manieth of that session.
     pub(super) number: u32,
-    /// What the same session said before.
-    pub(super) before: Option<SaidId>,
+    /// The session's publication before this one.
+    pub(super) before: Option<PublicationId>,
     /// Bytes of its text behind the id.
     pub(super) fill_bytes: usize,
-    /// Why it never became a publication, and is never heard.
+    /// Why it was never published, and is never received.
     pub(super) declined: Option<Declined>,
-    /// A session has heard it.
-    heard: bool,
+    /// A session has received it.
+    received: bool,
 }
 
-/// Why something that was said is not published.
+/// Why a message is not published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Declined {
     /// The engine could not take it.
     Temporary,
     /// The engine has had it before.
     Known,
-    /// Its session says too much.
+    /// Its session exceeds its limit.
     TooOften,
 }
 
 /// The session of what another node publishes.
 pub(super) const OTHER_NODE: usize = usize::MAX;
 
-/// What one session has heard of its room.
+/// What one session has received in its room.
 #[derive(Debug)]
-pub(super) struct Ear {
+pub(super) struct Receiver {
     room: usize,
-    /// Whether publications may be missing without a word: a socket that was full, in a room that conflates.
+    /// Whether publications may be missing without an announcement: a socket that was full, in a room that conflates.
     pub(super) conflated: bool,
-    last: Option<SaidId>,
+    last: Option<PublicationId>,
     /// Announced as skipped since the last one, if any.
     skipped: Option<u64>,
     /// Gaps so far.
     gaps: u32,
-    /// The number that is to come next, by speaker, and how many gaps there were when the one before came.
+    /// The number that is to come next, by publisher, and how many gaps there were when the one before came.
     next: Map<usize, (u32, u32)>,
-    /// Whether its session has said something here before it listened.
-    pub(super) spoke_before: bool,
-    /// The epoch and the offset that it has heard last, in a room that has a past.
+    /// Whether its session has published here before it subscribed.
+    pub(super) published_before: bool,
+    /// The epoch and the offset that it has received last, in a room with a history.
     pub(super) position: Option<(String, u64)>,
-    /// When that was, if it was there as soon as it was said.
+    /// When that was, if it was received as soon as it was published.
     pub(super) position_at: Option<Time>,
     /// From which publication on nothing may be missing.
-    sure_from: Option<SaidId>,
-    /// Publications heard.
-    pub(super) heard: u64,
+    sure_from: Option<PublicationId>,
+    /// Publications received.
+    pub(super) received: u64,
     /// Publications that were announced as skipped.
     pub(super) missed: u64,
 }
 
-impl Ear {
+impl Receiver {
     /// The ear of a session that has just joined `room`.
     pub(super) fn new(room: usize) -> Self {
         Self {
@@ -87,11 +87,11 @@ impl Ear {
             skipped: None,
             gaps: 0,
             next: Seed::new(0).map(),
-            spoke_before: false,
+            published_before: false,
             position: None,
             position_at: None,
             sure_from: None,
-            heard: 0,
+            received: 0,
             missed: 0,
         }
     }
@@ -110,42 +110,42 @@ impl Ear {
         self.conflated || self.missed > 0 || self.skipped.is_some()
     }
 
-    fn has_heard(&self, said: &Said) -> bool {
-        self.next.get(&said.session).is_some_and(|&(next, _)| next > said.number)
+    fn has_received(&self, record: &Record) -> bool {
+        self.next.get(&record.session).is_some_and(|&(next, _)| next > record.number)
     }
 }
 
-/// A gap that a member was told of, or may have had: after `before` comes `after`.
+/// A gap that was announced to a member, or that it may have had: after `before` comes `after`.
 #[derive(Debug)]
 struct Gap {
     session: usize,
-    before: SaidId,
-    after: SaidId,
+    before: PublicationId,
+    after: PublicationId,
     announced: Option<u64>,
 }
 
-/// All that was said, and what is known of its order.
+/// All publications, and what is known of their order.
 #[derive(Debug)]
 pub(super) struct Checker {
-    said: Vec<Said>,
-    /// What stands at each position that anybody has been told of.
-    places: Map<(usize, String, u64), SaidId>,
-    successor: Vec<SaidId>,
-    predecessor: Vec<SaidId>,
+    records: Vec<Record>,
+    /// The publication at each position that any session has received.
+    positions: Map<(usize, String, u64), PublicationId>,
+    successor: Vec<PublicationId>,
+    predecessor: Vec<PublicationId>,
     gaps: Vec<Gap>,
-    /// Whether a session may say too much, so that others learn of what it said later before it is told so.
+    /// Whether a session may exceed a limit, so that others receive later publications before it gets its error.
     pub(super) limited: bool,
     /// The longest text so far.
     pub(super) longest_fill: usize,
     /// What a session passed over: it must turn out to have been declined.
-    suspects: Vec<SaidId>,
+    suspects: Vec<PublicationId>,
 }
 
 impl Default for Checker {
     fn default() -> Self {
         Self {
-            said: Vec::new(),
-            places: Seed::new(0).map(),
+            records: Vec::new(),
+            positions: Seed::new(0).map(),
             successor: Vec::new(),
             predecessor: Vec::new(),
             gaps: Vec::new(),
@@ -157,179 +157,195 @@ impl Default for Checker {
 }
 
 impl Checker {
-    /// A session is told at which position of its room a publication stands; it hears it next.
+    /// A session learns the position of a publication in its room; it receives it next.
     ///
     /// # Panics
     /// When it is not the next position, or when something else stands there.
-    pub(super) fn place(&mut self, ear: &mut Ear, id: SaidId, offset: u64) {
-        let Some((epoch, last)) = &mut ear.position else { return };
-        let next = if ear.conflated { offset > *last } else { offset == *last + 1 };
+    pub(super) fn record_position(&mut self, receiver: &mut Receiver, id: PublicationId, offset: u64) {
+        let Some((epoch, last)) = &mut receiver.position else { return };
+        let next = if receiver.conflated { offset > *last } else { offset == *last + 1 };
         assert!(next, "offset {offset} after {last}");
         *last = offset;
-        self.stands(ear.room, epoch, offset, id);
+        self.check_position(receiver.room, epoch, offset, id);
     }
 
-    /// Somebody is told that a publication stands at this position of a room.
+    /// A session learns that a publication is at this position of a room.
     ///
     /// # Panics
     /// When something else stands there.
-    pub(super) fn stands(&mut self, room: usize, epoch: &str, offset: u64, id: SaidId) {
-        let there = *self.places.entry((room, epoch.to_owned(), offset)).or_insert(id);
+    pub(super) fn check_position(&mut self, room: usize, epoch: &str, offset: u64, id: PublicationId) {
+        let there = *self.positions.entry((room, epoch.to_owned(), offset)).or_insert(id);
         assert_eq!(there, id, "two publications at offset {offset} of epoch {epoch}");
     }
 
-    /// Notes what `session` is about to say, after what it said `before`.
-    pub(super) fn say(
+    /// Notes what `session` is about to publish, after `before`.
+    pub(super) fn publish(
         &mut self,
         session: usize,
         room: usize,
-        before: Option<SaidId>,
+        before: Option<PublicationId>,
         fill_bytes: usize,
-    ) -> SaidId {
-        let id = SaidId::try_from(self.said.len()).expect("fewer publications than 2^32");
+    ) -> PublicationId {
+        let id = PublicationId::try_from(self.records.len()).expect("fewer publications than 2^32");
         self.longest_fill = self.longest_fill.max(fill_bytes);
-        let number = before.map_or(0, |before| self.said(before).number + 1);
-        self.said.push(Said { session, room, number, before, fill_bytes, declined: None, heard: false });
+        let number = before.map_or(0, |before| self.record(before).number + 1);
+        self.records.push(Record {
+            session,
+            room,
+            number,
+            before,
+            fill_bytes,
+            declined: None,
+            received: false,
+        });
         self.successor.push(NONE);
         self.predecessor.push(NONE);
         id
     }
 
-    /// What is known of something that was said.
+    /// What is known of a publication.
     ///
     /// # Panics
-    /// When nobody has said it.
-    pub(super) fn said(&self, id: SaidId) -> Said {
-        *self.said.get(id as usize).expect("a publication that somebody has said")
+    /// When there is no such publication.
+    pub(super) fn record(&self, id: PublicationId) -> Record {
+        *self.records.get(id as usize).expect("a known publication")
     }
 
-    /// Something that was said is not published.
+    /// A message is not published.
     ///
     /// # Panics
-    /// When a session has heard it.
-    pub(super) fn decline(&mut self, id: SaidId, why: Declined) {
-        let said = &mut self.said[id as usize];
-        assert!(!said.heard, "{id} is declined, and was heard");
-        said.declined = Some(why);
+    /// When a session has received it.
+    pub(super) fn decline(&mut self, id: PublicationId, why: Declined) {
+        let record = &mut self.records[id as usize];
+        assert!(!record.received, "{id} is declined, and was received");
+        record.declined = Some(why);
     }
 
-    /// The last that was published of what its session said in its room up to `id`.
-    fn published(&self, id: SaidId) -> Option<SaidId> {
-        let mut back = std::iter::successors(Some(id), |&id| self.said(id).before);
-        back.find(|&id| self.said(id).declined.is_none())
+    /// The last accepted publication of the same session and room up to `id`.
+    fn last_accepted(&self, id: PublicationId) -> Option<PublicationId> {
+        let mut back = std::iter::successors(Some(id), |&id| self.record(id).before);
+        back.find(|&id| self.record(id).declined.is_none())
     }
 
-    /// Whether `said` is the first from number `expected` on of what its session said there and was published.
-    fn is_next(&mut self, said: &Said, expected: u32) -> bool {
-        let mut back = std::iter::successors(said.before, |&id| self.said(id).before);
-        let between = back.by_ref().take_while(|&id| self.said(id).number >= expected);
-        let open: Vec<_> = between.filter(|&id| self.said(id).declined.is_none()).collect();
+    /// Whether `record` is the session's first accepted publication there from number `expected` on.
+    fn is_next(&mut self, record: &Record, expected: u32) -> bool {
+        let mut back = std::iter::successors(record.before, |&id| self.record(id).before);
+        let between = back.by_ref().take_while(|&id| self.record(id).number >= expected);
+        let open: Vec<_> = between.filter(|&id| self.record(id).declined.is_none()).collect();
         if self.limited {
             self.suspects.extend(&open);
         }
-        said.number >= expected && (self.limited || open.is_empty())
+        record.number >= expected && (self.limited || open.is_empty())
     }
 
-    /// A session has heard a publication.
+    /// A session has received a publication.
     ///
     /// # Panics
     /// When it must not have, now.
-    pub(super) fn hear(&mut self, session: usize, ear: &mut Ear, id: SaidId) {
-        let said = self.said(id);
-        self.said[id as usize].heard = true;
-        assert!(said.declined.is_none(), "session {session} hears {id}, which was declined");
-        assert_eq!(said.room, ear.room, "session {session} hears what was said in another room");
-        let gap = ear.conflated || ear.skipped.is_some();
-        // Of a speaker that was there before this session is sure to be, the beginning may be missing.
-        let unheard =
-            said.before.filter(|&before| ear.sure_from.is_some_and(|sure_from| before >= sure_from));
-        let first = unheard.map_or(said.number, |before| self.said(before).number);
-        ear.gaps += u32::from(gap);
-        let next = ear.next.entry(said.session).or_insert((first, 0));
-        let (expected, gaps) = std::mem::replace(next, (said.number + 1, ear.gaps));
+    pub(super) fn receive(&mut self, session: usize, receiver: &mut Receiver, id: PublicationId) {
+        let record = self.record(id);
+        self.records[id as usize].received = true;
+        assert!(record.declined.is_none(), "session {session} receives {id}, which was declined");
+        assert_eq!(record.room, receiver.room, "session {session} receives a publication of another room");
+        let gap = receiver.conflated || receiver.skipped.is_some();
+        // Of a publisher that was there before this session is sure to be, the beginning may be missing.
+        let unreceived =
+            record.before.filter(|&before| receiver.sure_from.is_some_and(|sure_from| before >= sure_from));
+        let first = unreceived.map_or(record.number, |before| self.record(before).number);
+        receiver.gaps += u32::from(gap);
+        let next = receiver.next.entry(record.session).or_insert((first, 0));
+        let (expected, gaps) = std::mem::replace(next, (record.number + 1, receiver.gaps));
         assert!(
-            if gaps < ear.gaps { said.number >= expected } else { self.is_next(&said, expected) },
-            "session {session} hears number {} of session {}, and should have heard {expected}",
-            said.number,
-            said.session
+            if gaps < receiver.gaps { record.number >= expected } else { self.is_next(&record, expected) },
+            "session {session} receives number {} of session {}, and should have received {expected}",
+            record.number,
+            record.session
         );
-        if said.session == session && ear.heard == 0 && !gap && !ear.spoke_before {
-            assert!(self.is_next(&said, 0), "session {session} has not heard its own first word");
+        if record.session == session && receiver.received == 0 && !gap && !receiver.published_before {
+            assert!(self.is_next(&record, 0), "session {session} has not received its own first publication");
         }
-        if let Some(before) = ear.last {
+        if let Some(before) = receiver.last {
             if gap {
-                self.gaps.push(Gap { session, before, after: id, announced: ear.skipped });
+                self.gaps.push(Gap { session, before, after: id, announced: receiver.skipped });
             } else {
                 self.follow(session, before, id);
             }
         }
-        ear.heard += 1;
-        ear.last = Some(id);
-        ear.skipped = None;
+        receiver.received += 1;
+        receiver.last = Some(id);
+        receiver.skipped = None;
     }
 
-    fn follow(&mut self, session: usize, before: SaidId, after: SaidId) {
+    fn follow(&mut self, session: usize, before: PublicationId, after: PublicationId) {
         let (next, previous) = (&mut self.successor[before as usize], &mut self.predecessor[after as usize]);
         assert!(
             [NONE, after].contains(next) && [NONE, before].contains(previous),
-            "session {session} hears {after} after {before}; others heard {next} after {before}, and {after} after {previous}"
+            "session {session} receives {after} after {before}; others received {next} after {before}, and {after} after {previous}"
         );
         (*next, *previous) = (after, before);
     }
 
-    /// A session was told that it will not hear `count` publications.
-    pub(super) fn skip(ear: &mut Ear, count: u64) {
-        ear.missed += count;
-        *ear.skipped.get_or_insert(0) += count;
+    /// A session learns that it will not receive `count` publications.
+    pub(super) fn skip(receiver: &mut Receiver, count: u64) {
+        receiver.missed += count;
+        *receiver.skipped.get_or_insert(0) += count;
     }
 
     /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything and
-    /// who have read all that came; `speakers` those whose words have all been taken in.
+    /// which have read everything that arrived; `final_messages` the last publication of each publisher.
     ///
     /// # Panics
-    /// When one of them has not heard the last word.
+    /// When one of them has not received the last publication.
     pub(super) fn at_rest(
         &self,
-        mut members: Vec<(usize, &mut Ear)>,
-        last_words: impl Iterator<Item = SaidId>,
+        mut members: Vec<(usize, &mut Receiver)>,
+        final_messages: impl Iterator<Item = PublicationId>,
     ) {
-        let mut owed: Vec<SaidId> = last_words.filter_map(|id| self.published(id)).collect();
-        owed.extend(members.iter().filter(|(_, ear)| !ear.may_skip()).filter_map(|(_, ear)| ear.last));
+        let mut owed: Vec<PublicationId> = final_messages.filter_map(|id| self.last_accepted(id)).collect();
+        owed.extend(
+            members
+                .iter()
+                .filter(|(_, receiver)| !receiver.may_skip())
+                .filter_map(|(_, receiver)| receiver.last),
+        );
         owed.sort_unstable();
         owed.dedup();
-        for (session, ear) in &mut members {
-            let Some(sure_from) = ear.sure_from else {
-                ear.sure_from = Some(self.count());
+        for (session, receiver) in &mut members {
+            let Some(sure_from) = receiver.sure_from else {
+                receiver.sure_from = Some(self.count());
                 continue;
             };
-            let mut owed = owed.iter().map(|&id| (id, self.said(id)));
-            let missing =
-                owed.find(|&(id, said)| said.room == ear.room && id >= sure_from && !ear.has_heard(&said));
-            // Who has skipped something is at the head all the same, so far as is known where that is.
-            let excused = |id| ear.may_skip() && (ear.skipped.is_some() || self.may_follow(id, ear.last));
+            let mut owed = owed.iter().map(|&id| (id, self.record(id)));
+            let missing = owed.find(|&(id, record)| {
+                record.room == receiver.room && id >= sure_from && !receiver.has_received(&record)
+            });
+            // A session that has skipped something is at the head all the same, so far as is known where that is.
+            let excused = |id| {
+                receiver.may_skip() && (receiver.skipped.is_some() || self.may_follow(id, receiver.last))
+            };
             if let Some((id, _)) = missing.filter(|&(id, _)| !excused(id)) {
-                panic!("session {session} was not told what the others know: {id}");
+                panic!("session {session} is missing {id}, which others received");
             }
         }
     }
 
     /// Takes what a session passed over and was not declined so far, as session and publication, each once.
-    pub(super) fn take_suspects(&mut self) -> Vec<(usize, SaidId)> {
+    pub(super) fn take_suspects(&mut self) -> Vec<(usize, PublicationId)> {
         let mut suspects = std::mem::take(&mut self.suspects);
         suspects.sort_unstable();
         suspects.dedup();
-        suspects.retain(|&id| self.said(id).declined.is_none());
-        suspects.into_iter().map(|id| (self.said(id).session, id)).collect()
+        suspects.retain(|&id| self.record(id).declined.is_none());
+        suspects.into_iter().map(|id| (self.record(id).session, id)).collect()
     }
 
-    /// Whether `last` may have its place behind `id`, for all that is known.
-    fn may_follow(&self, id: SaidId, last: Option<SaidId>) -> bool {
+    /// Whether `last` may come behind `id`, for all that is known.
+    fn may_follow(&self, id: PublicationId, last: Option<PublicationId>) -> bool {
         let Some(last) = last else { return false };
-        let is_last_word = self.successor_of(last).is_none();
-        is_last_word || std::iter::successors(Some(id), |&at| self.successor_of(at)).any(|at| at == last)
+        let is_last = self.successor_of(last).is_none();
+        is_last || std::iter::successors(Some(id), |&at| self.successor_of(at)).any(|at| at == last)
     }
 
-    /// Checks every gap against the order, as far as somebody has heard what lies in it. Returns how many could be.
+    /// Checks every gap against the order, as far as some member has received what lies in it. Returns how many could be.
     ///
     /// # Panics
     /// When a gap is not what was announced, or does not lead forward.
@@ -342,7 +358,7 @@ impl Checker {
         let mut walk = std::iter::successors(self.successor_of(before), |&at| self.successor_of(at));
         match (walk.position(|at| at == after), announced) {
             (Some(between), Some(count)) => {
-                assert_eq!(between as u64, count, "session {session} was told of another gap than it had");
+                assert_eq!(between as u64, count, "session {session} had another gap than was announced");
                 true
             }
             (found, None) if found.is_some() => true,
@@ -354,13 +370,13 @@ impl Checker {
         }
     }
 
-    fn successor_of(&self, id: SaidId) -> Option<SaidId> {
+    fn successor_of(&self, id: PublicationId) -> Option<PublicationId> {
         Some(self.successor[id as usize]).filter(|&next| next != NONE)
     }
 
-    /// How much has been said.
-    pub(super) fn count(&self) -> SaidId {
-        SaidId::try_from(self.said.len()).unwrap_or(NONE)
+    /// How many publications there are.
+    pub(super) fn count(&self) -> PublicationId {
+        PublicationId::try_from(self.records.len()).unwrap_or(NONE)
     }
 }
 
@@ -368,36 +384,36 @@ impl Checker {
 mod tests {
     use super::*;
 
-    /// Three sessions in one room, of which the first says six things; who hears what, and whether it is found.
-    fn check(heard: [&[SaidId]; 2]) -> bool {
+    /// Three sessions in one room, of which the first publishes six messages; what each receives, and whether a violation is found.
+    fn check(received: [&[PublicationId]; 2]) -> bool {
         std::panic::catch_unwind(|| {
             let mut checker = Checker::default();
             let mut before = [None; 2];
             for number in 0..6 {
-                let speaker = number % 2;
-                before[speaker] = Some(checker.say(speaker, 0, before[speaker], 1));
+                let publisher = number % 2;
+                before[publisher] = Some(checker.publish(publisher, 0, before[publisher], 1));
             }
-            let mut ears = [Ear::new(0), Ear::new(0)];
-            for (session, ear) in ears.iter_mut().enumerate() {
-                ear.sure_from = Some(0);
-                for &id in heard[session] {
-                    checker.hear(session + 7, ear, id);
+            let mut receivers = [Receiver::new(0), Receiver::new(0)];
+            for (session, receiver) in receivers.iter_mut().enumerate() {
+                receiver.sure_from = Some(0);
+                for &id in received[session] {
+                    checker.receive(session + 7, receiver, id);
                 }
             }
-            checker.at_rest(ears.iter_mut().enumerate().collect(), std::iter::empty());
+            checker.at_rest(receivers.iter_mut().enumerate().collect(), std::iter::empty());
         })
         .is_ok()
     }
 
     #[test]
-    fn what_is_wrong_is_found_and_what_is_right_is_not() {
+    fn violations_are_found_and_correct_orders_pass() {
         assert!(check([&[0, 1, 2, 3], &[0, 1, 2, 3]]));
         assert!(check([&[1, 0, 2, 3], &[1, 0, 2, 3]]), "an order is an order");
         assert!(!check([&[0, 1, 2, 3], &[1, 0, 2, 3]]), "two orders");
         assert!(!check([&[0, 1, 2, 3], &[0, 1, 3, 2]]), "two orders at the end");
-        assert!(!check([&[0, 1, 2, 3], &[0, 1, 2]]), "the last word is missing");
+        assert!(!check([&[0, 1, 2, 3], &[0, 1, 2]]), "the last publication is missing");
         assert!(!check([&[0, 1, 2, 3], &[0, 2, 3]]), "one is missing");
         assert!(!check([&[0, 1, 1], &[0, 1]]), "one is doubled");
-        assert!(!check([&[0, 4], &[]]), "a hole in what one has said");
+        assert!(!check([&[0, 4], &[]]), "a hole in the numbers of one publisher");
     }
 }

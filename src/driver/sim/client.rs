@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use stentor_testkit as wire;
 
-use super::checker::{Checker, Ear, OTHER_NODE, SaidId};
+use super::checker::{Checker, OTHER_NODE, PublicationId, Receiver};
 use super::engine::ELSEWHERE;
 use super::network::End;
-use super::scenario::{Act, Deflate, Leave, Place, Reading, Wrong};
+use super::scenario::{Act, Deflate, Endpoint, Leave, Reading, Wrong};
 use super::session::{ROOMS_MAX, Session, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use crate::chat::SlowMember;
@@ -28,27 +28,28 @@ impl Simulation<'_> {
                 self.break_rule(self.sessions.len() - 1, wrong);
             }
             (_, None) | (Act::Join, Some(_)) => {}
-            (Act::Say(bytes), Some(session)) => {
-                let frames = self.say(session, None, bytes, false);
+            (Act::Publish(bytes), Some(session)) => {
+                let frames = self.publish(session, None, bytes, false);
                 self.send(session, &frames);
             }
-            (Act::SayIn(room, bytes), Some(session)) => {
-                if matches!(self.sessions[session].plan.place, Place::Centrifuge(_)) {
-                    let frames = self.say(session, Some(room), bytes, false);
+            (Act::PublishIn(room, bytes), Some(session)) => {
+                if matches!(self.sessions[session].plan.endpoint, Endpoint::Centrifuge(_)) {
+                    let frames = self.publish(session, Some(room), bytes, false);
                     self.send(session, &frames);
                 }
             }
             (Act::Burst(count, bytes), Some(session)) => {
-                let frames: Vec<_> = (0..count).flat_map(|_| self.say(session, None, bytes, true)).collect();
+                let frames: Vec<_> =
+                    (0..count).flat_map(|_| self.publish(session, None, bytes, true)).collect();
                 self.send(session, &frames);
             }
             (Act::Batch(count), Some(session)) => self.batch(session, count),
-            (Act::Ping, Some(session)) if self.sessions[session].may_speak() => {
+            (Act::Ping, Some(session)) if self.sessions[session].may_publish() => {
                 self.sessions[session].pings += 1;
                 let payload = self.sessions[session].pings.to_be_bytes();
                 self.send(session, &wire::frame(0x89, &payload));
             }
-            (Act::Ask(look), Some(session)) => self.look(session, look),
+            (Act::Query(look), Some(session)) => self.look(session, look),
             (Act::Refresh(room, fresh), Some(session)) => self.refresh(session, room, fresh),
             (Act::Stall(length), Some(session)) => {
                 self.sessions[session].stalled_until = self.now + length;
@@ -59,12 +60,12 @@ impl Simulation<'_> {
             (Act::Leave(leave), Some(session)) => self.leave(session, leave),
             (Act::Break(wrong), Some(session)) => {
                 let it = &self.sessions[session];
-                let is_json = matches!(it.plan.place, Place::Centrifuge(_));
+                let is_json = matches!(it.plan.endpoint, Endpoint::Centrifuge(_));
                 // Binary frames are taken everywhere but in chat.
-                let fine = wrong == Wrong::Binary && (it.plan.place == Place::Echo || is_json)
+                let fine = wrong == Wrong::Binary && (it.plan.endpoint == Endpoint::Echo || is_json)
                     || wrong == Wrong::Bomb && !it.deflated
                     || wrong.is_json() && (!is_json || it.id.is_empty());
-                if !wrong.is_http() && !fine && self.sessions[session].may_speak() {
+                if !wrong.is_http() && !fine && self.sessions[session].may_publish() {
                     self.break_rule(session, wrong);
                 }
             }
@@ -75,21 +76,26 @@ impl Simulation<'_> {
     fn connect(&mut self, client: usize) {
         let plan = self.scenario.clients[client];
         let pipe = self.world.connect(plan.shard, plan.capacity);
-        let subs = match plan.place {
-            Place::Room(room) => vec![Sub::new(Ear::new(usize::from(room)))],
-            Place::Echo => vec![Sub::new(Ear::new(usize::from(u16::MAX) + pipe))], // a room of its own
-            Place::Centrifuge(rooms) => {
-                // Who comes back goes on with what it has heard.
+        let subs = match plan.endpoint {
+            Endpoint::Room(room) => vec![Sub::new(Receiver::new(usize::from(room)))],
+            Endpoint::Echo => vec![Sub::new(Receiver::new(usize::from(u16::MAX) + pipe))], // a room of its own
+            Endpoint::Centrifuge(rooms) => {
+                // A reconnecting client goes on with what it has received.
                 let before =
                     self.current[client].map(|before| std::mem::take(&mut self.sessions[before].subs));
-                let ears = before.map(|subs| subs.into_iter().map(|sub| sub.ear).collect::<Vec<_>>());
+                let receivers =
+                    before.map(|subs| subs.into_iter().map(|sub| sub.receiver).collect::<Vec<_>>());
                 let rooms = (0..8).filter(|room| rooms & 1 << room != 0);
-                ears.unwrap_or_else(|| rooms.map(Ear::new).collect()).into_iter().map(Sub::new).collect()
+                receivers
+                    .unwrap_or_else(|| rooms.map(Receiver::new).collect())
+                    .into_iter()
+                    .map(Sub::new)
+                    .collect()
             }
         };
         let mut session = Session::new(client, plan, pipe, subs);
-        session.has_rooms = self.scenario.tokens || self.circumstances.are_asked();
-        session.brings_tokens = self.scenario.tokens && plan.place != Place::Echo;
+        session.has_rooms = self.scenario.tokens || self.circumstances.uses_hook();
+        session.brings_tokens = self.scenario.tokens && plan.endpoint != Endpoint::Echo;
         session.counts_commands = self.circumstances.command_scope().is_some();
         self.sessions.push(session);
         self.current[client] = Some(self.sessions.len() - 1);
@@ -100,16 +106,16 @@ impl Simulation<'_> {
         self.connect(client);
         let plan = self.scenario.clients[client];
         let session = self.sessions.len() - 1;
-        let target = match plan.place {
-            Place::Room(room) if self.scenario.tokens => {
+        let target = match plan.endpoint {
+            Endpoint::Room(room) if self.scenario.tokens => {
                 let it = &mut self.sessions[session];
                 let (token, ends) = plan.token(client, self.world.now(), plan.brings);
                 it.ends = ends;
                 format!("/ws/c{client}?room=r{room}&token={token}")
             }
-            Place::Room(room) => format!("/ws/c{client}?room=r{room}"),
-            Place::Echo => "/echo".to_owned(),
-            Place::Centrifuge(_) => "/connection/websocket".to_owned(),
+            Endpoint::Room(room) => format!("/ws/c{client}?room=r{room}"),
+            Endpoint::Echo => "/echo".to_owned(),
+            Endpoint::Centrifuge(_) => "/connection/websocket".to_owned(),
         };
         let extension = match plan.deflate {
             Deflate::No => "",
@@ -117,9 +123,9 @@ impl Simulation<'_> {
             Deflate::Small => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n",
         };
         self.send(session, wire::upgrade_request(&target, extension).as_bytes());
-        match plan.place {
-            Place::Centrifuge(_) => self.introduce(session),
-            Place::Room(_) | Place::Echo => self.sessions[session].subs[0].stage = SubStage::In,
+        match plan.endpoint {
+            Endpoint::Centrifuge(_) => self.introduce(session),
+            Endpoint::Room(_) | Endpoint::Echo => self.sessions[session].subs[0].stage = SubStage::In,
         }
     }
 
@@ -129,15 +135,15 @@ impl Simulation<'_> {
         self.stir(self.world.pipe(pipe).shard);
     }
 
-    fn say(&mut self, session: usize, room: Option<usize>, bytes: usize, burst: bool) -> Vec<u8> {
+    fn publish(&mut self, session: usize, room: Option<usize>, bytes: usize, burst: bool) -> Vec<u8> {
         let it = &self.sessions[session];
-        if !it.may_speak() {
+        if !it.may_publish() {
             return Vec::new();
         }
         let fill_bytes = bytes.min(self.scenario.options.message.message_bytes_max.saturating_sub(100));
         let count = usize::try_from(self.checker.count()).unwrap_or(0);
-        let room = room.unwrap_or_else(|| it.subs[count % it.subs.len()].ear.room());
-        let (id, text) = self.word(session, room, fill_bytes);
+        let room = room.unwrap_or_else(|| it.subs[count % it.subs.len()].receiver.room());
+        let (id, text) = self.next_message(session, room, fill_bytes);
         let it = &self.sessions[session];
         let deflater = (it.deflated && (burst || id.is_multiple_of(3))).then_some(&mut self.deflater);
         let mut frames = Vec::with_capacity(text.len() + 14);
@@ -150,21 +156,27 @@ impl Simulation<'_> {
         frames
     }
 
-    /// What a session says next in a room, as its protocol has it.
-    pub(super) fn word(&mut self, session: usize, room: usize, fill_bytes: usize) -> (SaidId, String) {
+    /// The next publication of a session in a room, in its protocol.
+    pub(super) fn next_message(
+        &mut self,
+        session: usize,
+        room: usize,
+        fill_bytes: usize,
+    ) -> (PublicationId, String) {
         let it = &mut self.sessions[session];
-        // Who is alone has no other room.
+        // A session in an echo endpoint has no other room.
         let slot = if room < ROOMS_MAX { room } else { 0 };
-        let id = self.checker.say(session, room, it.said[slot], fill_bytes);
-        it.said[slot] = Some(id);
-        self.trace.note(self.now, || format!("client {} says {id}", it.client));
-        let text = said_text(id, fill_bytes);
-        match it.plan.place {
-            Place::Centrifuge(_) => (id, self.publish_line(session, room, id, &text)),
-            Place::Room(_) | Place::Echo => {
-                let scope = self.circumstances.speech_scope(room);
-                it.limited
-                    .extend(scope.filter(|_| it.plan.place != Place::Echo).map(|scope| (scope, id, false)));
+        let id = self.checker.publish(session, room, it.last_published[slot], fill_bytes);
+        it.last_published[slot] = Some(id);
+        self.trace.note(self.now, || format!("client {} publishes {id}", it.client));
+        let text = published_text(id, fill_bytes);
+        match it.plan.endpoint {
+            Endpoint::Centrifuge(_) => (id, self.publish_line(session, room, id, &text)),
+            Endpoint::Room(_) | Endpoint::Echo => {
+                let scope = self.circumstances.publish_scope(room);
+                it.limited.extend(
+                    scope.filter(|_| it.plan.endpoint != Endpoint::Echo).map(|scope| (scope, id, false)),
+                );
                 (id, text)
             }
         }
@@ -176,13 +188,13 @@ impl Simulation<'_> {
             return;
         }
         match leave {
-            Leave::Close(code) if it.may_speak() && it.stage == Stage::Open => {
+            Leave::Close(code) if it.may_publish() && it.stage == Stage::Open => {
                 it.left = Some(leave);
                 it.close_sent = true;
                 self.send(session, &wire::frame(0x88, &code.to_be_bytes()));
             }
             Leave::Close(_) | Leave::HalfClose => {
-                it.last_words = it.stage == Stage::Open && it.may_speak();
+                it.final_messages = it.stage == Stage::Open && it.may_publish();
                 it.left = Some(Leave::HalfClose);
                 self.fin(session);
             }
@@ -323,27 +335,27 @@ impl Simulation<'_> {
             used = len;
         }
         if self.sessions[session].stage == Stage::Refused {
-            return bytes.len(); // the rest says why, to a person
+            return bytes.len(); // the rest is a reason for readers
         }
         while let Some(frame) = wire::parse(&bytes[used..]) {
             used += frame.len;
-            self.hear(session, &frame);
+            self.receive(session, &frame);
         }
         used
     }
 
-    fn hear(&mut self, session: usize, frame: &wire::Frame<'_>) {
+    fn receive(&mut self, session: usize, frame: &wire::Frame<'_>) {
         assert_eq!(self.sessions[session].stage, Stage::Open, "a frame after the Close");
         match (frame.opcode, frame.compressed) {
-            (1, false) => self.hear_text(session, frame.payload),
+            (1, false) => self.receive_text(session, frame.payload),
             (1, true) => {
                 assert!(self.sessions[session].deflated, "compressed, and never agreed to");
                 let mut inflater = std::mem::take(&mut self.inflater);
                 let text = inflater.inflate(frame.payload, 1 << 20).expect("what a client can inflate");
-                self.hear_text(session, text);
+                self.receive_text(session, text);
                 self.inflater = inflater;
             }
-            (8, _) => self.hear_close(session, frame.payload),
+            (8, _) => self.receive_close(session, frame.payload),
             (9, _) => {
                 if self.sessions[session].plan.answers {
                     let delay = self.delay();
@@ -356,64 +368,66 @@ impl Simulation<'_> {
                 assert!(it.ponged < number && number <= it.pings, "the pong of a ping that waits for one");
                 it.ponged = number;
             }
-            _ => panic!("a frame that nobody sends: {frame:?}"),
+            _ => panic!("an unexpected frame: {frame:?}"),
         }
     }
 
-    fn hear_text(&mut self, session: usize, text: &[u8]) {
+    fn receive_text(&mut self, session: usize, text: &[u8]) {
         let text = std::str::from_utf8(text).expect("text is UTF-8");
         let it = &mut self.sessions[session];
         if self.circumstances.policy() == SlowMember::Conflate && it.was_full {
-            it.subs.iter_mut().for_each(|sub| sub.ear.conflated = true);
+            it.subs.iter_mut().for_each(|sub| sub.receiver.conflated = true);
         }
-        let (author, text) = match it.plan.place {
-            Place::Centrifuge(_) => return self.hear_lines(session, text),
-            Place::Echo => (None, text),
-            Place::Room(_) => {
+        let (author, text) = match it.plan.endpoint {
+            Endpoint::Centrifuge(_) => return self.receive_lines(session, text),
+            Endpoint::Echo => (None, text),
+            Endpoint::Room(_) => {
                 let (author, text) = text.split_once(": ").expect("name: text");
                 (Some(author), text)
             }
         };
-        if author == Some("") && text.starts_with("that was not sent: try again") {
+        if author == Some("") && text.starts_with("message not sent: try again") {
             self.sessions[session].refusals += 1;
             return;
         }
-        if author == Some("") && text.starts_with("that was not sent: you speak") {
+        if author == Some("") && text.starts_with("message not sent: rate limit") {
             self.sessions[session].too_often += 1;
             return;
         }
         if author == Some("") {
             let count = text.split(' ').next().and_then(|count| count.parse().ok());
             let count = count.expect("how many were skipped");
-            self.trace.note(self.now, || format!("client {} is told that it missed {count}", it.client));
-            return Checker::skip(&mut it.subs[0].ear, count);
+            self.trace.note(self.now, || {
+                format!("client {} is notified of {count} missed publications", it.client)
+            });
+            return Checker::skip(&mut it.subs[0].receiver, count);
         }
         let id = self.recognise(session, author, text);
-        self.checker.hear(session, &mut self.sessions[session].subs[0].ear, id);
+        self.checker.receive(session, &mut self.sessions[session].subs[0].receiver, id);
     }
 
-    /// What was said, from its text: by that client, and every byte as it was.
-    pub(super) fn recognise(&self, session: usize, author: Option<&str>, text: &str) -> SaidId {
+    /// The publication with this text: by that client, and every byte unchanged.
+    pub(super) fn recognise(&self, session: usize, author: Option<&str>, text: &str) -> PublicationId {
         let (id, fill) = text.split_once(' ').expect("the id, and what fills the text");
-        let id = id.parse().expect("the id of something that was said");
-        let said = self.checker.said(id);
-        self.trace.note(self.now, || format!("client {} hears {id}", self.sessions[session].client));
-        if said.session == OTHER_NODE {
-            assert!(author.is_none_or(|author| author == ELSEWHERE), "{author:?} said what another node did");
-            assert!(is_fill(fill, said.fill_bytes), "the text of {id} has changed");
+        let id = id.parse().expect("the id of a publication");
+        let record = self.checker.record(id);
+        self.trace.note(self.now, || format!("client {} receives {id}", self.sessions[session].client));
+        if record.session == OTHER_NODE {
+            assert!(author.is_none_or(|author| author == ELSEWHERE), "{author:?} instead of another node");
+            assert!(is_fill(fill, record.fill_bytes), "the text of {id} has changed");
             return id;
         }
-        let speaker = author.and_then(|name| name.strip_prefix('c')?.parse().ok());
-        let client = self.sessions[said.session].client;
+        let publisher = author.and_then(|name| name.strip_prefix('c')?.parse().ok());
+        let client = self.sessions[record.session].client;
         assert!(
-            speaker.is_none_or(|speaker: usize| speaker == client),
-            "{author:?} said what client {client} did"
+            publisher.is_none_or(|publisher: usize| publisher == client),
+            "{author:?} instead of client {client}"
         );
-        assert!(is_fill(fill, said.fill_bytes), "the text of {id} has changed");
+        assert!(is_fill(fill, record.fill_bytes), "the text of {id} has changed");
         id
     }
 
-    fn hear_close(&mut self, session: usize, payload: &[u8]) {
+    fn receive_close(&mut self, session: usize, payload: &[u8]) {
         let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
         let it = &mut self.sessions[session];
         self.trace.note(self.now, || format!("client {} is closed with {code:?}", it.client));
@@ -427,8 +441,8 @@ impl Simulation<'_> {
     }
 }
 
-/// The text of what is said.
-pub(super) fn said_text(id: SaidId, fill_bytes: usize) -> String {
+/// The text of a publication.
+pub(super) fn published_text(id: PublicationId, fill_bytes: usize) -> String {
     let mut text = String::with_capacity(fill_bytes + 12);
     let _ = write!(text, "{id} ");
     fill_into(&mut text, fill_bytes);

@@ -6,38 +6,38 @@ use std::time::Duration;
 use super::engine::Late;
 use super::network::{index_below, one_in};
 use super::scenario::{
-    Act, Brings, Deflate, Ending, Event, Faults, Fresh, Leave, Look, Place, Plan, Reading, Reload, Scenario,
-    What, Wrong,
+    Act, Brings, Deflate, Ending, Endpoint, Event, Faults, Fresh, Leave, Look, Plan, Reading, Reload,
+    Scenario, What, Wrong,
 };
 use crate::base::rng::Rng;
 use crate::base::spsc::RingLimits;
-use crate::chat::{Identification, RoomOptions, RoomRules, SlowMember, Who};
+use crate::chat::{Access, AuthMode, RoomOptions, RoomRules, SlowMember};
 use crate::shard::Options;
 use crate::ws;
 
 impl Scenario {
-    /// The scenario of a seed: small, and full of trouble.
+    /// The scenario of a seed: small, and full of faults.
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let rng = &mut rng;
         let shards = 1 + index_below(rng, 4);
         let rooms = pick(rng, &[1, 1, 2, 3]);
-        let crowd = pick(rng, &[4, 12, 40]);
-        let clients = 2 + index_below(rng, crowd);
+        let clients_max = pick(rng, &[4, 12, 40]);
+        let clients = 2 + index_below(rng, clients_max);
         let options = options(rng, clients);
         let plans: Vec<_> = (0..clients).map(|_| plan(rng, shards, rooms, &options)).collect();
         let longest = pick(rng, &[1_000, 10_000, 60_000]);
         let length = Duration::from_millis(200) + millis(rng, longest);
         let faults = faults(rng);
-        let tokens = options.identification == Identification::Open && one_in(rng, 3);
+        let tokens = options.auth_mode == AuthMode::Open && one_in(rng, 3);
         let engine = one_in(rng, 3).then(|| engine(rng));
         let mut events = Vec::new();
-        for (who, plan) in plans.iter().enumerate() {
-            let is_json = matches!(plan.place, Place::Centrifuge(_));
-            life(rng, (who, is_json), length, (&options, rooms), &mut events);
+        for (client, plan) in plans.iter().enumerate() {
+            let is_json = matches!(plan.endpoint, Endpoint::Centrifuge(_));
+            lifetime(rng, (client, is_json), length, (&options, rooms), &mut events);
         }
         for _ in 0..rng.below(6) {
-            let what = trouble(rng, shards);
+            let what = fault(rng, shards);
             events.push(Event { at: moment(rng, length), what });
         }
         if engine.is_some() {
@@ -63,13 +63,13 @@ impl Scenario {
         }
     }
 
-    /// A quiet afternoon: `clients` in one room on two shards, each of which says something every ten seconds, for `length`. What the
+    /// A quiet afternoon: `clients` in one room on two shards, each of which publishes every ten seconds, for `length`. What the
     /// simulator's speed is measured with.
     pub fn calm(seed: u64, clients: usize, length: Duration) -> Self {
         let mut rng = Rng::new(seed);
-        let plan = |who| Plan {
-            shard: who % 2,
-            place: Place::Room(0),
+        let plan = |client| Plan {
+            shard: client % 2,
+            endpoint: Endpoint::Room(0),
             deflate: Deflate::No,
             reading: Reading::AtOnce,
             capacity: 64 * 1024,
@@ -77,19 +77,19 @@ impl Scenario {
             fragments: false,
             unwanted: false,
             unanswered: false,
-            life: None,
-            room_life: None,
+            lifetime: None,
+            room_lifetime: None,
             server_rooms: 0,
             quiet: false,
             brings: Brings::Good,
         };
         let mut events: Vec<_> = (0..clients)
-            .map(|who| Event { at: Duration::ZERO, what: What::Client(who, Act::Join) })
+            .map(|client| Event { at: Duration::ZERO, what: What::Client(client, Act::Join) })
             .collect();
         for _ in 0..length.as_secs() * clients as u64 / 10 {
-            let who = index_below(&mut rng, clients);
+            let client = index_below(&mut rng, clients);
             let at = Duration::from_secs(1) + moment(&mut rng, length);
-            events.push(Event { at, what: What::Client(who, Act::Say(64)) });
+            events.push(Event { at, what: What::Client(client, Act::Publish(64)) });
         }
         events.sort_by_key(|event| event.at);
         let room = RoomOptions { history_age_max: Duration::from_secs(60), ..RoomOptions::default() };
@@ -132,8 +132,8 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         history_bytes_max: pick(rng, &[1_000, 64 * 1024, 64 * 1024]),
         history_age_max: Duration::from_secs(pick(rng, &[1, 60, 60])),
         messages_per_second_max: pick(rng, &[0, 0, 0, 0, 3]),
-        // Who is not in a room for a moment, because it must come back to it, may speak all the same.
-        publish: Who::Anyone,
+        // A client that is not in a room for a moment, because it must rejoin, may publish all the same.
+        publish: Access::Anyone,
         ..RoomOptions::default()
     };
     Options {
@@ -150,7 +150,7 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
         session_commands_per_second_max: pick(rng, &[0, 0, 0, 0, 10]),
         command_timeout: Duration::from_millis(pick(rng, &[300, 10_000, 3_600_000, 3_600_000])),
         history_total_bytes_max: pick(rng, &[256 << 20, 256 << 20, 256 << 20, 20_000]),
-        identification: if one_in(rng, 4) { Identification::Asked } else { Identification::Open },
+        auth_mode: if one_in(rng, 4) { AuthMode::Hook } else { AuthMode::Open },
         ..Options::default()
     }
 }
@@ -183,10 +183,10 @@ fn faults(rng: &mut Rng) -> Faults {
 
 fn engine(rng: &mut Rng) -> Late {
     let mut delay = |all: &[u64]| Duration::from_millis(pick(rng, all));
-    let (settle_max, order_max) = (delay(&[0, 1, 20, 400]), delay(&[0, 1, 20, 400]));
+    let (completion_delay_max, order_max) = (delay(&[0, 1, 20, 400]), delay(&[0, 1, 20, 400]));
     let page_max = delay(&[1, 100, 1500]);
     Late {
-        settle_max,
+        completion_delay_max,
         order_max,
         page_max,
         temporary_one_in: pick(rng, &[0, 0, 4, 20]),
@@ -205,20 +205,20 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64, options: &Options) -> Plan {
         ),
         _ => Reading::AtOnce,
     };
-    let place = match rng.below(10) {
-        0 => Place::Echo,
-        1..=3 => Place::Centrifuge(u8::try_from(1 + rng.below((1 << rooms) - 1)).unwrap_or(1)),
-        _ => Place::Room(u16::try_from(rng.below(rooms)).unwrap_or(0)),
+    let endpoint = match rng.below(10) {
+        0 => Endpoint::Echo,
+        1..=3 => Endpoint::Centrifuge(u8::try_from(1 + rng.below((1 << rooms) - 1)).unwrap_or(1)),
+        _ => Endpoint::Room(u16::try_from(rng.below(rooms)).unwrap_or(0)),
     };
-    let life = pick(rng, &[None, None, Some(500), Some(5_000), Some(40_000)]);
-    let room_life = pick(rng, &[None, None, None, Some(1_000), Some(30_000)]);
-    let server_rooms = match place {
-        Place::Centrifuge(of) if one_in(rng, 2) => of & u8::try_from(rng.below(8)).unwrap_or(7),
-        Place::Centrifuge(_) | Place::Room(_) | Place::Echo => 0,
+    let lifetime = pick(rng, &[None, None, Some(500), Some(5_000), Some(40_000)]);
+    let room_lifetime = pick(rng, &[None, None, None, Some(1_000), Some(30_000)]);
+    let server_rooms = match endpoint {
+        Endpoint::Centrifuge(of) if one_in(rng, 2) => of & u8::try_from(rng.below(8)).unwrap_or(7),
+        Endpoint::Centrifuge(_) | Endpoint::Room(_) | Endpoint::Echo => 0,
     };
     Plan {
         shard: index_below(rng, shards),
-        place,
+        endpoint,
         deflate: pick(rng, &[Deflate::No, Deflate::No, Deflate::Full, Deflate::Small]),
         reading,
         capacity: pick(rng, &[50, 1_000, 16 * 1024, 256 * 1024, 256 * 1024]),
@@ -226,8 +226,8 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64, options: &Options) -> Plan {
         fragments: one_in(rng, 4),
         unwanted: one_in(rng, 6),
         unanswered: one_in(rng, 12) && options.command_timeout <= Duration::from_secs(10),
-        life: life.map(Duration::from_millis),
-        room_life: room_life.map(Duration::from_millis),
+        lifetime: lifetime.map(Duration::from_millis),
+        room_lifetime: room_lifetime.map(Duration::from_millis),
         server_rooms,
         quiet: one_in(rng, 4),
         brings: if one_in(rng, 8) {
@@ -239,14 +239,14 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64, options: &Options) -> Plan {
 }
 
 /// What one client does over the whole time.
-fn life(
+fn lifetime(
     rng: &mut Rng,
-    (who, is_json): (usize, bool),
+    (client, is_json): (usize, bool),
     length: Duration,
     (options, rooms): (&Options, u64),
     events: &mut Vec<Event>,
 ) {
-    let mut add = |at: Duration, act| events.push(Event { at, what: What::Client(who, act) });
+    let mut add = |at: Duration, act| events.push(Event { at, what: What::Client(client, act) });
     let join_by = if one_in(rng, 2) { length / 20 } else { length / 2 };
     add(moment(rng, join_by), Act::Join);
     let talkative = pick(rng, &[0, 2, 20, 100]);
@@ -254,13 +254,13 @@ fn life(
     for _ in 0..rng.below(talkative + 1) {
         let bytes = index_below(rng, usize::try_from(size).unwrap_or(1) + 1);
         let at = moment(rng, length);
-        // Some say several things in one breath.
+        // Some publish several messages at once.
         for _ in 0..=rng.below(4) * rng.below(2) {
-            add(at, Act::Say(bytes));
+            add(at, Act::Publish(bytes));
         }
     }
     for _ in 0..rng.below(4) {
-        let act = errand(rng, rooms);
+        let act = common_action(rng, rooms);
         add(moment(rng, length), act);
     }
     if options.session_commands_per_second_max > 0 && one_in(rng, 2) {
@@ -268,10 +268,10 @@ fn life(
         add(moment(rng, length / 2), Act::Batch(8 + index_below(rng, 12)));
     }
     if one_in(rng, 5) {
-        last_words(rng, length, options, &mut add);
+        final_messages(rng, length, options, &mut add);
     }
     if one_in(rng, 2) {
-        add(moment(rng, length), Act::Join); // comes back, should it have gone
+        add(moment(rng, length), Act::Join); // reconnects, should it have gone
     }
     if one_in(rng, if is_json { 2 } else { 6 }) {
         bad_line(rng, length, &mut add);
@@ -279,7 +279,7 @@ fn life(
 }
 
 /// Something that a client does now and then.
-fn errand(rng: &mut Rng, rooms: u64) -> Act {
+fn common_action(rng: &mut Rng, rooms: u64) -> Act {
     match rng.below(22) {
         20 | 21 => {
             let all = [Fresh::Good, Fresh::Good, Fresh::Good, Fresh::Expired, Fresh::Foreign, Fresh::Empty];
@@ -287,10 +287,12 @@ fn errand(rng: &mut Rng, rooms: u64) -> Act {
         }
         14 | 15 => Act::Batch(1 + index_below(rng, 60)),
         16 => Act::Burst(1 + index_below(rng, 60), index_below(rng, 300)),
-        17 | 18 => Act::SayIn(index_below(rng, usize::try_from(rooms).unwrap_or(1)), index_below(rng, 300)),
-        19 => Act::Ask(pick(rng, &[Look::Stats, Look::Delivery])),
-        12 => Act::Ask(Look::Presence),
-        13 => Act::Ask(Look::History(index_below(rng, 20))),
+        17 | 18 => {
+            Act::PublishIn(index_below(rng, usize::try_from(rooms).unwrap_or(1)), index_below(rng, 300))
+        }
+        19 => Act::Query(pick(rng, &[Look::Stats, Look::Delivery])),
+        12 => Act::Query(Look::Presence),
+        13 => Act::Query(Look::History(index_below(rng, 20))),
         0..=2 => Act::Leave(leave(rng)),
         3..=5 => Act::Stall(millis(rng, 3_000)),
         6..=8 => Act::Ping,
@@ -299,12 +301,12 @@ fn errand(rng: &mut Rng, rooms: u64) -> Act {
     }
 }
 
-/// A client goes in the same instant in which it says something.
-fn last_words(rng: &mut Rng, length: Duration, options: &Options, add: &mut impl FnMut(Duration, Act)) {
+/// A client leaves in the same instant in which it publishes.
+fn final_messages(rng: &mut Rng, length: Duration, options: &Options, add: &mut impl FnMut(Duration, Act)) {
     let at = moment(rng, length);
     let most = pick(rng, &[200, options.message.message_bytes_max / 2]);
     for _ in 0..1 + rng.below(6) {
-        add(at, Act::Say(index_below(rng, most)));
+        add(at, Act::Publish(index_below(rng, most)));
     }
     if one_in(rng, 3) {
         add(at, Act::Batch(1 + index_below(rng, 60)));
@@ -312,7 +314,7 @@ fn last_words(rng: &mut Rng, length: Duration, options: &Options, add: &mut impl
     add(at, Act::Leave(pick(rng, &[Leave::HalfClose, Leave::HalfClose, Leave::Reset, Leave::Close(1000)])));
 }
 
-/// A client is cut off again and again, and comes back soon.
+/// A client is cut off again and again, and reconnects soon.
 fn bad_line(rng: &mut Rng, length: Duration, add: &mut impl FnMut(Duration, Act)) {
     for _ in 0..1 + rng.below(3) {
         let cut = moment(rng, length);
@@ -333,7 +335,7 @@ fn leave(rng: &mut Rng) -> Leave {
     }
 }
 
-fn trouble(rng: &mut Rng, shards: usize) -> What {
+fn fault(rng: &mut Rng, shards: usize) -> What {
     let length_ms_max = pick(rng, &[5, 50, 2_000]);
     let jump_ms_max = pick(rng, &[100, 5_000, 100_000]);
     match rng.below(6) {

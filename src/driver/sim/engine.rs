@@ -1,4 +1,4 @@
-//! An engine that takes its time: as a store or a server on the network would, it settles and orders later, each in its own
+//! An engine that takes its time: as a store or a server on the network would, it completes and orders later, each in its own
 //! time but the drafts of one room in order; it declines some drafts, orders what another node has published, and keeps
 //! more than the homes do.
 
@@ -11,14 +11,14 @@ use crate::base::Time;
 use crate::base::hash::{Map, Seed};
 use crate::base::rng::Rng;
 use crate::chat::{Body, ClientId, Draft, Epoch, Member, Person, Position, Publication};
-use crate::engine::{Ask, Engine, EnginePage, Event, Settled};
+use crate::engine::{Engine, EnginePage, Event, PublishOutcome, ReplyTo};
 
 /// How an engine behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Late {
-    /// The longest time until a draft is settled.
-    pub settle_max: Duration,
-    /// The longest time until a publication is told to the members.
+    /// The longest time until a draft is completed.
+    pub completion_delay_max: Duration,
+    /// The longest time until a publication is passed to the members.
     pub order_max: Duration,
     /// The longest time until a page is read.
     pub page_max: Duration,
@@ -43,23 +43,23 @@ pub(super) struct LateEngine(Arc<Mutex<Inside>>);
 struct Inside {
     late: Late,
     rng: Rng,
-    /// When it was last asked.
+    /// When it was last polled.
     now: Time,
     rooms: Map<Arc<str>, Room>,
-    /// What it will say, and when.
+    /// Its planned events, and their times.
     agenda: BTreeMap<(Time, u64), Planned>,
     noted: u64,
-    /// Whether it has said something since it was last asked that.
-    has_spoken: bool,
+    /// Whether it has published an event since the last check.
+    has_published: bool,
     /// What it has declined, and how.
-    declined: Vec<(Body, Settled)>,
+    declined: Vec<(Body, PublishOutcome)>,
 }
 
 #[derive(Debug)]
 enum Planned {
-    /// Said as it is.
+    /// An event that is passed on unchanged.
     Event(Event),
-    /// A page that is read when it is said, from this offset on.
+    /// A page that is read when it is due, from this offset on.
     Page(Arc<str>, u64),
 }
 
@@ -68,8 +68,8 @@ struct Room {
     top: Position,
     open: bool,
     kept: VecDeque<Arc<Publication>>,
-    /// No earlier than this the next draft is settled, and the next publication told.
-    settles_at: Time,
+    /// No earlier than this the next draft is completed, and the next publication passed on.
+    completes_at: Time,
     orders_at: Time,
 }
 
@@ -82,7 +82,7 @@ impl LateEngine {
             rooms: Seed::new(seed).map(),
             agenda: BTreeMap::new(),
             noted: 0,
-            has_spoken: false,
+            has_published: false,
             declined: Vec::new(),
         })))
     }
@@ -91,18 +91,18 @@ impl LateEngine {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it has something to say later.
+    /// Whether it has an event planned.
     pub(super) fn is_waiting(&self) -> bool {
         !self.inside().agenda.is_empty()
     }
 
-    /// Whether it has said something since the last call.
-    pub(super) fn has_spoken(&self) -> bool {
-        std::mem::take(&mut self.inside().has_spoken)
+    /// Whether it has published an event since the last call.
+    pub(super) fn has_published(&self) -> bool {
+        std::mem::take(&mut self.inside().has_published)
     }
 
     /// What it has declined since the last call, and how.
-    pub(super) fn take_declined(&self) -> Vec<(Body, Settled)> {
+    pub(super) fn take_declined(&self) -> Vec<(Body, PublishOutcome)> {
         std::mem::take(&mut self.inside().declined)
     }
 
@@ -167,8 +167,8 @@ impl Engine for LateEngine {
         let mut inside = self.inside();
         #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits")]
         let top = Position { epoch: Epoch::from_random(entropy as u32), offset: 0 };
-        let (settles_at, orders_at) = (Time::ZERO, Time::ZERO);
-        let fresh = Room { top, open: true, kept: VecDeque::new(), settles_at, orders_at };
+        let (completes_at, orders_at) = (Time::ZERO, Time::ZERO);
+        let fresh = Room { top, open: true, kept: VecDeque::new(), completes_at, orders_at };
         let room = inside.rooms.entry(Arc::clone(room)).or_insert(fresh);
         room.open = true;
         room.top
@@ -179,34 +179,34 @@ impl Engine for LateEngine {
         if let Some(room) = inside.rooms.get_mut(room) {
             room.open = false;
         }
-        // What is told of the room is told to nobody; that a draft is settled is still owed.
+        // The room has no members left to receive events; the completion of a draft is still owed.
         inside.agenda.retain(|_, planned| match planned {
             Planned::Event(Event::Ordered { room: of, .. } | Event::Page { room: of, .. })
             | Planned::Page(of, _) => **of != *room,
-            Planned::Event(Event::Settled { .. }) => true,
+            Planned::Event(Event::Completed { .. }) => true,
         });
     }
 
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, ask: Option<Ask>, now: Time, unix_ms: u64) {
+    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
         let mut inside = self.inside();
-        let Late { temporary_one_in, known_one_in, settle_max, .. } = inside.late;
+        let Late { temporary_one_in, known_one_in, completion_delay_max, .. } = inside.late;
         let outcome = if one_in(&mut inside.rng, temporary_one_in) {
-            Settled::Temporary
+            PublishOutcome::Temporary
         } else if one_in(&mut inside.rng, known_one_in) {
-            if one_in(&mut inside.rng, 2) { Settled::Duplicate } else { Settled::Superseded }
+            if one_in(&mut inside.rng, 2) { PublishOutcome::Duplicate } else { PublishOutcome::Superseded }
         } else {
-            Settled::Ordered
+            PublishOutcome::Ordered
         };
-        if outcome == Settled::Ordered {
+        if outcome == PublishOutcome::Ordered {
             inside.order(room, draft, now, unix_ms);
         } else {
             inside.declined.push((draft.body, outcome));
         }
-        let after = inside.delay(settle_max);
-        let (Some(it), Some(ask)) = (inside.rooms.get_mut(room), ask) else { return };
-        it.settles_at = it.settles_at.max(now + after);
-        let at = it.settles_at;
-        inside.plan(at, Planned::Event(Event::Settled { room: Arc::clone(room), ask, outcome }));
+        let after = inside.delay(completion_delay_max);
+        let (Some(it), Some(reply_to)) = (inside.rooms.get_mut(room), reply_to) else { return };
+        it.completes_at = it.completes_at.max(now + after);
+        let at = it.completes_at;
+        inside.plan(at, Planned::Event(Event::Completed { room: Arc::clone(room), reply_to, outcome }));
     }
 
     fn page(&mut self, room: &Arc<str>, offset: u64, _limit: usize) {
@@ -218,7 +218,7 @@ impl Engine for LateEngine {
         let planned = if one_in(&mut inside.rng, unreadable) {
             Planned::Event(Event::Page { room, page: None })
         } else if one_in(&mut inside.rng, 2) {
-            // Read now, and told later: what comes in between is not in it.
+            // Read now, and passed on later: what comes in between is not in it.
             let page = inside.read(&room, offset);
             Planned::Event(Event::Page { room, page })
         } else {
@@ -239,7 +239,7 @@ impl Engine for LateEngine {
             return None;
         }
         let planned = entry.remove();
-        inside.has_spoken = true;
+        inside.has_published = true;
         Some(match planned {
             Planned::Event(event) => event,
             Planned::Page(room, offset) => {

@@ -1,4 +1,4 @@
-//! Who clients are: tokens and what reads them, what the auth backend says, and when it all expires.
+//! Authentication: tokens and what reads them, the auth backend's decisions, and when they expire.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use std::time::Duration;
 use serde_json::Value;
 use stentor_testkit as wire;
 
-use super::scenario::{Brings, Fresh, Place, Plan};
-use super::session::{Asked, Circumstances, Session, SubStage};
+use super::scenario::{Brings, Endpoint, Fresh, Plan};
+use super::session::{Circumstances, PendingCommand, Session, SubStage};
 use super::simulation::{Due, Simulation};
 use crate::base::Time;
-use crate::chat::{Authority, Grant, Identification, Identity, Overrides, ServerRoom, TokenError, Verdict};
+use crate::chat::{AuthDecision, AuthMode, Authority, Grant, Identity, Overrides, ServerRoom, TokenError};
 use crate::session::EXPIRY_GRACE;
 
 /// What a client is closed with that is turned away.
 pub(super) const UNWANTED: u16 = 4501;
 
-/// Reads the tokens of a simulation. `user.ends.rooms.ends.quiet` says who comes and where the server puts it, and
+/// Reads the tokens of a simulation. `user.ends.rooms.ends.quiet` has the user and the server-side rooms, and
 /// `user.room.ends.quiet` lets a user into a room; an end is a time of the simulation, or `-`.
 #[derive(Debug, Default)]
 pub(super) struct SimAuthority {
@@ -70,7 +70,7 @@ fn grant(user: &str, expires_in: Option<Duration>, quiet: bool) -> Grant {
         ..Overrides::default()
     };
     let info = Some(format!("{{\"seen\":\"{user}\"}}").into());
-    Grant { info, data: Some(format!("{{\"told\":\"{user}\"}}").into()), expires_in, overrides }
+    Grant { info, data: Some(format!("{{\"user\":\"{user}\"}}").into()), expires_in, overrides }
 }
 
 /// The rooms, by the bits, that the server puts a user into.
@@ -92,14 +92,17 @@ impl Plan {
 
     /// The token of a client, and when it ends.
     pub(super) fn token(&self, client: usize, now: Time, brings: Brings) -> (String, Option<Time>) {
-        let ends = self.life.map(|life| now + life);
-        let rooms = match self.place {
-            Place::Room(room) => 1 << room,
-            Place::Centrifuge(_) | Place::Echo => self.server_rooms,
+        let ends = self.lifetime.map(|lifetime| now + lifetime);
+        let rooms = match self.endpoint {
+            Endpoint::Room(room) => 1 << room,
+            Endpoint::Centrifuge(_) | Endpoint::Echo => self.server_rooms,
         };
-        // Plain clients stay in their room for as long as they are who they are.
-        let room_ends =
-            if matches!(self.place, Place::Room(_)) { None } else { self.room_life.map(|life| now + life) };
+        // Plain clients stay in their room until their identity expires.
+        let room_ends = if matches!(self.endpoint, Endpoint::Room(_)) {
+            None
+        } else {
+            self.room_lifetime.map(|lifetime| now + lifetime)
+        };
         let token =
             |user: &str, ends| format!("{user}.{}.{rooms}.{}.{}", end(ends), end(room_ends), self.quiet());
         let user = format!("c{client}");
@@ -113,7 +116,7 @@ impl Plan {
 
     /// A token that lets a client into a room, and when it ends.
     fn room_token(&self, client: usize, now: Time, room: usize) -> (String, Option<Time>) {
-        let ends = self.room_life.map(|life| now + life);
+        let ends = self.room_lifetime.map(|lifetime| now + lifetime);
         (format!("c{client}.r{room}.{}.{}", end(ends), self.quiet()), ends)
     }
 
@@ -124,30 +127,30 @@ impl Plan {
 }
 
 impl Simulation<'_> {
-    /// What a client says of itself: who it is, and where it was in rooms that the server puts it into.
+    /// The client's `connect`: its identity, and its positions in server-side rooms.
     pub(super) fn connect_line(&mut self, session: usize) -> String {
         let now = self.world.now();
         let tokens = self.scenario.tokens;
         let it = &mut self.sessions[session];
-        let id = it.ask(now, Asked::Connect);
+        let id = it.ask(now, PendingCommand::Connect);
         let mut line = format!("{{\"id\":{id},\"connect\":{{\"data\":{{\"name\":\"c{}\"}}", it.client);
         if tokens {
             let (token, ends) = it.plan.token(it.client, now, it.plan.brings);
             it.ends = ends;
             let _ = write!(line, ",\"token\":\"{token}\"");
         }
-        let there: Vec<_> = it.subs.iter().filter(|sub| it.is_put_into(sub.ear.room())).collect();
+        let there: Vec<_> = it.subs.iter().filter(|sub| it.is_put_into(sub.receiver.room())).collect();
         let positions = there.iter().filter_map(|sub| {
-            let (epoch, offset) = sub.ear.position.as_ref()?;
-            let room = sub.ear.room();
+            let (epoch, offset) = sub.receiver.position.as_ref()?;
+            let room = sub.receiver.room();
             Some(format!("\"r{room}\":{{\"recover\":true,\"epoch\":\"{epoch}\",\"offset\":{offset}}}"))
         });
         let positions: Vec<_> = positions.collect();
         let _ = write!(line, ",\"subs\":{{{}}}}}}}", positions.join(","));
         for sub in &mut it.subs {
-            if it.has_rooms && it.plan.is_put_into(sub.ear.room()) {
-                sub.stage = SubStage::Asked;
-                sub.asked_ends = it.plan.room_life.map(|life| now + life);
+            if it.has_rooms && it.plan.is_put_into(sub.receiver.room()) {
+                sub.stage = SubStage::Requested;
+                sub.requested_ends = it.plan.room_lifetime.map(|lifetime| now + lifetime);
             }
         }
         line
@@ -160,35 +163,35 @@ impl Simulation<'_> {
         assert_eq!(result["expires"] == true, it.ends.is_some(), "{result}");
         let there = result["subs"].as_object().map_or(0, serde_json::Map::len);
         let put: Vec<_> =
-            (0..it.subs.len()).filter(|&index| it.is_put_into(it.subs[index].ear.room())).collect();
+            (0..it.subs.len()).filter(|&index| it.is_put_into(it.subs[index].receiver.room())).collect();
         assert_eq!(there, put.len(), "the rooms that the server has put session {session} into: {result}");
         for index in put {
-            let room = format!("r{}", self.sessions[session].subs[index].ear.room());
+            let room = format!("r{}", self.sessions[session].subs[index].receiver.room());
             self.subscribed(session, index, &result["subs"][room]);
         }
     }
 
-    /// The auth backend says whether a client may come in.
+    /// The auth backend decides about a client.
     pub(super) fn decide(&mut self, session: usize) {
         let Session { client, plan, pipe, .. } = self.sessions[session];
         let name: Arc<str> = format!("c{client}").into();
         let now = self.world.now();
-        let verdict = if plan.unwanted {
-            Verdict::Disconnect { code: UNWANTED, reason: "unwanted".into() }
+        let decision = if plan.unwanted {
+            AuthDecision::Disconnect { code: UNWANTED, reason: "unwanted".into() }
         } else {
             let user = Arc::clone(&name);
-            let rooms = server_rooms(&user, plan.server_rooms, plan.room_life, plan.quiet);
-            self.sessions[session].ends = plan.life.map(|life| now + life);
-            let put = |sub: &&mut super::session::Sub| plan.is_put_into(sub.ear.room());
+            let rooms = server_rooms(&user, plan.server_rooms, plan.room_lifetime, plan.quiet);
+            self.sessions[session].ends = plan.lifetime.map(|lifetime| now + lifetime);
+            let put = |sub: &&mut super::session::Sub| plan.is_put_into(sub.receiver.room());
             for sub in self.sessions[session].subs.iter_mut().filter(put) {
-                sub.asked_ends = plan.room_life.map(|life| now + life);
+                sub.requested_ends = plan.room_lifetime.map(|lifetime| now + lifetime);
             }
-            let identity = Identity { user, name, info: None, expires_in: plan.life, rooms };
-            Verdict::Welcome { identity, data: None }
+            let identity = Identity { user, name, info: None, expires_in: plan.lifetime, rooms };
+            AuthDecision::Accept { identity, data: None }
         };
         let pipe = self.world.pipe(pipe);
         let (shard, Some(conn)) = (pipe.shard, pipe.key) else { return };
-        self.world.decide(shard, conn, verdict);
+        self.world.decide(shard, conn, decision);
         self.stir(shard);
     }
 
@@ -196,13 +199,13 @@ impl Simulation<'_> {
     pub(super) fn refresh(&mut self, session: usize, room: bool, fresh: Fresh) {
         let now = self.world.now();
         let it = &mut self.sessions[session];
-        if !it.may_speak() || it.id.is_empty() {
+        if !it.may_publish() || it.id.is_empty() {
             return;
         }
         let index = it.subs.iter().position(|sub| sub.stage == SubStage::In);
         let index = if room { index } else { Some(0) };
         let Some(index) = index else { return };
-        let number = it.subs[index].ear.room();
+        let number = it.subs[index].receiver.room();
         let (client, plan) = (it.client, it.plan);
         let (good, ends) =
             if room { plan.room_token(client, now, number) } else { plan.token(client, now, Brings::Good) };
@@ -215,30 +218,40 @@ impl Simulation<'_> {
             Fresh::Foreign => format!("{other}.-.0.-.s"),
             Fresh::Empty => String::new(),
         };
-        let asked = if room { Asked::RoomRefresh(index, fresh, ends) } else { Asked::Refresh(fresh, ends) };
-        let id = it.ask(now, asked);
+        let command = if room {
+            PendingCommand::RoomRefresh(index, fresh, ends)
+        } else {
+            PendingCommand::Refresh(fresh, ends)
+        };
+        let id = it.ask(now, command);
         let line = if room {
             format!("{{\"id\":{id},\"sub_refresh\":{{\"channel\":\"r{number}\",\"token\":\"{token}\"}}}}")
         } else {
             format!("{{\"id\":{id},\"refresh\":{{\"token\":\"{token}\"}}}}")
         };
         if self.scenario.tokens && (fresh == Fresh::Foreign || fresh == Fresh::Expired && !room) {
-            (it.cheats, it.is_stale) = (true, fresh == Fresh::Expired);
+            (it.uses_foreign_token, it.is_stale) = (true, fresh == Fresh::Expired);
         }
         self.send(session, &wire::frame(0x81, line.as_bytes()));
     }
 
     /// The answer to a fresh token.
-    pub(super) fn refreshed(&mut self, session: usize, asked: Asked, waited: Duration, reply: &Value) {
-        let (index, fresh, ends) = match asked {
-            Asked::Refresh(fresh, ends) => (None, fresh, ends),
-            Asked::RoomRefresh(index, fresh, ends) => (Some(index), fresh, ends),
-            Asked::Connect
-            | Asked::Publish(_)
-            | Asked::Subscribe(_)
-            | Asked::SubscribeAnew(_)
-            | Asked::Unsubscribe(_)
-            | Asked::Look(..) => panic!("{asked:?} brings no token"),
+    pub(super) fn refreshed(
+        &mut self,
+        session: usize,
+        command: PendingCommand,
+        waited: Duration,
+        reply: &Value,
+    ) {
+        let (index, fresh, ends) = match command {
+            PendingCommand::Refresh(fresh, ends) => (None, fresh, ends),
+            PendingCommand::RoomRefresh(index, fresh, ends) => (Some(index), fresh, ends),
+            PendingCommand::Connect
+            | PendingCommand::Publish(_)
+            | PendingCommand::Subscribe(_)
+            | PendingCommand::SubscribeAnew(_)
+            | PendingCommand::Unsubscribe(_)
+            | PendingCommand::Look(..) => panic!("{command:?} brings no token"),
         };
         let it = &mut self.sessions[session];
         match (reply["error"]["code"].as_u64(), fresh) {
@@ -248,10 +261,10 @@ impl Simulation<'_> {
             (Some(109), Fresh::Expired) => {
                 assert!(index.is_some() && reply["error"]["temporary"] == true, "{reply}");
             }
-            // It has expired on its way.
+            // It has expired in flight.
             (Some(109), Fresh::Good) => {
-                let mut lives = [it.plan.life, it.plan.room_life].into_iter().flatten();
-                assert!(lives.any(|life| waited >= life), "{reply}");
+                let mut lifetimes = [it.plan.lifetime, it.plan.room_lifetime].into_iter().flatten();
+                assert!(lifetimes.any(|lifetime| waited >= lifetime), "{reply}");
             }
             (None, Fresh::Good) => {
                 let result = &reply[if index.is_some() { "sub_refresh" } else { "refresh" }];
@@ -261,11 +274,11 @@ impl Simulation<'_> {
                     None => it.ends = ends,
                 }
             }
-            _ => panic!("session {session} brought {asked:?}: {reply}"),
+            _ => panic!("session {session} brought {command:?}: {reply}"),
         }
     }
 
-    /// A subscription has ended by itself: the client comes back with a fresh token.
+    /// A subscription has ended by itself: the client subscribes again with a fresh token.
     pub(super) fn expired(&self, session: usize, index: usize) {
         let now = self.world.now();
         let it = &self.sessions[session];
@@ -273,9 +286,9 @@ impl Simulation<'_> {
         assert!(now >= ends, "the subscription of session {session} expires before its time");
     }
 
-    /// It is sent after `after` that a session wants to be in a room.
+    /// It is sent after `after` that a session subscribes to a room.
     pub(super) fn subscribe_later(&mut self, session: usize, index: usize, after: Duration) {
-        if self.sessions[session].may_speak() {
+        if self.sessions[session].may_publish() {
             let line = self.sessions[session].subscribe(self.world.now(), index);
             self.later(after, Due::Send(session, wire::frame(0x81, line.as_bytes())));
         }
@@ -293,24 +306,24 @@ impl Session {
         if !self.brings_tokens {
             return String::new();
         }
-        let (token, ends) = self.plan.room_token(self.client, now, self.subs[index].ear.room());
-        self.subs[index].asked_ends = ends;
+        let (token, ends) = self.plan.room_token(self.client, now, self.subs[index].receiver.room());
+        self.subs[index].requested_ends = ends;
         format!(",\"token\":\"{token}\"")
     }
 
     /// Whether its identity may have expired.
     pub(super) fn may_be_expired(&self, at: Time) -> bool {
         let grace =
-            if matches!(self.plan.place, Place::Centrifuge(_)) { EXPIRY_GRACE } else { Duration::ZERO };
+            if matches!(self.plan.endpoint, Endpoint::Centrifuge(_)) { EXPIRY_GRACE } else { Duration::ZERO };
         self.ends.is_some_and(|ends| at >= ends + grace)
     }
 
-    /// Whether its place in a room that the server has put it into may have expired.
+    /// Whether its server-side subscription may have expired.
     pub(super) fn may_be_put_out(&self, at: Time) -> bool {
         let ended = |ends: Option<Time>| ends.is_some_and(|ends| at >= ends + EXPIRY_GRACE);
-        self.subs
-            .iter()
-            .any(|sub| self.is_put_into(sub.ear.room()) && (ended(sub.ends) || ended(sub.asked_ends)))
+        self.subs.iter().any(|sub| {
+            self.is_put_into(sub.receiver.room()) && (ended(sub.ends) || ended(sub.requested_ends))
+        })
     }
 
     /// Nothing moves any more: what has expired is over, with some patience for what took time to begin. Clocks jump, and what
@@ -319,7 +332,7 @@ impl Session {
         let late = |ends: Option<Time>, grace| {
             ends.is_some_and(|ends: Time| at > ends.max(changed) + patience && at > ends + grace + patience)
         };
-        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
+        let is_json = matches!(self.plan.endpoint, Endpoint::Centrifuge(_));
         let grace = if is_json { EXPIRY_GRACE } else { Duration::ZERO };
         assert!(!late(self.ends, grace), "client {} has expired, and is kept", self.client);
         let of_room = self.subs.iter().filter(|sub| is_json && sub.stage == SubStage::In);
@@ -330,27 +343,28 @@ impl Session {
         }
     }
 
-    /// Whether it has brought a token to stay that had expired, or has on its way.
+    /// Whether it has sent an expired refresh token, or one is in flight.
     pub(super) fn brought_old(&self, at: Time) -> bool {
-        let is_old = |ends: Option<Time>, asked: Time| {
-            let with_rooms = self.plan.room_life.is_some_and(|life| at >= asked + life);
+        let is_old = |ends: Option<Time>, command: Time| {
+            let with_rooms = self.plan.room_lifetime.is_some_and(|lifetime| at >= command + lifetime);
             with_rooms || ends.is_some_and(|ends| at >= ends)
         };
-        let mut asked = self.asked.iter();
+        let mut command = self.pending_commands.iter();
         self.is_stale
-            || asked.any(|&(_, it, since)| matches!(it, Asked::Refresh(_, ends) if is_old(ends, since)))
+            || command
+                .any(|&(_, it, since)| matches!(it, PendingCommand::Refresh(_, ends) if is_old(ends, since)))
     }
 
     /// Whether something that it brings may have been too old when it came.
     pub(super) fn may_be_too_old(&self, at: Time) -> bool {
         let over = |ends: Option<Time>| ends.is_some_and(|ends| at >= ends);
-        self.brings_tokens && (over(self.ends) || self.subs.iter().any(|sub| over(sub.asked_ends)))
+        self.brings_tokens && (over(self.ends) || self.subs.iter().any(|sub| over(sub.requested_ends)))
     }
 }
 
 impl Circumstances {
-    /// Whether the auth backend is asked who clients are.
-    pub(super) fn are_asked(&self) -> bool {
-        self.options.identification == Identification::Asked
+    /// Whether the auth backend decides about clients.
+    pub(super) fn uses_hook(&self) -> bool {
+        self.options.auth_mode == AuthMode::Hook
     }
 }

@@ -1,5 +1,5 @@
-//! The third kernel interface: sockets without a kernel, as epoll has them. What is ready is told once, however much has come
-//! together since it was told last, and what a read leaves is not told again.
+//! The third kernel interface: sockets without a kernel, as epoll has them. Readiness is reported once, however much has come
+//! together since the last report, and what a read leaves is not reported again.
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use super::network::{End, Pipe, index_below, one_in};
 use super::scenario::Faults;
 use crate::base::rng::Rng;
 use crate::base::{ConnKey, Time};
-use crate::chat::Question;
+use crate::chat::AuthRequest;
 use crate::driver::Control;
 use crate::driver::host::{Host, Replacement};
 use crate::driver::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
@@ -63,7 +63,7 @@ pub(super) struct SimSockets {
     pub(super) kernel: Kernel,
     /// Connections that wait to be accepted.
     pub(super) backlog: VecDeque<usize>,
-    /// Sockets that something is to be told of, each once: epoll's list.
+    /// Sockets with events to report, each once: epoll's list.
     ready: Vec<usize>,
     /// Those that a write of the batch goes to.
     written: Vec<usize>,
@@ -79,7 +79,7 @@ impl SimSockets {
         Self { id, ..Self::default() }
     }
 
-    /// Something has happened to a socket. It is told with the next wait, together with all that happens until then.
+    /// A socket has an event. It is reported with the next wait, together with all that happens until then.
     pub(super) fn mark_ready(&mut self, pipes: &mut [Pipe], pipe: usize) {
         let it = &mut pipes[pipe];
         if it.key.is_some() && it.closed.is_none() && !std::mem::replace(&mut it.ready, true) {
@@ -92,7 +92,7 @@ impl SimSockets {
         !self.ready.is_empty()
     }
 
-    /// What is told of a socket: its state now, and not what has brought it about.
+    /// The report about a socket: its state now, and not what has caused it.
     fn event(&self, pipe: usize) -> Option<Event<Infallible>> {
         let it = &self.kernel.pipes[pipe];
         let key = it.key.filter(|_| it.closed.is_none())?;
@@ -168,8 +168,8 @@ impl Sockets for SimSockets {
     fn open(&mut self, key: ConnKey, pipe: &mut usize) -> io::Result<Opened> {
         let mut pipes = std::mem::take(&mut self.kernel.pipes);
         let it = &mut pipes[*pipe];
-        (it.key, it.opened, it.heard) = (Some(key), self.kernel.now, self.kernel.now);
-        // A socket that is registered with epoll is told of as it is: it has room, if nothing else.
+        (it.key, it.opened, it.received) = (Some(key), self.kernel.now, self.kernel.now);
+        // A socket that is registered with epoll is reported as it is: it is writable, if nothing else.
         self.mark_ready(&mut pipes, *pipe);
         self.kernel.pipes = pipes;
         Ok(Opened::Ready)
@@ -195,8 +195,8 @@ impl Sockets for SimSockets {
         let len = it.to_server.len().min(most);
         self.buffer.clear();
         self.buffer.extend(it.to_server.drain(..len));
-        it.silence = it.silence.max(now.since(it.heard));
-        it.heard = *now;
+        it.silence = it.silence.max(now.since(it.received));
+        it.received = *now;
         *moved = true;
         Ok(Input::Bytes { bytes: &mut self.buffer, again: len == most })
     }
@@ -218,7 +218,7 @@ impl Sockets for SimSockets {
         1 + index_below(&mut self.kernel.rng, self.kernel.faults.writes_at_once)
     }
 
-    fn write(&mut self, pipe: &mut usize, write: &Write<'_>, _place: usize) -> Outcome {
+    fn write(&mut self, pipe: &mut usize, write: &Write<'_>, _write_index: usize) -> Outcome {
         let Kernel { pipes, rng, faults, news, moved, .. } = &mut self.kernel;
         let it = &mut pipes[*pipe];
         assert!(!self.written.contains(pipe), "two writes to one connection");
@@ -233,7 +233,7 @@ impl Sockets for SimSockets {
         it.write(&slices[..count], faults, rng)
     }
 
-    /// The outcomes of a ring's writes come in any order.
+    /// The outcomes of a ring's writes arrive in any order.
     fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()> {
         self.written.clear();
         for index in 1..writes.len() {
@@ -269,8 +269,8 @@ impl Sockets for SimSockets {
         let Kernel { pipes, news, moved, .. } = &mut self.kernel;
         *moved = true;
         news.push(pipe);
-        // The reason is what the host is told.
-        pipes[pipe].closed = Some(CloseReason::Gone);
+        // The reason is what the host receives.
+        pipes[pipe].closed = Some(CloseReason::Disconnected);
         self.closed.push(pipe);
         Ok(())
     }
@@ -284,12 +284,12 @@ impl Sockets for SimSockets {
 #[derive(Debug, Default)]
 pub(super) struct SimHost {
     pub(super) now: Time,
-    /// What it has to say.
+    /// Its pending control messages.
     pub(super) controls: VecDeque<Control>,
     /// The shards that the shard has woken in this turn.
     pub(super) woken: Vec<usize>,
-    /// What it has asked the auth backend in this turn.
-    pub(super) questions: Vec<Question>,
+    /// Its auth requests in this turn.
+    pub(super) auth_requests: Vec<AuthRequest>,
     /// Why it has closed connections in this turn.
     pub(super) closed: Vec<CloseReason>,
 }
@@ -311,12 +311,12 @@ impl Host for SimHost {
         self.woken.push(shard);
     }
 
-    fn ask(&mut self, question: Question) {
-        self.questions.push(question);
+    fn request_auth(&mut self, auth_request: AuthRequest) {
+        self.auth_requests.push(auth_request);
     }
 
-    fn withdraw(&mut self, _conn: ConnKey) {
-        // A backend that has begun to decide may be too late to hear of it: the decision comes all the same.
+    fn cancel_auth(&mut self, _conn: ConnKey) {
+        // A backend that has begun to decide may be too late to be cancelled: the decision comes all the same.
     }
 
     fn accepting_paused(&mut self, _now: Time, _why: &str) {}

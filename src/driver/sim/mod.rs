@@ -1,23 +1,23 @@
 //! The simulator: a third driver, in which there is no kernel, no thread and no clock. It runs any number of unchanged
 //! shards, their mesh and their clients in one thread, from one seed, and checks all the while that the server keeps what it
-//! promises. `docs/simulator.md` says how it is used.
+//! promises. `docs/simulator.md` describes its use.
 //!
-//! A [`Scenario`] is data: who comes, what they do and when, what the kernel does to the driver. [`run`] plays it, and the
+//! A [`Scenario`] is data: the clients and their actions, the faults of the kernel. [`run`] plays it, and the
 //! same scenario always plays alike. When an expectation does not hold, in the core or in the simulator, it panics;
 //! [`try_run`] makes a [`Failure`] of that, and [`shrink`] makes the scenario smaller for as long as it still fails.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `scenario`, `draw` | what happens, as data; and from a seed |
 //! | `world` | shards, each in the loop that production runs, and what clients do to their connections |
-//! | `kernel`, `network` | the third kernel interface: sockets that are told of as epoll does it, and what is under way in them |
+//! | `kernel`, `network` | the third kernel interface: sockets with events as epoll reports them, and the bytes in flight |
 //! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
-//! | `engine` | an engine that settles and orders late, declines, keeps more than the homes do, and hears of other nodes |
+//! | `engine` | an engine that completes and orders late, declines, keeps more than the homes do, and receives from other nodes |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
 //! | `batch` | many commands in one frame, and how often anything may be sent |
-//! | `identity` | tokens and the auth backend: who clients are, and until when |
+//! | `identity` | tokens and the auth backend: identities and their expiry |
 //! | `bounds` | what shards hold, of each kind |
-//! | `checker` | everybody hears everything, once, in one order |
+//! | `checker` | every member receives everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |
 
 #![forbid(unsafe_code)]
@@ -62,17 +62,17 @@ pub struct Report {
     pub turns: u64,
     /// Times that nothing moved, and that everything was checked.
     pub rests: u64,
-    /// Messages said.
-    pub said: u64,
-    /// Publications heard, by each member.
-    pub heard: u64,
-    /// Publications that members were told they missed.
+    /// Messages published.
+    pub published: u64,
+    /// Publications received, by each member.
+    pub received: u64,
+    /// Publications that were announced as missed.
     pub missed: u64,
-    /// Times that somebody came back and went on from where it was.
+    /// Recoveries after a reconnect.
     pub recovered: u64,
     /// Messages that the engine declined.
     pub declined: u64,
-    /// Gaps that could be compared with what others heard.
+    /// Gaps that could be compared with what others received.
     pub gaps: usize,
 }
 
@@ -101,7 +101,7 @@ pub fn run(scenario: &Scenario) -> Report {
     Simulation::new(scenario, Trace::default()).run()
 }
 
-/// Plays a scenario, and tells what happened when it fails. What panics is reported by the process's panic hook too.
+/// Plays a scenario, and returns what happened when it fails. What panics is reported by the process's panic hook too.
 ///
 /// # Errors
 /// What did not hold, and what came before.
@@ -112,13 +112,13 @@ pub fn try_run(scenario: &Scenario) -> Result<Report, Failure> {
         let message = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
             (Some(message), _) => message.clone(),
             (None, Some(message)) => (*message).to_owned(),
-            (None, None) => "a panic without words".to_owned(),
+            (None, None) => "a panic without a message".to_owned(),
         };
         Failure { message, trace: recorded.lines() }
     })
 }
 
-/// What happens, in words, if anybody wants to know. Clones write to the same.
+/// The trace of events as text, if it is wanted. Clones write to the same.
 #[derive(Clone, Debug, Default)]
 struct Trace(Option<std::rc::Rc<std::cell::RefCell<VecDeque<String>>>>);
 

@@ -11,12 +11,12 @@ use crate::base::{ConnKey, Time};
 use crate::driver::sockets::Outcome;
 use crate::metrics::CloseReason;
 
-/// How a client ends its connection without a word.
+/// How a client ends its connection without a Close frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
     /// It ends its stream, and reads on.
     Fin,
-    /// It breaks both directions; what was under way is lost.
+    /// It breaks both directions; what was in flight is lost.
     Reset,
 }
 
@@ -35,19 +35,19 @@ pub struct Pipe {
     pub to_client: Vec<u8>,
     /// How much of that fits.
     pub capacity: usize,
-    /// A write did not go through whole: the server is owed word when there is room.
+    /// A write did not go through whole: the server is owed an event when the socket is writable.
     pub starved: bool,
     /// The server has ended its stream.
     pub shut: bool,
     /// The server has closed its socket, and why.
     pub closed: Option<CloseReason>,
     /// When the server last read from it, or accepted it.
-    pub heard: Time,
+    pub received: Time,
     /// The longest time that the server waited for something to read.
     pub silence: Duration,
     /// When the server accepted it.
     pub opened: Time,
-    /// Stands in the kernel's list of those that something is to be told of.
+    /// Stands in the kernel's list of sockets with events.
     pub(super) ready: bool,
 }
 
@@ -63,7 +63,7 @@ impl Pipe {
             starved: false,
             shut: false,
             closed: None,
-            heard: Time::ZERO,
+            received: Time::ZERO,
             silence: Duration::ZERO,
             opened: Time::ZERO,
             ready: false,
@@ -80,7 +80,7 @@ impl Pipe {
         self.closed.is_none() && self.end != Some(End::Reset)
     }
 
-    /// The server writes. What fits is taken, or less when the faults say so.
+    /// The server writes. What fits is taken, or less, by the faults.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>], faults: &Faults, rng: &mut Rng) -> Outcome {
         if self.end == Some(End::Reset) {
             return Outcome::Failed;

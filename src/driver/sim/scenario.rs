@@ -1,4 +1,4 @@
-//! What happens in a simulation, as data: who comes, what they do and when, and what the machine does to them. Drawn from a
+//! What happens in a simulation, as data: the clients, their actions and times, and the faults of the machine. Drawn from a
 //! seed; a value, so that it can be made smaller while it still fails.
 
 use std::sync::Arc;
@@ -17,17 +17,17 @@ pub struct Scenario {
     pub seed: u64,
     /// How many shards.
     pub shards: usize,
-    /// What they are told.
+    /// The options of the shards.
     pub options: Options,
     /// What the kernel does.
     pub faults: Faults,
-    /// Whether tokens say who clients are.
+    /// Whether tokens authenticate clients.
     pub tokens: bool,
     /// How the engines behave; `None`: those in memory.
     pub engine: Option<Late>,
     /// How many rooms clients go into.
     pub rooms: usize,
-    /// Who takes part.
+    /// The clients.
     pub clients: Vec<Plan>,
     /// What they do, in the order of time.
     pub events: Vec<Event>,
@@ -46,11 +46,11 @@ pub struct Faults {
     pub refused_one_in: u64,
     /// Once in so many writes the socket takes less than there is room for; 0: never.
     pub short_one_in: u64,
-    /// Once in so many turns a socket is said to be readable that is not; 0: never.
+    /// Once in so many turns a socket is reported readable that is not; 0: never.
     pub spurious_one_in: u64,
-    /// Whether what has become possible is told in any order.
+    /// Whether events are reported in any order.
     pub reorder: bool,
-    /// Writes under way at a time, less one.
+    /// Writes in flight at a time, less one.
     pub writes_at_once: usize,
     /// Reads in a turn.
     pub reads_per_turn: usize,
@@ -58,7 +58,7 @@ pub struct Faults {
     pub accepts_per_turn: usize,
     /// Size of the rings between shards.
     pub rings: RingLimits,
-    /// Longest time that anything takes on its way: a turn, a wake-up, an answer.
+    /// Longest delay of a turn, a wake-up, an answer.
     pub delay_max: Duration,
 }
 
@@ -87,7 +87,7 @@ pub struct Plan {
     /// The shard that its connections come to.
     pub shard: usize,
     /// What it connects to.
-    pub place: Place,
+    pub endpoint: Endpoint,
     /// What it offers of permessage-deflate.
     pub deflate: Deflate,
     /// How it reads.
@@ -98,14 +98,14 @@ pub struct Plan {
     pub answers: bool,
     /// Whether it sends its messages in several frames.
     pub fragments: bool,
-    /// Whether somebody outside, if asked, turns it away.
+    /// Whether the auth backend, if used, rejects it.
     pub unwanted: bool,
-    /// Whether the auth backend, if asked, never answers.
+    /// Whether the auth backend, if used, never answers.
     pub unanswered: bool,
-    /// How long it is who it is, where a token or the auth backend says so.
-    pub life: Option<Duration>,
+    /// The lifetime of its identity, by a token or the auth backend.
+    pub lifetime: Option<Duration>,
     /// How long it may be in a room, likewise.
-    pub room_life: Option<Duration>,
+    pub room_lifetime: Option<Duration>,
     /// The rooms that the server puts it into, likewise, by the bits.
     pub server_rooms: u8,
     /// Whether it is not listed in rooms that a token lets it into.
@@ -142,10 +142,10 @@ pub enum Fresh {
 
 /// Where a client connects to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum Endpoint {
     /// A room, in the plain text protocol.
     Room(u16),
-    /// Several rooms, by the bits, in the Centrifuge protocol. When it comes back it goes on from where it was.
+    /// Several rooms, by the bits, in the Centrifuge protocol. After a reconnect it recovers.
     Centrifuge(u8),
     /// The endpoint that sends back what it gets.
     Echo,
@@ -165,7 +165,7 @@ pub enum Deflate {
 /// How a client reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reading {
-    /// Whatever comes, at once.
+    /// Everything, at once.
     AtOnce,
     /// So many bytes, so often.
     Slowly(usize, Duration),
@@ -200,40 +200,40 @@ pub enum What {
 /// What a client does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Act {
-    /// Connects, if it is not connected, and asks to join.
+    /// Connects, if it is not connected, and joins.
     Join,
-    /// Says something of at least so many bytes.
-    Say(usize),
-    /// Says so many things of at least so many bytes in one breath, compressed if that was agreed on.
+    /// Publishes a message of at least so many bytes.
+    Publish(usize),
+    /// Publishes so many messages of at least so many bytes at once, compressed if that was agreed on.
     Burst(usize, usize),
-    /// Says something in the room of this number, whether it is in it or not, if it speaks JSON.
-    SayIn(usize, usize),
-    /// Sends so many commands of all kinds in one frame, if it speaks JSON.
+    /// Publishes in the room of this number, whether it is in it or not, if it is a JSON client.
+    PublishIn(usize, usize),
+    /// Sends so many commands of all kinds in one frame, if it is a JSON client.
     Batch(usize),
     /// Sends a ping.
     Ping,
-    /// Asks who is in a room, or what was said there, if it speaks JSON.
-    Ask(Look),
+    /// Queries presence or history of a room, if it is a JSON client.
+    Query(Look),
     /// Brings a fresh token for itself, or for a room that it is in.
     Refresh(bool, Fresh),
     /// Reads nothing for so long.
     Stall(Duration),
     /// Goes.
     Leave(Leave),
-    /// Sends what nobody may.
+    /// Violates the protocol.
     Break(Wrong),
 }
 
-/// What a client may want to know of a room.
+/// A query of a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Look {
-    /// Who is there.
+    /// Its members.
     Presence,
     /// How many are there.
     Stats,
     /// The last so many publications.
     History(usize),
-    /// How far the last publication that it heard has come.
+    /// How far the last publication that it received has come.
     Delivery,
 }
 
@@ -253,7 +253,7 @@ pub enum Leave {
 pub enum Wrong {
     /// A frame without a mask.
     Unmasked,
-    /// An opcode that nobody has given a meaning.
+    /// An opcode without a meaning.
     ReservedOpcode,
     /// A reserved bit.
     ReservedBit,
@@ -271,7 +271,7 @@ pub enum Wrong {
     Bomb,
     /// A command in the form of an array.
     ArrayCommand,
-    /// A subscription with deltas that nobody knows.
+    /// A subscription with unknown deltas.
     UnknownDelta,
     /// A binary message where only text is taken.
     Binary,
@@ -343,11 +343,11 @@ impl Wrong {
             | Self::CloseCode
             | Self::LongPing
             | Self::ArrayCommand
-            | Self::UnknownDelta => CloseReason::Protocol,
-            Self::TooBig | Self::Bomb => CloseReason::TooBig,
-            Self::Binary => CloseReason::Unsupported,
-            Self::Garbage | Self::EndlessHead => CloseReason::Refused,
-            Self::HalfAHead => CloseReason::HeadTimeout,
+            | Self::UnknownDelta => CloseReason::ProtocolError,
+            Self::TooBig | Self::Bomb => CloseReason::MessageTooBig,
+            Self::Binary => CloseReason::UnsupportedData,
+            Self::Garbage | Self::EndlessHead => CloseReason::RequestRejected,
+            Self::HalfAHead => CloseReason::RequestTimeout,
         }
     }
 }
@@ -355,7 +355,7 @@ impl Wrong {
 /// What a reload changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reload {
-    /// How long silence lasts before a ping; zero: for ever.
+    /// How long silence lasts before a ping; zero: forever.
     PingInterval(Duration),
     /// How long a room waits for more.
     Coalesce(Duration),

@@ -1,8 +1,8 @@
-//! One connection of a client: what it has said and heard, and what the server may do to it for that.
+//! One connection of a client: what it has published and received, and how the server may end it.
 
-use super::checker::{Ear, SaidId};
+use super::checker::{PublicationId, Receiver};
 use super::identity::UNWANTED;
-use super::scenario::{Brings, Fresh, Leave, Look, Place, Plan, Reading, Wrong};
+use super::scenario::{Brings, Endpoint, Fresh, Leave, Look, Plan, Reading, Wrong};
 use super::world::World;
 use crate::base::Time;
 use crate::chat::SlowMember;
@@ -28,25 +28,25 @@ pub(super) enum Stage {
 pub(super) enum SubStage {
     /// It is not.
     Out,
-    /// It has asked to be.
-    Asked,
+    /// It has requested to be.
+    Requested,
     /// It is.
     In,
 }
 
-/// A client's place in a room: what it hears there.
+/// A client's subscription to a room, and what it receives there.
 #[derive(Debug)]
 pub(super) struct Sub {
     pub(super) stage: SubStage,
-    pub(super) ear: Ear,
+    pub(super) receiver: Receiver,
     /// When it ends by itself, and when that is going to be once it is in.
     pub(super) ends: Option<Time>,
-    pub(super) asked_ends: Option<Time>,
+    pub(super) requested_ends: Option<Time>,
 }
 
 impl Sub {
-    pub(super) const fn new(ear: Ear) -> Self {
-        Self { stage: SubStage::Out, ear, ends: None, asked_ends: None }
+    pub(super) const fn new(receiver: Receiver) -> Self {
+        Self { stage: SubStage::Out, receiver, ends: None, requested_ends: None }
     }
 }
 
@@ -56,20 +56,20 @@ pub(super) const ROOMS_MAX: usize = 8;
 /// What a limit counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Scope {
-    /// What a session says in all rooms together.
+    /// Publications of a session in all rooms together.
     Session,
-    /// What it says in one room.
+    /// Publications in one room.
     Room(usize),
     /// The other commands.
     Commands,
 }
 
-/// What a command asks for.
+/// A command without its reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Asked {
+pub(super) enum PendingCommand {
     Connect,
-    Publish(SaidId),
-    /// To be in the room of this place among the session's.
+    Publish(PublicationId),
+    /// To subscribe to the room at this index of the session's.
     Subscribe(usize),
     /// The same, without what was missed.
     SubscribeAnew(usize),
@@ -79,7 +79,7 @@ pub(super) enum Asked {
     Refresh(Fresh, Option<Time>),
     /// To stay in a room.
     RoomRefresh(usize, Fresh, Option<Time>),
-    /// Who is in the room of that place, or what was said there.
+    /// Presence or history of the room at that index.
     Look(usize, Look),
 }
 
@@ -92,26 +92,26 @@ pub(super) struct Session {
     pub(super) stage: Stage,
     /// Bytes that have been read and not understood.
     pub(super) buffer: Vec<u8>,
-    /// The rooms that it is in or wants to be in; one, unless it speaks JSON.
+    /// The rooms that it is in or subscribes to; one, unless it is a JSON client.
     pub(super) subs: Vec<Sub>,
-    /// What it has said last in each room.
-    pub(super) said: [Option<SaidId>; ROOMS_MAX],
-    /// When it is no longer who it is.
+    /// Its last publication in each room.
+    pub(super) last_published: [Option<PublicationId>; ROOMS_MAX],
+    /// When its identity expires.
     pub(super) ends: Option<Time>,
     /// The server puts it into rooms.
     pub(super) has_rooms: bool,
     /// It brings a token for each room.
     pub(super) brings_tokens: bool,
     /// It has brought another's token.
-    pub(super) cheats: bool,
+    pub(super) uses_foreign_token: bool,
     /// It has brought one of its own that had expired.
     pub(super) is_stale: bool,
     /// Its `connect` was refused.
     pub(super) refused_in: bool,
     /// It has sent commands in batches, so that they may contradict one another.
     pub(super) batched: bool,
-    /// It has ended its stream behind what it said, which is published all the same.
-    pub(super) last_words: bool,
+    /// It has ended its stream behind its publications, which are published all the same.
+    pub(super) final_messages: bool,
     /// Commands that count against a limit, each with that limit's scope and whether it was too many.
     pub(super) limited: Vec<(Scope, u32, bool)>,
     /// Whether its commands are counted.
@@ -123,8 +123,8 @@ pub(super) struct Session {
     /// What the server calls it, in JSON.
     pub(super) id: String,
     /// Each with when it was sent.
-    pub(super) asked: Vec<(u32, Asked, Time)>,
-    /// Messages of its own that the engine could not take, and how often it was told so.
+    pub(super) pending_commands: Vec<(u32, PendingCommand, Time)>,
+    /// Messages of its own that the engine could not take, and how many errors it got for them.
     pub(super) refused: u32,
     pub(super) refusals: u32,
     /// permessage-deflate was agreed on.
@@ -161,7 +161,7 @@ pub(super) struct Circumstances {
     /// Whether the clock has ever jumped, and how long shards stood still, all in all.
     pub(super) jumped: bool,
     pub(super) paused: Duration,
-    /// Whether the engine takes long to settle a draft.
+    /// Whether the engine takes long to complete a draft.
     pub(super) engine_is_slow: bool,
     /// Whether members were ever to be pinged.
     pub(super) pings: bool,
@@ -170,7 +170,7 @@ pub(super) struct Circumstances {
 }
 
 impl Circumstances {
-    /// What becomes of slow members; the same in all rooms, and all the time.
+    /// The slow-consumer policy; the same in all rooms, and all the time.
     pub(super) fn policy(&self) -> SlowMember {
         self.options.rooms.otherwise.slow_member
     }
@@ -185,21 +185,21 @@ impl Session {
             stage: Stage::Head,
             buffer: Vec::new(),
             subs,
-            said: [None; ROOMS_MAX],
+            last_published: [None; ROOMS_MAX],
             ends: None,
             has_rooms: false,
             brings_tokens: false,
-            cheats: false,
+            uses_foreign_token: false,
             is_stale: false,
             refused_in: false,
             batched: false,
-            last_words: false,
+            final_messages: false,
             limited: Vec::new(),
             counts_commands: false,
             too_often: 0,
             commands: 0,
             id: String::new(),
-            asked: Vec::new(),
+            pending_commands: Vec::new(),
             refused: 0,
             refusals: 0,
             deflated: false,
@@ -216,38 +216,42 @@ impl Session {
         }
     }
 
-    /// How much of what it said in plain text may be missing without its being known which: it was too much, or it is not known
-    /// whether it was.
+    /// How many plain text messages may be missing without its being known which: they exceeded a limit, or it is not known
+    /// whether they did.
     pub(super) fn excused(&self, world: &World) -> usize {
         let pipe = world.pipe(self.pipe);
         let knows =
-            self.stage == Stage::Open && self.is_loyal() && pipe.is_open() && pipe.to_client.is_empty();
+            self.stage == Stage::Open && self.is_compliant() && pipe.is_open() && pipe.to_client.is_empty();
         if knows && !pipe.starved { self.too_often as usize } else { usize::MAX }
     }
 
-    /// It has ended its stream behind what it said, and nothing stood in the way of that.
-    pub(super) fn has_last_words(&self, world: &World, now: &Circumstances) -> bool {
-        let is_in = match self.plan.place {
-            Place::Room(_) => !now.are_asked(),
-            Place::Centrifuge(_) => !self.id.is_empty(),
-            Place::Echo => false,
+    /// It has ended its stream behind its publications, and nothing stood in the way of that.
+    pub(super) fn has_final_messages(&self, world: &World, now: &Circumstances) -> bool {
+        let is_in = match self.plan.endpoint {
+            Endpoint::Room(_) => !now.uses_hook(),
+            Endpoint::Centrifuge(_) => !self.id.is_empty(),
+            Endpoint::Echo => false,
         };
-        // What it has said waits no longer than a closing handshake may take.
+        // Its publications wait no longer than a closing handshake may take.
         let takes_long = now.jumped || now.paused > Duration::from_secs(2) || now.engine_is_slow;
-        let is_fine = self.wrong.is_none() && !self.cheats && !self.was_late && !now.limits_speech();
-        let ended = self.last_words && self.left == Some(Leave::HalfClose);
-        let as_it_wants = matches!(world.pipe(self.pipe).closed, None | Some(CloseReason::Gone));
+        let is_fine =
+            self.wrong.is_none() && !self.uses_foreign_token && !self.was_late && !now.limits_publishing();
+        let ended = self.final_messages && self.left == Some(Leave::HalfClose);
+        let as_it_wants = matches!(world.pipe(self.pipe).closed, None | Some(CloseReason::Disconnected));
         is_in && !takes_long && is_fine && ended && as_it_wants
     }
 
-    /// Whether it may still say something.
-    pub(super) fn may_speak(&self) -> bool {
-        matches!(self.stage, Stage::Head | Stage::Open) && self.is_loyal() && !self.over && !self.refused_in
+    /// Whether it may still publish.
+    pub(super) fn may_publish(&self) -> bool {
+        matches!(self.stage, Stage::Head | Stage::Open)
+            && self.is_compliant()
+            && !self.over
+            && !self.refused_in
     }
 
     /// Whether it has done nothing that ends it.
-    pub(super) const fn is_loyal(&self) -> bool {
-        self.wrong.is_none() && self.left.is_none() && !self.close_sent && !self.cheats
+    pub(super) const fn is_compliant(&self) -> bool {
+        self.wrong.is_none() && self.left.is_none() && !self.close_sent && !self.uses_foreign_token
     }
 
     /// An HTTP status has come.
@@ -276,12 +280,14 @@ impl Session {
             Some(1001) => own == code || now.draining.is_some() || self.may_be_silent(world, now),
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
-            Some(1008) if self.may_be_expired(world.now()) => matches!(self.plan.place, Place::Room(_)),
+            Some(1008) if self.may_be_expired(world.now()) => matches!(self.plan.endpoint, Endpoint::Room(_)),
             Some(1008 | 3013) => self.may_be_flooding(now),
             Some(3005) => self.may_be_expired(world.now()) || self.brought_old(world.now()),
             Some(3006) => self.may_be_put_out(world.now()),
             Some(3010) => self.was_full && now.policy() == SlowMember::Skip && self.has_rooms,
-            Some(3500) => self.cheats || self.brings_tokens && self.plan.brings == Brings::Garbage,
+            Some(3500) => {
+                self.uses_foreign_token || self.brings_tokens && self.plan.brings == Brings::Garbage
+            }
             Some(3501) if self.may_be_refused(world) => true,
             Some(1013) if self.may_be_given_up(world, now) => true,
             Some(3004 | 3502) => {
@@ -295,41 +301,41 @@ impl Session {
         assert!(world.pipe(self.pipe).is_accepted());
     }
 
-    /// Whether it may hear things some time after they were said.
+    /// Whether it may receive publications some time after they were accepted.
     pub(super) const fn is_late(&self) -> bool {
         self.was_late || self.was_full
     }
 
-    /// Whether the auth backend never says whether it may come in.
+    /// Whether the auth backend never decides about it.
     pub(super) fn waits_for_an_answer(&self, now: &Circumstances) -> bool {
-        self.plan.unanswered && self.plan.place != Place::Echo && now.are_asked()
+        self.plan.unanswered && self.plan.endpoint != Endpoint::Echo && now.uses_hook()
     }
 
-    /// Whether it is not let in for what it brings, or was not.
+    /// Whether it is rejected for its token, or was.
     fn may_be_refused(&self, world: &World) -> bool {
         self.refused_in
             || self.may_be_too_old(world.now())
             || self.brings_tokens && self.plan.brings != Brings::Good
     }
 
-    /// Whether it is turned away when somebody outside is asked.
+    /// Whether the auth backend rejects it.
     fn is_unwanted(&self, now: &Circumstances) -> bool {
-        self.plan.unwanted && self.plan.place != Place::Echo && now.are_asked()
+        self.plan.unwanted && self.plan.endpoint != Endpoint::Echo && now.uses_hook()
     }
 
     /// Whether the room that it goes into in plain text may not have answered in time.
     fn may_be_given_up(&self, world: &World, now: &Circumstances) -> bool {
         let waited = world.now().since(world.pipe(self.pipe).opened);
-        matches!(self.plan.place, Place::Room(_)) && waited >= now.options.command_timeout
+        matches!(self.plan.endpoint, Endpoint::Room(_)) && waited >= now.options.command_timeout
     }
 
     /// Whether the server may find that it does not answer pings.
     fn may_be_silent(&self, world: &World, now: &Circumstances) -> bool {
         let pipe = world.pipe(self.pipe);
-        let silence = pipe.silence.max(world.now().since(pipe.heard));
-        // In JSON it is the pong that counts, and not that something was heard.
+        let silence = pipe.silence.max(world.now().since(pipe.received));
+        // In JSON it is the pong that counts, and not that bytes were received.
         let late = !self.plan.answers || self.was_full || self.was_late || world.faults().reads_per_turn < 4;
-        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
+        let is_json = matches!(self.plan.endpoint, Endpoint::Centrifuge(_));
         now.pings && (silence >= now.options.pong_timeout || is_json && (late || now.disturbed))
     }
 
@@ -338,31 +344,31 @@ impl Session {
         let pipe = world.pipe(self.pipe);
         let fine = match reason {
             CloseReason::ClosedByPeer => self.close_sent,
-            CloseReason::Gone => pipe.end.is_some(),
-            CloseReason::HttpDone => pipe.end.is_some() && self.stage == Stage::Head,
-            CloseReason::Protocol if self.may_be_refused(world) => true,
-            CloseReason::Protocol | CloseReason::TooBig | CloseReason::Unsupported => {
+            CloseReason::Disconnected => pipe.end.is_some(),
+            CloseReason::RequestComplete => pipe.end.is_some() && self.stage == Stage::Head,
+            CloseReason::ProtocolError if self.may_be_refused(world) => true,
+            CloseReason::ProtocolError | CloseReason::MessageTooBig | CloseReason::UnsupportedData => {
                 self.wrong.map(Wrong::reason) == Some(reason)
             }
-            CloseReason::Silent => self.may_be_silent(world, now),
-            CloseReason::TooSlow => {
+            CloseReason::PingTimeout => self.may_be_silent(world, now),
+            CloseReason::SlowConsumer => {
                 self.was_full && (now.policy() == SlowMember::Disconnect || self.has_rooms)
             }
             CloseReason::Shutdown => now.draining.is_some(),
-            CloseReason::HeadTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
-            CloseReason::Denied => {
-                self.cheats
+            CloseReason::RequestTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
+            CloseReason::Unauthorized => {
+                self.uses_foreign_token
                     || self.is_unwanted(now)
                     || self.may_be_refused(world)
                     || self.may_be_given_up(world, now)
             }
-            CloseReason::Flood => self.may_be_flooding(now),
+            CloseReason::RateLimited => self.may_be_flooding(now),
             CloseReason::Expired => {
                 let at = world.now();
                 self.may_be_expired(at) || self.may_be_put_out(at) || self.brought_old(at)
             }
-            CloseReason::Panic => false,
-            CloseReason::Refused => self.stage != Stage::Open && self.stage != Stage::Closed,
+            CloseReason::ShardPanic => false,
+            CloseReason::RequestRejected => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
     }
@@ -373,7 +379,7 @@ impl Session {
         if self.over || !pipe.is_open() || !pipe.is_accepted() {
             return;
         }
-        // Of one that does not read nothing more can be told, but that it may wait.
+        // Of one that does not read nothing more is known, but that it may wait.
         let reads = !pipe.starved && pipe.to_client.is_empty();
         let unanswered = self.waits_for_an_answer(now);
         assert!(
@@ -382,19 +388,19 @@ impl Session {
             self.client,
             pipe.to_server.len()
         );
-        let (age, silence) = (world.now().since(pipe.opened), world.now().since(pipe.heard));
+        let (age, silence) = (world.now().since(pipe.opened), world.now().since(pipe.received));
         let options = &now.options;
         let most = options.close_timeout + SLACK;
         let is_http = matches!(self.stage, Stage::Head | Stage::Refused);
         if self.stage == Stage::Head && reads {
             assert!(
                 age <= options.handshake_timeout + most,
-                "client {} never asks, and is kept",
+                "client {} never sends a request, and is kept",
                 self.client
             );
         }
-        let pinged_since = pipe.heard.max(now.changed);
-        let is_json = matches!(self.plan.place, Place::Centrifuge(_));
+        let pinged_since = pipe.received.max(now.changed);
+        let is_json = matches!(self.plan.endpoint, Endpoint::Centrifuge(_));
         if !options.ping_interval.is_zero() && !is_http && !is_json {
             // A ping that was answered just before its time leaves the next one to the end of that time.
             let limit = options.ping_interval.max(options.pong_timeout) + options.pong_timeout + most;
@@ -410,8 +416,9 @@ impl Session {
         if self.stage == Stage::Open && reads && pipe.end.is_none() && !unanswered {
             self.check_replies();
             self.check_limits(now);
-            let told = matches!(self.plan.place, Place::Centrifuge(_)) || self.refusals == self.refused;
-            assert!(told, "client {} is told what was not sent", self.client);
+            let is_excused =
+                matches!(self.plan.endpoint, Endpoint::Centrifuge(_)) || self.refusals == self.refused;
+            assert!(is_excused, "client {} gets a notice for a message that was sent", self.client);
             assert_eq!(self.ponged, self.pings, "client {} waits for a pong", self.client);
             assert!(
                 self.wrong.is_none(),

@@ -3,8 +3,8 @@
 use super::scenario::{Event, Faults, What};
 use super::{Failure, Scenario, try_run};
 
-/// Leaves out whatever the failure does not need: events, half of them, a quarter, at last one by one; then faults, clients'
-/// manners and shards. Takes `tries_max` runs at most. Returns the smallest scenario that failed, and how.
+/// Removes everything that the failure does not need: events, half of them, a quarter, at last one by one; then faults, clients'
+/// behaviour and shards. Takes `tries_max` runs at most. Returns the smallest scenario that failed, and how.
 pub fn shrink(scenario: &Scenario, failure: Failure, tries_max: usize) -> (Scenario, Failure) {
     let mut smallest = Smallest { scenario: scenario.clone(), failure, tries: tries_max };
     loop {
@@ -46,7 +46,7 @@ impl Smallest {
 
     fn fewer_events(&mut self) {
         for client in 0..self.scenario.clients.len() {
-            self.without(|event| matches!(event.what, What::Client(who, _) if who == client));
+            self.without(|event| matches!(event.what, What::Client(other, _) if other == client));
         }
         let mut run = self.size().div_ceil(2);
         while run > 0 {

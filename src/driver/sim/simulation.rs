@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checker::{Checker, Declined, OTHER_NODE, SaidId};
-use super::client::said_text;
+use super::checker::{Checker, Declined, OTHER_NODE, PublicationId};
+use super::client::published_text;
 use super::identity::SimAuthority;
 use super::network::index_below;
 use super::scenario::{Act, Ending, Event, Leave, Look, Reading, Scenario, What};
@@ -15,8 +15,8 @@ use super::world::World;
 use super::{Report, Trace};
 use crate::base::Time;
 use crate::base::rng::Rng;
-use crate::chat::{Authority, Identification};
-use crate::engine::Settled;
+use crate::chat::{AuthMode, Authority};
+use crate::engine::PublishOutcome;
 use crate::shard::Audit;
 use crate::ws::{Deflater, Inflater};
 
@@ -24,7 +24,7 @@ use crate::ws::{Deflater, Inflater};
 /// again at what could not go on, and of the longest delay.
 const REST: Duration = Duration::from_millis(25);
 
-/// Longer than every timeout of the server: by then, whoever is to be closed is.
+/// Longer than every timeout of the server: by then, every connection that is to be closed is.
 const AFTERMATH: Duration = Duration::from_secs(120);
 
 /// Turns without any movement that a shard may take, one directly after the other.
@@ -41,18 +41,18 @@ pub(super) enum Due {
     Read(usize),
     /// A socket that took less than it could takes more.
     Relieve(usize),
-    /// Somebody outside, who was asked about a session, answers. Nothing rests before.
+    /// The auth backend answers for a session. Nothing rests before.
     Decide(usize),
 }
 
-/// A scenario under way.
+/// A running scenario.
 pub(super) struct Simulation<'a> {
     pub(super) scenario: &'a Scenario,
     /// What reads the tokens.
     authority: Arc<SimAuthority>,
     pub(super) world: World,
     pub(super) checker: Checker,
-    /// Nothing moves but what is asked: the answers must be exact.
+    /// Nothing moves but queries: their answers must be exact.
     pub(super) exact: bool,
     pub(super) sessions: Vec<Session>,
     /// The session that each client has now.
@@ -62,16 +62,16 @@ pub(super) struct Simulation<'a> {
     pub(super) inflater: Inflater,
     pub(super) deflater: Deflater,
     pub(super) trace: Trace,
-    /// The time without the clock's jumps, which nobody but the server sees.
+    /// The time without the clock's jumps, which only the server sees.
     pub(super) now: Time,
     jumped: Duration,
     agenda: BinaryHeap<Reverse<(Time, u64, Due)>>,
     noted: u64,
-    /// Sessions that somebody outside has still to decide about.
+    /// Sessions without a decision of the auth backend.
     undecided: usize,
     next_event: usize,
     /// What another node has published last, by room.
-    elsewhere: [Option<SaidId>; ROOMS_MAX],
+    elsewhere: [Option<PublicationId>; ROOMS_MAX],
     /// For each shard, when its next turn is due, and until when its thread stands still.
     turns: Vec<Time>,
     paused_until: Vec<Time>,
@@ -84,7 +84,7 @@ pub(super) struct Simulation<'a> {
 impl<'a> Simulation<'a> {
     pub(super) fn new(scenario: &'a Scenario, trace: Trace) -> Self {
         let mut this = Self::idle(scenario, trace);
-        this.checker.limited = this.circumstances.limits_speech();
+        this.checker.limited = this.circumstances.limits_publishing();
         this
     }
 
@@ -92,7 +92,7 @@ impl<'a> Simulation<'a> {
         let authority = Arc::new(SimAuthority::default());
         let mut options = scenario.options.clone();
         if scenario.tokens {
-            options.identification = Identification::Token(Arc::clone(&authority) as Arc<dyn Authority>);
+            options.auth_mode = AuthMode::Token(Arc::clone(&authority) as Arc<dyn Authority>);
         }
         let world = {
             let Scenario { shards, seed, faults, engine, .. } = scenario;
@@ -116,7 +116,7 @@ impl<'a> Simulation<'a> {
                 paused: Duration::ZERO,
                 engine_is_slow: scenario
                     .engine
-                    .is_some_and(|late| late.settle_max > Duration::from_millis(20)),
+                    .is_some_and(|late| late.completion_delay_max > Duration::from_millis(20)),
                 draining: None,
             },
             rng: Rng::new(scenario.seed ^ 0x5349_4d00),
@@ -142,19 +142,19 @@ impl<'a> Simulation<'a> {
     /// Everything that the scenario holds, then its end.
     pub(super) fn run(mut self) -> Report {
         self.run_until(Time::NEVER, |sim| sim.next_event == sim.scenario.events.len());
-        self.come_to_rest();
+        self.quiesce();
         self.report.gaps = self.checker.check_gaps();
         match self.scenario.ending {
-            Ending::Leave => self.everybody_leaves(),
+            Ending::Leave => self.all_leave(),
             Ending::Drain => self.drain(),
         }
         self.run_until(self.now + AFTERMATH, |_| false);
         self.check_aftermath();
         self.report.simulated = self.now.since(Time::ZERO);
-        self.report.said = u64::from(self.checker.count());
-        let ears = self.sessions.iter().flat_map(|session| &session.subs).map(|sub| &sub.ear);
-        self.report.heard += ears.clone().map(|ear| ear.heard).sum::<u64>();
-        self.report.missed = ears.map(|ear| ear.missed).sum();
+        self.report.published = u64::from(self.checker.count());
+        let receivers = self.sessions.iter().flat_map(|session| &session.subs).map(|sub| &sub.receiver);
+        self.report.received += receivers.clone().map(|receiver| receiver.received).sum::<u64>();
+        self.report.missed = receivers.map(|receiver| receiver.missed).sum();
         self.report.sessions = self.sessions.len();
         self.report
     }
@@ -210,14 +210,14 @@ impl<'a> Simulation<'a> {
 
     pub(super) fn later(&mut self, after: Duration, due: Due) {
         if matches!(due, Due::Send(..) | Due::Fin(_) | Due::Decide(_)) {
-            // What is on its way is no rest.
+            // What is in flight is no rest.
             (self.moved_at, self.rested) = (self.now, false);
         }
         self.noted += 1;
         self.agenda.push(Reverse((self.now + after, self.noted, due)));
     }
 
-    /// How long something takes on its way.
+    /// A random delay.
     pub(super) fn delay(&mut self) -> Duration {
         let most = u64::try_from(self.scenario.faults.delay_max.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(1 + self.rng.below(most))
@@ -246,11 +246,11 @@ impl<'a> Simulation<'a> {
         for woken in turn.woken {
             self.stir(woken);
         }
-        for question in turn.questions {
+        for auth_request in turn.auth_requests {
             let mut ours = self.world.pipes().iter();
-            let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(question.conn));
-            let session = session.expect("a question about somebody who is there");
-            let name = question.name.as_deref().expect("a name");
+            let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(auth_request.conn));
+            let session = session.expect("an auth request of a known connection");
+            let name = auth_request.name.as_deref().expect("a name");
             assert_eq!(name, format!("c{}", self.sessions[session].client));
             if self.sessions[session].plan.unanswered {
                 continue;
@@ -260,7 +260,7 @@ impl<'a> Simulation<'a> {
             self.undecided += 1;
             self.later(delay, Due::Decide(session));
         }
-        self.hear_engines();
+        self.poll_engines();
         if self.report.turns.is_multiple_of(AUDIT_EVERY) {
             self.audit(id);
         }
@@ -277,17 +277,17 @@ impl<'a> Simulation<'a> {
     }
 
     /// Notes what the engines have declined.
-    fn hear_engines(&mut self) {
+    fn poll_engines(&mut self) {
         for (body, outcome) in self.world.take_declined() {
             let digits = body.bytes().iter().skip_while(|byte| !byte.is_ascii_digit());
             let digits = digits.take_while(|byte| byte.is_ascii_digit());
-            let id = digits.fold(0, |id, digit| id * 10 + SaidId::from(digit - b'0'));
+            let id = digits.fold(0, |id, digit| id * 10 + PublicationId::from(digit - b'0'));
             self.trace.note(self.now, || format!("{id} is declined: {outcome:?}"));
-            let temporary = outcome == Settled::Temporary;
+            let temporary = outcome == PublishOutcome::Temporary;
             self.checker.decline(id, if temporary { Declined::Temporary } else { Declined::Known });
             self.report.declined += 1;
             if temporary {
-                let session = self.checker.said(id).session;
+                let session = self.checker.record(id).session;
                 self.sessions[session].refused += 1;
             }
         }
@@ -297,8 +297,8 @@ impl<'a> Simulation<'a> {
     fn publish_elsewhere(&mut self, room: usize, bytes: usize) {
         let name = format!("r{room}");
         let (count, before) = (self.checker.count(), self.elsewhere[room]);
-        if self.world.publish_elsewhere(&name, said_text(count, bytes)) {
-            self.elsewhere[room] = Some(self.checker.say(OTHER_NODE, room, before, bytes));
+        if self.world.publish_elsewhere(&name, published_text(count, bytes)) {
+            self.elsewhere[room] = Some(self.checker.publish(OTHER_NODE, room, before, bytes));
             self.stir(self.world.home(&name));
         }
     }
@@ -360,8 +360,8 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// No more faults: everybody reads everything, until nothing moves.
-    fn come_to_rest(&mut self) {
+    /// No more faults: every client reads everything, until nothing moves.
+    fn quiesce(&mut self) {
         self.trace.note(self.now, || "calm".to_owned());
         self.world.calm_down();
         self.paused_until.fill(Time::ZERO);
@@ -375,17 +375,17 @@ impl<'a> Simulation<'a> {
         }
         self.run_until(self.now + AFTERMATH, |sim| sim.rested);
         assert!(self.rested, "it does not come to rest");
-        // Everybody has everything: so must the server say.
+        // Every member has everything: the server must report the same.
         self.exact = true;
         for session in 0..self.sessions.len() {
             self.look(session, Look::Delivery);
         }
         self.run_until(self.now + AFTERMATH, |sim| sim.rested);
         self.exact = false;
-        assert!(self.rested, "it does not come to rest after the last questions");
+        assert!(self.rested, "it does not come to rest after the last auth requests");
     }
 
-    fn everybody_leaves(&mut self) {
+    fn all_leave(&mut self) {
         for client in 0..self.current.len() {
             let silent = self.current[client].is_some_and(|it| !self.sessions[it].plan.answers);
             if silent && !self.circumstances.options.ping_interval.is_zero() {
@@ -433,29 +433,31 @@ impl<'a> Simulation<'a> {
             let waits = session.waits_for_an_answer(&self.circumstances);
             !waits
                 && session.stage == Stage::Open
-                && session.is_loyal()
+                && session.is_compliant()
                 && !pipe.shut
                 && pipe.closed.is_none()
         };
-        // Who does not read may have been closed without knowing: then nobody hears what it says.
+        // A client that does not read may have been closed without knowing: then nothing receives its messages.
         let reads = |session: &Session| {
             !world.pipe(session.pipe).starved && world.pipe(session.pipe).to_client.is_empty()
         };
-        let heard = |it: &&Session| {
-            it.too_often == 0 && is_there(it) && reads(it) || it.has_last_words(world, &self.circumstances)
+        let received = |it: &&Session| {
+            it.too_often == 0 && is_there(it) && reads(it)
+                || it.has_final_messages(world, &self.circumstances)
         };
-        let words: Vec<_> = self.sessions.iter().filter(heard).flat_map(|it| it.said).collect();
+        let last_publications: Vec<_> =
+            self.sessions.iter().filter(received).flat_map(|it| it.last_published).collect();
         let there = self.sessions.iter_mut().enumerate().filter(|(_, it)| is_there(it) && reads(it));
         let subs = there.flat_map(|(index, it)| it.subs.iter_mut().map(move |sub| (index, sub)));
         let members = subs
             .filter(|(_, sub)| sub.stage == SubStage::In)
-            .map(|(index, sub)| (index, &mut sub.ear))
+            .map(|(index, sub)| (index, &mut sub.receiver))
             .collect();
-        let words = words.into_iter().chain(self.elsewhere).flatten();
-        self.checker.at_rest(members, words);
+        let last_publications = last_publications.into_iter().chain(self.elsewhere).flatten();
+        self.checker.at_rest(members, last_publications);
     }
 
-    /// Everybody is gone, and nothing is left of them.
+    /// All clients are gone, and nothing is left of them.
     fn check_aftermath(&self) {
         for (index, session) in self.sessions.iter().enumerate() {
             let pipe = self.world.pipe(session.pipe);

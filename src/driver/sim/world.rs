@@ -1,4 +1,4 @@
-//! Shards with their sockets: what a driver is, without a kernel. Everything happens when it is told to, in one thread.
+//! Shards with their sockets: what a driver is, without a kernel. Every step is a call, in one thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::network::{End, Pipe, one_in};
 use super::scenario::Faults;
 use crate::base::hash::Seed;
 use crate::base::{ConnKey, Time};
-use crate::chat::{Body, Question, Verdict};
+use crate::chat::{AuthDecision, AuthRequest, Body};
 use crate::driver::Control;
 use crate::driver::context::Due;
 use crate::driver::event_loop::Loop;
-use crate::engine::{Engine, Memory, Settled};
+use crate::engine::{Engine, Memory, PublishOutcome};
 use crate::metrics::Registry;
 use crate::shard::{ConnectionLimits, Mesh, Options, Shard};
 
@@ -33,14 +33,14 @@ pub struct World {
 pub struct Turn {
     /// Whether anything has moved.
     pub moved: bool,
-    /// Whether the shard wants its next turn at once.
+    /// Whether the shard needs its next turn at once.
     pub busy: bool,
-    /// When it wants to be woken even if nothing happens.
+    /// When it must be woken even if nothing happens.
     pub deadline: Option<Time>,
     /// The shards that it has woken.
     pub woken: Vec<usize>,
-    /// What it asks somebody outside.
-    pub questions: Vec<Question>,
+    /// Its auth requests.
+    pub auth_requests: Vec<AuthRequest>,
 }
 
 impl World {
@@ -77,13 +77,13 @@ impl World {
         Self { loops, kernel, registry, engines, seed: hashes }
     }
 
-    /// Whether an engine has something to say later.
+    /// Whether an engine has an event planned.
     pub fn engine_waits(&self) -> bool {
         self.engines.iter().any(LateEngine::is_waiting)
     }
 
     /// What the engines have declined since the last call, and how.
-    pub fn take_declined(&self) -> Vec<(Body, Settled)> {
+    pub fn take_declined(&self) -> Vec<(Body, PublishOutcome)> {
         self.engines.iter().flat_map(LateEngine::take_declined).collect()
     }
 
@@ -99,7 +99,7 @@ impl World {
         engine.is_some_and(|engine| engine.publish_elsewhere(room, text, now, unix_ms(now)))
     }
 
-    /// The time that the next turns are told.
+    /// The time of the next turns.
     pub const fn now(&self) -> Time {
         self.kernel.now
     }
@@ -175,7 +175,7 @@ impl World {
         }
         it.end = Some(end);
         if end == End::Reset {
-            // What had arrived may still be read (tcp_recvmsg takes the queue before the error), or is lost on its way.
+            // What had arrived may still be read (tcp_recvmsg takes the queue before the error), or is lost in flight.
             if one_in(&mut self.kernel.rng, 2) {
                 it.to_server.clear();
             }
@@ -195,9 +195,9 @@ impl World {
         self.relieve(pipe);
     }
 
-    /// Somebody outside has decided about a connection of `shard`: it will hear of it in its next turn.
-    pub fn decide(&mut self, shard: usize, conn: ConnKey, verdict: Verdict) {
-        self.loops[shard].host_mut().controls.push_back(Control::Decided(conn, verdict));
+    /// The auth backend decides about a connection of `shard`, which learns of it in its next turn.
+    pub fn decide(&mut self, shard: usize, conn: ConnKey, decision: AuthDecision) {
+        self.loops[shard].host_mut().controls.push_back(Control::AuthDecided(conn, decision));
     }
 
     /// Changes how much a client lets wait.
@@ -206,7 +206,7 @@ impl World {
         self.relieve(pipe);
     }
 
-    /// Tells the server of a socket that has room again, if it waits for that. Whether it did.
+    /// Reports to the server that a socket is writable again, if it waits for that. Whether it did.
     pub fn relieve(&mut self, pipe: usize) -> bool {
         let it = &mut self.kernel.pipes[pipe];
         let room = it.to_client.len() < it.capacity && it.closed.is_none();
@@ -222,7 +222,7 @@ impl World {
         std::mem::take(&mut self.kernel.news)
     }
 
-    /// Whether the kernel has something to tell a shard.
+    /// Whether the kernel has an event for a shard.
     pub fn has_edges(&self, shard: usize) -> bool {
         self.loops[shard].has_connection() || self.loops[shard].sockets().has_edges()
     }
@@ -244,18 +244,18 @@ impl World {
         let outcome = it.turn(Some(Duration::ZERO));
         std::mem::swap(&mut it.sockets_mut().kernel, &mut self.kernel);
         // After a drain it would end; here it goes on, and has nothing more to do.
-        let _ = outcome.expect("nothing refuses to be asked");
+        let _ = outcome.expect("no call fails");
         let closed = std::mem::take(&mut it.sockets_mut().closed);
         for (pipe, reason) in closed.into_iter().zip(it.host_mut().closed.drain(..)) {
             self.kernel.pipes[pipe].closed = Some(reason);
         }
-        self.kernel.moved |= self.engines.get(id).is_some_and(LateEngine::has_spoken);
+        self.kernel.moved |= self.engines.get(id).is_some_and(LateEngine::has_published);
         let due = it.due();
         let host = it.host_mut();
         Turn {
             moved: self.kernel.moved,
             woken: std::mem::take(&mut host.woken),
-            questions: std::mem::take(&mut host.questions),
+            auth_requests: std::mem::take(&mut host.auth_requests),
             busy: due == Due::Now || it.sockets_mut().has_edges(),
             deadline: match due {
                 Due::At(time) => Some(time),
@@ -268,7 +268,7 @@ impl World {
     ///
     /// # Panics
     /// When it never ends.
-    pub fn settle(&mut self) {
+    pub fn run_until_idle(&mut self) {
         for _ in 0..1_000_000 {
             let mut moved = false;
             for id in 0..self.loops.len() {
@@ -279,6 +279,6 @@ impl World {
                 return;
             }
         }
-        panic!("it never settles");
+        panic!("it never becomes idle");
     }
 }

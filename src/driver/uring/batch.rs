@@ -35,12 +35,12 @@ pub(super) struct Batch {
     vectored: Vec<Box<Vectored>>,
     vectored_used: usize,
     /// Handed to the kernel, and not seen again.
-    under_way: usize,
+    in_flight: usize,
 }
 
 impl Batch {
-    /// Adds a write to the socket `file`, the `place`th of the batch.
-    pub(super) fn add(&mut self, write: &Write<'_>, file: u32, place: usize) -> Outcome {
+    /// Adds a write to the socket `file`, the `write_index`th of the batch.
+    pub(super) fn add(&mut self, write: &Write<'_>, file: u32, write_index: usize) -> Outcome {
         let (entry, offered) = match write.contiguous() {
             Some(bytes) => {
                 let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -48,8 +48,8 @@ impl Batch {
             }
             None => self.gather(write, file),
         };
-        self.entries.push(entry.user_data(Op::Send(place).to_bits()));
-        Outcome::UnderWay { offered }
+        self.entries.push(entry.user_data(Op::Send(write_index).to_bits()));
+        Outcome::InFlight { offered }
     }
 
     fn gather(&mut self, write: &Write<'_>, file: u32) -> (Entry, usize) {
@@ -83,7 +83,7 @@ impl Batch {
         mut others: impl FnMut(Completion),
     ) -> io::Result<()> {
         for entry in self.entries.drain(..) {
-            self.under_way += 1;
+            self.in_flight += 1;
             // SAFETY: the entry points to bytes that the shard keeps where they are until the first write of the batch is
             // answered, which happens after this function has seen all outcomes; and to a box of ours, which is used again only
             // by the next batch.
@@ -92,16 +92,16 @@ impl Batch {
         ring.submit()?;
         loop {
             ring.completions(|completion| match completion.op {
-                Op::Send(place) => {
-                    self.under_way -= 1;
-                    let outcome = &mut writes[place].outcome;
-                    *outcome = settled(*outcome, completion.result);
+                Op::Send(write_index) => {
+                    self.in_flight -= 1;
+                    let outcome = &mut writes[write_index].outcome;
+                    *outcome = final_outcome(*outcome, completion.result);
                 }
                 Op::Accept(_) | Op::Receive(_) | Op::Writable(_) | Op::Wake | Op::Install | Op::Forget => {
                     others(completion)
                 }
             });
-            if self.under_way == 0 {
+            if self.in_flight == 0 {
                 self.vectored_used = 0;
                 return Ok(());
             }
@@ -113,10 +113,10 @@ impl Batch {
     pub(super) fn abandon(&mut self, ring: &mut Ring, mut others: impl FnMut(Completion)) -> io::Result<()> {
         self.entries.clear();
         self.vectored_used = 0;
-        while self.under_way > 0 {
+        while self.in_flight > 0 {
             ring.wait(None)?;
             ring.completions(|completion| match completion.op {
-                Op::Send(_) => self.under_way -= 1,
+                Op::Send(_) => self.in_flight -= 1,
                 Op::Accept(_) | Op::Receive(_) | Op::Writable(_) | Op::Wake | Op::Install | Op::Forget => {
                     others(completion)
                 }
@@ -126,12 +126,12 @@ impl Batch {
     }
 }
 
-/// What has become of a write that was under way.
-fn settled(outcome: Outcome, result: Result<u32, Errno>) -> Outcome {
+/// The outcome of a write that was in flight.
+fn final_outcome(outcome: Outcome, result: Result<u32, Errno>) -> Outcome {
     match (outcome, result) {
-        (Outcome::UnderWay { offered }, Ok(len)) => Outcome::Took { len: len as usize, offered },
-        (Outcome::UnderWay { .. }, Err(Errno::AGAIN | Errno::INTR)) => Outcome::Full,
-        (Outcome::UnderWay { .. }, Err(_)) => Outcome::Failed,
+        (Outcome::InFlight { offered }, Ok(len)) => Outcome::Took { len: len as usize, offered },
+        (Outcome::InFlight { .. }, Err(Errno::AGAIN | Errno::INTR)) => Outcome::Full,
+        (Outcome::InFlight { .. }, Err(_)) => Outcome::Failed,
         (Outcome::Took { .. } | Outcome::Full | Outcome::Failed, _) => outcome,
     }
 }

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Buffers of a shard. They go round, and what the processor's cache does not hold costs more than it saves: so they are few.
-/// When more connections have something to say at one moment, some wait for the next turn.
+/// When more connections receive at one moment, some wait for the next turn.
 pub(super) const COUNT: u16 = 128;
 
 /// Bytes of a buffer. Only the pages that are written to are real.
@@ -22,7 +22,7 @@ pub(super) const GROUP: u16 = 0;
 
 const ENTRIES: usize = COUNT as usize;
 
-/// The entries that hand free buffers to the kernel. It wants them to begin where a page begins.
+/// The entries that hand free buffers to the kernel. They must begin where a page begins.
 #[repr(C, align(4096))]
 struct Entries([BufRingEntry; ENTRIES]);
 
@@ -101,7 +101,7 @@ impl Buffers {
         let index = usize::from(self.tail % COUNT);
         // SAFETY: `index` is below the number of entries of the one allocation.
         let entry = unsafe { first.add(index) };
-        // SAFETY: it lies behind the tail, where the kernel reads nothing until the tail moves on, and nobody else has a reference to it.
+        // SAFETY: it lies behind the tail, where the kernel reads nothing until the tail moves; there is no other reference.
         let entry = unsafe { &mut *entry };
         entry.set_addr(address);
         entry.set_len(LEN);
@@ -109,13 +109,13 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: this is the first entry of the ring's.
         let tail = unsafe { BufRingEntry::tail(first) };
-        // SAFETY: the tail is a u16 inside of the first entry, in a part that `set_…` leave alone, so it is aligned and lives, and the
+        // SAFETY: the tail is a u16 inside of the first entry, which `set_…` leave alone, so it is aligned and valid, and the
         // pointer is that of the whole allocation; the kernel only reads it, and we write it only here.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release); // after the entry that it lets the kernel see
     }
 
-    /// Gives back every buffer that is out, whatever it was taken for.
+    /// Gives back every buffer that is out.
     pub(super) fn reclaim(&mut self) {
         for id in (0..COUNT).filter(|&id| self.out & bit(id) != 0).collect::<Vec<_>>() {
             self.give_back(id);

@@ -22,7 +22,7 @@ enum State {
     Many,
     /// Accepting one.
     One,
-    /// Was told to stop, and has not done so yet.
+    /// Is to stop, and has not done so yet.
     Stopping,
 }
 

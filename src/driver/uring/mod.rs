@@ -1,9 +1,9 @@
 //! Sockets on io_uring: they live in the ring's own table, whose size and not the process's limit on open files bounds
-//! them; connections and bytes come by themselves once they have been asked for; and what goes out in one slice of the sweep goes
+//! them; accepts and receives are multishot operations; and what goes out in one slice of the sweep goes
 //! to the kernel with one call.
 //!
-//! Every operation carries a word that says what it is about (`op.rs`). A connection's is its slot and generation, so what completes
-//! after the slot has a new owner is dropped. When the shard wants to hear no more of a connection, receiving is cancelled: what had
+//! Every operation carries a word that identifies it (`op.rs`). A connection's is its slot and generation, so what completes
+//! after the slot has a new owner is dropped. When the shard pauses reading of a connection, receiving is cancelled: what had
 //! arrived is still handed to the shard, the rest stays in the kernel and slows the sender down.
 //!
 //! Writes never wait: the kernel takes what it has room for at once, so every outcome is there when the call returns, and
@@ -27,7 +27,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Waker, is_shortage};
+use super::backend::{Waker, is_shortage};
 use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::ConnKey;
 use crate::shard::Write;
@@ -50,14 +50,14 @@ enum Receiving {
     No,
     /// Yes.
     Yes,
-    /// They were told not to, and some may still come.
+    /// They are cancelled, and some may still come.
     Stopping,
 }
 
 /// A socket of the ring's table.
 #[derive(Debug)]
 pub(super) struct RingSocket {
-    /// Its place there.
+    /// Its index there.
     file: u32,
     receiving: Receiving,
     /// Waits for room to write.
@@ -77,7 +77,7 @@ pub(super) struct RingSockets {
     id: usize,
     /// Sockets in the table, those in `accepted` among them.
     open: usize,
-    /// Accepted, and not yet let in.
+    /// Accepted by the kernel, and not yet by the loop.
     accepted: VecDeque<u32>,
     /// Why an accept has failed that another one would not mend.
     shortage: Option<Errno>,
@@ -115,7 +115,7 @@ impl RingSockets {
         match completion.op {
             Op::Receive(id) | Op::Writable(id) => events.push(Event::Completed(id, completion)),
             Op::Accept(listener) => return self.accepted(listener, completion),
-            // Every turn looks at what the process and the other shards have to say.
+            // Every turn handles control messages and the other shards' messages.
             Op::Wake if !completion.more => return self.ring.watch(self.wakers[self.id].as_fd(), Op::Wake),
             Op::Wake | Op::Send(_) | Op::Install | Op::Forget => {}
         }
@@ -137,7 +137,7 @@ impl RingSockets {
             Err(Errno::CANCELED) => {}
             Err(error) if is_shortage(error) => self.shortage = Some(error),
             // The connection was gone before it was accepted; the next one may be fine.
-            Err(error) => tracing::debug!(%error, "accept"),
+            Err(error) => tracing::debug!(%error, "accept failed"),
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ impl Sockets for RingSockets {
             (Ok(len), Some(buffer)) => {
                 Input::Bytes { bytes: self.ring.buffers.filled(buffer, len as usize), again: !more }
             }
-            // No buffer was left, or it was told to stop: it begins anew when its turn comes.
+            // No buffer was left, or it was cancelled: it begins anew when its turn comes.
             (Err(Errno::NOBUFS | Errno::CANCELED | Errno::INTR | Errno::AGAIN), _) => Input::Again,
             (Ok(_) | Err(_), _) => Input::Broken,
         }
@@ -262,8 +262,8 @@ impl Sockets for RingSockets {
         BATCH
     }
 
-    fn write(&mut self, socket: &mut RingSocket, write: &Write<'_>, place: usize) -> Outcome {
-        self.batch.add(write, socket.file, place)
+    fn write(&mut self, socket: &mut RingSocket, write: &Write<'_>, write_index: usize) -> Outcome {
+        self.batch.add(write, socket.file, write_index)
     }
 
     fn perform(&mut self, writes: &mut [Writing]) -> io::Result<()> {
@@ -277,8 +277,8 @@ impl Sockets for RingSockets {
         self.ring.watch_writable(socket.file, Op::Writable(key.into()))
     }
 
-    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up when it comes to it, and its place in
-    /// the table may be another connection's by then.
+    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up later, and its index in the
+    /// table may be another connection's by then.
     fn shut_sending(&mut self, socket: &mut RingSocket) -> io::Result<()> {
         let installed = self.ring.install(socket.file, |completion| self.completed.push(completion))?;
         if let Some(descriptor) = installed {

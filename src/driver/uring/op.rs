@@ -2,7 +2,7 @@
 
 use crate::driver::slots::{ID_BITS, SocketId};
 
-/// What was asked of the kernel.
+/// An operation of the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Op {
     /// Connections of a listener, by its number.
@@ -11,9 +11,9 @@ pub(super) enum Op {
     Receive(SocketId),
     /// That a connection's socket takes bytes again.
     Writable(SocketId),
-    /// A send, by its place in the batch.
+    /// A send, by its index in the batch.
     Send(usize),
-    /// That the process, through the eventfd, or another shard has something to say.
+    /// A wake-up of the process, through the eventfd, or of another shard.
     Wake,
     /// A descriptor for a socket of the table.
     Install,
@@ -31,7 +31,7 @@ impl Op {
             Self::Accept(listener) => (1, listener as u64),
             Self::Receive(id) => (2, id.to_bits()),
             Self::Writable(id) => (3, id.to_bits()),
-            Self::Send(place) => (4, place as u64),
+            Self::Send(write_index) => (4, write_index as u64),
             Self::Wake => (5, 0),
             Self::Install => (6, 0),
         };
@@ -60,7 +60,7 @@ mod tests {
     use crate::base::ConnKey;
 
     #[test]
-    fn a_word_says_what_was_asked_and_for_whom() {
+    fn an_operation_survives_the_trip_through_the_kernel() {
         let id = SocketId::from(ConnKey::from_bits(0x1234_5678_0000_0007));
         for op in [
             Op::Accept(3),

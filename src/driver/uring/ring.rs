@@ -17,7 +17,7 @@ const SUBMISSIONS: u32 = 1024;
 /// Completions that the kernel can leave for us. If there are more, it keeps them back, and ends multishot operations.
 const COMPLETIONS: u32 = 4096;
 
-/// What is needed, and the youngest of it, which the kernel has since 6.8. What it tells nobody about is older:
+/// What is needed, and the youngest of it, which the kernel has since 6.8. What it does not announce is older:
 /// multishot receive and work that is deferred (6.1), socket options (6.7).
 const NEEDED: [(u8, &str); 7] = [
     (opcode::AcceptMulti::CODE, "accept"),
@@ -47,7 +47,7 @@ pub(in crate::driver) struct Completion {
 
 /// A ring that only one thread submits to, and which runs nothing behind its back.
 pub struct Ring {
-    // The kernel writes into the buffers as long as the ring lives, so it is dropped first.
+    // The kernel writes into the buffers as long as the ring exists, so it is dropped first.
     ring: IoUring,
     pub(super) buffers: Buffers,
     sockets_max: u32,
@@ -116,9 +116,9 @@ impl Ring {
     }
 
     /// Adds an operation that points to nothing.
-    fn ask(&mut self, entry: Entry, op: Op) -> io::Result<()> {
+    fn queue(&mut self, entry: Entry, op: Op) -> io::Result<()> {
         let entry = entry.user_data(op.to_bits());
-        // SAFETY: the methods below build their entries from numbers; the pointers among them are to what lives for ever.
+        // SAFETY: the methods below build their entries from numbers; the pointers among them are to static data.
         unsafe { self.push(&entry) }
     }
 
@@ -132,28 +132,28 @@ impl Ring {
             let slot = io_uring::types::DestinationSlot::auto_target();
             opcode::Accept::new(listener, nowhere, std::ptr::null_mut()).file_index(Some(slot)).build()
         };
-        self.ask(entry, op)
+        self.queue(entry, op)
     }
 
     /// Receives from a socket of the table until further notice, or until there is no buffer left.
     pub(super) fn receive(&mut self, file: u32, op: Op) -> io::Result<()> {
-        self.ask(opcode::RecvMulti::new(Fixed(file), buffers::GROUP).build(), op)
+        self.queue(opcode::RecvMulti::new(Fixed(file), buffers::GROUP).build(), op)
     }
 
-    /// Tells, once, that a socket of the table takes bytes.
+    /// Reports, once, that a socket of the table takes bytes.
     pub(super) fn watch_writable(&mut self, file: u32, op: Op) -> io::Result<()> {
-        self.ask(opcode::PollAdd::new(Fixed(file), POLLOUT).build(), op)
+        self.queue(opcode::PollAdd::new(Fixed(file), POLLOUT).build(), op)
     }
 
-    /// Tells, each time anew, that an eventfd is written to.
+    /// Reports, each time anew, that an eventfd is written to.
     pub(super) fn watch(&mut self, waker: BorrowedFd<'_>, op: Op) -> io::Result<()> {
-        self.ask(opcode::PollAdd::new(Fd(waker.as_raw_fd()), POLLIN).multi(true).build(), op)
+        self.queue(opcode::PollAdd::new(Fd(waker.as_raw_fd()), POLLIN).multi(true).build(), op)
     }
 
-    /// Ends every operation that was asked for as `op`. They complete, with what they have done or as cancelled.
+    /// Ends every operation that was queued as `op`. They complete, with what they have done or as cancelled.
     pub(super) fn cancel(&mut self, op: Op) -> io::Result<()> {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(op.to_bits()).all()).build();
-        self.ask(entry.flags(Flags::SKIP_SUCCESS), Op::Forget)
+        self.queue(entry.flags(Flags::SKIP_SUCCESS), Op::Forget)
     }
 
     /// Has a socket of the table be closed with a reset.
@@ -161,19 +161,19 @@ impl Ring {
         static AT_ONCE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let value = (&raw const AT_ONCE).cast();
         let entry = opcode::SetSockOpt::new(Fixed(file), SOL_SOCKET, SO_LINGER, value, LINGER_BYTES);
-        self.ask(entry.build().flags(Flags::SKIP_SUCCESS), Op::Forget)
+        self.queue(entry.build().flags(Flags::SKIP_SUCCESS), Op::Forget)
     }
 
-    /// Sends bytes if they are taken at once. What is asked for behind it is done behind it.
+    /// Sends bytes if they are taken at once. What is queued behind it is done behind it.
     pub(super) fn send_last(&mut self, file: u32, bytes: &'static [u8]) -> io::Result<()> {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::Send::new(Fixed(file), bytes.as_ptr(), len).flags(super::batch::FLAGS);
-        self.ask(entry.build().flags(Flags::SKIP_SUCCESS), Op::Forget)
+        self.queue(entry.build().flags(Flags::SKIP_SUCCESS), Op::Forget)
     }
 
     /// Takes a socket out of the table, which closes it once no operation holds it any more.
     pub(super) fn close(&mut self, file: u32) -> io::Result<()> {
-        self.ask(opcode::Close::new(Fixed(file)).build().flags(Flags::SKIP_SUCCESS), Op::Forget)
+        self.queue(opcode::Close::new(Fixed(file)).build().flags(Flags::SKIP_SUCCESS), Op::Forget)
     }
 
     /// A descriptor for a socket of the table; none when the process has none left. Completions of other operations go to
@@ -183,7 +183,7 @@ impl Ring {
         file: u32,
         mut others: impl FnMut(Completion),
     ) -> io::Result<Option<OwnedFd>> {
-        self.ask(opcode::FixedFdInstall::new(Fixed(file), 0).build(), Op::Install)?;
+        self.queue(opcode::FixedFdInstall::new(Fixed(file), 0).build(), Op::Install)?;
         self.submit()?;
         let mut outcome = None;
         loop {
@@ -196,7 +196,7 @@ impl Ring {
             });
             match outcome {
                 Some(Ok(descriptor)) => {
-                    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+                    // SAFETY: the kernel has just made this descriptor for us, and nothing else knows it.
                     return Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor.cast_signed()) }));
                 }
                 Some(Err(_)) => return Ok(None),

@@ -30,8 +30,8 @@ fn targets() {
     check("GET / HTTP/1.1\nHost: h\n\n", Ok(("/", None)));
 }
 
-/// What `of` says of a request with these further lines.
-fn ask<T>(lines: &str, of: impl Fn(&Head<'_>) -> T) -> T {
+/// The result of `of` for a request with these further lines.
+fn parsed<T>(lines: &str, of: impl Fn(&Head<'_>) -> T) -> T {
     let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
     let Ok(Step::Done(head)) = parse_head(request.as_bytes(), &mut 0, &LIMITS) else { panic!("{lines}") };
     of(&head)
@@ -83,7 +83,7 @@ fn bearer_tokens() {
         ("Authorization: Bearer x\r\nAuthorization: Bearer x\r\n", None),
         ("Authorization: Basic x\r\nAuthorization: Bearer x\r\n", None),
     ] {
-        assert_eq!(ask(lines, |head| head.bearer_token().map(str::to_owned)).as_deref(), token, "{lines}");
+        assert_eq!(parsed(lines, |head| head.bearer_token().map(str::to_owned)).as_deref(), token, "{lines}");
     }
 }
 
@@ -101,9 +101,9 @@ fn subprotocols_are_compared_exactly() {
         ("Sec-WebSocket-Protocol: \"a, chat\r\n", false),
         ("Sec-WebSocket-Protocol: chat;q=1\r\n", false),
     ] {
-        assert_eq!(ask(lines, |head| head.offers_subprotocol("chat")), offered, "{lines}");
+        assert_eq!(parsed(lines, |head| head.offers_subprotocol("chat")), offered, "{lines}");
     }
-    assert!(!ask("Sec-WebSocket-Protocol: ,\r\n", |head| head.offers_subprotocol("")));
+    assert!(!parsed("Sec-WebSocket-Protocol: ,\r\n", |head| head.offers_subprotocol("")));
 }
 
 #[test]
@@ -129,14 +129,14 @@ fn preconditions() {
         ("If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n", Holds),
         ("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n", Holds),
     ] {
-        assert_eq!(ask(lines, |head| head.precondition("\"a\"")), expected, "{lines}");
+        assert_eq!(parsed(lines, |head| head.precondition("\"a\"")), expected, "{lines}");
         assert_eq!(
-            ask(lines, |head| head.matches_etag("\"a\"")),
+            parsed(lines, |head| head.matches_etag("\"a\"")),
             expected == NotModified || lines.contains("If-None-Match: \"a\""),
             "{lines}"
         );
     }
-    assert_eq!(ask("If-None-Match: \"a\"\r\n", |head| head.precondition("W/\"a\"")), NotModified);
+    assert_eq!(parsed("If-None-Match: \"a\"\r\n", |head| head.precondition("W/\"a\"")), NotModified);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn empty_lines_before_a_request_are_ignored() {
 }
 
 #[test]
-fn what_smugglers_try() {
+fn request_smuggling() {
     check("GET / HTTP/1.1\r\n\r\n", Err(Reject::Host));
     check("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Err(Reject::Host));
     check("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Err(Reject::Host));

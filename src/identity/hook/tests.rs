@@ -1,4 +1,4 @@
-//! The hook against a back end that answers, or does not.
+//! The hook against a backend that answers, or does not.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, channel};
@@ -32,8 +32,8 @@ fn options(url: String) -> HookOptions {
     }
 }
 
-fn question(number: u64) -> Question {
-    Question {
+fn auth_request(number: u64) -> AuthRequest {
+    AuthRequest {
         conn: ConnKey::from_bits(number),
         client: "c9".into(),
         protocol: "json",
@@ -44,17 +44,17 @@ fn question(number: u64) -> Question {
     }
 }
 
-type Told = (usize, ConnKey, Verdict);
+type Decided = (usize, ConnKey, AuthDecision);
 
-/// The hook, what it says, and what it runs on.
-fn start(options: &HookOptions) -> (Hook, Receiver<Told>, Edge) {
-    let (sender, verdicts) = channel();
-    let decided = move |shard, conn, verdict| drop(sender.send((shard, conn, verdict)));
+/// The hook, its decisions, and its runtime.
+fn start(options: &HookOptions) -> (Hook, Receiver<Decided>, Edge) {
+    let (sender, decisions) = channel();
+    let decided = move |shard, conn, decision| drop(sender.send((shard, conn, decision)));
     let edge = Edge::start().unwrap();
-    (Hook::start(edge.handle(), options, policy(), Arc::new(decided)).unwrap(), verdicts, edge)
+    (Hook::start(edge.handle(), options, policy(), Arc::new(decided)).unwrap(), decisions, edge)
 }
 
-/// A back end that does `serve` with each connection, and where it listens.
+/// A backend that runs `serve` with each connection, and its address.
 fn backend(serve: impl Fn(Stream) + Send + Sync + 'static) -> String {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/connect", listener.local_addr().unwrap());
@@ -89,12 +89,12 @@ fn respond(stream: &mut Stream, status: &str, body: &str) {
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    // Who refuses a huge body hangs up while it is sent.
+    // A client that refuses a huge body closes the connection while it is sent.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
 
-/// What becomes of a client if the back end answers each request with this.
-fn verdict(status: &'static str, body: impl Into<String>) -> Verdict {
+/// The decision about a client if the backend answers each request with this.
+fn decision(status: &'static str, body: impl Into<String>) -> AuthDecision {
     let body = body.into();
     let url = backend(move |mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -102,15 +102,15 @@ fn verdict(status: &'static str, body: impl Into<String>) -> Verdict {
             respond(&mut stream, status, &body);
         }
     });
-    let (hook, verdicts, _edge) = start(&options(url));
-    hook.ask(5, question(7)).unwrap();
-    let (shard, conn, verdict) = verdicts.recv_timeout(SOON).unwrap();
+    let (hook, decisions, _edge) = start(&options(url));
+    hook.submit(5, auth_request(7)).unwrap();
+    let (shard, conn, decision) = decisions.recv_timeout(SOON).unwrap();
     assert_eq!((shard, conn), (5, ConnKey::from_bits(7)));
-    verdict
+    decision
 }
 
 #[test]
-fn the_back_end_is_asked_in_the_shape_of_the_connect_proxy() {
+fn requests_have_the_format_of_the_connect_proxy() {
     let (sender, requests) = channel();
     let connections = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&connections);
@@ -122,10 +122,10 @@ fn the_back_end_is_asked_in_the_shape_of_the_connect_proxy() {
             respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
         }
     });
-    let (hook, verdicts, _edge) = start(&HookOptions { concurrency: 1, ..options(url) });
+    let (hook, decisions, _edge) = start(&HookOptions { concurrency: 1, ..options(url) });
     for number in 0..3 {
-        hook.ask(0, question(number)).unwrap();
-        verdicts.recv_timeout(SOON).unwrap();
+        hook.submit(0, auth_request(number)).unwrap();
+        decisions.recv_timeout(SOON).unwrap();
         let (head, body) = requests.recv_timeout(SOON).unwrap();
         assert!(head.starts_with("post /connect http/1.1\r\n"), "{head}");
         assert!(head.contains("\r\nx-key: s3cret\r\n"), "{head}");
@@ -139,34 +139,36 @@ fn the_back_end_is_asked_in_the_shape_of_the_connect_proxy() {
 #[test]
 fn answers() {
     let body = r#"{"result":{"user":"7","info":{"name": "Ann"},"data":{"n": 1},"channels":["a"],"expire_at":0,"else":1}}"#;
-    let Verdict::Welcome { identity: ann, data } = verdict("200 OK", body) else { panic!("not welcome") };
+    let AuthDecision::Accept { identity: ann, data } = decision("200 OK", body) else {
+        panic!("not welcome")
+    };
     assert_eq!((&*ann.user, &*ann.name, ann.info.as_deref()), ("7", "Ann", Some(r#"{"name":"Ann"}"#)));
     assert_eq!(data.as_deref(), Some(&br#"{"n":1}"#[..]));
     let joined = ServerRoom { name: "a".into(), grant: Grant::default() };
     assert_eq!((ann.rooms.as_slice(), ann.expires_in), (&[joined][..], None));
 
     let refused =
-        |code, message: &str, temporary| Verdict::Refused { code, message: message.into(), temporary };
+        |code, message: &str, temporary| AuthDecision::Reject { code, message: message.into(), temporary };
     assert_eq!(
-        verdict("200 OK", r#"{"error":{"code":1000,"message":"no","temporary":true}}"#),
+        decision("200 OK", r#"{"error":{"code":1000,"message":"no","temporary":true}}"#),
         refused(1000, "no", true)
     );
-    assert_eq!(verdict("200 OK", r#"{"result":{"expire_at":1}}"#), refused(109, "token expired", false));
-    let disconnect = |code, reason: &str| Verdict::Disconnect { code, reason: reason.into() };
+    assert_eq!(decision("200 OK", r#"{"result":{"expire_at":1}}"#), refused(109, "token expired", false));
+    let disconnect = |code, reason: &str| AuthDecision::Disconnect { code, reason: reason.into() };
     assert_eq!(
-        verdict("200 OK", r#"{"disconnect":{"code":4501,"reason":"banned"}}"#),
+        decision("200 OK", r#"{"disconnect":{"code":4501,"reason":"banned"}}"#),
         disconnect(4501, "banned")
     );
     assert_eq!(
-        verdict("200 OK", r#"{"disconnect":{"code":4501,"reason":"null"}}"#),
+        decision("200 OK", r#"{"disconnect":{"code":4501,"reason":"null"}}"#),
         disconnect(4501, "null.")
     );
     let long = format!(r#"{{"disconnect":{{"code":4501,"reason":"{}"}}}}"#, "ü".repeat(100));
-    assert_eq!(verdict("200 OK", long), disconnect(4501, &"ü".repeat(61)));
+    assert_eq!(decision("200 OK", long), disconnect(4501, &"ü".repeat(61)));
 }
 
 #[test]
-fn anything_else_tells_the_client_to_come_back() {
+fn any_other_answer_is_a_temporary_error() {
     for (status, body) in [
         ("500 Internal Server Error", r#"{"result":{"user":"7"}}"#),
         ("204 No Content", ""),
@@ -201,16 +203,16 @@ fn anything_else_tells_the_client_to_come_back() {
         ("200 OK", r#"{"error":{"code":70000}}"#),
         ("200 OK", r#"{"disconnect":{"code":1000}}"#),
     ] {
-        assert_eq!(verdict(status, body), unavailable(), "{status} {body}");
+        assert_eq!(decision(status, body), unavailable(), "{status} {body}");
     }
 }
 
 #[test]
-fn what_the_back_end_gives_a_client_in_a_room() {
+fn subscription_options_of_an_answer() {
     let body = r#"{"result":{"user":null,"info":null,"data":null,"b64data":"eyJhIjogMX0K","expire_at":null,"meta":{"x":1},
         "channels":["a","b","a"],"subs":{"a":{"info":{"role": "mod"},"data":[1],"override":{"presence":{"value":false}}}}},
         "error":null,"disconnect":null}"#;
-    let Verdict::Welcome { identity, data } = verdict("200 OK", body) else { panic!("not welcome") };
+    let AuthDecision::Accept { identity, data } = decision("200 OK", body) else { panic!("not welcome") };
     assert_eq!((&*identity.user, data.as_deref()), ("", Some(&br#"{"a":1}"#[..])));
     let [a, b] = &identity.rooms[..] else { panic!("each once: {:?}", identity.rooms) };
     assert_eq!(
@@ -220,11 +222,11 @@ fn what_the_back_end_gives_a_client_in_a_room() {
     assert_eq!(a.grant.overrides.presence, Some(false));
     assert_eq!((&*b.name, &b.grant), ("b", &Grant::default()));
     let refused = r#"{"error":{"code":1000,"message":null,"temporary":null}}"#;
-    let expected = Verdict::Refused { code: 1000, message: "".into(), temporary: false };
-    assert_eq!(verdict("200 OK", refused), expected);
-    let far = verdict("200 OK", r#"{"result":{"expire_at":"1000000000000000000"}}"#);
+    let expected = AuthDecision::Reject { code: 1000, message: "".into(), temporary: false };
+    assert_eq!(decision("200 OK", refused), expected);
+    let far = decision("200 OK", r#"{"result":{"expire_at":"1000000000000000000"}}"#);
     assert!(
-        matches!(far, Verdict::Welcome { identity, .. } if identity.expires_in == Some(crate::identity::EXPIRES_IN_MAX))
+        matches!(far, AuthDecision::Accept { identity, .. } if identity.expires_in == Some(crate::identity::EXPIRES_IN_MAX))
     );
 }
 
@@ -232,28 +234,28 @@ fn what_the_back_end_gives_a_client_in_a_room() {
 fn a_huge_answer_is_not_read() {
     let padding = "x".repeat(RESPONSE_BYTES_MAX);
     assert_eq!(
-        verdict("200 OK", format!(r#"{{"result":{{"user":"7","info":"{padding}"}}}}"#)),
+        decision("200 OK", format!(r#"{{"result":{{"user":"7","info":"{padding}"}}}}"#)),
         unavailable()
     );
     let fits = format!(r#"{{"result":{{"user":"7","info":"{}"}}}}"#, &padding[100..]);
-    assert!(matches!(verdict("200 OK", fits), Verdict::Welcome { .. }));
+    assert!(matches!(decision("200 OK", fits), AuthDecision::Accept { .. }));
 }
 
 #[test]
-fn a_back_end_that_is_not_there_or_breaks_off() {
+fn an_unreachable_or_failing_auth_backend() {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
     let hangs_up = backend(drop);
     for url in [nobody, hangs_up] {
-        let (hook, verdicts, _edge) = start(&options(url));
-        hook.ask(0, question(1)).unwrap();
-        assert_eq!(verdicts.recv_timeout(SOON).unwrap().2, unavailable());
+        let (hook, decisions, _edge) = start(&options(url));
+        hook.submit(0, auth_request(1)).unwrap();
+        assert_eq!(decisions.recv_timeout(SOON).unwrap().2, unavailable());
     }
 }
 
-/// What becomes of a client if the back end says this at each connection, and then nothing.
-fn verdict_of_raw(answer: impl Into<Vec<u8>>, timeout: Duration, hangs_up: bool) -> Verdict {
+/// The decision about a client if the backend sends this on each connection, and then nothing.
+fn decision_of_raw(answer: impl Into<Vec<u8>>, timeout: Duration, hangs_up: bool) -> AuthDecision {
     let answer = answer.into();
     let url = backend(move |mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -263,9 +265,9 @@ fn verdict_of_raw(answer: impl Into<Vec<u8>>, timeout: Duration, hangs_up: bool)
             let _ = stream.read_to_end(&mut Vec::new());
         }
     });
-    let (hook, verdicts, _edge) = start(&HookOptions { timeout, ..options(url) });
-    hook.ask(0, question(1)).unwrap();
-    verdicts.recv_timeout(SOON).unwrap().2
+    let (hook, decisions, _edge) = start(&HookOptions { timeout, ..options(url) });
+    hook.submit(0, auth_request(1)).unwrap();
+    decisions.recv_timeout(SOON).unwrap().2
 }
 
 #[test]
@@ -279,8 +281,8 @@ fn answers_that_are_garbage_partial_or_endless() {
         &format!("{head}{{\"result\":"),
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1",
     ] {
-        assert_eq!(verdict_of_raw(silent, soon, false), unavailable(), "{silent:?}");
-        assert_eq!(verdict_of_raw(silent, SOON, true), unavailable(), "{silent:?}, then the end");
+        assert_eq!(decision_of_raw(silent, soon, false), unavailable(), "{silent:?}");
+        assert_eq!(decision_of_raw(silent, SOON, true), unavailable(), "{silent:?}, then the end");
     }
     for garbage in [
         "SSH-2.0-OpenSSH_9.2\r\n",
@@ -288,33 +290,34 @@ fn answers_that_are_garbage_partial_or_endless() {
         "\0\0\0\0",
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
     ] {
-        assert_eq!(verdict_of_raw(garbage, SOON, false), unavailable(), "{garbage:?}");
+        assert_eq!(decision_of_raw(garbage, SOON, false), unavailable(), "{garbage:?}");
     }
     let endless_head = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1 << 20));
-    assert_eq!(verdict_of_raw(endless_head, SOON, false), unavailable());
+    assert_eq!(decision_of_raw(endless_head, SOON, false), unavailable());
     let endless_body = format!("HTTP/1.1 200 OK\r\n\r\n{}", " ".repeat(RESPONSE_BYTES_MAX + 1));
-    assert_eq!(verdict_of_raw(endless_body, SOON, false), unavailable(), "read no further than the bound");
+    assert_eq!(decision_of_raw(endless_body, SOON, false), unavailable(), "read no further than the bound");
     let whole = format!("{head}{}", r#"{"result":{"user":"7"}} "#);
-    assert!(matches!(verdict_of_raw(whole, SOON, false), Verdict::Welcome { .. }));
+    assert!(matches!(decision_of_raw(whole, SOON, false), AuthDecision::Accept { .. }));
 }
 
-/// One that says a byte now and then is not waited for longer than one that says nothing.
+/// One that sends a byte now and then is not waited for longer than one that sends nothing.
 #[test]
 fn a_slow_answer_is_given_up_on_in_time() {
     let url = backend(|mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let _ = request(&mut reader);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
-        // A byte whenever the other side has said nothing for a moment, which it never does.
+        // A byte whenever the other side has sent nothing for a moment, which it never does.
         stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         while stream.read(&mut [0]).is_err() && stream.write_all(b" ").is_ok() {}
     });
-    let (hook, verdicts, _edge) = start(&HookOptions { timeout: Duration::from_millis(100), ..options(url) });
-    hook.ask(0, question(1)).unwrap();
-    assert_eq!(verdicts.recv_timeout(SOON).unwrap().2, unavailable());
+    let (hook, decisions, _edge) =
+        start(&HookOptions { timeout: Duration::from_millis(100), ..options(url) });
+    hook.submit(0, auth_request(1)).unwrap();
+    assert_eq!(decisions.recv_timeout(SOON).unwrap().2, unavailable());
 }
 
-/// A back end that accepts, says where it got to, and never answers.
+/// A backend that accepts, reports its progress, and never answers.
 fn stalled(arrived: std::sync::mpsc::Sender<u16>) -> String {
     backend(move |mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -326,61 +329,62 @@ fn stalled(arrived: std::sync::mpsc::Sender<u16>) -> String {
 }
 
 #[test]
-fn all_that_wait_for_a_stalled_back_end_hear_in_time() {
+fn queued_requests_of_a_stalled_backend_time_out() {
     let (arrived, arrivals) = channel();
     let timeout = Duration::from_millis(300);
-    let (hook, verdicts, _edge) =
+    let (hook, decisions, _edge) =
         start(&HookOptions { timeout, concurrency: 2, waiting_max: 100, ..options(stalled(arrived)) });
     let begun = clock();
     for number in 0..102 {
-        hook.ask(0, question(number)).unwrap();
+        hook.submit(0, auth_request(number)).unwrap();
     }
-    let mut decided: Vec<_> = (0..102).map(|_| verdicts.recv_timeout(SOON).unwrap().1.to_bits()).collect();
+    let mut decided: Vec<_> = (0..102).map(|_| decisions.recv_timeout(SOON).unwrap().1.to_bits()).collect();
     // One after the other, two at a time, would take 51 time-outs.
     let took = begun.elapsed();
     assert!(took >= timeout && took < timeout * 20, "{took:?}");
     decided.sort_unstable();
     assert_eq!(decided, (0..102).collect::<Vec<_>>());
-    assert_eq!(arrivals.try_iter().count(), 2, "nobody asks for those who were told already");
+    assert_eq!(arrivals.try_iter().count(), 2, "no request for clients that have a decision already");
     assert_eq!(hook.count(), 0);
 }
 
 #[test]
-fn one_that_is_cancelled_frees_its_place() {
+fn a_cancelled_request_frees_its_slot() {
     let (arrived, arrivals) = channel();
-    let (hook, verdicts, _edge) =
+    let (hook, decisions, _edge) =
         start(&HookOptions { timeout: SOON, concurrency: 1, waiting_max: 1, ..options(stalled(arrived)) });
-    hook.ask(0, question(1)).unwrap();
+    hook.submit(0, auth_request(1)).unwrap();
     arrivals.recv_timeout(SOON).unwrap();
-    hook.ask(0, question(2)).unwrap();
-    assert_eq!(hook.ask(0, question(3)), Err(Full::Count));
-    // The one that waits: its place is free at once.
+    hook.submit(0, auth_request(2)).unwrap();
+    assert_eq!(hook.submit(0, auth_request(3)), Err(Full::Count));
+    // The one that waits: its slot is free at once.
     hook.cancel(0, ConnKey::from_bits(2));
     hook.cancel(7, ConnKey::from_bits(1));
     assert_eq!(hook.count(), 1, "and another shard's connection is another one");
-    hook.ask(0, question(3)).unwrap();
-    // The one under way: the next is asked.
+    hook.submit(0, auth_request(3)).unwrap();
+    // The one in flight: the next is sent.
     hook.cancel(0, ConnKey::from_bits(1));
     arrivals.recv_timeout(SOON).unwrap();
     hook.cancel(0, ConnKey::from_bits(3));
     assert_eq!(hook.count(), 0);
-    assert!(verdicts.try_recv().is_err(), "nobody is told about them");
+    assert!(decisions.try_recv().is_err(), "no decision about them");
 }
 
 #[test]
-fn what_waits_is_bounded_in_bytes() {
+fn queued_requests_are_bounded_in_bytes() {
     let (arrived, _arrivals) = channel();
-    let (hook, verdicts, _edge) =
+    let (hook, decisions, _edge) =
         start(&HookOptions { timeout: SOON, concurrency: 1, waiting_max: 1000, ..options(stalled(arrived)) });
-    let large = |number| Question { data: Some("x".repeat(QUEUED_BYTES_MAX / 4).into()), ..question(number) };
+    let large =
+        |number| AuthRequest { data: Some("x".repeat(QUEUED_BYTES_MAX / 4).into()), ..auth_request(number) };
     for number in 0..3 {
-        hook.ask(0, large(number)).unwrap();
+        hook.submit(0, large(number)).unwrap();
     }
-    assert_eq!(hook.ask(0, large(3)), Err(Full::Bytes));
-    hook.ask(0, question(4)).unwrap();
+    assert_eq!(hook.submit(0, large(3)), Err(Full::Bytes));
+    hook.submit(0, auth_request(4)).unwrap();
     hook.cancel(0, ConnKey::from_bits(0));
-    hook.ask(0, large(3)).unwrap();
-    assert!(verdicts.try_recv().is_err());
+    hook.submit(0, large(3)).unwrap();
+    assert!(decisions.try_recv().is_err());
 }
 
 /// It closes each connection after some answers, without saying so beforehand.
@@ -399,11 +403,11 @@ fn a_kept_connection_that_was_closed_costs_a_second_attempt() {
             seen.lock().unwrap().push(port);
         }
     });
-    let (hook, verdicts, _edge) = start(&HookOptions { concurrency: 1, ..options(url) });
+    let (hook, decisions, _edge) = start(&HookOptions { concurrency: 1, ..options(url) });
     for number in 0..3 {
-        hook.ask(0, question(number)).unwrap();
-        let verdict = verdicts.recv_timeout(SOON).unwrap().2;
-        assert!(matches!(verdict, Verdict::Welcome { .. }), "{number}: {verdict:?}");
+        hook.submit(0, auth_request(number)).unwrap();
+        let decision = decisions.recv_timeout(SOON).unwrap().2;
+        assert!(matches!(decision, AuthDecision::Accept { .. }), "{number}: {decision:?}");
     }
     let requests = requests.lock().unwrap();
     let [a, again, b, once_more, c] = requests[..] else { panic!("{requests:?}") };
@@ -411,7 +415,7 @@ fn a_kept_connection_that_was_closed_costs_a_second_attempt() {
     assert!(a != b && b != c, "{requests:?}");
 }
 
-/// On a connection that was just made there is no reason to hope: the back end may have understood, and done what it does.
+/// On a connection that was just made there is no retry: the backend may have understood, and done what it does.
 #[test]
 fn a_fresh_connection_that_was_closed_is_a_fault() {
     let (sender, asked) = channel();
@@ -420,14 +424,14 @@ fn a_fresh_connection_that_was_closed_is_a_fault() {
             sender.send(()).unwrap();
         }
     });
-    let (hook, verdicts, _edge) = start(&options(url));
-    hook.ask(0, question(1)).unwrap();
-    assert_eq!(verdicts.recv_timeout(SOON).unwrap().2, unavailable());
+    let (hook, decisions, _edge) = start(&options(url));
+    hook.submit(0, auth_request(1)).unwrap();
+    assert_eq!(decisions.recv_timeout(SOON).unwrap().2, unavailable());
     assert_eq!(asked.try_iter().count(), 1);
 }
 
 #[test]
-fn a_hook_that_was_replaced_answers_what_it_was_asked() {
+fn a_replaced_hook_answers_its_requests() {
     let (arrived, arrivals) = channel();
     let slow = options(stalled(arrived));
     let quick = options(backend(|mut stream| {
@@ -437,47 +441,47 @@ fn a_hook_that_was_replaced_answers_what_it_was_asked() {
         }
     }));
     let edge = Edge::start().unwrap();
-    let (sender, verdicts) = channel();
-    let decided = move |shard: usize, conn, verdict| drop(sender.send((shard, conn, verdict)));
+    let (sender, decisions) = channel();
+    let decided = move |shard: usize, conn, decision| drop(sender.send((shard, conn, decision)));
     let client = HookClient::new(edge.handle().clone(), Arc::new(decided));
-    client.ask(0, question(0));
+    client.submit(0, auth_request(0));
     assert_eq!(
-        verdicts.recv_timeout(SOON).unwrap(),
+        decisions.recv_timeout(SOON).unwrap(),
         (0, ConnKey::from_bits(0), unavailable()),
         "there is none yet"
     );
     let timeout = Duration::from_millis(200);
     client.open(Some(&HookOptions { timeout, ..slow.clone() }), &policy()).unwrap();
-    client.ask(0, question(1));
-    client.ask(0, question(2));
+    client.submit(0, auth_request(1));
+    client.submit(0, auth_request(2));
     arrivals.recv_timeout(SOON).unwrap();
     client.open(Some(&quick), &policy()).unwrap();
     client.cancel(0, ConnKey::from_bits(2));
-    client.ask(0, question(3));
-    let mut decided: Vec<_> = (0..2).map(|_| verdicts.recv_timeout(SOON).unwrap()).collect();
+    client.submit(0, auth_request(3));
+    let mut decided: Vec<_> = (0..2).map(|_| decisions.recv_timeout(SOON).unwrap()).collect();
     decided.sort_unstable_by_key(|(_, conn, _)| conn.to_bits());
     assert_eq!((decided[0].1.to_bits(), &decided[0].2), (1, &unavailable()), "the former one's time-out");
-    assert!(matches!(&decided[1], (0, _, Verdict::Welcome { .. })));
-    assert!(verdicts.try_recv().is_err(), "the second was cancelled");
+    assert!(matches!(&decided[1], (0, _, AuthDecision::Accept { .. })));
+    assert!(decisions.try_recv().is_err(), "the second was cancelled");
 }
 
 #[test]
-fn when_the_edge_ends_nobody_is_forgotten() {
+fn shutdown_of_the_edge_answers_every_request() {
     let (arrived, arrivals) = channel();
-    let (hook, verdicts, edge) =
+    let (hook, decisions, edge) =
         start(&HookOptions { timeout: SOON, concurrency: 1, ..options(stalled(arrived)) });
-    hook.ask(0, question(1)).unwrap();
-    hook.ask(0, question(2)).unwrap();
+    hook.submit(0, auth_request(1)).unwrap();
+    hook.submit(0, auth_request(2)).unwrap();
     arrivals.recv_timeout(SOON).unwrap();
     drop(edge);
-    hook.ask(0, question(3)).unwrap();
+    hook.submit(0, auth_request(3)).unwrap();
     for _ in 0..3 {
-        assert_eq!(verdicts.recv_timeout(SOON).unwrap().2, unavailable());
+        assert_eq!(decisions.recv_timeout(SOON).unwrap().2, unavailable());
     }
 }
 
 #[test]
-fn a_bounded_number_is_under_way_and_a_bounded_number_waits() {
+fn in_flight_and_queued_requests_are_bounded() {
     let (arrived, arrivals) = channel();
     let (release, gate) = channel::<()>();
     let gate = Mutex::new(gate);
@@ -489,35 +493,35 @@ fn a_bounded_number_is_under_way_and_a_bounded_number_waits() {
             respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
         }
     });
-    let (hook, verdicts, _edge) = start(&HookOptions { timeout: SOON, ..options(url) });
+    let (hook, decisions, _edge) = start(&HookOptions { timeout: SOON, ..options(url) });
     for number in 0..2 {
-        hook.ask(0, question(number)).unwrap();
+        hook.submit(0, auth_request(number)).unwrap();
         arrivals.recv_timeout(SOON).unwrap();
     }
     for number in 2..5 {
-        hook.ask(0, question(number)).unwrap();
+        hook.submit(0, auth_request(number)).unwrap();
     }
-    assert_eq!(hook.ask(0, question(5)), Err(Full::Count), "the queue is full");
-    assert!(arrivals.try_recv().is_err(), "two are under way");
+    assert_eq!(hook.submit(0, auth_request(5)), Err(Full::Count), "the queue is full");
+    assert!(arrivals.try_recv().is_err(), "two are in flight");
     drop(release);
-    let mut decided: Vec<_> = (0..5).map(|_| verdicts.recv_timeout(SOON).unwrap().1.to_bits()).collect();
+    let mut decided: Vec<_> = (0..5).map(|_| decisions.recv_timeout(SOON).unwrap().1.to_bits()).collect();
     decided.sort_unstable();
     assert_eq!(decided, [0, 1, 2, 3, 4]);
 }
 
 #[test]
-fn dropped_it_asks_what_waits_and_ends() {
+fn a_dropped_hook_sends_its_queued_requests() {
     let url = backend(|mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         while request(&mut reader).is_some() {
             respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
         }
     });
-    let (hook, verdicts, _edge) = start(&options(url));
-    hook.ask(0, question(1)).unwrap();
-    hook.ask(0, question(2)).unwrap();
+    let (hook, decisions, _edge) = start(&options(url));
+    hook.submit(0, auth_request(1)).unwrap();
+    hook.submit(0, auth_request(2)).unwrap();
     drop(hook);
-    let decided: Vec<_> = verdicts.iter().map(|(_, conn, _)| conn.to_bits()).collect();
+    let decided: Vec<_> = decisions.iter().map(|(_, conn, _)| conn.to_bits()).collect();
     // The iterator ends when the last thread has let go of the sender.
     assert_eq!(decided.len(), 2);
 }

@@ -11,7 +11,7 @@ use crate::chat::{Epoch, Position, RoomOptions};
 
 /// One reader of an audience's log: 16 bytes, in one dense array.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct MemberCursor {
     pub(super) cursor: Cursor,
     pub(super) sub: SubId,
     /// Whether the sweep may write to it. Not while its socket takes nothing, nor while bytes of its connection's own wait,
@@ -23,7 +23,7 @@ pub(super) struct Member {
     pub(super) mid_frame: bool,
 }
 
-const _: () = assert!(size_of::<Member>() == 16);
+const _: () = assert!(size_of::<MemberCursor>() == 16);
 
 /// The members of one room on this shard that take one form, and the log that they read.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Audience {
     /// The epoch that its publications belong to, once there was one.
     pub(super) epoch: Option<Epoch>,
     pub(super) log: Log,
-    pub(super) members: Vec<Member>,
+    pub(super) members: Vec<MemberCursor>,
     /// Where the sweep goes on.
     next: usize,
     /// How many members must still be visited until all have been offered everything: 0 when the pass has ended.
@@ -49,7 +49,7 @@ pub struct Audience {
     /// Stands in the sweep's queue, or waits for its time to be put there.
     pub(super) queued: bool,
     /// Where the log ended when it began to wait for its time, if it does.
-    pub(super) held_from: Option<Cursor>,
+    pub(super) coalesced_from: Option<Cursor>,
 }
 
 /// What the sweep finds next.
@@ -83,7 +83,7 @@ impl Audience {
             visits: 0,
             timed: None,
             queued: false,
-            held_from: None,
+            coalesced_from: None,
         }
     }
 
@@ -92,31 +92,31 @@ impl Audience {
         self.members.is_empty()
     }
 
-    /// Adds a member at the head of the log; returns its place.
+    /// Adds a member at the head of the log; returns its index.
     pub(super) fn join(&mut self, sub: SubId, shared: bool) -> u32 {
         let cursor = self.log.join();
-        let place = u32::try_from(self.members.len()).expect("fewer members than connections");
-        self.members.push(Member { cursor, sub, ready: false, shared, mid_frame: false });
-        // The newcomer may stand in the middle of what is still to be visited, if that reaches round the end.
+        let member_index = u32::try_from(self.members.len()).expect("fewer members than connections");
+        self.members.push(MemberCursor { cursor, sub, ready: false, shared, mid_frame: false });
+        // The new member may stand in the middle of what is still to be visited, if that reaches round the end.
         self.due += usize::from(self.due > 0);
-        place
+        member_index
     }
 
-    /// Removes the member at `place`. Returns the one that was moved there, if one was, and whether the sweep must come back
+    /// Removes the member at `member_index`. Returns the one that was moved there, if one was, and whether the sweep must return
     /// to it.
-    pub(super) fn leave(&mut self, place: usize, pool: &mut ChunkPool) -> (Option<SubId>, bool) {
-        let gone = self.members.swap_remove(place);
+    pub(super) fn leave(&mut self, member_index: usize, pool: &mut ChunkPool) -> (Option<SubId>, bool) {
+        let gone = self.members.swap_remove(member_index);
         self.log.leave(gone.cursor, pool);
         let count = self.members.len();
         if self.next >= count {
             self.next = 0;
         }
         self.due = self.due.min(count);
-        let Some(moved) = self.members.get(place) else { return (None, false) };
+        let Some(moved) = self.members.get(member_index) else { return (None, false) };
         let (sub, behind) = (moved.sub, moved.cursor != self.log.head());
         if behind {
             // It may have been moved from before the sweep to behind it.
-            self.visit_again(place);
+            self.visit_again(member_index);
         }
         (Some(sub), behind)
     }
@@ -146,26 +146,26 @@ impl Audience {
 
     pub(super) fn next_due(&mut self, log_bytes_max: u64) -> Due {
         while self.due > 0 {
-            let place = self.next;
-            self.next = if place + 1 == self.members.len() { 0 } else { place + 1 };
+            let member_index = self.next;
+            self.next = if member_index + 1 == self.members.len() { 0 } else { member_index + 1 };
             self.due -= 1;
             self.visits += 1;
-            let member = &self.members[place];
+            let member = &self.members[member_index];
             if member.cursor == self.log.head() {
                 continue;
             }
             if member.ready {
-                return Due::Write(place);
+                return Due::Write(member_index);
             }
             if self.behind(member) > log_bytes_max {
-                return Due::Overdue(place);
+                return Due::Overdue(member_index);
             }
         }
         Due::Done
     }
 
     /// How many bytes a member has not been sent.
-    pub(super) fn behind(&self, member: &Member) -> u64 {
+    pub(super) fn behind(&self, member: &MemberCursor) -> u64 {
         self.log.head().since(member.cursor)
     }
 
@@ -176,14 +176,14 @@ impl Audience {
         next_ready.map_or(0, |member| self.behind(member))
     }
 
-    pub(super) fn visit_again(&mut self, place: usize) {
-        let distance = (place + self.members.len() - self.next) % self.members.len();
+    pub(super) fn visit_again(&mut self, member_index: usize) {
+        let distance = (member_index + self.members.len() - self.next) % self.members.len();
         self.due = self.due.max(distance + 1);
     }
 
-    /// The rest of the frame that the member at `place` is in the middle of.
-    pub(super) fn rest_of_frame(&self, place: usize) -> Vec<u8> {
-        let member = &self.members[place];
+    /// The rest of the frame that the member at `member_index` is in the middle of.
+    pub(super) fn rest_of_frame(&self, member_index: usize) -> Vec<u8> {
+        let member = &self.members[member_index];
         if !member.mid_frame {
             return Vec::new();
         }
@@ -196,7 +196,8 @@ impl Audience {
         }
         let end = self.log.end_of(offset);
         let head = self.log.head();
-        let count = |which: &dyn Fn(&Member) -> bool| self.members.iter().filter(|it| which(it)).count();
+        let count =
+            |which: &dyn Fn(&MemberCursor) -> bool| self.members.iter().filter(|it| which(it)).count();
         Backlog {
             members: self.members.len(),
             unsent: end.map_or(0, |end| count(&|member| member.cursor < end)),
@@ -206,7 +207,7 @@ impl Audience {
 
     pub(super) fn assert_invariants(&self) {
         self.log.assert_invariants();
-        let behind = |member: &&Member| member.cursor != self.log.head();
+        let behind = |member: &&MemberCursor| member.cursor != self.log.head();
         assert_eq!(self.members.iter().filter(behind).count(), self.log.readers_behind());
         let owed = self.members.iter().filter(|member| member.ready).any(|member| behind(&member));
         assert!(!owed || self.queued, "a member is behind, and no sweep is to come");

@@ -1,19 +1,19 @@
 //! The fan-out: audiences, and the sweep that brings each member up to its log's head.
 //!
-//! An audience is the members of one room on this shard that take one wire form. Publishing appends to its log and touches
+//! An audience is the members of one room on this shard that take one wire format. Publishing appends to its log and touches
 //! no member. The sweep goes round the members and hands out, for each that is behind, everything from its cursor to the
 //! head. It is sliced: after a budget of writes the shard looks for input again, and what arrives meanwhile is taken along
 //! to every member that comes later in the pass. So under load batches form by themselves, and a publication has reached
 //! every member once the pass has ended.
 //!
 //! A member is named by its *subscription*, which stays the same when members move in their audience. What is done about
-//! slow members is chosen by the room (`SlowMember`) and carried out in `shard::slow`, when the sweep says `Overdue`.
+//! slow members is chosen by the room (`SlowMember`) and carried out in `shard::slow`, when the sweep returns `Overdue`.
 //!
-//! | file | its one job |
+//! | file | purpose |
 //! |---|---|
 //! | `mod` | audiences and subscriptions: they come, go, publish |
 //! | `audience` | one audience: its log, its members, whose turn is next |
-//! | `sweep` | what is written next, and what became of it |
+//! | `sweep` | the next write, and its outcome |
 
 mod audience;
 mod sweep;
@@ -32,14 +32,14 @@ use crate::base::log::ChunkPool;
 use crate::base::{AudienceId, ConnKey, RoomId, SubId, Time};
 use crate::chat::{Position, RoomOptions};
 pub use audience::Audience;
-use audience::Member;
+use audience::MemberCursor;
 pub use sweep::{Missed, Offer, Progress, Sweep};
 
-/// A member's place: where its audience has it now, and the connection that its messages go to.
+/// A member's subscription: its index in its audience, and the connection that its messages go to.
 #[derive(Clone, Copy, Debug)]
 struct Subscription {
     audience: AudienceId,
-    place: u32,
+    member_index: u32,
     /// The slot of its connection; [`NO_CONN`]: its session has none at present.
     conn: u32,
 }
@@ -58,7 +58,7 @@ pub struct Fanout {
     pool: ChunkPool,
     queue: VecDeque<AudienceId>,
     /// Audiences that hold back their sweep for a moment (`coalesce`).
-    held: BinaryHeap<Reverse<(Time, AudienceId)>>,
+    coalescing: BinaryHeap<Reverse<(Time, AudienceId)>>,
     /// Writes that are left in this slice.
     slice: usize,
     /// How long the passes took that ended since the last look, for the histogram.
@@ -66,8 +66,8 @@ pub struct Fanout {
 }
 
 /// Bytes that are published while an audience waits for its time, at most: with more it is swept at once. Without this bound the
-/// log would grow by whatever comes in meanwhile, and a slow member would be found out too late.
-const HELD_BYTES_MAX: u64 = 64 * 1024;
+/// log would grow by everything that comes in meanwhile, and a slow member would be found out too late.
+const COALESCED_BYTES_MAX: u64 = 64 * 1024;
 
 /// Writes in a slice: about half a millisecond. Long enough that looking for input costs nothing, short enough that a new
 /// message waits little and that rooms take turns.
@@ -96,7 +96,7 @@ impl Fanout {
         debug_assert!(self[id].is_empty());
         if self.audiences.remove(id.0 as usize).queued {
             self.queue.retain(|&queued| queued != id);
-            self.held.retain(|&Reverse((_, held))| held != id);
+            self.coalescing.retain(|&Reverse((_, coalescing))| coalescing != id);
         }
     }
 
@@ -106,22 +106,22 @@ impl Fanout {
         let conn = conn.map_or(NO_CONN, |conn| u32::try_from(conn.index()).unwrap_or(NO_CONN));
         let sub = self.free.pop().unwrap_or_else(|| {
             let next = u32::try_from(self.subscriptions.len()).expect("fewer members than 2^32");
-            self.subscriptions.push(Subscription { audience: id, place: 0, conn });
+            self.subscriptions.push(Subscription { audience: id, member_index: 0, conn });
             SubId(next)
         });
-        let place = self.audiences[id.0 as usize].join(sub, shared);
-        self.subscriptions[sub.0 as usize] = Subscription { audience: id, place, conn };
+        let member_index = self.audiences[id.0 as usize].join(sub, shared);
+        self.subscriptions[sub.0 as usize] = Subscription { audience: id, member_index, conn };
         sub
     }
 
     /// Takes a member out. Returns the rest of a frame that has begun to go out to it, which must still follow.
     pub fn unsubscribe(&mut self, sub: SubId) -> Vec<u8> {
-        let Subscription { audience: id, place, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.0 as usize];
         let (audience, pool) = self.split(id);
-        let rest = audience.rest_of_frame(place as usize);
-        let (moved, behind) = audience.leave(place as usize, pool);
+        let rest = audience.rest_of_frame(member_index as usize);
+        let (moved, behind) = audience.leave(member_index as usize, pool);
         if let Some(moved) = moved {
-            self.subscriptions[moved.0 as usize].place = place;
+            self.subscriptions[moved.0 as usize].member_index = member_index;
         }
         if behind {
             // A member was moved from before the sweep to behind it, perhaps.
@@ -136,14 +136,14 @@ impl Fanout {
         let (audience, pool) = self.split(id);
         audience.append(now, frame, position, pool);
         let hold = audience.options.coalesce;
-        match audience.held_from {
-            Some(from) if audience.log.head().since(from) > HELD_BYTES_MAX => self.release(id),
+        match audience.coalesced_from {
+            Some(from) if audience.log.head().since(from) > COALESCED_BYTES_MAX => self.release(id),
             None if audience.queued => {}
             None if hold.is_zero() => self.enqueue(id),
             None => {
                 audience.queued = true;
-                audience.held_from = Some(audience.log.head());
-                self.held.push(Reverse((now + hold, id)));
+                audience.coalesced_from = Some(audience.log.head());
+                self.coalescing.push(Reverse((now + hold, id)));
             }
             Some(_) => {}
         }
@@ -152,7 +152,7 @@ impl Fanout {
     /// Lets an audience be swept that waits for its time.
     fn release(&mut self, id: AudienceId) {
         if let Some(audience) = self.audiences.get_mut(id.0 as usize)
-            && audience.held_from.take().is_some()
+            && audience.coalesced_from.take().is_some()
         {
             self.queue.push_back(id);
         }
@@ -161,10 +161,10 @@ impl Fanout {
     /// Begins a turn: releases the audiences whose time has come and renews the slice.
     pub fn begin_slice(&mut self, now: Time) {
         self.slice = SLICE_WRITES;
-        while let Some(&Reverse((due, id))) = self.held.peek()
+        while let Some(&Reverse((due, id))) = self.coalescing.peek()
             && due <= now
         {
-            self.held.pop();
+            self.coalescing.pop();
             self.release(id);
         }
     }
@@ -179,10 +179,10 @@ impl Fanout {
     pub fn is_next(&self, sub: SubId) -> bool {
         let (audience, member) = self.member(sub);
         let behind = audience.behind(member);
-        behind > 0 && audience.held_from.is_none() && behind >= audience.unswept_bytes()
+        behind > 0 && audience.coalesced_from.is_none() && behind >= audience.unswept_bytes()
     }
 
-    /// Says that a member's connection is in other rooms as well.
+    /// Marks that a member's connection is in other rooms as well.
     pub fn share(&mut self, sub: SubId) {
         self.member_mut(sub).shared = true;
     }
@@ -214,20 +214,20 @@ impl Fanout {
 
     /// Lets the sweep write to a member, or no longer. When it is behind, the sweep comes to it.
     pub fn set_ready(&mut self, sub: SubId, ready: bool) {
-        let Subscription { audience: id, place, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.0 as usize];
         let audience = &mut self[id];
         let head = audience.log.head();
-        let member = &mut audience.members[place as usize];
+        let member = &mut audience.members[member_index as usize];
         member.ready = ready;
         if ready && member.cursor != head {
             self.sweep_again(sub);
         }
     }
 
-    /// Has the sweep come back to a member.
+    /// Has the sweep return to a member.
     pub fn sweep_again(&mut self, sub: SubId) {
-        let Subscription { audience: id, place, .. } = self.subscriptions[sub.0 as usize];
-        self[id].visit_again(place as usize);
+        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.0 as usize];
+        self[id].visit_again(member_index as usize);
         self.enqueue(id);
     }
 
@@ -250,7 +250,7 @@ impl Fanout {
 
     /// When the next audience that holds back is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.held.peek().map(|&Reverse((due, _))| due)
+        self.coalescing.peek().map(|&Reverse((due, _))| due)
     }
 
     /// How long the passes took that ended since the last call.
@@ -271,10 +271,10 @@ impl Fanout {
     pub fn assert_invariants(&self) -> u64 {
         for (index, audience) in &self.audiences {
             audience.assert_invariants();
-            for (place, member) in audience.members.iter().enumerate() {
+            for (member_index, member) in audience.members.iter().enumerate() {
                 let subscription = self.subscriptions[member.sub.0 as usize];
-                let there = (subscription.audience.0 as usize, subscription.place as usize);
-                assert_eq!(there, (index, place), "a subscription names its member");
+                let there = (subscription.audience.0 as usize, subscription.member_index as usize);
+                assert_eq!(there, (index, member_index), "a subscription names its member");
             }
         }
         self.audiences.iter().map(|(_, audience)| audience.log.kept_bytes()).max().unwrap_or(0)
@@ -287,15 +287,15 @@ impl Fanout {
         }
     }
 
-    fn member(&self, sub: SubId) -> (&Audience, &Member) {
-        let Subscription { audience, place, .. } = self.subscriptions[sub.0 as usize];
+    fn member(&self, sub: SubId) -> (&Audience, &MemberCursor) {
+        let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
         let audience = &self.audiences[audience.0 as usize];
-        (audience, &audience.members[place as usize])
+        (audience, &audience.members[member_index as usize])
     }
 
-    fn member_mut(&mut self, sub: SubId) -> &mut Member {
-        let Subscription { audience, place, .. } = self.subscriptions[sub.0 as usize];
-        &mut self.audiences[audience.0 as usize].members[place as usize]
+    fn member_mut(&mut self, sub: SubId) -> &mut MemberCursor {
+        let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
+        &mut self.audiences[audience.0 as usize].members[member_index as usize]
     }
 
     fn split(&mut self, id: AudienceId) -> (&mut Audience, &mut ChunkPool) {

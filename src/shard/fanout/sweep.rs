@@ -1,4 +1,4 @@
-//! The sweep: what is written next, and what became of it.
+//! The sweep: the next write, and its outcome.
 
 use std::io::IoSlice;
 
@@ -8,7 +8,7 @@ use crate::base::log::{Cursor, Log};
 use crate::base::{AudienceId, SubId, Time};
 use crate::chat::Position;
 
-/// What the sweep wants of the shard.
+/// The next step of the sweep.
 #[derive(Clone, Copy, Debug)]
 pub enum Sweep {
     /// Write [`Fanout::offer`] to this member's connection.
@@ -78,11 +78,11 @@ impl Fanout {
                 self.timed.push(now.since(since));
             }
             match due {
-                Due::Write(place) => {
+                Due::Write(member_index) => {
                     self.slice -= 1;
-                    return Sweep::Write(audience.members[place].sub);
+                    return Sweep::Write(audience.members[member_index].sub);
                 }
-                Due::Overdue(place) => return Sweep::Overdue(audience.members[place].sub),
+                Due::Overdue(member_index) => return Sweep::Overdue(audience.members[member_index].sub),
                 Due::Done => {
                     audience.queued = false;
                     self.queue.pop_front();
@@ -94,17 +94,21 @@ impl Fanout {
 
     /// What a member is to be sent.
     pub fn offer(&self, sub: SubId) -> Offer<'_> {
-        let Subscription { audience, place, conn } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience, member_index, conn } = self.subscriptions[sub.0 as usize];
         let audience = &self.audiences[audience.0 as usize];
-        Offer { conn: conn as usize, log: &audience.log, from: audience.members[place as usize].cursor }
+        Offer {
+            conn: conn as usize,
+            log: &audience.log,
+            from: audience.members[member_index as usize].cursor,
+        }
     }
 
     /// Moves a member on by what the kernel took. A member that is not caught up is not visited by the sweep until
     /// [`Fanout::set_ready`] or [`Fanout::sweep_again`].
     pub fn wrote(&mut self, sub: SubId, len: usize) -> Progress {
-        let Subscription { audience, place, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
         let (audience, pool) = self.split(audience);
-        let member = &mut audience.members[place as usize];
+        let member = &mut audience.members[member_index as usize];
         let log = &mut audience.log;
         let from = member.cursor;
         let to = from.plus(len);
@@ -127,11 +131,11 @@ impl Fanout {
     }
 
     fn jump(&mut self, sub: SubId, target: impl FnOnce(&Log, Cursor) -> Cursor) -> Missed {
-        let Subscription { audience, place, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
         let (audience, pool) = self.split(audience);
-        let rest = audience.rest_of_frame(place as usize);
+        let rest = audience.rest_of_frame(member_index as usize);
         let log = &mut audience.log;
-        let member = &mut audience.members[place as usize];
+        let member = &mut audience.members[member_index as usize];
         let from = member.cursor;
         let boundary = log.frame_boundary(from);
         let to = target(log, boundary);

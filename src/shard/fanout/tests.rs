@@ -28,7 +28,7 @@ fn sweep(fanout: &mut Fanout, writes: usize) -> bool {
                 let len = fanout.offer(sub).contiguous().expect("little fits into one chunk").len();
                 assert!(fanout.wrote(sub, len).caught_up);
             }
-            Sweep::Overdue(_) => unreachable!("nobody is slow"),
+            Sweep::Overdue(_) => unreachable!("no member is slow"),
             Sweep::Idle => return false,
         }
     }
@@ -36,9 +36,9 @@ fn sweep(fanout: &mut Fanout, writes: usize) -> bool {
 }
 
 proptest! {
-    /// Whoever comes or goes while a sweep is under way: it forgets nobody.
+    /// Members join and leave while a sweep is in progress: it visits all of them.
     #[test]
-    fn a_sweep_forgets_nobody(steps in steps()) {
+    fn a_pass_visits_every_member(steps in steps()) {
         let mut fanout = Fanout::default();
         let id = fanout.open(RoomId(0), WireFormat::Text, Arc::default());
         let mut subs: Vec<SubId> = Vec::new();

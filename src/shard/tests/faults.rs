@@ -1,15 +1,15 @@
-//! What one client did to others, or to the server, once: each must not come back.
+//! Regressions: what one client did to others, or to the server, once.
 
 use super::*;
-use crate::chat::{Grant, Identification, Identity, ServerRoom, Verdict, Who};
+use crate::chat::{Access, AuthDecision, AuthMode, Grant, Identity, ServerRoom};
 use crate::conn::LINGER_BYTES_MAX;
 use crate::ws::{Deflater, Window};
 
-fn asked() -> Options {
-    Options { identification: Identification::Asked, ..options() }
+fn with_hook() -> Options {
+    Options { auth_mode: AuthMode::Hook, ..options() }
 }
 
-fn welcome(name: &str, rooms: &[&str]) -> Verdict {
+fn welcome(name: &str, rooms: &[&str]) -> AuthDecision {
     let room = |name: &&str| ServerRoom { name: Arc::from(*name), grant: Grant::default() };
     let identity = Identity {
         user: name.into(),
@@ -18,15 +18,15 @@ fn welcome(name: &str, rooms: &[&str]) -> Verdict {
         expires_in: None,
         rooms: rooms.iter().map(room).collect(),
     };
-    Verdict::Welcome { identity, data: None }
+    AuthDecision::Accept { identity, data: None }
 }
 
 impl World {
-    /// The auth backend decides about the next client of a shard that it was asked about.
-    fn decide(&mut self, shard: usize, verdict: Verdict) {
-        let question = self.shards[shard].poll_question().expect("it was asked");
+    /// The auth backend decides about the next client of a shard.
+    fn decide(&mut self, shard: usize, decision: AuthDecision) {
+        let auth_request = self.shards[shard].poll_auth_request().expect("an auth request");
         self.shards[shard].begin_turn(self.now);
-        self.shards[shard].decided(question.conn, verdict);
+        self.shards[shard].decided(auth_request.conn, decision);
     }
 
     fn turns(&mut self, count: usize) {
@@ -42,11 +42,11 @@ impl World {
         received.drain(..head);
     }
 
-    /// A client of the JSON protocol that has said `connect`.
+    /// A client of the JSON protocol that has sent `connect`.
     fn connect_json(&mut self, shard: usize, name: &str) -> usize {
         let peer = self.connect(shard);
         self.send(peer, request("/connection/websocket", "").as_bytes());
-        self.say(peer, &format!("{{\"id\":1,\"connect\":{{\"data\":{{\"name\":\"{name}\"}}}}}}"));
+        self.send_text(peer, &format!("{{\"id\":1,\"connect\":{{\"data\":{{\"name\":\"{name}\"}}}}}}"));
         self.turns(30);
         peer
     }
@@ -65,21 +65,21 @@ impl World {
 /// The server puts a client into two rooms; one answers at once, the other's home takes its time.
 #[test]
 fn nothing_is_pushed_before_connect_is_answered() {
-    let mut world = World::new(2, 3, 65_536, asked());
+    let mut world = World::new(2, 3, 65_536, with_hook());
     let (near, far) = (world.room_of(0, "near"), world.room_of(1, "far"));
-    let speaker = world.connect(0);
-    world.send(speaker, request(&format!("/ws/s?room={near}"), "").as_bytes());
+    let publisher = world.connect(0);
+    world.send(publisher, request(&format!("/ws/s?room={near}"), "").as_bytes());
     world.turns(30);
     world.decide(0, welcome("s", &[]));
     let client = world.connect(0);
-    // The answer to its handshake is still on its way.
+    // The answer to its handshake is still in flight.
     world.peers[client].window = 0;
     world.send(client, request("/connection/websocket", "").as_bytes());
-    world.say(client, "{\"id\":1,\"connect\":{}}");
+    world.send_text(client, "{\"id\":1,\"connect\":{}}");
     world.turns(30);
     world.decide(0, welcome("c", &[&near, &far]));
     for text in ["one", "two"] {
-        world.say(speaker, text);
+        world.send_text(publisher, text);
         for _ in 0..3 {
             world.turn_of(0);
         }
@@ -91,7 +91,7 @@ fn nothing_is_pushed_before_connect_is_answered() {
     let early = world.text(client);
     assert!(early.contains("101 Switching"), "{early:?}");
     assert!(!early.contains("push"), "{early:?}");
-    world.settle();
+    world.run_until_idle();
     let all = world.text(client);
     let (connect, push) = (all.find("\"connect\"").unwrap(), all.find("\"push\"").unwrap());
     assert!(connect < push, "{all}");
@@ -101,7 +101,7 @@ fn nothing_is_pushed_before_connect_is_answered() {
 /// What waits is kept as it came, and nothing looks at it until its time has come.
 #[test]
 fn a_deflate_bomb_that_must_wait_is_kept_as_it_came_and_inflated_once() {
-    let mut world = World::new(1, 3, 65_536, asked());
+    let mut world = World::new(1, 3, 65_536, with_hook());
     let client = world.connect(0);
     let mut deflater = Deflater::default();
     let bomb = client_frame(0xC1, deflater.deflate(Window::Full, &[&[b'x'; 60_000]]));
@@ -110,28 +110,28 @@ fn a_deflate_bomb_that_must_wait_is_kept_as_it_came_and_inflated_once() {
         world.send(client, &bomb);
     }
     world.turns(30);
-    let question = world.shards[0].poll_question().expect("it was asked");
+    let auth_request = world.shards[0].poll_auth_request().expect("an auth request");
     let kept = world.shards[0].audit().input_bytes;
     assert!(kept <= 2 * 65_536, "{kept} bytes are kept of 64 KiB at a time");
     for _ in 0..10 {
-        world.pass(Duration::from_millis(100));
+        world.advance(Duration::from_millis(100));
         assert!(!world.shards[0].has_work(), "nothing is tried again");
     }
     world.shards[0].begin_turn(world.now);
-    world.shards[0].decided(question.conn, welcome("bomber", &[]));
-    world.settle();
+    world.shards[0].decided(auth_request.conn, welcome("bomber", &[]));
+    world.run_until_idle();
     world.behind_head(client);
-    let heard = world.heard(client).0;
-    assert_eq!((heard.len(), heard[299].len()), (300, 60_008));
+    let received_by = world.received_by(client).0;
+    assert_eq!((received_by.len(), received_by[299].len()), (300, 60_008));
 }
 
-/// Who is being closed has no way to have more inflated in a turn than others.
+/// After the server's Close, input is inflated within the budget of a turn, too.
 #[test]
 fn what_comes_after_our_close_is_inflated_within_the_turns_budget() {
     let mut world = World::new(1, 3, 65_536, options());
     let client = world.connect(0);
     world.send(client, request("/ws/bomber?room=r", DEFLATE).as_bytes());
-    world.settle();
+    world.run_until_idle();
     world.shards[0].drain();
     let mut deflater = Deflater::default();
     let bomb = client_frame(0xC1, deflater.deflate(Window::Full, &[&[b'x'; 60_000]]));
@@ -149,23 +149,23 @@ fn what_comes_after_our_close_is_inflated_within_the_turns_budget() {
     assert!(turns >= 6, "6 MB were inflated in {turns} turns");
 }
 
-/// Whoever does not read still costs its shard nothing.
+/// A client that does not read costs its shard nothing.
 #[test]
 fn a_paused_client_gives_its_shard_nothing_to_do() {
     let mut world = World::new(2, 3, 65_536, options());
     let client = world.connect(0);
     world.send(client, request("/echo", "").as_bytes());
-    world.settle();
+    world.run_until_idle();
     world.peers[client].window = 10_000;
     for _ in 0..40 {
         world.send(client, &client_frame(0x82, &[b'x'; 8000]));
     }
-    world.settle();
+    world.run_until_idle();
     assert!(world.peers[client].paused, "it is no longer read from");
     assert!(!world.shards[0].has_work());
     assert_eq!(world.shards[0].next_deadline(), None);
     world.peers[client].window = usize::MAX;
-    world.settle();
+    world.run_until_idle();
     world.behind_head(client);
     assert_eq!(frames(&world.peers[client].received).count(), 40);
 }
@@ -177,58 +177,58 @@ fn writes_of_connections_own_have_a_budget() {
     let mut world = World::new(1, 3, 65_536, Options { ping_interval: interval, ..options() });
     for _ in 0..5000 {
         let member = world.connect(0);
-        world.send(member, request("/ws/m?room=crowd", "").as_bytes());
+        world.send(member, request("/ws/m?room=large", "").as_bytes());
     }
-    world.settle();
-    world.pass(interval / 2 - Duration::from_millis(1));
+    world.run_until_idle();
+    world.advance(interval / 2 - Duration::from_millis(1));
     // These two are pinged later than nearly all others.
-    let speaker = world.join(0, "speaker", "talk", "");
+    let publisher = world.join(0, "publisher", "talk", "");
     let listener = world.join(0, "listener", "talk", "");
     world.now = world.now + (interval / 2 - Duration::from_millis(100));
-    world.say(speaker, "in between");
-    let (mut turns, mut heard_in) = (0, None);
+    world.send_text(publisher, "in between");
+    let (mut turns, mut received_in) = (0, None);
     loop {
         let before = world.writes(0);
         let moved = world.turn_of(0);
         turns += 1;
         let writes = world.writes(0) - before;
         assert!(writes <= (output::FLUSHES_PER_TURN + fanout::SLICE_WRITES) as u64, "{writes} in one turn");
-        if heard_in.is_none() && world.text(listener).contains("in between") {
-            heard_in = Some(turns);
+        if received_in.is_none() && world.text(listener).contains("in between") {
+            received_in = Some(turns);
         }
         if !moved {
             break;
         }
     }
     assert!(turns > 4, "{turns}");
-    assert!(heard_in.is_some_and(|turn| turn <= 2), "heard in turn {heard_in:?} of {turns}");
+    assert!(received_in.is_some_and(|turn| turn <= 2), "received in turn {received_in:?} of {turns}");
 }
 
-/// The shard of a room's members has no time. Those who speak there are held up, members or not, and nobody else is.
+/// The shard of a room's members has no time. Publishers of that room are paused, members or not, and no other client is.
 #[test]
-fn a_congested_room_holds_up_those_who_speak_there_and_nobody_else() {
-    let anyone = RoomOptions { publish: Who::Anyone, ..RoomOptions::default() };
+fn a_congested_room_pauses_its_publishers_only() {
+    let anyone = RoomOptions { publish: Access::Anyone, ..RoomOptions::default() };
     let mut world = World::new(2, 3, 65_536, Options { rooms: rooms(anyone), ..options() });
     let (slow, other) = (world.room_of(0, "slow"), world.room_of(0, "other"));
     let member = world.join(1, "member", &slow, "");
     let listener = world.join(0, "listener", &other, "");
-    let speaker = world.join(0, "speaker", &other, "");
+    let publisher = world.join(0, "publisher", &other, "");
     let inside = world.join(0, "inside", &slow, "");
     let outside = world.connect_json(0, "outside");
     let text = "x".repeat(1000);
     for _ in 0..3000 {
-        world.say(inside, &text);
-        world.say(
+        world.send_text(inside, &text);
+        world.send_text(
             outside,
             &format!("{{\"id\":9,\"publish\":{{\"channel\":\"{slow}\",\"data\":\"{text}\"}}}}"),
         );
     }
     for round in 0..300 {
-        world.say(speaker, &format!("round {round}"));
+        world.send_text(publisher, &format!("round {round}"));
         for _ in 0..3 {
             world.turn_of(0); // and never the other's turn
         }
-        assert_eq!(world.heard(listener).0.len(), round + 1, "nobody else is held up");
+        assert_eq!(world.received_by(listener).0.len(), round + 1, "no other room is delayed");
         let shard = &world.shards[0];
         assert!(shard.mesh.is_clear(), "the ring has room");
         let parked = shard.rooms.parked().1;
@@ -239,14 +239,14 @@ fn a_congested_room_holds_up_those_who_speak_there_and_nobody_else() {
         assert!(world.peers[peer].sending.len() > 1_000_000, "its bytes stay in the kernel");
     }
     assert!(world.shards[0].metrics.delayed.value() > 0);
-    world.settle();
-    assert_eq!(world.heard(member).0.len(), 6000, "and nothing is lost");
+    world.run_until_idle();
+    assert_eq!(world.received_by(member).0.len(), 6000, "and nothing is lost");
 }
 
-/// A session in many rooms that says much in one message: what waits of it is one message's.
+/// A session in many rooms that publishes much in one message: what waits of it is one message's.
 #[test]
-fn drafts_of_one_session_that_wait_are_those_of_one_message() {
-    let anyone = RoomOptions { publish: Who::Anyone, ..RoomOptions::default() };
+fn parked_drafts_of_a_session_are_those_of_one_message() {
+    let anyone = RoomOptions { publish: Access::Anyone, ..RoomOptions::default() };
     let mut world = World::new(2, 3, 65_536, Options { rooms: rooms(anyone), ..options() });
     let slow = world.room_of(0, "slow");
     let _member = world.join(1, "member", &slow, "");
@@ -256,15 +256,15 @@ fn drafts_of_one_session_that_wait_are_those_of_one_message() {
     };
     for id in 0..40 {
         let small: Vec<_> = (1..10).map(|more| command(id * 100 + more, 5000)).collect();
-        world.say(client, &small.join("\n"));
-        world.say(client, &command(id * 100 + 50, 60_000));
+        world.send_text(client, &small.join("\n"));
+        world.send_text(client, &command(id * 100 + 50, 60_000));
     }
     for _ in 0..300 {
         world.turn_of(0);
         let parked = world.shards[0].rooms.parked().1;
         assert!(parked < 64 * 1024, "{parked} bytes wait");
     }
-    world.settle();
+    world.run_until_idle();
     let replies = world.text(client).matches("\"publish\":{}").count();
     assert_eq!(replies, 400);
 }
@@ -280,27 +280,27 @@ fn a_command_that_waits_for_a_room_gives_its_shard_nothing_to_do() {
         "{{\"id\":2,\"subscribe\":{{\"channel\":\"{far}\"}}}}\n{{\"id\":3,\"unsubscribe\":{{\"channel\":\"{far}\"}}}}\n\
          {{\"id\":4,\"subscribe\":{{\"channel\":\"{far}\"}}}}"
     );
-    world.say(client, &lines);
+    world.send_text(client, &lines);
     for _ in 0..100 {
         world.turn_of(0);
     }
     assert!(!world.shards[0].has_work());
-    world.settle();
+    world.run_until_idle();
     let text = world.text(client);
     let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
     assert!(at("\"id\":2,\"subscribe\"") < at("\"id\":3,\"unsubscribe\""));
     assert!(at("\"id\":3,\"unsubscribe\"") < at("\"id\":4,\"subscribe\""));
 }
 
-/// What is thrown away after the last word is bounded.
+/// What is discarded after the Close frame is bounded.
 #[test]
-fn a_connection_that_lingers_is_reset_after_so_many_bytes() {
+fn a_lingering_connection_is_reset_after_a_number_of_bytes() {
     let mut world = World::new(1, 3, 65_536, options());
     let peer = world.connect(0);
     world.peers[peer].window = 0; // so that it never gets to end politely
     world.send(peer, &vec![b'a'; 64 << 20]);
-    world.settle();
-    assert_eq!(world.peers[peer].closed, Some(CloseReason::Refused));
+    world.run_until_idle();
+    assert_eq!(world.peers[peer].closed, Some(CloseReason::RequestRejected));
     let taken = (64 << 20) - world.peers[peer].sending.len();
     assert!(taken <= LINGER_BYTES_MAX as usize + 3 * 65_536, "{taken} bytes were read");
 }
@@ -365,39 +365,39 @@ proptest! {
         let mut plain = World::new(1, seed, 1 << 20, options());
         let whole = plain.connect(0);
         plain.send(whole, &bytes);
-        plain.settle();
+        plain.run_until_idle();
         let mut world = World::new(1, seed, piece, options());
-        let torn = world.connect(0);
-        world.send(torn, &bytes);
+        let partial = world.connect(0);
+        world.send(partial, &bytes);
         for _ in 0..200 {
             let window = world.rng.below(20_000);
-            world.peers[torn].window = usize::try_from(window).unwrap();
+            world.peers[partial].window = usize::try_from(window).unwrap();
             for _ in 0..world.rng.below(20) {
                 world.turn();
             }
             let audit = world.shards[0].audit();
             prop_assert!(audit.outbox_bytes < 2 * 65_536 + 65_536, "{audit:?}");
         }
-        world.peers[torn].window = usize::MAX;
-        world.settle();
-        let (answers, echoed) = echoes(&world.peers[torn].received);
+        world.peers[partial].window = usize::MAX;
+        world.run_until_idle();
+        let (answers, echoed) = echoes(&world.peers[partial].received);
         let (answers_whole, echoed_whole) = echoes(&plain.peers[whole].received);
         prop_assert_eq!(answers.lines().filter(|it| !it.starts_with("Date")).count(), answers_whole.lines().count());
         prop_assert_eq!(echoed.len(), messages.len());
         prop_assert_eq!(echoed, echoed_whole);
     }
 
-    /// A plain client that speaks before it is known who it is.
+    /// A plain client that sends before it is authenticated.
     #[test]
-    fn what_waits_for_a_decision_comes_in_order_and_once(seed: u64, piece in 1u64..3000, turns in 0..300_usize) {
-        let mut world = World::new(2, seed, piece, asked());
+    fn queued_input_is_processed_in_order_and_once(seed: u64, piece in 1u64..3000, turns in 0..300_usize) {
+        let mut world = World::new(2, seed, piece, with_hook());
         let client = world.connect(0);
         world.send(client, request("/ws/c?room=r", DEFLATE).as_bytes());
         let mut deflater = Deflater::default();
         let texts: Vec<_> = (0..30).map(|index| format!("{index} ").repeat(index * 20)).collect();
         for (index, text) in texts.iter().enumerate() {
             match index % 3 {
-                0 => world.say(client, text),
+                0 => world.send_text(client, text),
                 1 => world.send(client, &client_frame(0xC1, deflater.deflate(Window::Full, &[text.as_bytes()]))),
                 _ => {
                     world.send(client, &client_frame(0x01, b""));
@@ -413,31 +413,31 @@ proptest! {
             world.turn();
         }
         world.decide(0, welcome("c", &[]));
-        world.settle();
+        world.run_until_idle();
         world.behind_head(client);
-        let heard = world.heard(client).0;
+        let received_by = world.received_by(client).0;
         let expected: Vec<_> = texts.iter().map(|text| format!("c: {text}")).collect();
-        prop_assert_eq!(heard, expected);
+        prop_assert_eq!(received_by, expected);
     }
 }
 
-/// A stalled back end does no work for clients that are gone.
+/// A stalled backend does no work for clients that are gone.
 #[test]
-fn a_question_about_a_client_that_is_gone_is_taken_back() {
-    let mut world = World::new(1, 3, 65_536, asked());
+fn an_auth_request_of_a_closed_connection_is_cancelled() {
+    let mut world = World::new(1, 3, 65_536, with_hook());
     let clients = [world.connect(0), world.connect(0)];
     world.send(clients[0], request("/ws/a?room=r", "").as_bytes());
     world.send(clients[1], request("/connection/websocket", "").as_bytes());
-    world.say(clients[1], "{\"id\":1,\"connect\":{}}");
+    world.send_text(clients[1], "{\"id\":1,\"connect\":{}}");
     world.turns(30);
     let keys = clients.map(|client| world.peers[client].key);
-    let asked = world.shards[0].poll_question().expect("one of two").conn;
+    let with_hook = world.shards[0].poll_auth_request().expect("one of two").conn;
     for client in clients {
         world.peers[client].shut = true;
     }
     world.turns(30);
-    world.pass(Duration::from_secs(30));
-    assert!(world.peers.iter().all(|peer| peer.closed.is_some()) && keys.contains(&asked));
-    assert_eq!(world.withdrawn, [asked], "the driver has this one's question");
-    assert!(world.shards[0].poll_question().is_none(), "and is not given the other's");
+    world.advance(Duration::from_secs(30));
+    assert!(world.peers.iter().all(|peer| peer.closed.is_some()) && keys.contains(&with_hook));
+    assert_eq!(world.cancelled, [with_hook], "the driver has this one's auth request");
+    assert!(world.shards[0].poll_auth_request().is_none(), "and is not given the other's");
 }

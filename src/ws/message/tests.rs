@@ -49,7 +49,7 @@ impl Caller {
         Self { decoder: Decoder::new(deflate), ..Self::default() }
     }
 
-    /// Takes events until there is none or `accepts` says no.
+    /// Takes events until there is none or `accepts` returns false.
     fn run(&mut self, mut accepts: impl FnMut() -> bool) {
         let mut at = 0;
         while self.failed.is_none() && !self.closed {
@@ -150,7 +150,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn what_is_refused_comes_again(
+    fn a_refused_event_is_returned_again(
         bytes in frames(), deflate in prop::bool::weighted(0.8),
         pieces in prop::collection::vec(1usize..60, 1..20),
         answers in prop::collection::vec(any::<bool>(), 1..40),
@@ -189,7 +189,7 @@ proptest! {
 
 /// A compressed message is kept compressed, whether it lies in the decoder or with the caller.
 #[test]
-fn what_is_kept_is_never_inflated() {
+fn kept_input_is_never_decompressed() {
     let compressed = deflated(&[b'a'; 50_000]);
     assert!(compressed.len() < 1000);
     let (front, back) = compressed.split_at(50);
@@ -238,7 +238,7 @@ fn a_kept_event_needs_no_further_input_and_survives_more_of_it() {
 
 /// Capacities count, not lengths; `kept_bytes` takes the structure apart, so that a new field must be counted or named.
 #[test]
-fn what_is_kept_is_counted_with_its_capacity() {
+fn kept_input_is_counted_by_capacity() {
     let (mut decoder, mut inflater) = (Decoder::default(), Inflater::default());
     decoder.decode(&mut masked(0x02, &[7; 1000], [1; 4]), &mut inflater, &LIMITS).unwrap();
     decoder.decode(&mut masked(0x00, &[7; 1], [1; 4]), &mut inflater, &LIMITS).unwrap();
@@ -250,7 +250,7 @@ fn what_is_kept_is_counted_with_its_capacity() {
     assert_eq!(decoder.kept_bytes(), size_of::<Partial>() + message + partial.control.capacity());
 }
 
-/// A client may send any message of the longest length, whatever its compressor makes of it: with any level and window.
+/// A client may send any message of the longest length, with any compressor, level and window.
 #[test]
 fn the_longest_message_is_taken_however_little_it_can_be_compressed() {
     let mut rng = Rng::new(7);

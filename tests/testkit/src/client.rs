@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tungstenite_reads_what_is_written(payload in prop::collection::vec(any::<u8>(), 0..70_000), key: [u8; 4], count in 1usize..5) {
+        fn tungstenite_reads_our_frames(payload in prop::collection::vec(any::<u8>(), 0..70_000), key: [u8; 4], count in 1usize..5) {
             prop_assert_eq!(read(frame_with_key(0x82, &payload, key)), Message::binary(payload.clone()));
             let mut fragments = Vec::new();
             fragments_into(&mut fragments, 2, &payload, count);

@@ -1,4 +1,4 @@
-//! WebSocket as a client speaks it (RFC 6455), for tests, benches, the simulator and the fuzz targets.
+//! The client side of WebSocket (RFC 6455), for tests, benches, the simulator and the fuzz targets.
 //!
 //! [`client`] writes what a client sends: the opening handshake and masked frames, also wrong ones, as the first byte is the
 //! caller's. [`server`] reads what a server sends, and is stricter than a browser: a server that sends what RFC 6455 or 7692

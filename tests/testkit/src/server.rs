@@ -145,7 +145,7 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Takes frames out of a stream that comes in any pieces. Copies only what is incomplete at the end of a piece.
+/// Takes frames out of a stream that arrives in any pieces. Copies only what is incomplete at the end of a piece.
 #[derive(Clone, Debug, Default)]
 pub struct FrameReader(Vec<u8>);
 
@@ -257,7 +257,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_tungstenite_writes_is_read(payload in prop::collection::vec(any::<u8>(), 0..70_000), cut: prop::sample::Index) {
+        fn frames_of_tungstenite_are_read(payload in prop::collection::vec(any::<u8>(), 0..70_000), cut: prop::sample::Index) {
             let mut bytes = written(&payload);
             prop_assert_eq!(try_parse(&bytes[..cut.index(bytes.len())]), Ok(None));
             let len = bytes.len();
@@ -278,7 +278,7 @@ mod tests {
         }
 
         #[test]
-        fn no_input_goes_past_its_end(bytes: Vec<u8>) {
+        fn no_input_is_read_beyond_its_end(bytes: Vec<u8>) {
             if let Ok(Some(frame)) = try_parse(&bytes) {
                 prop_assert!(frame.len <= bytes.len() && frame.payload.len() < frame.len);
             }
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_must_not_send_is_refused() {
+    fn invalid_server_frames_are_refused() {
         for (bytes, error) in [
             (&[0x81, 0x80][..], FrameError::Masked),
             (&[0x01, 0], FrameError::FirstByte(0x01)),

@@ -36,7 +36,7 @@ fn commands() {
 }
 
 #[test]
-fn what_is_none() {
+fn invalid_commands() {
     for line in [
         "",
         "[]",
@@ -89,15 +89,19 @@ fn a_trailing_newline_is_no_line() {
 
 #[test]
 fn positions() {
-    let wanted = |text: &str| serde_json::from_str::<Recovery<'_>>(text).unwrap().wanted();
-    assert_eq!(wanted("{}"), Wanted::Nothing);
-    let since = |epoch, offset| Wanted::Since(Since { epoch, offset });
-    assert_eq!(wanted(r#"{"recover":true}"#), since(None, 0));
+    let recovery_request =
+        |text: &str| serde_json::from_str::<Recovery<'_>>(text).unwrap().recovery_request();
+    assert_eq!(recovery_request("{}"), RecoveryRequest::None);
+    let since = |epoch, offset| RecoveryRequest::Since(Since { epoch, offset });
+    assert_eq!(recovery_request(r#"{"recover":true}"#), since(None, 0));
     assert_eq!(
-        wanted(r#"{"recover":true,"offset":5,"epoch":"0000002a"}"#),
+        recovery_request(r#"{"recover":true,"offset":5,"epoch":"0000002a"}"#),
         since(Some(Epoch::from_random(42)), 5)
     );
-    assert_eq!(wanted(r#"{"recover":true,"offset":5,"epoch":"not an epoch of any engine"}"#), Wanted::Lost);
+    assert_eq!(
+        recovery_request(r#"{"recover":true,"offset":5,"epoch":"not an epoch of any engine"}"#),
+        RecoveryRequest::Unrecoverable
+    );
 }
 
 #[test]
@@ -220,7 +224,7 @@ proptest! {
 }
 
 #[test]
-fn what_clients_say_of_themselves_is_an_object_or_nothing() {
+fn connect_data_is_an_object_or_ignored() {
     for (data, name) in [
         (r#"{"name":"ann"}"#, Some("ann")),
         (r#"{"name":"a\nn","more":1}"#, Some("a\nn")),

@@ -1,11 +1,11 @@
-//! The census under threads: a bound holds at every moment, and in the end nobody is counted.
+//! The connection counter under threads: a limit holds at every moment, and in the end nothing is counted.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 
-use stentor::base::census::Census;
+use stentor::base::connection_counter::ConnectionCounter;
 use stentor::base::hash::Seed;
 
 const THREADS: u32 = 8;
@@ -13,56 +13,56 @@ const KEYS: u32 = 3;
 const MAX: u32 = 5;
 
 #[test]
-fn as_many_as_the_bound_are_in_when_all_come_at_once() {
-    let census = Arc::new(Census::new(&Seed::new(7)));
+fn the_limit_is_exact_under_contention() {
+    let counter = Arc::new(ConnectionCounter::new(&Seed::new(7)));
     let (together, inside) = (Barrier::new(THREADS as usize), AtomicU32::new(0));
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for round in 1..=100 {
                     together.wait();
-                    let ticket = census.enter(&0, MAX);
-                    inside.fetch_add(u32::from(ticket.is_some()), Ordering::SeqCst);
+                    let permit = counter.acquire(&0, MAX);
+                    inside.fetch_add(u32::from(permit.is_some()), Ordering::SeqCst);
                     together.wait();
                     assert_eq!(inside.load(Ordering::SeqCst), MAX * round);
-                    drop(ticket);
+                    drop(permit);
                 }
             });
         }
     });
-    assert_eq!(census.keys(), 0);
+    assert_eq!(counter.keys(), 0);
 }
 
 #[test]
-fn a_bound_holds_while_some_come_and_others_go() {
-    let census = Arc::new(Census::new(&Seed::new(7)));
+fn the_limit_holds_under_churn() {
+    let counter = Arc::new(ConnectionCounter::new(&Seed::new(7)));
     let inside: [AtomicU32; KEYS as usize] = Default::default();
     let leave = |key: u32| inside[key as usize].fetch_sub(1, Ordering::SeqCst);
     let start = Barrier::new(THREADS as usize);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (census, inside, leave, start) = (&census, &inside, &leave, &start);
+            let (counter, inside, leave, start) = (&counter, &inside, &leave, &start);
             scope.spawn(move || {
                 start.wait();
                 let mut held = Vec::new();
                 for round in 0..20_000_u32 {
                     let key = (round + thread) % KEYS;
-                    if let Some(ticket) = census.enter(&key, MAX) {
+                    if let Some(permit) = counter.acquire(&key, MAX) {
                         let now = inside[key as usize].fetch_add(1, Ordering::SeqCst) + 1;
                         assert!(now <= MAX, "{now} are in");
-                        held.push((key, ticket));
+                        held.push((key, permit));
                     }
                     if held.len() > 2 {
-                        let (key, ticket) = held.swap_remove(round as usize % held.len());
+                        let (key, permit) = held.swap_remove(round as usize % held.len());
                         leave(key);
-                        drop(ticket);
+                        drop(permit);
                     }
                 }
-                for (key, _ticket) in held {
+                for (key, _permit) in held {
                     leave(key);
                 }
             });
         }
     });
-    assert_eq!(census.keys(), 0);
+    assert_eq!(counter.keys(), 0);
 }

@@ -10,24 +10,24 @@ use super::hash::{Map, Seed};
 /// Locks, so that shards seldom meet at one.
 const PARTS: usize = 16;
 
-/// Counts by key. A key that nobody has any more takes no memory.
+/// Counts by key. A key without connections takes no memory.
 #[derive(Debug)]
-pub struct Census<K> {
+pub struct ConnectionCounter<K> {
     seed: Seed,
     parts: [Mutex<Map<K, u32>>; PARTS],
 }
 
-impl<K: Hash + Eq + Clone> Census<K> {
-    /// Nobody is here yet. Clients choose the keys: `seed` keeps them from aiming at one bucket.
+impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
+    /// An empty counter. Clients choose the keys: `seed` keeps them from aiming at one bucket.
     pub fn new(seed: &Seed) -> Self {
         Self { seed: seed.clone(), parts: std::array::from_fn(|_| Mutex::new(seed.map())) }
     }
 
-    /// Counts one more of `key`, unless there are `max` already. It is counted until the ticket is dropped. With
-    /// `max` = 0 everybody is let in and nobody is counted: who came then is not seen by a later bound.
-    pub fn enter(self: &Arc<Self>, key: &K, max: u32) -> Option<Ticket<K>> {
+    /// Counts one more connection of `key`, unless there are `max` already. It is counted until the permit is dropped. With
+    /// `max` = 0 the permit is not counted: a later limit does not see that connection.
+    pub fn acquire(self: &Arc<Self>, key: &K, max: u32) -> Option<Permit<K>> {
         if max == 0 {
-            return Some(Ticket(None));
+            return Some(Permit(None));
         }
         let mut part = self.part(key).lock().unwrap_or_else(PoisonError::into_inner);
         match part.get_mut(key) {
@@ -35,7 +35,7 @@ impl<K: Hash + Eq + Clone> Census<K> {
             Some(count) => *count += 1,
             None => drop(part.insert(key.clone(), 1)),
         }
-        Some(Ticket(Some((Arc::clone(self), key.clone()))))
+        Some(Permit(Some((Arc::clone(self), key.clone()))))
     }
 
     /// How many of `key` are counted now.
@@ -44,7 +44,7 @@ impl<K: Hash + Eq + Clone> Census<K> {
         part.get(key).copied().unwrap_or(0)
     }
 
-    /// How many keys somebody has.
+    /// How many keys have a connection.
     pub fn keys(&self) -> usize {
         self.parts.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
@@ -54,21 +54,21 @@ impl<K: Hash + Eq + Clone> Census<K> {
     }
 }
 
-/// Somebody who is counted. Dropped, it is not any more.
+/// One counted connection. It is released on drop.
 #[derive(Debug)]
-#[must_use = "it is counted only as long as this lives"]
-pub struct Ticket<K: Hash + Eq + Clone>(Option<(Arc<Census<K>>, K)>);
+#[must_use = "it is counted until this is dropped"]
+pub struct Permit<K: Hash + Eq + Clone>(Option<(Arc<ConnectionCounter<K>>, K)>);
 
-impl<K: Hash + Eq + Clone> Drop for Ticket<K> {
+impl<K: Hash + Eq + Clone> Drop for Permit<K> {
     fn drop(&mut self) {
-        let Some((census, key)) = &self.0 else { return };
-        let mut part = census.part(key).lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((counter, key)) = &self.0 else { return };
+        let mut part = counter.part(key).lock().unwrap_or_else(PoisonError::into_inner);
         match part.get_mut(key) {
             Some(count) if *count > 1 => *count -= 1,
             Some(_) => drop(part.remove(key)),
-            None => debug_assert!(false, "whoever leaves has entered"),
+            None => debug_assert!(false, "a released key was counted"),
         }
-        // A crowd that is gone leaves its memory to others.
+        // Many released keys give their memory back.
         if part.capacity() > 64 && part.len() < part.capacity() / 8 {
             part.shrink_to_fit();
         }
@@ -78,14 +78,14 @@ impl<K: Hash + Eq + Clone> Drop for Ticket<K> {
 /// What counts as one address: all of an IPv4 one, the network (/64) of an IPv6 one, whose host part is the client's own
 /// choice (RFC 4291 §2.5.4, RFC 8981).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Origin {
+pub enum AddressKey {
     /// An IPv4 address, also one that is mapped into IPv6 (`::ffff:a.b.c.d`).
     V4([u8; 4]),
     /// The first 64 bits of an IPv6 address.
     V6([u8; 8]),
 }
 
-impl From<IpAddr> for Origin {
+impl From<IpAddr> for AddressKey {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4.octets()),
@@ -102,39 +102,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_as_the_bound_are_let_in() {
-        let census = Arc::new(Census::<Arc<str>>::new(&Seed::new(3)));
+    fn the_limit_is_exact() {
+        let counter = Arc::new(ConnectionCounter::<Arc<str>>::new(&Seed::new(3)));
         let (ann, bob) = (Arc::from("ann"), Arc::from("bob"));
-        let first = census.enter(&ann, 2);
-        let _second = census.enter(&ann, 2);
-        assert!(first.is_some() && census.enter(&ann, 2).is_none());
-        assert!(census.enter(&bob, 2).is_some(), "another user has a bound of its own");
+        let first = counter.acquire(&ann, 2);
+        let _second = counter.acquire(&ann, 2);
+        assert!(first.is_some() && counter.acquire(&ann, 2).is_none());
+        assert!(counter.acquire(&bob, 2).is_some(), "another user has a bound of its own");
         drop(first);
-        assert!(census.enter(&ann, 2).is_some(), "who leaves makes room");
-        assert!(census.enter(&ann, 1).is_none(), "a lower bound holds for those who come");
+        assert!(counter.acquire(&ann, 2).is_some(), "a dropped permit frees one");
+        assert!(counter.acquire(&ann, 1).is_none(), "a lower limit holds for later connections");
     }
 
     #[test]
-    fn nothing_is_kept_of_those_who_left() {
-        let census = Arc::new(Census::new(&Seed::new(3)));
-        let crowd: Vec<_> = (0..10_000_u32).map(|key| census.enter(&key, 1).unwrap()).collect();
-        assert_eq!(census.keys(), 10_000);
-        drop(crowd);
-        assert_eq!(census.keys(), 0);
-        let memory: usize = census.parts.iter().map(|part| part.lock().unwrap().capacity()).sum();
+    fn released_connections_free_their_memory() {
+        let counter = Arc::new(ConnectionCounter::new(&Seed::new(3)));
+        let permits: Vec<_> = (0..10_000_u32).map(|key| counter.acquire(&key, 1).unwrap()).collect();
+        assert_eq!(counter.keys(), 10_000);
+        drop(permits);
+        assert_eq!(counter.keys(), 0);
+        let memory: usize = counter.parts.iter().map(|part| part.lock().unwrap().capacity()).sum();
         assert!(memory < 10_000 / 4, "{memory}");
     }
 
     #[test]
-    fn without_a_bound_nobody_is_counted() {
-        let census = Arc::new(Census::new(&Seed::new(3)));
-        let ticket = census.enter(&1, 0);
-        assert_eq!((ticket.is_some(), census.keys()), (true, 0));
+    fn connections_without_a_limit_are_not_counted() {
+        let counter = Arc::new(ConnectionCounter::new(&Seed::new(3)));
+        let permit = counter.acquire(&1, 0);
+        assert_eq!((permit.is_some(), counter.keys()), (true, 0));
     }
 
     #[test]
-    fn an_address_is_what_one_client_can_choose_within() {
-        let origin = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
+    fn addresses_are_grouped_by_network() {
+        let origin = |text: &str| AddressKey::from(text.parse::<IpAddr>().unwrap());
         assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff::9"));
         assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
         assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));

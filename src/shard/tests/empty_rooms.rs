@@ -1,15 +1,15 @@
-//! Rooms that everybody has left.
+//! Empty rooms.
 
 use super::*;
 
 /// Thirty members of ten rooms come and leave again. The shards' rooms are added up.
-fn deserted(world: &mut World) -> usize {
+fn kept_empty_rooms(world: &mut World) -> usize {
     let come = |index: usize| (index % 3, format!("room{}", index % 10));
     let members: Vec<_> = (0..30).map(come).map(|(shard, room)| world.join(shard, "m", &room, "")).collect();
     for member in members {
         world.peers[member].shut = true;
     }
-    world.settle();
+    world.run_until_idle();
     for shard in &world.shards {
         assert_eq!((shard.conns.len(), shard.metrics.members.value()), (0, 0));
     }
@@ -19,33 +19,33 @@ fn deserted(world: &mut World) -> usize {
 #[test]
 fn rooms_without_a_history_are_forgotten_when_the_last_member_leaves() {
     let rooms = rooms(RoomOptions { history_count_max: 0, ..RoomOptions::default() });
-    assert_eq!(deserted(&mut World::new(3, 2, 1000, Options { rooms, ..options() })), 0);
+    assert_eq!(kept_empty_rooms(&mut World::new(3, 2, 1000, Options { rooms, ..options() })), 0);
 }
 
 #[test]
-fn rooms_with_a_history_wait_for_those_who_come_back() {
+fn rooms_with_a_history_are_kept_for_reconnecting_clients() {
     let mut world = World::new(3, 2, 1000, options());
     let age = RoomOptions::default().history_age_max;
-    assert_eq!(deserted(&mut world), 10);
-    world.pass(age / 2);
-    assert_eq!(deserted(&mut world), 10, "the same ones");
-    world.pass(age / 2 + Duration::from_secs(1));
-    world.pass(age / 2 - Duration::from_secs(2));
+    assert_eq!(kept_empty_rooms(&mut world), 10);
+    world.advance(age / 2);
+    assert_eq!(kept_empty_rooms(&mut world), 10, "the same ones");
+    world.advance(age / 2 + Duration::from_secs(1));
+    world.advance(age / 2 - Duration::from_secs(2));
     let rooms = |world: &World| world.shards.iter().map(|shard| shard.homes.len()).sum::<usize>();
     assert_eq!(rooms(&world), 10, "their time began anew");
-    world.pass(Duration::from_secs(2));
+    world.advance(Duration::from_secs(2));
     assert_eq!(rooms(&world), 0);
 }
 
-/// Names that nobody will use again push out the oldest of their kind, and nobody who is there.
+/// Names that no client uses again push out the oldest of their kind, and no occupied room.
 #[test]
-fn so_many_rooms_are_kept_at_most() {
+fn empty_rooms_are_bounded() {
     let mut world = World::new(1, 2, 65_536, options());
     let here = world.join(0, "here", "first", "");
     for index in 0..10_500 {
         let member = world.join(0, "m", &format!("room{index}"), "");
         world.peers[member].shut = true;
-        world.pass(Duration::from_millis(1));
+        world.advance(Duration::from_millis(1));
         world.peers.pop();
     }
     let shard = &world.shards[0];

@@ -1,11 +1,11 @@
-//! What clients say and hear, by protocol.
+//! What clients send and receive, by protocol.
 
 use stentor_testkit::{header_into, text as text_frame};
 
-/// How a client comes in, speaks, and is spoken to.
+/// A client's protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dialect {
-    /// The bare loop's: whoever speaks sends what everybody is to hear, byte for byte.
+pub enum Protocol {
+    /// The bare loop's: a publisher sends the frame that all receive, byte for byte.
     Bare,
     /// Plain text at `/ws/{name}`.
     Plain,
@@ -13,13 +13,13 @@ pub enum Dialect {
     Json,
 }
 
-/// The name of a speaker has this length, so that what follows stands in one place.
+/// The name of a publisher has this length, so that what follows has a fixed offset.
 const NAME_BYTES: usize = 11;
 
-/// What stands between a room's name and what was said in it.
+/// What stands between a room's name and the message's data.
 const BEFORE_DATA: &str = "\",\"pub\":{\"data\":\"";
 
-/// When something was meant to be said, and by whom: so many hexadecimal digits, and so many decimal ones.
+/// The intended time of a message, and its publisher: so many hexadecimal digits, and so many decimal ones.
 const STAMP_DIGITS: (usize, usize) = (16, 5);
 const STAMP_BYTES: usize = STAMP_DIGITS.0 + STAMP_DIGITS.1;
 
@@ -33,24 +33,26 @@ pub fn room_of(index: usize) -> String {
     format!("room-{index:05}")
 }
 
-impl Dialect {
-    /// What `speaker` sends to say a stamped text in `room`, so that a frame of about `frame_bytes` is heard.
-    pub fn say(self, frame_bytes: usize, intended: u64, speaker: usize, room: usize) -> Vec<u8> {
-        let stamp = format!("{intended:016x}{speaker:05}");
+impl Protocol {
+    /// What `publisher` sends to publish a stamped text in `room`, so that a frame of about `frame_bytes` is received.
+    pub fn publish(self, frame_bytes: usize, intended: u64, publisher: usize, room: usize) -> Vec<u8> {
+        let stamp = format!("{intended:016x}{publisher:05}");
         let fill = |around: usize| "x".repeat(frame_bytes.saturating_sub(around + stamp.len()));
         let header = if frame_bytes > 127 { 4 } else { 2 };
-        let name = name_of(speaker);
+        let name = name_of(publisher);
         let around = header + NAME_BYTES + 2;
         match self {
             Self::Bare => server_frame(&format!("{name}: {stamp}{}", fill(around))),
-            Self::Plain => self.utter(&format!("{stamp}{}", fill(around)), room),
+            Self::Plain => self.publish_text(&format!("{stamp}{}", fill(around)), room),
             // 140 bytes of position, author and time follow.
-            Self::Json => self.utter(&format!("{stamp}{}", fill(header + self.stamp_at() + 140)), room),
+            Self::Json => {
+                self.publish_text(&format!("{stamp}{}", fill(header + self.stamp_at() + 140)), room)
+            }
         }
     }
 
-    /// What is sent to have `text` heard in `room`.
-    pub fn utter(self, text: &str, room: usize) -> Vec<u8> {
+    /// What is sent to publish `text` in `room`.
+    pub fn publish_text(self, text: &str, room: usize) -> Vec<u8> {
         if self != Self::Json {
             return text_frame(text);
         }
@@ -67,8 +69,8 @@ impl Dialect {
         }
     }
 
-    /// What a member says first, in one frame, and how many frames that is answered with.
-    pub fn greeting(self, index: usize, rooms: &[usize]) -> (Vec<u8>, usize) {
+    /// A member's first frame, and how many frames that is answered with.
+    pub fn first_frame(self, index: usize, rooms: &[usize]) -> (Vec<u8>, usize) {
         if self != Self::Json {
             return (Vec::new(), 0);
         }
@@ -80,14 +82,14 @@ impl Dialect {
         (text_frame(&lines.join("\n")), lines.len())
     }
 
-    /// When what was heard was meant to be said, in nanoseconds, and by whom. `None`: this is not something that was said.
-    pub fn heard(self, payload: &[u8]) -> Option<(u64, usize)> {
+    /// The intended time of a received message, in nanoseconds, and its publisher. `None`: this is no stamped message.
+    pub fn received(self, payload: &[u8]) -> Option<(u64, usize)> {
         let at = self.stamp_at();
         if self == Self::Json && !payload.get(..at)?.ends_with(BEFORE_DATA.as_bytes()) {
             return None;
         }
-        let (intended, speaker) = payload.get(at..at + STAMP_BYTES)?.split_at(STAMP_DIGITS.0);
-        Some((number(intended, 16), usize::try_from(number(speaker, 10)).ok()?))
+        let (intended, publisher) = payload.get(at..at + STAMP_BYTES)?.split_at(STAMP_DIGITS.0);
+        Some((number(intended, 16), usize::try_from(number(publisher, 10)).ok()?))
     }
 
     fn stamp_at(self) -> usize {

@@ -1,4 +1,4 @@
-//! Either driver behind one face: what it is given, what it waits on, what wakes it, and the process that it runs in.
+//! The I/O backend of a shard, epoll or io_uring: its parts, its waker, and the process around it.
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -15,14 +15,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::event_loop::Loop;
 use super::host::{Host, Replacement};
-use super::{Ask, Control, Inquiry, epoll, uring};
+use super::{AuthCommand, AuthSender, Control, epoll, uring};
 use crate::base::{ConnKey, Time};
-use crate::chat::Question;
+use crate::chat::AuthRequest;
 use crate::logging::{Escaped, RateLimit};
 use crate::metrics::{CloseReason, ShardMetrics};
 use crate::shard::Shard;
 
-/// What a driver is given to run. Everything that can fail is made before the thread starts, so that every error is known then.
+/// The parts of a shard's loop. Everything that can fail is made before the thread starts, so that every error is known then.
 pub struct Parts {
     /// The shard to be run.
     pub shard: Shard,
@@ -30,21 +30,21 @@ pub struct Parts {
     pub id: usize,
     /// Its listeners, each bound and listening.
     pub listeners: Vec<Socket>,
-    /// What the process has to say; whoever sends something wakes the shard.
+    /// Control messages of the process; each sender wakes the shard.
     pub control: Receiver<Control>,
     /// The wakers of all shards, by number.
     pub wakers: Arc<[Waker]>,
     /// The origin of this process's time.
     pub origin: Instant,
-    /// Takes the shard's questions to somebody outside.
-    pub ask: Ask,
+    /// Takes the shard's auth requests.
+    pub auth: AuthSender,
     /// The shard's block of counters.
     pub metrics: Arc<ShardMetrics>,
-    /// Makes a shard that takes the place of this one when it has panicked; `None`: that cannot be done, and the thread ends.
+    /// Makes a shard that replaces this one after a panic; `None`: that cannot be done, and the thread ends.
     pub rebuild: Rebuild,
 }
 
-/// Makes a shard that takes the place of one that has panicked.
+/// Makes a shard that replaces one that has panicked.
 pub type Rebuild = Box<dyn FnMut() -> Option<Shard> + Send>;
 
 impl fmt::Debug for Parts {
@@ -53,22 +53,22 @@ impl fmt::Debug for Parts {
     }
 }
 
-/// What one shard's driver waits on.
+/// The I/O backend of one shard.
 #[derive(Debug)]
-pub enum Engine {
+pub enum IoBackend {
     /// An epoll instance.
-    Epoll(Box<epoll::Engine>),
+    Epoll(Box<epoll::Instance>),
     /// A ring.
     Uring(Box<uring::Ring>),
 }
 
-impl Engine {
+impl IoBackend {
     /// An epoll instance.
     ///
     /// # Errors
     /// The kernel has no descriptor for it.
     pub fn epoll() -> io::Result<Self> {
-        Ok(Self::Epoll(Box::new(epoll::Engine::new()?)))
+        Ok(Self::Epoll(Box::new(epoll::Instance::new()?)))
     }
 
     /// A ring with a table for `sockets_max` connections.
@@ -79,7 +79,7 @@ impl Engine {
         Ok(Self::Uring(Box::new(uring::Ring::new(sockets_max)?)))
     }
 
-    /// What wakes a shard, whatever it runs on.
+    /// What wakes a shard, on any driver.
     ///
     /// # Errors
     /// The kernel has no descriptor for it.
@@ -87,26 +87,26 @@ impl Engine {
         Waker::new()
     }
 
-    /// Runs a shard until it is told to stop or is drained.
+    /// Runs a shard until it is stopped or drained.
     ///
     /// # Errors
     /// The kernel refuses to wait, which it has no reason to.
     pub fn run(self, parts: Parts) -> io::Result<()> {
-        let Parts { shard, id, listeners, control, wakers, origin, ask, metrics, rebuild } = parts;
-        let process = Process {
+        let Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild } = parts;
+        let process = ProcessHost {
             id,
             control,
             wakers,
             origin,
-            ask,
+            auth,
             metrics,
             rebuild,
             accept_log: RateLimit::new(1, Duration::from_secs(10)),
             close_log: RateLimit::new(100, Duration::from_secs(1)),
         };
         match self {
-            Self::Epoll(engine) => {
-                let sockets = engine.sockets(listeners, process.waker())?;
+            Self::Epoll(instance) => {
+                let sockets = instance.sockets(listeners, process.waker())?;
                 Loop::new(sockets, shard, process).run()
             }
             Self::Uring(ring) => {
@@ -117,7 +117,7 @@ impl Engine {
     }
 }
 
-/// Wakes a shard from any thread: an eventfd that its driver watches edge-triggered, so that nobody has to read it.
+/// Wakes a shard from any thread: an eventfd that its driver watches edge-triggered, so that it need not be read.
 #[derive(Debug)]
 pub struct Waker(OwnedFd);
 
@@ -126,7 +126,7 @@ impl Waker {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// Ends the shard's sleep, or its next one. A shard that has ended hears nothing, and has nothing to hear.
+    /// Ends the shard's sleep, or its next one. On a shard that has ended it has no effect.
     pub fn wake(&self) {
         // The counter has room for 2⁶⁴ − 2 wakes, and is emptied when it is full: that is an edge as well.
         if rustix::io::write(&self.0, &1_u64.to_ne_bytes()) == Err(Errno::AGAIN) {
@@ -143,12 +143,12 @@ impl AsFd for Waker {
 }
 
 /// The process around a loop: the clocks of the machine, the other shards' threads, the log.
-pub(super) struct Process {
+pub(super) struct ProcessHost {
     id: usize,
     control: Receiver<Control>,
     wakers: Arc<[Waker]>,
     origin: Instant,
-    ask: Ask,
+    auth: AuthSender,
     metrics: Arc<ShardMetrics>,
     rebuild: Rebuild,
     accept_log: RateLimit,
@@ -163,24 +163,24 @@ static LAST_PANIC_NS: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// The error of a shard that has panicked soon after another panic.
 #[derive(Debug)]
-pub struct PanickedAgain;
+pub struct RepeatedPanic;
 
-impl Display for PanickedAgain {
+impl Display for RepeatedPanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a second panic within {PANIC_INTERVAL:?}; please report this")
     }
 }
 
-impl std::error::Error for PanickedAgain {}
+impl std::error::Error for RepeatedPanic {}
 
-impl Process {
+impl ProcessHost {
     /// What wakes this shard.
     fn waker(&self) -> BorrowedFd<'_> {
         self.wakers[self.id].as_fd()
     }
 }
 
-impl Host for Process {
+impl Host for ProcessHost {
     #[expect(clippy::disallowed_methods, reason = "this is where the clock is read for a whole shard")]
     fn now(&self) -> Time {
         Time::ZERO + Instant::now().duration_since(self.origin)
@@ -200,17 +200,21 @@ impl Host for Process {
         self.wakers[shard].wake();
     }
 
-    fn ask(&mut self, question: Question) {
-        (self.ask)(Inquiry::Ask(question));
+    fn request_auth(&mut self, auth_request: AuthRequest) {
+        (self.auth)(AuthCommand::Request(auth_request));
     }
 
-    fn withdraw(&mut self, conn: ConnKey) {
-        (self.ask)(Inquiry::Withdraw(conn));
+    fn cancel_auth(&mut self, conn: ConnKey) {
+        (self.auth)(AuthCommand::Cancel(conn));
     }
 
     fn accepting_paused(&mut self, now: Time, why: &str) {
         if let Some(suppressed) = self.accept_log.allow(now.as_nanos()) {
-            tracing::warn!(why, suppressed, "accepting pauses: raise LimitNOFILE or lower max_connections");
+            tracing::warn!(
+                why,
+                suppressed,
+                "accepting connections paused: raise LimitNOFILE or lower max_connections"
+            );
         }
     }
 
@@ -218,7 +222,7 @@ impl Host for Process {
         // Between the two the panic was logged, and to put names to a backtrace takes its time.
         let last = LAST_PANIC_NS.swap(self.now().as_nanos(), Ordering::Relaxed);
         if last != u64::MAX && begun.since(Time::from_nanos(last)) < PANIC_INTERVAL {
-            return Replacement::End(io::Error::other(PanickedAgain));
+            return Replacement::End(io::Error::other(RepeatedPanic));
         }
         (self.rebuild)().map_or(Replacement::None, |shard| Replacement::Shard(Box::new(shard)))
     }
@@ -229,7 +233,7 @@ impl Host for Process {
         tracing::error!(
             shard = self.id,
             connections,
-            "a shard has panicked: its connections end, and it begins anew"
+            "shard panicked: its connections are closed and it restarts"
         );
     }
 
@@ -245,7 +249,7 @@ impl Host for Process {
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
         {
-            tracing::debug!(name = %Escaped(name), reason = reason.label(), suppressed, "closed");
+            tracing::debug!(name = %Escaped(name), reason = reason.label(), suppressed, "connection closed");
         }
     }
 }
