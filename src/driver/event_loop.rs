@@ -60,26 +60,31 @@ impl<S: Sockets, H: Host> Loop<S, H> {
     }
 
     /// The shard.
+    #[cfg(feature = "sim")]
     pub(super) const fn shard(&self) -> &Shard {
         &self.context.shard
     }
 
     /// The shard, between two turns.
+    #[cfg(feature = "sim")]
     pub(super) const fn shard_mut(&mut self) -> &mut Shard {
         &mut self.context.shard
     }
 
     /// The sockets.
+    #[cfg(feature = "sim")]
     pub(super) const fn sockets(&self) -> &S {
         &self.sockets
     }
 
     /// The sockets, between two turns.
+    #[cfg(feature = "sim")]
     pub(super) const fn sockets_mut(&mut self) -> &mut S {
         &mut self.sockets
     }
 
     /// The process around it, between two turns.
+    #[cfg(feature = "sim")]
     pub(super) const fn host_mut(&mut self) -> &mut H {
         &mut self.context.host
     }

@@ -62,7 +62,7 @@ impl Session {
                 }
             }
             AuthMode::Hook => {
-                self.set_phase(Phase::Authenticating(connecting));
+                self.set_phase(Phase::Authenticating(Box::new(connecting)));
                 let name = Introduction::read(connect.data).name.map(Box::from);
                 let token = (!connect.token.is_empty()).then(|| Box::from(&*connect.token));
                 let data = connect.data.map(|data| Box::from(RawValue::get(data)));
@@ -94,7 +94,7 @@ impl Session {
         self.due = self.due.min(self.expires);
         let positions = std::mem::take(&mut connecting.positions);
         connecting.missing = rooms.len();
-        self.set_phase(Phase::Entering(connecting));
+        self.set_phase(Phase::Entering(Box::new(connecting)));
         for room in rooms {
             if self.index_of(&room.name).is_some() {
                 debug_assert!(false, "an identity names each room once");

@@ -7,7 +7,6 @@ use crate::app::json::command;
 use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Refusal};
 use crate::base::Time;
 use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, RecoveryRequest};
-use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Commands of one session that may wait for a reply at a time, `subscribe` among them; what it sends beyond waits with
@@ -31,9 +30,9 @@ pub(super) enum Phase {
     /// It has not sent `connect` yet.
     New,
     /// The auth backend decides about it.
-    Authenticating(Connecting),
+    Authenticating(Box<Connecting>),
     /// The rooms that the server puts it into are being entered.
-    Entering(Connecting),
+    Entering(Box<Connecting>),
     /// It is in.
     Open,
     /// It was refused, and is not served any more.
@@ -72,7 +71,8 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Json {
     pub(super) phase: Phase,
-    pub(super) pending: SmallVec<[Pending; 1]>,
+    /// Commands that wait. One that never had any has no memory for them, others keep a place for one.
+    pub(super) pending: Vec<Pending>,
     /// The subscription that must be in before the next command can be looked at; 0: none.
     pub(super) waits_for: u32,
     /// Lines of the current message that have been taken.
@@ -112,7 +112,7 @@ impl Session {
         let person = Person { client, user: Arc::clone(&nameless), name: nameless, info: None };
         let json = Json {
             phase: Phase::New,
-            pending: SmallVec::new(),
+            pending: Vec::new(),
             waits_for: 0,
             lines_taken: 0,
             limiter: RateLimiter::default(),
@@ -133,7 +133,7 @@ impl Session {
     /// What it holds for its client: slots of queued commands, and bytes of a `connect` that is not answered.
     pub fn pending_work(&self) -> (usize, usize) {
         let Protocol::Json(json) = &self.protocol else { return (0, 0) };
-        let commands = if json.pending.spilled() { json.pending.capacity() } else { json.pending.len() };
+        let commands = json.pending.capacity();
         match &json.phase {
             Phase::Authenticating(connecting) | Phase::Entering(connecting) => {
                 let data = connecting.data.as_ref().map_or(0, |data| data.len());
@@ -275,6 +275,9 @@ impl Session {
         let deadline = ctx.now + ctx.options.command_timeout;
         self.due = self.due.min(deadline);
         if let Some(json) = self.json_state() {
+            if json.pending.capacity() == 0 {
+                json.pending.reserve_exact(1);
+            }
             json.pending.push(Pending { command, id, room: Arc::clone(room), deadline });
         }
         command
@@ -286,7 +289,7 @@ impl Session {
         let index = json.pending.iter().position(|pending| pending.command == command)?;
         let Pending { id, .. } = json.pending.remove(index);
         if json.pending.is_empty() {
-            json.pending.shrink_to_fit();
+            json.pending.shrink_to(1);
         }
         Some(id)
     }

@@ -67,9 +67,6 @@ pub struct Session {
     subscriptions: SmallVec<[Subscription; 1]>,
     /// How often it publishes, in all rooms together.
     limiter: RateLimiter,
-    /// How often it publishes in rooms that have a limit of their own.
-    #[allow(clippy::box_collection, reason = "rarely there: a pointer instead of three words")]
-    room_limiters: Option<Box<Vec<RoomLimiter>>>,
     /// When its identity expires.
     expires: Time,
     /// No later than this something is due.
@@ -78,10 +75,19 @@ pub struct Session {
     commands: u32,
     /// Drafts of its own that wait in its shard: nothing more is taken until all have gone.
     parked: u32,
+    /// What few sessions have.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// How often it publishes in rooms that have a limit of their own.
+    room_limiters: Vec<RoomLimiter>,
     /// Skipped publications that are not announced to its client yet.
-    skipped: Option<Box<Skipped>>,
+    skipped: Option<Skipped>,
     /// Counted among the connections of its user.
-    user: Option<Box<Permit<Arc<str>>>>,
+    user: Option<Permit<Arc<str>>>,
 }
 
 /// Publications that a member will not be sent.
@@ -170,13 +176,11 @@ impl Session {
             protocol,
             subscriptions: SmallVec::new(),
             limiter: RateLimiter::default(),
-            room_limiters: None,
             expires: Time::NEVER,
             due: Time::NEVER,
             commands: 0,
             parked: 0,
-            skipped: None,
-            user: None,
+            rare: None,
         }
     }
 
@@ -308,7 +312,7 @@ impl Session {
             Protocol::Text(_) => {
                 let positioned = self.subscriptions[index].options.history_count_max > 0;
                 let after = position.filter(|_| positioned);
-                let skipped = self.skipped.get_or_insert_with(|| Box::new(Skipped { count: 0, after }));
+                let skipped = self.rare().skipped.get_or_insert(Skipped { count: 0, after });
                 skipped.count += count;
                 effects.push(Effect::Notice);
             }
@@ -319,7 +323,7 @@ impl Session {
 
     /// Notifies its client how many publications are missing.
     pub fn notice(&mut self, effects: &mut Effects) {
-        if let Some(skipped) = self.skipped.take() {
+        if let Some(skipped) = self.rare.as_mut().and_then(|rare| rare.skipped.take()) {
             effects.send(|out| plain::skipped_into(out, skipped.count, skipped.after));
         }
     }
@@ -414,10 +418,15 @@ impl Session {
         });
     }
 
-    /// Its shard has the room it goes into under this number.
-    pub fn attends(&mut self, number: u32, id: RoomId) {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Its shard has the room it goes into under this number, and by a name that all its subscriptions share.
+    pub fn attends(&mut self, number: u32, id: RoomId, name: Arc<str>) {
         if let Some(subscription) = self.subscriptions.iter_mut().find(|it| it.number == number) {
             subscription.id = id;
+            subscription.room = name;
         }
     }
 

@@ -72,7 +72,7 @@ impl Session {
         };
         match decision {
             AuthDecision::Accept { identity, data } => {
-                self.identified(ctx, identity, Connecting { data, ..connecting });
+                self.identified(ctx, identity, Connecting { data, ..*connecting });
             }
             AuthDecision::Reject { code, message, temporary } => {
                 ctx.effects.other_error(connecting.command, code, &message, temporary);

@@ -83,8 +83,10 @@ impl Session {
         if max == 0 || user.is_empty() {
             return true;
         }
-        self.user = users.acquire(user, max).map(Box::new);
-        self.user.is_some()
+        let permit = users.acquire(user, max);
+        let is_counted = permit.is_some();
+        self.rare().user = permit;
+        is_counted
     }
 
     pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {

@@ -122,7 +122,8 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let (id, is_new) =
             self.rooms.add_client(room, session.format(), &self.options.rooms, &mut self.fanout);
-        session.attends(number, id);
+        let name = self.rooms.get(id).map_or_else(|| Arc::clone(room), |room| Arc::clone(&room.name));
+        session.attends(number, id, name);
         if is_new {
             self.send_forms(room, id);
             self.metrics.rooms.set(self.rooms.occupied() as u64);
