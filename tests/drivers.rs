@@ -507,9 +507,14 @@ fn a_shard_that_panics_is_replaced() {
             assert_eq!(&received, b"\x81\x07a: anew", "{driver}");
         }
         let page = server.get("/metrics");
-        let [panics, members, connections, closes, accepted] =
-            ["shard_panics_total", "members", "connections", "connections_closed_total", "connections_accepted_total"]
-                .map(|name| support::metric(&page, &format!("stentor_{name}")));
+        let [panics, members, connections, closes, accepted] = [
+            "shard_panics_total",
+            "members",
+            "connections",
+            "connections_closed_total",
+            "connections_accepted_total",
+        ]
+        .map(|name| support::metric(&page, &format!("stentor_{name}")));
         assert_eq!((panics, members), (1, 300), "{driver}");
         assert!(connections > members && accepted == closes + connections, "{driver}: {page}");
     }

@@ -11,7 +11,9 @@ pub mod json;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
@@ -104,7 +106,7 @@ pub fn run_without_uring(test: &str, allow: bool) -> (bool, String) {
 /// A running server. Killed when dropped.
 pub struct Server {
     child: Child,
-    log: BufReader<ChildStderr>,
+    log: BufReader<UnixStream>,
     /// What it logged until it listened.
     pub start_log: Vec<String>,
     pub address: SocketAddr,
@@ -119,9 +121,12 @@ impl Server {
 
     /// Starts `command`, whose log is JSON, and waits until it listens.
     pub fn from(command: Command) -> Self {
-        let mut child =
-            with_settings_of_tests(command).stderr(Stdio::piped()).spawn().expect("the server starts");
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        // A socket and no pipe: a test that waits for a line that never comes fails instead of hanging.
+        let (log, stderr) = UnixStream::pair().expect("a pair of sockets");
+        log.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+        let stderr = Stdio::from(OwnedFd::from(stderr));
+        let child = with_settings_of_tests(command).stderr(stderr).spawn().expect("the server starts");
+        let mut log = BufReader::new(log);
         let start_log = lines_until(&mut log, "\"listening\"");
         let line = start_log.last().expect("at least that line");
         let address = line.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next());
@@ -212,11 +217,13 @@ impl Server {
     }
 }
 
-/// One number of a page of metrics, summed over its labels.
+/// One number of a page of metrics, which must be there, summed over its labels.
 pub fn metric(page: &str, name: &str) -> u64 {
     let lines =
         page.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    let values: Vec<u64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    assert!(!values.is_empty(), "there is no metric {name}");
+    values.iter().sum()
 }
 
 impl Drop for Server {
