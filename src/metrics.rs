@@ -143,9 +143,8 @@ impl CloseReason {
     }
 }
 
-/// The `code` of `stentor_errors_total`: the numbers of the protocol's errors. An auth backend may send other codes.
-pub const ERROR_CODES: [&str; 11] =
-    ["100", "103", "104", "105", "106", "107", "108", "109", "111", "112", "other"];
+/// The protocol's error codes: the `code` of `stentor_errors_total`. An auth backend may send others, which are counted together.
+pub const ERROR_CODES: [u16; 10] = [100, 103, 104, 105, 106, 107, 108, 109, 111, 112];
 
 /// One shard's block.
 #[derive(Debug, Default)]
@@ -203,8 +202,8 @@ pub struct ShardMetrics {
     pub panics: Cell,
     /// Closes, by [`CloseReason`].
     pub closes: [Cell; CloseReason::ALL.len()],
-    /// Error replies sent to clients, by [`ERROR_CODES`].
-    pub errors: [Cell; ERROR_CODES.len()],
+    /// Error replies sent to clients, by [`ERROR_CODES`]; the last: with another code.
+    pub errors: [Cell; ERROR_CODES.len() + 1],
     /// One turn of the loop, without the sleep.
     pub turn: Histogram,
     /// Time from a publication until it has been offered to every member on this shard.
@@ -214,8 +213,7 @@ pub struct ShardMetrics {
 impl ShardMetrics {
     /// Counts an error reply.
     pub fn count_error(&self, code: u16) {
-        let is_meant = |known: &&str| known.parse() == Ok(code);
-        let index = ERROR_CODES.iter().position(is_meant).unwrap_or(ERROR_CODES.len() - 1);
+        let index = ERROR_CODES.iter().position(|&known| known == code).unwrap_or(ERROR_CODES.len());
         self.errors[index].add(1);
     }
 
@@ -304,7 +302,8 @@ impl Registry {
                 writeln!(page, "stentor_connections_closed_total{{reason=\"{}\"}} {count}", reason.label());
         }
         family(page, "errors_total", "counter", "Error replies sent to clients, by code.");
-        for (index, code) in ERROR_CODES.iter().enumerate() {
+        let codes = ERROR_CODES.iter().map(u16::to_string).chain(["other".to_owned()]);
+        for (index, code) in codes.enumerate() {
             let count = self.sum(|shard| &shard.errors[index]);
             let _ = writeln!(page, "stentor_errors_total{{code=\"{code}\"}} {count}");
         }

@@ -57,6 +57,21 @@ impl Budget {
     }
 }
 
+/// A session's request to join a room.
+#[derive(Debug)]
+pub struct JoinRequest {
+    /// The subscription; the answer to the request names it.
+    pub number: u32,
+    /// The room.
+    pub room: Arc<str>,
+    /// The client as the members see it.
+    pub member: Member,
+    /// What it requests of the history.
+    pub recovery_request: RecoveryRequest,
+    /// What holds for it alone.
+    pub overrides: Overrides,
+}
+
 /// Something that a session does.
 #[derive(Debug)]
 pub enum Effect {
@@ -74,31 +89,9 @@ pub enum Effect {
         why: CloseReason,
     },
     /// Joins a room: a request to its home, with `number` as the command.
-    Join {
-        /// The subscription.
-        number: u32,
-        /// The room.
-        room: Arc<str>,
-        /// The client as the members see it.
-        member: Member,
-        /// What it requests of the history.
-        recovery_request: RecoveryRequest,
-        /// What holds for it alone.
-        overrides: Overrides,
-    },
+    Join(JoinRequest),
     /// Sends a join request to a room's new home: the previous one is lost.
-    JoinAgain {
-        /// The subscription.
-        number: u32,
-        /// The room.
-        room: Arc<str>,
-        /// The client as the members see it.
-        member: Member,
-        /// What it requests of the history.
-        recovery_request: RecoveryRequest,
-        /// What holds for it alone.
-        overrides: Overrides,
-    },
+    JoinAgain(JoinRequest),
     /// Goes out of a room, or gives up going in.
     Leave {
         /// The room.

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use clock::jittered;
-pub use effects::{Budget, Context, Effect, Effects};
+pub use effects::{Budget, Context, Effect, Effects, JoinRequest};
 pub use identity::{AuthOutcome, TextHandshake};
 pub use replies::Delivery;
 pub use text::PendingJoin;
@@ -409,13 +409,13 @@ impl Session {
         });
         self.due = self.due.min(deadline);
         let member = Member { person: Arc::clone(&self.person), info };
-        ctx.effects.push(Effect::Join {
+        ctx.effects.push(Effect::Join(JoinRequest {
             number,
             room: Arc::clone(room),
             member,
             recovery_request,
             overrides,
-        });
+        }));
     }
 
     fn rare(&mut self) -> &mut Rare {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::json::Phase;
-use super::{Context, EXPIRY_GRACE, Effect, Effects, Joining, Protocol, Session};
+use super::{Context, EXPIRY_GRACE, Effect, Effects, JoinRequest, Joining, Protocol, Session};
 use crate::app::json::{self, Disconnect, ErrorCode, Unsubscribe, Welcome};
 use crate::base::Time;
 use crate::chat::{AuthDecision, Member, PageError, Recovered, RecoveryRequest};
@@ -179,13 +179,13 @@ impl Session {
             let member = Member { person: Arc::clone(&self.person), info: joining.info.clone() };
             // What it was to recover from is lost with the home.
             let recovery_request = RecoveryRequest::Unrecoverable;
-            ctx.effects.push(Effect::JoinAgain {
+            ctx.effects.push(Effect::JoinAgain(JoinRequest {
                 number: subscription.number,
                 room: Arc::clone(&subscription.room),
                 member,
                 recovery_request,
                 overrides: joining.overrides,
-            });
+            }));
         }
     }
 

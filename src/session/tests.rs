@@ -103,11 +103,11 @@ impl World {
                     self.sent.push(String::from_utf8(effects.payload(range).to_vec()).unwrap());
                 }
                 Effect::Close { code, .. } => self.closed = self.closed.or(Some(code)),
-                Effect::Join { number, ref room, .. } => {
+                Effect::Join(JoinRequest { number, ref room, .. }) => {
                     self.session.attends(number, RoomId(number), Arc::clone(room));
                     self.pending.push(effect);
                 }
-                Effect::JoinAgain { .. }
+                Effect::JoinAgain(_)
                 | Effect::Publish { .. }
                 | Effect::Query { .. }
                 | Effect::CountDelivery { .. }
@@ -139,7 +139,9 @@ impl World {
     fn answer(&mut self, index: usize) {
         let pending = self.pending.swap_remove(index);
         match &pending {
-            &(Effect::Join { number, .. } | Effect::JoinAgain { number, .. }) => self.joined(number, None),
+            &(Effect::Join(JoinRequest { number, .. }) | Effect::JoinAgain(JoinRequest { number, .. })) => {
+                self.joined(number, None)
+            }
             &Effect::Publish { command, .. } => {
                 self.call(|session, ctx| session.draft_completed(ctx, command, PublishOutcome::Ordered));
             }

@@ -6,12 +6,12 @@ use super::rooms::Parked;
 use super::{Counting, Shard, Slot};
 use crate::app::WireFormat;
 use crate::base::{ConnKey, RoomId, SessionKey, SubId, Time};
-use crate::chat::{AuthRequest, ClientId, Draft, Member, Overrides, RecoveryRequest};
+use crate::chat::{AuthRequest, ClientId, Draft, Overrides};
 use crate::conn::{Change, State};
 use crate::engine::ReplyTo;
 use crate::metrics::CloseReason;
 use crate::room::Request;
-use crate::session::{Effect, Effects, Session};
+use crate::session::{Effect, Effects, JoinRequest, Session};
 use crate::shard::fanout::Backlog;
 use crate::shard::messages::Up;
 use crate::ws::{CloseCode, Opcode};
@@ -55,12 +55,8 @@ impl Shard {
                     self.close_session(conn, CloseCode::from(code), &reason, why);
                 }
             }
-            Effect::Join { number, room, member, recovery_request, overrides } => {
-                self.join(key, number, &room, member, recovery_request, overrides);
-            }
-            Effect::JoinAgain { number, room, member, recovery_request, overrides } => {
-                self.request_join(key, number, &room, member, recovery_request, overrides);
-            }
+            Effect::Join(join) => self.join(key, join),
+            Effect::JoinAgain(join) => self.request_join(key, join),
             Effect::Leave { room, id, sub, client, format } => {
                 if let Some(sub) = sub {
                     self.unsubscribe(conn, sub);
@@ -110,40 +106,25 @@ impl Shard {
     }
 
     /// Has a session go into a room, which begins to exist with its first member.
-    fn join(
-        &mut self,
-        key: SessionKey,
-        number: u32,
-        room: &Arc<str>,
-        member: Member,
-        recovery_request: RecoveryRequest,
-        overrides: Overrides,
-    ) {
+    fn join(&mut self, key: SessionKey, join: JoinRequest) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let (id, is_new) =
-            self.rooms.add_client(room, session.format(), &self.options.rooms, &mut self.fanout);
-        let name = self.rooms.get(id).map_or_else(|| Arc::clone(room), |room| Arc::clone(&room.name));
-        session.attends(number, id, name);
+            self.rooms.add_client(&join.room, session.format(), &self.options.rooms, &mut self.fanout);
+        let name = self.rooms.get(id).map_or_else(|| Arc::clone(&join.room), |room| Arc::clone(&room.name));
+        session.attends(join.number, id, name);
         if is_new {
-            self.send_forms(room, id);
+            self.send_forms(&join.room, id);
             self.metrics.rooms.set(self.rooms.occupied() as u64);
         }
-        self.request_join(key, number, room, member, recovery_request, overrides);
+        self.request_join(key, join);
     }
 
-    fn request_join(
-        &mut self,
-        key: SessionKey,
-        number: u32,
-        room: &Arc<str>,
-        member: Member,
-        recovery_request: RecoveryRequest,
-        overrides: Overrides,
-    ) {
+    fn request_join(&mut self, key: SessionKey, join: JoinRequest) {
+        let JoinRequest { number, room, member, recovery_request, overrides } = join;
         let reply_to = self.reply_to(key, number);
         // The others only ever repeat what the room does anyway.
         let Overrides { presence, join_leave, .. } = overrides;
-        self.request_home(room, Request::Join { member, recovery_request, presence, join_leave, reply_to });
+        self.request_home(&room, Request::Join { member, recovery_request, presence, join_leave, reply_to });
     }
 
     /// A client goes out of a room, which ends with its last member.
