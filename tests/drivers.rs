@@ -116,7 +116,13 @@ fn transcript(server: &Server) -> Vec<String> {
             }
         }
     }
-    clients.into_iter().map(|(_, received, _)| received.escape_ascii().to_string()).collect()
+    clients.into_iter().map(|(_, received, _)| without_dates(&received)).collect()
+}
+
+/// The bytes, in which the second of an answer, which may begin between one driver's run and another's, is left out.
+fn without_dates(received: &[u8]) -> String {
+    let date = regex::bytes::Regex::new(r"\r\nDate: [A-Z][a-z]{2}, [0-9A-Za-z :]{20} GMT\r\n").unwrap();
+    date.replace_all(received, b"\r\nDate: _\r\n").escape_ascii().to_string()
 }
 
 /// Starts a server on `driver`.
@@ -130,6 +136,7 @@ fn one_trace_gives_one_transcript() {
         drivers().iter().map(|driver| (driver, transcript(&start(driver, &[])))).collect();
     let (_, expected) = &transcripts[0];
     assert!(expected.iter().all(|received| !received.is_empty()));
+    assert!(expected[2].contains("Date: _"), "{}", expected[2]);
     for (driver, received) in &transcripts {
         for (client, (received, expected)) in received.iter().zip(expected).enumerate() {
             assert_eq!(received, expected, "client {client} on {driver}");
