@@ -206,12 +206,12 @@ mod tests {
 
     fn publication_of(text: &str) -> Publication {
         let client = ClientId::new(0, 1);
-        let person = Person { client, user: "ann".into(), name: "ann".into(), info: None };
+        let person = Person::new(client, "ann".into(), "ann".into(), None);
         let publication = Publication {
             position: Some(Position { epoch: Epoch::from_random(1), offset: 1 }),
             accepted: crate::base::Time::ZERO,
             unix_ms: 0,
-            author: Member { person: Arc::new(person), info: None },
+            author: Member::new(Arc::new(person), None),
             body: Body::Text(text.to_owned().into()),
             json: std::sync::OnceLock::new(),
         };

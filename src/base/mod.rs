@@ -12,7 +12,7 @@ pub mod table;
 pub mod time;
 pub mod timer_wheel;
 
-pub use handles::{AudienceId, RoomId, SubId};
+pub use handles::{AudienceId, Index, RoomId, SubId};
 pub use shard_set::{SHARDS_MAX, ShardSet};
 pub use table::{ConnKey, HomeKey, SessionKey, Table};
 pub use time::Time;

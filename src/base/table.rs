@@ -4,6 +4,8 @@
 use slab::Slab;
 use std::marker::PhantomData;
 
+use super::Index;
+
 /// What names an entry of a [`Table`]: a slot, and a generation that no other entry of that slot has for a long time.
 pub trait Key: Copy {
     /// The key of the entry in slot `index` with that generation.
@@ -21,24 +23,24 @@ macro_rules! key {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
         pub struct $name {
-            index: u32,
+            index: Index,
             generation: u32,
         }
 
         impl $name {
             /// The slot. Dense: other tables may be indexed with it.
             pub const fn index(self) -> usize {
-                self.index as usize
+                self.index.get() as usize
             }
         }
 
         impl Key for $name {
             fn new(index: u32, generation: u32) -> Self {
-                Self { index, generation }
+                Self { index: Index::new(index), generation }
             }
 
             fn index(self) -> usize {
-                self.index as usize
+                self.index()
             }
 
             fn generation(self) -> u32 {
@@ -66,13 +68,13 @@ key! {
 impl ConnKey {
     /// Both halves in one word, to be carried through the kernel as an event's token.
     pub const fn to_bits(self) -> u64 {
-        (self.generation as u64) << 32 | self.index as u64
+        (self.generation as u64) << 32 | self.index.get() as u64
     }
 
     /// The reverse of [`ConnKey::to_bits`].
     pub const fn from_bits(bits: u64) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "each half of the word is a u32 by construction")]
-        Self { index: bits as u32, generation: (bits >> 32) as u32 }
+        Self { index: Index::new(bits as u32), generation: (bits >> 32) as u32 }
     }
 }
 

@@ -168,8 +168,8 @@ mod tests {
     }
 
     fn member() -> Member {
-        let person = Person { client: ClientId::new(0, 1), user: "u".into(), name: "u".into(), info: None };
-        Member { person: Arc::new(person), info: None }
+        let person = Person::new(ClientId::new(0, 1), "u".into(), "u".into(), None);
+        Member::new(Arc::new(person), None)
     }
 
     fn history_of(count: u64, options: &RoomOptions) -> History {

@@ -26,7 +26,7 @@ impl PresenceEvent {
 /// The members of one room. Exists once: on the room's home shard.
 #[derive(Debug)]
 pub struct Presence {
-    /// By the client's id, which stands in the member itself: 24 bytes each.
+    /// By the client's id, which stands in the member itself: 16 bytes each.
     members: HashTable<Member>,
     seed: Seed,
     /// Events that are not announced yet, at most one for each member.
@@ -89,7 +89,7 @@ impl Presence {
 
     /// How many users there are: one may have several connections, and all anonymous clients count as one.
     pub fn users(&self) -> usize {
-        let mut users: Vec<&str> = self.members.iter().map(|member| &*member.person.user).collect();
+        let mut users: Vec<&str> = self.members.iter().map(|member| member.person.user()).collect();
         users.sort_unstable();
         users.dedup();
         users.len()
@@ -114,10 +114,7 @@ mod tests {
 
     fn member(number: u128, user: &str) -> Member {
         let client = ClientId::new(0, number << 64);
-        Member {
-            person: Arc::new(Person { client, user: user.into(), name: user.into(), info: None }),
-            info: None,
-        }
+        Member::new(Arc::new(Person::new(client, user.into(), user.into(), None)), None)
     }
 
     #[test]

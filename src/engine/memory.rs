@@ -76,8 +76,8 @@ mod tests {
     use crate::chat::{Body, ClientId, Member, Person};
 
     fn draft() -> Draft {
-        let person = Person { client: ClientId::new(0, 1), user: "u".into(), name: "u".into(), info: None };
-        Draft { author: Member { person: Arc::new(person), info: None }, body: Body::Text("hi".into()) }
+        let person = Person::new(ClientId::new(0, 1), "u".into(), "u".into(), None);
+        Draft { author: Member::new(Arc::new(person), None), body: Body::Text("hi".into()) }
     }
 
     #[test]

@@ -165,8 +165,8 @@ mod tests {
     use std::sync::OnceLock;
 
     fn run(offsets: std::ops::RangeInclusive<u64>) -> Vec<Arc<Publication>> {
-        let person = Person { client: ClientId::new(0, 1), user: "u".into(), name: "u".into(), info: None };
-        let author = Member { person: Arc::new(person), info: None };
+        let person = Person::new(ClientId::new(0, 1), "u".into(), "u".into(), None);
+        let author = Member::new(Arc::new(person), None);
         let publication = |offset| Publication {
             position: Some(Position { epoch: Epoch::from_random(1), offset }),
             accepted: Time::ZERO,

@@ -19,8 +19,8 @@ fn client(number: u32) -> ClientId {
 
 fn member(number: u32) -> Member {
     let name: Arc<str> = format!("m{number}").into();
-    let person = Person { client: client(number), user: Arc::clone(&name), name, info: None };
-    Member { person: Arc::new(person), info: None }
+    let person = Person::new(client(number), Arc::clone(&name), name, None);
+    Member::new(Arc::new(person), None)
 }
 
 fn draft(number: u32, bytes: usize) -> Draft {

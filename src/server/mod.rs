@@ -1,6 +1,7 @@
 //! The composition root: listeners, shards, threads, signals and the service manager. It may name every module; no module
 //! names it.
 
+mod allocator;
 mod capacity;
 mod fleet;
 mod listeners;
@@ -61,6 +62,7 @@ pub fn run(
     reload: impl Fn() -> Result<Config, Vec<Problem>>,
 ) -> Result<(), Failure> {
     log_panics();
+    allocator::map_large_allocations();
     // Before any thread, so that every thread leaves the signals to this one.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| failure("signal handler setup failed", &error))?;

@@ -21,13 +21,14 @@ impl Session {
             return;
         }
         match self.protocol {
-            Protocol::Text(Some(_)) if self.expires <= ctx.now => {
-                ctx.effects.close(1013, "authentication timed out", CloseReason::Unauthorized);
+            Protocol::Text if self.expires() <= ctx.now => {
+                if self.has_pending_join() {
+                    ctx.effects.close(1013, "authentication timed out", CloseReason::Unauthorized);
+                } else {
+                    ctx.effects.close(1008, "token expired", CloseReason::Expired);
+                }
             }
-            Protocol::Text(None) if self.expires <= ctx.now => {
-                ctx.effects.close(1008, "token expired", CloseReason::Expired);
-            }
-            Protocol::Text(_) => {}
+            Protocol::Text => {}
             Protocol::Json(_) => self.json_tick(ctx, last_received),
         }
         if !ctx.effects.closes() {
@@ -46,15 +47,15 @@ impl Session {
             joining.min(more.expires)
         });
         let own = match &self.protocol {
-            Protocol::Text(_) => Time::NEVER,
+            Protocol::Text => Time::NEVER,
             Protocol::Json(state) => state.next_due(),
         };
-        subscriptions.fold(own.min(self.expires), Time::min)
+        subscriptions.fold(own.min(self.expires()), Time::min)
     }
 
     fn json_tick(&mut self, ctx: &mut Context<'_>, last_received: Time) {
         let (now, pong_timeout) = (ctx.now, ctx.options.pong_timeout);
-        let expires = self.expires;
+        let expires = self.expires();
         let Some(state) = self.json_state() else { return };
         if state.pong_by <= now {
             // A client that sends is alive: behind a long message on a slow line the pong is still in flight.
@@ -102,7 +103,7 @@ impl Session {
             let (by_server, command) = (subscription.by_server, joining.map_or(0, |joining| joining.command));
             self.leave(ctx.effects, index);
             match &mut self.protocol {
-                Protocol::Text(_) => {
+                Protocol::Text => {
                     return ctx.effects.close(1013, "joining the room timed out", CloseReason::Unauthorized);
                 }
                 Protocol::Json(_) if !by_server => {

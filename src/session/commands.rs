@@ -89,9 +89,8 @@ impl Session {
             self.set_phase(Phase::Refused);
             return ctx.effects.error(connecting.command, ErrorCode::LimitExceeded);
         }
-        self.person = Arc::new(Person { client: self.person.client, user, name, info });
-        self.expires = expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE);
-        self.due = self.due.min(self.expires);
+        self.person = Arc::new(Person::new(self.person.client, user, name, info));
+        self.expire_at(expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE));
         let positions = std::mem::take(&mut connecting.positions);
         connecting.missing = rooms.len();
         self.set_phase(Phase::Entering(Box::new(connecting)));
@@ -133,7 +132,7 @@ impl Session {
             ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
         }
         let grant =
-            grant(ctx.options, &room_options, &self.person.user, name, &subscribe.token).map_err(|why| {
+            grant(ctx.options, &room_options, self.person.user(), name, &subscribe.token).map_err(|why| {
                 match why {
                     TokenError::Expired => ErrorCode::TokenExpired,
                     TokenError::Invalid => ErrorCode::PermissionDenied,
@@ -178,7 +177,7 @@ impl Session {
             None => (Arc::from(name), Arc::clone(ctx.options.rooms.of(name))),
         };
         let granted = subscription.is_some_and(|subscription| subscription.granted);
-        if !may_publish(&options, &self.person.user, subscription.is_some(), granted) {
+        if !may_publish(&options, self.person.user(), subscription.is_some(), granted) {
             return Err(ErrorCode::PermissionDenied.into());
         }
         match self.spend(ctx.now, ctx.options, &room, &options) {
@@ -190,7 +189,7 @@ impl Session {
         if data.len() > options.message_bytes_max {
             return Err(ErrorCode::LimitExceeded.into());
         }
-        let author = Member { person: Arc::clone(&self.person), info: None };
+        let author = Member::new(Arc::clone(&self.person), None);
         let command = self.wait(ctx, id, &room);
         ctx.effects.push(Effect::Publish {
             command,
@@ -247,11 +246,10 @@ impl Session {
             Err(TokenError::Expired) => return Err(Disconnect::Expired.into()),
             Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
         };
-        if identity.user != self.person.user {
+        if *identity.user != *self.person.user() {
             return Err(Disconnect::InvalidToken.into());
         }
-        self.expires = identity.expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE);
-        self.due = self.due.min(self.expires);
+        self.expire_at(identity.expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE));
         Ok(Outcome::Reply("refresh", json::refreshed(identity.expires_in)))
     }
 
@@ -267,7 +265,7 @@ impl Session {
             return Err(ErrorCode::NotAvailable.into());
         };
         ctx.budget.signatures = ctx.budget.signatures.saturating_sub(1);
-        match authority.admit(&refresh.token, &self.person.user, &refresh.channel) {
+        match authority.admit(&refresh.token, self.person.user(), &refresh.channel) {
             Ok(grant) => {
                 self.expire_subscription(ctx.now, index, grant.expires_in);
                 Ok(Outcome::Reply("sub_refresh", json::refreshed(grant.expires_in)))

@@ -109,7 +109,7 @@ impl Session {
     /// A client that has until `deadline` to authenticate.
     pub fn json(client: ClientId, format: WireFormat, deadline: Time, frame_pings: bool) -> Self {
         let nameless: Arc<str> = Arc::from("");
-        let person = Person { client, user: Arc::clone(&nameless), name: nameless, info: None };
+        let person = Person::anonymous(client, nameless);
         let json = Json {
             phase: Phase::New,
             pending: Vec::new(),
@@ -126,7 +126,7 @@ impl Session {
     pub(super) fn json_state(&mut self) -> Option<&mut Json> {
         match &mut self.protocol {
             Protocol::Json(json) => Some(json),
-            Protocol::Text(_) => None,
+            Protocol::Text => None,
         }
     }
 

@@ -34,7 +34,8 @@ impl Session {
             let Some(limiter) = self.room_limiter(now, room) else { return RateDecision::Throttle };
             return limiter.check(now, RateLimit::of(own));
         }
-        self.limiter.check(now, RateLimit::of(options.session_messages_per_second_max))
+        let limit = RateLimit::of(options.session_messages_per_second_max);
+        self.limiter.get_or_insert_default().check(now, limit)
     }
 
     /// `None`: too many other rooms have been published in lately.

@@ -65,10 +65,8 @@ pub struct Session {
     protocol: Protocol,
     /// The rooms that it is in or is joining: each once.
     subscriptions: SmallVec<[Subscription; 1]>,
-    /// How often it publishes, in all rooms together.
-    limiter: RateLimiter,
-    /// When its identity expires.
-    expires: Time,
+    /// How often it publishes, in all rooms together, since it first did.
+    limiter: Option<Box<RateLimiter>>,
     /// No later than this something is due.
     due: Time,
     /// Numbers the commands that wait for something.
@@ -80,14 +78,25 @@ pub struct Session {
 }
 
 /// What few sessions have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rare {
+    /// When its identity expires.
+    expires: Time,
+    /// While the auth backend decides about a plain client.
+    pending_join: Option<PendingJoin>,
     /// How often it publishes in rooms that have a limit of their own.
     room_limiters: Vec<RoomLimiter>,
     /// Skipped publications that are not announced to its client yet.
     skipped: Option<Skipped>,
     /// Counted among the connections of its user.
     user: Option<Permit<Arc<str>>>,
+}
+
+impl Default for Rare {
+    fn default() -> Self {
+        let (expires, room_limiters) = (Time::NEVER, Vec::new());
+        Self { expires, pending_join: None, room_limiters, skipped: None, user: None }
+    }
 }
 
 /// Publications that a member will not be sent.
@@ -102,8 +111,8 @@ struct Skipped {
 /// The protocol of a session.
 #[derive(Debug)]
 enum Protocol {
-    /// Plain text. While the auth backend decides about it: its pending join.
-    Text(Option<Box<PendingJoin>>),
+    /// Plain text.
+    Text,
     /// The Centrifuge protocol.
     Json(Box<Json>),
 }
@@ -175,8 +184,7 @@ impl Session {
             format,
             protocol,
             subscriptions: SmallVec::new(),
-            limiter: RateLimiter::default(),
-            expires: Time::NEVER,
+            limiter: None,
             due: Time::NEVER,
             commands: 0,
             parked: 0,
@@ -201,7 +209,7 @@ impl Session {
 
     /// Whether its client is pinged with WebSocket pings by its connection, not by the session.
     pub const fn is_pinged_by_connection(&self) -> bool {
-        matches!(self.protocol, Protocol::Text(_))
+        matches!(self.protocol, Protocol::Text)
     }
 
     /// The subscriptions that the fan-out has of it.
@@ -226,13 +234,13 @@ impl Session {
 
     /// Whether the answer to its handshake waits: a plain client that has it receives everything published from then on.
     pub fn holds_handshake(&self) -> bool {
-        matches!(&self.protocol, Protocol::Text(None)) && self.is_joining()
+        matches!(self.protocol, Protocol::Text) && !self.has_pending_join() && self.is_joining()
     }
 
     /// Whether its connection is confirmed, so that publications may follow.
     pub fn is_confirmed(&self) -> bool {
         match &self.protocol {
-            Protocol::Text(pending_join) => pending_join.is_none(),
+            Protocol::Text => !self.has_pending_join(),
             Protocol::Json(json) => json.is_open(),
         }
     }
@@ -240,7 +248,7 @@ impl Session {
     /// Whether the auth backend decides about it.
     pub fn is_authenticating(&self) -> bool {
         match &self.protocol {
-            Protocol::Text(pending_join) => pending_join.is_some(),
+            Protocol::Text => self.has_pending_join(),
             Protocol::Json(json) => json.is_authenticating(),
         }
     }
@@ -249,7 +257,7 @@ impl Session {
     pub fn can_take(&self) -> bool {
         self.parked == 0
             && match &self.protocol {
-                Protocol::Text(pending_join) => pending_join.is_none(),
+                Protocol::Text => !self.has_pending_join(),
                 Protocol::Json(json) => json.can_take(self.joining()) && !self.is_in_flight(json.waits_for),
             }
     }
@@ -264,7 +272,7 @@ impl Session {
             return Taken::Later;
         }
         match self.protocol {
-            Protocol::Text(_) => self.text_message(ctx, message),
+            Protocol::Text => self.text_message(ctx, message),
             Protocol::Json(_) => self.json_message(ctx, message),
         }
     }
@@ -272,7 +280,7 @@ impl Session {
     /// The auth backend has decided.
     pub fn decided(&mut self, ctx: &mut Context<'_>, decision: crate::chat::AuthDecision) {
         match self.protocol {
-            Protocol::Text(_) => self.text_decided(ctx, decision),
+            Protocol::Text => self.text_decided(ctx, decision),
             Protocol::Json(_) => self.json_decided(ctx, decision),
         }
     }
@@ -309,7 +317,7 @@ impl Session {
     pub fn lagged(&mut self, effects: &mut Effects, sub: SubId, count: u64, position: Option<Position>) {
         let Some(index) = self.subscriptions.iter().position(|it| it.sub == Some(sub)) else { return };
         match self.protocol {
-            Protocol::Text(_) => {
+            Protocol::Text => {
                 let positioned = self.subscriptions[index].options.history_count_max > 0;
                 let after = position.filter(|_| positioned);
                 let skipped = self.rare().skipped.get_or_insert(Skipped { count: 0, after });
@@ -331,7 +339,7 @@ impl Session {
     /// It reads too slowly for a room that does not wait.
     pub fn too_slow(&mut self, effects: &mut Effects) {
         match self.protocol {
-            Protocol::Text(_) => effects.close(
+            Protocol::Text => effects.close(
                 1013,
                 "this connection reads too slowly for the room",
                 crate::metrics::CloseReason::SlowConsumer,
@@ -343,7 +351,7 @@ impl Session {
     /// The server goes away.
     pub fn shutdown(&mut self, effects: &mut Effects) {
         match self.protocol {
-            Protocol::Text(_) => {
+            Protocol::Text => {
                 effects.close(1001, "server is going away", crate::metrics::CloseReason::Shutdown);
             }
             Protocol::Json(_) => effects.disconnect(crate::app::json::Disconnect::Shutdown),
@@ -367,7 +375,7 @@ impl Session {
             subscription.more = None;
         }
         match (&self.protocol, joining) {
-            (Protocol::Text(_), Some(joining)) => self.text_joined(ctx, recovery, &joining),
+            (Protocol::Text, Some(joining)) => self.text_joined(ctx, recovery, &joining),
             (Protocol::Json(_), Some(joining)) => self.json_joined(ctx, index, recovery, &joining),
             (_, None) => debug_assert!(false, "a client comes into a room once"),
         }
@@ -408,7 +416,7 @@ impl Session {
             more: Some(Box::new(More { joining: Some(joining), expires: Time::NEVER })),
         });
         self.due = self.due.min(deadline);
-        let member = Member { person: Arc::clone(&self.person), info };
+        let member = Member::new(Arc::clone(&self.person), info);
         ctx.effects.push(Effect::Join(JoinRequest {
             number,
             room: Arc::clone(room),
@@ -420,6 +428,23 @@ impl Session {
 
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    fn has_pending_join(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.pending_join.is_some())
+    }
+
+    /// When its identity expires.
+    fn expires(&self) -> Time {
+        self.rare.as_ref().map_or(Time::NEVER, |rare| rare.expires)
+    }
+
+    /// Its identity expires at `time`, and not at another one any more.
+    fn expire_at(&mut self, time: Time) {
+        if time != self.expires() {
+            self.rare().expires = time;
+        }
+        self.due = self.due.min(time);
     }
 
     /// Its shard has the room it goes into under this number, and by a name that all its subscriptions share.

@@ -15,7 +15,7 @@ use crate::session::json::Connecting;
 impl Session {
     /// One of its messages is completed.
     pub fn draft_completed(&mut self, ctx: &mut Context<'_>, command: u32, outcome: PublishOutcome) {
-        if matches!(self.protocol, Protocol::Text(_)) {
+        if matches!(self.protocol, Protocol::Text) {
             return Self::text_publish_completed(ctx, outcome);
         }
         let Some(id) = self.answered(command) else { return };
@@ -123,7 +123,7 @@ impl Session {
 
     /// Answers `connect` once no room is missing.
     pub(super) fn confirm_if_complete(&mut self, ctx: &mut Context<'_>) {
-        let (client, expires) = (self.person.client, self.expires);
+        let (client, expires) = (self.person.client, self.expires());
         let Some(state) = self.json_state() else { return };
         if !matches!(&state.phase, Phase::Entering(connecting) if connecting.missing == 0) {
             return;
@@ -152,7 +152,7 @@ impl Session {
         };
         self.join_again(ctx, &is_lost);
         match &mut self.protocol {
-            Protocol::Text(_) => {
+            Protocol::Text => {
                 if let Some(index) = affected(self) {
                     self.rejoin(ctx, index);
                 }
@@ -176,7 +176,7 @@ impl Session {
         for subscription in &self.subscriptions {
             let joining = subscription.more.as_ref().and_then(|more| more.joining.as_ref());
             let Some(joining) = joining.filter(|_| is_lost(&subscription.room)) else { continue };
-            let member = Member { person: Arc::clone(&self.person), info: joining.info.clone() };
+            let member = Member::new(Arc::clone(&self.person), joining.info.clone());
             // What it was to recover from is lost with the home.
             let recovery_request = RecoveryRequest::Unrecoverable;
             ctx.effects.push(Effect::JoinAgain(JoinRequest {

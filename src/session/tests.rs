@@ -169,7 +169,7 @@ impl World {
             return;
         }
         self.subs += 1;
-        let sub = SubId(self.subs);
+        let sub = SubId::new(self.subs);
         let top = Position { epoch: Epoch::from_random(7), offset: 5 };
         let recovery = Recovered { top, publications: Vec::new(), recovered };
         self.call(|session, ctx| session.joined(ctx, number, sub, &recovery));

@@ -30,8 +30,8 @@ impl Session {
     /// A plain client of which nothing is known yet.
     pub fn text(client: ClientId, format: WireFormat) -> Self {
         let nameless: Arc<str> = Arc::from("");
-        let person = Person { client, user: Arc::clone(&nameless), name: nameless, info: None };
-        Self::new(person, format, Protocol::Text(None))
+        let person = Person::anonymous(client, nameless);
+        Self::new(person, format, Protocol::Text)
     }
 
     /// It is authenticated: it joins its room. `counted`: among the connections of its user.
@@ -43,11 +43,10 @@ impl Session {
         pending_join: &PendingJoin,
     ) {
         let Identity { user, name, info, expires_in, .. } = identity;
-        self.person = Arc::new(Person { client: self.person.client, user, name, info });
+        self.person = Arc::new(Person::new(self.person.client, user, name, info));
         let granted = grant.is_some();
         let ends = [expires_in, grant.as_ref().and_then(|grant| grant.expires_in)];
-        self.expires = ends.into_iter().flatten().min().map_or(Time::NEVER, |time| ctx.now + time);
-        self.due = self.due.min(self.expires);
+        self.expire_at(ends.into_iter().flatten().min().map_or(Time::NEVER, |time| ctx.now + time));
         let requested_offset = match pending_join.recovery_request {
             RecoveryRequest::None => None,
             RecoveryRequest::Last(_) | RecoveryRequest::Since(_) | RecoveryRequest::Unrecoverable => Some(0),
@@ -64,10 +63,9 @@ impl Session {
         token: Option<&str>,
         pending_join: PendingJoin,
     ) {
-        self.protocol = Protocol::Text(Some(Box::new(pending_join)));
+        self.rare().pending_join = Some(pending_join);
         // It is authenticated until then, or never.
-        self.expires = ctx.now + ctx.options.command_timeout;
-        self.due = self.due.min(self.expires);
+        self.expire_at(ctx.now + ctx.options.command_timeout);
         let (name, token) = (Some(Box::from(name)), token.map(Box::from));
         ctx.effects.push(Effect::Authenticate { protocol: "text", name, token, data: None });
     }
@@ -90,8 +88,7 @@ impl Session {
     }
 
     pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {
-        let Protocol::Text(pending) = &mut self.protocol else { return };
-        let Some(pending_join) = pending.take() else { return };
+        let Some(pending_join) = self.rare.as_mut().and_then(|rare| rare.pending_join.take()) else { return };
         let denied = CloseReason::Unauthorized;
         match decision {
             AuthDecision::Accept { identity, .. }
@@ -122,7 +119,7 @@ impl Session {
             ctx.effects.close(1009, "the message is too big for this room", CloseReason::MessageTooBig);
             return Taken::All;
         }
-        if !may_publish(&options, &self.person.user, true, subscription.granted) {
+        if !may_publish(&options, self.person.user(), true, subscription.granted) {
             notice(ctx, "publishing is not permitted in this room");
             return Taken::All;
         }
@@ -138,7 +135,7 @@ impl Session {
                 return Taken::All;
             }
         }
-        let author = Member { person: Arc::clone(&self.person), info: None };
+        let author = Member::new(Arc::clone(&self.person), None);
         let draft = Draft { author, body: Body::Text(Bytes::copy_from_slice(message.as_bytes())) };
         ctx.effects.push(Effect::Publish { command: 0, room, draft });
         Taken::All

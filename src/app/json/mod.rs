@@ -295,9 +295,9 @@ fn push_head_into(out: &mut Vec<u8>, channel: &str) {
 fn info_into(out: &mut Vec<u8>, member: &Member) {
     let person = &member.person;
     out.extend_from_slice(b"{\"user\":");
-    string_into(out, &person.user);
+    string_into(out, person.user());
     append(out, format_args!(",\"client\":\"{}\"", person.client));
-    for (key, value) in [("conn_info", &person.info), ("chan_info", &member.info)] {
+    for (key, value) in [("conn_info", person.info()), ("chan_info", member.info())] {
         if let Some(value) = value {
             append(out, format_args!(",\"{key}\":{value}"));
         }
@@ -347,8 +347,8 @@ mod tests {
 
     fn member(info: Option<&str>) -> Member {
         let client = ClientId::new(0, 5);
-        let person = Person { client, user: "u\"1".into(), name: "An\nn".into(), info: info.map(Arc::from) };
-        Member { person: Arc::new(person), info: None }
+        let person = Person::new(client, "u\"1".into(), "An\nn".into(), info.map(Arc::from));
+        Member::new(Arc::new(person), None)
     }
 
     fn publication_of(body: Body, info: Option<&str>) -> Publication {

@@ -110,8 +110,8 @@ impl LateEngine {
     pub(super) fn publish_elsewhere(&self, room: &str, text: String, now: Time, unix_ms: u64) -> bool {
         let name: Arc<str> = ELSEWHERE.into();
         let client = ClientId::new(usize::from(u8::MAX), 1);
-        let person = Person { client, user: Arc::clone(&name), name, info: None };
-        let author = Member { person: Arc::new(person), info: None };
+        let person = Person::new(client, Arc::clone(&name), name, None);
+        let author = Member::new(Arc::new(person), None);
         let draft = Draft { author, body: Body::Text(text.into()) };
         self.inside().order(&Arc::from(room), draft, now, unix_ms)
     }

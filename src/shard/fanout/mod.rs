@@ -107,21 +107,21 @@ impl Fanout {
         let sub = self.free.pop().unwrap_or_else(|| {
             let next = u32::try_from(self.subscriptions.len()).expect("fewer members than 2^32");
             self.subscriptions.push(Subscription { audience: id, member_index: 0, conn });
-            SubId(next)
+            SubId::new(next)
         });
         let member_index = self.audiences[id.0 as usize].join(sub, shared);
-        self.subscriptions[sub.0 as usize] = Subscription { audience: id, member_index, conn };
+        self.subscriptions[sub.index()] = Subscription { audience: id, member_index, conn };
         sub
     }
 
     /// Takes a member out. Returns the rest of a frame that has begun to go out to it, which must still follow.
     pub fn unsubscribe(&mut self, sub: SubId) -> Vec<u8> {
-        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.index()];
         let (audience, pool) = self.split(id);
         let rest = audience.rest_of_frame(member_index as usize);
         let (moved, behind) = audience.leave(member_index as usize, pool);
         if let Some(moved) = moved {
-            self.subscriptions[moved.0 as usize].member_index = member_index;
+            self.subscriptions[moved.index()].member_index = member_index;
         }
         if behind {
             // A member was moved from before the sweep to behind it, perhaps.
@@ -199,12 +199,12 @@ impl Fanout {
 
     /// The slot of a member's connection.
     pub fn conn(&self, sub: SubId) -> usize {
-        self.subscriptions[sub.0 as usize].conn as usize
+        self.subscriptions[sub.index()].conn as usize
     }
 
     /// The audience of a member.
     pub fn audience_of(&self, sub: SubId) -> AudienceId {
-        self.subscriptions[sub.0 as usize].audience
+        self.subscriptions[sub.index()].audience
     }
 
     /// Whether the sweep may write to a member.
@@ -214,7 +214,7 @@ impl Fanout {
 
     /// Lets the sweep write to a member, or no longer. When it is behind, the sweep comes to it.
     pub fn set_ready(&mut self, sub: SubId, ready: bool) {
-        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.index()];
         let audience = &mut self[id];
         let head = audience.log.head();
         let member = &mut audience.members[member_index as usize];
@@ -226,7 +226,7 @@ impl Fanout {
 
     /// Has the sweep return to a member.
     pub fn sweep_again(&mut self, sub: SubId) {
-        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.index()];
         self[id].visit_again(member_index as usize);
         self.enqueue(id);
     }
@@ -272,7 +272,7 @@ impl Fanout {
         for (index, audience) in &self.audiences {
             audience.assert_invariants();
             for (member_index, member) in audience.members.iter().enumerate() {
-                let subscription = self.subscriptions[member.sub.0 as usize];
+                let subscription = self.subscriptions[member.sub.index()];
                 let there = (subscription.audience.0 as usize, subscription.member_index as usize);
                 assert_eq!(there, (index, member_index), "a subscription names its member");
             }
@@ -288,13 +288,13 @@ impl Fanout {
     }
 
     fn member(&self, sub: SubId) -> (&Audience, &MemberCursor) {
-        let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience, member_index, .. } = self.subscriptions[sub.index()];
         let audience = &self.audiences[audience.0 as usize];
         (audience, &audience.members[member_index as usize])
     }
 
     fn member_mut(&mut self, sub: SubId) -> &mut MemberCursor {
-        let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience, member_index, .. } = self.subscriptions[sub.index()];
         &mut self.audiences[audience.0 as usize].members[member_index as usize]
     }
 

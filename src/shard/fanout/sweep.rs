@@ -94,7 +94,7 @@ impl Fanout {
 
     /// What a member is to be sent.
     pub fn offer(&self, sub: SubId) -> Offer<'_> {
-        let Subscription { audience, member_index, conn } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience, member_index, conn } = self.subscriptions[sub.index()];
         let audience = &self.audiences[audience.0 as usize];
         Offer {
             conn: conn as usize,
@@ -106,7 +106,7 @@ impl Fanout {
     /// Moves a member on by what the kernel took. A member that is not caught up is not visited by the sweep until
     /// [`Fanout::set_ready`] or [`Fanout::sweep_again`].
     pub fn wrote(&mut self, sub: SubId, len: usize) -> Progress {
-        let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience, member_index, .. } = self.subscriptions[sub.index()];
         let (audience, pool) = self.split(audience);
         let member = &mut audience.members[member_index as usize];
         let log = &mut audience.log;
@@ -131,7 +131,7 @@ impl Fanout {
     }
 
     fn jump(&mut self, sub: SubId, target: impl FnOnce(&Log, Cursor) -> Cursor) -> Missed {
-        let Subscription { audience, member_index, .. } = self.subscriptions[sub.0 as usize];
+        let Subscription { audience, member_index, .. } = self.subscriptions[sub.index()];
         let (audience, pool) = self.split(audience);
         let rest = audience.rest_of_frame(member_index as usize);
         let log = &mut audience.log;
