@@ -7,7 +7,7 @@
 #   ./test.sh soak       what takes longer, by hand: see the end of --list. A step that has passed is not repeated, so it can
 #                        be interrupted and called again; --fresh repeats all. Results: docs/soak.md
 #
-# A step prints one line; what it said is in .cache/log/STEP.log, and on the terminal when it failed. Nothing is skipped in
+# A step prints one line; its output is in .cache/log/STEP.log, and on the terminal when it failed. Nothing is skipped in
 # silence: a step that cannot run, or not all of it, says why. Everything that is installed goes to .cache, or comes from apt.
 set -uo pipefail
 cd "$(dirname "$0")" || exit
@@ -81,7 +81,9 @@ need() { # command, packages that bring it: only when it is not there, however i
 
 cargo_tool() { # crate, version: in .cache, built once
   [ ! -e "$CACHE/tools/$1-$2" ] || return 0
-  CARGO_TARGET_DIR=$CACHE/tools/target cargo install --quiet --locked --root "$CACHE/tools" --version "$2" "$1" &&
+  # It runs for seconds, and is built for minutes: not optimized.
+  CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+  CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR=$CACHE/tools/target cargo install --quiet --locked --root "$CACHE/tools" --version "$2" "$1" &&
     rm -rf "$CACHE/tools/target" && touch "$CACHE/tools/$1-$2"
 }
 
@@ -112,7 +114,7 @@ step_machete() { cargo_tool cargo-machete 0.9.2 && "$CACHE/tools/bin/cargo-mache
 step_docs() {
   need python3 python3 && need curl curl && need openssl openssl && need npm nodejs npm || return
   npm ci --prefix tests/clients --silent --no-audit --no-fund &&
-    python3 tests/docs/links.py && python3 tests/docs/run.py "$STENTOR" "$SWARM"
+    python3 tests/docs/links.py && python3 tests/docs/benchmarks.py --check && python3 tests/docs/run.py "$STENTOR" "$SWARM"
 }
 
 step_fmt() { cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check; }
@@ -202,14 +204,13 @@ fuzz() { # target, seconds
   mkdir -p "${folders[0]}"
   # New inputs go to the first folder; what the second has is read only.
   [ ! -d "fuzz/seeds/$target" ] || folders+=("fuzz/seeds/$target")
-  # libFuzzer's instrumentation is a nightly flag that stable takes when it is told that this is meant.
+  # libFuzzer's instrumentation is a nightly flag that stable accepts with RUSTC_BOOTSTRAP.
   RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$CARGO_TARGET_DIR/fuzz cargo fuzz run --sanitizer none "$target" "${folders[@]}" -- \
     -max_total_time="$2" -timeout=10 -max_len=4096 $([ -e "$words" ] && echo -dict="$words") || return 1
 }
 
 step_loom() {
-  RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$CARGO_TARGET_DIR/loom timeout 900 \
-    cargo test --locked --lib --no-default-features spsc::models
+  RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$CARGO_TARGET_DIR/loom timeout 900 cargo test --locked -p stentor-loom --lib
 }
 
 # From end to end, on both drivers.
@@ -314,7 +315,7 @@ soak() { # [--fresh], steps or beginnings of their names
 }
 
 # Phases run one after the other; the lanes of a phase beside each other, the steps of a lane in order.
-PHASES=("fmt spelling" "clippy doc core|deny machete" "test release systemd" "autobahn sim|docs clients browser nats loom sanitize fuzz")
+PHASES=("fmt spelling" "clippy doc core|deny machete" "test release systemd" "autobahn sim loom fuzz|docs clients browser nats sanitize")
 
 if [ "${1:-}" = --list ]; then
   for step in "${STEPS[@]}"; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done

@@ -7,6 +7,8 @@
 //! bytes in ─ driver ─ conn ─ http / ws ─ app ─ chat ─ encoded once ─ base::log ─ shard::fanout ─ driver ─ bytes out
 //! ```
 //!
+//! What other programs can embed: the codec [`ws`], and the log that many readers share, [`base::log`].
+//!
 //! Everything but `driver`, `server`, `edge`, `identity`, `token`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
 //! that core alone.
 

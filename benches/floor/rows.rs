@@ -9,6 +9,7 @@ use super::client::{Client, Pace, Seen, Settings, Topology, connect, upgrade};
 use super::compare::{compare, print_head};
 use super::process::{Server, pin_client};
 use super::protocol::Protocol::{self, Json, Plain};
+use super::record::Recorder;
 
 /// A frame as it arrives: 2 bytes of header, `member-0000: `, and the text.
 const FRAME_BYTES: usize = 110;
@@ -42,6 +43,7 @@ pub struct Plan {
     arguments: String,
     /// What Stentor runs on, one after the other in each round. Another server is run as it is.
     drivers: Vec<String>,
+    recorder: Recorder,
 }
 
 impl Plan {
@@ -55,7 +57,9 @@ impl Plan {
             program: env!("CARGO_BIN_EXE_stentor").to_owned(),
             arguments: STENTOR.to_owned(),
             drivers: vec!["epoll".to_owned(), "uring".to_owned()],
+            recorder: Recorder::default(),
         };
+        let mut record = None;
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().cloned().unwrap_or_default();
@@ -72,12 +76,16 @@ impl Plan {
                     let arguments = value();
                     plan.old = plan.old.map(|(program, _)| (program, arguments));
                 }
+                "--record" => record = Some(value().into()),
                 "--driver" => plan.drivers = value().split(',').map(str::to_owned).collect(),
                 row => match TABLES.iter().find(|(table, _)| *table == row) {
                     Some((_, rows)) => plan.rows.extend(rows.iter().map(|&row| row.to_owned())),
                     None => plan.rows.push(row.to_owned()),
                 },
             }
+        }
+        if let Some(path) = record {
+            plan.recorder = Recorder::create(path, plan.rounds, plan.time.as_secs_f64());
         }
         plan
     }
@@ -218,6 +226,18 @@ fn ratio(plan: &Plan, row: &Row) {
             label(row.name, driver),
             cost / floor
         );
+        plan.recorder.row(
+            row.name,
+            driver,
+            &[
+                ("floor_us", floor),
+                ("server_us", cost),
+                ("ratio", cost / floor),
+                ("p99_ms", p99),
+                ("floor_pass_ms", sweep),
+                ("messages_per_s", per_second),
+            ],
+        );
     }
 }
 
@@ -250,6 +270,8 @@ fn between(plan: &Plan, driver: &str, row: &str, pace: Pace, (base, other): (&[&
         label(row, driver),
         other / base
     );
+    let values = [("one_shard_us", base), ("server_us", other), ("ratio", other / base), ("p99_ms", p99)];
+    plan.recorder.row(row, driver, &values);
 }
 
 /// Every member takes compressed frames, against none that does.
@@ -280,6 +302,8 @@ fn deflate(plan: &Plan, driver: &str) {
         deflated / plain,
         text.len()
     );
+    let values = [("uncompressed_us", plain), ("server_us", deflated), ("ratio", deflated / plain)];
+    plan.recorder.row("deflate", driver, &values);
 }
 
 /// A tenth of the members never reads.
@@ -313,6 +337,9 @@ fn stuck(plan: &Plan, driver: &str) {
         "",
         with / without
     );
+    let values =
+        [("p99_without_ms", without), ("p99_ms", with), ("ratio", with / without), ("grown_mib", grown)];
+    plan.recorder.row("stuck", driver, &values);
 }
 
 /// The cost of an opening handshake, and of a silent member.
@@ -343,6 +370,7 @@ fn idle(plan: &Plan, driver: &str) {
         "",
         ""
     );
+    plan.recorder.row("idle", driver, &[("handshake_us", each), ("member_kib", kib)]);
 }
 
 /// CPU microseconds for each delivery, after a warm-up.

@@ -5,6 +5,26 @@
 //! large ones are chained by reference. A chunk is kept as long as a reader stands in it: readers are counted per
 //! chunk, so nothing is scanned to find out what can go. When every reader has read everything the log owns
 //! no chunk at all: an idle room costs nothing here.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use stentor::base::log::{ChunkPool, Log};
+//!
+//! let (mut log, mut pool) = (Log::default(), ChunkPool::default());
+//! let (slow, fast) = (log.join(), log.join());
+//! log.append(&Bytes::from_static(b"one,"), 1, &mut pool);
+//! log.append(&Bytes::from_static(b"two,"), 2, &mut pool);
+//! assert_eq!(log.first(fast), b"one,two,");
+//!
+//! // One reader has written everything, the other a part of the first frame.
+//! log.advance(fast, log.head(), &mut pool);
+//! log.advance(slow, slow.plus(3), &mut pool);
+//! assert_eq!(log.first(slow.plus(3)), b",two,");
+//! assert_eq!(log.readers_behind(), 1);
+//!
+//! log.advance(slow.plus(3), log.head(), &mut pool);
+//! assert_eq!(log.kept_bytes(), 0);
+//! ```
 
 use bytes::Bytes;
 use std::collections::VecDeque;

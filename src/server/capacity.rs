@@ -16,7 +16,10 @@ const DESCRIPTORS_RESERVED: u64 = 32;
 
 /// What the shards run on, and how many connections that leaves room for.
 pub(super) struct Capacity {
+    /// What the log calls it.
     pub(super) driver: &'static str,
+    /// Whether clients' sockets are open files; on a ring they stand in its table.
+    sockets_are_files: bool,
     connections: u64,
     /// What of the limit on open files goes to something else.
     reserve: u64,
@@ -35,7 +38,13 @@ pub(super) fn backends(config: &Config, shards: usize) -> Result<(Vec<IoBackend>
             Ok(backends) => {
                 let connections = count * sockets_max.saturating_sub(OVER_LIMIT_MAX);
                 let reserve = OVER_LIMIT_MAX * count;
-                let capacity = Capacity { driver: "uring", connections, reserve, files_max: hard };
+                let capacity = Capacity {
+                    driver: "uring",
+                    sockets_are_files: false,
+                    connections,
+                    reserve,
+                    files_max: hard,
+                };
                 return Ok((backends, capacity));
             }
             Err(error) if config.driver == Driver::Uring => {
@@ -50,10 +59,10 @@ pub(super) fn backends(config: &Config, shards: usize) -> Result<(Vec<IoBackend>
     let backends = (0..shards).map(|_| IoBackend::epoll()).collect::<io::Result<Vec<_>>>();
     let backends = backends.map_err(|error| failure("epoll creation failed", &error))?;
     let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + OVER_LIMIT_MAX * count;
-    Ok((
-        backends,
-        Capacity { driver: "epoll", connections: soft.saturating_sub(reserve), reserve, files_max: hard },
-    ))
+    let connections = soft.saturating_sub(reserve);
+    let capacity =
+        Capacity { driver: "epoll", sockets_are_files: true, connections, reserve, files_max: hard };
+    Ok((backends, capacity))
 }
 
 /// The largest table that a ring gets by default, for which the kernel keeps eight bytes a slot: 2 MiB.
@@ -67,9 +76,8 @@ const fn table_for(connections: u64) -> u64 {
 /// How many connections may be open: what was chosen, or what there is room for.
 pub(super) fn connections_max(config: &Config, capacity: &Capacity) -> Result<u64, Failure> {
     let files_max = capacity.files_max;
-    // On a ring connections stand in its table, and are no open files.
     let hook = match &config.hook {
-        Some(hook) if capacity.driver == "epoll" => hook.concurrency as u64,
+        Some(hook) if capacity.sockets_are_files => hook.concurrency as u64,
         Some(_) | None => 0,
     };
     let (connections, reserve) = (capacity.connections.saturating_sub(hook), capacity.reserve + hook);

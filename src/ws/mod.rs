@@ -2,6 +2,23 @@
 //!
 //! Frames are unmasked, checked and used where the driver put them; only what is incomplete is kept. Nothing
 //! here knows of a socket, a clock or a room.
+//!
+//! ```
+//! use stentor::ws::{Decoder, Event, Inflater, Limits, Opcode, frame_into};
+//!
+//! // "Hello" in a masked frame (RFC 6455 §5.7), of which the last byte has not arrived.
+//! let mut input = [0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58];
+//! let (mut decoder, mut inflater) = (Decoder::new(false), Inflater::default());
+//! let limits = Limits { message_bytes_max: 65_536 };
+//! let first = decoder.decode(&mut input[..10], &mut inflater, &limits).unwrap();
+//! assert_eq!((first.consumed, first.event), (10, None));
+//! let rest = decoder.decode(&mut input[10..], &mut inflater, &limits).unwrap();
+//! assert_eq!(rest.event, Some(Event::Text("Hello")));
+//!
+//! let mut out = Vec::new();
+//! frame_into(&mut out, Opcode::Text, &[b"Hel", b"lo"]);
+//! assert_eq!(out, b"\x81\x05Hello");
+//! ```
 
 #![forbid(unsafe_code)]
 

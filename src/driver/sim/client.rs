@@ -187,6 +187,12 @@ impl Simulation<'_> {
         if it.left.is_some() {
             return;
         }
+        // Half of those that end without a closing handshake send something in the same moment: one event reports both.
+        let sends = it.may_publish() && it.stage == Stage::Open && !matches!(leave, Leave::Close(_));
+        if sends && self.rng.below(2) == 0 {
+            self.send(session, &wire::frame(0x8A, b"unasked"));
+        }
+        let it = &mut self.sessions[session];
         match leave {
             Leave::Close(code) if it.may_publish() && it.stage == Stage::Open => {
                 it.left = Some(leave);

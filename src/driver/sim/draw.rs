@@ -178,6 +178,7 @@ fn faults(rng: &mut Rng) -> Faults {
             rng,
             &[Duration::from_micros(20), Duration::from_micros(500), Duration::from_millis(4)],
         ),
+        completes: one_in(rng, 3),
     }
 }
 

@@ -1,13 +1,13 @@
-//! The third kernel interface: sockets without a kernel, as epoll has them. Readiness is reported once, however much has come
-//! together since the last report, and what a read leaves is not reported again.
+//! The third kernel interface: sockets without a kernel. In some simulations they are as epoll has them: readiness is reported
+//! once, however much has come together since the last report, and what a read leaves is not reported again. In the others
+//! bytes arrive by themselves, as on a ring: in pieces, some of them after the connection was paused.
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
-use super::network::{End, Pipe, index_below, one_in};
+use super::network::{End, Pipe, Receiving, index_below, one_in};
 use super::scenario::Faults;
 use crate::base::rng::Rng;
 use crate::base::{ConnKey, Time};
@@ -54,6 +54,20 @@ impl Kernel {
     }
 }
 
+/// What has completed, where bytes arrive by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Done {
+    /// The next bytes that the client has sent, so many.
+    Bytes(usize),
+    /// Nothing more comes before it is asked for again.
+    Stopped,
+    /// The client has ended the connection so.
+    End(End),
+}
+
+/// Pieces that one wait brings of a connection, before the server's buffers are used up.
+const PIECES_MAX: usize = 3;
+
 /// The sockets of one shard.
 #[derive(Debug, Default)]
 pub(super) struct SimSockets {
@@ -81,10 +95,7 @@ impl SimSockets {
 
     /// A socket has an event. It is reported with the next wait, together with all that happens until then.
     pub(super) fn mark_ready(&mut self, pipes: &mut [Pipe], pipe: usize) {
-        let it = &mut pipes[pipe];
-        if it.key.is_some() && it.closed.is_none() && !std::mem::replace(&mut it.ready, true) {
-            self.ready.push(pipe);
-        }
+        mark_ready(&mut self.ready, &mut pipes[pipe], pipe);
     }
 
     /// Whether a wait would bring anything.
@@ -92,25 +103,29 @@ impl SimSockets {
         !self.ready.is_empty()
     }
 
-    /// The report about a socket: its state now, and not what has caused it.
-    fn event(&self, pipe: usize) -> Option<Event<Infallible>> {
-        let it = &self.kernel.pipes[pipe];
-        let key = it.key.filter(|_| it.closed.is_none())?;
-        Some(Event::Ready {
+    /// Reports a socket: its state now, and not what has caused it.
+    fn report(&mut self, pipe: usize, events: &mut Vec<Event<Done>>) {
+        let Kernel { pipes, rng, faults, .. } = &mut self.kernel;
+        let it = &mut pipes[pipe];
+        let Some(key) = it.key.filter(|_| it.closed.is_none()) else { return };
+        events.push(Event::Ready {
             id: key.into(),
-            readable: !it.to_server.is_empty() || it.end.is_some(),
+            readable: !faults.completes && (!it.to_server.is_empty() || it.end.is_some()),
             // What is written after a reset fails at once, so a full socket takes it (EPOLLOUT beside EPOLLHUP).
             writable: it.to_client.len() < it.capacity || it.end == Some(End::Reset),
-            read_closed: it.end.is_some(),
-        })
+            read_closed: !faults.completes && it.end.is_some(),
+        });
+        if faults.completes {
+            complete(it, rng, faults, |done| events.push(Event::Completed(key.into(), done)));
+        }
     }
 }
 
 impl Sockets for SimSockets {
     type Socket = usize;
-    type Completion = Infallible;
+    type Completion = Done;
 
-    fn wait(&mut self, _timeout: Option<Duration>, events: &mut Vec<Event<Infallible>>) -> io::Result<()> {
+    fn wait(&mut self, _timeout: Option<Duration>, events: &mut Vec<Event<Done>>) -> io::Result<()> {
         let mut ready = std::mem::take(&mut self.ready);
         let Kernel { pipes, rng, faults, .. } = &mut self.kernel;
         if faults.reorder {
@@ -127,12 +142,14 @@ impl Sockets for SimSockets {
             let key = it.key.filter(|_| it.closed.is_none() && it.shard == self.id);
             events.extend(key.map(|key| Event::Ready {
                 id: key.into(),
-                readable: true,
+                readable: !faults.completes,
                 writable: true,
                 read_closed: false,
             }));
         }
-        events.extend(ready.drain(..).filter_map(|pipe| self.event(pipe)));
+        for pipe in ready.drain(..) {
+            self.report(pipe, events);
+        }
         self.kernel.moved |= !events.is_empty();
         self.ready = ready;
         Ok(())
@@ -166,12 +183,10 @@ impl Sockets for SimSockets {
     }
 
     fn open(&mut self, key: ConnKey, pipe: &mut usize) -> io::Result<Opened> {
-        let mut pipes = std::mem::take(&mut self.kernel.pipes);
-        let it = &mut pipes[*pipe];
+        let it = &mut self.kernel.pipes[*pipe];
         (it.key, it.opened, it.received) = (Some(key), self.kernel.now, self.kernel.now);
         // A socket that is registered with epoll is reported as it is: it is writable, if nothing else.
-        self.mark_ready(&mut pipes, *pipe);
-        self.kernel.pipes = pipes;
+        mark_ready(&mut self.ready, it, *pipe);
         Ok(Opened::Ready)
     }
 
@@ -182,6 +197,13 @@ impl Sockets for SimSockets {
     fn read(&mut self, _key: ConnKey, pipe: &mut usize) -> io::Result<Input<'_>> {
         let Kernel { pipes, now, rng, faults, moved, .. } = &mut self.kernel;
         let it = &mut pipes[*pipe];
+        if faults.completes {
+            if it.receiving == Receiving::No {
+                it.receiving = Receiving::Yes;
+                mark_ready(&mut self.ready, it, *pipe);
+            }
+            return Ok(Input::Later);
+        }
         if it.to_server.is_empty() {
             *moved |= it.end.is_some();
             return Ok(match it.end {
@@ -193,23 +215,40 @@ impl Sockets for SimSockets {
         // The length of the server's buffer varies. A read that does not fill it has emptied the socket.
         let most = 1 + index_below(rng, faults.read_bytes_max);
         let len = it.to_server.len().min(most);
-        self.buffer.clear();
-        self.buffer.extend(it.to_server.drain(..len));
-        it.silence = it.silence.max(now.since(it.received));
-        it.received = *now;
+        receive(it, *now, len, &mut self.buffer);
         *moved = true;
         Ok(Input::Bytes { bytes: &mut self.buffer, again: len == most })
     }
 
-    fn complete(&mut self, _pipe: &mut usize, completion: Infallible) -> Input<'_> {
-        match completion {}
+    fn complete(&mut self, pipe: &mut usize, done: Done) -> Input<'_> {
+        let it = &mut self.kernel.pipes[*pipe];
+        match done {
+            Done::Bytes(len) => {
+                receive(it, self.kernel.now, len, &mut self.buffer);
+                Input::Bytes { bytes: &mut self.buffer, again: false }
+            }
+            Done::Stopped => {
+                it.receiving = Receiving::No;
+                Input::Again
+            }
+            Done::End(end) => {
+                it.receiving = Receiving::No;
+                match end {
+                    End::Fin => Input::End,
+                    End::Reset => Input::Broken,
+                }
+            }
+        }
     }
 
-    fn release(&mut self, completion: Infallible) {
-        match completion {}
-    }
+    fn release(&mut self, _done: Done) {}
 
-    fn stop_reading(&mut self, _key: ConnKey, _pipe: &mut usize) -> io::Result<()> {
+    fn stop_reading(&mut self, _key: ConnKey, pipe: &mut usize) -> io::Result<()> {
+        let it = &mut self.kernel.pipes[*pipe];
+        if it.receiving == Receiving::Yes {
+            it.receiving = Receiving::Stopping;
+            mark_ready(&mut self.ready, it, *pipe);
+        }
         Ok(())
     }
 
@@ -277,6 +316,45 @@ impl Sockets for SimSockets {
 
     fn finish(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Puts a socket into the list of those that are to be reported.
+fn mark_ready(ready: &mut Vec<usize>, it: &mut Pipe, pipe: usize) {
+    if it.key.is_some() && it.closed.is_none() && !std::mem::replace(&mut it.ready, true) {
+        ready.push(pipe);
+    }
+}
+
+/// The server takes the first `len` bytes of what the client has sent.
+fn receive(it: &mut Pipe, now: Time, len: usize, buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.extend(it.to_server.drain(..len));
+    it.silence = it.silence.max(now.since(it.received));
+    it.received = now;
+}
+
+/// What a kernel does by itself for a connection that receives: bytes in pieces, while there are buffers, and then its end. A
+/// receive that is being cancelled may still bring a piece.
+fn complete(it: &Pipe, rng: &mut Rng, faults: &Faults, mut done: impl FnMut(Done)) {
+    let pieces = match it.receiving {
+        Receiving::No => return,
+        Receiving::Yes => PIECES_MAX,
+        Receiving::Stopping => index_below(rng, 2),
+    };
+    let mut rest = it.to_server.len();
+    for _ in 0..pieces {
+        if rest > 0 {
+            let len = rest.min(1 + index_below(rng, faults.read_bytes_max));
+            done(Done::Bytes(len));
+            rest -= len;
+        }
+    }
+    if rest > 0 || it.receiving == Receiving::Stopping {
+        done(Done::Stopped);
+    } else if let Some(end) = it.end {
+        // Nothing more comes, and it need not be asked for.
+        done(Done::End(end));
     }
 }
 

@@ -20,6 +20,17 @@ pub enum End {
     Reset,
 }
 
+/// Whether bytes arrive at the server by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Receiving {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+    /// No more, and some may still arrive.
+    Stopping,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Pipe {
@@ -49,6 +60,8 @@ pub struct Pipe {
     pub opened: Time,
     /// Stands in the kernel's list of sockets with events.
     pub(super) ready: bool,
+    /// Whether its bytes arrive at the server by themselves.
+    pub(super) receiving: Receiving,
 }
 
 impl Pipe {
@@ -67,6 +80,7 @@ impl Pipe {
             silence: Duration::ZERO,
             opened: Time::ZERO,
             ready: false,
+            receiving: Receiving::No,
         }
     }
 

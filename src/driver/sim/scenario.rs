@@ -48,6 +48,8 @@ pub struct Faults {
     pub short_one_in: u64,
     /// Once in so many turns a socket is reported readable that is not; 0: never.
     pub spurious_one_in: u64,
+    /// Whether bytes arrive by themselves, as on a ring, and not when they are read.
+    pub completes: bool,
     /// Whether events are reported in any order.
     pub reorder: bool,
     /// Writes in flight at a time, less one.
@@ -71,6 +73,7 @@ impl Default for Faults {
             refused_one_in: 0,
             short_one_in: 0,
             spurious_one_in: 0,
+            completes: false,
             reorder: false,
             writes_at_once: 1,
             reads_per_turn: 256,

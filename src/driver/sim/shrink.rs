@@ -73,12 +73,13 @@ impl Smallest {
     /// One fault after the other is taken back to what an idle machine does.
     fn fewer_faults(&mut self) {
         let calm = Faults::default();
-        let simpler: [fn(&mut Faults, &Faults); 10] = [
+        let simpler: [fn(&mut Faults, &Faults); 11] = [
             |faults, calm| faults.read_bytes_max = calm.read_bytes_max,
             |faults, calm| faults.write_bytes_max = calm.write_bytes_max,
             |faults, calm| faults.refused_one_in = calm.refused_one_in,
             |faults, calm| faults.short_one_in = calm.short_one_in,
             |faults, calm| faults.spurious_one_in = calm.spurious_one_in,
+            |faults, calm| faults.completes = calm.completes,
             |faults, calm| faults.reorder = calm.reorder,
             |faults, calm| faults.writes_at_once = calm.writes_at_once,
             |faults, calm| faults.reads_per_turn = calm.reads_per_turn,

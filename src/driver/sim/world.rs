@@ -147,7 +147,11 @@ impl World {
 
     /// From now on no fault happens but those that the connections' own state brings.
     pub fn calm_down(&mut self) {
-        self.kernel.faults = Faults { rings: self.kernel.faults.rings, ..Faults::default() };
+        self.kernel.faults = Faults {
+            rings: self.kernel.faults.rings,
+            completes: self.kernel.faults.completes,
+            ..Faults::default()
+        };
     }
 
     /// A client connects to `shard`, with room for `capacity` bytes that it has not read.

@@ -4,7 +4,7 @@
 //! messages must not hold gigabytes), and the only hand-written synchronisation of the project.
 //!
 //! That is why it is checked with loom, which runs a model in every interleaving and with every value that the memory model lets
-//! a load return: `./test.sh loom`, or `RUSTFLAGS="--cfg loom" cargo test --lib --no-default-features spsc::models`.
+//! a load return, in the crate `tests/loom`: `./test.sh loom`.
 //! `rtrb` does not know of loom; a ring with the same orderings stands in for it there.
 
 #[cfg(loom)]
