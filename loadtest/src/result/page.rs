@@ -75,7 +75,7 @@ pub fn page(report: &Report) -> Result<String, String> {
             .filter_map(|metric| Some((metric, metric.unit.format(report.metric(metric.name)?))))
             .collect(),
     };
-    page.render().map_err(|error| error.to_string())
+    page.render().map(|page| page + "\n").map_err(|error| error.to_string())
 }
 
 fn headline(report: &Report, name: &str, title: &'static str) -> Option<Headline> {
