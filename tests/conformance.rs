@@ -205,17 +205,8 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn the_tests_of_the_rfcs_table_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut folders, mut sources) = (vec![root.join("src"), root.join("tests")], String::new());
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                sources += &fs::read_to_string(path).unwrap();
-            }
-        }
-    }
+    let files = ["src", "tests"].into_iter().flat_map(support::sources::sources);
+    let sources: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();
     let table = fs::read_to_string(root.join("docs/rfc.md")).unwrap();
     let mut found = 0;
     for row in table.lines().filter(|line| line.matches('|').count() == 5) {

@@ -3,8 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+// Only this part of `support`, which needs the server otherwise.
+#[path = "support/sources.rs"]
+mod sources;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use sources::sources;
 
 /// Modules, and what each may name besides itself: only modules that stand above it, so that there is no cycle.
 type Imports = &'static [(&'static str, &'static [&'static str])];
@@ -174,32 +180,10 @@ const OLD_TERMS: &[(&str, &str)] = &[
 ];
 
 /// Where the standard terms are enforced.
-const TERMS_FOLDERS: &[&str] = &["src", "tests", "benches", "fuzz/fuzz_targets"];
-
-/// Where they are enforced as soon as [`LOADTEST_TERMS`] is true.
-const LOADTEST_FOLDERS: &[&str] = &["loadtest"];
-
-/// Whether the load tester uses the standard terms.
-const LOADTEST_TERMS: bool = false;
+const TERMS_FOLDERS: &[&str] = &["src", "tests", "benches", "fuzz/fuzz_targets", "loadtest"];
 
 /// Files that must contain an old term: the name of a file of the chat page.
 const TERMS_EXEMPT: &[(&str, &str)] = &[("src/page/mod.rs", "people")];
-
-fn sources(folder: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
 
 /// A path as it is written in this file.
 fn named(path: &Path) -> String {
@@ -387,9 +371,8 @@ fn terms_are_whole_words() {
 
 #[test]
 fn the_code_uses_standard_terms() {
-    let loadtest = if LOADTEST_TERMS { LOADTEST_FOLDERS } else { &[] };
     let mut found = Vec::new();
-    for path in TERMS_FOLDERS.iter().chain(loadtest).flat_map(|folder| sources(folder)) {
+    for path in TERMS_FOLDERS.iter().flat_map(|folder| sources(folder)) {
         let name = named(&path);
         if name == "tests/tidy.rs" {
             continue;

@@ -153,7 +153,7 @@ impl Writer {
             sequence: count / publishers,
             intended_ns: clock::now(),
         };
-        let mut text = b"someone: ".to_vec();
+        let mut text = b"client1: ".to_vec();
         stamp.text_into(self.plan.sizes.sample(count.wrapping_mul(0x9E37_79B9)), &mut text);
         block.push(0x81);
         match u16::try_from(text.len()) {

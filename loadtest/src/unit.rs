@@ -1,4 +1,4 @@
-//! Units of metrics, and their format for people.
+//! Units of metrics, and how their values are shown.
 
 /// The unit of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

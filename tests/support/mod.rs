@@ -8,6 +8,7 @@
 )]
 
 pub mod json;
+pub mod sources;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;

@@ -1,6 +1,9 @@
-//! A chart as inline SVG. Colours come from the page's style sheet, which supports light and dark; there is no script.
-
-use std::fmt::Write;
+//! A chart: its axes, ticks, curves and tooltips in the coordinates of the SVG that `templates/chart.html` draws. Colours come
+//! from the page's style sheet, which supports light and dark; there is no script.
+//!
+//! No chart crate draws it, for none of those examined offers all of this: `plotters` and `charts-rs` write fixed colours into
+//! each element, so that a chart cannot follow light and dark; `poloto` has no logarithmic axis; `charming` needs a script in
+//! the page or a JavaScript engine in the program; `kuva` draws lines without gaps and tooltips.
 
 /// The scale of an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,7 +14,7 @@ pub enum Scale {
     Logarithmic,
 }
 
-/// One curve.
+/// The values of one curve.
 #[derive(Clone, Debug)]
 pub struct Series {
     /// Name in the legend.
@@ -20,12 +23,12 @@ pub struct Series {
     pub points: Vec<(f64, Option<f64>)>,
 }
 
-/// A chart.
+/// The values of a chart.
 pub struct Chart<'c> {
     /// Title.
-    pub title: &'c str,
+    pub title: &'static str,
     /// One sentence on what the values are.
-    pub caption: &'c str,
+    pub caption: &'static str,
     /// Scale of x.
     pub x_scale: Scale,
     /// Tick label of an x value.
@@ -38,12 +41,76 @@ pub struct Chart<'c> {
     pub series: Vec<Series>,
 }
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 78.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 30.0;
+/// The size of a chart, and the rectangle in it that the axes span.
+#[derive(Clone, Copy, Debug)]
+pub struct Area {
+    /// Width of the chart.
+    pub width: f64,
+    /// Height of the chart.
+    pub height: f64,
+    /// Left end of the x axis.
+    pub left: f64,
+    /// Right end of the x axis.
+    pub right: f64,
+    /// Upper end of the y axis.
+    pub top: f64,
+    /// Lower end of the y axis.
+    pub bottom: f64,
+}
+
+const AREA: Area = Area { width: 720.0, height: 280.0, left: 78.0, right: 704.0, top: 12.0, bottom: 250.0 };
+
+/// A chart in coordinates.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// Title.
+    pub title: &'static str,
+    /// One sentence on what the values are.
+    pub caption: &'static str,
+    /// Its size.
+    pub area: Area,
+    /// Ticks of the x axis.
+    pub x_ticks: Vec<Tick>,
+    /// Ticks of the y axis.
+    pub y_ticks: Vec<Tick>,
+    /// The curves, in the order of the legend.
+    pub curves: Vec<Curve>,
+    /// The tooltips, from left to right.
+    pub columns: Vec<Column>,
+}
+
+/// A tick of an axis.
+#[derive(Clone, Debug)]
+pub struct Tick {
+    /// Its coordinate.
+    pub at: f64,
+    /// Its value with the unit.
+    pub label: String,
+}
+
+/// One curve in coordinates.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// Its number, which selects its colour.
+    pub index: usize,
+    /// Name in the legend.
+    pub name: &'static str,
+    /// The parts between gaps: pairs of x and y.
+    pub segments: Vec<Vec<(f64, f64)>>,
+}
+
+/// A tooltip over the whole height: the values of all curves at one x.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Left edge.
+    pub left: f64,
+    /// Width.
+    pub width: f64,
+    /// The value of x with the unit.
+    pub label: String,
+    /// Names of the curves that have a value here, and these values with their units.
+    pub values: Vec<(&'static str, String)>,
+}
 
 /// An axis: its range of values and of coordinates.
 struct Axis {
@@ -118,110 +185,62 @@ fn step(range: f64) -> f64 {
 }
 
 impl Chart<'_> {
-    /// The chart with title and legend; empty if there are no values.
-    pub fn figure(&self) -> String {
+    /// The chart in coordinates; `None` if there are fewer than two values.
+    pub fn figure(&self) -> Option<Figure> {
         let values = || self.series.iter().flat_map(|series| series.points.iter());
         if values().filter(|(_, y)| y.is_some()).count() < 2 {
-            return String::new();
+            return None;
         }
-        let x = Axis::new(self.x_scale, values().map(|&(x, _)| x), LEFT, WIDTH - RIGHT);
+        let x = Axis::new(self.x_scale, values().map(|&(x, _)| x), AREA.left, AREA.right);
         let x = Axis { to: values().map(|&(x, _)| x).fold(f64::MIN, f64::max).max(x.from + 1e-9), ..x };
-        let y = Axis::new(self.y_scale, values().filter_map(|&(_, y)| y), HEIGHT - BOTTOM, TOP);
-        let mut svg = format!(
-            "<figure>\n<figcaption><b>{}</b> {}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
-             aria-label=\"{}\">\n",
-            escaped(self.title),
-            escaped(self.caption),
-            escaped(self.title),
-        );
-        self.grid(&x, &y, &mut svg);
-        for (index, series) in self.series.iter().enumerate().rev() {
-            curve(series, index, &x, &y, &mut svg);
-        }
-        self.tips(&x, &mut svg);
-        svg.push_str("</svg>\n<ul class=\"legend\">");
-        for (index, series) in self.series.iter().enumerate() {
-            let _ = write!(svg, "<li class=\"s{index}\">{}</li>", escaped(series.name));
-        }
-        svg.push_str("</ul>\n</figure>\n");
-        svg
+        let y = Axis::new(self.y_scale, values().filter_map(|&(_, y)| y), AREA.bottom, AREA.top);
+        let tick = |axis: &Axis, value, label: &dyn Fn(f64) -> String| Tick {
+            at: axis.at(value),
+            label: label(value),
+        };
+        let x_values = x.ticks().into_iter().filter(|&value| value <= x.to * 1.0001);
+        Some(Figure {
+            title: self.title,
+            caption: self.caption,
+            area: AREA,
+            x_ticks: x_values.map(|value| tick(&x, value, self.x_label)).collect(),
+            y_ticks: y.ticks().into_iter().map(|value| tick(&y, value, self.y_label)).collect(),
+            curves: self
+                .series
+                .iter()
+                .enumerate()
+                .map(|(index, series)| Curve { index, name: series.name, segments: segments(series, &x, &y) })
+                .collect(),
+            columns: self.columns(&x),
+        })
     }
 
-    fn grid(&self, x: &Axis, y: &Axis, svg: &mut String) {
-        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-        for tick in y.ticks() {
-            let at = y.at(tick);
-            let _ = writeln!(
-                svg,
-                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/><text x=\"{:.0}\" y=\"{:.1}\" class=\"y\">{}</text>",
-                LEFT - 8.0,
-                at + 4.0,
-                escaped(&(self.y_label)(tick)),
-            );
-        }
-        for tick in x.ticks().into_iter().filter(|&tick| tick <= x.to * 1.0001) {
-            let _ = writeln!(
-                svg,
-                "<path class=\"grid\" d=\"M{:.1} {TOP}V{bottom}\"/><text x=\"{:.1}\" y=\"{:.0}\" class=\"x\">{}</text>",
-                x.at(tick),
-                x.at(tick),
-                bottom + 18.0,
-                escaped(&(self.x_label)(tick)),
-            );
-        }
-    }
-
-    /// Tooltips: the values of all curves at one x.
-    fn tips(&self, x: &Axis, svg: &mut String) {
-        let Some(first) = self.series.first() else { return };
-        for (index, &(at, _)) in first.points.iter().enumerate() {
+    fn columns(&self, x: &Axis) -> Vec<Column> {
+        let Some(first) = self.series.first() else { return Vec::new() };
+        let column = |(index, &(at, _)): (usize, &(f64, Option<f64>))| {
             let before = index.checked_sub(1).map_or(at, |index| first.points[index].0);
             let after = first.points.get(index + 1).map_or(at, |point| point.0);
             let (left, right) = (x.at(at).midpoint(x.at(before)), x.at(at).midpoint(x.at(after)));
-            let mut text = (self.x_label)(at);
-            for series in &self.series {
-                if let Some(&(_, Some(value))) = series.points.get(index) {
-                    let _ = write!(text, "\n{} {}", series.name, (self.y_label)(value));
-                }
+            let value = |series: &Series| {
+                let &(_, value) = series.points.get(index)?;
+                Some((series.name, (self.y_label)(value?)))
+            };
+            Column {
+                left,
+                width: (right - left).max(1.0),
+                label: (self.x_label)(at),
+                values: self.series.iter().filter_map(value).collect(),
             }
-            let _ = writeln!(
-                svg,
-                "<rect class=\"tip\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{}\"><title>{}</title></rect>",
-                (right - left).max(1.0),
-                HEIGHT - TOP - BOTTOM,
-                escaped(&text),
-            );
-        }
-    }
-}
-
-fn curve(series: &Series, index: usize, x: &Axis, y: &Axis, svg: &mut String) {
-    let mut path = String::new();
-    let mut pen = 'M';
-    for &(at, value) in &series.points {
-        let Some(value) = value else {
-            pen = 'M';
-            continue;
         };
-        let _ = write!(path, "{pen}{:.1} {:.1}", x.at(at), y.at(value));
-        pen = 'L';
+        first.points.iter().enumerate().map(column).collect()
     }
-    let _ = writeln!(svg, "<path class=\"curve s{index}\" d=\"{path}\"/>");
 }
 
-/// Escapes text for HTML.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '"' => out.push_str("&quot;"),
-            _ => out.push(c),
-        }
-    }
-    out
+fn segments(series: &Series, x: &Axis, y: &Axis) -> Vec<Vec<(f64, f64)>> {
+    let parts = series.points.split(|(_, value)| value.is_none()).filter(|part| !part.is_empty());
+    parts
+        .map(|part| part.iter().filter_map(|&(at, value)| Some((x.at(at), y.at(value?)))).collect())
+        .collect()
 }
 
 #[cfg(test)]
@@ -243,7 +262,7 @@ mod tests {
     fn a_gap_interrupts_the_curve() {
         let points =
             vec![(0.0, Some(1.0)), (1.0, Some(2.0)), (2.0, None), (3.0, Some(1.0)), (4.0, Some(1.0))];
-        let label = |value: f64| format!("<{value}>");
+        let label = |value: f64| format!("{value} s");
         let chart = Chart {
             title: "t",
             caption: "c",
@@ -253,10 +272,14 @@ mod tests {
             y_label: &label,
             series: vec![Series { name: "n", points }],
         };
-        let figure = chart.figure();
-        assert_eq!(figure.matches("curve s0").count(), 1);
-        let path = figure.split("curve s0\" d=\"").nth(1).unwrap().split('"').next().unwrap();
-        assert_eq!((path.matches('M').count(), path.matches('L').count()), (2, 2));
-        assert!(!figure.contains("<0>") && figure.contains("&lt;0&gt;"));
+        let figure = chart.figure().unwrap();
+        let lengths = |curve: &Curve| curve.segments.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(figure.curves.iter().map(lengths).collect::<Vec<_>>(), [[2, 2]]);
+        assert_eq!(figure.curves[0].segments[0][0], (AREA.left, 131.0));
+        let values = |column: &Column| column.values.clone();
+        let columns: Vec<_> = figure.columns.iter().map(values).collect();
+        assert_eq!(columns[1], [("n", "2 s".to_owned())]);
+        assert_eq!((columns.len(), columns[2].len()), (5, 0));
+        assert_eq!(figure.x_ticks.last().unwrap().label, "4 s");
     }
 }

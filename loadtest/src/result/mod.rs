@@ -163,7 +163,7 @@ impl Report {
         };
         json.map_or(Ok(()), |path| write(path, as_json()?))?;
         hdr.map_or(Ok(()), |path| write(path, hgrm::hgrm(self.latency.histogram())))?;
-        html.map_or(Ok(()), |path| write(path, page::page(self)))
+        html.map_or(Ok(()), |path| write(path, page::page(self)?))
     }
 
     /// Reads a result.

@@ -1,17 +1,16 @@
-//! The result as a self-contained HTML page without scripts or external resources.
+//! The result as a self-contained HTML page without scripts or external resources: `templates/page.html` with `page.css` and a
+//! `chart.html` for each chart. The templates are compiled into the program; every value in them is escaped.
 
-use std::fmt::Write;
+use askama::Template;
 
-use super::chart::{Chart, Scale, Series, escaped};
+use super::chart::{Chart, Figure, Scale, Series};
 use super::{Point, Report};
-use crate::metric::METRICS;
+use crate::metric::{METRICS, Metric};
 use crate::stats::TimeHistogram;
 use crate::unit::{Unit, grouped, seconds};
 
 /// Maximum number of points of a curve; longer runs are aggregated.
 const POINTS_MAX: usize = 240;
-
-const STYLE: &str = include_str!("page.css");
 
 /// The metrics at the top of the page.
 const HEADLINES: &[(&str, &str)] = &[
@@ -29,90 +28,60 @@ const HEADLINES: &[(&str, &str)] = &[
     ("recovery_time", "recovery time"),
 ];
 
+/// The content of `templates/page.html`.
+#[derive(Template)]
+#[template(path = "page.html", whitespace = "minimize")]
+struct Page<'r> {
+    report: &'r Report,
+    headlines: Vec<Headline>,
+    charts: Vec<Figure>,
+    /// Errors by message, with their counts.
+    errors: Vec<(&'r str, String)>,
+    /// The metrics that the run has, with their values.
+    metrics: Vec<(&'static Metric, String)>,
+}
+
+/// A metric at the top of the page.
+struct Headline {
+    title: &'static str,
+    value: String,
+    is_error: bool,
+}
+
 /// Renders the page.
-pub fn page(report: &Report) -> String {
-    let title = escaped(&format!("swarm {} · {}", report.scenario, report.url));
-    let (status, class) = if report.passed { ("passed", "good") } else { ("failed", "bad") };
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n<main>\n<header>\n\
-         <h1>swarm <em>{}</em> <span class=\"status {class}\">{status}</span></h1>\n<p>{} · {}</p>\n\
-         <pre>{}</pre>\n</header>\n",
-        escaped(&report.scenario),
-        escaped(&report.url),
-        escaped(&report.finished_at),
-        escaped(&report.command),
-    );
-    headlines(report, &mut out);
-    thresholds(report, &mut out);
-    for note in &report.notes {
-        let _ = writeln!(out, "<p class=\"note\">{}</p>", escaped(note));
-    }
-    for chart in
-        [percentiles(report), latency(report), throughput(report), connections(report), server(report)]
-    {
-        out.push_str(&chart);
-    }
-    errors(report, &mut out);
-    numbers(report, &mut out);
-    let _ = writeln!(out, "<footer>swarm {}</footer>\n</main>\n</html>", escaped(&report.version));
-    out
+///
+/// # Errors
+/// The template engine's message.
+pub fn page(report: &Report) -> Result<String, String> {
+    let charts = [
+        percentiles(report),
+        latency(report),
+        throughput(report),
+        connections(report),
+        cpu(report),
+        memory(report),
+    ];
+    let page = Page {
+        report,
+        headlines: HEADLINES.iter().filter_map(|&(name, title)| headline(report, name, title)).collect(),
+        charts: charts.into_iter().flatten().collect(),
+        errors: report
+            .errors
+            .iter()
+            .map(|(error, &count)| (error.as_str(), grouped(number(count))))
+            .collect(),
+        metrics: METRICS
+            .iter()
+            .filter_map(|metric| Some((metric, metric.unit.format(report.metric(metric.name)?))))
+            .collect(),
+    };
+    page.render().map(|page| page + "\n").map_err(|error| error.to_string())
 }
 
-fn headlines(report: &Report, out: &mut String) {
-    out.push_str("<ul class=\"headlines\">\n");
-    for (name, title) in HEADLINES {
-        let metric = METRICS.iter().find(|metric| metric.name == *name);
-        let (Some(metric), Some(value)) = (metric, report.metric(name)) else { continue };
-        let class = if metric.is_error && value > 0.0 { " class=\"bad\"" } else { "" };
-        let _ = writeln!(out, "<li{class}><b>{}</b>{title}</li>", escaped(&metric.unit.format(value)));
-    }
-    out.push_str("</ul>\n");
-}
-
-fn thresholds(report: &Report, out: &mut String) {
-    if report.thresholds.is_empty() {
-        return;
-    }
-    out.push_str("<h2>Thresholds</h2>\n<table>\n");
-    for result in &report.thresholds {
-        let (word, class) = if result.passed { ("passed", "good") } else { ("FAILED", "bad") };
-        let _ = writeln!(
-            out,
-            "<tr><th><code>{}</code></th><td class=\"{class}\">{word}</td></tr>",
-            escaped(&result.threshold)
-        );
-    }
-    out.push_str("</table>\n");
-}
-
-fn errors(report: &Report, out: &mut String) {
-    if report.errors.is_empty() {
-        return;
-    }
-    out.push_str("<h2>Errors</h2>\n<table>\n");
-    for (error, count) in &report.errors {
-        let count = grouped(number(*count));
-        let _ = writeln!(out, "<tr><th>{}</th><td>{count}</td></tr>", escaped(error));
-    }
-    out.push_str("</table>\n");
-}
-
-fn numbers(report: &Report, out: &mut String) {
-    out.push_str("<h2>All metrics</h2>\n<table>\n");
-    for metric in METRICS {
-        let Some(value) = report.metric(metric.name) else { continue };
-        let _ = writeln!(
-            out,
-            "<tr><th>{} <code>{}</code></th><td>{}</td></tr>",
-            escaped(metric.title),
-            metric.name,
-            escaped(&metric.unit.format(value)),
-        );
-    }
-    out.push_str("</table>\n");
+fn headline(report: &Report, name: &str, title: &'static str) -> Option<Headline> {
+    let metric = METRICS.iter().find(|metric| metric.name == name)?;
+    let value = report.metric(name)?;
+    Some(Headline { title, value: metric.unit.format(value), is_error: metric.is_error && value > 0.0 })
 }
 
 fn in_seconds(value: f64) -> String {
@@ -151,19 +120,19 @@ const fn number(value: u64) -> f64 {
 
 /// A chart over the time of the run.
 fn over_time(
-    title: &str,
-    caption: &str,
+    title: &'static str,
+    caption: &'static str,
     y_scale: Scale,
     y_label: &dyn Fn(f64) -> String,
     series: Vec<Series>,
-) -> String {
+) -> Option<Figure> {
     let chart =
         Chart { title, caption, x_scale: Scale::Linear, x_label: &at_second, y_scale, y_label, series };
     chart.figure()
 }
 
 /// On this axis 90 %, 99 %, 99.9 % … are equidistant, which stretches the tail.
-fn percentiles(report: &Report) -> String {
+fn percentiles(report: &Report) -> Option<Figure> {
     let points = |times: &TimeHistogram| {
         let steps = times.histogram().iter_quantiles(8);
         let known = steps.filter(|step| step.quantile_iterated_to() < 1.0);
@@ -194,7 +163,7 @@ fn percentiles(report: &Report) -> String {
     chart.figure()
 }
 
-fn latency(report: &Report) -> String {
+fn latency(report: &Report) -> Option<Figure> {
     let series = vec![
         series(report, "p99", highest, |point| point.p99),
         series(report, "p50", average, |point| point.p50),
@@ -209,16 +178,16 @@ fn latency(report: &Report) -> String {
     )
 }
 
-fn throughput(report: &Report) -> String {
+fn throughput(report: &Report) -> Option<Figure> {
     if report.timeline.iter().all(|point| point.deliveries == 0) {
-        return String::new();
+        return None;
     }
     let per_second = |value| Unit::PerSecond.format(value);
     let series = vec![series(report, "received", average, |point| Some(number(point.deliveries)))];
     over_time("Deliveries over time", "messages received, per second", Scale::Linear, &per_second, series)
 }
 
-fn connections(report: &Report) -> String {
+fn connections(report: &Report) -> Option<Figure> {
     let series = vec![
         series(report, "clients", highest, |point| Some(f64::from(point.connected))),
         series(report, "handshakes per second", highest, |point| Some(number(point.handshakes))),
@@ -227,11 +196,88 @@ fn connections(report: &Report) -> String {
     over_time("Connections over time", "connected clients", Scale::Linear, &grouped, series)
 }
 
-fn server(report: &Report) -> String {
+fn cpu(report: &Report) -> Option<Figure> {
     let cpu = series(report, "CPU", highest, |point| point.server_cpu);
-    let memory = series(report, "memory", highest, |point| point.server_memory.map(number));
     let share = |value| Unit::Ratio.format(value);
-    let bytes = |value| Unit::Bytes.format(value);
     over_time("Server CPU", "share of one core", Scale::Linear, &share, vec![cpu])
-        + &over_time("Server memory", "resident", Scale::Linear, &bytes, vec![memory])
+}
+
+fn memory(report: &Report) -> Option<Figure> {
+    let memory = series(report, "memory", highest, |point| point.server_memory.map(number));
+    let bytes = |value| Unit::Bytes.format(value);
+    over_time("Server memory", "resident", Scale::Linear, &bytes, vec![memory])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::threshold::ThresholdResult;
+
+    /// A report with `text` wherever text comes from outside the program.
+    fn report(text: &str) -> Report {
+        let text = || text.to_owned();
+        let point = |second| Point {
+            second,
+            connected: 3,
+            deliveries: 100,
+            p50: Some(0.002),
+            p99: Some(0.03),
+            max: Some(0.4),
+            ..Point::default()
+        };
+        Report {
+            version: text(),
+            scenario: text(),
+            url: text(),
+            command: text(),
+            finished_at: text(),
+            metrics: BTreeMap::from([("lost".to_owned(), 1.0), ("p99".to_owned(), 0.03)]),
+            errors: BTreeMap::from([(text(), 1234)]),
+            notes: vec![text()],
+            thresholds: vec![ThresholdResult { threshold: text(), value: Some(1.0), passed: false }],
+            passed: false,
+            timeline: (0..3).map(point).collect(),
+            latency: vec![(1000, 10), (2000, 10)].into(),
+            handshake: TimeHistogram::default(),
+        }
+    }
+
+    #[test]
+    fn text_from_outside_is_escaped() {
+        let page = page(&report("\"'></title><script>alert('1')</script>&")).unwrap();
+        assert!(!page.contains("<script") && !page.contains("alert('"), "{page}");
+        // The scenario and the URL stand in the title, too.
+        let escaped =
+            "&#34;&#39;&#62;&#60;/title&#62;&#60;script&#62;alert(&#39;1&#39;)&#60;/script&#62;&#38;";
+        assert_eq!(page.matches(escaped).count(), 10, "{page}");
+        assert_eq!(page.matches("</title>\n<style>").count(), 1, "{page}");
+        for template in
+            [include_str!("../../templates/page.html"), include_str!("../../templates/chart.html")]
+        {
+            assert!(!template.replace(' ', "").contains("|safe"), "no value bypasses the escaper");
+        }
+    }
+
+    #[test]
+    fn the_page_has_charts_and_tables() {
+        let page = page(&report("text")).unwrap();
+        let titles: Vec<_> =
+            page.split("<figcaption><b>").skip(1).map(|rest| rest.split("</b>").next().unwrap()).collect();
+        assert_eq!(
+            titles,
+            ["Latency by percentile", "Latency over time", "Deliveries over time", "Connections over time"]
+        );
+        for text in [
+            "<h1>swarm <em>text</em>\n<span class=\"status bad\">failed</span></h1>",
+            "<li class=\"bad\"><b>1</b>lost</li>",
+            "<tr><th>text</th><td>1,234</td></tr>",
+            "<tr><th>latency p99 <code>p99</code></th><td>30.0 ms</td></tr>",
+            "<title>1 s\np99 30.0 ms\np50 2.00 ms\nmax 400.0 ms</title>",
+            "<path class=\"curve s0\" d=\"M78.0 ",
+        ] {
+            assert!(page.contains(text), "{text} is not in {page}");
+        }
+    }
 }

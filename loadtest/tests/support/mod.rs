@@ -99,7 +99,7 @@ pub fn serve(fault: Fault, certificate: Option<Arc<ServerConfig>>) -> String {
 fn deliver(fault: Fault, messages: &Receiver<String>, members: &[Sender<Message>]) {
     let mut tenth = None;
     for (number, text) in messages.iter().enumerate() {
-        let text = Message::text(format!("someone: {text}"));
+        let text = Message::text(format!("name: {text}"));
         if number == TENTH && fault == Fault::Stall {
             std::thread::sleep(STALL);
         }
