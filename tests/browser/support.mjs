@@ -113,10 +113,12 @@ export class TcpProxy {
   }
 }
 
-/** With PAGE_FILES=src/page, scripts and styles come from that folder instead of the server's binary. */
+/** With PAGE_FILES=src/page, the page comes from that folder instead of the server's binary. */
 async function serveFromFolder(route) {
   const { pathname } = new URL(route.request().url());
-  await route.fulfill({ path: process.env.PAGE_FILES + pathname });
+  if (pathname !== "/") return route.fulfill({ path: process.env.PAGE_FILES + pathname });
+  // The headers, with the Content-Security-Policy, are the server's.
+  await route.fulfill({ response: await route.fetch(), path: `${process.env.PAGE_FILES}/index.html` });
 }
 
 /** Pages, and all errors that the browser reports in them. */
@@ -127,10 +129,10 @@ export class Browser {
   }
 
   async start() {
-    this.browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      args: ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-    });
+    const args = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
+    // Chromium takes a page that a test provides for one of another network, and would block its WebSocket.
+    if (process.env.PAGE_FILES) args.push("--disable-features=LocalNetworkAccessChecks");
+    this.browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args });
   }
 
   /** `prepare(page)` runs before the page is loaded. */
@@ -148,7 +150,7 @@ export class Browser {
       this.errors.push(`a dialog: ${dialog.message()}`);
       dialog.dismiss();
     });
-    if (process.env.PAGE_FILES) await context.route("**/*.{js,css}", serveFromFolder);
+    if (process.env.PAGE_FILES) await context.route(({ pathname }) => /^\/$|\.(js|css)$/.test(pathname), serveFromFolder);
     await prepare(page);
     await page.goto(origin + path);
     return page;
