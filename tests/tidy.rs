@@ -182,8 +182,11 @@ const OLD_TERMS: &[(&str, &str)] = &[
 /// Where the standard terms are enforced.
 const TERMS_FOLDERS: &[&str] = &["src", "tests", "benches", "fuzz/fuzz_targets", "loadtest"];
 
-/// Files that must contain an old term: the name of a file of the chat page.
-const TERMS_EXEMPT: &[(&str, &str)] = &[("src/page/mod.rs", "people")];
+/// The other files with terms: the chat page, scripts and documents.
+const TEXT_EXTENSIONS: &[&str] = &["js", "mjs", "css", "html", "sh", "py", "md"];
+
+/// Folders whose texts are not the project's: version control, installed packages, build results.
+const FOREIGN_FOLDERS: &[&str] = &[".git", ".cache", "node_modules", "target", "corpus", "artifacts"];
 
 /// A path as it is written in this file.
 fn named(path: &Path) -> String {
@@ -379,8 +382,54 @@ fn the_code_uses_standard_terms() {
         }
         for (number, line) in fs::read_to_string(&path).unwrap().to_lowercase().lines().enumerate() {
             let terms = OLD_TERMS.iter().filter(|(old, _)| has_term(line, old));
-            let terms = terms.filter(|(old, _)| !TERMS_EXEMPT.contains(&(name.as_str(), old)));
             found.extend(terms.map(|(old, new)| format!("{name}:{}: `{old}`, better: {new}", number + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{} old terms:\n{}", found.len(), found.join("\n"));
+}
+
+/// The chat page, scripts and documents of the whole repository.
+fn texts() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            if path.is_dir() && !path.is_symlink() && !FOREIGN_FOLDERS.contains(&name) {
+                folders.push(path);
+            } else if path.is_file() && TEXT_EXTENSIONS.contains(&extension) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// A line in lower case, with the words of its identifiers in camel case apart. The names of JavaScript's own functions stay.
+fn words(line: &str) -> String {
+    let mut words = String::new();
+    let mut after_word = false;
+    for letter in line.replace("allSettled", "allsettled").chars() {
+        if letter.is_uppercase() && after_word {
+            words.push(' ');
+        }
+        after_word = letter.is_lowercase() || letter.is_numeric();
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
+#[test]
+fn scripts_and_documents_use_standard_terms() {
+    assert_eq!(words("this.askPeople(SAID_SO)"), "this.ask people(said_so)");
+    let mut found = Vec::new();
+    for path in texts() {
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().map(words).enumerate() {
+            let terms = OLD_TERMS.iter().filter(|(old, _)| has_term(&line, old));
+            found.extend(
+                terms.map(|(old, new)| format!("{}:{}: `{old}`, better: {new}", named(&path), number + 1)),
+            );
         }
     }
     assert!(found.is_empty(), "{} old terms:\n{}", found.len(), found.join("\n"));

@@ -1,42 +1,43 @@
-// Tells a screen reader what is new, without flooding it: one sentence for all that came within a while.
+// Announcements for screen readers, at most one update within WAIT_MS.
 "use strict";
 
 import { count, shownName, shownText } from "./text.js";
 
 const WAIT_MS = 1200;
+// More messages within one update are counted instead of read.
 const READ_MAX = 3;
 const LENGTH_MAX = 280;
 
 export class Announcer {
-  /** `region`: an element that is a live region and not seen. */
+  /** `region`: a visually hidden live region. */
   constructor(region) {
     this.region = region;
-    this.waiting = [];
+    this.pending = [];
     this.timer = null;
   }
 
-  /** Something of the page's own. */
-  say(sentence) {
+  /** Announces an event of the page: a complete sentence. */
+  announce(sentence) {
     this.queue({ sentence });
   }
 
-  /** Somebody has said something in the room that is shown. */
-  message(name, text) {
+  /** Announces a message that another user has published in the open room. */
+  announceMessage(name, text) {
     this.queue({ sentence: cut(`${shownName(name)}: ${shownText(text)}`), message: true });
   }
 
   queue(item) {
-    this.waiting.push(item);
+    this.pending.push(item);
     this.timer ??= setTimeout(() => this.flush(), WAIT_MS);
   }
 
   flush() {
     this.timer = null;
-    const messages = this.waiting.filter((item) => item.message);
-    const own = this.waiting.filter((item) => !item.message).map((item) => item.sentence);
+    const messages = this.pending.filter((item) => item.message);
+    const events = this.pending.filter((item) => !item.message).map((item) => item.sentence);
     const read = messages.length > READ_MAX ? [`${count(messages.length, "new message")}.`] : messages.map((item) => item.sentence);
-    this.waiting = [];
-    this.region.replaceChildren(...[...new Set(own), ...read].map((sentence) => {
+    this.pending = [];
+    this.region.replaceChildren(...[...new Set(events), ...read].map((sentence) => {
       const line = document.createElement("p");
       line.textContent = sentence;
       return line;

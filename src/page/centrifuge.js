@@ -1,66 +1,71 @@
-// A client of the Centrifuge JSON protocol over one WebSocket, as far as a chat page needs it.
+// A client of the Centrifuge JSON protocol over one WebSocket: the part of the protocol that a chat page needs.
 //
-// It comes back by itself, and takes its subscriptions up where they stopped. It knows nothing of chat or of the page.
+// It reconnects automatically and recovers its subscriptions from their positions. It depends neither on chat nor on the page.
 "use strict";
 
-// The wait before try n is random in 0 … min(cap, base × 2ⁿ): full jitter, so that a restart is not followed by everybody
-// at the same moment.
+// The delay before attempt n is random in 0 … min(cap, base × 2ⁿ): full jitter, so that the clients of a restarted server do
+// not reconnect at the same moment.
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_CAP_MS = 20_000;
-// A connection that lasted this long begins again with the shortest wait.
-const STEADY_MS = 10_000;
-// How long the server has to let us in, and to answer a command.
-const CONNECT_MS = 10_000;
-const COMMAND_MS = 5_000;
-// How much later than announced a ping may come.
-const PING_DELAY_MS = 10_000;
-// Commands that are made in one turn travel in one frame, up to this length: the server bounds its messages.
+// After a connection that lasted this long, the backoff starts again at its base.
+const STABLE_MS = 10_000;
+// The server's time for the WebSocket handshake and the connect command, and for each other command.
+const CONNECT_TIMEOUT_MS = 10_000;
+const COMMAND_TIMEOUT_MS = 5_000;
+// A ping may be this much later than the announced interval.
+const PING_GRACE_MS = 10_000;
+// Commands of one turn are sent in one frame up to this length, because the server bounds the length of a message.
 const BATCH_LENGTH_MAX = 16 * 1024;
 
-/** Codes that this client makes itself; the server's begin with 100. */
+/** Errors of this client. The codes of the server's errors begin at 100. */
 export const TIMEOUT = { code: 1, message: "the server did not answer" };
 export const CLOSED = { code: 2, message: "the connection was lost" };
+
+// Close codes of this client.
 const BAD_FRAME = 4000;
 const NO_PING = 4001;
-const TOO_LATE = 4002;
+const TIMED_OUT = 4002;
 
-const TOO_BIG = 1009;
-const NO_SUCH_POSITION_ANYMORE = 2502;
+// Codes of the server.
+const MESSAGE_TOO_BIG = 1009;
+const UNRECOVERABLE_POSITION = 2502;
 const TOKEN_EXPIRED = 109;
 const ALREADY_SUBSCRIBED = 105;
 
-/** Whether a client stays away after its connection was closed with `code`. The ranges decide, so unknown codes are no riddle. */
+/** Whether the client stays disconnected after a close with `code`. The range decides, which covers unknown codes. */
 export const isFinal = (code) =>
-  code === TOO_BIG || (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000);
+  code === MESSAGE_TOO_BIG || (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000);
 
-/** Whether a command that was refused with this error may be tried again as it is. */
+/** Whether a command that failed with this error may be repeated unchanged. */
 const isTemporary = (error) => error.temporary === true || error.code < 100;
 
-/** One channel, for as long as we want to be in it. */
+const backoffMs = (attempts) => Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** attempts);
+
+/** The subscription to one channel, across connections. */
 class Subscription {
-  constructor(channel, hooks) {
+  constructor(channel, handlers) {
     this.channel = channel;
-    this.hooks = hooks;
+    this.handlers = handlers;
     this.active = false;
-    // Joined by the server on our behalf: it is not ours to ask for.
-    this.byServer = false;
+    // Made by the server: the client sends no subscribe command for it.
+    this.serverSide = false;
     this.position = null; // {offset, epoch}
-    this.tries = 0;
+    this.attempts = 0;
     this.timer = null;
   }
 
-  request() {
+  params() {
     const { channel, position } = this;
     return position ? { channel, recover: true, ...position } : { channel };
   }
 
-  accepted(result) {
+  activate(result) {
     this.active = true;
-    this.tries = 0;
+    this.attempts = 0;
     const publications = result.publications ?? [];
     if (result.recoverable) this.position = { offset: result.offset ?? 0, epoch: result.epoch ?? "" };
     for (const publication of publications) this.advance(publication);
-    this.hooks.subscribed(result, publications);
+    this.handlers.subscribed(result, publications);
   }
 
   advance(publication) {
@@ -71,70 +76,71 @@ class Subscription {
     clearTimeout(this.timer);
     if (!this.active) return;
     this.active = false;
-    this.hooks.suspended();
+    this.handlers.suspended();
   }
 }
 
 /**
- * The client. `hooks` are told what happens to the connection:
- * `connecting()`, `connected({client, transport})`, `waiting(ms, {code, message, reached})` (`reached`: there was a connection),
- * `disconnected({code, message})` for good,
- * and `joined(channel)` → the hooks of a subscription that the server made.
+ * The client. `handlers` are called on the events of the connection:
+ * `connecting()`, `connected({client, transport})`,
+ * `waiting(ms, {code, message, reached})` before the next attempt (`reached`: a connection was established),
+ * `disconnected({code, message})` when the client does not reconnect,
+ * and `serverSubscribed(channel)`, which returns the handlers of a server-side subscription.
  */
 export class Client {
-  constructor(url, { data, token = "" }, hooks) {
+  constructor(url, { data, token = "" }, handlers) {
     this.url = url;
     this.credentials = { data, token };
-    this.hooks = hooks;
+    this.handlers = handlers;
     this.subscriptions = new Map();
     this.socket = null;
-    this.open = false; // let in
-    this.wanted = false;
+    this.isConnected = false; // the connect command has succeeded
+    this.isEnabled = false; // between connect() and a final close
     this.lastId = 0;
-    this.asked = new Map(); // id → {resolve, reject, timer}
+    this.pending = new Map(); // id → {method, resolve, reject, timer}
     this.outgoing = [];
-    this.tries = 0;
+    this.attempts = 0;
     this.timer = null;
     this.connectTimer = null;
     this.pingTimer = null;
     this.pingMs = 0;
-    this.openedAt = 0;
+    this.connectedAt = 0;
   }
 
-  // ---- what may be asked of it
+  // ---- public methods
 
-  /** Connects, at once if it was waiting to. */
+  /** Connects; a client that waits for its next attempt connects immediately. */
   connect() {
-    this.wanted = true;
+    this.isEnabled = true;
     clearTimeout(this.timer);
     this.timer = null;
-    if (!this.socket) this.dial();
+    if (!this.socket) this.openSocket();
   }
 
-  /** Leaves for good. */
+  /** Disconnects and does not reconnect. */
   disconnect() {
-    this.wanted = false;
+    this.isEnabled = false;
     clearTimeout(this.timer);
-    this.hangUp(1000, "");
+    this.closeSocket(1000, "");
   }
 
-  /** Wants to be in `channel`. `hooks`: `subscribed(result, publications)`, `publication`, `join`, `leave`, `suspended()`,
+  /** Subscribes to `channel`. `handlers`: `subscribed(result, publications)`, `publication`, `join`, `leave`, `suspended()`,
    * `unsubscribed({code, message})`. */
-  subscribe(channel, hooks) {
-    const subscription = new Subscription(channel, hooks);
+  subscribe(channel, handlers) {
+    const subscription = new Subscription(channel, handlers);
     this.subscriptions.set(channel, subscription);
-    if (this.open) this.askIn(subscription);
+    if (this.isConnected) this.sendSubscribe(subscription);
     return subscription;
   }
 
-  /** Does not want to be in `channel` any more. */
+  /** Ends the subscription to `channel`. */
   unsubscribe(channel) {
     const subscription = this.subscriptions.get(channel);
     if (!subscription) return;
     clearTimeout(subscription.timer);
     this.subscriptions.delete(channel);
-    // A connection that does not answer this is noticed by its pings.
-    if (this.open) this.ask("unsubscribe", { channel }).catch(() => {});
+    // The ping timer detects a connection that does not answer this.
+    if (this.isConnected) this.request("unsubscribe", { channel }).catch(() => {});
   }
 
   publish(channel, data) { return this.command("publish", { channel, data }); }
@@ -145,18 +151,18 @@ export class Client {
   // ---- commands and replies
 
   command(method, params) {
-    return this.open ? this.ask(method, params) : Promise.reject(CLOSED);
+    return this.isConnected ? this.request(method, params) : Promise.reject(CLOSED);
   }
 
-  ask(method, params) {
+  request(method, params) {
     const id = ++this.lastId;
     this.send({ id, [method]: params });
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
-        this.asked.delete(id);
+        this.pending.delete(id);
         reject(TIMEOUT);
-      }, COMMAND_MS);
-      this.asked.set(id, { method, resolve, reject, timer });
+      }, COMMAND_TIMEOUT_MS);
+      this.pending.set(id, { method, resolve, reject, timer });
     });
   }
 
@@ -181,190 +187,192 @@ export class Client {
   }
 
   receive(frame) {
-    this.expectPing();
+    this.restartPingTimer();
     let replies;
     try {
       replies = frame.split("\n").filter(Boolean).map((line) => JSON.parse(line));
     } catch {
-      return this.hangUp(BAD_FRAME, "bad frame");
+      return this.closeSocket(BAD_FRAME, "bad frame");
     }
     for (const reply of replies) {
-      if (reply.id) this.answered(reply);
-      else if (reply.push) this.pushed(reply.push);
-      else this.pinged();
+      if (reply.id) this.receiveReply(reply);
+      else if (reply.push) this.receivePush(reply.push);
+      else this.receivePing();
     }
   }
 
-  answered(reply) {
-    const asked = this.asked.get(reply.id);
-    if (!asked) return;
-    this.asked.delete(reply.id);
-    clearTimeout(asked.timer);
-    if (reply.error) asked.reject(reply.error);
-    else asked.resolve(reply[asked.method] ?? {});
+  receiveReply(reply) {
+    const request = this.pending.get(reply.id);
+    if (!request) return;
+    this.pending.delete(reply.id);
+    clearTimeout(request.timer);
+    if (reply.error) request.reject(reply.error);
+    else request.resolve(reply[request.method] ?? {});
   }
 
   // ---- the connection
 
-  dial() {
-    this.hooks.connecting();
+  openSocket() {
+    this.handlers.connecting();
     const socket = new WebSocket(this.url);
     this.socket = socket;
-    this.openedAt = 0;
-    this.connectTimer = setTimeout(() => this.hangUp(TOO_LATE, "too late"), CONNECT_MS);
-    socket.addEventListener("open", () => this.introduce());
+    this.connectedAt = 0;
+    this.connectTimer = setTimeout(() => this.closeSocket(TIMED_OUT, "connect timed out"), CONNECT_TIMEOUT_MS);
+    socket.addEventListener("open", () => this.sendConnect());
     socket.addEventListener("message", ({ data }) => this.socket === socket && this.receive(data));
     socket.addEventListener("close", ({ code, reason }) => {
-      if (this.socket === socket) this.closed(code, reason);
+      if (this.socket === socket) this.socketClosed(code, reason);
     });
   }
 
-  /** Says who we are and which channels we want, in one frame. */
-  introduce() {
+  /** Sends the connect command and all subscribe commands in one frame. */
+  sendConnect() {
     const { data, token } = this.credentials;
     const subs = {};
-    for (const { channel, byServer, position } of this.subscriptions.values()) {
-      if (byServer && position) subs[channel] = { recover: true, ...position };
+    for (const { channel, serverSide, position } of this.subscriptions.values()) {
+      if (serverSide && position) subs[channel] = { recover: true, ...position };
     }
-    const request = { data, name: "stentor-page", ...(token && { token }), ...(Object.keys(subs).length && { subs }) };
-    this.ask("connect", request).then((result) => this.welcomed(result), (error) => this.refused(error));
+    const params = { data, name: "stentor-page", ...(token && { token }), ...(Object.keys(subs).length && { subs }) };
+    this.request("connect", params).then((result) => this.connectSucceeded(result), (error) => this.connectFailed(error));
     for (const subscription of this.subscriptions.values()) {
-      if (!subscription.byServer) this.askIn(subscription);
+      if (!subscription.serverSide) this.sendSubscribe(subscription);
     }
   }
 
-  welcomed(result) {
+  connectSucceeded(result) {
     clearTimeout(this.connectTimer);
-    this.open = true;
-    this.openedAt = performance.now();
+    this.isConnected = true;
+    this.connectedAt = performance.now();
     this.pingMs = (result.ping ?? 0) * 1000;
-    this.answersPings = result.pong === true;
-    this.expectPing();
-    this.hooks.connected({ client: result.client, transport: "WebSocket" });
+    this.sendsPongs = result.pong === true;
+    this.restartPingTimer();
+    this.handlers.connected({ client: result.client, transport: "WebSocket" });
     const subs = result.subs ?? {};
-    for (const [channel, sub] of Object.entries(subs)) this.joinedByServer(channel, sub);
+    for (const [channel, sub] of Object.entries(subs)) this.addServerSubscription(channel, sub);
     for (const subscription of [...this.subscriptions.values()]) {
-      if (subscription.byServer && !subs[subscription.channel]) this.lose(subscription, { code: 2000, message: "it has ended" });
+      if (subscription.serverSide && !subs[subscription.channel]) {
+        this.endSubscription(subscription, { code: 2000, message: "the subscription has ended" });
+      }
     }
   }
 
-  refused(error) {
+  connectFailed(error) {
     if (!this.socket || error === CLOSED) return;
-    if (error.code !== TOKEN_EXPIRED && isTemporary(error)) return this.hangUp(TOO_LATE, error.message);
-    this.wanted = false;
-    this.hangUp(1000, "");
-    this.hooks.disconnected(error);
+    if (error.code !== TOKEN_EXPIRED && isTemporary(error)) return this.closeSocket(TIMED_OUT, error.message);
+    this.isEnabled = false;
+    this.closeSocket(1000, "");
+    this.handlers.disconnected(error);
   }
 
-  /** Ends this connection without waiting for the other side, which may be gone. */
-  hangUp(code, reason) {
+  /** Ends the connection without waiting for the server's Close frame: the server may be unreachable. */
+  closeSocket(code, reason) {
     const socket = this.socket;
     if (!socket) return;
     socket.close(code, reason);
-    this.closed(code, reason);
+    this.socketClosed(code, reason);
   }
 
-  closed(code, reason) {
+  socketClosed(code, reason) {
     this.socket = null;
-    this.open = false;
+    this.isConnected = false;
     this.outgoing = [];
     clearTimeout(this.connectTimer);
     clearTimeout(this.pingTimer);
-    if (this.openedAt && performance.now() - this.openedAt > STEADY_MS) this.tries = 0;
-    const asked = [...this.asked.values()];
-    this.asked.clear();
-    for (const { reject, timer } of asked) {
+    if (this.connectedAt && performance.now() - this.connectedAt > STABLE_MS) this.attempts = 0;
+    const pending = [...this.pending.values()];
+    this.pending.clear();
+    for (const { reject, timer } of pending) {
       clearTimeout(timer);
       reject(CLOSED);
     }
     for (const subscription of this.subscriptions.values()) subscription.suspend();
-    if (!this.wanted) return;
+    if (!this.isEnabled) return;
     if (isFinal(code)) {
-      this.wanted = false;
-      this.hooks.disconnected({ code, message: reason });
+      this.isEnabled = false;
+      this.handlers.disconnected({ code, message: reason });
     } else {
-      this.waitAndConnect({ code, message: reason, reached: this.openedAt > 0 });
+      this.scheduleReconnect({ code, message: reason, reached: this.connectedAt > 0 });
     }
   }
 
-  waitAndConnect(why) {
-    const wait = Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** this.tries);
-    this.tries += 1;
-    this.timer = setTimeout(() => this.connect(), wait);
-    this.hooks.waiting(wait, why);
+  scheduleReconnect(reason) {
+    const delay = backoffMs(this.attempts);
+    this.attempts += 1;
+    this.timer = setTimeout(() => this.connect(), delay);
+    this.handlers.waiting(delay, reason);
   }
 
-  // ---- silence
+  // ---- pings
 
-  pinged() {
-    if (this.answersPings) this.send({});
+  receivePing() {
+    if (this.sendsPongs) this.send({});
   }
 
-  expectPing() {
+  restartPingTimer() {
     clearTimeout(this.pingTimer);
-    if (!this.open || !this.pingMs) return;
-    this.pingTimer = setTimeout(() => this.hangUp(NO_PING, "no ping"), this.pingMs + PING_DELAY_MS);
+    if (!this.isConnected || !this.pingMs) return;
+    this.pingTimer = setTimeout(() => this.closeSocket(NO_PING, "no ping"), this.pingMs + PING_GRACE_MS);
   }
 
   // ---- subscriptions
 
-  askIn(subscription) {
-    const current = () => this.subscriptions.get(subscription.channel) === subscription;
-    this.ask("subscribe", subscription.request()).then(
-      (result) => current() && subscription.accepted(result),
-      (error) => current() && this.turnedAway(subscription, error),
+  sendSubscribe(subscription) {
+    const isCurrent = () => this.subscriptions.get(subscription.channel) === subscription;
+    this.request("subscribe", subscription.params()).then(
+      (result) => isCurrent() && subscription.activate(result),
+      (error) => isCurrent() && this.subscribeFailed(subscription, error),
     );
   }
 
-  turnedAway(subscription, error) {
-    if (error.code === CLOSED.code) return; // asked again on the next connection
-    if (error.code === ALREADY_SUBSCRIBED && subscription.byServer) return;
-    if (error.code === TIMEOUT.code) return this.hangUp(TOO_LATE, "subscribe timed out");
-    if (!isTemporary(error)) return this.lose(subscription, error);
-    const wait = Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** subscription.tries);
-    subscription.tries += 1;
-    subscription.timer = setTimeout(() => this.open && this.askIn(subscription), wait);
+  subscribeFailed(subscription, error) {
+    if (error.code === CLOSED.code) return; // sent again on the next connection
+    if (error.code === ALREADY_SUBSCRIBED && subscription.serverSide) return;
+    if (error.code === TIMEOUT.code) return this.closeSocket(TIMED_OUT, "subscribe timed out");
+    if (!isTemporary(error)) return this.endSubscription(subscription, error);
+    const delay = backoffMs(subscription.attempts);
+    subscription.attempts += 1;
+    subscription.timer = setTimeout(() => this.isConnected && this.sendSubscribe(subscription), delay);
   }
 
-  lose(subscription, why) {
+  endSubscription(subscription, reason) {
     subscription.suspend();
     this.subscriptions.delete(subscription.channel);
-    subscription.hooks.unsubscribed(why);
+    subscription.handlers.unsubscribed(reason);
   }
 
-  joinedByServer(channel, result) {
+  addServerSubscription(channel, result) {
     let subscription = this.subscriptions.get(channel);
     if (!subscription) {
-      subscription = new Subscription(channel, this.hooks.joined(channel));
+      subscription = new Subscription(channel, this.handlers.serverSubscribed(channel));
       this.subscriptions.set(channel, subscription);
     }
-    subscription.byServer = true;
-    subscription.accepted(result);
+    subscription.serverSide = true;
+    subscription.activate(result);
   }
 
-  pushed({ channel = "", ...push }) {
-    if (push.disconnect) return this.hangUp(push.disconnect.code, push.disconnect.reason);
-    if (push.subscribe) return this.joinedByServer(channel, push.subscribe);
+  receivePush({ channel = "", ...push }) {
+    if (push.disconnect) return this.closeSocket(push.disconnect.code, push.disconnect.reason);
+    if (push.subscribe) return this.addServerSubscription(channel, push.subscribe);
     const subscription = this.subscriptions.get(channel);
     if (!subscription) return;
     if (push.pub) {
       subscription.advance(push.pub);
-      subscription.hooks.publication(push.pub);
+      subscription.handlers.publication(push.pub);
     } else if (push.join) {
-      subscription.hooks.join(push.join.info);
+      subscription.handlers.join(push.join.info);
     } else if (push.leave) {
-      subscription.hooks.leave(push.leave.info);
+      subscription.handlers.leave(push.leave.info);
     } else if (push.unsubscribe) {
-      this.unsubscribed(subscription, push.unsubscribe);
+      this.unsubscribedByServer(subscription, push.unsubscribe);
     }
   }
 
-  /** The server has put us out of a channel: from 2500 on only to make us come in again. */
-  unsubscribed(subscription, { code, reason }) {
-    if (code < 2500) return this.lose(subscription, { code, message: reason });
+  /** The server has ended a subscription. Below 2500 that is final; from 2500 on the client subscribes again. */
+  unsubscribedByServer(subscription, { code, reason }) {
+    if (code < 2500) return this.endSubscription(subscription, { code, message: reason });
     subscription.suspend();
-    subscription.byServer = false;
-    if (code === NO_SUCH_POSITION_ANYMORE) subscription.position = null;
-    this.askIn(subscription);
+    subscription.serverSide = false;
+    if (code === UNRECOVERABLE_POSITION) subscription.position = null;
+    this.sendSubscribe(subscription);
   }
 }

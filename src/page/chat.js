@@ -1,4 +1,4 @@
-// The chat page: the entrance, the rooms that are open, and the one that is shown.
+// The chat page: the sign-in form, the list of open rooms, and the room that is shown.
 "use strict";
 
 import { Announcer } from "./announce.js";
@@ -7,16 +7,17 @@ import { Drawer } from "./drawer.js";
 import { Log } from "./log.js";
 import { Room } from "./room.js";
 import { RoomList } from "./rooms.js";
-import { bytes, count, make, problemWith, shownName } from "./text.js";
-import { face } from "./timeline.js";
+import { bytes, count, make, shownName, validationError } from "./text.js";
+import { avatar } from "./timeline.js";
 
 const NAME_BYTES_MAX = 64;
 const ROOM_BYTES_MAX = 255;
-// The server takes messages of 64 KiB; the command around the text needs some of that.
+// The server accepts messages of 64 KiB; the command around the text needs some of that.
 const COMMAND_BYTES_MAX = 64 * 1024 - 64;
 const DEFAULT_ROOM = "lobby";
-// How often it is counted who is here, on the average.
-const COUNT_MS = 30_000;
+// The mean interval between two queries for the number of members.
+const COUNT_INTERVAL_MS = 30_000;
+const MEMBERS_DRAW_DELAY_MS = 200;
 
 const REASONS = {
   109: "the token has expired",
@@ -25,10 +26,10 @@ const REASONS = {
   1012: "the server is restarting",
   3001: "the server is going away",
   3005: "the token has expired",
-  3008: "this page read too slowly",
-  3500: "the server does not accept this token",
-  4004: "there are too many connections already",
-  3507: "this server wants a token",
+  3008: "this page received too slowly",
+  3500: "the token is not valid",
+  4004: "there are too many connections",
+  3507: "this server requires a token",
 };
 
 const element = (id) => document.getElementById(id);
@@ -39,56 +40,56 @@ const me = { name: "", user: "", client: "", clients: new Set() };
 const rooms = new Map();
 let client = null;
 let current = null;
-let everConnected = false;
-let dueAt = 0;
+let wasConnected = false;
+let reconnectAt = 0;
 let countdown = null;
 
-// ---- the entrance
+// ---- the sign-in form
 
-function enter(event) {
-  event?.preventDefault();
+function signIn(event) {
+  event.preventDefault();
   const name = element("name").value.trim();
   const room = element("first-room").value.trim() || DEFAULT_ROOM;
-  const problem = problemWith("name", name, NAME_BYTES_MAX) || problemWith("room", room, ROOM_BYTES_MAX);
-  element("enter-error").textContent = problem;
+  const problem = validationError("name", name, NAME_BYTES_MAX) || validationError("room", room, ROOM_BYTES_MAX);
+  element("sign-in-error").textContent = problem;
   if (problem) return element(problem.includes("room") ? "first-room" : "name").focus();
   localStorage.setItem("stentor.name", name);
   localStorage.setItem("stentor.room", room);
-  keepToken(element("token").value.trim());
-  begin(name, [room], room);
+  saveToken(element("token").value.trim());
+  startSession(name, [room], room);
 }
 
-function keepToken(token) {
+function saveToken(token) {
   if (token) localStorage.setItem("stentor.token", token);
   else localStorage.removeItem("stentor.token");
 }
 
-function begin(name, names, shown) {
+function startSession(name, roomNames, shown) {
   Object.assign(me, { name, user: name, client: "", clients: new Set() });
-  everConnected = false;
+  wasConnected = false;
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const token = localStorage.getItem("stentor.token") ?? "";
-  client = new Client(`${scheme}//${location.host}/connection/websocket`, { data: { name }, token }, connectionHooks);
-  showMe();
+  client = new Client(`${scheme}//${location.host}/connection/websocket`, { data: { name }, token }, connectionHandlers);
+  refreshMe();
   showChat(true);
-  for (const room of names) open(room);
-  show(rooms.get(shown) ?? rooms.values().next().value ?? null);
+  for (const roomName of roomNames) openRoom(roomName);
+  showRoom(rooms.get(shown) ?? rooms.values().next().value ?? null);
   client.connect();
   focusRoom();
 }
 
-function showMe() {
-  element("me").replaceChildren(face(me.name), make("bdi", shownName(me.name)));
+function refreshMe() {
+  element("me").replaceChildren(avatar(me.name), make("bdi", shownName(me.name)));
 }
 
-function leave() {
+function signOut() {
   client.disconnect();
   client = null;
   for (const room of rooms.values()) list.remove(room);
   rooms.clear();
   current = null;
   log.show(null);
-  sessionStorage.removeItem("stentor.inside");
+  sessionStorage.removeItem("stentor.session");
   document.title = "Stentor";
   clearInterval(countdown);
   drawers.forEach((drawer) => drawer.close(false));
@@ -96,56 +97,56 @@ function leave() {
   element("name").focus();
 }
 
-function showChat(inside) {
-  element("entrance").hidden = inside;
-  element("chat").hidden = !inside;
+function showChat(visible) {
+  element("sign-in").hidden = visible;
+  element("chat").hidden = !visible;
 }
 
-/** A reload comes back to the same rooms. */
-function remember() {
-  const inside = { name: me.name, rooms: [...rooms.keys()], current: current?.name ?? "" };
-  sessionStorage.setItem("stentor.inside", JSON.stringify(inside));
+/** Saves the name and the open rooms for a reload of the page. */
+function saveSession() {
+  const session = { name: me.name, rooms: [...rooms.keys()], current: current?.name ?? "" };
+  sessionStorage.setItem("stentor.session", JSON.stringify(session));
 }
 
 // ---- the connection
 
-const connectionHooks = {
-  connecting: () => showState(everConnected ? "again" : "connecting", "Connecting …"),
+const connectionHandlers = {
+  connecting: () => showState(wasConnected ? "reconnecting" : "connecting", "Connecting …"),
 
   connected({ client: id, transport }) {
-    if (everConnected) announcer.say("Connected again.");
-    everConnected = true;
+    if (wasConnected) announcer.announce("Reconnected.");
+    wasConnected = true;
     me.client = id;
     me.clients.add(id);
-    showState("open", "Connected", { transport });
+    showState("connected", "Connected", { transport });
   },
 
   waiting(ms, { code, reached }) {
-    dueAt = performance.now() + ms;
-    const why = REASONS[code] ?? (reached ? "the connection was lost" : "the server cannot be reached");
-    // Later tries that fail are seen, but not read out one by one.
-    if (reached) announcer.say(`Not connected: ${why}. It is tried again.`);
-    showState("waiting", `Not connected: ${why}.`, { button: "Try now" });
-    countdown = setInterval(countDown, 250);
-    countDown();
+    reconnectAt = performance.now() + ms;
+    const reason = REASONS[code] ?? (reached ? "the connection was lost" : "the server cannot be reached");
+    // The failures of later attempts are shown, but not announced.
+    if (reached) announcer.announce(`Not connected: ${reason}. Reconnecting.`);
+    showState("waiting", `Not connected: ${reason}.`, { button: "Try now" });
+    countdown = setInterval(refreshCountdown, 250);
+    refreshCountdown();
   },
 
   disconnected({ code, message }) {
-    const why = REASONS[code] ?? (message || `code ${code}`);
-    if (everConnected) {
-      announcer.say(`Disconnected: ${why}.`);
-      return showState("lost", `Disconnected: ${why}.`, { button: "Connect" });
+    const reason = REASONS[code] ?? (message || `code ${code}`);
+    if (wasConnected) {
+      announcer.announce(`Disconnected: ${reason}.`);
+      return showState("disconnected", `Disconnected: ${reason}.`, { button: "Connect" });
     }
-    leave();
-    // Who has not got in yet is told at the door.
+    signOut();
+    // The error of a first connection is shown in the sign-in form.
     const token = localStorage.getItem("stentor.token");
-    const wantsToken = [109, 3500, 3501, 3507].includes(code);
-    element("token-details").open ||= wantsToken;
-    element("enter-error").textContent = wantsToken && !token ? "This server lets in only those who have a token." :
-      code === 107 ? "The server does not take this name." : `The server did not let you in: ${why}.`;
+    const needsToken = [109, 3500, 3501, 3507].includes(code);
+    element("token-details").open ||= needsToken;
+    element("sign-in-error").textContent = needsToken && !token ? "This server requires a token." :
+      code === 107 ? "The server rejected this name." : `The server rejected the connection: ${reason}.`;
   },
 
-  joined: (name) => open(name, false).hooks(),
+  serverSubscribed: (name) => openRoom(name, false).handlers(),
 };
 
 function showState(state, text, { transport = "", button = "" } = {}) {
@@ -156,12 +157,12 @@ function showState(state, text, { transport = "", button = "" } = {}) {
   element("countdown").textContent = "";
   element("connect-now").textContent = button;
   element("connect-now").hidden = !button;
-  refreshSay();
+  refreshComposer();
 }
 
-function countDown() {
-  const seconds = Math.max(0, Math.ceil((dueAt - performance.now()) / 1000));
-  element("countdown").textContent = `Next try in ${seconds} s.`;
+function refreshCountdown() {
+  const seconds = Math.max(0, Math.ceil((reconnectAt - performance.now()) / 1000));
+  element("countdown").textContent = `Next attempt in ${seconds} s.`;
 }
 
 function connectNow() {
@@ -169,9 +170,9 @@ function connectNow() {
   element("text").focus();
 }
 
-/** Who comes back to the page, or to the network, does not want to wait. */
-function hurry() {
-  if (client?.wanted && !client.socket && navigator.onLine) client.connect();
+/** Ends the wait for the next attempt when the user returns to the page or the network is available again. */
+function reconnectIfWaiting() {
+  if (client?.isEnabled && !client.socket && navigator.onLine) client.connect();
 }
 
 // ---- rooms
@@ -179,61 +180,61 @@ function hurry() {
 const page = {
   changed(room) {
     list.refresh(room, room === current);
-    if (room === current) refreshSay();
+    if (room === current) refreshComposer();
   },
 
-  heard(room, entries) {
+  received(room, entries) {
     const seen = room === current && !document.hidden;
     const others = entries.filter((entry) => !entry.author.own);
     if (!seen && others.length) {
       if (room.unread === 0) room.timeline.markNew(others[0]);
       room.unread += others.length;
-      if (room !== current && room.unread === others.length) announcer.say(`New messages in ${shownName(room.name)}.`);
+      if (room !== current && room.unread === others.length) announcer.announce(`New messages in ${shownName(room.name)}.`);
       list.refresh(room, room === current);
       refreshUnread();
     }
     if (room !== current) return;
-    log.grown(others.length, entries.length > others.length);
-    for (const { author, text } of others) announcer.message(author.name, text);
+    log.appended(others.length, entries.length > others.length);
+    for (const { author, text } of others) announcer.announceMessage(author.name, text);
   },
 
-  failed(room, why) {
-    announcer.say(why);
-    if (room === current) log.grown(0, false);
+  publishFailed(room, reason) {
+    announcer.announce(reason);
+    if (room === current) log.appended(0, false);
   },
 
-  peopleChanged(room) {
-    if (room === current) drawPeopleSoon();
+  membersChanged(room) {
+    if (room === current) drawMembersSoon();
   },
 
-  /** The server knows better than we do who we are: a token may say so. */
+  /** The presence of the user's own client: the name may come from the token. */
   identified({ user, name }) {
     me.user = user;
-    // Who is nobody in particular for the server is called what he says himself.
+    // An anonymous client keeps the name that the user has entered.
     if (user === "" || name === me.name) return;
     me.name = name;
-    showMe();
+    refreshMe();
   },
 
-  keepingPlace: (room, change) => log.keepingPlace(room, change),
+  keepScrollPosition: (room, change) => log.keepScrollPosition(room, change),
   focusLog: () => element("log").focus(),
   focusText: () => element("text").focus(),
 };
 
-/** Opens a room, without showing it. `ask`: it is for us to ask the server for it. */
-function open(name, ask = true) {
+/** Opens a room without showing it. `subscribe`: false for a server-side subscription. */
+function openRoom(name, subscribe = true) {
   let room = rooms.get(name);
   if (room) return room;
   room = new Room(name, client, me, page);
   rooms.set(name, room);
   list.add(room);
-  if (ask) room.enter();
-  if (!current) show(room);
-  remember();
+  if (subscribe) room.subscribe();
+  if (!current) showRoom(room);
+  saveSession();
   return room;
 }
 
-function show(room) {
+function showRoom(room) {
   if (current && current !== room) {
     current.draft = element("text").value;
     current.timeline.markNew(null);
@@ -244,202 +245,205 @@ function show(room) {
   element("room-name").replaceChildren(room ? make("bdi", shownName(room.name)) : "No room is open");
   element("room-name").classList.toggle("is-room", room !== null);
   element("text").value = room?.draft ?? "";
-  element("text").placeholder = room ? `Say something in ${shownName(room.name)}` : "Join a room first";
-  if (room) read(room);
-  for (const one of [before, room]) if (one && rooms.has(one.name)) list.refresh(one, one === current);
-  refreshSay();
-  drawPeople();
+  element("text").placeholder = room ? `Message in ${shownName(room.name)}` : "Join a room first";
+  if (room) markRead(room);
+  for (const changed of [before, room]) {
+    if (changed && rooms.has(changed.name)) list.refresh(changed, changed === current);
+  }
+  refreshComposer();
+  drawMembers();
   refreshUnread();
-  if (client) remember();
+  if (client) saveSession();
 }
 
-/** Shows a room that somebody has chosen, and lets him write there. */
-function choose(room) {
+/** Shows the room that the user has selected, and moves the focus there. */
+function selectRoom(room) {
   drawers.forEach((drawer) => drawer.close(false));
-  show(room);
+  showRoom(room);
   focusRoom();
 }
 
-/** Where one can write at once; but on a touch screen that would call up the keyboard, and hide half of what there is to read. */
+/** Focuses the message box. On a touch screen that would open the keyboard over the messages: there it is the room's name. */
 function focusRoom() {
   element(!current ? "join-room" : touch.matches ? "room-name" : "text").focus();
 }
 
-function read(room) {
+function markRead(room) {
   if (document.hidden) return;
   room.unread = 0;
 }
 
-function join(event) {
+function joinRoom(event) {
   event.preventDefault();
   const box = element("join-room");
   const name = box.value.trim().replace(/^#(?=.)/, "");
-  const problem = problemWith("room", name, ROOM_BYTES_MAX);
+  const problem = validationError("room", name, ROOM_BYTES_MAX);
   element("join-error").textContent = problem;
   if (problem) return;
   box.value = "";
-  choose(open(name));
+  selectRoom(openRoom(name));
 }
 
-function close(room) {
+function closeRoom(room) {
   const names = [...rooms.keys()];
-  const at = names.indexOf(room.name);
+  const index = names.indexOf(room.name);
   client.unsubscribe(room.name);
   rooms.delete(room.name);
   list.remove(room);
   if (room === current) {
     current = null;
-    show(rooms.get(names[at + 1] ?? names[at - 1]) ?? null);
+    showRoom(rooms.get(names[index + 1] ?? names[index - 1]) ?? null);
   }
-  remember();
+  saveSession();
   refreshUnread();
-  announcer.say(`You have left ${shownName(room.name)}.`);
+  announcer.announce(`You have left ${shownName(room.name)}.`);
   if (!list.focus(current)) element("join-room").focus();
 }
 
-function step(by) {
+function selectNextRoom(step) {
   const all = [...rooms.values()];
-  if (all.length > 1) choose(all[(all.indexOf(current) + by + all.length) % all.length]);
+  if (all.length > 1) selectRoom(all[(all.indexOf(current) + step + all.length) % all.length]);
 }
 
 function refreshUnread() {
   let all = 0;
-  let elsewhere = 0;
+  let inOtherRooms = 0;
   for (const room of rooms.values()) {
     all += room.unread;
-    if (room !== current) elsewhere += room.unread;
+    if (room !== current) inOtherRooms += room.unread;
   }
-  const mark = all ? `(${all}) ` : "";
-  document.title = current ? `${mark}#${shownName(current.name)} – Stentor` : `${mark}Stentor`;
+  const prefix = all ? `(${all}) ` : "";
+  document.title = current ? `${prefix}#${shownName(current.name)} – Stentor` : `${prefix}Stentor`;
   const badge = element("other-unread");
-  badge.hidden = elsewhere === 0;
-  badge.replaceChildren(elsewhere > 99 ? "99+" : String(elsewhere), make("span.visually-hidden", " unread"));
+  badge.hidden = inOtherRooms === 0;
+  badge.replaceChildren(inOtherRooms > 99 ? "99+" : String(inOtherRooms), make("span.visually-hidden", " unread"));
 }
 
-// ---- people
+// ---- members
 
-let peopleTimer = null;
+let membersTimer = null;
 
-/** A room into which many come at once is drawn now and then, not for each of them. */
-function drawPeopleSoon() {
-  peopleTimer ??= setTimeout(drawPeople, 200);
+/** Many joins and leaves within a short time are drawn once. */
+function drawMembersSoon() {
+  membersTimer ??= setTimeout(drawMembers, MEMBERS_DRAW_DELAY_MS);
 }
 
-function drawPeople() {
-  clearTimeout(peopleTimer);
-  peopleTimer = null;
-  const known = current?.people.known ?? false;
-  element("people-count").textContent = known ? current.people.total.toLocaleString("en") : "–";
-  element("people-heading").textContent = known ? `People (${current.people.total.toLocaleString("en")})` : "People";
-  if (known) current.people.draw(element("people"), me.clients);
-  else element("people").replaceChildren();
+function drawMembers() {
+  clearTimeout(membersTimer);
+  membersTimer = null;
+  const known = current?.members.known ?? false;
+  const total = known ? current.members.total.toLocaleString("en") : "";
+  element("members-count").textContent = known ? total : "–";
+  element("members-heading").textContent = known ? `Members (${total})` : "Members";
+  if (known) current.members.draw(element("members"), me.clients);
+  else element("members").replaceChildren();
 }
 
-function countSoon() {
+function scheduleCount() {
   setTimeout(() => {
-    if (current && !document.hidden) current.countPeople();
-    countSoon();
-  }, COUNT_MS * (0.5 + Math.random()));
+    if (current && !document.hidden) current.refreshMemberCount();
+    scheduleCount();
+  }, COUNT_INTERVAL_MS * (0.5 + Math.random()));
 }
 
-// ---- saying something
+// ---- the message box
 
 const fits = (text) => bytes(JSON.stringify({ channel: current?.name, data: { name: me.name, text } })) < COMMAND_BYTES_MAX;
 
-function refreshSay() {
+function refreshComposer() {
   const text = element("text").value;
   const tooLong = !fits(text);
-  const ready = current?.active === true && client?.open === true;
+  const ready = current?.active === true && client?.isConnected === true;
   element("text").rows = Math.min(8, text.split("\n", 8).length);
   element("text").disabled = current === null;
-  element("say").querySelector("button").disabled = !ready || text.trim() === "" || tooLong;
-  hint(tooLong ? "This is too long to be sent." : current?.refusal ? "You are not in this room." : "");
+  element("composer").querySelector("button").disabled = !ready || text.trim() === "" || tooLong;
+  showHint(tooLong ? "This message is too long." : current?.unsubscribeReason ? "You are not in this room." : "");
 }
 
-function hint(text) {
-  const line = element("say-hint");
+function showHint(text) {
+  const line = element("composer-hint");
   if (line.dataset.text === text) return;
   line.dataset.text = text;
   line.replaceChildren(text);
-  if (text) announcer.say(text);
-  if (current?.refusal) {
-    const again = make("button.quiet", "Try again");
-    again.type = "button";
-    again.addEventListener("click", () => current.enter());
-    line.append(" ", again);
+  if (text) announcer.announce(text);
+  if (current?.unsubscribeReason) {
+    const retry = make("button.quiet", "Try again");
+    retry.type = "button";
+    retry.addEventListener("click", () => current.subscribe());
+    line.append(" ", retry);
   }
 }
 
-function say(event) {
+function publish(event) {
   event.preventDefault();
   const box = element("text");
-  if (element("say").querySelector("button").disabled) return;
-  // A surrogate without its other half cannot travel.
-  current.say(box.value.toWellFormed());
+  if (element("composer").querySelector("button").disabled) return;
+  // A lone surrogate has no encoding in UTF-8.
+  current.publish(box.value.toWellFormed());
   current.draft = box.value = "";
-  refreshSay();
-  log.toEnd();
+  refreshComposer();
+  log.scrollToEnd();
   box.focus();
 }
 
-// ---- putting it together
+// ---- components and events
 
-const log = new Log(element("log"), element("jump"), { count, readToEnd: () => element("text").focus() });
-const list = new RoomList(element("rooms"), { choose, close });
+const log = new Log(element("log"), element("jump"), { count, jumped: () => element("text").focus() });
+const list = new RoomList(element("rooms"), { select: selectRoom, close: closeRoom });
 const drawers = [
   new Drawer(element("open-rooms"), element("rooms-panel"), "(max-width: 45rem)"),
-  new Drawer(element("open-people"), element("people-panel"), "(max-width: 64rem)"),
+  new Drawer(element("open-members"), element("members-panel"), "(max-width: 64rem)"),
 ];
 
-element("enter").addEventListener("submit", enter);
-element("leave").addEventListener("click", leave);
-element("join").addEventListener("submit", join);
-element("say").addEventListener("submit", say);
+element("sign-in-form").addEventListener("submit", signIn);
+element("sign-out").addEventListener("click", signOut);
+element("join").addEventListener("submit", joinRoom);
+element("composer").addEventListener("submit", publish);
 element("connect-now").addEventListener("click", connectNow);
-element("text").addEventListener("input", refreshSay);
+element("text").addEventListener("input", refreshComposer);
 element("text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) say(event);
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) publish(event);
 });
 document.addEventListener("keydown", (event) => {
   if (!current || !event.altKey || event.ctrlKey || event.metaKey) return;
-  const by = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-  if (!by) return;
+  const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  if (!step) return;
   event.preventDefault();
-  step(by);
+  selectNextRoom(step);
 });
 document.addEventListener("visibilitychange", () => {
   if (document.hidden || !current) return;
-  read(current);
+  markRead(current);
   list.refresh(current, true);
   refreshUnread();
-  hurry();
+  reconnectIfWaiting();
 });
-window.addEventListener("online", hurry);
+window.addEventListener("online", reconnectIfWaiting);
 
-function chooseTheme(theme) {
+function setTheme(theme) {
   element("theme").value = theme;
   if (theme) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
   localStorage.setItem("stentor.theme", theme);
 }
-element("theme").addEventListener("change", (event) => chooseTheme(event.target.value));
-chooseTheme(localStorage.getItem("stentor.theme") ?? "");
+element("theme").addEventListener("change", (event) => setTheme(event.target.value));
+setTheme(localStorage.getItem("stentor.theme") ?? "");
 
 function start() {
-  const asked = new URLSearchParams(location.search);
-  if (asked.has("token")) {
-    keepToken(asked.get("token"));
-    // It is a secret, and must not stay where it is copied from.
-    asked.delete("token");
-    history.replaceState(null, "", `${location.pathname}${asked.size ? `?${asked}` : ""}`);
+  const query = new URLSearchParams(location.search);
+  if (query.has("token")) {
+    saveToken(query.get("token"));
+    // The token is a secret: it is removed from the address bar.
+    query.delete("token");
+    history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}`);
   }
-  element("name").value = asked.get("name") ?? localStorage.getItem("stentor.name") ?? "";
-  element("first-room").value = asked.get("room") ?? localStorage.getItem("stentor.room") ?? "";
+  element("name").value = query.get("name") ?? localStorage.getItem("stentor.name") ?? "";
+  element("first-room").value = query.get("room") ?? localStorage.getItem("stentor.room") ?? "";
   element("token").value = localStorage.getItem("stentor.token") ?? "";
-  const inside = JSON.parse(sessionStorage.getItem("stentor.inside") ?? "null");
-  if (inside && !asked.has("room")) begin(inside.name, inside.rooms, inside.current);
+  const session = JSON.parse(sessionStorage.getItem("stentor.session") ?? "null");
+  if (session && !query.has("room")) startSession(session.name, session.rooms, session.current);
   else element("name").focus();
-  countSoon();
+  scheduleCount();
 }
 
 start();

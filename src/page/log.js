@@ -1,91 +1,91 @@
-// The part of the page that scrolls: shows one room's messages and keeps the reader's place in them.
+// The scrolling part of the page: shows the messages of one room and keeps the reader's scroll position.
 "use strict";
 
 const NEAR_END_PX = 60;
 
 export class Log {
-  /** `texts`: `count`, and `readToEnd()` after the jump to the newest message. */
-  constructor(frame, jump, { count, readToEnd }) {
+  /** `count` formats a number of messages; `jumped()` is called after the user has jumped to the newest message. */
+  constructor(frame, jump, { count, jumped }) {
     Object.assign(this, { frame, jump, count });
     this.room = null;
-    this.below = 0; // messages that came while the reader was further up
-    this.frameAsked = null;
-    this.lastTop = 0;
+    this.newBelow = 0; // messages that have arrived below the visible part
+    this.animationFrame = null;
+    this.lastScrollTop = 0;
     frame.addEventListener("scroll", () => this.scrolled(), { passive: true });
     jump.addEventListener("click", () => {
-      this.toEnd();
-      readToEnd();
+      this.scrollToEnd();
+      jumped();
     });
-    // When the screen or the box below changes its size, the newest message stays in sight.
-    new ResizeObserver(() => this.room?.atEnd && this.toEnd()).observe(frame);
+    // When the size of the screen or of the message box changes, the newest message stays visible.
+    new ResizeObserver(() => this.room?.atEnd && this.scrollToEnd()).observe(frame);
   }
 
   show(room) {
     if (this.room) this.room.scrollTop = this.frame.scrollTop;
     this.room = room;
-    this.below = 0;
+    this.newBelow = 0;
     this.frame.replaceChildren(...(room ? [room.view] : []));
     if (!room) return this.refresh();
-    const { newMark } = room.timeline;
-    if (newMark.isConnected && newMark.offsetTop < this.frame.scrollHeight - this.frame.clientHeight) {
-      this.frame.scrollTop = newMark.offsetTop - NEAR_END_PX;
-      room.atEnd = this.atEnd;
-    } else if (room.atEnd) this.toEnd();
+    const { newMarker } = room.timeline;
+    if (newMarker.isConnected && newMarker.offsetTop < this.frame.scrollHeight - this.frame.clientHeight) {
+      this.frame.scrollTop = newMarker.offsetTop - NEAR_END_PX;
+      room.atEnd = this.isAtEnd;
+    } else if (room.atEnd) this.scrollToEnd();
     else this.frame.scrollTop = room.scrollTop;
-    this.lastTop = this.frame.scrollTop;
+    this.lastScrollTop = this.frame.scrollTop;
     this.refresh();
   }
 
-  get atEnd() {
+  get isAtEnd() {
     return this.frame.scrollHeight - this.frame.scrollTop - this.frame.clientHeight < NEAR_END_PX;
   }
 
   scrolled() {
     if (!this.room) return;
-    // By the time that we hear of our own scrolling down, more may have come below: only who goes up leaves the end.
-    const wentUp = this.frame.scrollTop < this.lastTop;
-    this.lastTop = this.frame.scrollTop;
-    this.room.atEnd = this.atEnd || (this.room.atEnd && !wentUp);
-    if (this.room.atEnd) this.below = 0;
+    // New messages may have been appended before the event of a scroll to the end: only scrolling up leaves the end.
+    const up = this.frame.scrollTop < this.lastScrollTop;
+    this.lastScrollTop = this.frame.scrollTop;
+    this.room.atEnd = this.isAtEnd || (this.room.atEnd && !up);
+    if (this.room.atEnd) this.newBelow = 0;
     this.refresh();
   }
 
-  /** Something has come at the end: `others` messages of others, and perhaps one of our own. */
-  grown(others, own) {
+  /** Entries have been appended: `others` messages of other users and, if `own`, at least one of the user's own. */
+  appended(others, own) {
     if (own) this.room.atEnd = true;
-    if (this.room.atEnd) return this.toEndSoon();
-    this.below += others;
+    if (this.room.atEnd) return this.scrollToEndSoon();
+    this.newBelow += others;
     this.refresh();
   }
 
-  /** Many messages in one turn are one layout. */
-  toEndSoon() {
-    this.frameAsked ??= requestAnimationFrame(() => {
-      this.frameAsked = null;
-      if (this.room?.atEnd) this.toEnd();
+  /** Many messages in one turn cost one layout. */
+  scrollToEndSoon() {
+    this.animationFrame ??= requestAnimationFrame(() => {
+      this.animationFrame = null;
+      if (this.room?.atEnd) this.scrollToEnd();
     });
   }
 
-  toEnd() {
+  scrollToEnd() {
     this.frame.scrollTop = this.frame.scrollHeight;
-    this.lastTop = this.frame.scrollTop;
-    this.below = 0;
+    this.lastScrollTop = this.frame.scrollTop;
+    this.newBelow = 0;
     if (this.room) this.room.atEnd = true;
     this.refresh();
   }
 
-  /** Does `change` to what is above, and keeps what the reader sees where it is. */
-  keepingPlace(room, change) {
+  /** Runs `change`, which alters entries above the visible part, and keeps the visible part in place. */
+  keepScrollPosition(room, change) {
     const fromEnd = this.frame.scrollHeight - this.frame.scrollTop;
     change();
     if (room !== this.room) return;
-    if (room.atEnd) return this.toEndSoon();
+    if (room.atEnd) return this.scrollToEndSoon();
     this.frame.scrollTop = this.frame.scrollHeight - fromEnd;
-    this.lastTop = this.frame.scrollTop;
+    this.lastScrollTop = this.frame.scrollTop;
   }
 
   refresh() {
     this.jump.hidden = !this.room || this.room.atEnd;
-    this.jump.textContent = this.below ? `↓ ${this.count(this.below, "new message")}` : "↓ To the newest";
+    this.jump.textContent = this.newBelow ? `↓ ${this.count(this.newBelow, "new message")}` : "↓ To the newest";
   }
 }

@@ -1,4 +1,4 @@
-//! The chat page: plain HTML, CSS and JavaScript, carried in the binary. No build step.
+//! The chat page: plain HTML, CSS and JavaScript, embedded in the binary. No build step.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 /// One file of the page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Asset {
-    /// Where it is served.
+    /// The path under which it is served.
     pub path: &'static str,
     /// Its `Content-Type`.
     pub content_type: &'static str,
@@ -32,7 +32,7 @@ static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
         file("/centrifuge.js", SCRIPT, include_bytes!("centrifuge.js")),
         file("/room.js", SCRIPT, include_bytes!("room.js")),
         file("/timeline.js", SCRIPT, include_bytes!("timeline.js")),
-        file("/people.js", SCRIPT, include_bytes!("people.js")),
+        file("/members.js", SCRIPT, include_bytes!("members.js")),
         file("/log.js", SCRIPT, include_bytes!("log.js")),
         file("/rooms.js", SCRIPT, include_bytes!("rooms.js")),
         file("/drawer.js", SCRIPT, include_bytes!("drawer.js")),
@@ -42,7 +42,7 @@ static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
 });
 
 fn file(path: &'static str, content_type: &'static str, body: &'static [u8]) -> Asset {
-    // FNV-1a: distinguishes two versions of a file of ours, which is all that an ETag needs.
+    // FNV-1a: an ETag must distinguish versions of one file, and needs no cryptographic hash.
     let hash = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_that_the_page_asks_for_is_there() {
+    fn every_requested_file_exists() {
         let mut found = 0;
         for asset in ASSETS.iter() {
             let text = str::from_utf8(asset.body).unwrap();
@@ -66,11 +66,11 @@ mod tests {
                 }
             }
         }
-        assert!(found > ASSETS.len(), "all but the first are requested by another");
+        assert!(found > ASSETS.len(), "every file but the first is requested by another one");
     }
 
     #[test]
-    fn no_two_files_have_the_same_tag() {
+    fn no_two_files_have_the_same_etag() {
         let mut tags: Vec<_> = ASSETS.iter().map(|asset| &asset.etag).collect();
         tags.sort();
         tags.dedup();

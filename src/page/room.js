@@ -1,25 +1,26 @@
-// One room that we are in: its past and present, who is in it, what we have said that has not come back yet.
+// One open room: its history and new publications, its members, and the user's messages that are not yet confirmed.
 "use strict";
 
-import { People, nameOf } from "./people.js";
+import { Members, nameOf } from "./members.js";
 import { count, duration, make, shownText } from "./text.js";
 import { Timeline, gapEntry, messageEntry, noteEntry } from "./timeline.js";
 
 const PAGE_LENGTH = 50;
-// After a gap, all that the server still has is wanted, within reason.
+// After a gap, up to this many publications of the history are loaded.
 const AFTER_GAP_MAX = 300;
 const CLOSED_CODE = 2;
 const NOT_AVAILABLE = 108;
 
 export class Room {
   /**
-   * `me`: {name, user, clients}, all rooms' own. `page` is told: `changed(room)`, `heard(room, entries)`,
-   * `peopleChanged(room)`, `identified({user, name})`, and does `keepingPlace(room, change)` when what is above the reader's eyes changes.
+   * `me`: {name, user, client, clients}, shared by all rooms. `page` is notified by `changed(room)`, `received(room, entries)`,
+   * `publishFailed(room, reason)`, `membersChanged(room)` and `identified({user, name})`; `keepScrollPosition(room, change)`
+   * runs a change to entries above the visible part.
    */
   constructor(name, client, me, page) {
     Object.assign(this, { name, client, me, page });
     this.timeline = new Timeline(`Messages in ${name}`);
-    this.people = new People();
+    this.members = new Members();
     this.outbox = make("ol.outbox");
     this.outbox.setAttribute("aria-label", "Not sent yet");
     this.earlier = make("button.quiet.earlier", "Show earlier messages");
@@ -29,179 +30,186 @@ export class Room {
     this.view = make("div.view", this.earlier, this.timeline.list, this.outbox);
 
     this.active = false;
-    this.refusal = null; // why we are not in it
-    this.entered = false; // ever
+    this.unsubscribeReason = null; // {code, message} after the subscription has ended
+    this.wasSubscribed = false;
     this.epoch = "";
-    this.top = 0; // the offset of the newest message on the page
-    this.held = null; // what is said while the past is on its way
+    this.lastOffset = 0; // the offset of the newest publication on the page
+    this.serverOffset = 0; // the offset of the room, as of the last history reply
+    this.buffered = null; // publications that arrive while the history is loaded; null at other times
     this.suspendedAt = 0;
-    this.hereBefore = new Set(); // who was here when the connection was lost
+    this.namesBefore = new Set(); // the members' names when the connection was lost
     this.unsent = [];
 
-    // Of the page, for this room.
+    // State of the page for this room.
     this.unread = 0;
     this.draft = "";
     this.atEnd = true;
     this.scrollTop = 0;
   }
 
-  enter() {
-    this.refusal = null;
-    this.client.subscribe(this.name, this.hooks());
+  subscribe() {
+    this.unsubscribeReason = null;
+    this.client.subscribe(this.name, this.handlers());
     this.page.changed(this);
   }
 
-  hooks() {
+  handlers() {
     return {
       subscribed: (result, publications) => this.subscribed(result, publications),
-      publication: (publication) => this.hear([publication]),
+      publication: (publication) => this.receive([publication]),
       join: (info) => this.join(info),
       leave: (info) => this.leave(info),
       suspended: () => this.suspended(),
-      unsubscribed: (why) => this.unsubscribed(why),
+      unsubscribed: (reason) => this.unsubscribed(reason),
     };
   }
 
-  // ---- in and out
+  // ---- the subscription
 
   subscribed(result, publications) {
     this.active = true;
-    this.refusal = null;
-    this.askPeople();
-    const back = this.entered;
-    this.entered = true;
-    if (!back) this.begin(result);
+    this.unsubscribeReason = null;
+    this.loadMembers();
+    const isFirst = !this.wasSubscribed;
+    this.wasSubscribed = true;
+    if (isFirst) this.loadHistory(result);
     else if (result.recovered) this.recovered(publications);
-    else this.goOnWithGap(result);
+    else this.continueAfterGap(result);
     this.page.changed(this);
   }
 
   suspended() {
     this.active = false;
     this.suspendedAt = performance.now();
-    this.hereBefore = new Set([...this.people.clients.values()].map((person) => person.name));
+    this.namesBefore = new Set([...this.members.clients.values()].map((member) => member.name));
     this.page.changed(this);
   }
 
-  unsubscribed(why) {
+  unsubscribed(reason) {
     this.active = false;
-    this.refusal = why;
-    this.timeline.add(noteEntry(`You are not in this room: ${why.message || `code ${why.code}`}.`));
+    this.unsubscribeReason = reason;
+    this.timeline.add(noteEntry(`You are not in this room: ${reason.message || `code ${reason.code}`}.`));
     this.page.changed(this);
   }
 
-  // ---- the past
+  // ---- history
 
-  /** For the first time here: what was said before is shown, then what has been said since. */
-  async begin({ recoverable, epoch = "" }) {
+  /** After the first subscription: shows the newest page of the history, then the publications that have arrived since. */
+  async loadHistory({ recoverable, epoch = "" }) {
     this.epoch = epoch;
     if (!recoverable) return;
-    const past = await this.whileHolding(() => this.history());
-    if (past) this.page.keepingPlace(this, () => this.timeline.prepend(past.map((publication) => this.entry(publication))));
-    if (past?.length) this.top = Math.max(this.top, past.at(-1).offset);
-    this.earlier.hidden = past !== null && past.length < PAGE_LENGTH;
-    this.release();
+    const publications = await this.whileBuffering(() => this.history());
+    if (publications) this.prepend(publications);
+    if (publications?.length) this.lastOffset = Math.max(this.lastOffset, publications.at(-1).offset);
+    this.earlier.hidden = publications !== null && publications.length < PAGE_LENGTH;
+    this.receiveBuffered();
   }
 
-  /** Nothing is missing. */
+  /** After a recovery: nothing is missing. */
   recovered(publications) {
     const away = performance.now() - this.suspendedAt;
     if (publications.length) {
-      this.timeline.add(noteEntry(`Back after ${duration(away)}: ${count(publications.length, "message")} caught up.`));
+      this.timeline.add(noteEntry(`Reconnected after ${duration(away)}: ${count(publications.length, "message")} recovered.`));
     }
-    this.hear(publications);
+    this.receive(publications);
   }
 
-  /** The server cannot give us all that we have missed: what it can, and a mark for the rest. */
-  async goOnWithGap({ recoverable, epoch = "" }) {
-    const sameLife = epoch === this.epoch;
-    const top = this.top;
+  /** After a failed recovery: shows a mark for the missing publications, and those that the history still has. */
+  async continueAfterGap({ recoverable, epoch = "" }) {
+    const sameEpoch = epoch === this.epoch;
+    const lastOffset = this.lastOffset;
     if (!recoverable) {
       this.timeline.add(gapEntry(null, "This room keeps no history."));
       return;
     }
-    const past = await this.whileHolding(() => this.history({ limit: AFTER_GAP_MAX }));
+    const publications = await this.whileBuffering(() => this.history({ limit: AFTER_GAP_MAX }));
     this.epoch = epoch;
-    if (!sameLife) {
-      this.top = 0;
-      // Where nothing had been said, and all that was said since is there, there is nothing to warn of.
-      const complete = top === 0 && past && (past[0]?.offset ?? 1) === 1;
-      if (!complete) this.timeline.add(gapEntry(null, "The server has begun a new history of this room."));
-    } else if (past) {
-      const next = past.concat(this.held ?? []).find(({ offset }) => offset > top)?.offset ?? this.newest + 1;
-      if (next > top + 1) this.timeline.add(gapEntry(next - top - 1, "The server no longer has them."));
+    if (!sameEpoch) {
+      this.lastOffset = 0;
+      // Nothing is missing if the page showed no publication of the old epoch and the history has all of the new one.
+      const complete = lastOffset === 0 && publications && (publications[0]?.offset ?? 1) === 1;
+      if (!complete) this.timeline.add(gapEntry(null, "The server has started a new history of this room."));
+    } else if (publications) {
+      const newer = publications.concat(this.buffered ?? []).find(({ offset }) => offset > lastOffset);
+      const next = newer?.offset ?? this.serverOffset + 1;
+      if (next > lastOffset + 1) this.timeline.add(gapEntry(next - lastOffset - 1, "The server no longer has them."));
     } else {
       this.timeline.add(gapEntry(null, "They could not be loaded."));
     }
-    this.held = [...(past ?? []), ...(this.held ?? [])];
-    this.release();
+    this.buffered = [...(publications ?? []), ...(this.buffered ?? [])];
+    this.receiveBuffered();
   }
 
-  /** A page of the history, the newest unless `options` say otherwise; oldest first. */
+  /** One page of the history, oldest first: the newest page unless `options` has a position. */
   async history(options = {}) {
     const page = await this.client.history(this.name, { limit: PAGE_LENGTH, reverse: true, ...options });
-    this.newest = page.offset ?? 0;
+    this.serverOffset = page.offset ?? 0;
     return (page.publications ?? []).reverse();
   }
 
-  /** Fetches something; what is said meanwhile waits in `held`. Null if it could not be had. */
-  async whileHolding(fetch) {
-    this.held ??= [];
+  prepend(publications) {
+    const entries = publications.map((publication) => this.entry(publication));
+    this.page.keepScrollPosition(this, () => this.timeline.prepend(entries));
+  }
+
+  /** Awaits `load`. Publications that arrive meanwhile are buffered. Returns null if `load` fails. */
+  async whileBuffering(load) {
+    this.buffered ??= [];
     try {
-      return await fetch();
+      return await load();
     } catch {
       return null;
     }
   }
 
-  release() {
-    const held = this.held ?? [];
-    this.held = null;
-    this.hear(held);
+  receiveBuffered() {
+    const buffered = this.buffered ?? [];
+    this.buffered = null;
+    this.receive(buffered);
   }
 
   async loadEarlier() {
     const offset = this.timeline.oldestOffset();
     this.earlier.disabled = true;
     try {
-      const past = await this.history(offset ? { since: { offset, epoch: this.epoch } } : {});
-      this.page.keepingPlace(this, () => this.timeline.prepend(past.map((publication) => this.entry(publication))));
-      this.endOfHistory(past.length < PAGE_LENGTH);
+      const publications = await this.history(offset ? { since: { offset, epoch: this.epoch } } : {});
+      this.prepend(publications);
+      this.setHistoryEnd(publications.length < PAGE_LENGTH);
     } catch (error) {
-      // A connection that was lost comes back; any other answer will not be another one tomorrow.
-      this.endOfHistory(error.code >= 100);
+      // An error of the server is final for this room; after an error of the connection the user can try again.
+      this.setHistoryEnd(error.code >= 100);
     }
     this.earlier.disabled = false;
   }
 
-  endOfHistory(reached) {
+  setHistoryEnd(reached) {
     this.earlier.hidden = reached;
     if (!reached) return;
     if (document.activeElement === document.body) this.page.focusLog();
   }
 
-  // ---- what is said
+  // ---- publications
 
-  hear(publications) {
-    if (this.held) {
-      this.held.push(...publications);
+  receive(publications) {
+    if (this.buffered) {
+      this.buffered.push(...publications);
       return;
     }
     const entries = [];
     for (const publication of publications) {
       const { offset = 0 } = publication;
-      if (offset && offset <= this.top) continue;
-      if (offset) this.top = offset;
+      if (offset && offset <= this.lastOffset) continue;
+      if (offset) this.lastOffset = offset;
       const entry = this.entry(publication);
-      if (entry.author.own) this.arrived(entry.text, publication.info?.client);
+      if (entry.author.own) this.confirm(entry.text, publication.info?.client);
       this.timeline.add(entry);
       entries.push(entry);
     }
     if (this.timeline.isLong) {
-      this.page.keepingPlace(this, () => this.timeline.trim());
+      this.page.keepScrollPosition(this, () => this.timeline.trim());
       this.earlier.hidden = false;
     }
-    if (entries.length) this.page.heard(this, entries);
+    if (entries.length) this.page.received(this, entries);
   }
 
   entry({ data, info, time, offset }) {
@@ -215,9 +223,9 @@ export class Room {
     });
   }
 
-  // ---- what we say
+  // ---- the user's messages
 
-  say(text) {
+  publish(text) {
     const unsent = { text, node: make("li.unsent") };
     this.unsent.push(unsent);
     this.outbox.append(unsent.node);
@@ -227,75 +235,75 @@ export class Room {
   send(unsent) {
     unsent.node.replaceChildren(make("p.text", shownText(unsent.text).slice(0, 500)), make("p.hint", "sending …"));
     const data = { name: this.me.name, text: unsent.text };
-    this.client.publish(this.name, data).catch((error) => this.notSent(unsent, error));
+    this.client.publish(this.name, data).catch((error) => this.publishFailed(unsent, error));
   }
 
-  notSent(unsent, { code, message }) {
+  publishFailed(unsent, { code, message }) {
     if (!this.unsent.includes(unsent)) return;
-    const why = code <= CLOSED_CODE ? "It is not known whether this has arrived." : `Not sent: ${message}.`;
-    const again = make("button.quiet", "Say it again");
-    const never = make("button.quiet", "Discard");
-    again.addEventListener("click", () => this.active && this.send(unsent));
-    never.addEventListener("click", () => {
-      this.forget(unsent);
+    const reason = code <= CLOSED_CODE ? "It is not known whether this message was published." : `Not sent: ${message}.`;
+    const retry = make("button.quiet", "Retry");
+    const discard = make("button.quiet", "Discard");
+    retry.addEventListener("click", () => this.active && this.send(unsent));
+    discard.addEventListener("click", () => {
+      this.removeUnsent(unsent);
       this.page.focusText();
     });
-    for (const button of [again, never]) button.type = "button";
-    unsent.node.replaceChildren(unsent.node.firstChild, make("p.hint", `${why} `, again, " ", never));
+    for (const button of [retry, discard]) button.type = "button";
+    unsent.node.replaceChildren(unsent.node.firstChild, make("p.hint", `${reason} `, retry, " ", discard));
     unsent.node.classList.add("failed");
-    this.page.failed(this, why);
+    this.page.publishFailed(this, reason);
   }
 
-  /** What we have said has come back, perhaps after we were away. */
-  arrived(text, client) {
+  /** A publication of one of the page's own clients has arrived, on this connection or by recovery: it is not unsent. */
+  confirm(text, client) {
     if (!this.me.clients.has(client)) return;
-    const unsent = this.unsent.find((one) => one.text === text);
-    if (unsent) this.forget(unsent);
+    const unsent = this.unsent.find((candidate) => candidate.text === text);
+    if (unsent) this.removeUnsent(unsent);
   }
 
-  forget(unsent) {
-    this.unsent = this.unsent.filter((one) => one !== unsent);
+  removeUnsent(unsent) {
+    this.unsent = this.unsent.filter((other) => other !== unsent);
     unsent.node.remove();
   }
 
-  // ---- who is here
+  // ---- members
 
-  async askPeople() {
-    this.people.ask();
+  async loadMembers() {
+    this.members.loading();
     try {
-      this.people.set(await this.client.presence(this.name));
-      const self = this.people.clients.get(this.me.client);
+      this.members.set(await this.client.presence(this.name));
+      const self = this.members.clients.get(this.me.client);
       if (self) this.page.identified(self);
     } catch (error) {
-      if (error.code === NOT_AVAILABLE) this.people.known = false;
+      if (error.code === NOT_AVAILABLE) this.members.known = false;
     }
-    this.page.peopleChanged(this);
+    this.page.membersChanged(this);
   }
 
-  /** Where joins and leaves are not told, the number must be asked for. */
-  async countPeople() {
-    if (!this.active || !this.people.known) return;
+  /** Queries the number of members: the server announces joins and leaves only in rooms that are small enough. */
+  async refreshMemberCount() {
+    if (!this.active || !this.members.known) return;
     try {
       const { num_clients: total } = await this.client.presenceStats(this.name);
-      if (this.people.counted(total)) await this.askPeople();
-      else this.page.peopleChanged(this);
+      if (this.members.setTotal(total)) await this.loadMembers();
+      else this.page.membersChanged(this);
     } catch {
-      // The next count will do.
+      // The next query corrects the count.
     }
   }
 
   join(info) {
     const name = nameOf(info);
-    const knownByName = this.people.has(name) || this.hereBefore.delete(name);
-    if (!this.people.join(info)) return;
-    if (!knownByName && !this.me.clients.has(info.client)) this.timeline.moved(name, true);
-    this.page.peopleChanged(this);
+    const isKnownName = this.members.has(name) || this.namesBefore.delete(name);
+    if (!this.members.join(info)) return;
+    if (!isKnownName && !this.me.clients.has(info.client)) this.timeline.addPresence(name, true);
+    this.page.membersChanged(this);
   }
 
   leave(info) {
     const name = nameOf(info);
-    if (!this.people.leave(info)) return;
-    if (!this.people.has(name)) this.timeline.moved(name, false);
-    this.page.peopleChanged(this);
+    if (!this.members.leave(info)) return;
+    if (!this.members.has(name)) this.timeline.addPresence(name, false);
+    this.page.membersChanged(this);
   }
 }

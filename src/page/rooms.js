@@ -1,13 +1,13 @@
-// The list of open rooms, with what is unread in each.
+// The list of open rooms, with the number of unread messages in each.
 "use strict";
 
 import { make, shownName } from "./text.js";
 
 export class RoomList {
-  /** `hooks`: `choose(room)`, `close(room)`. */
-  constructor(list, hooks) {
-    Object.assign(this, { list, hooks });
-    this.items = new Map(); // room → its nodes
+  /** `handlers`: `select(room)`, `close(room)`. */
+  constructor(list, handlers) {
+    Object.assign(this, { list, handlers });
+    this.items = new Map(); // room → {item, open, badge}
   }
 
   add(room) {
@@ -17,8 +17,8 @@ export class RoomList {
     for (const button of [open, close]) button.type = "button";
     close.setAttribute("aria-label", `Leave the room ${shownName(room.name)}`);
     close.title = "Leave this room";
-    open.addEventListener("click", () => this.hooks.choose(room));
-    close.addEventListener("click", () => this.hooks.close(room));
+    open.addEventListener("click", () => this.handlers.select(room));
+    close.addEventListener("click", () => this.handlers.close(room));
     const item = make("li", open, close);
     this.items.set(room, { item, open, badge });
     this.list.append(item);
@@ -42,7 +42,7 @@ export class RoomList {
     this.items.delete(room);
   }
 
-  /** Puts the focus on a room: false if it is not there. */
+  /** Focuses a room's button: false if the list does not have the room. */
   focus(room) {
     const nodes = this.items.get(room);
     nodes?.open.focus();

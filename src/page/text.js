@@ -1,32 +1,32 @@
-// What others say, made fit to be shown: as text nodes, never as HTML.
+// Names and texts of other users as text nodes, never as HTML; formats of numbers and times.
 "use strict";
 
 export const bytes = (text) => new TextEncoder().encode(text).length;
 
-/** A sentence about what is wrong with a name or a room, or nothing. The server has the last word; this one is quicker. */
-export function problemWith(what, text, bytesMax) {
+/** The error in the name of a user or a room as a sentence, or "". The server validates the name again. */
+export function validationError(what, text, bytesMax) {
   if (text === "") return `The ${what} is empty.`;
   if (bytes(text) > bytesMax) return `The ${what} is too long: at most ${bytesMax} bytes.`;
   if (/\p{Cc}/u.test(text)) return `The ${what} must not contain control characters.`;
   return "";
 }
 
-// What could make a name look like another one, or turn the line around it: control characters, and the marks that
-// order text from right to left.
-const TRICKS = /[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+// Characters that can make a name look like another one or reorder the line around it: control characters and the marks of
+// bidirectional text.
+const UNSAFE_IN_NAMES = /[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
 
-/** A name as it is shown. */
-export const shownName = (name) => String(name).replace(TRICKS, "\ufffd");
+/** A name for display: unsafe characters are replaced. */
+export const shownName = (name) => String(name).replace(UNSAFE_IN_NAMES, "\ufffd");
 
-/** A text as it is shown: control characters get their visible pictures, and nothing turns "exe.png" around. */
+/** A text for display: control characters become their visible symbols, and directional overrides are replaced. */
 export const shownText = (text) =>
   String(text).replace(/\r\n?/g, "\n").replace(/[\u202d\u202e]/g, "\ufffd").replace(/[\0-\x08\x0b-\x1f\x7f]/g, (control) =>
     control === "\x7f" ? "\u2421" : String.fromCharCode(0x2400 + control.charCodeAt(0)));
 
-// A link ends before what usually ends a sentence.
+// A link ends before punctuation that usually ends a sentence.
 const LINK = /\bhttps?:\/\/[^\s<>"'`\p{Cc}]*[^\s<>"'`\p{Cc}.,;:!?)\]}]/giu;
 
-/** The text as nodes, its http and https links made clickable. */
+/** The text as nodes, with http and https links as anchors. */
 export function textNodes(text) {
   const nodes = [];
   let end = 0;

@@ -1,39 +1,39 @@
-// What has happened in one room, as a list on the page: messages, gaps, comings and goings, days.
+// The list of one room's entries on the page: messages, gaps, notes, joins and leaves, and dates.
 "use strict";
 
 import { bytes, clock, count, dayName, make, shownName, shownText, textNodes } from "./text.js";
 
-// Messages of one author within this time stand together.
+// Consecutive messages of one author within this time are grouped.
 const GROUP_MS = 5 * 60 * 1000;
-// A list that has grown longer by so much is cut to its bound.
+// A list that exceeds ENTRIES_MAX by more than ENTRIES_SLACK is cut to ENTRIES_MAX.
 const ENTRIES_MAX = 1000;
 const ENTRIES_SLACK = 250;
 const NAMES_MAX = 3;
-// A message that is longer is cut, with a button for all of it.
+// A longer message is cut, and gets a button that shows all of it.
 const SHOWN_LENGTH_MAX = 1500;
 const SHOWN_LINES_MAX = 24;
 const TINTS = 8;
 
-/** Which of the colours is this name's, on every page. */
+/** The index of a name's colour, which is the same on every page. */
 export function tint(name) {
   let hash = 0;
   for (const letter of name) hash = (hash * 31 + letter.codePointAt(0)) % 65_521;
   return hash % TINTS;
 }
 
-/** The round sign beside what somebody says. */
-export function face(name) {
-  const sign = make("span.face", [...shownName(name).trim()][0]?.toUpperCase() ?? "?");
-  sign.dataset.tint = tint(name);
-  sign.setAttribute("aria-hidden", "true");
-  return sign;
+/** The round initial beside a name. */
+export function avatar(name) {
+  const initial = make("span.avatar", [...shownName(name).trim()][0]?.toUpperCase() ?? "?");
+  initial.dataset.tint = tint(name);
+  initial.setAttribute("aria-hidden", "true");
+  return initial;
 }
 
-/** `author`: {id, name, own}; `at`: a Date; `offset`: its place in the room's history, if the room keeps one. */
+/** `author`: {id, name, own}; `at`: a Date; `offset`: its offset in the room's history, if the room has one. */
 export function messageEntry({ author, text, at, offset }) {
-  const who = make("bdi.who", shownName(author.name));
-  who.dataset.tint = tint(author.name);
-  const node = make("li.message", face(author.name), make("p.head", who, " ", clock(at)), textBlock(shownText(text)));
+  const name = make("bdi.name", shownName(author.name));
+  name.dataset.tint = tint(author.name);
+  const node = make("li.message", avatar(author.name), make("p.head", name, " ", clock(at)), textBlock(shownText(text)));
   node.classList.toggle("own", author.own);
   return { kind: "message", author, text, at, offset, node };
 }
@@ -51,7 +51,7 @@ function textBlock(text) {
   all.type = "button";
   all.addEventListener("click", () => {
     block.replaceChildren(...textNodes(text));
-    // The button is gone, and the focus must not be lost with it.
+    // The focus moves from the removed button to the text.
     block.tabIndex = -1;
     block.focus({ preventScroll: true });
   });
@@ -63,34 +63,34 @@ function shortened(text) {
   const lines = text.split("\n", SHOWN_LINES_MAX + 1);
   const few = lines.length > SHOWN_LINES_MAX ? lines.slice(0, SHOWN_LINES_MAX).join("\n") : text;
   if (few.length <= SHOWN_LENGTH_MAX) return few;
-  // Not between the halves of a surrogate pair.
+  // A surrogate pair is not split.
   return few.slice(0, SHOWN_LENGTH_MAX).toWellFormed().replace(/\ufffd$/u, "");
 }
 
-/** Something quiet that the page says itself. */
+/** A note of the page itself. */
 export function noteEntry(text) {
   const at = new Date();
   return { kind: "note", at, node: make("li.note", text) };
 }
 
-/** A place where messages may be missing: how many, if that is known. */
+/** A mark where messages may be missing. `missing`: how many, or null if that is not known. */
 export function gapEntry(missing, why) {
   const what = missing === null ? "Messages may be missing here" :
     `${count(missing, "message")} may be missing here`;
   return { kind: "gap", at: new Date(), node: make("li.gap", make("strong", `${what}.`), " ", why) };
 }
 
-/** People who came and went, one line for all until something else happens. */
-class Moves {
+/** Consecutive joins and leaves, as one line. */
+class PresenceEntry {
   constructor() {
-    this.kind = "moves";
+    this.kind = "presence";
     this.at = new Date();
     this.node = make("li.note");
     this.joined = new Set();
     this.left = new Set();
   }
 
-  // Who goes and comes back while nobody says anything is not worth a line.
+  // A leave and a join of the same name cancel each other.
   join(name) { if (!this.left.delete(name)) this.joined.add(name); }
   leave(name) { if (!this.joined.delete(name)) this.left.add(name); }
 
@@ -105,7 +105,7 @@ class Moves {
 }
 
 function names(set) {
-  // "And one other" would be no shorter than the name.
+  // A single further name is shown: "and 1 other" would not be shorter.
   const shown = [...set].slice(0, set.size > NAMES_MAX + 1 ? NAMES_MAX : set.size);
   const more = set.size - shown.length;
   return shown.flatMap((name, index) => {
@@ -114,15 +114,15 @@ function names(set) {
   }).concat(more ? [` and ${count(more, "other")}`] : []);
 }
 
-/** The list itself. */
+/** The list. */
 export class Timeline {
   constructor(label) {
     this.entries = [];
     this.list = make("ol.entries");
-    // Some readers take a list without its dots for no list.
+    // Some screen readers do not recognise a list without bullets by its element.
     this.list.setAttribute("role", "list");
     this.list.setAttribute("aria-label", label);
-    this.newMark = make("li.new", make("span", "New"));
+    this.newMarker = make("li.new", make("span", "New"));
     this.firstNew = null;
   }
 
@@ -136,13 +136,13 @@ export class Timeline {
     return this.entries.length > ENTRIES_MAX + ENTRIES_SLACK;
   }
 
-  /** Lets go of the oldest entries. */
+  /** Removes the oldest entries. */
   trim() {
     this.entries.splice(0, this.entries.length - ENTRIES_MAX);
     this.draw();
   }
 
-  /** Puts what was said earlier on top. */
+  /** Adds earlier entries at the top. */
   prepend(entries) {
     this.entries.unshift(...entries);
     this.draw();
@@ -153,39 +153,39 @@ export class Timeline {
     this.markNew(this.entries.includes(this.firstNew) ? this.firstNew : null);
   }
 
-  /** Puts the line above the first message that has not been seen; null: takes it away. */
+  /** Puts the marker above `entry`, the first unread message; null removes the marker. */
   markNew(entry) {
     this.firstNew = entry;
-    if (!entry) return this.newMark.remove();
-    entry.node.before(this.newMark);
+    if (!entry) return this.newMarker.remove();
+    entry.node.before(this.newMarker);
     entry.node.classList.add("first");
   }
 
-  moved(name, came) {
-    let moves = this.entries.at(-1);
-    if (!(moves instanceof Moves)) {
-      moves = new Moves();
-      this.add(moves);
+  addPresence(name, joined) {
+    let entry = this.entries.at(-1);
+    if (!(entry instanceof PresenceEntry)) {
+      entry = new PresenceEntry();
+      this.add(entry);
     }
-    if (came) moves.join(name);
-    else moves.leave(name);
-    if (moves.refresh()) return;
+    if (joined) entry.join(name);
+    else entry.leave(name);
+    if (entry.refresh()) return;
     this.entries.pop();
-    moves.node.remove();
+    entry.node.remove();
   }
 
-  /** The oldest message that has a place in the history. */
+  /** The offset of the oldest message that has one. */
   oldestOffset() {
     return this.entries.find((entry) => entry.offset)?.offset ?? null;
   }
 }
 
-/** The nodes of an entry after `before`: with the day if it is another one, and its author if that is another one. */
+/** The nodes of an entry that follows `before`: with the date if the day differs, and its author unless the two are grouped. */
 function decorated(before, entry) {
   const sameDay = before?.at.toDateString() === entry.at.toDateString();
-  const together = sameDay && before.kind === "message" && entry.kind === "message" &&
+  const grouped = sameDay && before.kind === "message" && entry.kind === "message" &&
     before.author.id === entry.author.id && before.author.name === entry.author.name &&
     entry.at - before.at < GROUP_MS;
-  entry.node.classList.toggle("first", !together);
+  entry.node.classList.toggle("first", !grouped);
   return sameDay ? [entry.node] : [make("li.day", make("span", dayName(entry.at))), entry.node];
 }

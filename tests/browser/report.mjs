@@ -1,8 +1,8 @@
-// swarm's report in a real Chromium, made by a real run against the real server.
+// swarm's HTML report in a real Chromium, from a real run against the real server.
 //
 //   node report.mjs STENTOR SWARM OUT
 //
-// The report and its screenshots go to OUT. Exits with 1 at the first thing that is not as it should be.
+// The report and its screenshots go to OUT. Exits with 1 at the first failed assertion.
 import { chromium } from "playwright-core";
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
@@ -14,14 +14,14 @@ assert(stentor && swarm && folder, "usage: node report.mjs STENTOR SWARM OUT");
 const out = resolve(folder);
 mkdirSync(out, { recursive: true });
 
-// The server says in its log which port it got.
+// The server logs the address on which it listens.
 const server = spawn(stentor, ["--listen", "127.0.0.1:0", "--log-format", "json"], { stdio: ["ignore", "ignore", "pipe"] });
-const address = await new Promise((found) => {
+const address = await new Promise((resolveAddress) => {
   let log = "";
   server.stderr.on("data", (data) => {
     log += data;
     const line = log.split("\n").find((line) => line.includes('"listening"'));
-    if (line?.endsWith("}")) found(JSON.parse(line).address);
+    if (line?.endsWith("}")) resolveAddress(JSON.parse(line).address);
   });
 });
 const run = spawnSync(swarm, [
@@ -30,7 +30,7 @@ const run = spawnSync(swarm, [
   "--html", `${out}/report.html`, "--json", `${out}/report.json`,
 ], { encoding: "utf8" });
 server.kill();
-assert.equal(run.status, 1, `one threshold cannot hold: ${run.stderr}`);
+assert.equal(run.status, 1, `one threshold must fail: ${run.stderr}`);
 const report = JSON.parse(readFileSync(`${out}/report.json`, "utf8"));
 
 const browser = await chromium.launch({
@@ -43,10 +43,10 @@ for (const [name, options] of [
   ["phone", { viewport: { width: 390, height: 800 }, colorScheme: "light" }],
 ]) {
   const page = await browser.newPage(options);
-  const complaints = [];
-  page.on("console", (message) => complaints.push(message.text()));
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  page.on("request", (request) => request.url().startsWith("file:") || complaints.push(`asks for ${request.url()}`));
+  const errors = [];
+  page.on("console", (message) => errors.push(message.text()));
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("request", (request) => request.url().startsWith("file:") || errors.push(`requests ${request.url()}`));
   await page.goto(`file://${out}/report.html`);
   const figures = await page.locator("figure figcaption b").allTextContents();
   assert.deepEqual(figures, [
@@ -55,16 +55,16 @@ for (const [name, options] of [
   ]);
   for (const curve of await page.locator("path.curve.s0").all()) {
     const box = await curve.boundingBox();
-    assert(box.width > 100, "a curve goes from one side to the other");
+    assert(box.width > 100, "a curve spans its chart");
   }
   assert.equal(await page.locator(".status").textContent(), "failed");
   assert.deepEqual(await page.locator("h2 + table >> nth=0").locator("td").allTextContents(), ["passed", "FAILED"]);
   const lost = page.locator(".headlines li", { hasText: "lost" }).locator("b");
   assert.equal(await lost.textContent(), String(report.metrics.lost));
-  assert.equal(await page.locator("main b", { hasText: /^room$/ }).count(), 0, "what was typed is data");
-  const [wide, there] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-  assert(wide <= there, `the page is ${wide} px wide on ${there}`);
-  assert.deepEqual(complaints, []);
+  assert.equal(await page.locator("main b", { hasText: /^room$/ }).count(), 0, "the name of a room is text, not HTML");
+  const [scrollWidth, width] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert(scrollWidth <= width, `the page is ${scrollWidth} px wide on a screen of ${width} px`);
+  assert.deepEqual(errors, []);
   await page.screenshot({ path: `${out}/report-${name}.png`, fullPage: true });
   console.log(`ok  the report, ${name}`);
 }

@@ -1,0 +1,236 @@
+// Support for the tests of the chat page: the server, a TCP proxy that can fail, and pages in a real Chromium.
+import { chromium } from "playwright-core";
+import { spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
+import { createRequire } from "node:module";
+import assert from "node:assert/strict";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+async function freePort() {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address();
+  probe.close();
+  await once(probe, "close");
+  return port;
+}
+
+/** The server under test. It keeps its port across restarts. */
+export class Server {
+  /** `settings`: additional settings, as environment variables. */
+  constructor(program, settings = {}) {
+    this.program = program;
+    this.env = { ...process.env, ...settings };
+  }
+
+  async start() {
+    this.port ??= await freePort();
+    const flags = ["--listen", `127.0.0.1:${this.port}`, "--shards", "2", "--log", "warn"];
+    const pings = ["--ping-interval", "1s", "--pong-timeout", "900ms"];
+    // The tests publish faster than a user types.
+    const limits = ["--max-session-messages-per-second", "0", "--max-session-commands-per-second", "0"];
+    this.child = spawn(this.program, ["serve", ...flags, ...pings, ...limits], { stdio: "inherit", env: this.env });
+    for (;;) {
+      if (this.child.exitCode !== null) throw new Error("the server ended");
+      if (await fetch(`http://127.0.0.1:${this.port}/readyz`).then((response) => response.ok, () => false)) return;
+    }
+  }
+
+  async stop() {
+    const ended = once(this.child, "exit");
+    this.child.kill("SIGTERM");
+    assert.equal((await ended)[0], 0, "a drain exits with 0");
+  }
+
+  kill() {
+    this.child?.kill("SIGKILL");
+  }
+}
+
+/** A signed token with these claims. */
+export function token(secret, claims) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+}
+
+/** A TCP proxy in front of the server: it can cut its connections, refuse new ones, or drop all bytes. */
+export class TcpProxy {
+  constructor(server) {
+    this.server = server;
+    this.isUp = true;
+    this.pairs = new Set();
+  }
+
+  async start() {
+    this.listener = createServer((client) => this.accept(client)).listen(0, "127.0.0.1");
+    await once(this.listener, "listening");
+    this.port = this.listener.address().port;
+  }
+
+  accept(client) {
+    client.on("error", () => {});
+    if (!this.isUp) return client.destroy();
+    const upstream = connect(this.server.port, "127.0.0.1");
+    const pair = { client, upstream, isBlackHole: false };
+    this.pairs.add(pair);
+    const end = () => {
+      if (pair.isBlackHole && this.isUp) return;
+      client.destroy();
+      upstream.destroy();
+      this.pairs.delete(pair);
+    };
+    for (const socket of [client, upstream]) socket.on("error", end).on("close", end);
+    client.pipe(upstream).pipe(client);
+  }
+
+  /** Closes all connections and refuses new ones until `restore`. */
+  cut() {
+    this.isUp = false;
+    for (const { client } of this.pairs) client.destroy();
+  }
+
+  restore() {
+    this.isUp = true;
+  }
+
+  /** Drops all bytes of the existing connections from now on, without closing them. */
+  blackHole() {
+    for (const pair of this.pairs) {
+      pair.isBlackHole = true;
+      pair.client.unpipe(pair.upstream).resume();
+      pair.upstream.unpipe(pair.client).resume();
+    }
+  }
+
+  stop() {
+    this.cut();
+    this.listener.close();
+  }
+}
+
+/** With PAGE_FILES=src/page, the page comes from that folder instead of the server's binary. */
+async function serveFromFolder(route) {
+  const { pathname } = new URL(route.request().url());
+  if (pathname !== "/") return route.fulfill({ path: process.env.PAGE_FILES + pathname });
+  // The headers, with the Content-Security-Policy, are the server's.
+  await route.fulfill({ response: await route.fetch(), path: `${process.env.PAGE_FILES}/index.html` });
+}
+
+/** Pages, and all errors that the browser reports in them. */
+export class Browser {
+  constructor(origin) {
+    this.origin = origin;
+    this.errors = [];
+  }
+
+  async start() {
+    const args = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
+    // Chromium takes a page that a test provides for one of another network, and would block its WebSocket.
+    if (process.env.PAGE_FILES) args.push("--disable-features=LocalNetworkAccessChecks");
+    this.browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args });
+  }
+
+  /** `prepare(page)` runs before the page is loaded. */
+  async open({ origin = this.origin, path = "/", prepare = async () => {}, ...options } = {}) {
+    const context = await this.browser.newContext({ viewport: { width: 1200, height: 760 }, colorScheme: "light", ...options });
+    const page = await context.newPage();
+    page.on("pageerror", (error) => this.errors.push(String(error.stack)));
+    page.on("console", (message) => {
+      // The browser itself logs an unreachable server. All other errors are the page's.
+      if (message.type() === "error" && !/ERR_CONNECTION|ERR_EMPTY_RESPONSE|WebSocket connection to/.test(message.text())) {
+        this.errors.push(message.text());
+      }
+    });
+    page.on("dialog", (dialog) => {
+      this.errors.push(`a dialog: ${dialog.message()}`);
+      dialog.dismiss();
+    });
+    if (process.env.PAGE_FILES) await context.route(({ pathname }) => /^\/$|\.(js|css)$/.test(pathname), serveFromFolder);
+    await prepare(page);
+    await page.goto(origin + path);
+    return page;
+  }
+
+  stop() {
+    return this.browser?.close();
+  }
+}
+
+/** Puts `page.interceptor` between the page and the server: it can drop publications, and send messages to either side. */
+export async function intercept(page) {
+  const interceptor = { dropsPublications: false, page: null };
+  page.interceptor = interceptor;
+  await page.routeWebSocket(/connection\/websocket/, (pageSocket) => {
+    const serverSocket = pageSocket.connectToServer();
+    interceptor.page = pageSocket;
+    interceptor.toPage = (reply) => pageSocket.send(JSON.stringify(reply));
+    interceptor.toServer = (command) => serverSocket.send(JSON.stringify(command));
+    pageSocket.onMessage((frame) => serverSocket.send(frame));
+    serverSocket.onMessage((frame) => {
+      if (!interceptor.dropsPublications || !frame.includes('"pub"')) pageSocket.send(frame);
+    });
+  });
+}
+
+/** Fills in the sign-in form, and waits for the connection. */
+export async function signIn(page, name, room = "") {
+  await page.getByLabel("Your name").fill(name);
+  await page.getByLabel("Room", { exact: true }).fill(room);
+  await page.keyboard.press("Enter");
+  await connected(page);
+}
+
+export const connected = (page) => page.locator("#state[data-state=connected]").waitFor({ timeout: 40_000 });
+
+/** Waits until the page can publish, publishes, and does not wait for the reply. */
+export async function publish(page, text) {
+  await page.getByLabel("Message", { exact: true }).fill(text);
+  await page.locator("#composer button:enabled").waitFor({ timeout: 40_000 });
+  await page.getByLabel("Message", { exact: true }).press("Enter");
+}
+
+export const message = (page, author, text) =>
+  page.locator("#log .message").filter({ has: page.locator(".name", { hasText: author }) }).filter({ hasText: text });
+
+export const messageTexts = (page) => page.locator("#log .message .text").allTextContents();
+
+/** Joins a room or selects an open one by its name. */
+export async function joinRoom(page, room) {
+  await page.getByLabel("Join a room").fill(room);
+  await page.getByLabel("Join a room").press("Enter");
+  await page.locator("#room-name", { hasText: room }).waitFor();
+}
+
+export const roomButton = (page, room) => page.locator("#rooms .room").filter({ hasText: room });
+
+/** Publishes as a plain client, over a new WebSocket from within `page`, and waits for its own message. */
+export const publishPlain = (page, name, room, text) =>
+  page.evaluate(async ([name, room, text]) => {
+    const query = `?room=${encodeURIComponent(room)}`;
+    const socket = new WebSocket(`ws://${location.host}/ws/${encodeURIComponent(name)}${query}`);
+    await new Promise((resolve, reject) => Object.assign(socket, { onopen: resolve, onerror: reject }));
+    const received = new Promise((resolve) => socket.addEventListener("message", resolve));
+    socket.send(text);
+    await received;
+    socket.close();
+  }, [name, room, text]);
+
+/** Fails if axe-core finds a violation. */
+export async function assertAccessible(page, what) {
+  // The page's Content-Security-Policy permits only its own scripts. Playwright's evaluation is exempt from it.
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  const found = violations.map(({ id, help, nodes }) => `${id}: ${help}\n  ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join("\n  ")}`);
+  assert.equal(violations.length, 0, `${what}: ${found.join("\n")}`);
+}
+
+/** Fails if the page scrolls horizontally. */
+export async function assertFitsScreen(page) {
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert(overflow <= 0, `the page is ${overflow} px too wide`);
+}
