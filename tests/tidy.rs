@@ -10,7 +10,7 @@ mod sources;
 use std::fs;
 use std::path::Path;
 
-use sources::sources;
+use sources::{files, sources};
 
 /// Modules, and what each may name besides itself: only modules that stand above it, so that there is no cycle.
 type Imports = &'static [(&'static str, &'static [&'static str])];
@@ -184,9 +184,6 @@ const TERMS_FOLDERS: &[&str] = &["src", "tests", "benches", "fuzz/fuzz_targets",
 
 /// The other files with terms: the chat page, scripts and documents.
 const TEXT_EXTENSIONS: &[&str] = &["js", "mjs", "css", "html", "sh", "py", "md"];
-
-/// Folders whose texts are not the project's: version control, installed packages, build results.
-const FOREIGN_FOLDERS: &[&str] = &[".git", ".cache", "node_modules", "target", "corpus", "artifacts"];
 
 /// A path as it is written in this file.
 fn named(path: &Path) -> String {
@@ -388,24 +385,6 @@ fn the_code_uses_standard_terms() {
     assert!(found.is_empty(), "{} old terms:\n{}", found.len(), found.join("\n"));
 }
 
-/// The chat page, scripts and documents of the whole repository.
-fn texts() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-            if path.is_dir() && !path.is_symlink() && !FOREIGN_FOLDERS.contains(&name) {
-                folders.push(path);
-            } else if path.is_file() && TEXT_EXTENSIONS.contains(&extension) {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
-
 /// A line in lower case, with the words of its identifiers in camel case apart. The names of JavaScript's own functions stay.
 fn words(line: &str) -> String {
     let mut words = String::new();
@@ -424,7 +403,7 @@ fn words(line: &str) -> String {
 fn scripts_and_documents_use_standard_terms() {
     assert_eq!(words("this.askPeople(SAID_SO)"), "this.ask people(said_so)");
     let mut found = Vec::new();
-    for path in texts() {
+    for path in files("", TEXT_EXTENSIONS) {
         for (number, line) in fs::read_to_string(&path).unwrap().lines().map(words).enumerate() {
             let terms = OLD_TERMS.iter().filter(|(old, _)| has_term(&line, old));
             found.extend(
