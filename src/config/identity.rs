@@ -1,8 +1,8 @@
 //! Authentication: keys that are read from their files, and the hook.
 
+use ::http::{HeaderName, HeaderValue, Uri};
 use std::sync::Arc;
 use std::time::Duration;
-use tungstenite::http::{HeaderName, HeaderValue, Uri};
 
 use super::checked::Auth;
 use super::outside;

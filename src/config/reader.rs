@@ -1,10 +1,10 @@
 //! Reads values: units resolved, words understood, bounds checked, each mistake with its location.
 
+use ::http::uri::Authority;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tungstenite::http::uri::Authority;
 
 use super::outside;
 use super::settings::{self, Kind};
@@ -181,6 +181,7 @@ pub(super) fn list(raw: &Raw) -> Option<Vec<String>> {
     }
 }
 
+/// No crate is as strict: `bytesize` and `ubyte` saturate and accept `1.5MiB`; `parse-size` accepts that, `64K` and `1e3`.
 const UNITS: [(&str, usize); 7] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -268,6 +269,10 @@ mod tests {
             ("1MB", Some(1_000_000)),
             ("5B", Some(5)),
             ("1.5MiB", None),
+            ("64K", None),
+            ("1e3", None),
+            ("1_0", None),
+            ("", None),
             ("KiB", None),
             ("-1", None),
             ("99999999999999GiB", None),

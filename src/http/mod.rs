@@ -10,8 +10,9 @@ mod head;
 mod response;
 mod target;
 
+pub use ::http::StatusCode;
 pub use date::Date;
 pub use extension::{Agreed, negotiate};
 pub use handshake::{OriginRule, OriginRules, Upgrade, accept_into, check_upgrade, is_upgrade};
 pub use head::{Head, HeadLimits, Precondition, is_head_request, parse_head, percent_decode, query_value};
-pub use response::{Reject, Response, Status};
+pub use response::{Reject, Response};

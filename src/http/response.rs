@@ -1,67 +1,7 @@
 //! Answers: the few good ones, and every refusal with its status and one plain sentence.
 
 use super::Date;
-
-/// Every status that is answered with here, but 101 (RFC 9110 §15).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u16)]
-pub enum Status {
-    /// The representation follows.
-    Ok = 200,
-    /// The client has it already.
-    NotModified = 304,
-    /// The request is wrong.
-    BadRequest = 400,
-    /// Credentials are missing or not valid.
-    Unauthorized = 401,
-    /// Not for this client.
-    Forbidden = 403,
-    /// Nothing is there.
-    NotFound = 404,
-    /// Something is there, but not for this method.
-    MethodNotAllowed = 405,
-    /// The request did not arrive in time.
-    RequestTimeout = 408,
-    /// The representation is not the one that the client requires.
-    PreconditionFailed = 412,
-    /// The target is too long.
-    UriTooLong = 414,
-    /// That path serves another protocol.
-    UpgradeRequired = 426,
-    /// Too many from this client.
-    TooManyRequests = 429,
-    /// The head is too long.
-    HeaderFieldsTooLarge = 431,
-    /// Not now.
-    ServiceUnavailable = 503,
-}
-
-impl Status {
-    /// The number.
-    pub const fn code(self) -> u16 {
-        self as u16
-    }
-
-    /// The reason phrase, as the registry has it. No wildcard: a new status must have one.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::NotModified => "Not Modified",
-            Self::BadRequest => "Bad Request",
-            Self::Unauthorized => "Unauthorized",
-            Self::Forbidden => "Forbidden",
-            Self::NotFound => "Not Found",
-            Self::MethodNotAllowed => "Method Not Allowed",
-            Self::RequestTimeout => "Request Timeout",
-            Self::PreconditionFailed => "Precondition Failed",
-            Self::UriTooLong => "URI Too Long",
-            Self::UpgradeRequired => "Upgrade Required",
-            Self::TooManyRequests => "Too Many Requests",
-            Self::HeaderFieldsTooLarge => "Request Header Fields Too Large",
-            Self::ServiceUnavailable => "Service Unavailable",
-        }
-    }
-}
+use ::http::StatusCode;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,7 +63,7 @@ const RETRY_AFTER_S: &str = "5";
 
 impl Reject {
     /// The status (RFC 9110 §15).
-    pub const fn status(self) -> Status {
+    pub const fn status(self) -> StatusCode {
         match self {
             Self::Malformed
             | Self::Version
@@ -135,18 +75,18 @@ impl Reject {
             | Self::Extensions
             | Self::Encoding
             | Self::Query
-            | Self::Subprotocol => Status::BadRequest,
-            Self::Token => Status::Unauthorized,
-            Self::Origin | Self::Forbidden => Status::Forbidden,
-            Self::NotFound => Status::NotFound,
-            Self::Method => Status::MethodNotAllowed,
-            Self::HeadTimeout => Status::RequestTimeout,
-            Self::Precondition => Status::PreconditionFailed,
-            Self::TargetTooLong => Status::UriTooLong,
-            Self::UpgradeRequired | Self::WebSocketVersion => Status::UpgradeRequired,
-            Self::TooMany => Status::TooManyRequests,
-            Self::HeadTooLong => Status::HeaderFieldsTooLarge,
-            Self::Overloaded | Self::NotReady => Status::ServiceUnavailable,
+            | Self::Subprotocol => StatusCode::BAD_REQUEST,
+            Self::Token => StatusCode::UNAUTHORIZED,
+            Self::Origin | Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Precondition => StatusCode::PRECONDITION_FAILED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::UpgradeRequired | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Overloaded | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -227,7 +167,7 @@ impl Reject {
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
     /// The status.
-    pub status: Status,
+    pub status: StatusCode,
     /// `Content-Type`; none when empty.
     pub content_type: &'a str,
     /// Further header fields.
@@ -245,7 +185,7 @@ pub struct Response<'a> {
 
 impl<'a> Response<'a> {
     /// An answer after which the connection goes on.
-    pub const fn new(status: Status, content_type: &'a str, body: &'a [u8]) -> Self {
+    pub const fn new(status: StatusCode, content_type: &'a str, body: &'a [u8]) -> Self {
         Self { status, content_type, fields: &[], body, keep_alive: true, head_only: false, date: None }
     }
 
@@ -256,8 +196,9 @@ impl<'a> Response<'a> {
                 out.extend_from_slice(part.as_bytes());
             }
         };
-        let not_modified = self.status == Status::NotModified;
-        field(&format!("HTTP/1.1 {} {}\r\nServer", self.status.code(), self.status.reason()), "stentor");
+        let not_modified = self.status == StatusCode::NOT_MODIFIED;
+        // It displays as its number and its reason phrase.
+        field(&format!("HTTP/1.1 {}\r\nServer", self.status), "stentor");
         if let Some(date) = self.date {
             field("Date", &date.to_string());
         }
@@ -342,8 +283,9 @@ mod tests {
         for reject in all() {
             let text = answer(reject, false);
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            let status_line = format!("HTTP/1.1 {} {}\r\n", reject.status().code(), reject.status().reason());
-            assert!(head.starts_with(&status_line) && !reject.status().reason().is_empty(), "{text}");
+            let status = reject.status();
+            let reason = status.canonical_reason().expect("every status that is sent has a reason phrase");
+            assert!(head.starts_with(&format!("HTTP/1.1 {} {reason}\r\n", status.as_u16())), "{text}");
             assert_eq!(body, format!("{}\n", reject.sentence()));
             for field in [
                 &format!("Content-Length: {}", body.len()),
@@ -364,10 +306,10 @@ mod tests {
             let text = answer(reject, false);
             let has = |field: &str| text.contains(&format!("\r\n{field}\r\n"));
             let status = reject.status();
-            assert_eq!(has("WWW-Authenticate: Bearer"), status == Status::Unauthorized, "{text}");
-            assert_eq!(has("Allow: GET, HEAD"), status == Status::MethodNotAllowed, "{text}");
+            assert_eq!(has("WWW-Authenticate: Bearer"), status == StatusCode::UNAUTHORIZED, "{text}");
+            assert_eq!(has("Allow: GET, HEAD"), status == StatusCode::METHOD_NOT_ALLOWED, "{text}");
             for field in ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"] {
-                assert_eq!(has(field), status == Status::UpgradeRequired, "{text}");
+                assert_eq!(has(field), status == StatusCode::UPGRADE_REQUIRED, "{text}");
             }
         }
     }
@@ -380,13 +322,14 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let fields = [("ETag", "\"a\""), ("Cache-Control", "no-cache")];
-        let full = Response { fields: &fields, ..Response::new(Status::Ok, "text/plain", b"hello") };
+        let full = Response { fields: &fields, ..Response::new(StatusCode::OK, "text/plain", b"hello") };
         let whole = write(full);
+        assert!(whole.starts_with("HTTP/1.1 200 OK\r\nServer: stentor\r\n"), "{whole}");
         assert!(whole.ends_with("\r\nContent-Length: 5\r\n\r\nhello") && !whole.contains("Date"), "{whole}");
         // The length is that of the content that a GET would have (RFC 9110 §8.6).
         assert_eq!(write(Response { head_only: true, ..full }), whole.strip_suffix("hello").unwrap());
         // A 304 has the fields that a cache needs, and neither content nor a length (RFC 9110 §15.4.5).
-        let known = write(Response { status: Status::NotModified, date: Some(NOW), ..full });
+        let known = write(Response { status: StatusCode::NOT_MODIFIED, date: Some(NOW), ..full });
         assert_eq!(
             known,
             "HTTP/1.1 304 Not Modified\r\nServer: stentor\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\

@@ -9,7 +9,7 @@ use super::{Context, EXPIRY_GRACE, Effect, Join, Session};
 use crate::app::json::command::{
     Connect, DeliveryQuery, HistoryQuery, Introduction, Publish, Rpc, SubRefresh, Subscribe,
 };
-use crate::app::json::{self, Disconnect, ErrorCode, Refusal};
+use crate::app::json::{self, Disconnect, Empty, ErrorCode, Refusal, Reply};
 use crate::base::Time;
 use crate::chat::{
     self, AuthMode, Body, Draft, Identity, Member, Person, RateDecision, RecoveryRequest, TokenError,
@@ -157,7 +157,7 @@ impl Session {
         if let Some(index) = self.index_of(channel) {
             self.leave(ctx.effects, index);
         }
-        Ok(Outcome::Reply("unsubscribe", b"{}".to_vec()))
+        Ok(Outcome::Reply(Reply::Unsubscribe(Empty {})))
     }
 
     pub(super) fn publish(
@@ -250,7 +250,7 @@ impl Session {
             return Err(Disconnect::InvalidToken.into());
         }
         self.expire_at(identity.expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE));
-        Ok(Outcome::Reply("refresh", json::refreshed(identity.expires_in)))
+        Ok(Outcome::Reply(Reply::Refresh(identity.expires_in.into())))
     }
 
     pub(super) fn refresh_subscription(
@@ -268,7 +268,7 @@ impl Session {
         match authority.admit(&refresh.token, self.person.user(), &refresh.channel) {
             Ok(grant) => {
                 self.expire_subscription(ctx.now, index, grant.expires_in);
-                Ok(Outcome::Reply("sub_refresh", json::refreshed(grant.expires_in)))
+                Ok(Outcome::Reply(Reply::SubRefresh(grant.expires_in.into())))
             }
             Err(TokenError::Expired) => Err(ErrorCode::RefreshTokenExpired.into()),
             Err(TokenError::Invalid) => Err(Disconnect::InvalidToken.into()),

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::app::WireFormat;
-use crate::app::json::{self, Disconnect, ErrorCode};
+use crate::app::json::{self, Disconnect, ErrorCode, ErrorReply, Reply};
 use crate::base::connection_counter::ConnectionCounter;
 use crate::base::rng::Rng;
 use crate::base::{RoomId, SubId, Time};
@@ -177,6 +177,11 @@ impl Effects {
         self.list.push_back(Effect::Send(from..self.payload.len()));
     }
 
+    /// Answers a command.
+    pub fn reply(&mut self, command: u32, reply: &Reply<'_>) {
+        self.send(|out| json::reply_into(out, command, reply));
+    }
+
     /// Answers a command with an error.
     pub fn error(&mut self, command: u32, code: ErrorCode) {
         let (number, message, temporary) = code.parts();
@@ -184,9 +189,9 @@ impl Effects {
     }
 
     /// Answers a command with an error whose number the auth backend has chosen.
-    pub fn other_error(&mut self, command: u32, number: u16, message: &str, temporary: bool) {
-        self.send(|out| json::error_into(out, command, number, message, temporary));
-        self.count_error(number);
+    pub fn other_error(&mut self, command: u32, code: u16, message: &str, temporary: bool) {
+        self.reply(command, &Reply::Error(ErrorReply { code, message, temporary }));
+        self.count_error(code);
     }
 
     /// Counts an error that a client receives as a text.

@@ -4,7 +4,7 @@
 use super::{Context, Protocol, Session, Taken};
 use crate::app::WireFormat;
 use crate::app::json::command;
-use crate::app::json::{self, Command, Disconnect, ErrorCode, Method, Refusal};
+use crate::app::json::{Command, Disconnect, ErrorCode, Method, Refusal, Reply, ServerSubscription};
 use crate::base::Time;
 use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, RecoveryRequest};
 use std::sync::Arc;
@@ -18,8 +18,8 @@ const REPLY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a command has come to.
 pub(super) enum Outcome {
-    /// Its result, and what it is called.
-    Reply(&'static str, Vec<u8>),
+    /// Its result.
+    Reply(Reply<'static>),
     /// The reply comes later, or there is none.
     Nothing,
 }
@@ -50,8 +50,8 @@ pub(super) struct Connecting {
     pub(super) data: Option<Box<[u8]>>,
     /// Rooms that are still being entered.
     pub(super) missing: usize,
-    /// What the reply to `connect` lists of the joined rooms: JSON members.
-    pub(super) subs: Vec<u8>,
+    /// What the reply to `connect` lists of the joined rooms.
+    pub(super) subs: Vec<ServerSubscription>,
 }
 
 /// A command that waits for an answer.
@@ -137,7 +137,9 @@ impl Session {
         match &json.phase {
             Phase::Authenticating(connecting) | Phase::Entering(connecting) => {
                 let data = connecting.data.as_ref().map_or(0, |data| data.len());
-                (commands, connecting.subs.capacity() + data)
+                let subs =
+                    connecting.subs.iter().map(|(_, result)| size_of::<ServerSubscription>() + result.len());
+                (commands, subs.sum::<usize>() + data)
             }
             Phase::New | Phase::Open | Phase::Refused => (commands, 0),
         }
@@ -197,9 +199,7 @@ impl Session {
             Err(refusal) => Err(refusal),
         };
         match outcome {
-            Ok(Outcome::Reply(method, result)) => {
-                ctx.effects.send(|out| json::reply_into(out, id, method, &result));
-            }
+            Ok(Outcome::Reply(reply)) => ctx.effects.reply(id, &reply),
             Ok(Outcome::Nothing) => {}
             Err(Refusal::Error(code)) => ctx.effects.error(id, code),
             Err(Refusal::Disconnect(disconnect)) => ctx.effects.disconnect(disconnect),

@@ -34,10 +34,10 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::app::json::Delivery;
 pub use clock::jittered;
 pub use effects::{Budget, Context, Effect, Effects, JoinRequest};
 pub use identity::{AuthOutcome, TextHandshake};
-pub use replies::Delivery;
 pub use text::PendingJoin;
 
 use crate::app::json::Unsubscribe;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::json::Phase;
 use super::{Context, EXPIRY_GRACE, Effect, Effects, JoinRequest, Joining, Protocol, Session};
-use crate::app::json::{self, Disconnect, ErrorCode, Unsubscribe, Welcome};
+use crate::app::json::{
+    self, Connected, Delivery, Disconnect, Empty, ErrorCode, HistoryPage, PresencePage, PresenceStats, Reply,
+    RpcResult, Subscribed, Unsubscribe,
+};
 use crate::base::Time;
 use crate::chat::{AuthDecision, Member, PageError, Recovered, RecoveryRequest};
 use crate::engine::PublishOutcome;
@@ -21,7 +24,7 @@ impl Session {
         let Some(id) = self.answered(command) else { return };
         match outcome {
             PublishOutcome::Ordered | PublishOutcome::Duplicate | PublishOutcome::Superseded => {
-                ctx.effects.send(|out| json::reply_into(out, id, "publish", b"{}"));
+                ctx.effects.reply(id, &Reply::Publish(Empty {}));
             }
             PublishOutcome::Temporary => ctx.effects.error(id, ErrorCode::Internal),
         }
@@ -35,12 +38,12 @@ impl Session {
         answer: &Result<Answer, QueryError>,
     ) {
         let Some(id) = self.answered(command) else { return };
-        let (method, result) = match answer {
-            Ok(Answer::Presence(members, count)) => ("presence", json::presence(members, *count)),
+        let reply = match answer {
+            Ok(Answer::Presence(members, count)) => Reply::Presence(PresencePage::new(members, *count)),
             Ok(Answer::PresenceStats { clients, users }) => {
-                ("presence_stats", json::presence_stats(*clients, *users))
+                Reply::PresenceStats(PresenceStats { num_clients: *clients, num_users: *users })
             }
-            Ok(Answer::History(publications, top)) => ("history", json::history(*top, publications)),
+            Ok(Answer::History(publications, top)) => Reply::History(HistoryPage::new(publications, top)),
             Err(why) => {
                 let code = match why {
                     QueryError::NotAvailable => ErrorCode::NotAvailable,
@@ -51,15 +54,13 @@ impl Session {
                 return effects.error(id, code);
             }
         };
-        effects.send(|out| json::reply_into(out, id, method, &result));
+        effects.reply(id, &reply);
     }
 
     /// All shards have reported how far a publication has come.
     pub fn delivery_counted(&mut self, effects: &mut Effects, command: u32, counts: Delivery) {
         let Some(id) = self.answered(command) else { return };
-        let Delivery { members, sent, lagging } = counts;
-        let result = format!("{{\"data\":{{\"members\":{members},\"sent\":{sent},\"lagging\":{lagging}}}}}");
-        effects.send(|out| json::reply_into(out, id, "rpc", result.as_bytes()));
+        effects.reply(id, &Reply::Rpc(RpcResult { data: counts }));
     }
 
     pub(super) fn json_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {
@@ -100,15 +101,15 @@ impl Session {
             return ctx.effects.error(command, ErrorCode::UnrecoverablePosition);
         }
         let result =
-            json::subscribed(recovery, positioned, requested_offset, expires_in, joining.data.as_deref());
+            Subscribed::new(recovery, positioned, requested_offset, expires_in, joining.data.as_deref());
         if expires_in.is_some() {
             self.expire_subscription(ctx.now, index, expires_in);
         }
         if !by_server {
-            return ctx.effects.send(|out| json::reply_into(out, command, "subscribe", &result));
+            return ctx.effects.reply(command, &Reply::Subscribe(result));
         }
         if let Some(Phase::Entering(connecting)) = self.json_state().map(|state| &mut state.phase) {
-            json::named_into(&mut connecting.subs, &room, &result);
+            connecting.subs.push((room, result.to_json()));
             connecting.missing -= 1;
         }
         self.confirm_if_complete(ctx);
@@ -131,15 +132,8 @@ impl Session {
         let Phase::Entering(connecting) = std::mem::replace(&mut state.phase, Phase::Open) else { return };
         let ping = if state.frame_pings { std::time::Duration::ZERO } else { ctx.options.ping_interval };
         let left = (expires != Time::NEVER).then(|| expires.since(ctx.now).saturating_sub(EXPIRY_GRACE));
-        let welcome = Welcome {
-            client,
-            ping,
-            expires_in: left,
-            data: connecting.data.as_deref(),
-            subs: &connecting.subs,
-        };
-        let result = json::connected(&welcome);
-        ctx.effects.send(|out| json::reply_into(out, connecting.command, "connect", &result));
+        let result = Connected::new(client, ping, left, connecting.data.as_deref(), &connecting.subs);
+        ctx.effects.reply(connecting.command, &Reply::Connect(result));
         ctx.effects.push(Effect::Confirmed);
         self.begin_pings(ctx);
     }
@@ -200,15 +194,4 @@ impl Session {
         }
         effects.send(|out| json::unsubscribe_into(out, &room, why));
     }
-}
-
-/// How far a publication has come, on all shards together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Delivery {
-    /// Members of the room.
-    pub members: usize,
-    /// Those that have been sent it whole.
-    pub sent: usize,
-    /// Those that are behind, and whose socket takes nothing.
-    pub lagging: usize,
 }

@@ -10,7 +10,7 @@ use crate::base::{ConnKey, Time};
 use crate::chat::{self, BadName};
 use crate::conn::{Ending, Endpoint};
 use crate::http::{
-    Date, Head, Precondition, Reject, Response, Status, accept_into, check_upgrade, is_head_request,
+    Date, Head, Precondition, Reject, Response, StatusCode, accept_into, check_upgrade, is_head_request,
     is_upgrade, parse_head, percent_decode, query_value,
 };
 use crate::metrics::CloseReason;
@@ -122,23 +122,23 @@ impl Shard {
                     ("Content-Security-Policy", PAGE_POLICY),
                 ];
                 let status = match head.precondition(&asset.etag) {
-                    Precondition::Holds => Status::Ok,
-                    Precondition::NotModified => Status::NotModified,
+                    Precondition::Holds => StatusCode::OK,
+                    Precondition::NotModified => StatusCode::NOT_MODIFIED,
                     Precondition::Failed => return Err(Reject::Precondition),
                 };
                 let response =
                     Response { fields: &etag, ..Response::new(status, asset.content_type, asset.body) };
                 self.answer(key, head, &response);
             }
-            Target::Health => self.answer(key, head, &Response::new(Status::Ok, PLAIN, b"ok\n")),
+            Target::Health => self.answer(key, head, &Response::new(StatusCode::OK, PLAIN, b"ok\n")),
             Target::Ready if self.registry.is_ready() => {
-                self.answer(key, head, &Response::new(Status::Ok, PLAIN, b"ready\n"));
+                self.answer(key, head, &Response::new(StatusCode::OK, PLAIN, b"ready\n"));
             }
             Target::Ready => return Err(Reject::NotReady),
             Target::Metrics => {
                 let page = self.registry.exposition();
                 let content_type = "text/plain; version=0.0.4; charset=utf-8";
-                self.answer(key, head, &Response::new(Status::Ok, content_type, page.as_bytes()));
+                self.answer(key, head, &Response::new(StatusCode::OK, content_type, page.as_bytes()));
             }
         }
         Ok(())
