@@ -1,5 +1,5 @@
-//! The fan-out of one shard in memory, without sockets: what a member costs in a sweep, and what a publication costs.
-//! `cargo bench --bench fanout`
+//! The fan-out of one shard in memory, without sockets: what a member costs in a sweep, and what a
+//! publication costs. `cargo bench --bench fanout`
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::Arc;

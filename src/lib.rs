@@ -1,5 +1,5 @@
-//! Stentor: a broadcast server for chat. Tens of thousands of clients hold a WebSocket to one process; each publication in a
-//! room reaches every member: in one order, once.
+//! Stentor: a broadcast server for chat. Tens of thousands of clients hold a WebSocket to one process; each
+//! publication in a room reaches every member: in one order, once.
 //!
 //! The modules in the order of the data's path:
 //!
@@ -9,8 +9,8 @@
 //!
 //! What other programs can embed: the codec [`ws`], and the log that many readers share, [`base::log`].
 //!
-//! Everything but `driver`, `server`, `edge`, `identity`, `token`, `config` and `logging` is free of I/O: built without the feature `edges`, the crate is
-//! that core alone.
+//! Everything but `driver`, `server`, `edge`, `identity`, `token`, `config` and `logging` is free of I/O:
+//! built without the feature `edges`, the crate is that core alone.
 
 pub mod base;
 pub mod metrics;

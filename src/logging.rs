@@ -1,5 +1,5 @@
-//! Logs: human text on a terminal, JSON otherwise, written by a thread of their own so that a slow terminal never holds
-//! up a loop. What a peer can provoke is rate-limited, and what it can name is escaped.
+//! Logs: human text on a terminal, JSON otherwise, written by a thread of their own so that a slow terminal
+//! never holds up a loop. What a peer can provoke is rate-limited, and what it can name is escaped.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal};

@@ -1,6 +1,7 @@
 //! Counters, gauges and histograms, and their exposition in Prometheus' text format.
 //!
-//! Each shard writes only its own block, with plain loads and stores; a scrape sums the blocks. A block is aligned so that no two shards share a cache line.
+//! Each shard writes only its own block, with plain loads and stores; a scrape sums the blocks. A block is
+//! aligned so that no two shards share a cache line.
 
 mod markdown;
 
@@ -143,7 +144,8 @@ impl CloseReason {
     }
 }
 
-/// The protocol's error codes: the `code` of `stentor_errors_total`. An auth backend may send others, which are counted together.
+/// The protocol's error codes: the `code` of `stentor_errors_total`. An auth backend may send others, which
+/// are counted together.
 pub const ERROR_CODES: [u16; 10] = [100, 103, 104, 105, 106, 107, 108, 109, 111, 112];
 
 /// One shard's block.

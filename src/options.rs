@@ -38,11 +38,13 @@ pub struct Options {
     pub room_log_bytes_max: u64,
     /// What holds in which room.
     pub rooms: Arc<RoomRules>,
-    /// Bytes of history that all rooms of a shard keep together; above it the least recently used rooms lose theirs.
+    /// Bytes of history that all rooms of a shard keep together; above it the least recently used rooms lose
+    /// theirs.
     pub history_total_bytes_max: u64,
     /// Messages that a session may publish in a second, with twice as many in a burst; 0: any number.
     pub session_messages_per_second_max: u32,
-    /// Commands of any kind that a session may send in a second, with twice as many in a burst; 0: any number.
+    /// Commands of any kind that a session may send in a second, with twice as many in a burst; 0: any
+    /// number.
     pub session_commands_per_second_max: u32,
     /// How long a command may wait for a home shard, an engine or an authority.
     pub command_timeout: Duration,
@@ -98,12 +100,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// A log must hold what is not swept yet beside what slow members need: at least twice the largest message.
+    /// A log must hold what is not swept yet beside what slow members need: at least twice the largest
+    /// message.
     pub fn log_bytes_max(&self) -> u64 {
         self.room_log_bytes_max.max(2 * self.message.message_bytes_max as u64)
     }
 
-    /// Above this many bytes that a shard has not yet offered to all members, a room's home orders nothing more for it.
+    /// Above this many bytes that a shard has not yet offered to all members, a room's home orders nothing
+    /// more for it.
     pub fn congestion_bytes(&self) -> u64 {
         self.log_bytes_max() / 4
     }

@@ -133,7 +133,8 @@ fn shown(text: &str) -> String {
     harmless(&json!(text).to_string())
 }
 
-/// JSON that a terminal shows as it is: what would move its cursor or hide something is escaped, as JSON does it.
+/// JSON that a terminal shows as it is: what would move its cursor or hide something is escaped, as JSON does
+/// it.
 fn harmless(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

@@ -1,4 +1,5 @@
-//! The JSON protocol over real sockets: every command, every error, and what clients rely on when they reconnect.
+//! The JSON protocol over real sockets: every command, every error, and what clients rely on when they
+//! reconnect.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 

@@ -1,5 +1,5 @@
-//! The protocol against its own text and against a second opinion: RFC 6455's examples, a decoder written the plainest way,
-//! and tungstenite in both directions. (The Autobahn test-suite is a step of `test.sh`.)
+//! The protocol against its own text and against a second opinion: RFC 6455's examples, a decoder written the
+//! plainest way, and tungstenite in both directions. (The Autobahn test-suite is a step of `test.sh`.)
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -302,8 +302,9 @@ fn handshakes_follow_the_rfc() {
     }
 }
 
-/// §5.5.1: a Close is answered with its code, then the server closes the connection, and nothing that follows is taken. §5.5.2: a
-/// ping is answered with its payload. §5.1: nothing is masked, and what is not masked fails the connection.
+/// §5.5.1: a Close is answered with its code, then the server closes the connection, and nothing that follows
+/// is taken. §5.5.2: a ping is answered with its payload. §5.1: nothing is masked, and what is not masked
+/// fails the connection.
 #[test]
 fn control_frames_are_answered_and_the_server_closes() {
     let server = Server::start(&["--shards", "1", "--echo"]);

@@ -1,5 +1,5 @@
-//! One recorded trace of what clients do, through every driver: each client must be sent the same bytes. And what only a burst
-//! brings about: more at once than a driver has buffers, completions or room for.
+//! One recorded trace of what clients do, through every driver: each client must be sent the same bytes. And
+//! what only a burst brings about: more at once than a driver has buffers, completions or room for.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -119,7 +119,8 @@ fn transcript(server: &Server) -> Vec<String> {
     clients.into_iter().map(|(_, received, _)| without_dates(&received)).collect()
 }
 
-/// The bytes, in which the second of an answer, which may begin between one driver's run and another's, is left out.
+/// The bytes, in which the second of an answer, which may begin between one driver's run and another's, is
+/// left out.
 fn without_dates(received: &[u8]) -> String {
     let date = regex::bytes::Regex::new(r"\r\nDate: [A-Z][a-z]{2}, [0-9A-Za-z :]{20} GMT\r\n").unwrap();
     date.replace_all(received, b"\r\nDate: _\r\n").escape_ascii().to_string()
@@ -162,7 +163,8 @@ fn read_head(client: &mut Tcp) {
     }
 }
 
-/// More completions than the ring has slots, and far more than it has buffers: nothing may be lost, and no connections mixed up.
+/// More completions than the ring has slots, and far more than it has buffers: nothing may be lost, and no
+/// connections mixed up.
 #[test]
 fn concurrent_publishers() {
     const CLIENTS: usize = 4500;
@@ -198,8 +200,9 @@ fn concurrent_publishers() {
     }
 }
 
-/// Sends to a server that echoes, without reading, until neither the server nor the kernels between take anything any more: that is
-/// well above what the server holds. Returns how many messages were begun, and what is left of the last one.
+/// Sends to a server that echoes, without reading, until neither the server nor the kernels between take
+/// anything any more: that is well above what the server holds. Returns how many messages were begun, and
+/// what is left of the last one.
 fn send_until_paused(server: &Server, client: &mut Tcp) -> (u32, Vec<u8>) {
     client.set_nonblocking(true).unwrap();
     let (mut sent, mut pending) = (0_u32, Vec::new());
@@ -279,7 +282,8 @@ fn a_server_sleeps_while_a_client_is_paused() {
     }
 }
 
-/// Has the program that `command` starts be refused io_uring, as the default profiles of container engines do (seccomp(2)).
+/// Has the program that `command` starts be refused io_uring, as the default profiles of container engines do
+/// (seccomp(2)).
 fn without_uring(command: &mut Command) -> &mut Command {
     const SYSCALL_NUMBER_AT: u32 = 0; // of a struct seccomp_data
     let is_setup = u32::try_from(libc::SYS_io_uring_setup).unwrap();
@@ -333,8 +337,8 @@ fn without_io_uring_tests_fail_unless_that_is_allowed() {
     assert_eq!(printed.matches("SKIPPED: drivers: io_uring cannot be used here").count(), 1, "{printed}");
 }
 
-/// With fewer slots in the ring's table than a listener's queue has, connections are accepted one by one, none into a table that is
-/// full: a connection without a slot waits, and is accepted when there is one.
+/// With fewer slots in the ring's table than a listener's queue has, connections are accepted one by one,
+/// none into a table that is full: a connection without a slot waits, and is accepted when there is one.
 #[test]
 fn a_full_table_loses_no_connection() {
     const PLACES: u64 = 200;
@@ -386,8 +390,8 @@ enum Leaving {
     Reset,
 }
 
-/// What a client sent last and the end of its stream are one event for the server when both come while it looks elsewhere. The end
-/// is seen all the same: with pings off, nothing else would find the member gone.
+/// What a client sent last and the end of its stream are one event for the server when both come while it
+/// looks elsewhere. The end is seen all the same: with pings off, nothing else would find the member gone.
 #[test]
 fn an_end_that_comes_with_the_last_bytes_is_seen() {
     const MEMBERS: usize = 20;
@@ -443,8 +447,8 @@ fn a_client_that_sends_and_closes_at_once_leaves_no_member() {
     }
 }
 
-/// Where the kernel does not report the peer's address, the bound on connections of one address holds all the same: for all such
-/// connections together.
+/// Where the kernel does not report the peer's address, the bound on connections of one address holds all the
+/// same: for all such connections together.
 #[test]
 fn connections_of_an_unknown_address_are_counted_together() {
     let server = start("uring", &["--max-connections-per-address", "3"]);
@@ -465,7 +469,8 @@ fn connections_of_an_unknown_address_are_counted_together() {
     assert_eq!(answers, [3, 5]);
 }
 
-/// A server whose shard panics when `PANIC` arrives without a mask, which only builds with debug assertions do.
+/// A server whose shard panics when `PANIC` arrives without a mask, which only builds with debug assertions
+/// do.
 fn fragile(driver: &str, shards: &str) -> Server {
     let mut command = stentor();
     command.env("PANIC_ON", PANIC).args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
@@ -481,7 +486,8 @@ fn unmasked(payload: &str) -> Vec<u8> {
     [&head, payload.as_bytes()].concat()
 }
 
-/// A panic ends the connections of its shard and nothing else: WebSockets with a Close, the others with a reset. The shard begins anew.
+/// A panic ends the connections of its shard and nothing else: WebSockets with a Close, the others with a
+/// reset. The shard begins anew.
 #[test]
 #[cfg(debug_assertions)]
 fn a_shard_that_panics_is_replaced() {
@@ -527,7 +533,8 @@ fn a_shard_that_panics_is_replaced() {
     }
 }
 
-/// Members on other shards of rooms whose home has panicked are notified, join anew, and go on in one order with all others.
+/// Members on other shards of rooms whose home has panicked are notified, join anew, and go on in one order
+/// with all others.
 #[test]
 #[cfg(debug_assertions)]
 fn members_on_other_shards_outlive_a_panic() {
@@ -535,7 +542,8 @@ fn members_on_other_shards_outlive_a_panic() {
     for driver in drivers() {
         let server = fragile(driver, "3");
         let mut members: Vec<_> = (0..MEMBERS).map(|_| server.client("/ws/a?room=r")).collect();
-        // Its shard panics; whether that is the room's home, and which members it takes along, is the kernel's choice.
+        // Its shard panics; whether that is the room's home, and which members it takes along, is the
+        // kernel's choice.
         let mut fuse = server.client("/ws/fuse?room=elsewhere");
         fuse.get_mut().write_all(&unmasked(PANIC)).unwrap();
         assert_eq!(support::close_code(&mut fuse), 1011, "{driver}");

@@ -273,8 +273,8 @@ fn a_socket_from_the_service_manager_is_served() {
     if std::process::Command::new("systemd-socket-activate").arg("--version").output().is_err() {
         return; // the step `systemd` of test.sh has it
     }
-    // Below the ports that connections get: one that requests a port where nothing listens yet can be given that very port, and
-    // is then connected with itself.
+    // Below the ports that connections get: one that requests a port where nothing listens yet can be given
+    // that very port, and is then connected with itself.
     let is_free = |port: &u16| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok();
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     let port = (first..32_768).find(is_free).unwrap();
@@ -307,7 +307,8 @@ fn a_socket_from_the_service_manager_is_served() {
 #[test]
 fn names_in_the_log_cannot_forge_a_line() {
     let mut server = Server::start(&["--shards", "1", "--log", "debug"]);
-    // The one invisible character that a name may have, between letters that would join, and a quotation mark.
+    // The one invisible character that a name may have, between letters that would join, and a quotation
+    // mark.
     drop(server.client("/ws/%22%D8%B9%D9%84%DB%8C%E2%80%8C%D8%B1%D8%B6%D8%A7"));
     let line = server.log_line("connection closed");
     assert!(line.contains(r#"\\\"علی\\u{200c}رضا"#), "{line}");

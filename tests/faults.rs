@@ -1,4 +1,5 @@
-//! What one client did to others, or to the whole server, in earlier versions: each row is a test that failed there.
+//! What one client did to others, or to the whole server, in earlier versions: each row is a test that failed
+//! there.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 #![allow(clippy::disallowed_methods, reason = "how long a real server takes is what is tested")]
@@ -239,7 +240,8 @@ fn the_histories_of_all_rooms_together_are_bounded() {
     assert!((8..=20).contains(&recovered), "{recovered} of 128 rooms have kept theirs");
 }
 
-/// How many of `count` texts that a plain client sends at once are published, and the code that closes it, if one does.
+/// How many of `count` texts that a plain client sends at once are published, and the code that closes it, if
+/// one does.
 fn flood(server: &Server, room: &str, count: usize) -> (usize, Option<u16>) {
     let mut member = server.client(&format!("/ws/flooder?room={room}"));
     for _ in 0..count {
@@ -350,8 +352,8 @@ fn input_queued_during_authentication_is_kept_as_received() {
     assert_eq!(server.metric("stentor_websocket_connections"), 40);
 }
 
-/// A flood into one room, by clients that are not in it, while its members take nothing: publishers of another room wait no
-/// longer for it.
+/// A flood into one room, by clients that are not in it, while its members take nothing: publishers of
+/// another room wait no longer for it.
 #[test]
 fn a_congested_room_does_not_hold_up_another() {
     let server = Server::start(&["--shards", "2", "--publish", "anyone", "--slow-member", "skip"]);
@@ -457,7 +459,8 @@ fn commands_are_limited_and_a_flood_of_them_ends() {
                 Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         };
-        // A hundred at once, and fifty in each second that this takes; of those the last sixteen may have no answer any more.
+        // A hundred at once, and fifty in each second that this takes; of those the last sixteen may have no
+        // answer any more.
         assert!((80..=400).contains(&allowed), "{method}: {allowed} were executed");
         assert!(refused >= 100, "{method}: {refused} were refused");
         assert_eq!(code, 3013, "{method}");

@@ -165,8 +165,8 @@ fn a_reload_changes_the_keys() {
     drop(other);
 }
 
-/// An auth backend that gives one answer to every request, and returns the requests. With TLS it has a certificate that only
-/// `hook-ca.pem` vouches for.
+/// An auth backend that gives one answer to every request, and returns the requests. With TLS it has a
+/// certificate that only `hook-ca.pem` vouches for.
 fn backend(tls: bool, answer: &'static str) -> (String, Receiver<String>) {
     #[expect(clippy::disallowed_types, reason = "a back end for tests")]
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,5 @@
-//! What holds in a room, and what one client, user or address may have: each option through the running server.
+//! What holds in a room, and what one client, user or address may have: each option through the running
+//! server.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 

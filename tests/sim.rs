@@ -1,7 +1,7 @@
 //! The simulator at work: the same scenarios each time, and new ones for as long as one likes.
 //!
-//! `STENTOR_SIM_SEED=7 cargo test --test sim` plays one scenario. `STENTOR_SIM_SECONDS=60` plays new ones too, for a minute.
-//! `STENTOR_SIM_SURVEY=300` only reports which of so many seeds fail, and how.
+//! `STENTOR_SIM_SEED=7 cargo test --test sim` plays one scenario. `STENTOR_SIM_SECONDS=60` plays new ones
+//! too, for a minute. `STENTOR_SIM_SURVEY=300` only reports which of so many seeds fail, and how.
 
 #![allow(
     clippy::unwrap_used,
@@ -62,7 +62,8 @@ fn variable(name: &str) -> Option<u64> {
     Some(std::env::var(name).ok()?.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Plays the scenario of a seed. When it fails, reports how to repeat it, and what is left of it when it is made smaller.
+/// Plays the scenario of a seed. When it fails, reports how to repeat it, and what is left of it when it is
+/// made smaller.
 fn play(seed: u64) -> Report {
     let scenario = Scenario::draw(seed);
     let outcome = quietly(|| {

@@ -20,7 +20,8 @@ use tungstenite::Message;
 
 const LIMITS: Limits = Limits { message_bytes_max: 10_000 };
 
-/// A proxy that trusts in the upgrade passes on everything that follows; so no other client's request may be in there.
+/// A proxy that trusts in the upgrade passes on everything that follows; so no other client's request may be
+/// in there.
 #[test]
 fn a_request_behind_a_refused_upgrade_is_not_answered() {
     let server = Server::start(&["--shards", "1"]);

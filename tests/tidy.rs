@@ -1,5 +1,5 @@
-//! The rules that no compiler checks: which module may import which, how long files and functions may be, and that the code
-//! uses the field's standard terms.
+//! The rules that no compiler checks: which module may import which, how long files and functions may be, and
+//! that the code uses the field's standard terms.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -12,7 +12,8 @@ use std::path::Path;
 
 use sources::{files, sources};
 
-/// Modules, and what each may name besides itself: only modules that stand above it, so that there is no cycle.
+/// Modules, and what each may name besides itself: only modules that stand above it, so that there is no
+/// cycle.
 type Imports = &'static [(&'static str, &'static [&'static str])];
 
 /// The server's. The order is the data's path.
@@ -41,7 +42,8 @@ const MAY_IMPORT: Imports = &[
     ("identity", &["base", "chat", "app", "logging", "edge"]),
     ("config", &["base", "http", "chat", "options", "identity", "logging"]),
     ("token", &["chat", "identity", "config", "logging"]),
-    // The simulator's clients speak WebSocket, its engines are late, and it knows how long a session may stay.
+    // The simulator's clients speak WebSocket, its engines are late, and it knows how long a session may
+    // stay.
     ("driver/sim", &["base", "metrics", "ws", "chat", "options", "engine", "session", "shard"]),
     ("driver", &["base", "metrics", "chat", "shard", "logging"]),
     (
@@ -113,8 +115,8 @@ const FUNCTION_LINES_MAX: usize = 60;
 /// What is still longer than that: files, and functions as `file: name`. This list only shrinks.
 const TOO_LONG: &[&str] = &["src/config/checked.rs: check"];
 
-/// Terms that this project does not use, in lower case, and the standard term for each. Any other character than a letter or a
-/// digit ends a word, so identifiers in snake case are covered, too.
+/// Terms that this project does not use, in lower case, and the standard term for each. Any other character
+/// than a letter or a digit ends a word, so identifiers in snake case are covered, too.
 const OLD_TERMS: &[(&str, &str)] = &[
     ("anybody", "a client, a member, any thread"),
     ("became of", "outcome"),
@@ -199,7 +201,8 @@ fn module_of(path: &Path, folder: &str) -> String {
     inside(path, folder).split('/').next().unwrap().to_owned()
 }
 
-/// The lines of a file of a program without its unit tests, which are a file of their own or stand at its foot.
+/// The lines of a file of a program without its unit tests, which are a file of their own or stand at its
+/// foot.
 fn without_tests(path: &Path) -> Vec<String> {
     if path.ends_with("tests.rs") || path.iter().any(|part| part == "tests") {
         return Vec::new();
@@ -277,7 +280,8 @@ fn files_fit_a_sitting() {
     }
 }
 
-/// The functions of a file and their lines, from the signature to the closing brace, which rustfmt puts under its beginning.
+/// The functions of a file and their lines, from the signature to the closing brace, which rustfmt puts under
+/// its beginning.
 fn functions(lines: &[String]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (index, line) in lines.iter().enumerate() {
@@ -339,7 +343,8 @@ fn files_and_functions_of_the_programs_are_short() {
 fn unsafe_code_is_where_it_is_expected() {
     for path in sources("src") {
         let text = fs::read_to_string(&path).unwrap();
-        // A descriptor that the service manager passed, a parameter of the allocator, and what the kernel is pointed to.
+        // A descriptor that the service manager passed, a parameter of the allocator, and what the kernel is
+        // pointed to.
         let expected = path.ends_with("src/server/listeners.rs")
             || path.ends_with("src/server/allocator.rs")
             || ["ring", "buffers", "batch"]
@@ -385,7 +390,8 @@ fn the_code_uses_standard_terms() {
     assert!(found.is_empty(), "{} old terms:\n{}", found.len(), found.join("\n"));
 }
 
-/// A line in lower case, with the words of its identifiers in camel case apart. The names of JavaScript's own functions stay.
+/// A line in lower case, with the words of its identifiers in camel case apart. The names of JavaScript's own
+/// functions stay.
 fn words(line: &str) -> String {
     let mut words = String::new();
     let mut after_word = false;
@@ -412,4 +418,28 @@ fn scripts_and_documents_use_standard_terms() {
         }
     }
     assert!(found.is_empty(), "{} old terms:\n{}", found.len(), found.join("\n"));
+}
+
+/// As `rustfmt.toml` has it; rustfmt itself leaves comments as they are.
+const COLUMNS_MAX: usize = 110;
+
+#[test]
+fn comments_are_as_wide_as_the_code() {
+    let folders = ["src", "tests", "benches", "loadtest", "fuzz/fuzz_targets"];
+    let mut found = Vec::new();
+    for path in folders.into_iter().flat_map(sources) {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut in_example = false;
+        for (number, line) in text.lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+            let comment = comment.trim_start_matches(['/', '!', ' ']);
+            in_example ^= comment.starts_with("```");
+            // Rows of tables and lines of examples cannot be broken.
+            let is_whole = in_example || comment.starts_with(['|', '{']);
+            if !is_whole && line.chars().count() > COLUMNS_MAX {
+                found.push(format!("{}:{}", named(&path), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "comments wider than {COLUMNS_MAX} columns:\n{}", found.join("\n"));
 }

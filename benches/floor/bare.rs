@@ -1,5 +1,5 @@
-//! The floor: takes clients, then sends each frame that the first one writes to all the others, or to as many as a
-//! room has members. Nothing else.
+//! The floor: takes clients, then sends each frame that the first one writes to all the others, or to as many
+//! as a room has members. Nothing else.
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;

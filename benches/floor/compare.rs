@@ -1,4 +1,5 @@
-//! Two builds side by side: rounds of one and of the other alternate, and what is compared is each round's ratio.
+//! Two builds side by side: rounds of one and of the other alternate, and what is compared is each round's
+//! ratio.
 
 #![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
 
@@ -68,7 +69,8 @@ impl Spread {
     }
 }
 
-/// The largest rank, from 0, such that the median of what `count` values are drawn from lies below it with at most 2.5 %.
+/// The largest rank, from 0, such that the median of what `count` values are drawn from lies below it with at
+/// most 2.5 %.
 fn rank(count: usize) -> usize {
     // The binomial distribution for one half, from its foot.
     let mut term = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));

@@ -1,6 +1,7 @@
 #![expect(unreachable_pub, reason = "a benchmark is one program; its modules share what they need")]
-//! The server beside the floor: a bare loop of `send(2)` over as many sockets, with the same bytes at the same pace, in
-//! the same run. What is printed is CPU time of the server for each delivery, and its ratio to the floor's.
+//! The server beside the floor: a bare loop of `send(2)` over as many sockets, with the same bytes at the
+//! same pace, in the same run. What is printed is CPU time of the server for each delivery, and its ratio to
+//! the floor's.
 //!
 //! ```text
 //! cargo bench --bench floor                    # every row
@@ -16,8 +17,8 @@
 //!                                              # with 1 when a median is worse than it may be (see `compare`)
 //! ```
 //!
-//! The server is pinned to the first core, the client to the last. Rounds of floor and server alternate. One process
-//! holds all clients, so the limit on open files bounds their number.
+//! The server is pinned to the first core, the client to the last. Rounds of floor and server alternate. One
+//! process holds all clients, so the limit on open files bounds their number.
 
 mod bare;
 mod client;

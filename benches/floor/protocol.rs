@@ -34,7 +34,8 @@ pub fn room_of(index: usize) -> String {
 }
 
 impl Protocol {
-    /// What `publisher` sends to publish a stamped text in `room`, so that a frame of about `frame_bytes` is received.
+    /// What `publisher` sends to publish a stamped text in `room`, so that a frame of about `frame_bytes` is
+    /// received.
     pub fn publish(self, frame_bytes: usize, intended: u64, publisher: usize, room: usize) -> Vec<u8> {
         let stamp = format!("{intended:016x}{publisher:05}");
         let fill = |around: usize| "x".repeat(frame_bytes.saturating_sub(around + stamp.len()));
@@ -82,7 +83,8 @@ impl Protocol {
         (text_frame(&lines.join("\n")), lines.len())
     }
 
-    /// The intended time of a received message, in nanoseconds, and its publisher. `None`: this is no stamped message.
+    /// The intended time of a received message, in nanoseconds, and its publisher. `None`: this is no stamped
+    /// message.
     pub fn received(self, payload: &[u8]) -> Option<(u64, usize)> {
         let at = self.stamp_at();
         if self == Self::Json && !payload.get(..at)?.ends_with(BEFORE_DATA.as_bytes()) {

@@ -67,7 +67,8 @@ impl Recorder {
 /// Recordings of two runs vary by more than two builds in one run do: see [`super::compare`] for those.
 const RATIO_MAX: f64 = 1.10;
 
-/// Prints two recordings side by side. Whether no row's ratio to the floor has grown by more than [`RATIO_MAX`].
+/// Prints two recordings side by side. Whether no row's ratio to the floor has grown by more than
+/// [`RATIO_MAX`].
 pub fn compare(old: &str, new: &str) -> bool {
     let (old, new) = (read(Path::new(old)), read(Path::new(new)));
     let mut fine = true;

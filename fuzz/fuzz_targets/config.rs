@@ -1,5 +1,6 @@
-//! Settings: a file and an environment of any content are understood or refused, never more; every problem has a location that
-//! exists; a value means the same wherever it stands; what is accepted prints back the same.
+//! Settings: a file and an environment of any content are understood or refused, never more; every problem
+//! has a location that exists; a value means the same wherever it stands; what is accepted prints back the
+//! same.
 //!
 //! The input is a file, and behind each NUL a variable: its name, `=`, its value.
 #![no_main]

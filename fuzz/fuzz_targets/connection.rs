@@ -1,5 +1,5 @@
-//! Whole shards under any sequence of driver calls: they write to open connections only, what they
-//! write to a WebSocket is frames, every member receives each author in order and nothing twice, and all ends.
+//! Whole shards under any sequence of driver calls: they write to open connections only, what they write to a
+//! WebSocket is frames, every member receives each author in order and nothing twice, and all ends.
 #![no_main]
 
 mod world;

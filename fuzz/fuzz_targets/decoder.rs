@@ -68,8 +68,8 @@ impl From<Message> for Owned {
     }
 }
 
-/// The events up to a Close, after which nothing counts, or a failure. The lengths of the pieces are those of `cuts`, again
-/// and again; 0 ends there and gives the rest at once.
+/// The events up to a Close, after which nothing counts, or a failure. The lengths of the pieces are those of
+/// `cuts`, again and again; 0 ends there and gives the rest at once.
 fn decode(bytes: &[u8], deflate: bool, cuts: &[u8]) -> (Vec<Owned>, Option<Fail>) {
     let (mut decoder, mut inflater, mut events) = (Decoder::new(deflate), Inflater::default(), Vec::new());
     let mut bytes = bytes.to_vec();

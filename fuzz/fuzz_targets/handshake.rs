@@ -1,5 +1,5 @@
-//! The opening handshake: any split of the input gives the whole's result; httparse reads the same head; tungstenite accepts
-//! what we accept, with the same key.
+//! The opening handshake: any split of the input gives the whole's result; httparse reads the same head;
+//! tungstenite accepts what we accept, with the same key.
 //!
 //! The first byte of the input is where the rest is cut; so the rest can be read, and written, as it is.
 #![no_main]
@@ -83,7 +83,8 @@ fn agrees_with_tungstenite(head: &Head<'_>, answer: &[u8]) {
     {
         return;
     }
-    // It refuses a key whose last bits are not zero, like the one of the example in RFC 6455 §4.1; we take what decodes to 16 bytes.
+    // It refuses a key whose last bits are not zero, like the one of the example in RFC 6455 §4.1; we take
+    // what decodes to 16 bytes.
     if !head
         .only_field("Sec-WebSocket-Key")
         .is_some_and(|key| key.get(21).is_some_and(|last| b"AQgw".contains(last)))

@@ -28,7 +28,8 @@ fuzz_target!(|input: &[u8]| {
         let compressed = deflater.deflate(window, &[front, back]).to_vec();
         assert!(compressed.len() <= deflated_len_max(bytes.len()), "{} of {}", compressed.len(), bytes.len());
         assert_eq!(inflater.inflate(&compressed, bytes.len()), Ok(bytes));
-        // Not always the same bytes, as where blocks end depends on how much room there is; but always the same message.
+        // Not always the same bytes, as where blocks end depends on how much room there is; but always the
+        // same message.
         let again = deflater.deflate(window, &[front, back]).to_vec();
         assert_eq!(inflater.inflate(&again, bytes.len()), Ok(bytes));
     }

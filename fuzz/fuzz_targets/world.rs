@@ -398,7 +398,8 @@ impl Client {
         if len == 0 { Outcome::Refused } else { Outcome::Took(len, bytes.len()) }
     }
 
-    /// Frames that a server may send, in which every counting author counts upwards; the last one may be partial.
+    /// Frames that a server may send, in which every counting author counts upwards; the last one may be
+    /// partial.
     fn check_received(&self, counts: &dyn Fn(&str) -> bool) {
         let response = try_parse_response(&self.received).ok().flatten();
         let Some(response) = response.filter(|response| response.status == 101) else { return };

@@ -28,8 +28,8 @@ fn nanos(clock: ClockId) -> u64 {
     time.tv_sec.unsigned_abs() * SECOND + time.tv_nsec.unsigned_abs()
 }
 
-/// Wakes an event loop with a resolution of microseconds. The timeout of epoll has milliseconds, too coarse for the send
-/// times.
+/// Wakes an event loop with a resolution of microseconds. The timeout of epoll has milliseconds, too coarse
+/// for the send times.
 pub struct Timer {
     timer: OwnedFd,
     set_for: u64,

@@ -1,5 +1,5 @@
-//! swarm: a load tester for WebSocket broadcast servers. It opens many clients, publishes through some of them at a rate
-//! that does not depend on the server, and checks what every client receives.
+//! swarm: a load tester for WebSocket broadcast servers. It opens many clients, publishes through some of
+//! them at a rate that does not depend on the server, and checks what every client receives.
 //!
 //! ```text
 //! options  ->  plan  ->  coordinator  ==pipes==>  worker, worker, …  ->  the server under test

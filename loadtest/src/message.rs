@@ -42,7 +42,8 @@ impl Assignment {
 pub enum Command {
     /// All clients are connected: the first stage starts at this time.
     Start(u64),
-    /// All workers have published; the number of messages of each publisher. Drain what is in flight, then finish.
+    /// All workers have published; the number of messages of each publisher. Drain what is in flight, then
+    /// finish.
     Drain(Vec<u32>),
     /// Finish now, with the results so far.
     Stop,

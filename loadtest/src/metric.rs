@@ -229,7 +229,8 @@ fn server_cpu_per_handshake(facts: &Facts<'_>) -> Option<f64> {
     })
 }
 
-/// Memory of the first `clients` clients: the difference between before the first one and after all have connected.
+/// Memory of the first `clients` clients: the difference between before the first one and after all have
+/// connected.
 fn server_memory_per_client(facts: &Facts<'_>) -> Option<f64> {
     let [before, connected, finished] = facts.outcome.server?;
     let with = if facts.plan.publishers == 0 { finished } else { connected };

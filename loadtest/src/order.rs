@@ -1,11 +1,12 @@
-//! The order in which a room's messages were first received, and each receiver's cursor in it. A receiver that receives the
-//! same order as all others costs one comparison per message, and memory that does not depend on the number of publishers;
-//! only gaps cost more. Lost, duplicated and reordered messages are counted exactly for every pair of publisher and
-//! receiver.
+//! The order in which a room's messages were first received, and each receiver's cursor in it. A receiver
+//! that receives the same order as all others costs one comparison per message, and memory that does not
+//! depend on the number of publishers; only gaps cost more. Lost, duplicated and reordered messages are
+//! counted exactly for every pair of publisher and receiver.
 
 use std::collections::VecDeque;
 
-/// Entries that a room keeps for receivers that are behind. A receiver that is further behind has lost the rest.
+/// Entries that a room keeps for receivers that are behind. A receiver that is further behind has lost the
+/// rest.
 const ENTRIES_MAX: usize = 1 << 20;
 
 /// Gaps that one cursor keeps. Beyond, the messages of the oldest gap count as lost.
@@ -66,7 +67,8 @@ pub struct Order {
     draining: bool,
 }
 
-/// The progress of one receiver in its room's order. All entries before `next` are received, except for the gaps.
+/// The progress of one receiver in its room's order. All entries before `next` are received, except for the
+/// gaps.
 #[derive(Debug, Default)]
 pub struct Cursor {
     next: u64,
@@ -76,8 +78,8 @@ pub struct Cursor {
     abandoned: u64,
     /// The receiver connected during the run, at this time, and has no index yet.
     connected_ns: Option<u64>,
-    /// Messages that a new receiver was the first to receive. Messages published just before it connected precede them, and
-    /// other receivers may receive those only now; so the others determine the indexes.
+    /// Messages that a new receiver was the first to receive. Messages published just before it connected
+    /// precede them, and other receivers may receive those only now; so the others determine the indexes.
     pending: Vec<Entry>,
 }
 
@@ -327,8 +329,8 @@ impl Cursor {
 mod tests {
     use super::*;
 
-    /// A room of two receivers: the first receives `leader`, then the second `follower`. `expected` is the classification
-    /// for the second, `missed` the messages it has missed. `a3` is message 3 of publisher a.
+    /// A room of two receivers: the first receives `leader`, then the second `follower`. `expected` is the
+    /// classification for the second, `missed` the messages it has missed. `a3` is message 3 of publisher a.
     fn check(leader: &str, follower: &str, expected: &str, missed: u64) {
         let mut order = Order::default();
         let mut cursors = [order.cursor_from_start(), order.cursor_from_start()];
@@ -404,7 +406,8 @@ mod tests {
         let mut stays = order.cursor_from_start();
         order.received(&mut stays, 0, 0, 10);
         let mut joiner = order.cursor_from(25);
-        // The message of time 20 precedes it; it receives those of 30 and 40 before the other receives anything.
+        // The message of time 20 precedes it; it receives those of 30 and 40 before the other receives
+        // anything.
         assert_eq!(order.received(&mut joiner, 1, 0, 30), Delivery::InOrder);
         assert_eq!(order.received(&mut joiner, 1, 1, 40), Delivery::InOrder);
         assert_eq!(order.received(&mut stays, 0, 1, 20), Delivery::InOrder);

@@ -144,8 +144,8 @@ pub struct Plan {
     pub pin: Vec<usize>,
 }
 
-/// Clients per source address. An address has about 28,000 ephemeral ports; the kernel's search for a free one slows down
-/// as they fill.
+/// Clients per source address. An address has about 28,000 ephemeral ports; the kernel's search for a free
+/// one slows down as they fill.
 pub const CLIENTS_PER_SOURCE: u32 = 10_000;
 
 impl Plan {
@@ -159,7 +159,8 @@ impl Plan {
         if self.rooms == 1 { self.room.clone() } else { format!("{}-{room}", self.room) }
     }
 
-    /// The name of a client. All names have the same length, so that stamps have the same offset in a payload.
+    /// The name of a client. All names have the same length, so that stamps have the same offset in a
+    /// payload.
     pub fn client_name(&self, client: u32) -> String {
         format!("swarm-{client:06}")
     }

@@ -1,4 +1,5 @@
-//! Measures swarm's own capacity: a thread that only sends prepared blocks of frames is the fastest possible server.
+//! Measures swarm's own capacity: a thread that only sends prepared blocks of frames is the fastest possible
+//! server.
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};

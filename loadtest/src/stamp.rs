@@ -1,5 +1,5 @@
-//! The stamp at the start of every published message, and its detection in received payloads. It is plain ASCII without
-//! quotes or brackets, so that it survives encoding in JSON, HTML or a line of text.
+//! The stamp at the start of every published message, and its detection in received payloads. It is plain
+//! ASCII without quotes or brackets, so that it survives encoding in JSON, HTML or a line of text.
 
 use memchr::memmem;
 
@@ -48,7 +48,8 @@ impl Stamp {
     }
 }
 
-/// Decodes eight hexadecimal digits at once; each step halves the number of groups. Other bytes decode to some number.
+/// Decodes eight hexadecimal digits at once; each step halves the number of groups. Other bytes decode to
+/// some number.
 fn hex(digits: [u8; 8]) -> u32 {
     let digits = u64::from_be_bytes(digits);
     // '0'–'9' have their value in the low nibble; letters, which have bit 6, are nine behind theirs.

@@ -93,7 +93,8 @@ pub struct Stats {
     pub duplicated: u64,
     /// Messages received after a later one of the same publisher.
     pub reordered: u64,
-    /// Messages in order for their publisher, but received by another client in another order relative to other publishers.
+    /// Messages in order for their publisher, but received by another client in another order relative to
+    /// other publishers.
     pub order_mismatch: u64,
     /// Messages received in a room to which they were not published.
     pub misdelivered: u64,

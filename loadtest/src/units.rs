@@ -108,7 +108,8 @@ impl Display for Rate {
     }
 }
 
-/// How long clients stay disconnected after a storm: a time, `5s`, or until a number of messages is published, `100`.
+/// How long clients stay disconnected after a storm: a time, `5s`, or until a number of messages is
+/// published, `100`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "RawValue", into = "String")]
 pub enum Downtime {

@@ -67,7 +67,8 @@ fn one_lost_client() {
 fn an_open_loop_counts_a_stall_for_every_delayed_message() {
     let run = chat(Fault::Stall);
     assert!(run.metric("max") >= STALL.as_secs_f64(), "{}", run.table);
-    // Forty messages are due after the tenth, most of them during the stall: an open loop does not wait for it.
+    // Forty messages are due after the tenth, most of them during the stall: an open loop does not wait for
+    // it.
     let pairs = run.json["latency"].as_array().unwrap();
     let slow = pairs.iter().filter(|pair| pair[0].as_u64().unwrap() > 150_000);
     let slow: u64 = slow.map(|pair| pair[1].as_u64().unwrap()).sum();

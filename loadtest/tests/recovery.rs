@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use support::Run;
 use support::server::{ERROR_METRICS, Stentor, check_clean};
 
-/// Ten publishers stay connected; the others are dropped in the middle of three seconds, and miss a hundred messages.
+/// Ten publishers stay connected; the others are dropped in the middle of three seconds, and miss a hundred
+/// messages.
 const STORM: [&str; 11] = [
     "--resume",
     "--clients",
@@ -75,8 +76,8 @@ fn churned_clients_recover() {
         ]);
         check_clean(&run);
         assert!(run.metric("recovered") > 150.0, "{}", run.table);
-        // Clients that are connected at the end have missed nothing (`check_clean`); clients that are disconnected then are
-        // not awaited.
+        // Clients that are connected at the end have missed nothing (`check_clean`); clients that are
+        // disconnected then are not awaited.
         assert_eq!(run.metrics(["not_recovered"]), [0.0], "{}", run.table);
         assert!((19_800.0..=20_000.0).contains(&run.metric("deliveries")), "{}", run.table);
     }

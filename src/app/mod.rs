@@ -113,8 +113,8 @@ impl Encoder {
         self.deflater.deflate(window, &[payload])
     }
 
-    /// Makes what all formats of one protocol share, once. `positioned`: the room keeps a history, so that the position is
-    /// shown.
+    /// Makes what all formats of one protocol share, once. `positioned`: the room keeps a history, so that
+    /// the position is shown.
     pub fn prepare(publication: &Publication, positioned: bool) {
         publication.json.get_or_init(|| json::publication(publication, positioned));
     }
@@ -159,7 +159,8 @@ impl Encoder {
                 .window()
                 .filter(|_| payload.len() >= self.deflate_bytes_min)
                 .map(|window| deflated_frame(&mut self.deflater, window, payload))
-                .filter(|frame| frame.len() < plain.len()); // a message may always travel uncompressed (RFC 7692 §6)
+                // A message may always travel uncompressed (RFC 7692 §6).
+                .filter(|frame| frame.len() < plain.len());
             encodings.0[format as usize] = Some(compressed.unwrap_or_else(|| plain.clone()));
         }
     }

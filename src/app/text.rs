@@ -3,8 +3,8 @@
 //! A line with an empty name is a server notice (`: …`): no client can send one, for a name is never
 //! empty.
 //!
-//! One message is one line, for clients that print what they receive ([`one_line`]). JSON members of the same room receive
-//! every text unchanged.
+//! One message is one line, for clients that print what they receive ([`one_line`]). JSON members of the same
+//! room receive every text unchanged.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,8 @@ const SEPARATOR: &[u8] = b": ";
 /// The subprotocol that is selected when a client offers it.
 pub const SUBPROTOCOL: &str = "chat";
 
-/// The recovery request of `history=N` and `since=EPOCH:OFFSET` in the query; the latter wins. `None`: they cannot be read.
+/// The recovery request of `history=N` and `since=EPOCH:OFFSET` in the query; the latter wins. `None`: they
+/// cannot be read.
 pub fn recovery_request(history: Option<&str>, since: Option<&str>) -> Option<RecoveryRequest> {
     match (history, since) {
         (_, Some(since)) => {
@@ -47,9 +48,9 @@ pub fn payload(publication: &Publication) -> Vec<u8> {
 /// A line break, where one was: SYMBOL FOR NEWLINE.
 const BREAK: char = '\u{2424}';
 
-/// `text` (UTF-8) as one line that does nothing to a terminal but show itself. What ends a line (LF, CR, CR LF, VT, FF, NEL,
-/// U+2028, U+2029) becomes `␤`, a tab a space, any other C0 control and DEL its picture (ESC is `␛`), and a C1 control U+FFFD.
-/// Borrowed: there was none of these, which costs one pass over the bytes.
+/// `text` (UTF-8) as one line that does nothing to a terminal but show itself. What ends a line (LF, CR, CR
+/// LF, VT, FF, NEL, U+2028, U+2029) becomes `␤`, a tab a space, any other C0 control and DEL its picture (ESC
+/// is `␛`), and a C1 control U+FFFD. Borrowed: there was none of these, which costs one pass over the bytes.
 pub fn one_line(text: &[u8]) -> Cow<'_, [u8]> {
     // Two lead bytes are suspicious as well: of NEL and the C1 controls, and of the separators.
     let suspicious =
@@ -100,7 +101,8 @@ pub fn position_into(out: &mut Vec<u8>, Position { epoch, offset }: Position) {
     notice_into(out, &format!("since={epoch}:{offset}"));
 }
 
-/// Appends the notice about `count` skipped publications, and the position from which they can be recovered, if any.
+/// Appends the notice about `count` skipped publications, and the position from which they can be recovered,
+/// if any.
 pub fn skipped_into(out: &mut Vec<u8>, count: u64, after: Option<Position>) {
     let back = after.map(|Position { epoch, offset }| format!("; since={epoch}:{offset} brings them back"));
     let back = back.unwrap_or_default();

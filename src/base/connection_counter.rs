@@ -1,5 +1,5 @@
-//! How many there are of each: connections of a user, of an address. Shared by all shards, touched when a connection
-//! comes and when it goes, and only where there is a bound.
+//! How many there are of each: connections of a user, of an address. Shared by all shards, touched when a
+//! connection comes and when it goes, and only where there is a bound.
 
 use core::net::IpAddr;
 use std::hash::Hash;
@@ -23,8 +23,8 @@ impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
         Self { seed: seed.clone(), parts: std::array::from_fn(|_| Mutex::new(seed.map())) }
     }
 
-    /// Counts one more connection of `key`, unless there are `max` already. It is counted until the permit is dropped. With
-    /// `max` = 0 the permit is not counted: a later limit does not see that connection.
+    /// Counts one more connection of `key`, unless there are `max` already. It is counted until the permit is
+    /// dropped. With `max` = 0 the permit is not counted: a later limit does not see that connection.
     pub fn acquire(self: &Arc<Self>, key: &K, max: u32) -> Option<Permit<K>> {
         if max == 0 {
             return Some(Permit(None));
@@ -75,8 +75,8 @@ impl<K: Hash + Eq + Clone> Drop for Permit<K> {
     }
 }
 
-/// What counts as one address: all of an IPv4 one, the network (/64) of an IPv6 one, whose host part is the client's own
-/// choice (RFC 4291 §2.5.4, RFC 8981).
+/// What counts as one address: all of an IPv4 one, the network (/64) of an IPv6 one, whose host part is the
+/// client's own choice (RFC 4291 §2.5.4, RFC 8981).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AddressKey {
     /// An IPv4 address, also one that is mapped into IPv6 (`::ffff:a.b.c.d`).

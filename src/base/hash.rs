@@ -1,4 +1,5 @@
-//! Hashing of what clients choose (names, rooms): seeded, so that no client can aim at a bucket or at a shard.
+//! Hashing of what clients choose (names, rooms): seeded, so that no client can aim at a bucket or at a
+//! shard.
 
 use ahash::RandomState;
 use std::hash::Hash;

@@ -2,9 +2,9 @@
 //! its own cursor.
 //!
 //! Small frames are copied into the newest chunk, so that a backlog is contiguous and leaves in one `send`;
-//! large ones are chained by reference. A chunk is kept as long as a reader stands in it: readers are counted per
-//! chunk, so nothing is scanned to find out what can go. When every reader has read everything the log owns
-//! no chunk at all: an idle room costs nothing here.
+//! large ones are chained by reference. A chunk is kept as long as a reader stands in it: readers are counted
+//! per chunk, so nothing is scanned to find out what can go. When every reader has read everything the log
+//! owns no chunk at all: an idle room costs nothing here.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -173,7 +173,8 @@ impl Log {
         self.forget_read(pool);
     }
 
-    /// Appends one frame, which is the publication at `offset` (0: it is none). Without readers, nothing is stored.
+    /// Appends one frame, which is the publication at `offset` (0: it is none). Without readers, nothing is
+    /// stored.
     pub fn append(&mut self, frame: &Bytes, offset: u64, pool: &mut ChunkPool) {
         if self.readers == 0 {
             self.head = self.head.plus(frame.len());
@@ -270,7 +271,8 @@ impl Log {
         self.frames.iter().find(|frame| frame.offset == offset && offset > 0).map(|frame| frame.end)
     }
 
-    /// Where the newest publication starts; where the newest frame does when no publication is kept; else the head.
+    /// Where the newest publication starts; where the newest frame does when no publication is kept; else the
+    /// head.
     pub fn newest_publication(&self) -> Cursor {
         let newest = self.frames.iter().rposition(|frame| frame.offset > 0);
         match newest.or_else(|| self.frames.len().checked_sub(1)) {

@@ -1,12 +1,13 @@
-//! Tables of connections and of sessions: slabs whose slots carry a generation, so that an event for an entry that is
-//! gone never reaches the one that took over its slot.
+//! Tables of connections and of sessions: slabs whose slots carry a generation, so that an event for an entry
+//! that is gone never reaches the one that took over its slot.
 
 use slab::Slab;
 use std::marker::PhantomData;
 
 use super::Index;
 
-/// What names an entry of a [`Table`]: a slot, and a generation that no other entry of that slot has for a long time.
+/// What names an entry of a [`Table`]: a slot, and a generation that no other entry of that slot has for a
+/// long time.
 pub trait Key: Copy {
     /// The key of the entry in slot `index` with that generation.
     fn new(index: u32, generation: u32) -> Self;

@@ -113,8 +113,8 @@ impl TimerWheel {
         None
     }
 
-    /// When [`TimerWheel::poll_expired`] should be called again; `None` when nothing is armed. May be earlier than
-    /// the first deadline (a far one shares its slot), never later than it.
+    /// When [`TimerWheel::poll_expired`] should be called again; `None` when nothing is armed. May be earlier
+    /// than the first deadline (a far one shares its slot), never later than it.
     pub fn next_deadline(&self) -> Option<Time> {
         if self.armed == 0 {
             return None;

@@ -1,7 +1,7 @@
 //! What a room's home keeps of its recent publications, and what of it can be had.
 //!
-//! What is kept is always the newest run without a hole: the oldest kept publication and every one after it. So whether
-//! a client can resume is one comparison.
+//! What is kept is always the newest run without a hole: the oldest kept publication and every one after it.
+//! So whether a client can resume is one comparison.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::base::Time;
 
 /// The newest publications of one room. Exists once: on the room's home shard.
 ///
-/// Invariant: `kept` holds the offsets `top - kept.len() + 1 ..= top`, in order, and `kept_bytes` is the sum of the weights
-/// beside them.
+/// Invariant: `kept` holds the offsets `top - kept.len() + 1 ..= top`, in order, and `kept_bytes` is the sum
+/// of the weights beside them.
 #[derive(Debug)]
 pub struct History {
     top: Position,
@@ -52,8 +52,8 @@ impl History {
         self.top
     }
 
-    /// Keeps `publication`, the newest of its room, as far as the room keeps anything. One of another epoch, or one that
-    /// does not follow the newest directly, begins a new run.
+    /// Keeps `publication`, the newest of its room, as far as the room keeps anything. One of another epoch,
+    /// or one that does not follow the newest directly, begins a new run.
     pub fn push(&mut self, publication: &Arc<Publication>, options: &RoomOptions) {
         let Some(position) = publication.position else { return };
         let follows = position.epoch == self.top.epoch && position.offset == self.top.offset + 1;

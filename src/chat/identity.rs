@@ -44,8 +44,8 @@ pub struct Grant {
     pub overrides: Overrides,
 }
 
-/// Where one subscription differs from its room's options; `None`: as the room has it. The `force_` ones only ever repeat what
-/// the room does anyway: others are refused before they come here.
+/// Where one subscription differs from its room's options; `None`: as the room has it. The `force_` ones only
+/// ever repeat what the room does anyway: others are refused before they come here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {
     /// Whether the client is listed as present.

@@ -1,8 +1,8 @@
 //! What clients and rooms may be called.
 //!
-//! A display name is brought into the form that the PRECIS profile `Nickname` gives it (RFC 8266): that of a person who typed it
-//! with two spaces is taken all the same. A room's name is compared byte by byte, by the server and by its clients, so it is
-//! never changed: one that is not in such a form already is refused.
+//! A display name is brought into the form that the PRECIS profile `Nickname` gives it (RFC 8266): that of a
+//! person who typed it with two spaces is taken all the same. A room's name is compared byte by byte, by the
+//! server and by its clients, so it is never changed: one that is not in such a form already is refused.
 
 mod precis;
 
@@ -21,12 +21,13 @@ pub enum BadName {
     Control,
     /// It has a character that is not seen, or that only turns the direction of others.
     Invisible,
-    /// It begins or ends with white space, or has some that is not the plain space. Of rooms alone: display names are mapped.
+    /// It begins or ends with white space, or has some that is not the plain space. Of rooms alone: display
+    /// names are mapped.
     Space,
     /// It is not in normalization form C (UAX #15). Of rooms alone.
     NotNormalized,
-    /// It has a character that no name may have, or may not have at that position: one that is not assigned, is for private use,
-    /// or is left out by RFC 8264.
+    /// It has a character that no name may have, or may not have at that position: one that is not assigned,
+    /// is for private use, or is left out by RFC 8264.
     Character,
 }
 
@@ -45,16 +46,16 @@ impl BadName {
     }
 }
 
-/// Times that the rules of a profile are applied until they change nothing more (RFC 8264 §7: "SHOULD" be idempotent, and
-/// "if it is not stable after three more times, … reject").
+/// Times that the rules of a profile are applied until they change nothing more (RFC 8264 §7: "SHOULD" be
+/// idempotent, and "if it is not stable after three more times, … reject").
 const PASSES_MAX: usize = 4;
 
-/// The display name of a client that requests `name`: its form under the profile `Nickname` (RFC 8266 §2.3), 1 to
-/// `bytes_max` bytes. White space at the ends is removed, other white space becomes one space, and compatible characters become
-/// plain ones (NFKC). Borrowed: it is `name` as it stands.
+/// The display name of a client that requests `name`: its form under the profile `Nickname` (RFC 8266 §2.3),
+/// 1 to `bytes_max` bytes. White space at the ends is removed, other white space becomes one space, and
+/// compatible characters become plain ones (NFKC). Borrowed: it is `name` as it stands.
 ///
-/// The profile allows some characters that look like nothing at all. A name of these alone would read like the server's own
-/// notices, whose lines have an empty name: it is empty.
+/// The profile allows some characters that look like nothing at all. A name of these alone would read like
+/// the server's own notices, whose lines have an empty name: it is empty.
 ///
 /// # Errors
 /// Which of the rules it breaks.
@@ -79,9 +80,10 @@ pub fn display_name(name: &str, bytes_max: usize) -> Result<Cow<'_, str>, BadNam
     Err(BadName::Character)
 }
 
-/// Checks what a client calls a room: 1 to `bytes_max` bytes in normalization form C; no controls and nothing that is ignored by
-/// default (that is what is invisible, and what turns the direction of text); no white space but spaces, and none at the ends.
-/// In patterns, tokens and requests a room has one name only, so it is taken as it stands or refused.
+/// Checks what a client calls a room: 1 to `bytes_max` bytes in normalization form C; no controls and nothing
+/// that is ignored by default (that is what is invisible, and what turns the direction of text); no white
+/// space but spaces, and none at the ends. In patterns, tokens and requests a room has one name only, so it
+/// is taken as it stands or refused.
 ///
 /// # Errors
 /// Which of the rules it breaks.
@@ -137,7 +139,8 @@ fn enforce(name: &str) -> Result<String, BadName> {
     if normal.is_empty() { Err(BadName::Empty) } else { Ok(normal) }
 }
 
-/// Whether a character of a name that is allowed leaves ink by itself. Marks do not, and two symbols are blank by design.
+/// Whether a character of a name that is allowed leaves ink by itself. Marks do not, and two symbols are
+/// blank by design.
 fn is_seen(character: char) -> bool {
     const BRAILLE_BLANK: char = '\u{2800}';
     const NULL_NOTEHEAD: char = '\u{1D159}';

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use uuid::Uuid;
 
-/// Identifies one client as long as the server runs: a UUID of the server's own making (RFC 9562 §5.8, version 8), of which
-/// the last byte is the shard of the client's session and the rest is random. Unique, not secret.
+/// Identifies one client as long as the server runs: a UUID of the server's own making (RFC 9562 §5.8,
+/// version 8), of which the last byte is the shard of the client's session and the rest is random. Unique,
+/// not secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(Uuid);
 
@@ -62,7 +63,8 @@ impl Person {
         Self { client, name, account: Some(Arc::clone(&ANONYMOUS)) }
     }
 
-    /// A client of `user`, an id, empty for an anonymous one. `info`: JSON that others are shown (`conn_info`), compact.
+    /// A client of `user`, an id, empty for an anonymous one. `info`: JSON that others are shown
+    /// (`conn_info`), compact.
     pub fn new(client: ClientId, user: Arc<str>, name: Arc<str>, info: Option<Arc<str>>) -> Self {
         if info.is_none() && user.is_empty() {
             return Self::anonymous(client, name);

@@ -10,8 +10,9 @@ use crate::base::Time;
 /// Bytes of the longest epoch.
 pub const EPOCH_BYTES_MAX: usize = 23;
 
-/// Identifies a room's sequence of offsets: offsets of different epochs do not compare. An opaque text of the engine's
-/// choice, 1 to [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and created again is distinguished.
+/// Identifies a room's sequence of offsets: offsets of different epochs do not compare. An opaque text of the
+/// engine's choice, 1 to [`EPOCH_BYTES_MAX`] bytes of visible ASCII, so that a room that was forgotten and
+/// created again is distinguished.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
     len: u8,
@@ -61,7 +62,8 @@ impl fmt::Debug for Epoch {
 pub struct Position {
     /// The epoch of the offset.
     pub epoch: Epoch,
-    /// 1, 2, 3 …; 0 before the first publication. Below 2⁵³, for JSON's sake: three hundred years at a million a second.
+    /// 1, 2, 3 …; 0 before the first publication. Below 2⁵³, for JSON's sake: three hundred years at a
+    /// million a second.
     pub offset: u64,
 }
 
@@ -99,8 +101,8 @@ impl Draft {
     }
 }
 
-/// A message that a room's engine has accepted: the same record in a room's history, in an engine's store and in flight
-/// to the members.
+/// A message that a room's engine has accepted: the same record in a room's history, in an engine's store and
+/// in flight to the members.
 #[derive(Debug)]
 pub struct Publication {
     /// Its position in the room's order; `None`: the engine gives none, and no client can recover from there.

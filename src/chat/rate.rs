@@ -109,7 +109,8 @@ mod tests {
     }
 
     proptest! {
-        /// In no span of time are there more than its share and one burst, and a client that keeps to its share is never held up.
+        /// In no span of time are there more than its share and one burst, and a client that keeps to its
+        /// share is never held up.
         #[test]
         fn no_span_has_more_than_its_share(
             per_second in 1..200_u32, burst in 1..50_u32, gaps in proptest::collection::vec(0..300_u64, 1..300),

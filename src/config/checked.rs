@@ -75,8 +75,8 @@ pub struct Config {
     pub authority: Option<Arc<Jwt>>,
     /// Required claims: `token_audience`, `token_issuer`, `token_leeway`.
     pub expectations: Expectations,
-    /// Bounds of tokens and hook answers: what `max_name`, `max_room`, `max_rooms_per_client` and the rooms' settings
-    /// come to.
+    /// Bounds of tokens and hook answers: what `max_name`, `max_room`, `max_rooms_per_client` and the rooms'
+    /// settings come to.
     pub policy: Policy,
     /// All of the hook's settings; `None`: it has no URL.
     pub hook: Option<HookOptions>,
@@ -122,7 +122,8 @@ impl Config {
 /// A message may be as large as memory allows, but its length must fit everywhere.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
-/// Makes sense of the entries, later ones are stronger, and of the rooms' tables. What is wrong goes to `problems`.
+/// Makes sense of the entries, later ones are stronger, and of the rooms' tables. What is wrong goes to
+/// `problems`.
 pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Problem>) -> Config {
     let rooms = Arc::new(rooms::check(entries, tables, problems));
     let mut read = Reader { entries, defaults: &[], problems };

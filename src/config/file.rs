@@ -28,7 +28,8 @@ const ROOM: &str = "room";
 /// In such a table, which rooms it is for.
 pub(super) const PATTERN: &str = "pattern";
 
-/// Reads `text`, the content of the file called `name`. What is wrong goes to `problems`; the rest is returned.
+/// Reads `text`, the content of the file called `name`. What is wrong goes to `problems`; the rest is
+/// returned.
 pub(super) fn parse(name: &str, text: &str, problems: &mut Vec<Problem>) -> Written {
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {

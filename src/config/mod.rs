@@ -1,8 +1,9 @@
 //! Configuration: what the user wrote (a TOML file, the environment, flags) → one checked [`Config`].
 //!
-//! One table, in [`settings`], declares every setting. The file's keys, the variables `STENTOR_…`, the flags and the page
-//! that `stentor config` prints are all made from it, so they cannot drift apart. The file is weaker than the
-//! environment, the environment weaker than a flag. What is not known is an error, with a suggestion.
+//! One table, in [`settings`], declares every setting. The file's keys, the variables `STENTOR_…`, the flags
+//! and the page that `stentor config` prints are all made from it, so they cannot drift apart. The file is
+//! weaker than the environment, the environment weaker than a flag. What is not known is an error, with a
+//! suggestion.
 
 #![forbid(unsafe_code)]
 
@@ -129,8 +130,8 @@ impl Display for Problem {
     }
 }
 
-/// Reads the file that the invocation or the environment names, the environment, and the invocation's flags. Can be called
-/// again: that is how a reload reads what has changed.
+/// Reads the file that the invocation or the environment names, the environment, and the invocation's flags.
+/// Can be called again: that is how a reload reads what has changed.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the locations.
@@ -149,7 +150,8 @@ pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
     checked(&written, problems)
 }
 
-/// The result of a file of that name with that text and these variables; a file that a variable names is not read.
+/// The result of a file of that name with that text and these variables; a file that a variable names is not
+/// read.
 ///
 /// # Errors
 /// As [`load`].

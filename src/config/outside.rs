@@ -1,5 +1,5 @@
-//! What the settings name beyond themselves: hosts and files. A fuzzer reaches neither: it would look up names and read
-//! devices.
+//! What the settings name beyond themselves: hosts and files. A fuzzer reaches neither: it would look up
+//! names and read devices.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -40,8 +40,8 @@ impl Reader<'_> {
         self.problems.push(Problem::new(location, format!("`{name}` {sentence}")));
     }
 
-    /// The strongest value as `parse` understands it; else `otherwise`, and a problem that lists the valid values. A weaker
-    /// one has to be right as well: it comes into force when the stronger one is taken away.
+    /// The strongest value as `parse` understands it; else `otherwise`, and a problem that lists the valid
+    /// values. A weaker one has to be right as well: it comes into force when the stronger one is taken away.
     pub(super) fn read<T>(
         &mut self,
         name: &str,
@@ -181,7 +181,8 @@ pub(super) fn list(raw: &Raw) -> Option<Vec<String>> {
     }
 }
 
-/// No crate is as strict: `bytesize` and `ubyte` saturate and accept `1.5MiB`; `parse-size` accepts that, `64K` and `1e3`.
+/// No crate is as strict: `bytesize` and `ubyte` saturate and accept `1.5MiB`; `parse-size` accepts that,
+/// `64K` and `1e3`.
 const UNITS: [(&str, usize); 7] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),

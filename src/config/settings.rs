@@ -34,7 +34,8 @@ pub struct Setting {
     pub live: bool,
     /// Whether it is a key of `[[room]]` too; the setting itself is for the rooms that no pattern fits.
     pub of_rooms: bool,
-    /// Whether its value is secret: it is never printed, and has no flag, because command lines are visible to other users.
+    /// Whether its value is secret: it is never printed, and has no flag, because command lines are visible
+    /// to other users.
     pub secret: bool,
     /// What it does.
     pub doc: &'static str,

@@ -1,4 +1,5 @@
-//! Input that was not used yet: the beginning of a request head, or whole messages that must wait, as they came over the wire.
+//! Input that was not used yet: the beginning of a request head, or whole messages that must wait, as they
+//! came over the wire.
 
 use super::{Conn, State};
 

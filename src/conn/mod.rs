@@ -1,8 +1,9 @@
-//! One connection: what its socket is doing, what of the input has not been used yet, and what it has still to send.
+//! One connection: what its socket is doing, what of the input has not been used yet, and what it has still
+//! to send.
 //!
-//! A connection serves HTTP, or it is one open WebSocket. It holds its state, and every transition of it: each method that
-//! changes the state returns a [`Change`] with what its shard has to do. It does not know what a session is, nor that rooms
-//! exist. An idle one owns its slot and nothing else.
+//! A connection serves HTTP, or it is one open WebSocket. It holds its state, and every transition of it:
+//! each method that changes the state returns a [`Change`] with what its shard has to do. It does not know
+//! what a session is, nor that rooms exist. An idle one owns its slot and nothing else.
 
 #![forbid(unsafe_code)]
 
@@ -33,8 +34,9 @@ pub enum State {
     Closing,
     /// Nothing more is taken in: when everything has gone out, the connection ends.
     Finishing(Ending),
-    /// The sending side is shut; what still arrives is thrown away until the peer ends the stream too. Closing at
-    /// once would make the kernel answer unread bytes with a reset, which can destroy our final flush.
+    /// The sending side is shut; what still arrives is thrown away until the peer ends the stream too.
+    /// Closing at once would make the kernel answer unread bytes with a reset, which can destroy our final
+    /// flush.
     Lingering,
     /// Handed to the driver to be closed.
     Closed,
@@ -117,7 +119,8 @@ pub struct Conn {
     pub paused: bool,
     /// Stands in the shard's queue of connections whose input may go on.
     pub ready: bool,
-    /// A write is in flight, in a batch with others. Kept up only for those whose session is in several rooms.
+    /// A write is in flight, in a batch with others. Kept up only for those whose session is in several
+    /// rooms.
     pub write_in_flight: bool,
     /// The peer has ended its stream; what it sent before may still wait to be used.
     ended: bool,
@@ -132,8 +135,8 @@ pub struct Conn {
     pub outbox: Outbox,
     /// When anything was last received.
     last_received: Time,
-    /// When its peer is to be pinged, or to have answered, or to be gone after its stream has ended; [`Time::NEVER`]: that is
-    /// its session's concern, or none.
+    /// When its peer is to be pinged, or to have answered, or to be gone after its stream has ended;
+    /// [`Time::NEVER`]: that is its session's concern, or none.
     ping_at: Time,
 }
 
@@ -207,7 +210,8 @@ impl Conn {
         self.ping_at
     }
 
-    /// It is an open WebSocket from now on; its handshake's answer is in the outbox. `ping_at`: when its peer is to be pinged.
+    /// It is an open WebSocket from now on; its handshake's answer is in the outbox. `ping_at`: when its peer
+    /// is to be pinged.
     pub fn opened(&mut self, endpoint: Endpoint, deflate: bool, window: Option<Window>, ping_at: Time) {
         debug_assert_eq!(self.state, State::Head);
         self.state = State::Open;
@@ -262,7 +266,8 @@ impl Conn {
         self.finish(Ending::Linger, reason, options)
     }
 
-    /// The peer's Close has come: it is answered, if ours has not gone before, and the connection ends (RFC 6455 §5.5.1).
+    /// The peer's Close has come: it is answered, if ours has not gone before, and the connection ends (RFC
+    /// 6455 §5.5.1).
     pub fn peer_closed(&mut self, code: Option<CloseCode>, options: &Options) -> Change {
         let reason = if self.state == State::Open {
             match code {
@@ -370,7 +375,8 @@ impl Conn {
         }
     }
 
-    /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is for an answer.
+    /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is
+    /// for an answer.
     pub fn timed_out(&mut self, date: Option<Date>, options: &Options) -> Option<Change> {
         match self.state {
             State::Head if self.ended => Some(self.close(CloseMethod::Now, CloseReason::RequestComplete)),
@@ -387,8 +393,8 @@ impl Conn {
         }
     }
 
-    /// Pings a peer that has been silent, fails one that stayed so. `next` is when the ping after one that was not needed is
-    /// due, from the last time that something was received.
+    /// Pings a peer that has been silent, fails one that stayed so. `next` is when the ping after one that
+    /// was not needed is due, from the last time that something was received.
     pub fn tick(&mut self, now: Time, next: Duration, options: &Options) -> Change {
         if now < self.ping_at || self.ended {
             return Change::default();

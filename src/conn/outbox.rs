@@ -1,11 +1,12 @@
-//! What a connection has to send for itself: answers, echoes, control frames. What rooms publish never passes here.
+//! What a connection has to send for itself: answers, echoes, control frames. What rooms publish never passes
+//! here.
 
 use crate::ws::{self, Opcode};
 
 /// Bytes of a connection's own that wait to be written. Empty, it is one null pointer.
 ///
-/// Bounded by its users: a connection's input waits while more than a bound stands here, and what arrives without being
-/// required (pings to answer, notices) is kept as one value that the next one replaces.
+/// Bounded by its users: a connection's input waits while more than a bound stands here, and what arrives
+/// without being required (pings to answer, notices) is kept as one value that the next one replaces.
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Content>>);
 
@@ -43,8 +44,8 @@ impl Outbox {
         &mut self.content().bytes
     }
 
-    /// The buffer to append a Close frame to. After that nothing may be sent (RFC 6455 §5.5.1): what is not a frame yet never
-    /// becomes one.
+    /// The buffer to append a Close frame to. After that nothing may be sent (RFC 6455 §5.5.1): what is not a
+    /// frame yet never becomes one.
     pub fn close_frame(&mut self) -> &mut Vec<u8> {
         let content = self.content();
         (content.pong, content.notice) = (None, false);

@@ -170,8 +170,8 @@ fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
 }
 
 proptest! {
-    /// Any events in any order: its socket is closed once, its sending side is shut once and before that, and when
-    /// its time is up it is closed.
+    /// Any events in any order: its socket is closed once, its sending side is shut once and before that, and
+    /// when its time is up it is closed.
     #[test]
     fn a_connection_ends_once(upgraded: bool, steps in prop::collection::vec(step(), 1..40)) {
         let options = options();

@@ -22,7 +22,8 @@ use crate::logging::{Escaped, RateLimit};
 use crate::metrics::{CloseReason, ShardMetrics};
 use crate::shard::Shard;
 
-/// The parts of a shard's loop. Everything that can fail is made before the thread starts, so that every error is known then.
+/// The parts of a shard's loop. Everything that can fail is made before the thread starts, so that every
+/// error is known then.
 pub struct Parts {
     /// The shard to be run.
     pub shard: Shard,
@@ -117,7 +118,8 @@ impl IoBackend {
     }
 }
 
-/// Wakes a shard from any thread: an eventfd that its driver watches edge-triggered, so that it need not be read.
+/// Wakes a shard from any thread: an eventfd that its driver watches edge-triggered, so that it need not be
+/// read.
 #[derive(Debug)]
 pub struct Waker(OwnedFd);
 
@@ -155,7 +157,8 @@ pub(super) struct ProcessHost {
     close_log: RateLimit,
 }
 
-/// A shard that panics so soon after another panic, its own or another shard's, ends the process: it would go on like that.
+/// A shard that panics so soon after another panic, its own or another shard's, ends the process: it would go
+/// on like that.
 const PANIC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// When a shard has panicked last, in nanoseconds of the process's time; [`u64::MAX`]: never.
@@ -254,7 +257,8 @@ impl Host for ProcessHost {
     }
 }
 
-/// For tests of this build alone: input with this text makes a shard panic. No client's, as its frames are masked, unless it means to.
+/// For tests of this build alone: input with this text makes a shard panic. No client's, as its frames are
+/// masked, unless it means to.
 #[cfg(debug_assertions)]
 static PANIC_ON: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("PANIC_ON").ok());
 

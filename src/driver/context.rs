@@ -56,7 +56,8 @@ impl<H: Host> LoopContext<H> {
         Self { shard, host, begun: now, now, accept_again: None, stop_at: None, options: None }
     }
 
-    /// When the next turn is due, as far as the sockets have nothing to do. Announces to the other shards that this one sleeps.
+    /// When the next turn is due, as far as the sockets have nothing to do. Announces to the other shards
+    /// that this one sleeps.
     pub(super) fn due(&self) -> Due {
         if self.shard.has_work() || !self.shard.may_sleep() {
             return Due::Now;

@@ -1,4 +1,5 @@
-//! Sockets on epoll, through mio: edge-triggered, every one registered once for both directions and never again.
+//! Sockets on epoll, through mio: edge-triggered, every one registered once for both directions and never
+//! again.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
@@ -265,8 +266,8 @@ fn write_to(stream: &mut TcpStream, write: &Write<'_>) -> io::Result<(usize, usi
     Ok((stream.write_vectored(&slices[..count])?, offered))
 }
 
-/// Whether a connection waits. An accept that finds none costs the kernel a socket made and thrown away, ten times as much
-/// as this check; where connections come one by one that would be one for each.
+/// Whether a connection waits. An accept that finds none costs the kernel a socket made and thrown away, ten
+/// times as much as this check; where connections come one by one that would be one for each.
 fn has_connection(listener: &TcpListener) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,5 +1,6 @@
-//! The loop of a shard: accepting, reading, closing, resuming, writing and sleeping, written once for every kernel interface
-//! ([`Sockets`]) and every process around it ([`Host`]). The contract that it keeps with the shard is on [`super`]'s page.
+//! The loop of a shard: accepting, reading, closing, resuming, writing and sleeping, written once for every
+//! kernel interface ([`Sockets`]) and every process around it ([`Host`]). The contract that it keeps with the
+//! shard is on [`super`]'s page.
 
 mod containment;
 
@@ -16,7 +17,8 @@ use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::{ConnKey, Time};
 use crate::shard::{Admission, Close, CloseMethod, Shard};
 
-/// Stands for the address of connections whose address cannot be found out: together they are one client, to all bounds.
+/// Stands for the address of connections whose address cannot be found out: together they are one client, to
+/// all bounds.
 const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// One shard, its sockets and the process around it.
@@ -149,7 +151,8 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
     }
 
-    /// What a kernel has received for a connection by itself. The shard takes all that arrives; when it pauses, no more comes.
+    /// What a kernel has received for a connection by itself. The shard takes all that arrives; when it
+    /// pauses, no more comes.
     fn complete(&mut self, id: SocketId, completion: S::Completion) -> io::Result<()> {
         let Some((key, slot)) = self.slots.find(id) else { return Ok(()) };
         let shard = &mut self.context.shard;
@@ -194,7 +197,8 @@ impl<S: Sockets, H: Host> Loop<S, H> {
     /// Reads from a connection, and to its end when that is known to be there.
     fn read(&mut self, key: ConnKey) -> io::Result<()> {
         let Some(slot) = self.slots.get_mut(key) else { return Ok(()) };
-        // One event reported the bytes and the end behind them, and no other one will come: one more read sees it.
+        // One event reported the bytes and the end behind them, and no other one will come: one more read
+        // sees it.
         for _ in 0..=usize::from(slot.is_read_closed()) {
             match self.sockets.read(key, &mut slot.socket)? {
                 Input::Bytes { bytes, again } => {
@@ -258,7 +262,8 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(())
     }
 
-    /// Accepts a connection. Its address is passed in its canonical form: what comes over IPv4 to a listener for both is IPv4.
+    /// Accepts a connection. Its address is passed in its canonical form: what comes over IPv4 to a listener
+    /// for both is IPv4.
     fn open(
         &mut self,
         mut socket: S::Socket,

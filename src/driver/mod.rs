@@ -13,16 +13,21 @@
 //!
 //! The order of a turn, and how writes and closes are answered, stand on [`crate::shard`]'s page. For input:
 //!
-//! - [`received`](crate::shard::Shard::received) takes **all** bytes that it is given, and keeps what it cannot use yet. A driver holds no input back.
-//! - While [`may_read`](crate::shard::Shard::may_read) is false for a connection, the loop does not read from it: on epoll it makes no call, on
-//!   the ring it cancels the receive. What completes all the same is handed to `received`. When reading may go on,
-//!   [`poll_resume`](crate::shard::Shard::poll_resume) names the connection.
-//! - [`ended`](crate::shard::Shard::ended) and [`broken`](crate::shard::Shard::broken) may follow `received` at once, in the same turn; the shard orders them behind what it has kept.
-//! - An end, or an error, that the kernel reports together with the last bytes is passed on in the same turn as these.
+//! - [`received`](crate::shard::Shard::received) takes **all** bytes that it is given, and keeps what it
+//!   cannot use yet. A driver holds no input back.
+//! - While [`may_read`](crate::shard::Shard::may_read) is false for a connection, the loop does not read from
+//!   it: on epoll it makes no call, on the ring it cancels the receive. What completes all the same is handed
+//!   to `received`. When reading may go on, [`poll_resume`](crate::shard::Shard::poll_resume) names the
+//!   connection.
+//! - [`ended`](crate::shard::Shard::ended) and [`broken`](crate::shard::Shard::broken) may follow `received`
+//!   at once, in the same turn; the shard orders them behind what it has kept.
+//! - An end, or an error, that the kernel reports together with the last bytes is passed on in the same turn
+//!   as these.
 //! - [`opened`](crate::shard::Shard::opened) gets the peer's address in its canonical form (an IPv4 address
-//!   that is mapped into IPv6 is IPv4), and 0.0.0.0 when it cannot be found out: such connections share one bound.
-//! - A loop with nothing to do sleeps until [`next_deadline`](crate::shard::Shard::next_deadline): a shard that names a time that has
-//!   passed makes it spin.
+//!   that is mapped into IPv6 is IPv4), and 0.0.0.0 when it cannot be found out: such connections share one
+//!   bound.
+//! - A loop with nothing to do sleeps until [`next_deadline`](crate::shard::Shard::next_deadline): a shard
+//!   that names a time that has passed makes it spin.
 
 #[cfg(feature = "edges")]
 mod backend;

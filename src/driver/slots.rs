@@ -2,8 +2,9 @@
 
 use crate::base::ConnKey;
 
-/// Names a connection in what goes through the kernel: the slot, and the lower bits of its generation. It leaves four bits of a word
-/// for other purposes. A slot would have to be given away 2²⁸ times between an operation and its completion to be mistaken.
+/// Names a connection in what goes through the kernel: the slot, and the lower bits of its generation. It
+/// leaves four bits of a word for other purposes. A slot would have to be given away 2²⁸ times between an
+/// operation and its completion to be mistaken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SocketId(u64);
 
@@ -42,7 +43,8 @@ impl From<ConnKey> for SocketId {
 /// What the loop keeps for a connection.
 #[derive(Debug)]
 pub(super) struct Slot<T> {
-    /// The generation, and two flags in the bits that it leaves free: an idle connection of epoll's takes 8 bytes here.
+    /// The generation, and two flags in the bits that it leaves free: an idle connection of epoll's takes 8
+    /// bytes here.
     word: u32,
     /// What the interface to the kernel keeps for it.
     pub(super) socket: T,

@@ -1,7 +1,8 @@
 //! What the loop needs of a kernel: the interface behind which epoll, the ring and the simulation stand.
 //!
-//! An implementation knows sockets and its kernel interface, and decides nothing: when a connection is read from, written to,
-//! accepted or closed, is the loop's alone. It is chosen at compile time, so a call of it costs what a function does.
+//! An implementation knows sockets and its kernel interface, and decides nothing: when a connection is read
+//! from, written to, accepted or closed, is the loop's alone. It is chosen at compile time, so a call of it
+//! costs what a function does.
 
 use core::net::IpAddr;
 use std::io;
@@ -13,18 +14,19 @@ use crate::shard::{Write, WriteId};
 
 /// Sockets of one shard, its listeners among them, and the way to wait for them.
 ///
-/// Every method returns at once, but for [`Sockets::wait`]. An error of one is the kernel refusing the call at all, and
-/// ends the loop; that a socket has failed is an outcome.
+/// Every method returns at once, but for [`Sockets::wait`]. An error of one is the kernel refusing the call
+/// at all, and ends the loop; that a socket has failed is an outcome.
 pub(super) trait Sockets {
     /// What is kept for a connection, in its slot of the loop's table.
     type Socket;
 
-    /// Something that the kernel has done for a connection by itself. Each is given to [`Sockets::complete`], or to
-    /// [`Sockets::release`] alone when its connection is gone.
+    /// Something that the kernel has done for a connection by itself. Each is given to [`Sockets::complete`],
+    /// or to [`Sockets::release`] alone when its connection is gone.
     type Completion: Copy;
 
-    /// Waits until something has happened, but at most `timeout` (`None`: however long), and appends what has. With nothing to
-    /// report it may return early. What another thread or shard wakes the loop for is not an event: each turn looks for it.
+    /// Waits until something has happened, but at most `timeout` (`None`: however long), and appends what
+    /// has. With nothing to report it may return early. What another thread or shard wakes the loop for is
+    /// not an event: each turn looks for it.
     fn wait(
         &mut self,
         timeout: Option<Duration>,
@@ -37,8 +39,8 @@ pub(super) trait Sockets {
     /// Whether [`Sockets::accept`] has something to answer.
     fn has_connection(&self) -> bool;
 
-    /// The next connection. Its address costs some implementations calls to the kernel, so it need not be found out unless
-    /// `wants_address`.
+    /// The next connection. Its address costs some implementations calls to the kernel, so it need not be
+    /// found out unless `wants_address`.
     fn accept(&mut self, wants_address: bool) -> io::Result<Accept<Self::Socket>>;
 
     /// Has connections come as far as there is room for them. False: some have to wait because there is none.
@@ -71,8 +73,8 @@ pub(super) trait Sockets {
     /// Writes that may be in flight together.
     fn writes_at_once(&mut self) -> usize;
 
-    /// Writes; or takes the write into a batch ([`Outcome::InFlight`]), in which it has the index `write_index`. Its bytes stay
-    /// where they are until [`Sockets::perform`] has returned.
+    /// Writes; or takes the write into a batch ([`Outcome::InFlight`]), in which it has the index
+    /// `write_index`. Its bytes stay where they are until [`Sockets::perform`] has returned.
     fn write(&mut self, socket: &mut Self::Socket, write: &Write<'_>, write_index: usize) -> Outcome;
 
     /// Performs the writes in flight, and sets their outcomes.
@@ -81,12 +83,12 @@ pub(super) trait Sockets {
     /// A socket has not taken everything: an event is to report when it takes bytes again.
     fn watch_writable(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<()>;
 
-    /// Ends the stream to the peer; the other direction goes on. It fails when the peer is gone already, and then its end is an
-    /// event of its own.
+    /// Ends the stream to the peer; the other direction goes on. It fails when the peer is gone already, and
+    /// then its end is an event of its own.
     fn shut_sending(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 
-    /// The shard has failed: forgets what completions have brought for connections and writes that were not done, and ends those that are
-    /// in flight. Every connection will be closed.
+    /// The shard has failed: forgets what completions have brought for connections and writes that were not
+    /// done, and ends those that are in flight. Every connection will be closed.
     fn abandon(&mut self) -> io::Result<()>;
 
     /// Writes bytes before the socket is closed, if it takes them at once.

@@ -1,5 +1,6 @@
-//! Outgoing HTTP: requests that expect a short answer, over connections that are kept. HTTP/1.1, or HTTP/2 where TLS agrees on it.
-//! No redirect is followed, no proxy of the environment is used, and an answer is bounded while it is read.
+//! Outgoing HTTP: requests that expect a short answer, over connections that are kept. HTTP/1.1, or HTTP/2
+//! where TLS agrees on it. No redirect is followed, no proxy of the environment is used, and an answer is
+//! bounded while it is read.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -25,8 +26,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// How long a connection is kept that has nothing to do. Servers' own bounds begin at about five seconds; one that is closed
-/// meanwhile costs a second attempt.
+/// How long a connection is kept that has nothing to do. Servers' own bounds begin at about five seconds; one
+/// that is closed meanwhile costs a second attempt.
 const IDLE: Duration = Duration::from_secs(15);
 
 /// Bytes of the largest head of an answer.
@@ -134,8 +135,8 @@ impl Client {
 
     /// Posts JSON and reads the whole answer, of any status.
     ///
-    /// A server may close a connection that was kept just as the request goes out. Then nothing of an answer comes, and the request
-    /// is made once more, over another connection.
+    /// A server may close a connection that was kept just as the request goes out. Then nothing of an answer
+    /// comes, and the request is made once more, over another connection.
     ///
     /// # Errors
     /// Why there is no answer.

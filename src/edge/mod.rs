@@ -1,8 +1,9 @@
-//! Where the process talks to others over the network on its own account: one current-thread async runtime on a thread of its own.
+//! Where the process talks to others over the network on its own account: one current-thread async runtime on
+//! a thread of its own.
 //!
-//! Nothing here is on the path of a message. Shards use the edge with requests of plain data: bounded in number and in
-//! bytes, each with a deadline that begins when it is handed over, and cancelled when its asker is gone ([`requests`]). Outgoing
-//! HTTP is [`http`].
+//! Nothing here is on the path of a message. Shards use the edge with requests of plain data: bounded in
+//! number and in bytes, each with a deadline that begins when it is handed over, and cancelled when its asker
+//! is gone ([`requests`]). Outgoing HTTP is [`http`].
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
-//! Requests made through the edge: a bounded number in flight, a bounded number queued, and a bounded number of bytes
-//! for both. Each has a deadline that begins when it is handed over, waiting included, so that a peer that stalls costs
-//! no other one. Its owner can cancel it, which frees its slot at once.
+//! Requests made through the edge: a bounded number in flight, a bounded number queued, and a bounded number
+//! of bytes for both. Each has a deadline that begins when it is handed over, waiting included, so that a
+//! peer that stalls costs no other one. Its owner can cancel it, which frees its slot at once.
 
 use std::fmt::{self, Debug};
 use std::hash::{Hash, RandomState};
@@ -92,8 +92,9 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         }
     }
 
-    /// Runs `work` for `owner` as soon as a slot is free; it holds `bytes` until then. `done` receives the outcome, on
-    /// the edge's thread, unless the request is cancelled. An earlier request of the same asker is cancelled. Takes no time.
+    /// Runs `work` for `owner` as soon as a slot is free; it holds `bytes` until then. `done` receives the
+    /// outcome, on the edge's thread, unless the request is cancelled. An earlier request of the same asker
+    /// is cancelled. Takes no time.
     ///
     /// # Errors
     /// There are too many: neither is called.
@@ -125,7 +126,8 @@ impl<K: Copy + Eq + Hash + Send + 'static> Requests<K> {
         match open.requests.get_mut(&owner).filter(|request| request.number == number) {
             Some(request) => request.task = Some(task.abort_handle()),
             None => {
-                // It is over already, or was cancelled meanwhile. Aborting may run the task's end, which takes the lock.
+                // It is over already, or was cancelled meanwhile. Aborting may run the task's end, which
+                // takes the lock.
                 drop(open);
                 task.abort();
             }

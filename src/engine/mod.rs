@@ -1,8 +1,8 @@
 //! Engines: what gives the publications of a room their order, and keeps them.
 //!
-//! An engine receives calls and answers later, with events that do not depend on one another: `Completed` is for the
-//! publisher, `Ordered` is for the members; either may come first, or alone. The engine in memory ([`Memory`]) answers
-//! within the turn; a store or a server on the network takes its time. No method blocks.
+//! An engine receives calls and answers later, with events that do not depend on one another: `Completed` is
+//! for the publisher, `Ordered` is for the members; either may come first, or alone. The engine in memory
+//! ([`Memory`]) answers within the turn; a store or a server on the network takes its time. No method blocks.
 
 #![forbid(unsafe_code)]
 
@@ -85,11 +85,12 @@ pub trait Engine: Debug + Send {
     /// The home no longer keeps the room.
     fn close(&mut self, room: &str);
 
-    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `Completed` answers, if there is a `reply_to`.
+    /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `Completed` answers, if there is a
+    /// `reply_to`.
     fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64);
 
-    /// Reads what a room has after `offset`, at most `limit` publications: `Page` answers. An engine that has no more than
-    /// the home's own history returns false from [`Engine::has_pages`], and gets no such call.
+    /// Reads what a room has after `offset`, at most `limit` publications: `Page` answers. An engine that has
+    /// no more than the home's own history returns false from [`Engine::has_pages`], and gets no such call.
     fn page(&mut self, room: &Arc<str>, offset: u64, limit: usize);
 
     /// Whether it keeps publications that the home's history does not.

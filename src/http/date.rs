@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A moment as an HTTP date, from the wall clock that the caller has. Without one an answer has no Date, as §6.6.1 demands.
+/// A moment as an HTTP date, from the wall clock that the caller has. Without one an answer has no Date, as
+/// §6.6.1 demands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Date {
     unix_s: u64,

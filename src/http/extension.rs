@@ -1,8 +1,9 @@
 //! Agreeing on permessage-deflate (RFC 6455 §9.1, RFC 7692 §5 and §7.1).
 //!
-//! Names of extensions and of their parameters are compared exactly. RFC 6455 has "ASCII case-insensitive" where it means it, of
-//! `Upgrade` and `Connection` (§4.2.1), and nothing of the kind for extensions; a client that compares exactly would take an
-//! answer in another case for an extension that it has not offered, and fail. To decline an offer is always allowed.
+//! Names of extensions and of their parameters are compared exactly. RFC 6455 has "ASCII case-insensitive"
+//! where it means it, of `Upgrade` and `Connection` (§4.2.1), and nothing of the kind for extensions; a
+//! client that compares exactly would take an answer in another case for an extension that it has not
+//! offered, and fail. To decline an offer is always allowed.
 
 use std::borrow::Cow;
 
@@ -22,8 +23,8 @@ pub struct Agreed {
 impl Agreed {
     /// Appends the value of the answer's `Sec-WebSocket-Extensions`.
     ///
-    /// Neither side keeps context: ours must not (one frame serves a whole room), the client's would cost a window
-    /// for each connection. A server may use the latter without a request (RFC 7692 §7.1.1.2).
+    /// Neither side keeps context: ours must not (one frame serves a whole room), the client's would cost a
+    /// window for each connection. A server may use the latter without a request (RFC 7692 §7.1.1.2).
     pub fn response_into(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"permessage-deflate; server_no_context_takeover; client_no_context_takeover");
         if let Some(bits) = self.server_max_window_bits {
@@ -32,12 +33,13 @@ impl Agreed {
     }
 }
 
-/// The first offer of permessage-deflate that can be accepted, among all `Sec-WebSocket-Extensions` headers in order.
-/// Offers of other extensions, with parameters that are not defined or values that are not valid, are declined (RFC 7692 §5.1).
+/// The first offer of permessage-deflate that can be accepted, among all `Sec-WebSocket-Extensions` headers
+/// in order. Offers of other extensions, with parameters that are not defined or values that are not valid,
+/// are declined (RFC 7692 §5.1).
 ///
 /// # Errors
-/// A value does not conform to the grammar, anywhere: "the recipient of such malformed data MUST immediately _Fail the WebSocket
-/// Connection_" (RFC 6455 §9.1).
+/// A value does not conform to the grammar, anywhere: "the recipient of such malformed data MUST immediately
+/// _Fail the WebSocket Connection_" (RFC 6455 §9.1).
 pub fn negotiate<'h>(headers: impl Iterator<Item = &'h [u8]>) -> Result<Option<Agreed>, Reject> {
     let mut agreed = None;
     for offer in headers.flat_map(elements) {
@@ -122,8 +124,9 @@ fn take_token(text: &[u8]) -> Option<(&[u8], &[u8])> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// The token or the quoted string at the front of `text`, without quotes and escapes, and what follows it. "When using the
-/// quoted-string syntax variant, the value after quoted-string unescaping MUST conform to the 'token' ABNF."
+/// The token or the quoted string at the front of `text`, without quotes and escapes, and what follows it.
+/// "When using the quoted-string syntax variant, the value after quoted-string unescaping MUST conform to the
+/// 'token' ABNF."
 fn take_value(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         return take_token(text).map(|(token, rest)| (Cow::Borrowed(token), rest));
@@ -222,7 +225,8 @@ mod tests {
         }
     }
 
-    /// None of these may be taken for an offer of permessage-deflate, which some of them have in a quoted string.
+    /// None of these may be taken for an offer of permessage-deflate, which some of them have in a quoted
+    /// string.
     #[test]
     fn grammar_violations_fail_the_handshake() {
         for bad in [

@@ -27,8 +27,9 @@ pub(super) const fn is_token_byte(byte: u8) -> bool {
         )
 }
 
-/// The elements of a list, without the white space around them. Commas inside quoted strings do not separate; empty elements are
-/// ignored, as a recipient must (RFC 9110 §5.6.1.2). Behind a quote that is never closed everything is one element.
+/// The elements of a list, without the white space around them. Commas inside quoted strings do not separate;
+/// empty elements are ignored, as a recipient must (RFC 9110 §5.6.1.2). Behind a quote that is never closed
+/// everything is one element.
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     let parts = value.split(move |&byte| {
@@ -97,7 +98,8 @@ pub(super) enum Comparison {
     Strong,
 }
 
-/// The entity tags of a list; elements that are none are skipped. A tag may contain commas and backslashes, which mean nothing there.
+/// The entity tags of a list; elements that are none are skipped. A tag may contain commas and backslashes,
+/// which mean nothing there.
 pub(super) fn entity_tags(value: &[u8]) -> impl Iterator<Item = EntityTag<'_>> {
     let mut rest = value;
     std::iter::from_fn(move || {

@@ -5,8 +5,8 @@ use tungstenite::handshake::derive_accept_key;
 use super::target::split_authority;
 use super::{Agreed, Head, Reject, negotiate};
 
-/// Which origins may open a WebSocket here. Browsers send the origin of the page; other clients may send anything, so this
-/// protects users of browsers, not the server (§10.2).
+/// Which origins may open a WebSocket here. Browsers send the origin of the page; other clients may send
+/// anything, so this protects users of browsers, not the server (§10.2).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OriginRule {
     /// Pages that came from the same host and port.
@@ -121,8 +121,9 @@ pub fn check_upgrade<'b>(
     Ok(Upgrade { key, deflate: agreed.filter(|_| deflate) })
 }
 
-/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits and `==`. The last digit has four unused bits,
-/// which need not be 0: in the example of §4.1, "AQIDBAUGBwgJCgsMDQ4PEC==", they are not. The key is only hashed, as text.
+/// "a base64-encoded value that, when decoded, is 16 bytes in length": 22 digits and `==`. The last digit has
+/// four unused bits, which need not be 0: in the example of §4.1, "AQIDBAUGBwgJCgsMDQ4PEC==", they are not.
+/// The key is only hashed, as text.
 fn is_key(key: &[u8]) -> bool {
     let Some(digits) = key.strip_suffix(b"==") else { return false };
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
@@ -199,7 +200,8 @@ mod tests {
         assert_eq!(handshake("Accept: */*").as_deref(), Ok(expected));
     }
 
-    /// The example of §4.1, whose last digit has unused bits; the accept key is made from the text as it came.
+    /// The example of §4.1, whose last digit has unused bits; the accept key is made from the text as it
+    /// came.
     #[test]
     fn the_key_of_the_rfcs_other_example() {
         let answer = handshake("Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC==").unwrap();

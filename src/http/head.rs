@@ -22,9 +22,10 @@ const FIELDS_MAX: usize = 64;
 pub struct Head<'b> {
     /// The method.
     pub method: &'b str,
-    /// The requested host, with its port if it has one: the authority of a target in absolute form, else Host. "When an origin
-    /// server receives a request with an absolute-form of request-target, the origin server MUST ignore the received Host header
-    /// field (if any) and instead use the host information of the request-target" (RFC 9112 §3.2.2). `None` only in HTTP/1.0.
+    /// The requested host, with its port if it has one: the authority of a target in absolute form, else
+    /// Host. "When an origin server receives a request with an absolute-form of request-target, the origin
+    /// server MUST ignore the received Host header field (if any) and instead use the host information of the
+    /// request-target" (RFC 9112 §3.2.2). `None` only in HTTP/1.0.
     pub host: Option<&'b str>,
     /// The path, still percent-encoded.
     pub path: &'b str,
@@ -56,16 +57,17 @@ impl<'b> Head<'b> {
         self.fields(name).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Whether the client offers this subprotocol: exactly this, as nothing allows that their names differ in case and "the value
-    /// chosen MUST be derived from the client's handshake" (RFC 6455 §4.2.2). Elements that are no tokens are skipped.
+    /// Whether the client offers this subprotocol: exactly this, as nothing allows that their names differ in
+    /// case and "the value chosen MUST be derived from the client's handshake" (RFC 6455 §4.2.2). Elements
+    /// that are no tokens are skipped.
     pub fn offers_subprotocol(&self, name: &str) -> bool {
         let offers = self.fields("Sec-WebSocket-Protocol").flat_map(elements);
         offers.filter(|offer| is_token(offer)).any(|offer| offer == name.as_bytes())
     }
 
-    /// The token of `Authorization: Bearer …`. The scheme is compared in any case (RFC 9110 §11.1), one or more spaces follow it
-    /// (§11.4), and what a token is made of is the issuer's affair as long as it is one word of ASCII. `None` when there is no such
-    /// field, or more than one.
+    /// The token of `Authorization: Bearer …`. The scheme is compared in any case (RFC 9110 §11.1), one or
+    /// more spaces follow it (§11.4), and what a token is made of is the issuer's affair as long as it is one
+    /// word of ASCII. `None` when there is no such field, or more than one.
     pub fn bearer_token(&self) -> Option<&'b str> {
         let credentials = std::str::from_utf8(self.only_field("Authorization")?).ok()?;
         let (scheme, token) = credentials.split_once(' ')?;
@@ -81,8 +83,9 @@ impl<'b> Head<'b> {
         self.names_etag("If-None-Match", etag, Comparison::Weak)
     }
 
-    /// The result of the request's preconditions for the representation that has this `etag`, in their order of precedence
-    /// (RFC 9110 §13.2.2). Those that compare dates are ignored, as representations here have none (§13.1.3, §13.1.4).
+    /// The result of the request's preconditions for the representation that has this `etag`, in their order
+    /// of precedence (RFC 9110 §13.2.2). Those that compare dates are ignored, as representations here have
+    /// none (§13.1.3, §13.1.4).
     pub fn precondition(&self, etag: &str) -> Precondition {
         let has_if_match = self.fields("If-Match").next().is_some();
         if has_if_match && !self.names_etag("If-Match", etag, Comparison::Strong) {
@@ -127,12 +130,12 @@ pub fn is_head_request(bytes: &[u8]) -> bool {
     bytes[line..].starts_with(b"HEAD ")
 }
 
-/// Reads a head from the front of `bytes`. `scanned` is how far earlier calls have looked for its end, so that a head that
-/// comes byte by byte costs one pass; it begins with 0.
+/// Reads a head from the front of `bytes`. `scanned` is how far earlier calls have looked for its end, so
+/// that a head that comes byte by byte costs one pass; it begins with 0.
 ///
 /// # Errors
-/// It is too long, not HTTP, has no valid Host, or is followed by a body: nothing that is served here has one, and to
-/// guess where it ends is how requests are smuggled.
+/// It is too long, not HTTP, has no valid Host, or is followed by a body: nothing that is served here has
+/// one, and to guess where it ends is how requests are smuggled.
 pub fn parse_head<'b>(
     bytes: &'b [u8],
     scanned: &mut usize,
@@ -182,19 +185,20 @@ pub fn parse_head<'b>(
     Ok(Step::Done(head))
 }
 
-/// How much of a head is looked at before its end is there. Enough for a method and the beginning of a target; a bound, so that
-/// a head that drips in byte by byte is not parsed again for each of them.
+/// How much of a head is looked at before its end is there. Enough for a method and the beginning of a
+/// target; a bound, so that a head that drips in byte by byte is not parsed again for each of them.
 const SNIFFED_BYTES: usize = 64;
 
-/// Refuses at once what cannot become a request: a TLS hello or another protocol does not wait for the time-out.
+/// Refuses at once what cannot become a request: a TLS hello or another protocol does not wait for the
+/// time-out.
 fn check_beginning(bytes: &[u8]) -> Result<(), Reject> {
     let mut fields = [httparse::EMPTY_HEADER; 0];
     let first_line = memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..=end]);
     httparse::Request::new(&mut fields).parse(first_line).map(drop).map_err(|_| Reject::Malformed)
 }
 
-/// Why a head is too long whose first bytes, as many as are allowed, are `bytes`: "a server that receives a request-target longer than
-/// any URI it wishes to parse MUST respond with a 414" (RFC 9112 §3).
+/// Why a head is too long whose first bytes, as many as are allowed, are `bytes`: "a server that receives a
+/// request-target longer than any URI it wishes to parse MUST respond with a 414" (RFC 9112 §3).
 fn too_long(bytes: &[u8]) -> Reject {
     let line = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     match memchr::memchr(b'\n', &bytes[line..]) {
@@ -203,9 +207,9 @@ fn too_long(bytes: &[u8]) -> Reject {
     }
 }
 
-/// The value of Host. "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host
-/// header field and to any request message that contains more than one Host header field line or a Host header field with an
-/// invalid field value" (RFC 9112 §3.2).
+/// The value of Host. "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request
+/// message that lacks a Host header field and to any request message that contains more than one Host header
+/// field line or a Host header field with an invalid field value" (RFC 9112 §3.2).
 fn check_host<'b>(head: &Head<'b>) -> Result<Option<&'b str>, Reject> {
     let mut hosts = head.fields("Host");
     match (hosts.next(), hosts.next()) {

@@ -1,4 +1,5 @@
-//! As much of HTTP/1.1 (RFC 9110, 9112) as the opening handshake and a few small pages need, as functions of bytes.
+//! As much of HTTP/1.1 (RFC 9110, 9112) as the opening handshake and a few small pages need, as functions of
+//! bytes.
 
 #![forbid(unsafe_code)]
 

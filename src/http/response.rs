@@ -121,8 +121,9 @@ impl Reject {
         }
     }
 
-    /// Appends the whole answer; `head_only` when the request is a HEAD (see [`is_head_request`](super::is_head_request)). Afterwards
-    /// the connection must be closed, so that nothing that follows can be taken for a second request.
+    /// Appends the whole answer; `head_only` when the request is a HEAD (see
+    /// [`is_head_request`](super::is_head_request)). Afterwards the connection must be closed, so that
+    /// nothing that follows can be taken for a second request.
     pub fn response_into(self, out: &mut Vec<u8>, head_only: bool, date: Option<Date>) {
         let mut body = self.sentence().as_bytes().to_vec();
         body.push(b'\n');
@@ -178,8 +179,8 @@ pub struct Response<'a> {
     pub keep_alive: bool,
     /// The answer to a HEAD: everything but the content.
     pub head_only: bool,
-    /// Now, when the wall clock is known: "an origin server with a clock MUST generate a Date header field in all 2xx (Successful),
-    /// 3xx (Redirection), and 4xx (Client Error) responses" (RFC 9110 §6.6.1).
+    /// Now, when the wall clock is known: "an origin server with a clock MUST generate a Date header field in
+    /// all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error) responses" (RFC 9110 §6.6.1).
     pub date: Option<Date>,
 }
 

@@ -16,8 +16,9 @@ pub(super) struct Target<'b> {
 /// Reads the origin form, or the absolute form that every server must accept (RFC 9112 §3.2.2).
 ///
 /// # Errors
-/// It has another form or another scheme than HTTP's and WebSocket's; a fragment, which is no part of any form; an authority that is
-/// empty ("MUST reject it as invalid", RFC 9110 §4.2.1) or names a user, which is to be treated as an error (§4.2.4).
+/// It has another form or another scheme than HTTP's and WebSocket's; a fragment, which is no part of any
+/// form; an authority that is empty ("MUST reject it as invalid", RFC 9110 §4.2.1) or names a user, which is
+/// to be treated as an error (§4.2.4).
 pub(super) fn parse_target(target: &str) -> Result<Target<'_>, Reject> {
     if target.contains('#') {
         return Err(Reject::Malformed);
@@ -38,12 +39,14 @@ pub(super) fn parse_target(target: &str) -> Result<Target<'_>, Reject> {
         Some((path, query)) => (path, Some(query)),
         None => (local, None),
     };
-    // "If the target URI's path component is empty, the client MUST send "/"": in absolute form it may be empty.
+    // "If the target URI's path component is empty, the client MUST send "/"": in absolute form it may be
+    // empty.
     Ok(Target { authority, path: if path.is_empty() { "/" } else { path }, query })
 }
 
-/// The host and the port of `uri-host [ ":" port ]` (RFC 9110 §7.2). `None`: it is none. Both may be empty. A comma, which the grammar
-/// allows in a name, is refused: it is how an intermediary would join two Host fields.
+/// The host and the port of `uri-host [ ":" port ]` (RFC 9110 §7.2). `None`: it is none. Both may be empty. A
+/// comma, which the grammar allows in a name, is refused: it is how an intermediary would join two Host
+/// fields.
 pub(super) fn split_authority(text: &str) -> Option<(&str, Option<&str>)> {
     let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
         let (inside, rest) = bracketed.split_once(']')?;

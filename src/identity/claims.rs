@@ -1,6 +1,6 @@
-//! Claims of a token or the hook about a client, and whether they can be taken as they stand. Tokens and hook answers
-//! share the members that are read here. What cannot be honoured is an error that names the member: nothing that limits a
-//! client is ignored, and no list is cut.
+//! Claims of a token or the hook about a client, and whether they can be taken as they stand. Tokens and hook
+//! answers share the members that are read here. What cannot be honoured is an error that names the member:
+//! nothing that limits a client is ignored, and no list is cut.
 //!
 //! As in the JSON form of Protobuf, a member that is `null` is absent.
 
@@ -98,7 +98,8 @@ pub(super) struct UserClaims<'a> {
 }
 
 impl UserClaims<'_> {
-    /// The identity. Its name is that of its info (`name`), else its user id, as far as these are valid names.
+    /// The identity. Its name is that of its info (`name`), else its user id, as far as these are valid
+    /// names.
     pub(super) fn identity(&self, policy: &Policy) -> Result<Identity, ClaimError> {
         if self.user.len() > USER_BYTES_MAX {
             return Err(ClaimError::UserTooLong);
@@ -114,8 +115,8 @@ impl UserClaims<'_> {
         Ok(Identity { user: Arc::from(self.user), name, info, expires_in: self.expires_in, rooms })
     }
 
-    /// The rooms that the server joins, each once: those of `channels` in their order, then those of `subs`. A room that stands
-    /// in both has the options of `subs`.
+    /// The rooms that the server joins, each once: those of `channels` in their order, then those of `subs`.
+    /// A room that stands in both has the options of `subs`.
     fn rooms(&self, policy: &Policy) -> Result<Vec<ServerRoom>, ClaimError> {
         let mut grants = BTreeMap::new();
         for (name, options) in self.subs.into_iter().flat_map(|subs| &subs.0) {
@@ -201,8 +202,8 @@ fn read_overrides(raw: &RawValue, room: &RoomOptions) -> Result<Overrides, Claim
     Ok(overrides)
 }
 
-/// Every room with a history can be recovered and has positions, and either all members of a room get presence events, or none:
-/// an override that contradicts this cannot be honoured.
+/// Every room with a history can be recovered and has positions, and either all members of a room get
+/// presence events, or none: an override that contradicts this cannot be honoured.
 fn agree(overrides: &Overrides, room: &RoomOptions) -> Result<(), ClaimError> {
     let has_history = room.history_count_max > 0;
     let announces = overrides.join_leave.unwrap_or(room.join_leave);
@@ -344,8 +345,8 @@ pub(super) fn refuse(members: &[(&'static str, HasValue)]) -> Result<(), ClaimEr
     }
 }
 
-/// A point of time as tokens have it: seconds since 1970, perhaps with a fraction (RFC 7519 §2), as a number or as a string
-/// of decimal digits.
+/// A point of time as tokens have it: seconds since 1970, perhaps with a fraction (RFC 7519 §2), as a number
+/// or as a string of decimal digits.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum NumericDate {
     /// Since 1970. Times that are too far away are clamped.

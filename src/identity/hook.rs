@@ -1,9 +1,10 @@
 //! The client of the auth backend, which decides over HTTP about each client.
 //!
-//! The requests are made on the edge's runtime ([`crate::edge`]): a bounded number is in flight over connections that are kept, a
-//! bounded number waits, and all together hold a bounded number of bytes ([`QUEUED_BYTES_MAX`]; one of them is bounded by
-//! `max_message` and `max_head`, which its texts come from). The time-out of each begins when its client is queued. Request and
-//! response are those of Centrifugo's connect proxy:
+//! The requests are made on the edge's runtime ([`crate::edge`]): a bounded number is in flight over
+//! connections that are kept, a bounded number waits, and all together hold a bounded number of bytes
+//! ([`QUEUED_BYTES_MAX`]; one of them is bounded by `max_message` and `max_head`, which its texts come from).
+//! The time-out of each begins when its client is queued. Request and response are those of Centrifugo's
+//! connect proxy:
 //!
 //! ```text
 //! {"client":"…","transport":"websocket","protocol":"json","encoding":"json","name":"…","token":"…","address":"…","data":{…}}
@@ -13,9 +14,10 @@
 //! {"disconnect":{"code":4501,"reason":"…"}}
 //! ```
 //!
-//! `name`, `token`, `address` and `data` are there if they are known; the first and the last are chosen by the client.
-//! Any other answer, or no answer in time, refuses the client with a temporary error, so that it retries; a line in
-//! the log, at most one in [`FAULT_LOG_INTERVAL`], has the reason. Other members of the objects are ignored.
+//! `name`, `token`, `address` and `data` are there if they are known; the first and the last are chosen by
+//! the client. Any other answer, or no answer in time, refuses the client with a temporary error, so that it
+//! retries; a line in the log, at most one in [`FAULT_LOG_INTERVAL`], has the reason. Other members of the
+//! objects are ignored.
 
 use hyper::Uri;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -39,7 +41,8 @@ use crate::logging::RateLimit;
 /// Bytes of the largest response body.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of all requests that are in flight or queued: the clients' own texts, and [`AUTH_REQUEST_BYTES`] for each.
+/// Bytes of all requests that are in flight or queued: the clients' own texts, and [`AUTH_REQUEST_BYTES`] for
+/// each.
 pub const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a request takes beside the client's own texts.
@@ -141,7 +144,8 @@ impl Hook {
         submitted.inspect_err(|full| self.backend.log_fault(&Fault::Full(*full)))
     }
 
-    /// The connection is closed, or its client no longer waits: its request is cancelled, and there will be no decision.
+    /// The connection is closed, or its client no longer waits: its request is cancelled, and there will be
+    /// no decision.
     pub fn cancel(&self, shard: usize, conn: ConnKey) {
         self.requests.cancel((shard, conn));
     }
@@ -188,7 +192,8 @@ impl HookClient {
         Ok(())
     }
 
-    /// Sends an auth request of `shard`. It gets a decision, unless it is cancelled; without a hook, that of [`unavailable`].
+    /// Sends an auth request of `shard`. It gets a decision, unless it is cancelled; without a hook, that of
+    /// [`unavailable`].
     pub fn submit(&self, shard: usize, auth_request: AuthRequest) {
         let conn = auth_request.conn;
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -469,7 +474,8 @@ impl AcceptBody {
     }
 }
 
-/// At most [`REASON_BYTES_MAX`], and never JSON by itself: clients would take that for an older form of reasons.
+/// At most [`REASON_BYTES_MAX`], and never JSON by itself: clients would take that for an older form of
+/// reasons.
 fn reason_phrase(reason: &str) -> Box<str> {
     let reason = shortened(reason, REASON_BYTES_MAX);
     if serde_json::from_str::<serde::de::IgnoredAny>(reason).is_ok() {

@@ -1,13 +1,15 @@
 //! JSON Web Tokens (RFC 7519): signed, with Centrifugo's claims.
 //!
 //! A token for a connection has the user (`sub`), public info (`info` or `b64info`), the rooms the server
-//! joins for it (`channels`, or `subs` with what it has in each) and how long that holds (`exp`, or apart from it `expire_at`, 0
-//! without end). A token for one room has its user (`sub`), the room (`channel`), what the room's members are shown, what the
-//! client gets (`data` or `b64data`), where the subscription differs from the room (`override`) and how long it holds. One kind
-//! is not taken for the other. `aud` and `iss` are checked if they are configured.
+//! joins for it (`channels`, or `subs` with what it has in each) and how long that holds (`exp`, or apart
+//! from it `expire_at`, 0 without end). A token for one room has its user (`sub`), the room (`channel`), what
+//! the room's members are shown, what the client gets (`data` or `b64data`), where the subscription differs
+//! from the room (`override`) and how long it holds. One kind is not taken for the other. `aud` and `iss` are
+//! checked if they are configured.
 //!
-//! `nbf` and `iat` may lie ahead of this machine's clock by a leeway, `exp` is exact. A claim that limits the client and that this
-//! server does not know makes the token invalid. Claims that only describe something are passed over: `meta`, `jti` and others.
+//! `nbf` and `iat` may lie ahead of this machine's clock by a leeway, `exp` is exact. A claim that limits the
+//! client and that this server does not know makes the token invalid. Claims that only describe something are
+//! passed over: `meta`, `jti` and others.
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Header, Validation};
@@ -230,8 +232,8 @@ impl Jwt {
         self.keys.iter().find_map(|(key, _)| Signer::of(key))
     }
 
-    /// The claims of `token`, if it is authentic and holds at `now`, since 1970. The signature is checked first: of a forged
-    /// token no further detail is reported.
+    /// The claims of `token`, if it is authentic and holds at `now`, since 1970. The signature is checked
+    /// first: of a forged token no further detail is reported.
     ///
     /// # Errors
     /// Why it is invalid.
@@ -258,8 +260,8 @@ impl Jwt {
         outcome
     }
 
-    /// The keys that may have signed: those with the token's `kid` if there are any, else those without a name. A token
-    /// that names none may be of any key.
+    /// The keys that may have signed: those with the token's `kid` if there are any, else those without a
+    /// name. A token that names none may be of any key.
     fn candidates<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a (Key, Validation)> {
         let fits = move |key: &Key| key.algorithms.contains(&header.alg);
         let named = move |key: &Key| fits(key) && key.id == header.kid;
@@ -333,8 +335,8 @@ fn log_invalid(why: JwtError, purpose: &str) -> TokenError {
     why.into()
 }
 
-/// What the library checks: the signature with the key's own algorithms, the audience and the issuer. The validity period is
-/// checked here, to the second, and by a clock that a test can set.
+/// What the library checks: the signature with the key's own algorithms, the audience and the issuer. The
+/// validity period is checked here, to the second, and by a clock that a test can set.
 fn validation(key: &Key, expected: &Expectations) -> Validation {
     let mut validation = Validation::new(key.algorithms[0]);
     validation.algorithms = key.algorithms.to_vec();

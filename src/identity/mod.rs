@@ -1,5 +1,5 @@
-//! Authentication, at the edge: signed tokens ([`jwt`]), and an auth backend over HTTP ([`hook`]). The claims of
-//! both are read by [`claims`].
+//! Authentication, at the edge: signed tokens ([`jwt`]), and an auth backend over HTTP ([`hook`]). The claims
+//! of both are read by [`claims`].
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,8 @@ use crate::chat::RoomRules;
 /// Bytes of the longest user id.
 pub const USER_BYTES_MAX: usize = 255;
 
-/// The longest time that a client may keep its identity, or a room, before it must send a fresh token: a year. A later
-/// end is taken, and means this.
+/// The longest time that a client may keep its identity, or a room, before it must send a fresh token: a
+/// year. A later end is taken, and means this.
 pub const EXPIRES_IN_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Bounds of the claims of a token or the hook.

@@ -2,8 +2,8 @@
 
 use super::Registry;
 
-/// All metric families as a Markdown table: what `stentor metrics --markdown` prints. It is made from the exposition, so it
-/// names whatever `/metrics` serves.
+/// All metric families as a Markdown table: what `stentor metrics --markdown` prints. It is made from the
+/// exposition, so it names whatever `/metrics` serves.
 pub fn families_table() -> String {
     let page = Registry::new(1).exposition();
     let mut table = String::from("| metric | type | labels | what it is |\n|---|---|---|---|\n");

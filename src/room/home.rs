@@ -30,10 +30,11 @@ pub(super) struct Home {
     pub(super) history: History,
     pub(super) presence: Presence,
     listeners: SmallVec<[Listener; 1]>,
-    /// Drafts that wait until no shard is behind. Their senders are slowed down: each shard has only so many bytes of
-    /// them incomplete.
+    /// Drafts that wait until no shard is behind. Their senders are slowed down: each shard has only so many
+    /// bytes of them incomplete.
     waiting: VecDeque<(Draft, ReplyTo)>,
-    /// Weights of the drafts that the engine has not completed yet, in the order in which it will, and their sum.
+    /// Weights of the drafts that the engine has not completed yet, in the order in which it will, and their
+    /// sum.
     submitted: VecDeque<u32>,
     submitted_bytes: u64,
     /// Members that are announced, or not, against the room's rule.
@@ -103,7 +104,8 @@ impl Home {
         self.listeners.iter_mut().for_each(|listener| listener.unswept += bytes);
     }
 
-    /// A listener has offered so many bytes to all its members. It may have been counted anew since they were sent.
+    /// A listener has offered so many bytes to all its members. It may have been counted anew since they were
+    /// sent.
     pub(super) fn swept(&mut self, shard: usize, bytes: u64) {
         let listener = self.listeners.iter_mut().find(|listener| usize::from(listener.shard) == shard);
         if let Some(listener) = listener {

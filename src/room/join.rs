@@ -1,7 +1,8 @@
 //! The history of joining clients.
 //!
-//! A join is answered once, with the engine's page and the home's own tail from the page's end on. All clients that wait
-//! for one room share one read, from the lowest offset of theirs. Clients whose position the tail reaches do not wait.
+//! A join is answered once, with the engine's page and the home's own tail from the page's end on. All
+//! clients that wait for one room share one read, from the lowest offset of theirs. Clients whose position
+//! the tail reaches do not wait.
 
 use std::sync::Arc;
 
@@ -96,7 +97,8 @@ impl Homes {
         self.engine.page(&home.name, waiting.requested_from, PAGE_MAX);
     }
 
-    /// The engine has read a page: it is merged with the tail, and every client whose position it reaches is answered.
+    /// The engine has read a page: it is merged with the tail, and every client whose position it reaches is
+    /// answered.
     pub(super) fn paged(&mut self, key: HomeKey, now: Time, page: Option<EnginePage>) {
         let Some(home) = self.homes.get_mut(key) else { return };
         let Some(mut waiting) = home.joining.take() else { return };
@@ -133,7 +135,8 @@ impl Homes {
     }
 }
 
-/// A page from `requested_from` on and the tail of the room that stands at `top`, as one run; `None`: there is a hole between them.
+/// A page from `requested_from` on and the tail of the room that stands at `top`, as one run; `None`: there
+/// is a hole between them.
 // What the engine has ordered and not passed on yet comes by itself, behind the answer.
 fn merge(
     page: &EnginePage,

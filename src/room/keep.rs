@@ -1,8 +1,8 @@
 //! How long rooms and their histories are kept, and how much of them.
 //!
-//! An empty room is kept as long as a message published at that moment would be, so that a client that
-//! was cut off finds it as it was. All histories together have one bound: above it, the least recently used rooms lose
-//! theirs; their epochs and offsets stay, so that a reconnecting client learns that it cannot recover.
+//! An empty room is kept as long as a message published at that moment would be, so that a client that was
+//! cut off finds it as it was. All histories together have one bound: above it, the least recently used rooms
+//! lose theirs; their epochs and offsets stay, so that a reconnecting client learns that it cannot recover.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -32,7 +32,8 @@ pub struct RoomUsage {
     pub present: usize,
     /// Bytes of all histories.
     pub history_bytes: u64,
-    /// Bytes of drafts that one room has not ordered: they wait for a shard that is behind, or for the engine.
+    /// Bytes of drafts that one room has not ordered: they wait for a shard that is behind, or for the
+    /// engine.
     pub draft_bytes: u64,
     /// Clients that wait for a page of one room.
     pub joins: usize,
@@ -130,7 +131,8 @@ impl Homes {
         self.engine.close(&home.name);
     }
 
-    /// Forgets what is too old: rooms that were kept for their history alone, and a part of the history of all others.
+    /// Forgets what is too old: rooms that were kept for their history alone, and a part of the history of
+    /// all others.
     pub(super) fn age(&mut self, now: Time) {
         while let Some(&Reverse((queued_until, key))) = self.keeper.empty.peek()
             && (queued_until <= now

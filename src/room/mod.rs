@@ -1,7 +1,8 @@
 //! Rooms at their home: order, history, presence and membership events of the rooms whose home is this shard.
 //!
-//! A value that takes the shards' requests ([`Homes::handle`]) and returns outputs for them ([`Homes::poll`]), in domain
-//! values and never in a wire format. It knows no sessions, connections or encodings.
+//! A value that takes the shards' requests ([`Homes::handle`]) and returns outputs for them
+//! ([`Homes::poll`]), in domain values and never in a wire format. It knows no sessions, connections or
+//! encodings.
 //!
 //! | file | purpose |
 //! |---|---|
@@ -51,8 +52,8 @@ pub enum Request {
         /// The forms.
         forms: Forms,
     },
-    /// A client comes into the room: [`Reply::Joined`] is the answer. A `Listen` has gone before, so that every publication
-    /// after the answer reaches the asking shard after it.
+    /// A client comes into the room: [`Reply::Joined`] is the answer. A `Listen` has gone before, so that
+    /// every publication after the answer reaches the asking shard after it.
     Join {
         /// The client, as the room's members see it.
         member: Member,
@@ -155,8 +156,8 @@ pub enum Reply {
 /// An output of the homes.
 #[derive(Debug)]
 pub enum Output {
-    /// A publication, to be encoded once for each of `forms`, for the members on every shard in `listeners`. Answer with
-    /// [`Homes::sent`].
+    /// A publication, to be encoded once for each of `forms`, for the members on every shard in `listeners`.
+    /// Answer with [`Homes::sent`].
     Publication {
         /// The room at its home.
         home: HomeKey,

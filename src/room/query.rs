@@ -40,7 +40,8 @@ impl Homes {
     }
 }
 
-/// How many clients and users are in a room. Users are counted anew for each query only where that costs nothing.
+/// How many clients and users are in a room. Users are counted anew for each query only where that costs
+/// nothing.
 fn count(home: &mut Home, now: Time) -> (usize, usize) {
     let clients = home.presence.len();
     if let Some((at, clients, users)) = home.counted

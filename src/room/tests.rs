@@ -1,5 +1,5 @@
-//! Tests of the homes by themselves: requests of shards, in any order, with an engine that answers at once and with
-//! one that takes its time.
+//! Tests of the homes by themselves: requests of shards, in any order, with an engine that answers at once
+//! and with one that takes its time.
 
 use proptest::prelude::*;
 use std::collections::BTreeMap;

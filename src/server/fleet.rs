@@ -1,4 +1,5 @@
-//! The shards' threads: what each is given, messages to all of them, and the replacement of one that has panicked.
+//! The shards' threads: what each is given, messages to all of them, and the replacement of one that has
+//! panicked.
 
 use signal_hook::iterator::Handle;
 use socket2::Socket;
@@ -156,7 +157,8 @@ struct ShardFactory {
 }
 
 impl ShardFactory {
-    /// Makes other shards for shard `id`. The others are given new rings to it: what was in the old ones is lost.
+    /// Makes other shards for shard `id`. The others are given new rings to it: what was in the old ones is
+    /// lost.
     fn rebuild(self, id: usize) -> Rebuild {
         Box::new(move || {
             let options = Arc::clone(&self.options.lock().unwrap_or_else(PoisonError::into_inner));

@@ -1,4 +1,5 @@
-//! Listening sockets: those that the service manager passed, or new ones, with a sentence of advice when there can be none.
+//! Listening sockets: those that the service manager passed, or new ones, with a sentence of advice when
+//! there can be none.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use super::{Failure, failure};
 use crate::config::Config;
 
-/// Connections that the kernel holds for a listener until they are accepted; it lowers this to net.core.somaxconn.
+/// Connections that the kernel holds for a listener until they are accepted; it lowers this to
+/// net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 4096;
 
 /// How often, and after what time each, a bind to a port in use is retried.
@@ -19,8 +21,8 @@ const REBINDS: u32 = 50;
 /// See [`REBINDS`].
 const REBIND_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The listeners of every shard: from the service manager when it passed any, else new ones, each shard its own
-/// (`SO_REUSEPORT`), so that the kernel spreads the connections.
+/// The listeners of every shard: from the service manager when it passed any, else new ones, each shard its
+/// own (`SO_REUSEPORT`), so that the kernel spreads the connections.
 pub(super) fn open(config: &Config, shards: usize) -> Result<Vec<Vec<Socket>>, Failure> {
     let passed = activated()?;
     (0..shards)
@@ -41,8 +43,8 @@ fn activated() -> Result<Vec<Socket>, Failure> {
         sd_notify::listen_fds().map_err(|error| failure("the passed sockets cannot be taken", &error))?;
     passed
         .map(|descriptor| {
-            // SAFETY: the service manager passed this descriptor to this process, and nothing else here owns it:
-            // `listen_fds` takes the variables that announce it, and is called once.
+            // SAFETY: the service manager passed this descriptor to this process, and nothing else here owns
+            // it: `listen_fds` takes the variables that announce it, and is called once.
             let socket = unsafe { Socket::from_raw_fd(descriptor) };
             let prepared = socket.set_nonblocking(true).and_then(|()| socket.set_tcp_nodelay(true));
             prepared.map_err(|error| failure("a passed socket is no listening TCP socket", &error))?;
@@ -82,12 +84,13 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Has the kernel keep a connection until its first bytes are there, or a second has passed (tcp(7)). A client of HTTP
-/// always sends first: so its request is read when it is accepted, and one wake-up does for both.
+/// Has the kernel keep a connection until its first bytes are there, or a second has passed (tcp(7)). A
+/// client of HTTP always sends first: so its request is read when it is accepted, and one wake-up does for
+/// both.
 fn defer_accept(socket: &Socket) -> io::Result<()> {
     let seconds: libc::c_int = 1;
-    // SAFETY: the pointer and the length are those of one integer that is valid until the call is over, and the descriptor is
-    // that of `socket`.
+    // SAFETY: the pointer and the length are those of one integer that is valid until the call is over, and
+    // the descriptor is that of `socket`.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -100,8 +103,8 @@ fn defer_accept(socket: &Socket) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// With `SO_REUSEPORT` two servers of one user would share a port in silence. The first bind of an address in this
-/// process is tried without it.
+/// With `SO_REUSEPORT` two servers of one user would share a port in silence. The first bind of an address in
+/// this process is tried without it.
 fn probe_port(address: SocketAddr) -> io::Result<()> {
     static OURS: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
     let Ok(mut ours) = OURS.lock() else { return Ok(()) };
@@ -118,8 +121,8 @@ fn probe_port(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// The sockets of a killed process that ran on io_uring are closed by the kernel some milliseconds after the process is gone. Its
-/// successor, which a supervisor starts at once, waits for that.
+/// The sockets of a killed process that ran on io_uring are closed by the kernel some milliseconds after the
+/// process is gone. Its successor, which a supervisor starts at once, waits for that.
 fn bind_patiently(probe: &Socket, address: SocketAddr) -> io::Result<()> {
     for _ in 0..REBINDS {
         match probe.bind(&address.into()) {

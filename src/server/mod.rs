@@ -1,5 +1,5 @@
-//! The composition root: listeners, shards, threads, signals and the service manager. It may name every module; no module
-//! names it.
+//! The composition root: listeners, shards, threads, signals and the service manager. It may name every
+//! module; no module names it.
 
 mod allocator;
 mod capacity;

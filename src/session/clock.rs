@@ -76,7 +76,8 @@ impl Session {
             return ctx.effects.disconnect(why);
         }
         if state.ping_at <= now {
-            // One ping at a time: a second one would put off the end of the first one's time, and its pong be one too many.
+            // One ping at a time: a second one would put off the end of the first one's time, and its pong be
+            // one too many.
             state.ping_at = now + ctx.options.ping_interval.max(pong_timeout);
             state.pong_by = now + pong_timeout;
             if state.frame_pings {

@@ -65,8 +65,8 @@ impl TextHandshake<'_> {
     }
 }
 
-/// What lets a plain client into its room: its token names the room, which is a grant, or the room is open to it. `None`: the
-/// room is not for it.
+/// What lets a plain client into its room: its token names the room, which is a grant, or the room is open to
+/// it. `None`: the room is not for it.
 pub(super) fn plain_grant(options: &Options, identity: &Identity, room: &str) -> Option<Option<Grant>> {
     if let Some(server_room) = identity.rooms.iter().find(|server_room| *server_room.name == *room) {
         return Some(Some(server_room.grant.clone()));
@@ -94,7 +94,8 @@ pub(super) const fn may_publish(options: &RoomOptions, user: &str, is_member: bo
     }
 }
 
-/// What a token grants `user` in `room`; without a token, or where none is read, whether the room is open to it.
+/// What a token grants `user` in `room`; without a token, or where none is read, whether the room is open to
+/// it.
 pub(super) fn grant(
     options: &Options,
     room_options: &RoomOptions,

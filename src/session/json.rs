@@ -1,5 +1,5 @@
-//! The Centrifuge protocol in JSON: a message is lines, each of them a command. A command that cannot be executed gets its error,
-//! and nothing else happens; one that is none ends the connection.
+//! The Centrifuge protocol in JSON: a message is lines, each of them a command. A command that cannot be
+//! executed gets its error, and nothing else happens; one that is none ends the connection.
 
 use super::{Context, Protocol, Session, Taken};
 use crate::app::WireFormat;
@@ -9,8 +9,8 @@ use crate::base::Time;
 use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, RecoveryRequest};
 use std::sync::Arc;
 
-/// Commands of one session that may wait for a reply at a time, `subscribe` among them; what it sends beyond waits with
-/// it. So the answers that come at once are bounded, too.
+/// Commands of one session that may wait for a reply at a time, `subscribe` among them; what it sends beyond
+/// waits with it. So the answers that come at once are bounded, too.
 pub(super) const PENDING_MAX: usize = 16;
 
 /// Bytes of replies that one call may bring about before the rest of the message waits.
@@ -207,8 +207,8 @@ impl Session {
         Taken::All
     }
 
-    /// Whether a command is about a room that is still being entered: the reply to `subscribe` comes first. Until then nothing
-    /// is taken.
+    /// Whether a command is about a room that is still being entered: the reply to `subscribe` comes first.
+    /// Until then nothing is taken.
     fn must_wait(&mut self, method: &Method<'_>) -> bool {
         let room = match method {
             Method::Unsubscribe(room) => &room.channel,
@@ -233,7 +233,8 @@ impl Session {
         number != 0
     }
 
-    /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a pong is solicited.
+    /// Counts a command, which is not offered again from here on. Publishing has limits of its own, and a
+    /// pong is solicited.
     fn limit_command(&mut self, ctx: &Context<'_>, method: &Method<'_>) -> Result<(), Refusal> {
         if matches!(method, Method::Publish(_) | Method::Pong) {
             return Ok(());

@@ -14,9 +14,9 @@ pub(super) struct RoomLimiter {
     limiter: RateLimiter,
 }
 
-/// Rooms with a limit of their own of which a session remembers how often it published there. Above it the one that has
-/// been quiet longest is forgotten, once it may be: until then no further room may be published in. Else each other room
-/// would be a fresh budget.
+/// Rooms with a limit of their own of which a session remembers how often it published there. Above it the
+/// one that has been quiet longest is forgotten, once it may be: until then no further room may be published
+/// in. Else each other room would be a fresh budget.
 const ROOM_LIMITERS_MAX: usize = 128;
 
 impl Session {

@@ -1,9 +1,11 @@
-//! Sessions: one client each, its identity, its protocol, its subscriptions, what it waits for, when what expires.
+//! Sessions: one client each, its identity, its protocol, its subscriptions, what it waits for, when what
+//! expires.
 //!
-//! A session is an ordered pipeline. It takes one message after the other ([`Session::message`]); each command may wait for an
-//! authority, a room's home or an engine, within a bound and a time-out, and gets exactly one reply. What it does is expressed
-//! with [`Effect`]s, which its shard carries out. It knows no socket, no frame, and other shards only through what is sent
-//! to rooms' homes. It may have no connection for a moment.
+//! A session is an ordered pipeline. It takes one message after the other ([`Session::message`]); each
+//! command may wait for an authority, a room's home or an engine, within a bound and a time-out, and gets
+//! exactly one reply. What it does is expressed with [`Effect`]s, which its shard carries out. It knows no
+//! socket, no frame, and other shards only through what is sent to rooms' homes. It may have no connection
+//! for a moment.
 //!
 //! | file | purpose |
 //! |---|---|
@@ -232,7 +234,8 @@ impl Session {
         self.subscriptions.iter().filter(|subscription| subscription.sub.is_none()).count()
     }
 
-    /// Whether the answer to its handshake waits: a plain client that has it receives everything published from then on.
+    /// Whether the answer to its handshake waits: a plain client that has it receives everything published
+    /// from then on.
     pub fn holds_handshake(&self) -> bool {
         matches!(self.protocol, Protocol::Text) && !self.has_pending_join() && self.is_joining()
     }
@@ -253,7 +256,8 @@ impl Session {
         }
     }
 
-    /// Whether it takes another message now. It reports when that changes: after a reply, a decision, a completed draft.
+    /// Whether it takes another message now. It reports when that changes: after a reply, a decision, a
+    /// completed draft.
     pub fn can_take(&self) -> bool {
         self.parked == 0
             && match &self.protocol {
@@ -312,8 +316,8 @@ impl Session {
         }
     }
 
-    /// It has lost publications in a room: its client is notified and stays where it can recover. `count` frames are missing
-    /// after `position`, if that is known.
+    /// It has lost publications in a room: its client is notified and stays where it can recover. `count`
+    /// frames are missing after `position`, if that is known.
     pub fn lagged(&mut self, effects: &mut Effects, sub: SubId, count: u64, position: Option<Position>) {
         let Some(index) = self.subscriptions.iter().position(|it| it.sub == Some(sub)) else { return };
         match self.protocol {
@@ -358,8 +362,8 @@ impl Session {
         }
     }
 
-    /// A room's home has accepted the client. `None`: it no longer joins; else its form, and whether its connection is in
-    /// other rooms as well. [`Session::joined`] follows.
+    /// A room's home has accepted the client. `None`: it no longer joins; else its form, and whether its
+    /// connection is in other rooms as well. [`Session::joined`] follows.
     pub fn wants(&self, number: u32) -> Option<(RoomId, WireFormat)> {
         let subscription = self.subscriptions.iter().find(|it| it.number == number && it.sub.is_none())?;
         Some((subscription.id, self.format))

@@ -138,8 +138,8 @@ impl Session {
         self.begin_pings(ctx);
     }
 
-    /// The homes of some rooms are lost. Its client must recover the rooms that it is in, which are joined anew; what it has
-    /// requested of them gets an error that may be tried again.
+    /// The homes of some rooms are lost. Its client must recover the rooms that it is in, which are joined
+    /// anew; what it has requested of them gets an error that may be tried again.
     pub fn home_lost(&mut self, ctx: &mut Context<'_>, is_lost: impl Fn(&str) -> bool) {
         let affected = |session: &Self| {
             session.subscriptions.iter().position(|it| it.sub.is_some() && is_lost(&it.room))
@@ -189,7 +189,8 @@ impl Session {
         let by_server = self.subscriptions[index].by_server;
         self.leave(effects, index);
         if by_server && why == Unsubscribe::Insufficient {
-            // A client cannot resubscribe to what the server has joined for it: it connects anew, with its positions.
+            // A client cannot resubscribe to what the server has joined for it: it connects anew, with its
+            // positions.
             return effects.disconnect(Disconnect::InsufficientState);
         }
         effects.send(|out| json::unsubscribe_into(out, &room, why));

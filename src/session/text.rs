@@ -141,8 +141,8 @@ impl Session {
         Taken::All
     }
 
-    /// It has joined. If it requested the history it gets that, and the room's position: from there on, each message is
-    /// one offset.
+    /// It has joined. If it requested the history it gets that, and the room's position: from there on, each
+    /// message is one offset.
     pub(super) fn text_joined(&self, ctx: &mut Context<'_>, recovery: &Recovered, joining: &Joining) {
         if joining.requested_offset.is_some() {
             if recovery.recovered == Some(false) {

@@ -1,12 +1,13 @@
-//! A look at the whole shard from inside: that its parts agree with each other, and what it holds. For tests and the
-//! simulator; it costs a walk over every connection.
+//! A look at the whole shard from inside: that its parts agree with each other, and what it holds. For tests
+//! and the simulator; it costs a walk over every connection.
 
 use super::{Shard, Slot};
 use crate::conn::State;
 use crate::room::RoomUsage;
 use crate::session::Session;
 
-/// What a shard holds: the largest of each kind, because bounds hold for each. Memory is counted as it is allocated.
+/// What a shard holds: the largest of each kind, because bounds hold for each. Memory is counted as it is
+/// allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Audit {
     /// Bytes that a room's log keeps.
@@ -84,7 +85,8 @@ impl Shard {
             assert!(mid_frame <= 1, "a connection is in the middle of one frame");
             let behind = subs.iter().any(|&sub| self.fanout.behind(sub) > 0 && !self.fanout.is_ready(sub));
             let owes = !conn.outbox.is_empty() || mid_frame > 0 || behind;
-            // The answer to a handshake waits until its client is in its room, publications until `connect` is answered.
+            // The answer to a handshake waits until its client is in its room, publications until `connect`
+            // is answered.
             let waits = session.is_some_and(|session| session.is_joining() || !session.is_confirmed());
             let will_be_flushed = conn.queued || conn.blocked || conn.state() == State::Closed || waits;
             assert!(!owes || will_be_flushed, "a connection has bytes to send, and is not scheduled");

@@ -161,7 +161,8 @@ impl Shard {
         self.metrics.rooms.set(self.rooms.occupied() as u64);
     }
 
-    /// Takes a member out of the fan-out. The rest of a frame that has begun to go out stays with its connection.
+    /// Takes a member out of the fan-out. The rest of a frame that has begun to go out stays with its
+    /// connection.
     fn unsubscribe(&mut self, conn: Option<ConnKey>, sub: SubId) {
         let rest = self.fanout.unsubscribe(sub);
         self.metrics.members.sub(1);

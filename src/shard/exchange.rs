@@ -1,4 +1,5 @@
-//! What comes up and down the mesh: requests for the homes of rooms, publications for the fan-out, replies for sessions.
+//! What comes up and down the mesh: requests for the homes of rooms, publications for the fan-out, replies
+//! for sessions.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use crate::room::{Counts, Output, Reply, Request};
 use crate::session::{Delivery, Session};
 
 impl Shard {
-    /// Takes what has come, this shard's own messages among it, until there is no more or the turn's share is taken.
+    /// Takes what has come, this shard's own messages among it, until there is no more or the turn's share is
+    /// taken.
     pub(super) fn exchange(&mut self) {
         loop {
             self.deliver_outputs();
@@ -95,8 +97,8 @@ impl Shard {
         }
     }
 
-    /// Gives a frame to the audiences of a room on this shard. A form that is missing: its first member came in while this was on
-    /// its way, and gets what comes after.
+    /// Gives a frame to the audiences of a room on this shard. A form that is missing: its first member came
+    /// in while this was on its way, and gets what comes after.
     fn distribute(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
         let Some(room) = self.rooms.get(id) else { return };
         for (format, audience) in room.audiences() {

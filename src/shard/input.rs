@@ -1,9 +1,9 @@
 //! From bytes to requests and messages, and those to sessions, one after the other.
 //!
-//! What arrives is used where it lies, message by message, within the turn's budget. What cannot be used yet (its session
-//! waits for something, the budget is spent, too many answers wait to be written) is kept with the connection as it came
-//! over the wire, at most what one read brought, and offered again before the next read. Until then the connection is not
-//! read from, and TCP slows its sender down.
+//! What arrives is used where it lies, message by message, within the turn's budget. What cannot be used yet
+//! (its session waits for something, the budget is spent, too many answers wait to be written) is kept with
+//! the connection as it came over the wire, at most what one read brought, and offered again before the next
+//! read. Until then the connection is not read from, and TCP slows its sender down.
 
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
 use crate::base::{ConnKey, SessionKey};
@@ -36,8 +36,8 @@ enum Handled {
 }
 
 impl Shard {
-    /// Whether `key` should be read from. When not, [`Shard::poll_resume`] will name it once it should; until then the
-    /// driver leaves its bytes in the kernel, which slows the sender down.
+    /// Whether `key` should be read from. When not, [`Shard::poll_resume`] will name it once it should; until
+    /// then the driver leaves its bytes in the kernel, which slows the sender down.
     pub fn may_read(&mut self, key: ConnKey) -> bool {
         let Some(slot) = self.conns.get(key) else { return false };
         if slot.conn.paused {
@@ -135,7 +135,8 @@ impl Shard {
         self.conns.get(key).is_some_and(|slot| slot.conn.decoder.holds_event())
     }
 
-    /// Uses the first request or message in `input`. `scanned`: how far the beginning of a head was searched before.
+    /// Uses the first request or message in `input`. `scanned`: how far the beginning of a head was searched
+    /// before.
     fn take(&mut self, key: ConnKey, input: &mut [u8], scanned: &mut usize) -> Used {
         let Some(slot) = self.conns.get_mut(key) else { return Used::All };
         match slot.conn.state() {
@@ -288,7 +289,8 @@ impl Shard {
             && self.mesh.is_clear()
     }
 
-    /// Something has changed for a connection whose input waits, or that is not read from: its input may go on, perhaps.
+    /// Something has changed for a connection whose input waits, or that is not read from: its input may go
+    /// on, perhaps.
     pub(super) fn offer_later(&mut self, key: ConnKey) {
         let Some(slot) = self.conns.get(key) else { return };
         let waits = slot.conn.paused || slot.conn.has_waiting_input();

@@ -1,5 +1,5 @@
-//! How many connections an address has, and how many a user. All shards share these counts, and touch them only where there
-//! is a bound.
+//! How many connections an address has, and how many a user. All shards share these counts, and touch them
+//! only where there is a bound.
 
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ pub(super) struct PeerAddress {
 }
 
 impl Shard {
-    /// Whether [`Shard::opened`] needs the addresses of connections. Where it costs a driver something to find them
-    /// out, it need not otherwise.
+    /// Whether [`Shard::opened`] needs the addresses of connections. Where it costs a driver something to
+    /// find them out, it need not otherwise.
     pub fn needs_addresses(&self) -> bool {
         self.options.connections_per_address_max > 0 || self.options.auth_mode == AuthMode::Hook
     }

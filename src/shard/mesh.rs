@@ -1,9 +1,9 @@
 //! The rings between shards. Plain data goes through them; what it means is not known here.
 //!
-//! Two rings for each ordered pair of shards. *Up* carries what a room's home must order or answer; *down* carries what it
-//! has ordered and answered. Down can always be taken, for taking it sends nothing on; up is taken only while every way
-//! down has room. So a full ring slows its writers and can never lock two shards up. What a shard sends to itself takes the
-//! same two ways, through queues of its own.
+//! Two rings for each ordered pair of shards. *Up* carries what a room's home must order or answer; *down*
+//! carries what it has ordered and answered. Down can always be taken, for taking it sends nothing on; up is
+//! taken only while every way down has room. So a full ring slows its writers and can never lock two shards
+//! up. What a shard sends to itself takes the same two ways, through queues of its own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ pub const RING: RingLimits = RingLimits { messages_max: 4096, bytes_max: 1 << 20
 /// Messages taken from one other shard in one turn, on each way.
 const MESSAGES_PER_TURN: usize = 1024;
 
-/// A ring's writing end, with what did not fit yet. Every caller that fills `waiting` checks [`Mesh::is_clear`] before
-/// it takes more work in, so it holds one turn's overshoot at most.
+/// A ring's writing end, with what did not fit yet. Every caller that fills `waiting` checks
+/// [`Mesh::is_clear`] before it takes more work in, so it holds one turn's overshoot at most.
 #[derive(Debug)]
 struct Link<T> {
     ring: Sender<T>,
@@ -207,7 +207,8 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
         &self.seed
     }
 
-    /// Begins a turn: as many messages may be taken again, and what had to wait goes into the rings that have room now.
+    /// Begins a turn: as many messages may be taken again, and what had to wait goes into the rings that have
+    /// room now.
     pub fn begin_turn(&mut self) {
         for peer in &mut self.peers {
             peer.left = (MESSAGES_PER_TURN, MESSAGES_PER_TURN);
@@ -251,8 +252,8 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
         }
     }
 
-    /// The next message that has come up, and its sender; `None`: there is none, or a way down is full, or enough were taken
-    /// in this turn.
+    /// The next message that has come up, and its sender; `None`: there is none, or a way down is full, or
+    /// enough were taken in this turn.
     pub fn receive_up(&mut self) -> Option<(usize, U)> {
         if let Some(own) = self.own_up.pop_front() {
             return Some((self.me, own));
@@ -298,8 +299,8 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
         self.peers.iter().map(|peer| peer.up.waiting.len() + peer.down.waiting.len()).sum::<usize>() + own
     }
 
-    /// The next shard to be woken, at the end of a turn; call until `None`. At most one wake a turn each, and only
-    /// for one that sleeps.
+    /// The next shard to be woken, at the end of a turn; call until `None`. At most one wake a turn each, and
+    /// only for one that sleeps.
     pub fn poll_wake(&mut self) -> Option<usize> {
         for peer in &mut self.peers {
             if std::mem::take(&mut peer.touched) && self.doorbells[peer.id].ring() {
@@ -311,8 +312,8 @@ impl<U: Weigh, D: Weigh + Clone> Mesh<U, D> {
 
     /// Announces that this shard is about to sleep. False when something has arrived: then it must not.
     ///
-    /// What comes up is not taken while a way down is full, so it does not keep the shard awake either: it looks again soon
-    /// ([`Mesh::is_clear`]).
+    /// What comes up is not taken while a way down is full, so it does not keep the shard awake either: it
+    /// looks again soon ([`Mesh::is_clear`]).
     pub fn may_sleep(&self) -> bool {
         self.doorbells[self.me].announce_sleep();
         let takes_up = self.is_clear_down();

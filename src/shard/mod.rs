@@ -1,5 +1,6 @@
-//! The shard: one core's whole world. It holds the parts (connections, sessions, the homes of rooms, the fan-out, the
-//! mesh), carries the messages between them, and keeps the budget of a turn. It has no rules of its own.
+//! The shard: one core's whole world. It holds the parts (connections, sessions, the homes of rooms, the
+//! fan-out, the mesh), carries the messages between them, and keeps the budget of a turn. It has no rules of
+//! its own.
 //!
 //! ```text
 //! bytes ── connection ── session ── mesh ── home ── engine
@@ -9,22 +10,23 @@
 //!
 //! # The contract with a driver
 //!
-//! A shard does no I/O and knows no clock. A driver owns the sockets, indexed by [`ConnKey::index`], and repeats
-//! one *turn*:
+//! A shard does no I/O and knows no clock. A driver owns the sockets, indexed by [`ConnKey::index`], and
+//! repeats one *turn*:
 //!
 //! 1. [`Shard::begin_turn`] with the time;
 //! 2. every input of the wake-up: [`opened`](Shard::opened), [`received`](Shard::received) (after
 //!    [`may_read`](Shard::may_read)), [`ended`](Shard::ended), [`broken`](Shard::broken),
 //!    [`writable`](Shard::writable), then [`run`](Shard::run) for the mesh and the timers;
-//! 3. every output until `None`: [`poll_write`](Shard::poll_write), one or several at a time, each answered with
-//!    [`wrote`](Shard::wrote), [`refused`](Shard::refused) or [`write_failed`](Shard::write_failed);
-//!    [`poll_close`](Shard::poll_close), each answered with [`closed`](Shard::closed) unless it only shuts the sending side;
-//!    [`poll_resume`](Shard::poll_resume); [`poll_wake`](Shard::poll_wake);
+//! 3. every output until `None`: [`poll_write`](Shard::poll_write), one or several at a time, each answered
+//!    with [`wrote`](Shard::wrote), [`refused`](Shard::refused) or [`write_failed`](Shard::write_failed);
+//!    [`poll_close`](Shard::poll_close), each answered with [`closed`](Shard::closed) unless it only shuts
+//!    the sending side; [`poll_resume`](Shard::poll_resume); [`poll_wake`](Shard::poll_wake);
 //! 4. sleep, unless [`Shard::has_work`], until [`Shard::next_deadline`].
 //!
-//! `received` borrows the driver's buffer and is done with it when it returns, always with all of it: what cannot be used yet
-//! is kept with the connection, once, as it came over the wire. `ended` and `broken` may follow it at once. A short write
-//! means that the socket is full and that the driver will report `writable` once it is not. No method calls back.
+//! `received` borrows the driver's buffer and is done with it when it returns, always with all of it: what
+//! cannot be used yet is kept with the connection, once, as it came over the wire. `ended` and `broken` may
+//! follow it at once. A short write means that the socket is full and that the driver will report `writable`
+//! once it is not. No method calls back.
 //!
 //! | file | what it carries |
 //! |---|---|
@@ -153,7 +155,8 @@ pub struct Shard {
     closing: VecDeque<(ConnKey, CloseMethod)>,
     /// Writes that the driver has not answered yet.
     writes_in_flight: usize,
-    /// Connections with a write in flight that could have a second one, as their sessions are in several rooms.
+    /// Connections with a write in flight that could have a second one, as their sessions are in several
+    /// rooms.
     in_flight: Vec<ConnKey>,
     /// What waits for them to be answered.
     deferred: Vec<(ConnKey, Deferred)>,
@@ -180,7 +183,8 @@ pub enum Admission {
 }
 
 impl Shard {
-    /// A shard without connections, whose rooms are ordered by `engine`. `entropy` seeds its jitter and its rooms' epochs.
+    /// A shard without connections, whose rooms are ordered by `engine`. `entropy` seeds its jitter and its
+    /// rooms' epochs.
     pub fn new(
         mesh: Mesh,
         limits: ConnectionLimits,
@@ -242,7 +246,8 @@ impl Shard {
         meshes.into_iter().map(shard).collect()
     }
 
-    /// Replaces the options; they hold for all later input, and the pings and the rooms' options for every client.
+    /// Replaces the options; they hold for all later input, and the pings and the rooms' options for every
+    /// client.
     pub fn reconfigure(&mut self, now: Time, options: Arc<Options>) {
         self.now = self.now.max(now);
         let pings_change = options.ping_interval != self.options.ping_interval;

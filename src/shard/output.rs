@@ -88,18 +88,20 @@ pub(super) enum Deferred {
 enum Writing {
     /// The outbox of a connection, and behind it a member's backlog.
     Own(ConnKey, Option<SubId>),
-    /// The rest of a frame that was cut, and what follows it in a room's log: before anything of the connection's own.
+    /// The rest of a frame that was cut, and what follows it in a room's log: before anything of the
+    /// connection's own.
     Rest(ConnKey, SubId),
     /// A member's backlog, as a part of the sweep.
     Sweep(SubId),
 }
 
 impl Shard {
-    /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or [`Shard::write_failed`].
+    /// The next bytes to be written. Answer with [`Shard::wrote`], [`Shard::refused`] or
+    /// [`Shard::write_failed`].
     ///
-    /// Several writes may be in flight, all of different connections: their bytes stay where they are until the first of them
-    /// is answered. From then on call nothing else, until all of them are. `None` while some are in flight
-    /// means no more than that these must be answered first.
+    /// Several writes may be in flight, all of different connections: their bytes stay where they are until
+    /// the first of them is answered. From then on call nothing else, until all of them are. `None` while
+    /// some are in flight means no more than that these must be answered first.
     pub fn poll_write(&mut self) -> Option<Write<'_>> {
         if self.writes_in_flight == 0 {
             self.run_deferred();
@@ -228,8 +230,8 @@ impl Shard {
             return;
         }
         let session = session.and_then(|session| self.sessions.get(session));
-        // A plain client that has its answer receives everything published later: so the answer waits until the room's home
-        // has accepted it.
+        // A plain client that has its answer receives everything published later: so the answer waits until
+        // the room's home has accepted it.
         if conn.is_open() && session.is_some_and(Session::holds_handshake) {
             return;
         }
@@ -266,9 +268,9 @@ impl Shard {
             return Some(Writing::Rest(key, sub));
         }
         if !conn.outbox.is_empty() {
-            // An answer and what was published with it leave in one packet. Otherwise its publications wait for their turn: no
-            // member overtakes the sweep by publishing.
-            // Before a client's connection is confirmed, nothing comes along.
+            // An answer and what was published with it leave in one packet. Otherwise its publications wait
+            // for their turn: no member overtakes the sweep by publishing. Before a client's connection is
+            // confirmed, nothing comes along.
             let confirmed = session.is_none_or(Session::is_confirmed);
             let last = confirmed && conn.is_open() && conn.outbox.is_all_bytes();
             let along = subs.find(|&sub| last && self.fanout.is_next(sub));
@@ -321,8 +323,8 @@ impl Shard {
         }
     }
 
-    /// Whether the connection of this member, whose session is in other rooms as well, has no write in flight; from now on it has
-    /// one.
+    /// Whether the connection of this member, whose session is in other rooms as well, has no write in
+    /// flight; from now on it has one.
     fn claim(&mut self, sub: SubId) -> bool {
         let Some(key) = self.conns.key_at(self.fanout.conn(sub)) else { return false };
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return false };

@@ -1,7 +1,8 @@
 //! What a shard does when another one was rebuilt after a panic: everything that was in flight there is lost.
 //!
-//! Rooms whose home it was begin a new epoch. Their members here must recover, and join anew; what was requested of that
-//! home is answered with an error that may be tried again. Its members of rooms whose home is here are gone.
+//! Rooms whose home it was begin a new epoch. Their members here must recover, and join anew; what was
+//! requested of that home is answered with an error that may be tried again. Its members of rooms whose home
+//! is here are gone.
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ impl Shard {
         self.lose_counts();
     }
 
-    /// Rooms whose home is lost: the new home learns the listeners anew, and drafts that were in flight are lost.
+    /// Rooms whose home is lost: the new home learns the listeners anew, and drafts that were in flight are
+    /// lost.
     fn lose_rooms(&mut self, lost: usize) {
         for id in self.rooms.ids() {
             let Some(room) = self.rooms.get(id).map(|room| Arc::clone(&room.name)) else { continue };

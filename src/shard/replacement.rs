@@ -1,12 +1,12 @@
-//! What a driver needs of a shard that has panicked, and of its replacement. The first may be in any state: nothing here
-//! relies on more than the fields that it reads.
+//! What a driver needs of a shard that has panicked, and of its replacement. The first may be in any state:
+//! nothing here relies on more than the fields that it reads.
 
 use super::{Shard, Slot};
 use crate::base::ConnKey;
 
 impl Shard {
-    /// Whether a Close frame may be written behind all that was written to a connection: it is an open WebSocket, and the last
-    /// write has ended with a whole frame.
+    /// Whether a Close frame may be written behind all that was written to a connection: it is an open
+    /// WebSocket, and the last write has ended with a whole frame.
     pub fn takes_close_frame(&self, key: ConnKey) -> bool {
         let Some(Slot { conn, session, .. }) = self.conns.get(key) else { return false };
         let session = session.and_then(|session| self.sessions.get(session));

@@ -1,9 +1,10 @@
-//! A shard's directory of rooms: those that it has members for, and those that its sessions publish to. What the room's
-//! home knows is not here.
+//! A shard's directory of rooms: those that it has members for, and those that its sessions publish to. What
+//! the room's home knows is not here.
 //!
-//! Two flows are bounded here, in bytes and for each room: drafts that the home has not completed yet (a session whose draft
-//! does not fit waits, with that one draft), and publications that the sweep has not offered to all members yet (the
-//! home learns how far it has come, and orders no more than it has credit for).
+//! Two flows are bounded here, in bytes and for each room: drafts that the home has not completed yet (a
+//! session whose draft does not fit waits, with that one draft), and publications that the sweep has not
+//! offered to all members yet (the home learns how far it has come, and orders no more than it has credit
+//! for).
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -106,7 +107,8 @@ impl Rooms {
         self.rooms.iter().map(|(index, _)| RoomId(u32::try_from(index).unwrap_or(u32::MAX))).collect()
     }
 
-    /// The home of a room is lost, with the drafts that it had not completed and what it knew of this shard's progress.
+    /// The home of a room is lost, with the drafts that it had not completed and what it knew of this shard's
+    /// progress.
     pub fn home_lost(&mut self, id: RoomId) {
         let Some(room) = self.rooms.get_mut(id.0 as usize) else { return };
         room.in_flight = (0, 0);
@@ -126,7 +128,8 @@ impl Rooms {
         self.occupied
     }
 
-    /// Other rules hold from now on, and another window: what was too little to be acknowledged may be enough now.
+    /// Other rules hold from now on, and another window: what was too little to be acknowledged may be enough
+    /// now.
     pub fn reconfigure(&mut self, rules: &RoomRules, window: u64, fanout: &mut Fanout) {
         for (index, room) in &mut self.rooms {
             room.options = Arc::clone(rules.of(&room.name));
@@ -159,8 +162,8 @@ impl Rooms {
         id
     }
 
-    /// Counts a client into an audience of the room `name`, both of which begin to exist with the first. The flag: the
-    /// room's forms have changed, which its home must learn.
+    /// Counts a client into an audience of the room `name`, both of which begin to exist with the first. The
+    /// flag: the room's forms have changed, which its home must learn.
     pub fn add_client(
         &mut self,
         name: &Arc<str>,
@@ -183,7 +186,8 @@ impl Rooms {
         (id, true)
     }
 
-    /// Counts a client out of its audience, which is closed after the last one. True: the room's forms have changed.
+    /// Counts a client out of its audience, which is closed after the last one. True: the room's forms have
+    /// changed.
     pub fn remove_client(&mut self, id: RoomId, format: WireFormat, fanout: &mut Fanout) -> bool {
         let room = &mut self.rooms[id.0 as usize];
         let index = room.audiences.iter().position(|entry| entry.format == format);
@@ -216,8 +220,8 @@ impl Rooms {
         }
     }
 
-    /// A session has a draft for the room `name`. It is returned if it may go to the home at once; else it waits here, and the
-    /// session with it, until [`Rooms::draft_completed`] returns it.
+    /// A session has a draft for the room `name`. It is returned if it may go to the home at once; else it
+    /// waits here, and the session with it, until [`Rooms::draft_completed`] returns it.
     pub fn submit(&mut self, name: &Arc<str>, parked: Parked, rules: &RoomRules) -> Option<Draft> {
         let id = self.intern(name, rules);
         let room = &mut self.rooms[id.0 as usize];

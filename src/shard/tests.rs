@@ -1,5 +1,5 @@
-//! Shards, their mesh and their clients in one thread: every input in pieces, every socket with a size of its own, a clock
-//! that only the test moves. A seed replays everything.
+//! Shards, their mesh and their clients in one thread: every input in pieces, every socket with a size of its
+//! own, a clock that only the test moves. A seed replays everything.
 
 mod empty_rooms;
 mod faults;
@@ -356,7 +356,8 @@ fn a_flood_is_slowed_down_and_nothing_is_lost() {
     assert!(pauses > 0, "the flood was never held back");
 }
 
-/// One member whose socket takes `window` bytes and then nothing, while a room publishes `count` messages of 1 KiB.
+/// One member whose socket takes `window` bytes and then nothing, while a room publishes `count` messages of
+/// 1 KiB.
 fn with_a_stuck_member(policy: SlowMember, window: usize, count: usize) -> (World, usize, usize) {
     let mut world = World::new(
         1,

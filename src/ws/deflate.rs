@@ -1,5 +1,6 @@
 //! permessage-deflate's payloads (RFC 7692 §7.2). No context is kept from one message to the next, in either
-//! direction: so one compressed frame serves all members of a room, and one inflater all connections of a shard.
+//! direction: so one compressed frame serves all members of a room, and one inflater all connections of a
+//! shard.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -29,13 +30,16 @@ impl Window {
     }
 }
 
-/// Bytes of the longest payload that [`Deflater`] makes of a message of `message_len` bytes, with either window.
+/// Bytes of the longest payload that [`Deflater`] makes of a message of `message_len` bytes, with either
+/// window.
 ///
-/// At its fastest level, the one used here, zlib-rs writes one block with fixed codes up to a flush (RFC 1951 §3.2.6) and never a
-/// stored one: 3 bits of header, at most 9 bits for each byte (a literal from 144 on; a match is of four bytes at least, and costs 31
-/// bits at most), and 7 bits for the end of the block. The flush begins an empty stored block, 3 bits and what is missing to a whole
-/// byte; the rest of that block is left out. That is ⌈(9n + 13) / 8⌉ bytes. When the flush ends exactly where the room in the output
-/// does it is called again, and writes a second empty block: 5 bytes. The window bounds distances, and changes nothing of this.
+/// At its fastest level, the one used here, zlib-rs writes one block with fixed codes up to a flush (RFC 1951
+/// §3.2.6) and never a stored one: 3 bits of header, at most 9 bits for each byte (a literal from 144 on; a
+/// match is of four bytes at least, and costs 31 bits at most), and 7 bits for the end of the block. The
+/// flush begins an empty stored block, 3 bits and what is missing to a whole byte; the rest of that block is
+/// left out. That is ⌈(9n + 13) / 8⌉ bytes. When the flush ends exactly where the room in the output does it
+/// is called again, and writes a second empty block: 5 bytes. The window bounds distances, and changes
+/// nothing of this.
 pub const fn deflated_len_max(message_len: usize) -> usize {
     message_len.saturating_add(message_len.saturating_add(13).div_ceil(8)).saturating_add(5)
 }

@@ -89,7 +89,8 @@ mod tests {
         }
     }
 
-    /// RFC 7692 §6.1: RSV1 on the first frame, which is all there is; frames of every other kind have no reserved bit.
+    /// RFC 7692 §6.1: RSV1 on the first frame, which is all there is; frames of every other kind have no
+    /// reserved bit.
     #[test]
     fn a_compressed_message_is_one_frame_with_rsv1() {
         let (mut compressed, mut others) = (Vec::new(), Vec::new());

@@ -63,7 +63,8 @@ pub struct Header {
 /// Bytes of the longest client header.
 pub(super) const HEADER_BYTES_MAX: usize = 14;
 
-/// Reads one header from the front of `bytes`; consumes nothing. `rsv1_allowed`: permessage-deflate was agreed on.
+/// Reads one header from the front of `bytes`; consumes nothing. `rsv1_allowed`: permessage-deflate was
+/// agreed on.
 ///
 /// # Errors
 /// Everything that a single header can break. What depends on the incomplete message is the decoder's.
@@ -73,8 +74,8 @@ pub fn decode_header(bytes: &[u8], rsv1_allowed: bool) -> Result<Step<Header>, P
     };
     let (fin, rsv1) = (b0 & 0x80 != 0, b0 & 0x40 != 0);
     let opcode = Opcode::try_from(b0 & 0x0F)?;
-    // "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values"; permessage-deflate
-    // gives RSV1 one, and only on the first fragment of a data message (RFC 7692 §6.1).
+    // "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values";
+    // permessage-deflate gives RSV1 one, and only on the first fragment of a data message (RFC 7692 §6.1).
     let rsv1_has_meaning = rsv1_allowed && matches!(opcode, Opcode::Text | Opcode::Binary);
     if b0 & 0x30 != 0 || (rsv1 && !rsv1_has_meaning) {
         return Err(ProtocolError::ReservedBits);

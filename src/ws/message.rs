@@ -1,4 +1,5 @@
-//! From bytes to messages: frames taken from the front of what was read, fragments reassembled (RFC 6455 §5.4).
+//! From bytes to messages: frames taken from the front of what was read, fragments reassembled (RFC 6455
+//! §5.4).
 //!
 //! A frame that has come whole is unmasked and used where it lies. Only what is incomplete moves into memory
 //! of the connection's own, and only for as long as it is incomplete.
@@ -12,7 +13,8 @@ use super::{
 /// Bounds of what is taken in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes of a message, reassembled and decompressed. The count of its fragments is not bounded: they cost nothing.
+    /// Bytes of a message, reassembled and decompressed. The count of its fragments is not bounded: they cost
+    /// nothing.
     pub message_bytes_max: usize,
 }
 
@@ -38,22 +40,24 @@ pub struct Decoded<'a> {
     pub consumed: usize,
     /// The first event in it. `None`: all of it is used up, and more is needed.
     pub event: Option<Event<'a>>,
-    /// The event is one whole frame of the input, the `consumed` bytes at its front, and the decoder holds nothing of it.
-    /// If not, its bytes lie in the decoder, which then holds them until it is called again.
+    /// The event is one whole frame of the input, the `consumed` bytes at its front, and the decoder holds
+    /// nothing of it. If not, its bytes lie in the decoder, which then holds them until it is called again.
     pub in_place: bool,
 }
 
-/// Masks again the payload of one whole frame that [`Decoder::decode`] has unmasked in place: with the bytes as they came
-/// the frame can be decoded another time. `frame` is what was consumed for an event that is [`Decoded::in_place`].
+/// Masks again the payload of one whole frame that [`Decoder::decode`] has unmasked in place: with the bytes
+/// as they came the frame can be decoded another time. `frame` is what was consumed for an event that is
+/// [`Decoded::in_place`].
 pub fn undo(frame: &mut [u8]) {
-    // The header has decoded before. Whether RSV1 had a meaning then does not change where the payload begins.
+    // The header has decoded before. Whether RSV1 had a meaning then does not change where the payload
+    // begins.
     if let Ok(Step::Done(header)) = decode_header(frame, true) {
         unmask(&mut frame[header.len..], header.key, 0);
     }
 }
 
-/// What one connection remembers of the frames that it has not had whole. 16 bytes, and nothing on the heap, between
-/// messages.
+/// What one connection remembers of the frames that it has not had whole. 16 bytes, and nothing on the heap,
+/// between messages.
 #[derive(Debug, Default)]
 pub struct Decoder {
     partial: Option<Box<Partial>>,
@@ -97,8 +101,8 @@ struct Message {
     text: bool,
     compressed: bool,
     utf8: Utf8,
-    /// As it came, unmasked: compressed messages are inflated when they are complete, so that one inflater serves
-    /// all connections of a shard.
+    /// As it came, unmasked: compressed messages are inflated when they are complete, so that one inflater
+    /// serves all connections of a shard.
     bytes: Vec<u8>,
 }
 
@@ -108,8 +112,8 @@ impl Decoder {
         Self { partial: None, deflate }
     }
 
-    /// Takes the first event from the front of `input`, which is unmasked in place; or returns an event that the caller has
-    /// [kept](Self::keep).
+    /// Takes the first event from the front of `input`, which is unmasked in place; or returns an event that
+    /// the caller has [kept](Self::keep).
     ///
     /// # Errors
     /// The connection must fail; the decoder must not be used again.
@@ -145,23 +149,25 @@ impl Decoder {
         self.partial.get_or_insert_default().decode(input, deflate, inflater, limits)
     }
 
-    /// Has the next call of [`decode`](Self::decode) hand out again the event that the last one has handed out, and consume
-    /// nothing for it. A compressed message is kept as it came. Has no effect on an event that was
-    /// [in place](Decoded::in_place): the caller keeps those bytes itself, and calls [`undo`] on them.
+    /// Has the next call of [`decode`](Self::decode) hand out again the event that the last one has handed
+    /// out, and consume nothing for it. A compressed message is kept as it came. Has no effect on an event
+    /// that was [in place](Decoded::in_place): the caller keeps those bytes itself, and calls [`undo`] on
+    /// them.
     pub fn keep(&mut self) {
         if let Some(complete) = self.partial.as_mut().and_then(|partial| partial.complete.as_mut()) {
             complete.keep = true;
         }
     }
 
-    /// Whether an event is [kept](Self::keep) here, so that [`decode`](Self::decode) has one without further input.
+    /// Whether an event is [kept](Self::keep) here, so that [`decode`](Self::decode) has one without further
+    /// input.
     pub fn holds_event(&self) -> bool {
         let complete = self.partial.as_ref().and_then(|partial| partial.complete);
         complete.is_some_and(|complete| complete.keep)
     }
 
-    /// Frees the memory of the event that was last handed out, unless it is to be [kept](Self::keep). So does the next
-    /// [`decode`](Self::decode); a caller that stops before it calls this instead.
+    /// Frees the memory of the event that was last handed out, unless it is to be [kept](Self::keep). So does
+    /// the next [`decode`](Self::decode); a caller that stops before it calls this instead.
     pub fn release(&mut self) {
         let Some(partial) = &mut self.partial else { return };
         match partial.complete {
@@ -315,8 +321,8 @@ impl Message {
     }
 }
 
-/// Whether the frame may come now, and whether its message can still be within the bound. Decided before any of its
-/// payload is taken in.
+/// Whether the frame may come now, and whether its message can still be within the bound. Decided before any
+/// of its payload is taken in.
 fn check_in_order(header: &Header, message: Option<&Message>, limits: &Limits) -> Result<(), Fail> {
     match (header.opcode, message) {
         (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => return Ok(()),
@@ -334,10 +340,11 @@ fn check_in_order(header: &Header, message: Option<&Message>, limits: &Limits) -
     Ok(())
 }
 
-/// Bytes that the payload of a compressed message may have, so that a client may send what it cannot compress: zlib's own bound for
-/// every window and every size of its memory, where each byte takes 9 bits and each block of 127 symbols (memLevel 1) 10 bits more,
-/// and something for a flush. It is above what stored blocks cost, 5 bytes for each 127 at worst, and above
-/// [`deflated_len_max`](super::deflated_len_max). DEFLATE itself knows no bound: a client can send empty blocks forever.
+/// Bytes that the payload of a compressed message may have, so that a client may send what it cannot
+/// compress: zlib's own bound for every window and every size of its memory, where each byte takes 9 bits and
+/// each block of 127 symbols (memLevel 1) 10 bits more, and something for a flush. It is above what stored
+/// blocks cost, 5 bytes for each 127 at worst, and above [`deflated_len_max`](super::deflated_len_max).
+/// DEFLATE itself knows no bound: a client can send empty blocks forever.
 const fn deflated_bytes_max(message_bytes_max: usize) -> usize {
     let max = message_bytes_max.saturating_add(message_bytes_max.div_ceil(8));
     max.saturating_add(message_bytes_max.div_ceil(64)).saturating_add(64)
@@ -377,7 +384,8 @@ fn control_event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, ProtocolEr
     })
 }
 
-/// "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer" and the rest UTF-8 (§5.5.1).
+/// "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer" and the rest UTF-8
+/// (§5.5.1).
 fn close_payload(payload: &[u8]) -> Result<Option<(CloseCode, &str)>, ProtocolError> {
     match payload.split_first_chunk() {
         None if payload.is_empty() => Ok(None),

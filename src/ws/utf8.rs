@@ -1,4 +1,5 @@
-//! UTF-8 (RFC 3629) checked as it arrives, in any pieces: a fault is found at the first byte that cannot be right.
+//! UTF-8 (RFC 3629) checked as it arrives, in any pieces: a fault is found at the first byte that cannot be
+//! right.
 
 use super::ProtocolError;
 

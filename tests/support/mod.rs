@@ -44,8 +44,9 @@ fn with_settings_of_tests(mut command: Command) -> Command {
     command
 }
 
-/// The driver of the servers: io_uring in the test programs whose names end in `_uring`, else epoll. Where there is no
-/// io_uring, see [`has_uring`], such a program ends at once instead of testing epoll under the other's name.
+/// The driver of the servers: io_uring in the test programs whose names end in `_uring`, else epoll. Where
+/// there is no io_uring, see [`has_uring`], such a program ends at once instead of testing epoll under the
+/// other's name.
 pub fn driver() -> &'static str {
     if !env!("CARGO_CRATE_NAME").ends_with("_uring") {
         return "epoll";
@@ -56,8 +57,9 @@ pub fn driver() -> &'static str {
     "uring"
 }
 
-/// With this variable, what needs io_uring is skipped where there is none: `test.sh` sets it, and reports what was skipped.
-/// (It does not begin with `STENTOR_`, as a server that inherits it would take it for a mistyped setting.)
+/// With this variable, what needs io_uring is skipped where there is none: `test.sh` sets it, and reports
+/// what was skipped. (It does not begin with `STENTOR_`, as a server that inherits it would take it for a
+/// mistyped setting.)
 const ALLOW_NO_URING: &str = "TESTS_ALLOW_NO_URING";
 
 /// With this variable there is no io_uring, as far as the tests know.

@@ -1,5 +1,5 @@
-//! The options of a run, with the same names on the command line and in a scenario file. `checked` validates them into a
-//! plan, `target` resolves the server.
+//! The options of a run, with the same names on the command line and in a scenario file. `checked` validates
+//! them into a plan, `target` resolves the server.
 
 mod checked;
 mod target;
@@ -18,8 +18,8 @@ use crate::units::{Downtime, Rate, Sizes, Span};
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// URL of the server, ws:// or wss://; {name} and {room} are replaced for each client [default: the preset's usual
-    /// address]
+    /// URL of the server, ws:// or wss://; {name} and {room} are replaced for each client [default: the
+    /// preset's usual address]
     pub url: Option<String>,
 
     /// Protocol of the server [default: stentor]
@@ -51,7 +51,8 @@ pub struct Options {
     /// Substring that marks a received message as an error
     #[arg(long, value_name = "TEXT", help_heading = "Server")]
     pub error_match: Option<String>,
-    /// With --resume: message to send after the handshake on reconnection; {epoch} and {offset} are the last position
+    /// With --resume: message to send after the handshake on reconnection; {epoch} and {offset} are the last
+    /// position
     #[arg(long, value_name = "MESSAGE", help_heading = "Server")]
     pub rejoin: Vec<String>,
     /// With --resume: pattern of a position in received messages, like "offset":{offset}
@@ -141,8 +142,8 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", help_heading = "Disruptions")]
     pub read_rate: Option<u32>,
 
-    /// Worker processes, one event loop each [default: one per core, half of them for a server on the loopback; more if the
-    /// descriptor limit requires it]
+    /// Worker processes, one event loop each [default: one per core, half of them for a server on the
+    /// loopback; more if the descriptor limit requires it]
     #[arg(long, help_heading = "Measurement")]
     pub workers: Option<u32>,
     /// Pin the workers to these cores

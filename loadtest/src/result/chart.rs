@@ -1,9 +1,10 @@
-//! A chart: its axes, ticks, curves and tooltips in the coordinates of the SVG that `templates/chart.html` draws. Colours come
-//! from the page's style sheet, which supports light and dark; there is no script.
+//! A chart: its axes, ticks, curves and tooltips in the coordinates of the SVG that `templates/chart.html`
+//! draws. Colours come from the page's style sheet, which supports light and dark; there is no script.
 //!
-//! No chart crate draws it, for none of those examined offers all of this: `plotters` and `charts-rs` write fixed colours into
-//! each element, so that a chart cannot follow light and dark; `poloto` has no logarithmic axis; `charming` needs a script in
-//! the page or a JavaScript engine in the program; `kuva` draws lines without gaps and tooltips.
+//! No chart crate draws it, for none of those examined offers all of this: `plotters` and `charts-rs` write
+//! fixed colours into each element, so that a chart cannot follow light and dark; `poloto` has no logarithmic
+//! axis; `charming` needs a script in the page or a JavaScript engine in the program; `kuva` draws lines
+//! without gaps and tooltips.
 
 /// The scale of an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,5 +1,6 @@
-//! The result as a self-contained HTML page without scripts or external resources: `templates/page.html` with `page.css` and a
-//! `chart.html` for each chart. The templates are compiled into the program; every value in them is escaped.
+//! The result as a self-contained HTML page without scripts or external resources: `templates/page.html` with
+//! `page.css` and a `chart.html` for each chart. The templates are compiled into the program; every value in
+//! them is escaped.
 
 use askama::Template;
 

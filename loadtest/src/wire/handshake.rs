@@ -40,7 +40,8 @@ pub struct HandshakeRequest<'a> {
 }
 
 impl HandshakeRequest<'_> {
-    /// Encodes the request. `host` includes the port; `headers` are additional header lines with their line ends.
+    /// Encodes the request. `host` includes the port; `headers` are additional header lines with their line
+    /// ends.
     pub fn encode(&self, host: &str, path: &str, headers: &str) -> Vec<u8> {
         let key = self.key.text();
         let mut text = format!(

@@ -124,7 +124,8 @@ pub struct TlsConfig {
 }
 
 impl TlsConfig {
-    /// Trusts the system's certificate authorities, or those in the file `ca`, or any certificate if `insecure`.
+    /// Trusts the system's certificate authorities, or those in the file `ca`, or any certificate if
+    /// `insecure`.
     ///
     /// # Errors
     /// One sentence: the host name or the file is invalid.

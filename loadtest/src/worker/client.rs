@@ -1,5 +1,5 @@
-//! One client connection: its bytes in both directions, from the opening handshake to the end. Events are passed to the
-//! worker.
+//! One client connection: its bytes in both directions, from the opening handshake to the end. Events are
+//! passed to the worker.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -192,7 +192,8 @@ impl Client {
         outcome
     }
 
-    /// Reads at most `budget` bytes, or until the socket is empty, and passes events to `on`. True: there may be more.
+    /// Reads at most `budget` bytes, or until the socket is empty, and passes events to `on`. True: there may
+    /// be more.
     ///
     /// # Errors
     /// The connection has ended; earlier events have been passed.

@@ -91,7 +91,8 @@ impl Connections {
         self.receivers.begin();
     }
 
-    /// Ends the stages: no more messages and connections. Returns this worker's publishers and their message counts.
+    /// Ends the stages: no more messages and connections. Returns this worker's publishers and their message
+    /// counts.
     pub fn end_stages(&mut self) -> Vec<(u32, u32)> {
         self.stage = Stage::Running;
         self.publishers.end();

@@ -1,4 +1,5 @@
-//! The pipes to the coordinator: commands on the standard input, messages on the standard output, one line of JSON each.
+//! The pipes to the coordinator: commands on the standard input, messages on the standard output, one line of
+//! JSON each.
 
 use mio::unix::pipe::Receiver;
 use mio::{Interest, Registry, Token};

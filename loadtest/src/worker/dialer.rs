@@ -1,5 +1,5 @@
-//! Schedules connections: the number of handshakes in flight, the connect rate, churn, storms and retries. It opens sockets
-//! but does not own connections.
+//! Schedules connections: the number of handshakes in flight, the connect rate, churn, storms and retries. It
+//! opens sockets but does not own connections.
 
 use mio::net::TcpStream;
 use std::collections::VecDeque;
@@ -192,7 +192,8 @@ impl Dialer {
         Some(local)
     }
 
-    /// A client whose deadline has passed, and the start time of its connection, which may have made progress since.
+    /// A client whose deadline has passed, and the start time of its connection, which may have made progress
+    /// since.
     pub fn next_expired(&mut self, now: u64) -> Option<(usize, u64)> {
         self.deadlines
             .pop_front_if(|&mut (at_ns, ..)| at_ns <= now)

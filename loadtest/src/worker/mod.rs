@@ -1,5 +1,6 @@
-//! A worker: a process with one thread and one event loop, which holds its share of the clients. It receives commands from
-//! the coordinator on its standard input and sends messages on its standard output, one line of JSON each.
+//! A worker: a process with one thread and one event loop, which holds its share of the clients. It receives
+//! commands from the coordinator on its standard input and sends messages on its standard output, one line of
+//! JSON each.
 //!
 //! | file | responsibility |
 //! |---|---|

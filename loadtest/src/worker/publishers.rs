@@ -138,7 +138,8 @@ impl Publishers {
         }
     }
 
-    /// Resumes publishers that have waited for their own message longer than `drain_timeout_ns`: the message counts as lost.
+    /// Resumes publishers that have waited for their own message longer than `drain_timeout_ns`: the message
+    /// counts as lost.
     pub fn retry_stalled(&mut self, now: u64, drain_timeout_ns: u64) {
         let LoadModel::ClosedLoop(in_flight) = self.load_model else { return };
         if self.started_ns.is_none() {
@@ -197,8 +198,8 @@ impl Publishers {
         }
     }
 
-    /// Queues the messages after the handshake; `position` is the last position of a client that recovers. True if no
-    /// message marks the client as connected.
+    /// Queues the messages after the handshake; `position` is the last position of a client that recovers.
+    /// True if no message marks the client as connected.
     pub fn join(
         &mut self,
         plan: &Plan,

@@ -52,7 +52,8 @@ impl Receivers {
         }
     }
 
-    /// Starts draining: `published_by_all` are the final message counts. Pending messages are assigned indexes.
+    /// Starts draining: `published_by_all` are the final message counts. Pending messages are assigned
+    /// indexes.
     pub fn begin_drain(&mut self, assignment: &Assignment, published_by_all: Vec<u32>) {
         self.published_by_all = published_by_all;
         for room in &mut self.deliveries.rooms {

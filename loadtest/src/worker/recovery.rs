@@ -1,5 +1,5 @@
-//! Recovery of missed messages: the position of a client in its room, found in received messages and sent to the server on
-//! reconnection.
+//! Recovery of missed messages: the position of a client in its room, found in received messages and sent to
+//! the server on reconnection.
 
 use memchr::memmem;
 
@@ -16,7 +16,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// Updates the position from `payload`, or advances it by one if every message counts. True if a position was found.
+    /// Updates the position from `payload`, or advances it by one if every message counts. True if a position
+    /// was found.
     pub fn observe(&mut self, recovery: &Recovery, payload: &[u8]) -> bool {
         let mut found = false;
         for pattern in &recovery.position_patterns {

@@ -51,8 +51,8 @@ trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
-/// Starts a server that broadcasts every message to `CLIENTS` clients, with TLS if there is a certificate. Returns its
-/// address.
+/// Starts a server that broadcasts every message to `CLIENTS` clients, with TLS if there is a certificate.
+/// Returns its address.
 pub fn serve(fault: Fault, certificate: Option<Arc<ServerConfig>>) -> String {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -53,8 +53,8 @@ impl Drop for Stentor {
     }
 }
 
-/// The server's binary: the path in `TESTS_STENTOR`, or built once. It belongs to the other package of this workspace,
-/// which the tests of all packages together have built with other features.
+/// The server's binary: the path in `TESTS_STENTOR`, or built once. It belongs to the other package of this
+/// workspace, which the tests of all packages together have built with other features.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<std::path::PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {

@@ -1,4 +1,5 @@
-//! Checks of one command by itself: whether it is complete, and whether it uses only what the server supports.
+//! Checks of one command by itself: whether it is complete, and whether it uses only what the server
+//! supports.
 
 use memchr::memchr2_iter;
 
@@ -8,8 +9,8 @@ use super::command::{
 use super::{Disconnect, ErrorCode, Refusal};
 use crate::chat::{Epoch, Page, Since};
 
-/// How deep arrays and objects may lie in each other in what is published. Members of the room parse it, and many parsers
-/// have a bound of their own that ends more than the parsing.
+/// How deep arrays and objects may lie in each other in what is published. Members of the room parse it, and
+/// many parsers have a bound of their own that ends more than the parsing.
 pub(super) const NESTING_MAX: usize = 128;
 
 impl Method<'_> {
@@ -48,8 +49,9 @@ impl Channel<'_> {
 
 impl Subscribe<'_> {
     /// # Errors
-    /// It names no room; it requests deltas that the protocol does not know (`fossil`, which it does, is not agreed to: the reply
-    /// omits it); it requests another kind of subscription or a filter, which are not supported.
+    /// It names no room; it requests deltas that the protocol does not know (`fossil`, which it does, is not
+    /// agreed to: the reply omits it); it requests another kind of subscription or a filter, which are not
+    /// supported.
     pub fn check(&self) -> Result<(), Refusal> {
         named(&self.channel)?;
         match &*self.delta {

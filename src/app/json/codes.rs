@@ -1,5 +1,6 @@
-//! The protocol's numbers: errors of a command, reasons for a connection to end, reasons for a subscription to end. What a
-//! client does about each is decided by the ranges that the numbers lie in, so a new one must be put into the right range.
+//! The protocol's numbers: errors of a command, reasons for a connection to end, reasons for a subscription
+//! to end. What a client does about each is decided by the ranges that the numbers lie in, so a new one must
+//! be put into the right range.
 
 use crate::ws::CloseCode;
 
@@ -22,8 +23,9 @@ pub enum ErrorCode {
     NotAvailable,
     /// A fresh token will do.
     TokenExpired,
-    /// The token that a refresh brought has expired already. The same number, but temporary: SDKs know the number only in the
-    /// replies to connect and subscribe, and give up on a refresh whose error is not temporary.
+    /// The token that a refresh brought has expired already. The same number, but temporary: SDKs know the
+    /// number only in the replies to connect and subscribe, and give up on a refresh whose error is not
+    /// temporary.
     RefreshTokenExpired,
     /// Later, perhaps.
     TooManyRequests,
@@ -65,8 +67,9 @@ impl ErrorCode {
     }
 }
 
-/// Why a connection is closed: after 3000 to 3499 and 4000 to 4499 the client reconnects; after 3500 to 3999 and 4500 on, not.
-/// From 4000 on the numbers are ours. What a client does about each, and why that is right, stands in `docs/codes.md`.
+/// Why a connection is closed: after 3000 to 3499 and 4000 to 4499 the client reconnects; after 3500 to 3999
+/// and 4500 on, not. From 4000 on the numbers are ours. What a client does about each, and why that is right,
+/// stands in `docs/codes.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disconnect {
     /// The server is going away.
@@ -91,7 +94,8 @@ pub enum Disconnect {
     BadRequest,
     /// It did not authenticate in time.
     Stale,
-    /// Its user has too many connections. It reconnects: one of these may be its own former one, whose end was not noticed yet.
+    /// Its user has too many connections. It reconnects: one of these may be its own former one, whose end
+    /// was not noticed yet.
     ConnectionLimit,
     /// It is anonymous, and anonymous clients may not connect.
     PermissionDenied,
@@ -118,7 +122,8 @@ impl Disconnect {
         Self::NotAvailable,
     ];
 
-    /// The status code and the reason in the Close frame. A reason is never JSON by itself: the client would try to read it so.
+    /// The status code and the reason in the Close frame. A reason is never JSON by itself: the client would
+    /// try to read it so.
     pub fn parts(self) -> (CloseCode, &'static str) {
         let (code, reason) = match self {
             Self::Shutdown => (3001, "shutdown"),

@@ -273,7 +273,8 @@ pub fn lines(frame: &str) -> impl Iterator<Item = &str> {
 /// Reads one line.
 ///
 /// # Errors
-/// It is no JSON object, has fields of wrong types, more than one method or none that is known, or has no id where a reply is due.
+/// It is no JSON object, has fields of wrong types, more than one method or none that is known, or has no id
+/// where a reply is due.
 pub fn parse(line: &str) -> Result<Command<'_>, InvalidCommand> {
     if line == "{}" {
         return Ok(Command { id: 0, method: Method::Pong });
@@ -304,7 +305,8 @@ pub fn parse(line: &str) -> Result<Command<'_>, InvalidCommand> {
     }
 }
 
-/// Whether a line without a method is the empty command, which is a pong: every member of it is absent or zero.
+/// Whether a line without a method is the empty command, which is a pong: every member of it is absent or
+/// zero.
 fn is_empty(line: &str) -> bool {
     let members: Result<Object<BTreeMap<Text<'_>, Option<IgnoredAny>>>, _> = serde_json::from_str(line);
     members.is_ok_and(|Object(members)| {

@@ -20,7 +20,8 @@ impl Formatter for Compact {
     }
 }
 
-/// JSON that is written unchanged by [`write`]. Not `serde_json`'s `RawValue`, which parses the bytes of every publication again.
+/// JSON that is written unchanged by [`write`]. Not `serde_json`'s `RawValue`, which parses the bytes of
+/// every publication again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Raw<'a>(pub(super) &'a [u8]);
 

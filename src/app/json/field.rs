@@ -1,6 +1,7 @@
-//! How the members of the protocol's objects are read. The protocol is Protobuf's JSON form: an optional member that is `null` is
-//! absent, and a message is an object. serde's derived structs differ in both: they refuse `null` for a default, and they take
-//! an array of their fields' values for a struct. Every struct and every member of [`super::command`] is read by one of these.
+//! How the members of the protocol's objects are read. The protocol is Protobuf's JSON form: an optional
+//! member that is `null` is absent, and a message is an object. serde's derived structs differ in both: they
+//! refuse `null` for a default, and they take an array of their fields' values for a struct. Every struct and
+//! every member of [`super::command`] is read by one of these.
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -69,8 +70,8 @@ pub(super) fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// A member that is an object with keys of the client's choice, each for an object; `null`, for it or for one of them: absent.
-/// A key that comes twice is as wrong as a member that does.
+/// A member that is an object with keys of the client's choice, each for an object; `null`, for it or for one
+/// of them: absent. A key that comes twice is as wrong as a member that does.
 pub(super) fn objects_by_name<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<Cow<'de, str>, T>, D::Error> {

@@ -1,7 +1,7 @@
 //! The Centrifuge protocol in JSON: a frame holds commands, or replies and pushes, one JSON object a line.
 //!
-//! What all members of a room get alike (publications, presence events) is a frame of its own, made once. Replies are made for
-//! the client that sent the command.
+//! What all members of a room get alike (publications, presence events) is a frame of its own, made once.
+//! Replies are made for the client that sent the command.
 
 mod check;
 pub mod codes;
@@ -52,7 +52,8 @@ pub fn compact(data: &str) -> Vec<u8> {
     out
 }
 
-/// What a plain member sees of JSON that was published: its member `text` if it has one, the text if it is one, else all of it.
+/// What a plain member sees of JSON that was published: its member `text` if it has one, the text if it is
+/// one, else all of it.
 pub fn plain_text(data: &[u8]) -> Cow<'_, str> {
     // It was checked when it came in.
     let data = std::str::from_utf8(data).unwrap_or_default();

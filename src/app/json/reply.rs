@@ -72,8 +72,8 @@ pub struct Expiry {
     ttl: u64,
 }
 
-/// The longest expiry in a reply. SDKs set a timer to it, some of at most 24 days, some of 32 bits of seconds; an
-/// expiry that is further away is sent again when that one is over.
+/// The longest expiry in a reply. SDKs set a timer to it, some of at most 24 days, some of 32 bits of
+/// seconds; an expiry that is further away is sent again when that one is over.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl From<Option<Duration>> for Expiry {
@@ -108,8 +108,8 @@ pub struct Connected<'a> {
 pub type ServerSubscription = (Arc<str>, Box<[u8]>);
 
 impl<'a> Connected<'a> {
-    /// The result for `client`. `ping`: the time between two pings; zero: none are sent. `data`: JSON of the auth backend,
-    /// compact.
+    /// The result for `client`. `ping`: the time between two pings; zero: none are sent. `data`: JSON of the
+    /// auth backend, compact.
     pub fn new(
         client: ClientId,
         ping: Duration,
@@ -158,8 +158,9 @@ pub struct Subscribed<'a> {
 }
 
 impl<'a> Subscribed<'a> {
-    /// The result of a join. `positioned`: the room keeps a history, so that one can resume. `requested_offset`: the offset
-    /// from which the client requested to recover. `data`: the data of its grant, compact JSON.
+    /// The result of a join. `positioned`: the room keeps a history, so that one can resume.
+    /// `requested_offset`: the offset from which the client requested to recover. `data`: the data of its
+    /// grant, compact JSON.
     pub fn new(
         recovery: &'a Recovered,
         positioned: bool,
@@ -218,7 +219,8 @@ impl<'a> HistoryPage<'a> {
     }
 }
 
-/// The result of `presence`. If there are more members than are listed, it is marked as truncated, with their number.
+/// The result of `presence`. If there are more members than are listed, it is marked as truncated, with their
+/// number.
 #[derive(Clone, Debug, Serialize)]
 pub struct PresencePage<'a> {
     #[serde(serialize_with = "by_client")]

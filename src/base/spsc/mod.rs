@@ -3,9 +3,9 @@
 //! The ring itself is `rtrb`'s. Added here: a bound in bytes beside the one in messages (a ring of 64 KiB
 //! messages must not hold gigabytes), and the only hand-written synchronisation of the project.
 //!
-//! That is why it is checked with loom, which runs a model in every interleaving and with every value that the memory model lets
-//! a load return, in the crate `tests/loom`: `./test.sh loom`.
-//! `rtrb` does not know of loom; a ring with the same orderings stands in for it there.
+//! That is why it is checked with loom, which runs a model in every interleaving and with every value that
+//! the memory model lets a load return, in the crate `tests/loom`: `./test.sh loom`. `rtrb` does not know of
+//! loom; a ring with the same orderings stands in for it there.
 
 #[cfg(loom)]
 mod models;
@@ -113,8 +113,8 @@ pub struct Doorbell {
 impl Doorbell {
     /// The sleeper, before its last look at the rings.
     pub fn announce_sleep(&self) {
-        // A store would do, as nothing can come between the two halves of a writer's swap. loom does not know that rule, and
-        // beside a sleep a swap costs nothing.
+        // A store would do, as nothing can come between the two halves of a writer's swap. loom does not know
+        // that rule, and beside a sleep a swap costs nothing.
         self.asleep.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }

@@ -1,8 +1,9 @@
-//! The models that loom runs. A wake-up that is lost leaves the sleeper waiting forever, which loom reports as a deadlock.
+//! The models that loom runs. A wake-up that is lost leaves the sleeper waiting forever, which loom reports
+//! as a deadlock.
 //!
-//! What they are for has been seen to fail them: either fence taken out or weakened, the doorbell before the push, the look at
-//! the rings before the announcement, an announcement that is read but not taken, bytes added after the push, and bytes of
-//! a refused message that stay counted.
+//! What they are for has been seen to fail them: either fence taken out or weakened, the doorbell before the
+//! push, the look at the rings before the announcement, an announcement that is read but not taken, bytes
+//! added after the push, and bytes of a refused message that stay counted.
 
 use loom::model::Builder;
 use loom::sync::{Arc, Condvar, Mutex};
@@ -73,7 +74,8 @@ impl Sleeper {
         }
     }
 
-    /// A shard's turns until `count` messages have come. What it looks at before it sleeps is what it reads when it is up.
+    /// A shard's turns until `count` messages have come. What it looks at before it sleeps is what it reads
+    /// when it is up.
     fn receive_all(&self, receivers: &mut [Receiver<Bytes>], count: usize) {
         let mut received = 0;
         loop {
@@ -150,7 +152,8 @@ fn bytes_are_counted_on_both_ends() {
     model(|| {
         let (mut sender, mut receiver) = ring(RingLimits { messages_max: 1, bytes_max: 10 });
         let writer = thread::spawn(move || {
-            // The second may find the ring full, and the third its bytes used up: both are refused, and neither is counted.
+            // The second may find the ring full, and the third its bytes used up: both are refused, and
+            // neither is counted.
             let sent: usize =
                 [6, 3, 5].into_iter().filter(|weight| sender.send(Bytes(*weight)).is_ok()).sum();
             (sender, sent)

@@ -1,8 +1,8 @@
 //! `rtrb`'s ring as loom sees it: two counters, of which the writer releases one and the reader the other.
 //!
-//! Whether `rtrb` itself is sound is its own concern. What counts here is that no edge is added that the real ring does not
-//! give: a mutex around the whole would order a look at an empty ring before the push that follows, and hide a missing
-//! fence. So [`Consumer::is_empty`] is one load, as it is there.
+//! Whether `rtrb` itself is sound is its own concern. What counts here is that no edge is added that the real
+//! ring does not give: a mutex around the whole would order a look at an empty ring before the push that
+//! follows, and hide a missing fence. So [`Consumer::is_empty`] is one load, as it is there.
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use std::cell::OnceCell;
@@ -22,7 +22,8 @@ struct Shared<T> {
     head: AtomicUsize,
     /// Messages put in so far; only the writer adds. `head <= tail <= head + slots.len()`.
     tail: AtomicUsize,
-    /// Never contended, as loom switches threads at its own operations alone: that makes it a cell that is `Sync`.
+    /// Never contended, as loom switches threads at its own operations alone: that makes it a cell that is
+    /// `Sync`.
     slots: Vec<Mutex<Option<T>>>,
 }
 

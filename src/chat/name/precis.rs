@@ -1,14 +1,16 @@
-//! The string class `FreeformClass` of the PRECIS framework (RFC 8264 §4.3), by the properties of Unicode's current version.
-//! The crates that implement it go by the registry's table of Unicode 6.3, which knows no emoji of the last ten years.
+//! The string class `FreeformClass` of the PRECIS framework (RFC 8264 §4.3), by the properties of Unicode's
+//! current version. The crates that implement it go by the registry's table of Unicode 6.3, which knows no
+//! emoji of the last ten years.
 
 use unicode_normalization::char::canonical_combining_class;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::BadName;
 
-/// Whether a character has the property `Default_Ignorable_Code_Point`: it is invisible, and so may stand anywhere without
-/// being noticed. All controls of bidirectional text have it. (`DerivedCoreProperties.txt`; blocks that are reserved for such
-/// characters are listed as a whole there, so the list does not grow with Unicode.)
+/// Whether a character has the property `Default_Ignorable_Code_Point`: it is invisible, and so may stand
+/// anywhere without being noticed. All controls of bidirectional text have it. (`DerivedCoreProperties.txt`;
+/// blocks that are reserved for such characters are listed as a whole there, so the list does not grow with
+/// Unicode.)
 pub(super) const fn is_ignored(character: char) -> bool {
     matches!(character,
         '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}' | '\u{180B}'..='\u{180F}'
@@ -22,8 +24,8 @@ pub(super) fn is_space(character: char) -> bool {
     character.general_category() == GeneralCategory::SpaceSeparator
 }
 
-/// Checks that a text belongs to the class: every character by itself, and those that RFC 5892 appendix A allows in certain
-/// positions by their context.
+/// Checks that a text belongs to the class: every character by itself, and those that RFC 5892 appendix A
+/// allows in certain positions by their context.
 pub(super) fn check_freeform(text: &str) -> Result<(), BadName> {
     for (at, character) in text.char_indices() {
         let (before, after) = (&text[..at], &text[at + character.len_utf8()..]);
@@ -42,8 +44,8 @@ pub(super) fn check_freeform(text: &str) -> Result<(), BadName> {
     Ok(())
 }
 
-/// Letters, digits, marks, spaces, symbols and punctuation (RFC 8264 §9.1 and §9.13 to §9.16). No character that has a compatible
-/// equivalent (§9.17) is in another category.
+/// Letters, digits, marks, spaces, symbols and punctuation (RFC 8264 §9.1 and §9.13 to §9.16). No character
+/// that has a compatible equivalent (§9.17) is in another category.
 fn has_allowed_category(character: char) -> bool {
     use GeneralCategory::*;
     match character.general_category() {
@@ -102,8 +104,8 @@ fn is_after_virama(before: &str) -> bool {
     before.chars().next_back().is_some_and(|last| canonical_combining_class(last) == VIRAMA)
 }
 
-/// RFC 5892 A.1: a non-joiner shows between letters that would join, of which the first joins to its left and the second to its
-/// right. Covers the letters of Arabic, Persian and Urdu; in other scripts it is not taken.
+/// RFC 5892 A.1: a non-joiner shows between letters that would join, of which the first joins to its left and
+/// the second to its right. Covers the letters of Arabic, Persian and Urdu; in other scripts it is not taken.
 fn joins(before: &str, after: &str) -> bool {
     let is_base = |character: &char| !is_transparent(*character);
     let last = before.chars().rev().find(is_base);

@@ -1,4 +1,5 @@
-//! A panic of the shard is contained: its connections are closed, and another shard goes on with the same listeners.
+//! A panic of the shard is contained: its connections are closed, and another shard goes on with the same
+//! listeners.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -11,11 +12,13 @@ use crate::driver::host::{Host, Replacement};
 use crate::driver::sockets::Sockets;
 use crate::shard::Shard;
 
-/// A Close frame with the status code 1011: the server has met a condition that it did not expect (RFC 6455 §7.4.1).
+/// A Close frame with the status code 1011: the server has met a condition that it did not expect (RFC 6455
+/// §7.4.1).
 const CLOSE_INTERNAL_ERROR: &[u8] = b"\x88\x02\x03\xf3";
 
 impl<S: Sockets, H: Host> Loop<S, H> {
-    /// One turn, and how long to wait before the next one. When the shard panics in it, the next turn is another shard's.
+    /// One turn, and how long to wait before the next one. When the shard panics in it, the next turn is
+    /// another shard's.
     ///
     /// # Errors
     /// The kernel refuses to wait; or the host ends the process.

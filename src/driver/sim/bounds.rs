@@ -78,7 +78,8 @@ impl Simulation<'_> {
         assert!(homes.joins <= self.sessions.len(), "{} clients wait for a page", homes.joins);
     }
 
-    /// Nothing moves any more: the homes list as present all that are members, as far as they are to be listed.
+    /// Nothing moves any more: the homes list as present all that are members, as far as they are to be
+    /// listed.
     pub(super) fn check_present(&self, present: usize) {
         let shards = 0..self.world.shard_count();
         let members: u64 = shards.map(|id| self.world.registry().shard(id).members.value()).sum();

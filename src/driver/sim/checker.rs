@@ -1,12 +1,13 @@
 //! What must hold of every room: every member receives every publication, once, in one order.
 //!
-//! The checker does not know the order that a room's home has given; it needs none. When two members receive `a` and then, with
-//! no gap announced, `b`, then `b` is *the* successor of `a`: for every member, on every shard. So it keeps one successor and one
-//! predecessor for each publication. Together with each publisher's own numbering, in which no member may find a hole,
-//! a doubled, a lost, a foreign or a swapped publication contradicts what some member has received, at once.
+//! The checker does not know the order that a room's home has given; it needs none. When two members receive
+//! `a` and then, with no gap announced, `b`, then `b` is *the* successor of `a`: for every member, on every
+//! shard. So it keeps one successor and one predecessor for each publication. Together with each publisher's
+//! own numbering, in which no member may find a hole, a doubled, a lost, a foreign or a swapped publication
+//! contradicts what some member has received, at once.
 //!
-//! What cannot be contradicted because no member has received it is found [at rest](Checker::at_rest): when nothing moves any
-//! more, every member of a room has received its last publication.
+//! What cannot be contradicted because no member has received it is found [at rest](Checker::at_rest): when
+//! nothing moves any more, every member of a room has received its last publication.
 
 use crate::base::Time;
 use crate::base::hash::{Map, Seed};
@@ -54,7 +55,8 @@ pub(super) const OTHER_NODE: usize = usize::MAX;
 #[derive(Debug)]
 pub(super) struct Receiver {
     room: usize,
-    /// Whether publications may be missing without an announcement: a socket that was full, in a room that conflates.
+    /// Whether publications may be missing without an announcement: a socket that was full, in a room that
+    /// conflates.
     pub(super) conflated: bool,
     last: Option<PublicationId>,
     /// Announced as skipped since the last one, if any.
@@ -133,7 +135,8 @@ pub(super) struct Checker {
     successor: Vec<PublicationId>,
     predecessor: Vec<PublicationId>,
     gaps: Vec<Gap>,
-    /// Whether a session may exceed a limit, so that others receive later publications before it gets its error.
+    /// Whether a session may exceed a limit, so that others receive later publications before it gets its
+    /// error.
     pub(super) limited: bool,
     /// The longest text so far.
     pub(super) longest_fill: usize,
@@ -291,8 +294,8 @@ impl Checker {
         *receiver.skipped.get_or_insert(0) += count;
     }
 
-    /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything and
-    /// which have read everything that arrived; `final_messages` the last publication of each publisher.
+    /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything
+    /// and which have read everything that arrived; `final_messages` the last publication of each publisher.
     ///
     /// # Panics
     /// When one of them has not received the last publication.
@@ -319,7 +322,8 @@ impl Checker {
             let missing = owed.find(|&(id, record)| {
                 record.room == receiver.room && id >= sure_from && !receiver.has_received(&record)
             });
-            // A session that has skipped something is at the head all the same, so far as is known where that is.
+            // A session that has skipped something is at the head all the same, so far as is known where that
+            // is.
             let excused = |id| {
                 receiver.may_skip() && (receiver.skipped.is_some() || self.may_follow(id, receiver.last))
             };
@@ -345,7 +349,8 @@ impl Checker {
         is_last || std::iter::successors(Some(id), |&at| self.successor_of(at)).any(|at| at == last)
     }
 
-    /// Checks every gap against the order, as far as some member has received what lies in it. Returns how many could be.
+    /// Checks every gap against the order, as far as some member has received what lies in it. Returns how
+    /// many could be.
     ///
     /// # Panics
     /// When a gap is not what was announced, or does not lead forward.
@@ -384,7 +389,8 @@ impl Checker {
 mod tests {
     use super::*;
 
-    /// Three sessions in one room, of which the first publishes six messages; what each receives, and whether a violation is found.
+    /// Three sessions in one room, of which the first publishes six messages; what each receives, and whether
+    /// a violation is found.
     fn check(received: [&[PublicationId]; 2]) -> bool {
         std::panic::catch_unwind(|| {
             let mut checker = Checker::default();

@@ -78,7 +78,8 @@ impl Simulation<'_> {
         let pipe = self.world.connect(plan.shard, plan.capacity);
         let subs = match plan.endpoint {
             Endpoint::Room(room) => vec![Sub::new(Receiver::new(usize::from(room)))],
-            Endpoint::Echo => vec![Sub::new(Receiver::new(usize::from(u16::MAX) + pipe))], // a room of its own
+            // A room of its own.
+            Endpoint::Echo => vec![Sub::new(Receiver::new(usize::from(u16::MAX) + pipe))],
             Endpoint::Centrifuge(rooms) => {
                 // A reconnecting client goes on with what it has received.
                 let before =
@@ -187,7 +188,8 @@ impl Simulation<'_> {
         if it.left.is_some() {
             return;
         }
-        // Half of those that end without a closing handshake send something in the same moment: one event reports both.
+        // Half of those that end without a closing handshake send something in the same moment: one event
+        // reports both.
         let sends = it.may_publish() && it.stage == Stage::Open && !matches!(leave, Leave::Close(_));
         if sends && self.rng.below(2) == 0 {
             self.send(session, &wire::frame(0x8A, b"unasked"));

@@ -63,8 +63,8 @@ impl Scenario {
         }
     }
 
-    /// A quiet afternoon: `clients` in one room on two shards, each of which publishes every ten seconds, for `length`. What the
-    /// simulator's speed is measured with.
+    /// A quiet afternoon: `clients` in one room on two shards, each of which publishes every ten seconds, for
+    /// `length`. What the simulator's speed is measured with.
     pub fn calm(seed: u64, clients: usize, length: Duration) -> Self {
         let mut rng = Rng::new(seed);
         let plan = |client| Plan {

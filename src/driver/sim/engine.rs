@@ -1,6 +1,6 @@
-//! An engine that takes its time: as a store or a server on the network would, it completes and orders later, each in its own
-//! time but the drafts of one room in order; it declines some drafts, orders what another node has published, and keeps
-//! more than the homes do.
+//! An engine that takes its time: as a store or a server on the network would, it completes and orders later,
+//! each in its own time but the drafts of one room in order; it declines some drafts, orders what another
+//! node has published, and keeps more than the homes do.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

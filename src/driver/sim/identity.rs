@@ -326,8 +326,8 @@ impl Session {
         })
     }
 
-    /// Nothing moves any more: what has expired is over, with some patience for what took time to begin. Clocks jump, and what
-    /// that brings takes time.
+    /// Nothing moves any more: what has expired is over, with some patience for what took time to begin.
+    /// Clocks jump, and what that brings takes time.
     pub(super) fn check_expiry(&self, at: Time, changed: Time, patience: Duration) {
         let late = |ends: Option<Time>, grace| {
             ends.is_some_and(|ends: Time| at > ends.max(changed) + patience && at > ends + grace + patience)

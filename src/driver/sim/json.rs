@@ -1,4 +1,5 @@
-//! Clients of the Centrifuge protocol, in JSON: they subscribe to several rooms, and recover when they reconnect.
+//! Clients of the Centrifuge protocol, in JSON: they subscribe to several rooms, and recover when they
+//! reconnect.
 
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -206,7 +207,8 @@ impl Simulation<'_> {
         }
     }
 
-    /// Since when a session knows what it receives at this moment; `None`: it was published at some time before.
+    /// Since when a session knows what it receives at this moment; `None`: it was published at some time
+    /// before.
     fn received_at(&self, session: usize) -> Option<Time> {
         (!self.sessions[session].is_late()).then(|| self.world.now())
     }

@@ -1,6 +1,7 @@
-//! The third kernel interface: sockets without a kernel. In some simulations they are as epoll has them: readiness is reported
-//! once, however much has come together since the last report, and what a read leaves is not reported again. In the others
-//! bytes arrive by themselves, as on a ring: in pieces, some of them after the connection was paused.
+//! The third kernel interface: sockets without a kernel. In some simulations they are as epoll has them:
+//! readiness is reported once, however much has come together since the last report, and what a read leaves
+//! is not reported again. In the others bytes arrive by themselves, as on a ring: in pieces, some of them
+//! after the connection was paused.
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::VecDeque;
@@ -111,7 +112,8 @@ impl SimSockets {
         events.push(Event::Ready {
             id: key.into(),
             readable: !faults.completes && (!it.to_server.is_empty() || it.end.is_some()),
-            // What is written after a reset fails at once, so a full socket takes it (EPOLLOUT beside EPOLLHUP).
+            // What is written after a reset fails at once, so a full socket takes it (EPOLLOUT beside
+            // EPOLLHUP).
             writable: it.to_client.len() < it.capacity || it.end == Some(End::Reset),
             read_closed: !faults.completes && it.end.is_some(),
         });
@@ -334,8 +336,8 @@ fn receive(it: &mut Pipe, now: Time, len: usize, buffer: &mut Vec<u8>) {
     it.received = now;
 }
 
-/// What a kernel does by itself for a connection that receives: bytes in pieces, while there are buffers, and then its end. A
-/// receive that is being cancelled may still bring a piece.
+/// What a kernel does by itself for a connection that receives: bytes in pieces, while there are buffers, and
+/// then its end. A receive that is being cancelled may still bring a piece.
 fn complete(it: &Pipe, rng: &mut Rng, faults: &Faults, mut done: impl FnMut(Done)) {
     let pieces = match it.receiving {
         Receiving::No => return,
@@ -394,7 +396,8 @@ impl Host for SimHost {
     }
 
     fn cancel_auth(&mut self, _conn: ConnKey) {
-        // A backend that has begun to decide may be too late to be cancelled: the decision comes all the same.
+        // A backend that has begun to decide may be too late to be cancelled: the decision comes all the
+        // same.
     }
 
     fn accepting_paused(&mut self, _now: Time, _why: &str) {}

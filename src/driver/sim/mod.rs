@@ -1,10 +1,11 @@
-//! The simulator: a third driver, in which there is no kernel, no thread and no clock. It runs any number of unchanged
-//! shards, their mesh and their clients in one thread, from one seed, and checks all the while that the server keeps what it
-//! promises. `docs/simulator.md` describes its use.
+//! The simulator: a third driver, in which there is no kernel, no thread and no clock. It runs any number of
+//! unchanged shards, their mesh and their clients in one thread, from one seed, and checks all the while that
+//! the server keeps what it promises. `docs/simulator.md` describes its use.
 //!
 //! A [`Scenario`] is data: the clients and their actions, the faults of the kernel. [`run`] plays it, and the
-//! same scenario always plays alike. When an expectation does not hold, in the core or in the simulator, it panics;
-//! [`try_run`] makes a [`Failure`] of that, and [`shrink`] makes the scenario smaller for as long as it still fails.
+//! same scenario always plays alike. When an expectation does not hold, in the core or in the simulator, it
+//! panics; [`try_run`] makes a [`Failure`] of that, and [`shrink`] makes the scenario smaller for as long as
+//! it still fails.
 //!
 //! | file | purpose |
 //! |---|---|
@@ -101,7 +102,8 @@ pub fn run(scenario: &Scenario) -> Report {
     Simulation::new(scenario, Trace::default()).run()
 }
 
-/// Plays a scenario, and returns what happened when it fails. What panics is reported by the process's panic hook too.
+/// Plays a scenario, and returns what happened when it fails. What panics is reported by the process's panic
+/// hook too.
 ///
 /// # Errors
 /// What did not hold, and what came before.

@@ -1,5 +1,5 @@
-//! One client's connection as the kernel between it and the server sees it: a queue of bytes each way, of bounded size, and
-//! how each side has ended it.
+//! One client's connection as the kernel between it and the server sees it: a queue of bytes each way, of
+//! bounded size, and how each side has ended it.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

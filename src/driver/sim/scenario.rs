@@ -1,5 +1,5 @@
-//! What happens in a simulation, as data: the clients, their actions and times, and the faults of the machine. Drawn from a
-//! seed; a value, so that it can be made smaller while it still fails.
+//! What happens in a simulation, as data: the clients, their actions and times, and the faults of the
+//! machine. Drawn from a seed; a value, so that it can be made smaller while it still fails.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -216,8 +216,8 @@ impl Session {
         }
     }
 
-    /// How many plain text messages may be missing without its being known which: they exceeded a limit, or it is not known
-    /// whether they did.
+    /// How many plain text messages may be missing without its being known which: they exceeded a limit, or
+    /// it is not known whether they did.
     pub(super) fn excused(&self, world: &World) -> usize {
         let pipe = world.pipe(self.pipe);
         let knows =

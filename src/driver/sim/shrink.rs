@@ -3,8 +3,9 @@
 use super::scenario::{Event, Faults, What};
 use super::{Failure, Scenario, try_run};
 
-/// Removes everything that the failure does not need: events, half of them, a quarter, at last one by one; then faults, clients'
-/// behaviour and shards. Takes `tries_max` runs at most. Returns the smallest scenario that failed, and how.
+/// Removes everything that the failure does not need: events, half of them, a quarter, at last one by one;
+/// then faults, clients' behaviour and shards. Takes `tries_max` runs at most. Returns the smallest scenario
+/// that failed, and how.
 pub fn shrink(scenario: &Scenario, failure: Failure, tries_max: usize) -> (Scenario, Failure) {
     let mut smallest = Smallest { scenario: scenario.clone(), failure, tries: tries_max };
     loop {

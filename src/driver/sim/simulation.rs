@@ -20,8 +20,8 @@ use crate::engine::PublishOutcome;
 use crate::shard::Audit;
 use crate::ws::{Deflater, Inflater};
 
-/// When nothing has moved for so long, nothing will before the next timer: a multiple of the time after which a shard looks
-/// again at what could not go on, and of the longest delay.
+/// When nothing has moved for so long, nothing will before the next timer: a multiple of the time after which
+/// a shard looks again at what could not go on, and of the longest delay.
 const REST: Duration = Duration::from_millis(25);
 
 /// Longer than every timeout of the server: by then, every connection that is to be closed is.
@@ -437,7 +437,8 @@ impl<'a> Simulation<'a> {
                 && !pipe.shut
                 && pipe.closed.is_none()
         };
-        // A client that does not read may have been closed without knowing: then nothing receives its messages.
+        // A client that does not read may have been closed without knowing: then nothing receives its
+        // messages.
         let reads = |session: &Session| {
             !world.pipe(session.pipe).starved && world.pipe(session.pipe).to_client.is_empty()
         };

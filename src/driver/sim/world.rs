@@ -44,8 +44,8 @@ pub struct Turn {
 }
 
 impl World {
-    /// Shards without connections, whose rooms and jitter come from `seed`. `late_engines`: how their engines behave, if they are not
-    /// those in memory.
+    /// Shards without connections, whose rooms and jitter come from `seed`. `late_engines`: how their engines
+    /// behave, if they are not those in memory.
     pub fn new(
         shards: usize,
         seed: u64,
@@ -179,7 +179,8 @@ impl World {
         }
         it.end = Some(end);
         if end == End::Reset {
-            // What had arrived may still be read (tcp_recvmsg takes the queue before the error), or is lost in flight.
+            // What had arrived may still be read (tcp_recvmsg takes the queue before the error), or is lost
+            // in flight.
             if one_in(&mut self.kernel.rng, 2) {
                 it.to_server.clear();
             }

@@ -71,8 +71,8 @@ impl Batch {
         (entry, slices[..count].iter().map(|slice| slice.len()).sum())
     }
 
-    /// Hands all of it to the kernel, waits for every outcome, and notes it in `writes`. Completions of other operations go to
-    /// `others`. The batch is empty afterwards.
+    /// Hands all of it to the kernel, waits for every outcome, and notes it in `writes`. Completions of other
+    /// operations go to `others`. The batch is empty afterwards.
     ///
     /// # Errors
     /// The kernel takes nothing.
@@ -84,9 +84,9 @@ impl Batch {
     ) -> io::Result<()> {
         for entry in self.entries.drain(..) {
             self.in_flight += 1;
-            // SAFETY: the entry points to bytes that the shard keeps where they are until the first write of the batch is
-            // answered, which happens after this function has seen all outcomes; and to a box of ours, which is used again only
-            // by the next batch.
+            // SAFETY: the entry points to bytes that the shard keeps where they are until the first write of
+            // the batch is answered, which happens after this function has seen all outcomes; and to a box of
+            // ours, which is used again only by the next batch.
             unsafe { ring.push(&entry)? };
         }
         ring.submit()?;
@@ -109,7 +109,8 @@ impl Batch {
         }
     }
 
-    /// Forgets the writes that were not handed to the kernel, and waits for those that were: until then it may read what they point to.
+    /// Forgets the writes that were not handed to the kernel, and waits for those that were: until then it
+    /// may read what they point to.
     pub(super) fn abandon(&mut self, ring: &mut Ring, mut others: impl FnMut(Completion)) -> io::Result<()> {
         self.entries.clear();
         self.vectored_used = 0;

@@ -1,5 +1,5 @@
-//! The buffers that all connections of a shard receive into: the kernel takes one when bytes are there, and gets it back when
-//! they are used. So an idle connection owns none.
+//! The buffers that all connections of a shard receive into: the kernel takes one when bytes are there, and
+//! gets it back when they are used. So an idle connection owns none.
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
@@ -7,8 +7,8 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Buffers of a shard. They go round, and what the processor's cache does not hold costs more than it saves: so they are few.
-/// When more connections receive at one moment, some wait for the next turn.
+/// Buffers of a shard. They go round, and what the processor's cache does not hold costs more than it saves:
+/// so they are few. When more connections receive at one moment, some wait for the next turn.
 pub(super) const COUNT: u16 = 128;
 
 /// Bytes of a buffer. Only the pages that are written to are real.
@@ -31,9 +31,10 @@ const _: () = assert!(COUNT as u32 <= u128::BITS, "one bit for each buffer");
 
 /// The buffers, and the ring in which free ones are handed to the kernel (io_uring_register_buf_ring(3)).
 ///
-/// Invariant: a buffer is either in the ring, and then the kernel's alone; or it is out, from [`Buffers::take`] to
-/// [`Buffers::give_back`], and then ours alone. No reference is ever made to more than one buffer that is out: so both allocations are
-/// known by their pointers, which are those of the whole of them, and not as boxes.
+/// Invariant: a buffer is either in the ring, and then the kernel's alone; or it is out, from
+/// [`Buffers::take`] to [`Buffers::give_back`], and then ours alone. No reference is ever made to more than
+/// one buffer that is out: so both allocations are known by their pointers, which are those of the whole of
+/// them, and not as boxes.
 pub(super) struct Buffers {
     entries: NonNull<Entries>,
     memory: NonNull<[u8]>,
@@ -62,7 +63,8 @@ impl Buffers {
     pub(super) fn register(submitter: &Submitter<'_>) -> io::Result<Self> {
         let mut buffers = Self::allocate();
         let address = buffers.entries.as_ptr().expose_provenance() as u64;
-        // SAFETY: there are that many entries, where they stay until `buffers` is dropped, which `Ring` does after its ring.
+        // SAFETY: there are that many entries, where they stay until `buffers` is dropped, which `Ring` does
+        // after its ring.
         unsafe { submitter.register_buf_ring_with_flags(address, COUNT, GROUP, 0)? };
         buffers.reclaim();
         Ok(buffers)
@@ -86,8 +88,9 @@ impl Buffers {
     pub(super) fn filled(&mut self, id: u16, len: usize) -> &mut [u8] {
         assert!(self.out & bit(id) != 0, "the buffer is the kernel's");
         let start = self.start(id);
-        // SAFETY: the buffer has `BYTES` bytes, all of which were written at least when it was made; it is out, so the kernel does
-        // not touch it, and what is returned borrows all buffers, so that there is no second reference to it.
+        // SAFETY: the buffer has `BYTES` bytes, all of which were written at least when it was made; it is
+        // out, so the kernel does not touch it, and what is returned borrows all buffers, so that there is no
+        // second reference to it.
         unsafe { std::slice::from_raw_parts_mut(start, len.min(BYTES)) }
     }
 
@@ -95,13 +98,15 @@ impl Buffers {
     pub(super) fn give_back(&mut self, id: u16) {
         debug_assert!(self.out & bit(id) != 0, "a buffer is given back once");
         self.out &= !bit(id);
-        // The kernel writes to all of the buffer through this address, so it is one that may be used for all of it.
+        // The kernel writes to all of the buffer through this address, so it is one that may be used for all
+        // of it.
         let address = self.start(id).expose_provenance() as u64;
         let first = self.entries.as_ptr().cast::<BufRingEntry>();
         let index = usize::from(self.tail % COUNT);
         // SAFETY: `index` is below the number of entries of the one allocation.
         let entry = unsafe { first.add(index) };
-        // SAFETY: it lies behind the tail, where the kernel reads nothing until the tail moves; there is no other reference.
+        // SAFETY: it lies behind the tail, where the kernel reads nothing until the tail moves; there is no
+        // other reference.
         let entry = unsafe { &mut *entry };
         entry.set_addr(address);
         entry.set_len(LEN);
@@ -109,8 +114,9 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: this is the first entry of the ring's.
         let tail = unsafe { BufRingEntry::tail(first) };
-        // SAFETY: the tail is a u16 inside of the first entry, which `set_…` leave alone, so it is aligned and valid, and the
-        // pointer is that of the whole allocation; the kernel only reads it, and we write it only here.
+        // SAFETY: the tail is a u16 inside of the first entry, which `set_…` leave alone, so it is aligned
+        // and valid, and the pointer is that of the whole allocation; the kernel only reads it, and we write
+        // it only here.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release); // after the entry that it lets the kernel see
     }
@@ -125,7 +131,8 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: it comes from a box that was leaked, and the kernel knows it no more: the ring is gone, see `Ring`.
+        // SAFETY: it comes from a box that was leaked, and the kernel knows it no more: the ring is gone, see
+        // `Ring`.
         drop(unsafe { Box::from_raw(self.entries.as_ptr()) });
         // SAFETY: the same.
         drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
@@ -140,8 +147,8 @@ const fn bit(id: u16) -> u128 {
 mod tests {
     use super::*;
 
-    /// What a kernel does with the addresses that it is given: it writes to the whole of each buffer, and to no other one. Under Miri this
-    /// also shows that each address may be used for that.
+    /// What a kernel does with the addresses that it is given: it writes to the whole of each buffer, and to
+    /// no other one. Under Miri this also shows that each address may be used for that.
     #[test]
     fn an_address_is_that_of_a_whole_buffer() {
         let mut buffers = Buffers::allocate();

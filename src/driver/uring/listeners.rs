@@ -1,7 +1,8 @@
 //! Accepting: how much the kernel may take in before we look again.
 //!
-//! A connection that is accepted into a full table is lost. So a listener accepts until further notice only while the table has
-//! room for all that can wait in its queue; with less room it accepts one at a time, and with none it does not accept.
+//! A connection that is accepted into a full table is lost. So a listener accepts until further notice only
+//! while the table has room for all that can wait in its queue; with less room it accepts one at a time, and
+//! with none it does not accept.
 
 use socket2::Socket;
 use std::io;
@@ -32,7 +33,8 @@ pub(super) struct Listeners(Vec<(Socket, State)>);
 impl Listeners {
     pub(super) fn new(listeners: Vec<Socket>) -> io::Result<Self> {
         let listeners = listeners.into_iter().map(|listener| {
-            // A listener that never blocks would have the kernel answer that none waits, instead of waiting for one.
+            // A listener that never blocks would have the kernel answer that none waits, instead of waiting
+            // for one.
             listener.set_nonblocking(false)?;
             Ok((listener, State::Idle))
         });

@@ -1,13 +1,14 @@
-//! Sockets on io_uring: they live in the ring's own table, whose size and not the process's limit on open files bounds
-//! them; accepts and receives are multishot operations; and what goes out in one slice of the sweep goes
-//! to the kernel with one call.
+//! Sockets on io_uring: they live in the ring's own table, whose size and not the process's limit on open
+//! files bounds them; accepts and receives are multishot operations; and what goes out in one slice of the
+//! sweep goes to the kernel with one call.
 //!
-//! Every operation carries a word that identifies it (`op.rs`). A connection's is its slot and generation, so what completes
-//! after the slot has a new owner is dropped. When the shard pauses reading of a connection, receiving is cancelled: what had
-//! arrived is still handed to the shard, the rest stays in the kernel and slows the sender down.
+//! Every operation carries a word that identifies it (`op.rs`). A connection's is its slot and generation, so
+//! what completes after the slot has a new owner is dropped. When the shard pauses reading of a connection,
+//! receiving is cancelled: what had arrived is still handed to the shard, the rest stays in the kernel and
+//! slows the sender down.
 //!
-//! Writes never wait: the kernel takes what it has room for at once, so every outcome is there when the call returns, and
-//! the bytes of the rooms' logs are pinned no longer than that.
+//! Writes never wait: the kernel takes what it has room for at once, so every outcome is there when the call
+//! returns, and the bytes of the rooms' logs are pinned no longer than that.
 
 mod batch;
 mod buffers;
@@ -36,8 +37,8 @@ use listeners::Listeners;
 use op::Op;
 use ring::Completion;
 
-/// Connections that begin to receive in one turn: no more than there are buffers, else the others would only learn that there is
-/// none.
+/// Connections that begin to receive in one turn: no more than there are buffers, else the others would only
+/// learn that there is none.
 const READS_PER_TURN: usize = buffers::COUNT as usize;
 
 /// Connections that are made of what was accepted, in one turn.
@@ -142,8 +143,8 @@ impl RingSockets {
         Ok(())
     }
 
-    /// Where the peer of a socket is, for which it needs a descriptor for a moment. `None`: that cannot be found out, as the process has
-    /// no descriptor left, or the peer is gone.
+    /// Where the peer of a socket is, for which it needs a descriptor for a moment. `None`: that cannot be
+    /// found out, as the process has no descriptor left, or the peer is gone.
     fn address_of(&mut self, file: u32) -> io::Result<Option<IpAddr>> {
         let installed = self.ring.install(file, |completion| self.completed.push(completion))?;
         let peer = installed.and_then(|socket| Socket::from(socket).peer_addr().ok()?.as_socket());
@@ -277,8 +278,8 @@ impl Sockets for RingSockets {
         self.ring.watch_writable(socket.file, Op::Writable(key.into()))
     }
 
-    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up later, and its index in the
-    /// table may be another connection's by then.
+    /// Not the ring's own shutdown: the kernel leaves it to a worker, which looks the socket up later, and
+    /// its index in the table may be another connection's by then.
     fn shut_sending(&mut self, socket: &mut RingSocket) -> io::Result<()> {
         let installed = self.ring.install(socket.file, |completion| self.completed.push(completion))?;
         if let Some(descriptor) = installed {

@@ -14,11 +14,12 @@ use super::op::Op;
 /// Operations that are collected before the kernel is called.
 const SUBMISSIONS: u32 = 1024;
 
-/// Completions that the kernel can leave for us. If there are more, it keeps them back, and ends multishot operations.
+/// Completions that the kernel can leave for us. If there are more, it keeps them back, and ends multishot
+/// operations.
 const COMPLETIONS: u32 = 4096;
 
-/// What is needed, and the youngest of it, which the kernel has since 6.8. What it does not announce is older:
-/// multishot receive and work that is deferred (6.1), socket options (6.7).
+/// What is needed, and the youngest of it, which the kernel has since 6.8. What it does not announce is
+/// older: multishot receive and work that is deferred (6.1), socket options (6.7).
 const NEEDED: [(u8, &str); 7] = [
     (opcode::AcceptMulti::CODE, "accept"),
     (opcode::RecvMulti::CODE, "recv"),
@@ -118,7 +119,8 @@ impl Ring {
     /// Adds an operation that points to nothing.
     fn queue(&mut self, entry: Entry, op: Op) -> io::Result<()> {
         let entry = entry.user_data(op.to_bits());
-        // SAFETY: the methods below build their entries from numbers; the pointers among them are to static data.
+        // SAFETY: the methods below build their entries from numbers; the pointers among them are to static
+        // data.
         unsafe { self.push(&entry) }
     }
 
@@ -176,8 +178,8 @@ impl Ring {
         self.queue(opcode::Close::new(Fixed(file)).build().flags(Flags::SKIP_SUCCESS), Op::Forget)
     }
 
-    /// A descriptor for a socket of the table; none when the process has none left. Completions of other operations go to
-    /// `others`.
+    /// A descriptor for a socket of the table; none when the process has none left. Completions of other
+    /// operations go to `others`.
     pub(super) fn install(
         &mut self,
         file: u32,

@@ -415,7 +415,8 @@ fn a_kept_connection_that_was_closed_costs_a_second_attempt() {
     assert!(a != b && b != c, "{requests:?}");
 }
 
-/// On a connection that was just made there is no retry: the backend may have understood, and done what it does.
+/// On a connection that was just made there is no retry: the backend may have understood, and done what it
+/// does.
 #[test]
 fn a_fresh_connection_that_was_closed_is_a_fault() {
     let (sender, asked) = channel();

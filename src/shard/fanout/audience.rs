@@ -14,12 +14,13 @@ use crate::chat::{Epoch, Position, RoomOptions};
 pub(super) struct MemberCursor {
     pub(super) cursor: Cursor,
     pub(super) sub: SubId,
-    /// Whether the sweep may write to it. Not while its socket takes nothing, nor while bytes of its connection's own wait,
-    /// which go first.
+    /// Whether the sweep may write to it. Not while its socket takes nothing, nor while bytes of its
+    /// connection's own wait, which go first.
     pub(super) ready: bool,
     /// Whether its connection is in other rooms as well.
     pub(super) shared: bool,
-    /// The last write to it ended inside a frame: nothing else may be written to its connection before the frame's rest.
+    /// The last write to it ended inside a frame: nothing else may be written to its connection before the
+    /// frame's rest.
     pub(super) mid_frame: bool,
 }
 
@@ -40,7 +41,8 @@ pub struct Audience {
     pub(super) members: Vec<MemberCursor>,
     /// Where the sweep goes on.
     next: usize,
-    /// How many members must still be visited until all have been offered everything: 0 when the pass has ended.
+    /// How many members must still be visited until all have been offered everything: 0 when the pass has
+    /// ended.
     pub(super) due: usize,
     /// Visits since ever.
     pub(super) visits: u64,
@@ -97,13 +99,14 @@ impl Audience {
         let cursor = self.log.join();
         let member_index = u32::try_from(self.members.len()).expect("fewer members than connections");
         self.members.push(MemberCursor { cursor, sub, ready: false, shared, mid_frame: false });
-        // The new member may stand in the middle of what is still to be visited, if that reaches round the end.
+        // The new member may stand in the middle of what is still to be visited, if that reaches round the
+        // end.
         self.due += usize::from(self.due > 0);
         member_index
     }
 
-    /// Removes the member at `member_index`. Returns the one that was moved there, if one was, and whether the sweep must return
-    /// to it.
+    /// Removes the member at `member_index`. Returns the one that was moved there, if one was, and whether
+    /// the sweep must return to it.
     pub(super) fn leave(&mut self, member_index: usize, pool: &mut ChunkPool) -> (Option<SubId>, bool) {
         let gone = self.members.swap_remove(member_index);
         self.log.leave(gone.cursor, pool);
@@ -135,7 +138,8 @@ impl Audience {
         self.log.append(frame, position.map_or(0, |position| position.offset), pool);
         let count = self.members.len();
         if self.due == 0 {
-            // Another beginning each time: no member is always last. The stride is odd and far from any period.
+            // Another beginning each time: no member is always last. The stride is odd and far from any
+            // period.
             self.next = (self.next + START_STRIDE) % count.max(1);
         }
         self.due = count;

@@ -1,13 +1,14 @@
 //! The fan-out: audiences, and the sweep that brings each member up to its log's head.
 //!
-//! An audience is the members of one room on this shard that take one wire format. Publishing appends to its log and touches
-//! no member. The sweep goes round the members and hands out, for each that is behind, everything from its cursor to the
-//! head. It is sliced: after a budget of writes the shard looks for input again, and what arrives meanwhile is taken along
-//! to every member that comes later in the pass. So under load batches form by themselves, and a publication has reached
-//! every member once the pass has ended.
+//! An audience is the members of one room on this shard that take one wire format. Publishing appends to its
+//! log and touches no member. The sweep goes round the members and hands out, for each that is behind,
+//! everything from its cursor to the head. It is sliced: after a budget of writes the shard looks for input
+//! again, and what arrives meanwhile is taken along to every member that comes later in the pass. So under
+//! load batches form by themselves, and a publication has reached every member once the pass has ended.
 //!
-//! A member is named by its *subscription*, which stays the same when members move in their audience. What is done about
-//! slow members is chosen by the room (`SlowMember`) and carried out in `shard::slow`, when the sweep returns `Overdue`.
+//! A member is named by its *subscription*, which stays the same when members move in their audience. What is
+//! done about slow members is chosen by the room (`SlowMember`) and carried out in `shard::slow`, when the
+//! sweep returns `Overdue`.
 //!
 //! | file | purpose |
 //! |---|---|
@@ -65,12 +66,13 @@ pub struct Fanout {
     timed: Vec<Duration>,
 }
 
-/// Bytes that are published while an audience waits for its time, at most: with more it is swept at once. Without this bound the
-/// log would grow by everything that comes in meanwhile, and a slow member would be found out too late.
+/// Bytes that are published while an audience waits for its time, at most: with more it is swept at once.
+/// Without this bound the log would grow by everything that comes in meanwhile, and a slow member would be
+/// found out too late.
 const COALESCED_BYTES_MAX: u64 = 64 * 1024;
 
-/// Writes in a slice: about half a millisecond. Long enough that looking for input costs nothing, short enough that a new
-/// message waits little and that rooms take turns.
+/// Writes in a slice: about half a millisecond. Long enough that looking for input costs nothing, short
+/// enough that a new message waits little and that rooms take turns.
 pub const SLICE_WRITES: usize = 128;
 
 /// How far a publication has come on one shard.
@@ -100,8 +102,8 @@ impl Fanout {
         }
     }
 
-    /// Adds a member: it will get what is published from now on, once [`Fanout::set_ready`] is called. `shared`: its
-    /// connection is in other rooms as well.
+    /// Adds a member: it will get what is published from now on, once [`Fanout::set_ready`] is called.
+    /// `shared`: its connection is in other rooms as well.
     pub fn subscribe(&mut self, id: AudienceId, conn: Option<ConnKey>, shared: bool) -> SubId {
         let conn = conn.map_or(NO_CONN, |conn| u32::try_from(conn.index()).unwrap_or(NO_CONN));
         let sub = self.free.pop().unwrap_or_else(|| {
@@ -114,7 +116,8 @@ impl Fanout {
         sub
     }
 
-    /// Takes a member out. Returns the rest of a frame that has begun to go out to it, which must still follow.
+    /// Takes a member out. Returns the rest of a frame that has begun to go out to it, which must still
+    /// follow.
     pub fn unsubscribe(&mut self, sub: SubId) -> Vec<u8> {
         let Subscription { audience: id, member_index, .. } = self.subscriptions[sub.index()];
         let (audience, pool) = self.split(id);
@@ -131,7 +134,8 @@ impl Fanout {
         rest
     }
 
-    /// Appends a frame, which is the publication at `position`, or none; the sweep will bring it to every member.
+    /// Appends a frame, which is the publication at `position`, or none; the sweep will bring it to every
+    /// member.
     pub fn publish(&mut self, now: Time, id: AudienceId, frame: &Bytes, position: Option<Position>) {
         let (audience, pool) = self.split(id);
         audience.append(now, frame, position, pool);
@@ -175,7 +179,8 @@ impl Fanout {
         audience.behind(member)
     }
 
-    /// Whether there is something for this member, and no member that the sweep comes to next has waited longer.
+    /// Whether there is something for this member, and no member that the sweep comes to next has waited
+    /// longer.
     pub fn is_next(&self, sub: SubId) -> bool {
         let (audience, member) = self.member(sub);
         let behind = audience.behind(member);
@@ -231,8 +236,8 @@ impl Fanout {
         self.enqueue(id);
     }
 
-    /// How many members of an audience have not been sent the publication at `offset` whole, and how many are behind at all with
-    /// a socket that takes nothing.
+    /// How many members of an audience have not been sent the publication at `offset` whole, and how many are
+    /// behind at all with a socket that takes nothing.
     pub fn backlog(&self, id: AudienceId, offset: u64) -> Backlog {
         self[id].backlog(offset)
     }
@@ -263,8 +268,8 @@ impl Fanout {
         self.subscriptions.len()
     }
 
-    /// Checks every log, and that every member that is behind and may be written to will be visited. Returns the bytes that
-    /// the largest log keeps. For tests and the simulator.
+    /// Checks every log, and that every member that is behind and may be written to will be visited. Returns
+    /// the bytes that the largest log keeps. For tests and the simulator.
     ///
     /// # Panics
     /// When an invariant does not hold.

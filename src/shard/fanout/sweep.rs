@@ -56,7 +56,8 @@ pub struct Missed {
     pub count: u64,
     /// The last publication before them, if any was among them: from there one can recover.
     pub after: Option<Position>,
-    /// The rest of the frame that the member was in the middle of, which must still go out before anything else.
+    /// The rest of the frame that the member was in the middle of, which must still go out before anything
+    /// else.
     pub rest: Vec<u8>,
 }
 
@@ -103,8 +104,8 @@ impl Fanout {
         }
     }
 
-    /// Moves a member on by what the kernel took. A member that is not caught up is not visited by the sweep until
-    /// [`Fanout::set_ready`] or [`Fanout::sweep_again`].
+    /// Moves a member on by what the kernel took. A member that is not caught up is not visited by the sweep
+    /// until [`Fanout::set_ready`] or [`Fanout::sweep_again`].
     pub fn wrote(&mut self, sub: SubId, len: usize) -> Progress {
         let Subscription { audience, member_index, .. } = self.subscriptions[sub.index()];
         let (audience, pool) = self.split(audience);

@@ -204,7 +204,8 @@ fn writes_of_connections_own_have_a_budget() {
     assert!(received_in.is_some_and(|turn| turn <= 2), "received in turn {received_in:?} of {turns}");
 }
 
-/// The shard of a room's members has no time. Publishers of that room are paused, members or not, and no other client is.
+/// The shard of a room's members has no time. Publishers of that room are paused, members or not, and no
+/// other client is.
 #[test]
 fn a_congested_room_pauses_its_publishers_only() {
     let anyone = RoomOptions { publish: Access::Anyone, ..RoomOptions::default() };
@@ -269,7 +270,8 @@ fn parked_drafts_of_a_session_are_those_of_one_message() {
     assert_eq!(replies, 400);
 }
 
-/// A command about a room that is being entered waits for that room's home, and not by trying again and again.
+/// A command about a room that is being entered waits for that room's home, and not by trying again and
+/// again.
 #[test]
 fn a_command_that_waits_for_a_room_gives_its_shard_nothing_to_do() {
     let options = Options { session_commands_per_second_max: 5, ..options() };
@@ -356,7 +358,8 @@ fn echoes(received: &[u8]) -> (String, Vec<Vec<u8>>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// However the input is split, and however often it has to wait, the same requests and messages come of it.
+    /// However the input is split, and however often it has to wait, the same requests and messages come of
+    /// it.
     #[test]
     fn any_split_and_any_wait_gives_the_same_messages(
         seed: u64, messages in prop::collection::vec((0..5_u8, 0..6000_usize), 1..40), piece in prop_oneof![1u64..30, 100u64..40_000],

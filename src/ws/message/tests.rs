@@ -100,7 +100,8 @@ impl Caller {
     }
 }
 
-/// Frames of every kind, most of them valid: whole messages, fragments with control frames between them, compressed ones.
+/// Frames of every kind, most of them valid: whole messages, fragments with control frames between them,
+/// compressed ones.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let payload = || {
         prop_oneof![
@@ -236,7 +237,8 @@ fn a_kept_event_needs_no_further_input_and_survives_more_of_it() {
     assert_eq!(decoder.kept_bytes(), 0);
 }
 
-/// Capacities count, not lengths; `kept_bytes` takes the structure apart, so that a new field must be counted or named.
+/// Capacities count, not lengths; `kept_bytes` takes the structure apart, so that a new field must be counted
+/// or named.
 #[test]
 fn kept_input_is_counted_by_capacity() {
     let (mut decoder, mut inflater) = (Decoder::default(), Inflater::default());

@@ -1,5 +1,5 @@
-//! The rings between shards and the doorbell, with loom's atomics: `RUSTFLAGS="--cfg loom" cargo test -p stentor-loom`. Empty
-//! otherwise.
+//! The rings between shards and the doorbell, with loom's atomics: `RUSTFLAGS="--cfg loom" cargo test -p
+//! stentor-loom`. Empty otherwise.
 
 #![cfg(loom)]
 #![allow(

@@ -1,10 +1,11 @@
 //! What a client sends. Nothing is checked: a test must be able to send every error there is.
 
-/// The masking key where the caller names none. It is not zero, so that a server that forgets to unmask fails, and it is easy
-/// to see in a dump.
+/// The masking key where the caller names none. It is not zero, so that a server that forgets to unmask
+/// fails, and it is easy to see in a dump.
 pub const KEY: [u8; 4] = [0x11, 0x22, 0x44, 0x88];
 
-/// An opening handshake (RFC 6455 §4.1) with its key from §1.3. `fields` are further header fields, each with its line end.
+/// An opening handshake (RFC 6455 §4.1) with its key from §1.3. `fields` are further header fields, each with
+/// its line end.
 pub fn upgrade_request(target: &str, fields: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -39,7 +40,8 @@ pub fn head_into(out: &mut Vec<u8>, first_byte: u8, payload_len: u64) {
     header_into(out, first_byte, payload_len, Some(KEY));
 }
 
-/// Appends a frame's header, with the payload's length in its shortest form (§5.2). Without a key it is a server's.
+/// Appends a frame's header, with the payload's length in its shortest form (§5.2). Without a key it is a
+/// server's.
 pub fn header_into(out: &mut Vec<u8>, first_byte: u8, payload_len: u64, key: Option<[u8; 4]>) {
     let masked = if key.is_some() { 0x80 } else { 0 };
     out.push(first_byte);
@@ -65,7 +67,8 @@ pub fn close(code: u16) -> Vec<u8> {
     frame(0x88, &code.to_be_bytes())
 }
 
-/// Appends a message as `count` masked frames of about the same length, or fewer when it is shorter than that (§5.4).
+/// Appends a message as `count` masked frames of about the same length, or fewer when it is shorter than that
+/// (§5.4).
 pub fn fragments_into(out: &mut Vec<u8>, opcode: u8, payload: &[u8], count: usize) {
     let len = payload.len().div_ceil(count.max(1)).max(1);
     let (mut rest, mut opcode) = (payload, opcode);

@@ -1,12 +1,12 @@
 //! The client side of WebSocket (RFC 6455), for tests, benches, the simulator and the fuzz targets.
 //!
-//! [`client`] writes what a client sends: the opening handshake and masked frames, also wrong ones, as the first byte is the
-//! caller's. [`server`] reads what a server sends, and is stricter than a browser: a server that sends what RFC 6455 or 7692
-//! forbids fails the test. Both are written from the RFCs and use nothing of Stentor's own codec, so that an error there does
-//! not hide behind the same error here.
+//! [`client`] writes what a client sends: the opening handshake and masked frames, also wrong ones, as the
+//! first byte is the caller's. [`server`] reads what a server sends, and is stricter than a browser: a server
+//! that sends what RFC 6455 or 7692 forbids fails the test. Both are written from the RFCs and use nothing of
+//! Stentor's own codec, so that an error there does not hide behind the same error here.
 //!
-//! Parsing borrows its input and allocates nothing, except for [`FrameReader`], which keeps the incomplete frame at the end of
-//! what it was given.
+//! Parsing borrows its input and allocates nothing, except for [`FrameReader`], which keeps the incomplete
+//! frame at the end of what it was given.
 
 #![forbid(unsafe_code)]
 

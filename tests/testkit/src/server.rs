@@ -145,7 +145,8 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Takes frames out of a stream that arrives in any pieces. Copies only what is incomplete at the end of a piece.
+/// Takes frames out of a stream that arrives in any pieces. Copies only what is incomplete at the end of a
+/// piece.
 #[derive(Clone, Debug, Default)]
 pub struct FrameReader(Vec<u8>);
 
@@ -218,8 +219,8 @@ pub fn try_parse_response(bytes: &[u8]) -> Result<Option<Response<'_>>, Response
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&bytes[..end + 2]).map_err(|_| ResponseError)?;
     let (line, fields) = head.split_once("\r\n").ok_or(ResponseError)?;
-    // "A server MUST send the space that separates the status-code from the reason-phrase even when [it] is absent"
-    // (RFC 9112 §4).
+    // "A server MUST send the space that separates the status-code from the reason-phrase even when [it] is
+    // absent" (RFC 9112 §4).
     let (status, _reason) = line[LINE.len()..].split_once(' ').ok_or(ResponseError)?;
     if status.len() != 3 || !status.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ResponseError);

@@ -146,7 +146,8 @@ fn complete() -> Vec<Value> {
     commands.into_iter().map(|(method, parameters)| json!({"id": 9, method: parameters})).collect()
 }
 
-/// Where the protocol's own objects and members are in a command, but for the command's method; what clients choose is left out.
+/// Where the protocol's own objects and members are in a command, but for the command's method; what clients
+/// choose is left out.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     let Value::Object(members) = value else { return };
     for (name, member) in members {
@@ -192,8 +193,8 @@ fn null_is_absent_everywhere() {
 }
 
 proptest! {
-    /// For the command, its parameters and every object in them: neither the values of its members as an array, which serde's
-    /// derived structs take, nor any part of that, nor another scalar.
+    /// For the command, its parameters and every object in them: neither the values of its members as an
+    /// array, which serde's derived structs take, nor any part of that, nor another scalar.
     #[test]
     fn an_object_is_never_an_array(len in 0..12_usize, other in prop_oneof![Just(json!("a")), Just(json!(1)), Just(json!(true))]) {
         for command in complete() {
