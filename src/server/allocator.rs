@@ -1,4 +1,4 @@
-//! What glibc's allocator is told about a server's tables.
+//! How glibc's allocator treats a server's tables.
 
 /// Has tables that grow taken from the kernel, which moves their pages and takes them back. By itself glibc raises the bound
 /// once such an allocation is freed (`M_MMAP_THRESHOLD` in mallopt(3)); a table that doubles then leaves a hole of half its
