@@ -98,7 +98,7 @@ impl Shard {
     }
 
     /// Gives a frame to the audiences of a room on this shard. A form that is missing: its first member came
-    /// in while this was on its way, and gets what comes after.
+    /// in while this was in flight, and gets what comes after.
     fn distribute(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
         let Some(room) = self.rooms.get(id) else { return };
         for (format, audience) in room.audiences() {
