@@ -7,7 +7,8 @@
 
 Works on a copy of HEAD in .cache/mutations. Each mutation is a literal text that occurs once in a file, and its
 replacement; a mutation that does not fit is an error, not a pass. Prints a table: how many of the fixed seeds fail, the
-first of them, and how; a mutation that survives them gets a minute of new seeds. Ends with 1 if any survives that too.
+first of them, and how; a mutation that survives them gets a minute of new seeds, and one that survives those the unit
+tests. Ends with 1 if any survives all.
 """
 
 import os
@@ -176,11 +177,15 @@ def mutate(file, text, replacement):
     path.write_text(path.read_text().replace(text, replacement))
 
 
-def simulate(**variables):
+def test(arguments, **variables):
     environment = os.environ | {"CARGO_TARGET_DIR": str(CACHE / "target"), "RUST_BACKTRACE": "0"} | variables
-    command = [*CARGO, "test", "-q", "--locked", "--no-default-features", "--test", "sim", "the_server", "--", "--nocapture"]
+    command = [*CARGO, "test", "-q", "--locked", "--no-default-features", *arguments]
     done = subprocess.run(command, cwd=TREE, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
+
+
+def simulate(**variables):
+    return test(["--test", "sim", "the_server", "--", "--nocapture"], **variables)
 
 
 def run(name, file, text, replacement):
@@ -195,7 +200,11 @@ def run(name, file, text, replacement):
         return f"{survey[1]} of {SEEDS}", survey[2], survey[3][:100]
     code, output = simulate(STENTOR_SIM_SECONDS="60")
     found = re.search(r"^(.*)\nSTENTOR_SIM_SEED=(\d+)", output, re.M)
-    return None if code == 0 or found is None else ("a minute of new seeds", found[2], found[1][:100])
+    if code != 0 and found is not None:
+        return "a minute of new seeds", found[2], found[1][:100]
+    _, output = test(["--lib"])
+    failed = re.search(r"^---- (\S+) stdout ----$", output, re.M)
+    return None if failed is None else ("none; a unit test", "", f"`{failed[1]}`")
 
 
 def main():
