@@ -113,14 +113,15 @@ impl Encoder {
         self.deflater.deflate(window, &[payload])
     }
 
-    /// Makes what all formats of one protocol share, once. `positioned`: the room keeps a history, so that
-    /// the position is shown.
-    pub fn prepare(publication: &Publication, positioned: bool) {
-        publication.json.get_or_init(|| json::publication(publication, positioned));
-    }
-
-    /// The frames of a publication in `room`, in each of `formats`. It was prepared.
-    pub fn publication(&mut self, room: &str, publication: &Publication, formats: Forms) -> Encodings {
+    /// The frames of a publication in `room`, in each of `formats`. `positioned`: the room keeps a history,
+    /// so that the position is shown. JSON is made when the first member, page or recovery needs it.
+    pub fn publication(
+        &mut self,
+        room: &str,
+        publication: &Publication,
+        positioned: bool,
+        formats: Forms,
+    ) -> Encodings {
         let mut encodings = Encodings::default();
         let text = formats.intersection(formats_of(Protocol::Text));
         if !text.is_empty() {
@@ -128,8 +129,8 @@ impl Encoder {
         }
         let json = formats.intersection(formats_of(Protocol::Json));
         if !json.is_empty() {
-            let publication = publication.json.get().map_or(&[][..], |json| json);
-            self.encode(&mut encodings, json, &json::push(room, publication));
+            let object = publication.json.get_or_init(|| json::publication(publication, positioned));
+            self.encode(&mut encodings, json, &json::push(room, object));
         }
         encodings
     }
@@ -208,29 +209,27 @@ mod tests {
     fn publication_of(text: &str) -> Publication {
         let client = ClientId::new(0, 1);
         let person = Person::new(client, "ann".into(), "ann".into(), None);
-        let publication = Publication {
+        Publication {
             position: Some(Position { epoch: Epoch::from_random(1), offset: 1 }),
             accepted: crate::base::Time::ZERO,
             unix_ms: 0,
             author: Member::new(Arc::new(person), None),
             body: Body::Text(text.to_owned().into()),
             json: std::sync::OnceLock::new(),
-        };
-        Encoder::prepare(&publication, true);
-        publication
+        }
     }
 
     #[test]
     fn only_the_wanted_formats_are_made_and_small_ones_stay_plain() {
         let mut encoder = Encoder::new(100);
         let both = Forms::default().with(WireFormat::Text as u8).with(WireFormat::TextDeflated as u8);
-        let short = encoder.publication("r", &publication_of("hi"), both);
+        let short = encoder.publication("r", &publication_of("hi"), true, both);
         assert_eq!(short.get(WireFormat::Text).unwrap(), &b"\x81\x07ann: hi"[..]);
         assert_eq!(short.get(WireFormat::TextDeflated), short.get(WireFormat::Text));
         assert_eq!(short.get(WireFormat::TextDeflatedSmall), None);
         assert_eq!(short.get(WireFormat::Json), None);
         let all = WireFormat::ALL.into_iter().fold(Forms::default(), |all, format| all.with(format as u8));
-        let long = encoder.publication("r", &publication_of(&"la".repeat(200)), all);
+        let long = encoder.publication("r", &publication_of(&"la".repeat(200)), true, all);
         let len = |format| long.get(format).unwrap().len();
         assert!(len(WireFormat::TextDeflated) < len(WireFormat::Text) / 4);
         assert!(len(WireFormat::JsonDeflatedSmall) < len(WireFormat::Json) / 2);

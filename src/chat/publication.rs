@@ -101,6 +101,19 @@ impl Draft {
     }
 }
 
+/// What is the same in each publication's JSON: the names of its members, its numbers, the client's id.
+const JSON_FRAME_BYTES: usize = 192;
+
+/// How long a text is in JSON, without its quotation marks: no other character is escaped (RFC 8259 §7).
+fn escaped_len(text: &[u8]) -> usize {
+    let more = |byte: &u8| match byte {
+        b'"' | b'\\' => 1,
+        0..=0x1F => 5,
+        _ => 0,
+    };
+    text.len() + text.iter().map(more).sum::<usize>()
+}
+
 /// A message that a room's engine has accepted: the same record in a room's history, in an engine's store and
 /// in flight to the members.
 #[derive(Debug)]
@@ -125,9 +138,21 @@ impl Publication {
         self.position.map_or(0, |position| position.offset)
     }
 
-    /// Bytes that it keeps in memory now, roughly.
+    /// Bytes that it keeps in memory, roughly: with its JSON, whether that is made yet or not.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.body.bytes().len() + self.json.get().map_or(0, Bytes::len)
+        let json = self.json.get().map_or_else(|| self.json_bytes_max(), Bytes::len);
+        size_of::<Self>() + self.body.bytes().len() + json
+    }
+
+    /// Its JSON is at most so long.
+    pub fn json_bytes_max(&self) -> usize {
+        let person = &self.author.person;
+        let body = match &self.body {
+            Body::Text(text) => escaped_len(person.name.as_bytes()) + escaped_len(text),
+            Body::Data(data) => data.len(),
+        };
+        let infos = [person.info(), self.author.info()].into_iter().flatten().map(str::len).sum::<usize>();
+        JSON_FRAME_BYTES + escaped_len(person.user().as_bytes()) + body + infos
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Home {
     pub(super) kept_until: Option<Time>,
     /// Under which time it stands in the queue of those that are kept, if it does: at most `kept_until`.
     pub(super) queued_until: Option<Time>,
-    /// When it was last used, to the second; under which time it stands among those that keep a history.
+    /// When it was last used, while it stands among those whose histories may be evicted.
     pub(super) used: Option<Time>,
 }
 

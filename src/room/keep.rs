@@ -5,7 +5,7 @@
 //! lose theirs; their epochs and offsets stay, so that a reconnecting client learns that it cannot recover.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const KEPT_BYTES_MAX: u64 = 64 << 20;
 const AGING_INTERVAL: Duration = Duration::from_secs(1);
 const AGED_PER_TURN: usize = 1000;
 
-/// A room that was used within this time of its last use keeps its order among the others.
-const USE_GRAIN: Duration = Duration::from_secs(1);
+/// Entries of rooms that are gone, in the order of their use, beside as many as there are rooms.
+const STALE_USES_MAX: usize = 64;
 
 /// What the homes hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,8 +44,9 @@ pub struct RoomUsage {
 pub(super) struct Keeper {
     /// Bytes of all histories.
     bytes: u64,
-    /// Rooms by the time of their last use.
-    used: BTreeSet<(Time, HomeKey)>,
+    /// Rooms by the time of their last use, or of an earlier one: using a room changes nothing here, and an
+    /// entry that comes up too early goes back with its room's present time.
+    used: BinaryHeap<Reverse<(Time, HomeKey)>>,
     /// Rooms without members, and until when they are kept.
     empty: BinaryHeap<Reverse<(Time, HomeKey)>>,
     /// When histories are looked through again, and where that goes on.
@@ -69,27 +70,29 @@ impl Homes {
     /// A room is used.
     pub(super) fn touch(&mut self, key: HomeKey, now: Time) {
         let Some(home) = self.homes.get_mut(key) else { return };
-        match home.used {
-            Some(at) if now.since(at) < USE_GRAIN => {}
-            Some(at) => {
-                self.keeper.used.remove(&(at, key));
-                self.keeper.used.insert((now, key));
-                home.used = Some(now);
-            }
-            None => {
-                self.keeper.used.insert((now, key));
-                home.used = Some(now);
-            }
+        if home.used.replace(now).is_none() {
+            self.keeper.used.push(Reverse((now, key)));
         }
         self.evict();
+    }
+
+    /// Entries of rooms that are gone go in bulk, once they are as many as the others.
+    fn drop_stale_uses(&mut self) {
+        if self.keeper.used.len() > 2 * self.homes.len() + STALE_USES_MAX {
+            self.keeper.used.retain(|&Reverse((_, key))| self.homes.get(key).is_some());
+        }
     }
 
     /// Gives up the histories of the least recently used rooms, as long as all of them are too large.
     fn evict(&mut self) {
         while self.keeper.bytes > self.limits.history_bytes_max
-            && let Some((_, key)) = self.keeper.used.pop_first()
+            && let Some(Reverse((queued, key))) = self.keeper.used.pop()
         {
             let Some(home) = self.homes.get_mut(key) else { continue };
+            if let Some(used) = home.used.filter(|&used| used > queued) {
+                self.keeper.used.push(Reverse((used, key)));
+                continue;
+            }
             home.used = None;
             let before = home.history.kept().1;
             self.counts.evicted += home.history.clear() as u64;
@@ -124,11 +127,9 @@ impl Homes {
     fn forget(&mut self, key: HomeKey) {
         let Some(home) = self.homes.remove(key) else { return };
         self.keeper.replace(home.history.kept().1, 0);
-        if let Some(at) = home.used {
-            self.keeper.used.remove(&(at, key));
-        }
         self.by_name.remove(&home.name);
         self.engine.close(&home.name);
+        self.drop_stale_uses();
     }
 
     /// Forgets what is too old: rooms that were kept for their history alone, and a part of the history of
@@ -193,7 +194,11 @@ impl Homes {
         assert_eq!(bytes as u64, self.keeper.bytes, "bytes of all histories");
         assert_eq!(self.homes.len(), self.by_name.len(), "a name for each room");
         let used = self.homes.values().filter(|home| home.used.is_some()).count();
-        assert_eq!(used, self.keeper.used.len(), "an entry for each room that is used");
+        let entries =
+            self.keeper.used.iter().filter(|Reverse((_, key))| self.homes.get(*key).is_some()).count();
+        assert_eq!(used, entries, "an entry for each room that is used");
+        let entries_max = 2 * self.homes.len() + STALE_USES_MAX;
+        assert!(self.keeper.used.len() <= entries_max, "entries of rooms that are gone");
         for home in self.homes.values() {
             assert!(Arc::strong_count(&home.name) >= 2, "the map knows the name");
         }

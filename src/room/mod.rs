@@ -165,6 +165,8 @@ pub enum Output {
         room: Arc<str>,
         /// The publication.
         publication: Arc<Publication>,
+        /// The room keeps a history.
+        positioned: bool,
         /// The shards.
         listeners: ShardSet,
         /// The forms.
@@ -229,10 +231,6 @@ pub struct Homes {
 
 /// Between two announcements of presence events: at most ten a second.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Prepares a publication's encoding once for all members, before it is kept. The flag: its room keeps a
-/// history, so that it has a position to be shown.
-pub type Prepare<'a> = &'a mut dyn FnMut(&Publication, bool);
 
 impl Homes {
     /// No room.
@@ -317,11 +315,11 @@ impl Homes {
     }
 
     /// Outputs for the shards; call until `None`.
-    pub fn poll(&mut self, now: Time, unix_ms: u64, prepare: Prepare<'_>) -> Option<Output> {
+    pub fn poll(&mut self, now: Time, unix_ms: u64) -> Option<Output> {
         while self.outputs.is_empty()
             && let Some(event) = self.engine.poll(now)
         {
-            self.engine_event(now, unix_ms, event, &mut *prepare);
+            self.engine_event(now, unix_ms, event);
         }
         self.outputs.pop_front()
     }
@@ -424,7 +422,7 @@ impl Homes {
         }
     }
 
-    fn engine_event(&mut self, now: Time, unix_ms: u64, event: engine::Event, prepare: Prepare<'_>) {
+    fn engine_event(&mut self, now: Time, unix_ms: u64, event: engine::Event) {
         let (engine::Event::Completed { ref room, .. }
         | engine::Event::Ordered { ref room, .. }
         | engine::Event::Page { ref room, .. }) = event;
@@ -438,7 +436,7 @@ impl Homes {
             }
             engine::Event::Ordered { publication, .. } => {
                 if let Some(key) = key {
-                    self.ordered(key, now, publication, prepare);
+                    self.ordered(key, now, publication);
                 }
             }
             engine::Event::Page { page, .. } => {
@@ -453,14 +451,11 @@ impl Homes {
         }
     }
 
-    fn ordered(&mut self, key: HomeKey, now: Time, publication: Publication, prepare: Prepare<'_>) {
+    fn ordered(&mut self, key: HomeKey, now: Time, publication: Publication) {
         let Some(home) = self.homes.get_mut(key) else { return };
         self.counts.ordered += 1;
         let positioned = home.options.history_count_max > 0;
         let (listeners, forms) = (home.listeners(), home.forms());
-        if positioned || !forms.is_empty() {
-            prepare(&publication, positioned);
-        }
         let publication = Arc::new(publication);
         let before = home.history.kept().1;
         home.history.push(&publication, &home.options);
@@ -468,7 +463,8 @@ impl Homes {
         self.keeper.replace(before, after);
         self.touch(key, now);
         if !listeners.is_empty() {
-            self.outputs.push_back(Output::Publication { home: key, room, publication, listeners, forms });
+            let output = Output::Publication { home: key, room, publication, positioned, listeners, forms };
+            self.outputs.push_back(output);
         }
     }
 

@@ -139,9 +139,9 @@ impl World {
     }
 
     fn poll(&mut self) {
-        while let Some(output) = self.homes.poll(self.now, 0, &mut |_, _| {}) {
+        while let Some(output) = self.homes.poll(self.now, 0) {
             match output {
-                Output::Publication { home, room, publication, listeners, forms } => {
+                Output::Publication { home, room, publication, positioned: _, listeners, forms } => {
                     assert!(!forms.is_empty());
                     let bytes = publication.body.bytes().len() as u64;
                     self.homes.sent(home, bytes);
@@ -351,7 +351,7 @@ fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
 fn all_histories_together_have_one_bound() {
     let options =
         RoomOptions { history_count_max: 1000, history_bytes_max: 1 << 20, ..RoomOptions::default() };
-    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 20_000));
+    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 40_000));
     for room in ["old", "middle", "new"] {
         world.advance(Duration::from_secs(2));
         world.listen(0, room, true);

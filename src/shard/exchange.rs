@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::fanout::Backlog;
 use super::messages::{Down, Up};
-use crate::app::{Encoder, Encodings};
+use crate::app::Encodings;
 use crate::chat::{Position, Recovered};
 use crate::engine::ReplyTo;
 use crate::room::{Counts, Output, Reply, Request};
@@ -31,13 +31,10 @@ impl Shard {
     /// Carries the homes' outputs to the shards: a publication is encoded once for all of them.
     fn deliver_outputs(&mut self) {
         let (now, unix_ms) = (self.now, self.unix_ms());
-        while let Some(output) = self
-            .homes
-            .poll(now, unix_ms, &mut |publication, positioned| Encoder::prepare(publication, positioned))
-        {
+        while let Some(output) = self.homes.poll(now, unix_ms) {
             match output {
-                Output::Publication { home, room, publication, listeners, forms } => {
-                    let encodings = self.encoder.publication(&room, &publication, forms);
+                Output::Publication { home, room, publication, positioned, listeners, forms } => {
+                    let encodings = self.encoder.publication(&room, &publication, positioned, forms);
                     self.homes.sent(home, encodings.longest() as u64);
                     let (position, encodings) = (publication.position, Arc::new(encodings));
                     self.mesh.broadcast_down(listeners, Down::Publication { room, position, encodings });

@@ -4,6 +4,7 @@ use super::*;
 use crate::base::Time;
 use crate::chat::{Body, ClientId, Epoch, Member, Person, Position, PresenceEvent, Publication, Recovered};
 use bytes::Bytes;
+use proptest::prelude::*;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,4 +244,29 @@ fn errors_have_a_temporary_flag() {
         Reply::Error(ErrorReply { code: 1999, message: "\"no\"\n", temporary: false }),
         r#""error":{"code":1999,"message":"\"no\"\n"}"#,
     );
+}
+
+proptest! {
+    /// What a history counts before the JSON is made covers it.
+    #[test]
+    fn json_is_no_longer_than_it_is_counted(
+        text in "[\\x00-\\x7F\u{e9}\u{2028}]{0,60}",
+        user in "[\\x00-\\x7F]{0,20}",
+        name in "[\\x00-\\x7F]{1,20}",
+        info in proptest::option::of(Just("{\"a\":1}")),
+        is_data: bool,
+    ) {
+        let body = if is_data {
+            Body::Data(serde_json::to_vec(&text).unwrap().into())
+        } else {
+            Body::Text(text.into())
+        };
+        let person = Person::new(ClientId::new(0, 5), user.into(), name.into(), info.map(Arc::from));
+        let author = Member::new(Arc::new(person), info.map(Arc::from));
+        let position = Position { epoch: Epoch::from_random(1), offset: (1 << 53) - 1 };
+        let whole = Publication { author, position: Some(position), unix_ms: u64::MAX, ..publication_of(body, None) };
+        let counted = whole.json_bytes_max();
+        let made = publication(&whole, true).len();
+        prop_assert!(made <= counted && counted <= made + 120, "{made} bytes, counted as {counted}");
+    }
 }
