@@ -38,11 +38,13 @@ impl Recorder {
     /// Begins `path` anew.
     pub fn create(path: PathBuf, rounds: usize, seconds: f64) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let release = read("/proc/sys/kernel/osrelease");
         let models = read("/proc/cpuinfo");
         let model = models.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
         let head = Head {
             version: env!("CARGO_PKG_VERSION"),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            // Without the name that a distribution has given it.
+            kernel: release.trim().split('-').next().unwrap_or_default().to_owned(),
             cpu: model.trim_start_matches([' ', '\t', ':']).to_owned(),
             rounds,
             seconds,

@@ -35,6 +35,10 @@ CONDITIONS = {
 }
 
 
+def ratio(record):
+    return f"{record['ratio']:.{2 if record['ratio'] >= 0.1 else 3}f}"
+
+
 def both(rows, row):
     return [rows.get((row, driver)) for driver in ("epoll", "uring")]
 
@@ -50,7 +54,7 @@ def deliveries(rows):
         more += f"; one pass of the floor over all sockets takes {one['floor_pass_ms']:.1f} ms"
         if "flood" in row:
             more = f"{one['p99_ms']:.1f} / {other['p99_ms']:.1f} ms; {one['messages_per_s']:,.0f} and {other['messages_per_s']:,.0f} messages/s, none lost"
-        yield f"| {name} | {one['floor_us']:.2f} | **{one['ratio']:.3g}** | **{other['ratio']:.3g}** | {more} |"
+        yield f"| {name} | {one['floor_us']:.2f} | **{ratio(one)}** | **{ratio(other)}** | {more} |"
 
 
 def conditions(rows):
@@ -59,7 +63,7 @@ def conditions(rows):
     for row, name in CONDITIONS.items():
         one, other = both(rows, row)
         if one and other:
-            yield f"| {name} | **{one['ratio']:.2f}** | **{other['ratio']:.2f}** |"
+            yield f"| {name} | **{ratio(one)}** | **{ratio(other)}** |"
 
 
 def main():
