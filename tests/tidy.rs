@@ -8,7 +8,7 @@
 mod sources;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sources::{files, sources};
 
@@ -374,20 +374,23 @@ fn terms_are_whole_words() {
     assert!(!has_term("a threshold", "told") && !has_term("tolden", "told") && !has_term("swords", "words"));
 }
 
-#[test]
-fn the_code_uses_standard_terms() {
+/// Fails with every old term in `paths`, of whose lines `words` takes the words.
+fn assert_standard_terms(paths: impl Iterator<Item = PathBuf>, words: impl Fn(&str) -> String) {
     let mut found = Vec::new();
-    for path in TERMS_FOLDERS.iter().flat_map(|folder| sources(folder)) {
+    for path in paths {
         let name = named(&path);
-        if name == "tests/tidy.rs" {
-            continue;
-        }
-        for (number, line) in fs::read_to_string(&path).unwrap().to_lowercase().lines().enumerate() {
-            let terms = OLD_TERMS.iter().filter(|(old, _)| has_term(line, old));
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().map(&words).enumerate() {
+            let terms = OLD_TERMS.iter().filter(|(old, _)| has_term(&line, old));
             found.extend(terms.map(|(old, new)| format!("{name}:{}: `{old}`, better: {new}", number + 1)));
         }
     }
     assert!(found.is_empty(), "{} old terms:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn the_code_uses_standard_terms() {
+    let paths = TERMS_FOLDERS.iter().flat_map(|folder| sources(folder));
+    assert_standard_terms(paths.filter(|path| named(path) != "tests/tidy.rs"), str::to_lowercase);
 }
 
 /// A line in lower case, with the words of its identifiers in camel case apart. The names of JavaScript's own
@@ -408,16 +411,7 @@ fn words(line: &str) -> String {
 #[test]
 fn scripts_and_documents_use_standard_terms() {
     assert_eq!(words("this.askPeople(SAID_SO)"), "this.ask people(said_so)");
-    let mut found = Vec::new();
-    for path in files("", TEXT_EXTENSIONS) {
-        for (number, line) in fs::read_to_string(&path).unwrap().lines().map(words).enumerate() {
-            let terms = OLD_TERMS.iter().filter(|(old, _)| has_term(&line, old));
-            found.extend(
-                terms.map(|(old, new)| format!("{}:{}: `{old}`, better: {new}", named(&path), number + 1)),
-            );
-        }
-    }
-    assert!(found.is_empty(), "{} old terms:\n{}", found.len(), found.join("\n"));
+    assert_standard_terms(files("", TEXT_EXTENSIONS).into_iter(), words);
 }
 
 /// As `rustfmt.toml` has it; rustfmt itself leaves comments as they are.

@@ -3,27 +3,18 @@
 //   node report.mjs STENTOR SWARM OUT
 //
 // The report and its screenshots go to OUT. Exits with 1 at the first failed assertion.
-import { chromium } from "playwright-core";
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import assert from "node:assert/strict";
+import { launch, serve } from "./support.mjs";
 
 const [stentor, swarm, folder] = process.argv.slice(2);
 assert(stentor && swarm && folder, "usage: node report.mjs STENTOR SWARM OUT");
 const out = resolve(folder);
 mkdirSync(out, { recursive: true });
 
-// The server logs the address on which it listens.
-const server = spawn(stentor, ["--listen", "127.0.0.1:0", "--log-format", "json"], { stdio: ["ignore", "ignore", "pipe"] });
-const address = await new Promise((resolveAddress) => {
-  let log = "";
-  server.stderr.on("data", (data) => {
-    log += data;
-    const line = log.split("\n").find((line) => line.includes('"listening"'));
-    if (line?.endsWith("}")) resolveAddress(JSON.parse(line).address);
-  });
-});
+const { server, address } = await serve(stentor);
 const run = spawnSync(swarm, [
   "churn", `ws://${address}`, "--clients", "300", "--duration", "4s", "--server-pid", server.pid,
   "--threshold", "lost == 0", "--threshold", "p99 < 1ns", "--room", "<b>room</b>",
@@ -33,10 +24,7 @@ server.kill();
 assert.equal(run.status, 1, `one threshold must fail: ${run.stderr}`);
 const report = JSON.parse(readFileSync(`${out}/report.json`, "utf8"));
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-});
+const browser = await launch();
 for (const [name, options] of [
   ["light", { viewport: { width: 1000, height: 800 }, colorScheme: "light" }],
   ["dark", { viewport: { width: 1000, height: 800 }, colorScheme: "dark" }],

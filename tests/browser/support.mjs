@@ -51,6 +51,30 @@ export class Server {
   }
 }
 
+/** A server with these flags on a port that the kernel chooses: its process, and the address that it logs. */
+export async function serve(program, flags = []) {
+  const server = spawn(program, ["--listen", "127.0.0.1:0", "--log-format", "json", ...flags], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  const address = await new Promise((found) => {
+    let log = "";
+    server.stderr.on("data", (data) => {
+      log += data;
+      const line = log.split("\n").find((line) => line.includes('"listening"'));
+      if (line?.endsWith("}")) found(JSON.parse(line).address);
+    });
+  });
+  return { server, address };
+}
+
+/** A Chromium without a window. */
+export function launch(flags = []) {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", ...flags],
+  });
+}
+
 /** A signed token with these claims. */
 export function token(secret, claims) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
@@ -129,10 +153,8 @@ export class Browser {
   }
 
   async start() {
-    const args = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
     // Chromium takes a page that a test provides for one of another network, and would block its WebSocket.
-    if (process.env.PAGE_FILES) args.push("--disable-features=LocalNetworkAccessChecks");
-    this.browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args });
+    this.browser = await launch(process.env.PAGE_FILES ? ["--disable-features=LocalNetworkAccessChecks"] : []);
   }
 
   /** `prepare(page)` runs before the page is loaded. */

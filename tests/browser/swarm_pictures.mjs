@@ -1,13 +1,13 @@
 // The pictures in swarm's README: the display on a terminal, taken from tmux, and the report of the same run.
 //
 //   node swarm_pictures.mjs STENTOR SWARM OUT
-import { chromium } from "playwright-core";
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import assert from "node:assert/strict";
+import { launch, serve } from "./support.mjs";
 
 const [stentor, swarm, out] = process.argv.slice(2);
 assert(stentor && swarm && out, "usage: node swarm_pictures.mjs STENTOR SWARM OUT");
@@ -57,20 +57,9 @@ async function until(holds) {
 }
 
 const limits = ["--max-session-messages-per-second", "0", "--max-session-commands-per-second", "0"];
-const server = spawn(stentor, ["--listen", "127.0.0.1:0", "--log-format", "json", ...limits], {
-  stdio: ["ignore", "ignore", "pipe"],
-});
+const { server, address } = await serve(stentor, limits);
 let browser;
 try {
-  // The server says in its log which port it got.
-  const address = await new Promise((found) => {
-    let log = "";
-    server.stderr.on("data", (data) => {
-      log += data;
-      const line = log.split("\n").find((line) => line.includes('"listening"'));
-      if (line?.endsWith("}")) found(JSON.parse(line).address);
-    });
-  });
   const run = ["churn", `ws://${address}`, ...RUN, "--server-pid", server.pid].map(String);
   tmux("new-session", "-d", "-x", COLUMNS, "-y", "8", "-c", folder, resolve(swarm), ...run);
   let display = "";
@@ -78,10 +67,7 @@ try {
   const report = join(folder, "report.html");
   await until(() => existsSync(report) && readFileSync(report, "utf8").trimEnd().endsWith("</html>"));
 
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-  });
+  browser = await launch();
   const page = await browser.newPage({ viewport: { width: 1000, height: 1180 }, colorScheme: "light" });
   await page.goto(`file://${report}`);
   await page.screenshot({ path: join(out, "report.png") });
