@@ -1,5 +1,6 @@
 //! What shards hold is within its bounds: of each kind, as it is allocated.
 
+use super::kernel::PIECES_MAX;
 use super::simulation::Simulation;
 use crate::shard::Audit;
 
@@ -43,6 +44,12 @@ impl Simulation<'_> {
         self.world.faults().read_bytes_max
     }
 
+    /// Bytes that one connection may bring between two looks at whether it is paused: one read; where bytes
+    /// arrive by themselves, the pieces of one wait and the one that comes while they are stopped.
+    fn brought_max(&self) -> usize {
+        self.read_max() * if self.world.faults().completes { PIECES_MAX + 1 } else { 1 }
+    }
+
     /// Bytes of an engine's pages that one answer may hold.
     const fn paged_max(&self) -> usize {
         if self.scenario.engine.is_some() { MISSED_BYTES_MAX } else { 0 }
@@ -55,7 +62,7 @@ impl Simulation<'_> {
         assert!(audit.outbox_bytes <= outbox_max, "{} bytes wait in a connection", audit.outbox_bytes);
         // A vector doubles.
         assert!(audit.outbox_capacity <= 2 * outbox_max, "an outbox of {} bytes", audit.outbox_capacity);
-        let input_max = 2 * message + 2 * read + 2 * options.head.head_bytes_max + 1024;
+        let input_max = 2 * (message + self.brought_max() + options.head.head_bytes_max) + 1024;
         assert!(audit.input_bytes <= input_max, "{} bytes of input are kept", audit.input_bytes);
         let inflater_max = INFLATER_BYTES_MAX.max(2 * message + 2048);
         assert!(audit.inflater_bytes <= inflater_max, "an inflater of {} bytes", audit.inflater_bytes);

@@ -67,7 +67,7 @@ pub(super) enum Done {
 }
 
 /// Pieces that one wait brings of a connection, before the server's buffers are used up.
-const PIECES_MAX: usize = 3;
+pub(super) const PIECES_MAX: usize = 3;
 
 /// The sockets of one shard.
 #[derive(Debug, Default)]
