@@ -5,6 +5,7 @@ pub mod connection_counter;
 pub mod handles;
 pub mod hash;
 pub mod log;
+pub mod prefetch;
 pub mod rng;
 pub mod shard_set;
 pub mod spsc;

@@ -100,11 +100,21 @@ impl<K: Key, T> Table<K, T> {
     /// # Panics
     /// Beyond 2³² − 1 entries, which no machine's memory reaches.
     pub fn insert(&mut self, value: T) -> K {
+        self.insert_with(|_| value)
+    }
+
+    /// Stores the value that `make` makes for its key.
+    ///
+    /// # Panics
+    /// As [`Table::insert`].
+    pub fn insert_with(&mut self, make: impl FnOnce(K) -> T) -> K {
         self.next_generation = self.next_generation.wrapping_add(1) & GENERATION_MASK;
-        let index = self.slots.insert((self.next_generation, value));
-        self.slots_used = self.slots_used.max(index + 1);
-        let index = u32::try_from(index).expect("fewer than 2^32 entries");
-        K::new(index, self.next_generation)
+        let entry = self.slots.vacant_entry();
+        self.slots_used = self.slots_used.max(entry.key() + 1);
+        let index = u32::try_from(entry.key()).expect("fewer than 2^32 entries");
+        let key = K::new(index, self.next_generation);
+        entry.insert((self.next_generation, make(key)));
+        key
     }
 
     /// Gives no key away that `other` has given away.

@@ -287,6 +287,9 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         loop {
             for write_index in 0..self.sockets.writes_at_once() {
                 let Some(write) = self.context.shard.poll_write() else { break };
+                if let Some(upcoming) = write.upcoming {
+                    self.slots.prefetch(upcoming);
+                }
                 let outcome = match self.slots.at(write.conn) {
                     Some((_, slot)) => self.sockets.write(&mut slot.socket, &write, write_index),
                     None => Outcome::Full,

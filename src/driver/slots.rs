@@ -1,6 +1,7 @@
 //! The sockets of a loop, each in the slot of its connection.
 
 use crate::base::ConnKey;
+use crate::base::prefetch::prefetch;
 
 /// Names a connection in what goes through the kernel: the slot, and the lower bits of its generation. It
 /// leaves four bits of a word for other purposes. A slot would have to be given away 2²⁸ times between an
@@ -110,6 +111,13 @@ impl<T> Slots<T> {
         debug_assert!(self.0[index].is_none(), "a slot is given away twice");
         debug_assert_eq!(generation(key) & FLAGS, 0, "the flags stand beside the generation");
         self.0[index] = Some(Slot { word: generation(key), socket });
+    }
+
+    /// Has slot `index` fetched into the cache.
+    pub(super) fn prefetch(&self, index: usize) {
+        if let Some(slot) = self.0.get(index) {
+            prefetch(slot);
+        }
     }
 
     /// The slot of a connection, unless it is gone.

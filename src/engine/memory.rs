@@ -4,37 +4,32 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use super::{Engine, Event, PublishOutcome, ReplyTo};
-use crate::base::Time;
-use crate::base::hash::{Map, Seed};
+use crate::base::{HomeKey, Time};
 use crate::chat::{Draft, Epoch, Position, Publication};
 
 /// Orders within the turn, and forgets a room's order with the room.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Memory {
-    tops: Map<Arc<str>, Position>,
+    /// By [`HomeKey::index`].
+    tops: Vec<Position>,
     events: VecDeque<Event>,
 }
 
-impl Memory {
-    /// No room.
-    pub fn new(seed: &Seed) -> Self {
-        Self { tops: seed.map(), events: VecDeque::new() }
-    }
-}
-
 impl Engine for Memory {
-    fn open(&mut self, room: &Arc<str>, entropy: u64) -> Position {
+    fn open(&mut self, home: HomeKey, _room: &Arc<str>, entropy: u64) -> Position {
         #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits")]
         let fresh = Position { epoch: Epoch::from_random(entropy as u32), offset: 0 };
-        *self.tops.entry(Arc::clone(room)).or_insert(fresh)
+        if home.index() >= self.tops.len() {
+            self.tops.resize(home.index() + 1, fresh);
+        }
+        self.tops[home.index()] = fresh;
+        fresh
     }
 
-    fn close(&mut self, room: &str) {
-        self.tops.remove(room);
-    }
+    fn close(&mut self, _home: HomeKey) {}
 
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
-        let Some(top) = self.tops.get_mut(room) else {
+    fn submit(&mut self, home: HomeKey, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
+        let Some(top) = self.tops.get_mut(home.index()) else {
             debug_assert!(false, "a draft for a room that is not open");
             return;
         };
@@ -42,16 +37,13 @@ impl Engine for Memory {
         let Draft { author, body } = draft;
         let publication =
             Publication { position: Some(*top), accepted: now, unix_ms, author, body, json: OnceLock::new() };
-        self.events.push_back(Event::Ordered { room: Arc::clone(room), publication });
-        let draft_completed = |reply_to| Event::Completed {
-            room: Arc::clone(room),
-            reply_to,
-            outcome: PublishOutcome::Ordered,
-        };
-        self.events.extend(reply_to.map(draft_completed));
+        self.events.push_back(Event::Ordered { home, publication: Arc::new(publication) });
+        if let Some(reply_to) = reply_to {
+            self.events.push_back(Event::Completed { home, reply_to, outcome: PublishOutcome::Ordered });
+        }
     }
 
-    fn page(&mut self, _room: &Arc<str>, _offset: u64, _limit: usize) {
+    fn page(&mut self, _home: HomeKey, _offset: u64, _limit: usize) {
         debug_assert!(false, "it has no pages");
     }
 
@@ -82,12 +74,12 @@ mod tests {
 
     #[test]
     fn it_counts_and_answers_at_once() {
-        let mut engine = Memory::new(&Seed::new(1));
-        let room: Arc<str> = "r".into();
-        let opened = engine.open(&room, 7);
+        let mut engine = Memory::default();
+        let (home, room): (_, Arc<str>) = (HomeKey::new(3, 1), "r".into());
+        let opened = engine.open(home, &room, 7);
         let reply_to = ReplyTo { shard: 0, session: SessionKey::new(1, 1), command: 3 };
-        engine.submit(&room, draft(), Some(reply_to), Time::ZERO, 5);
-        engine.submit(&room, draft(), None, Time::ZERO, 6);
+        engine.submit(home, draft(), Some(reply_to), Time::ZERO, 5);
+        engine.submit(home, draft(), None, Time::ZERO, 6);
         let events: Vec<_> = std::iter::from_fn(|| engine.poll(Time::ZERO)).collect();
         let offsets: Vec<_> = events
             .iter()
@@ -98,7 +90,7 @@ mod tests {
             .collect();
         assert_eq!(offsets, [1, 2].map(|offset| Position { offset, ..opened }));
         assert_eq!(events.len(), 3);
-        engine.close("r");
-        assert_ne!(engine.open(&room, 8).epoch, opened.epoch, "another epoch");
+        engine.close(home);
+        assert_ne!(engine.open(HomeKey::new(3, 2), &room, 8).epoch, opened.epoch, "another epoch");
     }
 }

@@ -13,7 +13,7 @@ pub use memory::Memory;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::base::{SessionKey, Time};
+use crate::base::{HomeKey, SessionKey, Time};
 use crate::chat::{Draft, Position, Publication};
 
 /// Identifies the command of a session that waits for an outcome. Only its shard interprets it.
@@ -55,7 +55,7 @@ pub enum Event {
     /// To the publisher.
     Completed {
         /// The room.
-        room: Arc<str>,
+        home: HomeKey,
         /// The command that brought the draft.
         reply_to: ReplyTo,
         /// Its outcome.
@@ -64,14 +64,14 @@ pub enum Event {
     /// To the members: the next publication of a room.
     Ordered {
         /// The room.
-        room: Arc<str>,
+        home: HomeKey,
         /// The publication.
-        publication: Publication,
+        publication: Arc<Publication>,
     },
     /// A requested page.
     Page {
         /// The room.
-        room: Arc<str>,
+        home: HomeKey,
         /// What there is; `None`: it cannot be read now.
         page: Option<EnginePage>,
     },
@@ -79,19 +79,20 @@ pub enum Event {
 
 /// What orders the publications of the rooms whose home is one shard.
 pub trait Engine: Debug + Send {
-    /// Where a room stands that begins to be kept at its home now. `entropy` is 64 random bits.
-    fn open(&mut self, room: &Arc<str>, entropy: u64) -> Position;
+    /// Where `room` stands, which begins to be kept at its home now. Until [`Engine::close`] it is named by
+    /// `home`, in calls and in events. `entropy` is 64 random bits.
+    fn open(&mut self, home: HomeKey, room: &Arc<str>, entropy: u64) -> Position;
 
-    /// The home no longer keeps the room.
-    fn close(&mut self, room: &str);
+    /// The home no longer keeps the room: of its drafts every one is completed.
+    fn close(&mut self, home: HomeKey);
 
     /// Orders a draft at `now`, `unix_ms` milliseconds of Unix time. `Completed` answers, if there is a
     /// `reply_to`.
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64);
+    fn submit(&mut self, home: HomeKey, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64);
 
     /// Reads what a room has after `offset`, at most `limit` publications: `Page` answers. An engine that has
     /// no more than the home's own history returns false from [`Engine::has_pages`], and gets no such call.
-    fn page(&mut self, room: &Arc<str>, offset: u64, limit: usize);
+    fn page(&mut self, home: HomeKey, offset: u64, limit: usize);
 
     /// Whether it keeps publications that the home's history does not.
     fn has_pages(&self) -> bool;

@@ -94,7 +94,7 @@ impl Homes {
         let Some(waiting) = &mut home.joining else { return };
         waiting.reads += 1;
         waiting.requested_from = waiting.joins.iter().map(|(_, _, since)| since.offset).min().unwrap_or(0);
-        self.engine.page(&home.name, waiting.requested_from, PAGE_MAX);
+        self.engine.page(key, waiting.requested_from, PAGE_MAX);
     }
 
     /// The engine has read a page: it is merged with the tail, and every client whose position it reaches is

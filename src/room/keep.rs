@@ -128,7 +128,7 @@ impl Homes {
         let Some(home) = self.homes.remove(key) else { return };
         self.keeper.replace(home.history.kept().1, 0);
         self.by_name.remove(&home.name);
-        self.engine.close(&home.name);
+        self.engine.close(key);
         self.drop_stale_uses();
     }
 

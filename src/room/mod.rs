@@ -393,9 +393,11 @@ impl Homes {
         if !or_open {
             return None;
         }
-        let top = self.engine.open(room, self.rng.next_u64());
         let options = Arc::clone(self.limits.rules.of(room));
-        let key = self.homes.insert(Home::new(Arc::clone(room), options, top, &self.seed));
+        let key = self.homes.insert_with(|key| {
+            let top = self.engine.open(key, room, self.rng.next_u64());
+            Home::new(Arc::clone(room), options, top, &self.seed)
+        });
         self.by_name.insert(Arc::clone(room), key);
         Some(key)
     }
@@ -408,55 +410,55 @@ impl Homes {
             home.wait(draft, reply_to);
         } else {
             home.submitted(&draft);
-            self.engine.submit(&home.name, draft, Some(reply_to), now, unix_ms);
+            self.engine.submit(key, draft, Some(reply_to), now, unix_ms);
         }
     }
 
     fn submit_waiting(&mut self, key: HomeKey, now: Time, unix_ms: u64) {
         let Some(home) = self.homes.get_mut(key) else { return };
-        while !home.is_congested(self.limits.congestion_bytes)
+        while home.has_waiting()
+            && !home.is_congested(self.limits.congestion_bytes)
             && let Some((draft, reply_to)) = home.next_waiting()
         {
             home.submitted(&draft);
-            self.engine.submit(&home.name, draft, Some(reply_to), now, unix_ms);
+            self.engine.submit(key, draft, Some(reply_to), now, unix_ms);
         }
     }
 
     fn engine_event(&mut self, now: Time, unix_ms: u64, event: engine::Event) {
-        let (engine::Event::Completed { ref room, .. }
-        | engine::Event::Ordered { ref room, .. }
-        | engine::Event::Page { ref room, .. }) = event;
-        let key = self.find(&Arc::clone(room), false);
-        match event {
-            engine::Event::Completed { room, reply_to, outcome } => {
-                let home = key.and_then(|key| self.homes.get_mut(key));
-                let weight = home.map_or(0, Home::draft_completed);
-                let reply = Reply::Completed { reply_to, room, outcome, weight };
-                self.outputs.push_back(Output::Reply(usize::from(reply_to.shard), reply));
+        let key = match event {
+            engine::Event::Completed { home, reply_to, outcome } => {
+                self.completed(home, reply_to, outcome);
+                home
             }
-            engine::Event::Ordered { publication, .. } => {
-                if let Some(key) = key {
-                    self.ordered(key, now, publication);
-                }
+            engine::Event::Ordered { home, publication } => {
+                self.ordered(home, now, publication);
+                home
             }
-            engine::Event::Page { page, .. } => {
-                if let Some(key) = key {
-                    self.paged(key, now, page);
-                }
+            engine::Event::Page { home, page } => {
+                self.paged(home, now, page);
+                home
             }
-        }
-        if let Some(key) = key {
-            self.submit_waiting(key, now, unix_ms);
-            self.keep_or_forget(key, now);
-        }
+        };
+        self.submit_waiting(key, now, unix_ms);
+        self.keep_or_forget(key, now);
     }
 
-    fn ordered(&mut self, key: HomeKey, now: Time, publication: Publication) {
+    fn completed(&mut self, key: HomeKey, reply_to: ReplyTo, outcome: PublishOutcome) {
+        let Some(home) = self.homes.get_mut(key) else {
+            debug_assert!(false, "a room with a draft that is not completed is kept");
+            return;
+        };
+        let (room, weight) = (Arc::clone(&home.name), home.draft_completed());
+        let reply = Reply::Completed { reply_to, room, outcome, weight };
+        self.outputs.push_back(Output::Reply(usize::from(reply_to.shard), reply));
+    }
+
+    fn ordered(&mut self, key: HomeKey, now: Time, publication: Arc<Publication>) {
         let Some(home) = self.homes.get_mut(key) else { return };
         self.counts.ordered += 1;
         let positioned = home.options.history_count_max > 0;
         let (listeners, forms) = (home.listeners(), home.forms());
-        let publication = Arc::new(publication);
         let before = home.history.kept().1;
         home.history.push(&publication, &home.options);
         let (after, room) = (home.history.kept().1, Arc::clone(&home.name));

@@ -33,50 +33,44 @@ fn limits(options: RoomOptions, history_bytes_max: u64) -> Limits {
 }
 
 /// An engine that keeps everything and answers on demand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Late {
-    memory: Memory,
-    kept: BTreeMap<Arc<str>, Vec<Arc<Publication>>>,
+    /// Where each room stands, and all its publications.
+    rooms: BTreeMap<Arc<str>, (Position, Vec<Arc<Publication>>)>,
+    names: BTreeMap<HomeKey, Arc<str>>,
     /// Its planned events; they are due when `now` has come to a whole second.
     events: VecDeque<Event>,
 }
 
-impl Late {
-    fn new() -> Self {
-        Self { memory: Memory::new(&Seed::new(1)), kept: BTreeMap::new(), events: VecDeque::new() }
-    }
-}
-
-/// A copy: an engine keeps its own.
-fn copy(publication: &Publication) -> Publication {
-    let Publication { position, accepted, unix_ms, author, body, json: _ } = publication;
-    let json = std::sync::OnceLock::new();
-    let (author, body) = (author.clone(), body.clone());
-    Publication { position: *position, accepted: *accepted, unix_ms: *unix_ms, author, body, json }
-}
-
 impl Engine for Late {
-    fn open(&mut self, room: &Arc<str>, _entropy: u64) -> Position {
-        self.memory.open(room, 7)
+    fn open(&mut self, home: HomeKey, room: &Arc<str>, _entropy: u64) -> Position {
+        self.names.insert(home, Arc::clone(room));
+        let fresh = || (Position { epoch: Epoch::from_random(7), offset: 0 }, Vec::new());
+        self.rooms.entry(Arc::clone(room)).or_insert_with(fresh).0
     }
 
-    fn close(&mut self, _room: &str) {}
-
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
-        self.memory.submit(room, draft, reply_to, now, unix_ms);
-        while let Some(event) = self.memory.poll(now) {
-            if let Event::Ordered { room, publication } = &event {
-                self.kept.entry(Arc::clone(room)).or_default().push(Arc::new(copy(publication)));
-            }
-            self.events.push_back(event);
-        }
+    fn close(&mut self, home: HomeKey) {
+        self.names.remove(&home);
     }
 
-    fn page(&mut self, room: &Arc<str>, offset: u64, limit: usize) {
-        let kept = self.kept.get(room).cloned().unwrap_or_default();
+    fn submit(&mut self, home: HomeKey, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
+        let (top, kept) = self.rooms.get_mut(&self.names[&home]).expect("an open room");
+        top.offset += 1;
+        let make = |Draft { author, body }| {
+            let (position, json) = (Some(*top), std::sync::OnceLock::new());
+            Arc::new(Publication { position, accepted: now, unix_ms, author, body, json })
+        };
+        kept.push(make(draft.clone()));
+        self.events.push_back(Event::Ordered { home, publication: make(draft) });
+        let completed = |reply_to| Event::Completed { home, reply_to, outcome: PublishOutcome::Ordered };
+        self.events.extend(reply_to.map(completed));
+    }
+
+    fn page(&mut self, home: HomeKey, offset: u64, limit: usize) {
+        let kept = self.rooms[&self.names[&home]].1.clone();
         let publications = kept.into_iter().filter(|it| it.offset() > offset).take(limit).collect();
         let page = Some(EnginePage { publications, is_complete: true });
-        self.events.push_back(Event::Page { room: Arc::clone(room), page });
+        self.events.push_back(Event::Page { home, page });
     }
 
     fn has_pages(&self) -> bool {
@@ -273,8 +267,8 @@ proptest! {
         steps in prop::collection::vec(step(), 1..150), late: bool, kept in 0..6_usize, bytes in 200..3000_u64,
     ) {
         let options = RoomOptions { history_count_max: kept, ..RoomOptions::default() };
-        let memory = Memory::new(&Seed::new(1));
-        let engine: Box<dyn Engine> = if late { Box::new(Late::new()) } else { Box::new(memory) };
+        let memory = Memory::default();
+        let engine: Box<dyn Engine> = if late { Box::new(Late::default()) } else { Box::new(memory) };
         let mut world = World::new(engine, limits(options, bytes));
         let mut inside: Vec<(u32, &str)> = Vec::new();
         for (step, room) in steps {
@@ -323,7 +317,7 @@ proptest! {
 #[test]
 fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
     let mut world = World::new(
-        Box::new(Late::new()),
+        Box::new(Late::default()),
         limits(RoomOptions { history_count_max: 1, ..RoomOptions::default() }, 1 << 20),
     );
     world.listen(0, "r", true);
@@ -351,7 +345,7 @@ fn a_client_that_has_gone_before_the_engine_has_answered_is_not_there() {
 fn all_histories_together_have_one_bound() {
     let options =
         RoomOptions { history_count_max: 1000, history_bytes_max: 1 << 20, ..RoomOptions::default() };
-    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 40_000));
+    let mut world = World::new(Box::new(Memory::default()), limits(options, 40_000));
     for room in ["old", "middle", "new"] {
         world.advance(Duration::from_secs(2));
         world.listen(0, room, true);
@@ -387,7 +381,7 @@ fn all_histories_together_have_one_bound() {
 #[test]
 fn members_that_joined_before_the_limit_are_announced() {
     let options = RoomOptions { join_leave_members_max: 3, ..RoomOptions::default() };
-    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(options, 1 << 20));
+    let mut world = World::new(Box::new(Memory::default()), limits(options, 1 << 20));
     world.listen(0, "r", true);
     for number in 0..6 {
         world.join(number, "r", RecoveryRequest::None);
@@ -410,7 +404,7 @@ fn members_that_joined_before_the_limit_are_announced() {
 /// Drafts wait while a shard is behind, in their order, and others' rooms do not wait with them.
 #[test]
 fn a_congested_room_holds_up_itself_only() {
-    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(RoomOptions::default(), 1 << 20));
+    let mut world = World::new(Box::new(Memory::default()), limits(RoomOptions::default(), 1 << 20));
     for room in ["slow", "other"] {
         world.listen(0, room, true);
     }
@@ -435,7 +429,7 @@ fn a_congested_room_holds_up_itself_only() {
 /// A shard that no longer has members delays no other.
 #[test]
 fn a_shard_that_leaves_a_congested_room_lets_it_go_on() {
-    let mut world = World::new(Box::new(Memory::new(&Seed::new(1))), limits(RoomOptions::default(), 1 << 20));
+    let mut world = World::new(Box::new(Memory::default()), limits(RoomOptions::default(), 1 << 20));
     for shard in 0..SHARDS {
         world.listen(shard, "r", true);
     }

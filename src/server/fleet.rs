@@ -163,7 +163,7 @@ impl ShardFactory {
         Box::new(move || {
             let options = Arc::clone(&self.options.lock().unwrap_or_else(PoisonError::into_inner));
             let (mesh, others) = self.blueprint.rebuild(id);
-            let memory = Box::new(Memory::new(mesh.seed()));
+            let memory = Box::new(Memory::default());
             let registry = Arc::clone(&self.registry);
             let shard = Shard::new(mesh, self.limits.clone(), memory, options, registry, random());
             for (other, ends) in others {

@@ -240,7 +240,7 @@ impl Shard {
         mut entropy: impl FnMut() -> u64,
     ) -> Vec<Self> {
         let shard = |mesh: Mesh| {
-            let engine = Box::new(Memory::new(mesh.seed()));
+            let engine = Box::new(Memory::default());
             Self::new(mesh, limits.clone(), engine, Arc::clone(options), Arc::clone(registry), entropy())
         };
         meshes.into_iter().map(shard).collect()

@@ -18,6 +18,8 @@ pub(super) const FLUSHES_PER_TURN: usize = 1024;
 pub struct Write<'a> {
     /// The slot of the connection.
     pub conn: usize,
+    /// The slot of the connection that is written to next, most likely: a hint, to have it in the cache.
+    pub upcoming: Option<usize>,
     /// Identifies the write for its outcome.
     pub write_id: WriteId,
     payload: Payload<'a>,
@@ -103,7 +105,7 @@ impl Shard {
     /// the first of them is answered. From then on call nothing else, until all of them are. `None` while
     /// some are in flight means no more than that these must be answered first.
     pub fn poll_write(&mut self) -> Option<Write<'_>> {
-        if self.writes_in_flight == 0 {
+        if self.writes_in_flight == 0 && !self.deferred.is_empty() {
             self.run_deferred();
         }
         let writing = self.next_own().or_else(|| self.next_swept())?;
@@ -114,11 +116,12 @@ impl Shard {
                 let slot = self.conns.get_mut(key)?;
                 let bytes = slot.conn.outbox.unsent();
                 let offer = sub.map(|sub| self.fanout.offer(sub));
-                Write { conn: key.index(), write_id, payload: Payload::Own(bytes, offer) }
+                Write { conn: key.index(), upcoming: None, write_id, payload: Payload::Own(bytes, offer) }
             }
             Writing::Rest(_, sub) | Writing::Sweep(sub) => {
                 let offer = self.fanout.offer(sub);
-                Write { conn: offer.conn, write_id, payload: Payload::Log(offer) }
+                let upcoming = self.fanout.upcoming();
+                Write { conn: offer.conn, upcoming, write_id, payload: Payload::Log(offer) }
             }
         })
     }

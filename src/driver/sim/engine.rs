@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::network::{index_below, one_in};
-use crate::base::Time;
 use crate::base::hash::{Map, Seed};
 use crate::base::rng::Rng;
+use crate::base::{HomeKey, Time};
 use crate::chat::{Body, ClientId, Draft, Epoch, Member, Person, Position, Publication};
 use crate::engine::{Engine, EnginePage, Event, PublishOutcome, ReplyTo};
 
@@ -46,6 +46,8 @@ struct Inside {
     /// When it was last polled.
     now: Time,
     rooms: Map<Arc<str>, Room>,
+    /// The rooms that are open.
+    names: BTreeMap<HomeKey, Arc<str>>,
     /// Its planned events, and their times.
     agenda: BTreeMap<(Time, u64), Planned>,
     noted: u64,
@@ -60,13 +62,14 @@ enum Planned {
     /// An event that is passed on unchanged.
     Event(Event),
     /// A page that is read when it is due, from this offset on.
-    Page(Arc<str>, u64),
+    Page(HomeKey, u64),
 }
 
 #[derive(Debug)]
 struct Room {
     top: Position,
-    open: bool,
+    /// What it is called while it is open.
+    home: Option<HomeKey>,
     kept: VecDeque<Arc<Publication>>,
     /// No earlier than this the next draft is completed, and the next publication passed on.
     completes_at: Time,
@@ -80,6 +83,7 @@ impl LateEngine {
             rng: Rng::new(seed),
             now: Time::ZERO,
             rooms: Seed::new(seed).map(),
+            names: BTreeMap::new(),
             agenda: BTreeMap::new(),
             noted: 0,
             has_published: false,
@@ -113,7 +117,7 @@ impl LateEngine {
         let person = Person::new(client, Arc::clone(&name), name, None);
         let author = Member::new(Arc::new(person), None);
         let draft = Draft { author, body: Body::Text(text.into()) };
-        self.inside().order(&Arc::from(room), draft, now, unix_ms)
+        self.inside().order(room, draft, now, unix_ms)
     }
 }
 
@@ -128,7 +132,7 @@ impl Inside {
         Duration::from_nanos(index_below(&mut self.rng, max + 1) as u64)
     }
 
-    fn order(&mut self, name: &Arc<str>, draft: Draft, now: Time, unix_ms: u64) -> bool {
+    fn order(&mut self, name: &str, draft: Draft, now: Time, unix_ms: u64) -> bool {
         let (after, kept_max) = (self.delay(self.late.order_max), self.late.kept_max);
         let Some(room) = self.rooms.get_mut(name) else { return false };
         room.top.offset += 1;
@@ -146,15 +150,15 @@ impl Inside {
             room.kept.pop_front();
         }
         room.orders_at = room.orders_at.max(now + after);
-        if room.open {
-            let (at, room) = (room.orders_at, Arc::clone(name));
-            self.plan(at, Planned::Event(Event::Ordered { room, publication: make(draft) }));
+        if let Some(home) = room.home {
+            let (at, publication) = (room.orders_at, Arc::new(make(draft)));
+            self.plan(at, Planned::Event(Event::Ordered { home, publication }));
         }
         true
     }
 
-    fn read(&self, room: &str, offset: u64) -> Option<EnginePage> {
-        let room = self.rooms.get(room)?;
+    fn read(&self, home: HomeKey, offset: u64) -> Option<EnginePage> {
+        let room = self.rooms.get(self.names.get(&home)?)?;
         let first = room.kept.partition_point(|publication| publication.offset() <= offset);
         let publications: Vec<_> = room.kept.range(first..).cloned().collect();
         let next = publications.first().map_or(room.top.offset + 1, |first| first.offset());
@@ -163,31 +167,36 @@ impl Inside {
 }
 
 impl Engine for LateEngine {
-    fn open(&mut self, room: &Arc<str>, entropy: u64) -> Position {
+    fn open(&mut self, home: HomeKey, room: &Arc<str>, entropy: u64) -> Position {
         let mut inside = self.inside();
         #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits")]
         let top = Position { epoch: Epoch::from_random(entropy as u32), offset: 0 };
         let (completes_at, orders_at) = (Time::ZERO, Time::ZERO);
-        let fresh = Room { top, open: true, kept: VecDeque::new(), completes_at, orders_at };
+        let fresh = Room { top, home: None, kept: VecDeque::new(), completes_at, orders_at };
+        inside.names.insert(home, Arc::clone(room));
         let room = inside.rooms.entry(Arc::clone(room)).or_insert(fresh);
-        room.open = true;
+        room.home = Some(home);
         room.top
     }
 
-    fn close(&mut self, room: &str) {
+    fn close(&mut self, home: HomeKey) {
         let mut inside = self.inside();
-        if let Some(room) = inside.rooms.get_mut(room) {
-            room.open = false;
+        let name = inside.names.remove(&home);
+        if let Some(room) = name.and_then(|name| inside.rooms.get_mut(&name)) {
+            room.home = None;
         }
-        // The room has no members left to receive events; the completion of a draft is still owed.
+        // The room has no members left to receive events, and every draft was completed.
         inside.agenda.retain(|_, planned| match planned {
-            Planned::Event(Event::Ordered { room: of, .. } | Event::Page { room: of, .. })
-            | Planned::Page(of, _) => **of != *room,
-            Planned::Event(Event::Completed { .. }) => true,
+            Planned::Event(Event::Ordered { home: of, .. } | Event::Page { home: of, .. })
+            | Planned::Page(of, _) => *of != home,
+            Planned::Event(Event::Completed { home: of, .. }) => {
+                assert_ne!(*of, home, "a room is closed with a draft that is not completed");
+                true
+            }
         });
     }
 
-    fn submit(&mut self, room: &Arc<str>, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
+    fn submit(&mut self, home: HomeKey, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
         let mut inside = self.inside();
         let Late { temporary_one_in, known_one_in, completion_delay_max, .. } = inside.late;
         let outcome = if one_in(&mut inside.rng, temporary_one_in) {
@@ -197,32 +206,32 @@ impl Engine for LateEngine {
         } else {
             PublishOutcome::Ordered
         };
+        let name = inside.names.get(&home).cloned().expect("a draft for a room that is open");
         if outcome == PublishOutcome::Ordered {
-            inside.order(room, draft, now, unix_ms);
+            inside.order(&name, draft, now, unix_ms);
         } else {
             inside.declined.push((draft.body, outcome));
         }
         let after = inside.delay(completion_delay_max);
-        let (Some(it), Some(reply_to)) = (inside.rooms.get_mut(room), reply_to) else { return };
+        let (Some(it), Some(reply_to)) = (inside.rooms.get_mut(&name), reply_to) else { return };
         it.completes_at = it.completes_at.max(now + after);
         let at = it.completes_at;
-        inside.plan(at, Planned::Event(Event::Completed { room: Arc::clone(room), reply_to, outcome }));
+        inside.plan(at, Planned::Event(Event::Completed { home, reply_to, outcome }));
     }
 
-    fn page(&mut self, room: &Arc<str>, offset: u64, _limit: usize) {
+    fn page(&mut self, home: HomeKey, offset: u64, _limit: usize) {
         let mut inside = self.inside();
         let (unreadable, page_max) = (inside.late.unreadable_one_in, inside.late.page_max);
         let after = inside.delay(page_max);
         let at = inside.now + after;
-        let room = Arc::clone(room);
         let planned = if one_in(&mut inside.rng, unreadable) {
-            Planned::Event(Event::Page { room, page: None })
+            Planned::Event(Event::Page { home, page: None })
         } else if one_in(&mut inside.rng, 2) {
             // Read now, and passed on later: what comes in between is not in it.
-            let page = inside.read(&room, offset);
-            Planned::Event(Event::Page { room, page })
+            let page = inside.read(home, offset);
+            Planned::Event(Event::Page { home, page })
         } else {
-            Planned::Page(room, offset)
+            Planned::Page(home, offset)
         };
         inside.plan(at, planned);
     }
@@ -242,9 +251,9 @@ impl Engine for LateEngine {
         inside.has_published = true;
         Some(match planned {
             Planned::Event(event) => event,
-            Planned::Page(room, offset) => {
-                let page = inside.read(&room, offset);
-                Event::Page { room, page }
+            Planned::Page(home, offset) => {
+                let page = inside.read(home, offset);
+                Event::Page { home, page }
             }
         })
     }

@@ -65,7 +65,7 @@ impl World {
         let shard = |(id, mesh): (usize, Mesh)| {
             let engine: Box<dyn Engine> = match engines.get(id) {
                 Some(engine) => Box::new(engine.clone()),
-                None => Box::new(Memory::new(mesh.seed())),
+                None => Box::new(Memory::default()),
             };
             let (options, registry) = (Arc::clone(&options), Arc::clone(&registry));
             let shard = Shard::new(mesh, limits.clone(), engine, options, registry, seed);

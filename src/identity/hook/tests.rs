@@ -1,6 +1,7 @@
 //! The hook against a backend that answers, or does not.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
@@ -391,16 +392,17 @@ fn queued_requests_are_bounded_in_bytes() {
 #[test]
 fn a_kept_connection_that_was_closed_costs_a_second_attempt() {
     let requests = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&requests);
+    let (seen, connections) = (Arc::clone(&requests), AtomicUsize::new(0));
     let url = backend(move |mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let port = stream.peer_addr().unwrap().port();
+        // Its number, and not its port, which the next one may have again.
+        let connection = connections.fetch_add(1, Relaxed);
         let Some(_) = request(&mut reader) else { return };
-        seen.lock().unwrap().push(port);
+        seen.lock().unwrap().push(connection);
         respond(&mut stream, "200 OK", r#"{"result":{"user":"7"}}"#);
         // The second one over this connection gets no answer.
         if request(&mut reader).is_some() {
-            seen.lock().unwrap().push(port);
+            seen.lock().unwrap().push(connection);
         }
     });
     let (hook, decisions, _edge) = start(&HookOptions { concurrency: 1, ..options(url) });

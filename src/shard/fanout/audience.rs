@@ -168,6 +168,12 @@ impl Audience {
         Due::Done
     }
 
+    /// The members at which the sweep looks next, and after it; `None`: the pass ends with fewer than two.
+    pub(super) fn upcoming(&self) -> Option<(SubId, SubId)> {
+        let at = |index: usize| self.members.get(index).map(|member| member.sub);
+        if self.due < 2 { None } else { Some((at(self.next)?, at(self.next + 1).or_else(|| at(0))?)) }
+    }
+
     /// How many bytes a member has not been sent.
     pub(super) fn behind(&self, member: &MemberCursor) -> u64 {
         self.log.head().since(member.cursor)

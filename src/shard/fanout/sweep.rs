@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use super::audience::Due;
 use super::{Fanout, Subscription};
 use crate::base::log::{Cursor, Log};
+use crate::base::prefetch::prefetch;
 use crate::base::{AudienceId, SubId, Time};
 use crate::chat::Position;
 
@@ -91,6 +92,16 @@ impl Fanout {
             }
         }
         Sweep::Idle
+    }
+
+    /// The slot of the connection that the sweep most likely writes to next. In a small room nothing of its
+    /// members is in the cache when a publication comes: what the sweep needs of the member behind that one is
+    /// fetched while the kernel performs the present write.
+    pub fn upcoming(&self) -> Option<usize> {
+        let audience = &self.audiences[self.queue.front()?.0 as usize];
+        let (next, behind) = audience.upcoming()?;
+        prefetch(&self.subscriptions[behind.index()]);
+        Some(self.subscriptions[next.index()].conn as usize)
     }
 
     /// What a member is to be sent.
