@@ -174,8 +174,8 @@ fn row(vary: Varied, probe: &Probe) -> String {
     )
 }
 
-/// The search: values are doubled until one fails, then the interval between the highest that holds and the lowest
-/// that fails is halved.
+/// The search: values are doubled until one fails, then the interval between the highest that holds and the
+/// lowest that fails is halved.
 #[derive(Clone, Debug)]
 struct Search {
     from: f64,

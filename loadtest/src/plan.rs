@@ -177,8 +177,8 @@ impl Plan {
         if self.rooms == 1 { self.room.clone() } else { format!("{}-{room}", self.room) }
     }
 
-    /// The name of a client. All names have the same length, unless they come from a file, so that stamps have
-    /// the same offset in a payload.
+    /// The name of a client. All names have the same length, unless they come from a file, so that stamps
+    /// have the same offset in a payload.
     pub fn client_name(&self, client: u32) -> String {
         let given = self.tokens.as_ref().and_then(|tokens| tokens.name(client));
         given.map_or_else(|| format!("swarm-{client:06}"), str::to_owned)

@@ -1,5 +1,5 @@
-//! Texts with placeholders: `{name}`, `{room}`, `{token}`, `{text}`, `{bytes}`, `{id}`, `{epoch}`, `{offset}`.
-//! Other braces are literal, so JSON needs no escapes.
+//! Texts with placeholders: `{name}`, `{room}`, `{token}`, `{text}`, `{bytes}`, `{id}`, `{epoch}`,
+//! `{offset}`. Other braces are literal, so JSON needs no escapes.
 
 use serde::{Deserialize, Serialize};
 

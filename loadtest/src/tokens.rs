@@ -1,4 +1,5 @@
-//! Tokens of the clients, for servers that authenticate them: from a file, or signed by each worker with a key.
+//! Tokens of the clients, for servers that authenticate them: from a file, or signed by each worker with a
+//! key.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};

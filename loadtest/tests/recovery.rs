@@ -76,7 +76,8 @@ fn churned_clients_recover() {
         ]);
         check_clean(&run);
         assert!(run.metric("recovered") > 150.0, "{}", run.table);
-        // Clients that are disconnected at the end are awaited: every client receives every message of its room.
+        // Clients that are disconnected at the end are awaited: every client receives every message of its
+        // room.
         assert_eq!(run.metrics(["not_recovered", "connected"]), [0.0, 100.0], "{}", run.table);
         assert_eq!(run.metric("deliveries"), 20_000.0, "{}", run.table);
     }
@@ -125,7 +126,7 @@ fn a_restarted_server_is_detected() {
             .spawn()
             .unwrap();
         let mut live = BufReader::new(run.stderr.take().unwrap()).lines();
-        assert!(live.any(|line| line.unwrap().contains("running  10 connected")));
+        assert!(live.any(|line| line.unwrap().contains("downtime  10 connected")));
         drop(server);
         let _server = Stentor::start_at(&address, &[]);
         live.for_each(drop);

@@ -181,8 +181,8 @@ impl Axis {
 }
 
 impl Scale {
-    /// The distance of about five ticks in `range`: 1, 2 or 5 times a power of ten, or a power of two, which is
-    /// round in KiB, MiB and GiB.
+    /// The distance of about five ticks in `range`: 1, 2 or 5 times a power of ten, or a power of two, which
+    /// is round in KiB, MiB and GiB.
     fn step(self, range: f64) -> f64 {
         let rough = (range / 5.0).max(f64::MIN_POSITIVE);
         if self == Self::Binary {

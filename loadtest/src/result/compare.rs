@@ -11,7 +11,8 @@ use crate::metric::{METRICS, Metric};
 /// A difference that the comparison marks.
 const MARKED: f64 = 0.05;
 
-/// How much worse than the first a metric may be: `10%` for all that have a better direction, `p99=20%` for one.
+/// How much worse than the first a metric may be: `10%` for all that have a better direction, `p99=20%` for
+/// one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tolerance {
     /// The metric; `None`: all without a tolerance of their own.

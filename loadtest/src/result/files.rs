@@ -1,5 +1,5 @@
-//! The files that a result is written to. They are opened before the run, so that one that cannot be written does
-//! not cost the run; what they contain is replaced only by the result.
+//! The files that a result is written to. They are opened before the run, so that one that cannot be written
+//! does not cost the run; what they contain is replaced only by the result.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write, stdout};

@@ -82,7 +82,8 @@ pub fn tls(error: &TlsError) -> String {
 
 fn certificate(error: &CertificateError) -> String {
     match error {
-        CertificateError::UnknownIssuer => {
+        // The second: an authority of this name is trusted, but has not signed it.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the authority of the server's certificate is not trusted: give it with --ca FILE, or use --insecure"
                 .to_owned()
         }

@@ -1,4 +1,5 @@
-//! What a client's events change: its slot, the received messages, the connection schedule and the statistics.
+//! What a client's events change: its slot, the received messages, the connection schedule and the
+//! statistics.
 
 use super::client::{Client, Event, Phase};
 use super::deliveries::Deliveries;

@@ -1,8 +1,8 @@
-//! Source addresses and ports of connections. A worker walks through the ports of one address after the other,
-//! and through its part of them alone. So a port is taken again only after all others, long after its last
-//! connection has ended, and the next address only when the ports of the one before have been taken. The kernel's
-//! own search for a free port slows down with every connection in TIME_WAIT and then fails, with other addresses
-//! unused.
+//! Source addresses and ports of connections. A worker walks through the ports of one address after the
+//! other, and through its part of them alone. So a port is taken again only after all others, long after its
+//! last connection has ended, and the next address only when the ports of the one before have been taken. The
+//! kernel's own search for a free port slows down with every connection in TIME_WAIT and then fails, with
+//! other addresses unused.
 
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind};
@@ -29,7 +29,8 @@ pub enum DialError {
     Refused(String),
     /// No free port was found; there may be one later.
     NoPort,
-    /// A source is no address of this machine, there is no route to the server, or no file descriptor is left.
+    /// A source is no address of this machine, there is no route to the server, or no file descriptor is
+    /// left.
     Fatal(String),
 }
 

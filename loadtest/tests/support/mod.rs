@@ -149,8 +149,8 @@ fn member(
     }
 }
 
-/// Starts a server that accepts `count` clients, and leaves further handshakes without an answer. It reports how
-/// each connection has ended: the code of the client's Close frame, or `None`.
+/// Starts a server that accepts `count` clients, and leaves further handshakes without an answer. It reports
+/// how each connection has ended: the code of the client's Close frame, or `None`.
 pub fn serve_some(count: usize) -> (String, Receiver<Option<u16>>) {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
