@@ -10,7 +10,7 @@ use super::publishers::Publishers;
 use super::receivers::Receivers;
 use super::recovery;
 use super::sources::DialError;
-use crate::clock::{self, MILLISECOND};
+use crate::clock::{self, MILLISECOND, SECOND};
 use crate::message::Assignment;
 use crate::plan::{LoadModel, Plan, ReadMode};
 use crate::stats::Stats;
@@ -21,6 +21,9 @@ const READ_BUDGET: usize = 256 * 1024;
 
 /// The interval of slow reads.
 const SLOW_NS: u64 = 100 * MILLISECOND;
+
+/// The time that a server which was started together with the run has until it listens.
+const START_NS: u64 = SECOND;
 
 /// The progress of the run, as far as clients depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +47,8 @@ pub struct Connections {
     dialer: Dialer,
     publishers: Publishers,
     stage: Stage,
+    /// Until this time a refused connection is tried again: the server may just have been started.
+    retry_refused_until_ns: u64,
     /// Messages that are due before this time belong to the warm-up.
     measured_from_ns: u64,
     /// Clients whose last read used up its budget.
@@ -66,6 +71,7 @@ impl Connections {
             dialer: Dialer::new(&assignment, now)?,
             publishers: Publishers::new(&assignment),
             stage: Stage::Before,
+            retry_refused_until_ns: now + START_NS,
             measured_from_ns: 0,
             unfinished: Vec::new(),
             stats: Stats::default(),
@@ -245,6 +251,12 @@ impl Connections {
             Err(DialError::Fatal(why)) => return Err(why),
             Err(DialError::NoPort) => {
                 self.stats.no_port += 1;
+                self.dialer.postpone(local, now);
+                return Ok(());
+            }
+            Err(DialError::Refused(_))
+                if self.stage == Stage::Before && now < self.retry_refused_until_ns =>
+            {
                 self.dialer.postpone(local, now);
                 return Ok(());
             }

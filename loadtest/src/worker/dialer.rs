@@ -222,7 +222,7 @@ impl Dialer {
 
     /// Whether clients are disconnected that will reconnect.
     pub fn away(&self) -> bool {
-        !self.all_connected() || !self.dropped.is_empty() || self.closing > 0
+        !self.stopped && (!self.all_connected() || !self.dropped.is_empty() || self.closing > 0)
     }
 
     /// The recovery time of each storm.

@@ -210,8 +210,9 @@ pub fn certificate_of(parameters: &rcgen::CertificateParams) -> (Arc<ServerConfi
     (Arc::new(config), cert.pem())
 }
 
+/// Starts a thread.
 #[expect(clippy::disallowed_methods, reason = "a test's own threads")]
-fn spawn(work: impl FnOnce() + Send + 'static) {
+pub fn spawn(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work);
 }
 
