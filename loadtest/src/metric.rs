@@ -54,7 +54,9 @@ const MORE: Option<bool> = Some(false);
 /// All metrics, in the order of the summary.
 pub const METRICS: &[Metric] = &[
     metric("clients", "target clients", Unit::Count, None, |f| Some(f64::from(f.plan.clients))),
-    metric("connected", "connected clients", Unit::Count, None, |f| Some(f64::from(f.outcome.connected))),
+    metric("connected", "connected clients", Unit::Count, None, |f| {
+        Some(f64::from(f.outcome.connected)).filter(|_| !f.plan.close)
+    }),
     error("not_connected", "clients not connected", not_connected),
     metric("handshakes", "handshakes", Unit::Count, None, |f| Some(count(f.total.handshakes))),
     metric("reconnects", "reconnects", Unit::Count, None, reconnects),

@@ -18,6 +18,10 @@ pub const CLOSED_IN_HANDSHAKE: &str =
 const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 
 /// A connection that cannot be opened, or breaks.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors of other crates: those that are not known here are shown as they are"
+)]
 pub fn connection(error: &IoError) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => {
@@ -67,6 +71,10 @@ pub fn not_http(bytes: &[u8], error: httparse::Error) -> String {
 }
 
 /// A TLS session that has failed.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors of other crates: those that are not known here are shown as they are"
+)]
 pub fn tls(error: &TlsError) -> String {
     match error {
         TlsError::InvalidMessage(_) => "the server does not use TLS on this port: use ws://".to_owned(),
@@ -80,6 +88,10 @@ pub fn tls(error: &TlsError) -> String {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors of other crates: those that are not known here are shown as they are"
+)]
 fn certificate(error: &CertificateError) -> String {
     match error {
         // The second: an authority of this name is trusted, but has not signed it.
