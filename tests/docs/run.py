@@ -11,7 +11,7 @@ A block of any language with file=NAME is written to that file. A comment <!-- r
 
 The blocks of one document run one after the other in one folder, with bash, which ends at the first command that fails. Ports
 are replaced by free ones; a program that `cargo run` would build, and `$(pidof stentor)`, by what the test has; clients and durations of a load test by
-few and short ones, unless the blocks run as written. A block that needs a server on port 8080 when there is none gets one with the default configuration. What else a
+few and short ones, unless the blocks run as written. A block that needs a server on port 8080, and neither has nor starts one, gets one with the default configuration. What else a
 document takes for granted is done by a script in before/, named after it.
 """
 import os
@@ -30,7 +30,8 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "deploy/README.md", "loadtest/README.md"]
 SECONDS = 60
 AS_WRITTEN_SECONDS = 600
-SMALL = [(r"--clients \d+", "--clients 40"), (r"--duration \S+", "--duration 1s"), (r"--workers \d+", "--workers 1")]
+SMALL = [(r"--clients \d+", "--clients 40"), (r"--duration \S+", "--duration 1s"), (r"--workers \d+", "--workers 1"),
+         (r"(swarm run loadtest/docs/storm\.toml)(?!.*--clients)", r"\1 --clients 40")]
 
 
 class Block:
@@ -132,7 +133,8 @@ class Document:
         text = self.adapted(block.text)
         if "server" in block.marks:
             return self.serve(block.marks["server"] or "8080", text)
-        if re.search(rf"\b{self.ports['8080']}\b|DOCS_STENTOR_PID", text) and not self.is_up("8080"):
+        starts_its_own = re.search(r"^stentor .*&$", text, re.MULTILINE)
+        if re.search(rf"\b{self.ports['8080']}\b|DOCS_STENTOR_PID", text) and not self.is_up("8080") and not starts_its_own:
             problem = self.serve("8080", "stentor")
             if problem:
                 return problem
