@@ -58,8 +58,9 @@ declare -A SOAK_WHAT=(
   [soak-address]="end-to-end, codec and configuration tests with the address sanitizer"
   [soak-thread]="end-to-end tests with the thread sanitizer"
   [soak-benches]="the benches build, and every benchmark of the codec and the fan-out runs once"
+  [soak-documents]="the shell blocks of the documents, with as many clients and as long as written"
 )
-SOAK_STEPS=(soak-sim soak-mutations soak-autobahn-epoll soak-autobahn-uring soak-address soak-thread soak-benches)
+SOAK_STEPS=(soak-sim soak-mutations soak-autobahn-epoll soak-autobahn-uring soak-address soak-thread soak-benches soak-documents)
 for target in fuzz/fuzz_targets/*.rs; do
   target=$(basename "$target" .rs)
   grep -q "name = \"$target\"" fuzz/Cargo.toml || continue
@@ -248,6 +249,7 @@ soak_step() { # one of SOAK_STEPS
     soak-address) step_sanitize ;;
     soak-thread) sanitize thread "${ENDS[@]}" ;;
     soak-benches) cargo bench --locked --no-run && cargo bench --locked --bench frame --bench fanout -- --test ;;
+    soak-documents) step_release && npm ci --prefix tests/clients --silent --no-audit --no-fund && python3 tests/docs/run.py --as-written "$STENTOR" "$SWARM" ;;
     soak-fuzz-*) fuzz "${1#soak-fuzz-}" "$SOAK_FUZZ_SECONDS" ;;
   esac
 }
@@ -260,6 +262,7 @@ soak_note() { # a step: what its log says of what it has done, in a few words
     soak-autobahn-*) grep -o '[0-9]* cases, .*' "$log" ;;
     soak-address | soak-thread) awk '/^test result/ { count += $4 } END { print count " tests" }' "$log" ;;
     soak-benches) echo "$(grep -c '^Testing' "$log") benchmarks" ;;
+    soak-documents) tail -n 1 "$log" ;;
     soak-fuzz-*) grep -o 'Done [0-9]* runs' "$log" ;;
   esac 2>/dev/null | tail -n 1
 }

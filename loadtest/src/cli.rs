@@ -1,20 +1,34 @@
-//! Standard output, signals and the command line.
+//! Standard output, signals, exit codes and the command line.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::io::{Write, stdout};
+use std::io::{Write, stderr, stdout};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Exit code of a run that could not be started.
-pub const EXIT_ERROR: u8 = 2;
+/// The outcome of a command, as its exit code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// All checks passed.
+    Passed = 0,
+    /// A check failed.
+    Failed = 1,
+    /// The run could not be started, or its result could not be written.
+    Error = 2,
+    /// The user interrupted the run, as shells report SIGINT.
+    Interrupted = 130,
+}
 
 /// A flag that the first SIGINT or SIGTERM sets; the second ends the process.
 pub fn interrupt_flag() -> Result<Arc<AtomicBool>, String> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, EXIT_ERROR.into(), Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-            .map_err(|error| error.to_string())?;
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            Exit::Interrupted as i32,
+            Arc::clone(&interrupted),
+        )
+        .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+        .map_err(|error| error.to_string())?;
     }
     Ok(interrupted)
 }
@@ -41,4 +55,13 @@ pub fn print(text: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints to the standard output, or to the standard error if a result is written to the standard output.
+pub fn print_beside(text: &str, standard_output_is_taken: bool) -> Result<(), String> {
+    if !standard_output_is_taken {
+        return print(text);
+    }
+    let _ = stderr().write_all(text.as_bytes());
+    Ok(())
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! options  ->  plan  ->  coordinator  ==pipes==>  worker, worker, …  ->  the server under test
 //!                         |                   clients: wire, stamp, order
-//!                         +-- display, result (table, JSON, .hgrm, page), thresholds -> exit code
+//!                         +-- display, result (table, files), checks -> exit code
 //! ```
 
 #![expect(unreachable_pub, reason = "a binary crate: its modules share their items")]
@@ -13,6 +13,7 @@ mod cli;
 mod clock;
 mod coordinator;
 mod display;
+mod find;
 mod message;
 mod metric;
 mod options;
@@ -23,11 +24,13 @@ mod plan;
 mod preset;
 mod process;
 mod result;
+mod run;
 mod sink;
 mod stamp;
 mod stats;
 mod template;
 mod threshold;
+mod tokens;
 mod unit;
 mod units;
 mod wire;
@@ -38,24 +41,20 @@ use std::io::{Write, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cli::EXIT_ERROR;
-use coordinator::Coordinator;
-use display::Display;
+use cli::Exit;
+use find::Find;
 use options::Options;
 use plan::Scenario;
 use result::Report;
-use result::compare::compare;
-
-/// A threshold failed, or without thresholds an error was counted.
-const EXIT_FAILED: u8 = 1;
+use result::compare::{Tolerance, compare};
 
 /// A load tester for WebSocket broadcast servers.
 #[derive(Parser)]
 #[command(
     name = "swarm",
     version,
-    after_help = "Exit codes:\n  0  passed\n  1  a threshold failed; without thresholds, an error was counted\n\
-    \x20 2  the run could not be started"
+    after_help = "Exit codes:\n  0    passed\n  1    a threshold failed; without thresholds, an error was counted; or clients \
+                  were not connected\n  2    the run could not be started, or its result not written\n  130  interrupted"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -87,8 +86,14 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Search for the highest rate, or number of clients, at which all thresholds hold
+    Find(Box<Find>),
     /// Compare results of --json, with ratios relative to the first
     Compare {
+        /// How much worse than the first a metric may be: 10% for all, p99=20% for one; beyond, the exit code
+        /// is 1
+        #[arg(long = "tolerance", value_name = "PERCENT")]
+        tolerances: Vec<Tolerance>,
         /// Result files
         #[arg(required = true, num_args = 2..)]
         files: Vec<PathBuf>,
@@ -102,56 +107,53 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Chat(options) => run(Scenario::Chat, &options),
-        Command::Echo(options) => run(Scenario::Echo, &options),
-        Command::Connect(options) => run(Scenario::Connect, &options),
-        Command::Idle(options) => run(Scenario::Idle, &options),
-        Command::Churn(options) => run(Scenario::Churn, &options),
-        Command::Storm(options) => run(Scenario::Storm, &options),
-        Command::Slow(options) => run(Scenario::Slow, &options),
-        Command::Soak(options) => run(Scenario::Soak, &options),
+        Command::Chat(options) => single(Scenario::Chat, &options),
+        Command::Echo(options) => single(Scenario::Echo, &options),
+        Command::Connect(options) => single(Scenario::Connect, &options),
+        Command::Idle(options) => single(Scenario::Idle, &options),
+        Command::Churn(options) => single(Scenario::Churn, &options),
+        Command::Storm(options) => single(Scenario::Storm, &options),
+        Command::Slow(options) => single(Scenario::Slow, &options),
+        Command::Soak(options) => single(Scenario::Soak, &options),
         Command::Run { file, options } => Options::read(&file).and_then(|(scenario, from_file)| {
             let all = options.or(&from_file)?;
-            run(scenario, &all)
+            single(scenario, &all)
         }),
-        Command::Compare { files } => compared(&files),
+        Command::Find(find) => find.run(),
+        Command::Compare { files, tolerances } => compared(&files, &tolerances),
         Command::Sink(sink) => sink.run(),
         Command::Worker => {
             worker::run();
-            Ok(true)
+            Ok(Exit::Passed)
         }
     };
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(EXIT_FAILED),
-        Err(sentence) => {
-            let _ = writeln!(stderr(), "swarm: {sentence}");
-            ExitCode::from(EXIT_ERROR)
-        }
-    }
+    let exit = outcome.unwrap_or_else(|sentence| {
+        let _ = writeln!(stderr(), "swarm: {sentence}");
+        Exit::Error
+    });
+    ExitCode::from(exit as u8)
 }
 
-/// Executes one run, from the options to the result files. True if it passed.
-fn run(scenario: Scenario, options: &Options) -> Result<bool, String> {
-    let plan = options.plan(scenario)?;
-    let server_is_local = plan.target.address.ip().is_loopback();
-    let workers = coordinator::size(plan.clients, options.workers, server_is_local)?;
-    let display = Display::new(options.quiet);
-    let coordinator =
-        Coordinator::start(&plan, workers, options.server_pid, display, cli::interrupt_flag()?)?;
-    let outcome = coordinator.run()?;
-    let report = Report::new(&plan, &outcome, &options.thresholds, cli::command_line());
-    cli::print(&report.table())?;
-    report.write(options.json.as_deref(), options.hdr.as_deref(), options.html.as_deref())?;
-    Ok(report.passed)
+/// Executes one run, and writes its result.
+fn single(scenario: Scenario, options: &Options) -> Result<Exit, String> {
+    let files = run::files(options)?;
+    let report = run::run(scenario, options, &cli::interrupt_flag()?)?;
+    cli::print_beside(&report.table(), files.use_standard_output())?;
+    files.write(&report)?;
+    Ok(match report {
+        Report { interrupted: true, .. } => Exit::Interrupted,
+        Report { passed: true, .. } => Exit::Passed,
+        Report { .. } => Exit::Failed,
+    })
 }
 
-fn compared(files: &[PathBuf]) -> Result<bool, String> {
+fn compared(files: &[PathBuf], tolerances: &[Tolerance]) -> Result<Exit, String> {
     let name = |file: &PathBuf| {
         file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     };
     let reports =
         files.iter().map(|file| Ok((name(file), Report::read(file)?))).collect::<Result<Vec<_>, String>>()?;
-    cli::print(&compare(&reports))?;
-    Ok(true)
+    let comparison = compare(&reports, tolerances);
+    cli::print(&comparison.text)?;
+    Ok(if comparison.worse == 0 { Exit::Passed } else { Exit::Failed })
 }

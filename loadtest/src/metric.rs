@@ -1,7 +1,7 @@
 //! The metrics of a result: one table for the summary, thresholds, comparison and HTML report.
 
 use crate::message::WorkerSummary;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, ServerUsage};
 use crate::plan::Plan;
 use crate::stats::{Stats, TimeHistogram};
 use crate::unit::{Unit, seconds};
@@ -54,8 +54,12 @@ const MORE: Option<bool> = Some(false);
 /// All metrics, in the order of the summary.
 pub const METRICS: &[Metric] = &[
     metric("clients", "target clients", Unit::Count, None, |f| Some(f64::from(f.plan.clients))),
-    metric("connected", "connected clients", Unit::Count, None, |f| Some(f64::from(f.outcome.connected))),
+    metric("connected", "connected clients", Unit::Count, None, |f| {
+        Some(f64::from(f.outcome.connected)).filter(|_| !f.plan.close)
+    }),
+    error("not_connected", "clients not connected", not_connected),
     metric("handshakes", "handshakes", Unit::Count, None, |f| Some(count(f.total.handshakes))),
+    metric("reconnects", "reconnects", Unit::Count, None, reconnects),
     metric("handshakes_per_s", "handshakes", Unit::PerSecond, MORE, handshakes_per_s),
     metric("handshake_p50", "handshake p50", Unit::Seconds, LESS, |f| quantile(&f.total.handshake, 0.5)),
     metric("handshake_p99", "handshake p99", Unit::Seconds, LESS, |f| quantile(&f.total.handshake, 0.99)),
@@ -64,11 +68,13 @@ pub const METRICS: &[Metric] = &[
         if_publishing(f, count(f.total.published)).filter(|_| !f.plan.receive_only)
     }),
     metric("published_per_s", "published", Unit::PerSecond, None, |f| {
-        per_second(f, f.total.published).filter(|_| !f.plan.receive_only)
+        per_second(f, f.total.published - f.total.warmup_published).filter(|_| !f.plan.receive_only)
     }),
     metric("skipped", "skipped", Unit::Count, LESS, |f| if_publishing(f, count(f.total.skipped))),
     metric("deliveries", "received", Unit::Count, None, |f| if_publishing(f, count(f.total.deliveries))),
-    metric("deliveries_per_s", "received", Unit::PerSecond, MORE, |f| per_second(f, f.total.deliveries)),
+    metric("deliveries_per_s", "received", Unit::PerSecond, MORE, |f| {
+        per_second(f, f.total.deliveries - f.total.warmup_deliveries)
+    }),
     error("lost", "lost", |f| if_publishing(f, count(f.total.lost))),
     error("duplicated", "duplicated", |f| if_publishing(f, count(f.total.duplicated))),
     error("reordered", "reordered", |f| if_publishing(f, count(f.total.reordered))),
@@ -81,11 +87,12 @@ pub const METRICS: &[Metric] = &[
     }),
     metric("p50", "latency p50", Unit::Seconds, LESS, |f| quantile(&f.total.latency, 0.5)),
     metric("p90", "latency p90", Unit::Seconds, LESS, |f| quantile(&f.total.latency, 0.9)),
+    metric("p95", "latency p95", Unit::Seconds, LESS, |f| quantile(&f.total.latency, 0.95)),
     metric("p99", "latency p99", Unit::Seconds, LESS, |f| quantile(&f.total.latency, 0.99)),
     metric("p999", "latency p99.9", Unit::Seconds, LESS, |f| quantile(&f.total.latency, 0.999)),
     metric("max", "latency max", Unit::Seconds, LESS, |f| quantile(&f.total.latency, 1.0)),
     metric("recovery_time", "recovery time", Unit::Seconds, LESS, recovery_time),
-    metric("storms_incomplete", "incomplete storms", Unit::Count, LESS, storms_incomplete),
+    error("storms_incomplete", "incomplete storms", storms_incomplete),
     metric("recovered", "recovered clients", Unit::Count, MORE, |f| if_resuming(f, f.total.recovered)),
     metric("recovered_messages", "recovered messages", Unit::Count, None, |f| {
         if_resuming(f, f.total.recovered_messages)
@@ -111,7 +118,7 @@ pub const METRICS: &[Metric] = &[
         server_cpu_per_handshake,
     ),
     metric("server_memory", "server memory", Unit::Bytes, LESS, |f| {
-        f.outcome.server.map(|[_, _, finished]| count(finished.memory))
+        f.outcome.server.map(|server| count(server.finished.memory))
     }),
     metric("server_memory_peak", "server memory peak", Unit::Bytes, LESS, server_memory_peak),
     metric(
@@ -140,25 +147,52 @@ fn if_publishing(facts: &Facts<'_>, value: f64) -> Option<f64> {
     (facts.plan.publishers > 0).then_some(value)
 }
 
-fn running_seconds(facts: &Facts<'_>) -> Option<f64> {
-    Some(count(facts.outcome.running_ns) / 1e9).filter(|&running_seconds| running_seconds > 0.0)
+/// The time of publishing that is measured: without the warm-up.
+fn measured_seconds(facts: &Facts<'_>) -> Option<f64> {
+    let measured_ns = facts.outcome.running_ns.saturating_sub(facts.plan.warmup_ns);
+    Some(count(measured_ns) / 1e9).filter(|&seconds| seconds > 0.0)
 }
 
 fn per_second(facts: &Facts<'_>, value: u64) -> Option<f64> {
-    if_publishing(facts, count(value) / running_seconds(facts)?)
+    if_publishing(facts, count(value) / measured_seconds(facts)?)
+}
+
+/// Clients that were missing at the start of the first stage or at the end, whichever are more. Slow readers
+/// that the server has disconnected are not missed.
+fn not_connected(facts: &Facts<'_>) -> Option<f64> {
+    let Outcome { connected_at_start, connected, interrupted, .. } = *facts.outcome;
+    if facts.plan.close || interrupted {
+        return None;
+    }
+    let at_start = connected_at_start.map_or(0, |connected| facts.plan.clients.saturating_sub(connected));
+    let at_end = u64::from(facts.plan.clients_at_end().saturating_sub(connected));
+    Some(count(at_end.saturating_sub(facts.total.slow_closed).max(at_start.into())))
+}
+
+/// Handshakes after the connect phase.
+fn reconnects(facts: &Facts<'_>) -> Option<f64> {
+    let count = facts.total.handshakes - facts.outcome.connect_handshakes;
+    (facts.plan.connect_first && count > 0).then(|| self::count(count))
 }
 
 fn quantile(times: &TimeHistogram, q: f64) -> Option<f64> {
     (times.count() > 0).then(|| seconds(times.quantile(q)))
 }
 
-/// Divides by the connect phase if each client connects once, and by the whole run with `--close`.
+/// Of the connect phase if each client connects once, while publishing with churn, and of the whole run with
+/// `--close`.
 fn handshakes_per_s(facts: &Facts<'_>) -> Option<f64> {
-    let again = facts.plan.close;
-    let ns = facts.outcome.connect_ns + if again { facts.outcome.running_ns } else { 0 };
-    let count =
-        if again { facts.total.handshakes } else { facts.total.handshakes.min(facts.plan.clients.into()) };
-    (facts.plan.connect_first || again).then(|| self::count(count) / (self::count(ns) / 1e9))
+    let Outcome { connect_ns, running_ns, connect_handshakes, running_handshakes, .. } = *facts.outcome;
+    let (handshakes, ns) = if facts.plan.close {
+        (facts.total.handshakes, connect_ns + running_ns)
+    } else if facts.plan.churn > 0.0 {
+        (running_handshakes, running_ns)
+    } else if facts.plan.connect_first {
+        (connect_handshakes, connect_ns)
+    } else {
+        return None;
+    };
+    (ns > 0).then(|| count(handshakes) / (count(ns) / 1e9))
 }
 
 /// The share of a core that the busiest worker used while messages were published.
@@ -192,7 +226,8 @@ fn if_resuming(facts: &Facts<'_>, value: u64) -> Option<f64> {
 
 /// The maximum of the samples, one per second.
 fn server_memory_peak(facts: &Facts<'_>) -> Option<f64> {
-    let samples = facts.outcome.server?.map(|sample| sample.memory);
+    let ServerUsage { before, connected, measured, finished } = facts.outcome.server?;
+    let samples = [before, connected, measured, finished].map(|sample| sample.memory);
     let seconds = facts.outcome.seconds.values().filter_map(|second| Some(second.server?.1));
     samples.into_iter().chain(seconds).max().map(count)
 }
@@ -203,50 +238,190 @@ fn slow_clients(facts: &Facts<'_>) -> Option<f64> {
 }
 
 fn server_cpu_ns(facts: &Facts<'_>) -> Option<f64> {
-    facts
-        .outcome
-        .server
-        .map(|[_, connected, finished]| count(finished.cpu_ns.saturating_sub(connected.cpu_ns)))
+    let server = facts.outcome.server?;
+    Some(count(server.finished.cpu_ns.saturating_sub(server.measured.cpu_ns)))
 }
 
 fn server_cpu(facts: &Facts<'_>) -> Option<f64> {
-    Some(server_cpu_ns(facts)? / 1e9 / running_seconds(facts)?)
+    Some(server_cpu_ns(facts)? / 1e9 / measured_seconds(facts)?)
 }
 
 fn server_cpu_per_delivery(facts: &Facts<'_>) -> Option<f64> {
-    let deliveries = facts.total.deliveries + facts.total.slow_deliveries;
+    let deliveries = facts.total.deliveries - facts.total.warmup_deliveries + facts.total.slow_deliveries;
     (deliveries > 0).then(|| Some(server_cpu_ns(facts)? / 1e9 / count(deliveries)))?
 }
 
 fn server_cpu_per_handshake(facts: &Facts<'_>) -> Option<f64> {
-    let [before, connected, finished] = facts.outcome.server?;
-    let end = if facts.plan.close { finished } else { connected };
-    let quiet = facts.plan.connect_first || facts.plan.close;
-    (quiet && facts.total.handshakes > 0).then(|| {
-        let once = facts.total.handshakes.min(facts.plan.clients.into());
-        let handshakes = if facts.plan.close { facts.total.handshakes } else { once };
-        count(end.cpu_ns.saturating_sub(before.cpu_ns)) / 1e9 / count(handshakes)
-    })
+    let server = facts.outcome.server?;
+    let (end, handshakes) = if facts.plan.close {
+        (server.finished, facts.total.handshakes)
+    } else {
+        (server.connected, facts.outcome.connect_handshakes)
+    };
+    (handshakes > 0 && (facts.plan.connect_first || facts.plan.close))
+        .then(|| count(end.cpu_ns.saturating_sub(server.before.cpu_ns)) / 1e9 / count(handshakes))
 }
 
-/// Memory of the first `clients` clients: the difference between before the first one and after all have
-/// connected.
+/// What the server's memory has grown by from before the first client until all had connected, for each. None
+/// if it has not grown.
 fn server_memory_per_client(facts: &Facts<'_>) -> Option<f64> {
-    let [before, connected, finished] = facts.outcome.server?;
-    let with = if facts.plan.publishers == 0 { finished } else { connected };
-    let clients = facts.total.handshakes.min(facts.plan.clients.into());
-    (facts.plan.connect_first && clients > 0)
-        .then(|| (count(with.memory) - count(before.memory)) / count(clients))
+    let server = facts.outcome.server?;
+    let with = if facts.plan.publishers == 0 { server.finished } else { server.connected };
+    let (clients, grown) =
+        (facts.outcome.connect_handshakes, with.memory.saturating_sub(server.before.memory));
+    (facts.plan.connect_first && clients > 0 && grown > 0).then(|| count(grown) / count(clients))
+}
+
+/// The histograms of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Times {
+    Latency,
+    Handshake,
+    SendLag,
+}
+
+/// Any percentile of the latency, of the handshakes (`handshake_p75`) or of the send lag (`send_lag_p50`).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Percentile {
+    times: Times,
+    quantile: f64,
+}
+
+impl Percentile {
+    /// Parses a name: `p50`, `p99.95`; without a point, digits after the second are decimals: `p999` is
+    /// `p99.9`.
+    pub fn parse(name: &str) -> Option<Self> {
+        let prefixes =
+            [("handshake_p", Times::Handshake), ("send_lag_p", Times::SendLag), ("p", Times::Latency)];
+        let (digits, times) =
+            prefixes.iter().find_map(|&(prefix, times)| Some((name.strip_prefix(prefix)?, times)))?;
+        if !digits.chars().all(|c| c.is_ascii_digit() || c == '.') {
+            return None;
+        }
+        let percent: f64 = match digits.split_at_checked(2) {
+            Some((whole, decimals)) if digits != "100" && !digits.contains('.') => {
+                format!("{whole}.{decimals}").parse().ok()?
+            }
+            _ => digits.parse().ok()?,
+        };
+        (0.0..=100.0).contains(&percent).then_some(Self { times, quantile: percent / 100.0 })
+    }
+
+    /// Its value, in seconds; `None` without times.
+    pub fn of(self, total: &Stats) -> Option<f64> {
+        let times = match self.times {
+            Times::Latency => &total.latency,
+            Times::Handshake => &total.handshake,
+            Times::SendLag => &total.send_lag,
+        };
+        quantile(times, self.quantile)
+    }
+}
+
+/// The unit of a metric or percentile.
+pub fn unit_of(name: &str) -> Option<Unit> {
+    let metric = METRICS.iter().find(|metric| metric.name == name);
+    metric.map(|metric| metric.unit).or_else(|| Percentile::parse(name).map(|_| Unit::Seconds))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Options;
+    use crate::plan::Scenario;
 
     #[test]
     fn names_are_unique() {
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[..index].iter().all(|other| other.name != metric.name), "{}", metric.name);
         }
+    }
+
+    #[test]
+    fn percentiles_are_parsed() {
+        let quantile = |name: &str| Percentile::parse(name).map(|percentile| percentile.quantile * 100.0);
+        for (name, percent) in [
+            ("p50", 50.0),
+            ("p5", 5.0),
+            ("p95", 95.0),
+            ("p999", 99.9),
+            ("p9999", 99.99),
+            ("p99.95", 99.95),
+            ("p100", 100.0),
+            ("handshake_p75", 75.0),
+            ("send_lag_p50", 50.0),
+        ] {
+            assert!((quantile(name).unwrap() - percent).abs() < 1e-9, "{name}");
+        }
+        assert_eq!(["p", "p101.5", "published", "px", "q50", "p-1", "p1.2.3"].map(quantile), [None; 7]);
+        assert_eq!(Percentile::parse("handshake_p75").unwrap().times, Times::Handshake);
+    }
+
+    /// What `change` makes of the facts of a chat run of ten clients for ten seconds.
+    fn value(name: &str, options: &Options, change: impl Fn(&mut Outcome, &mut Stats)) -> Option<f64> {
+        let plan = Options { clients: Some(10), publishers: Some(1), ..options.clone() }
+            .plan(Scenario::Chat)
+            .unwrap();
+        let mut outcome = Outcome {
+            seconds: std::collections::BTreeMap::new(),
+            connected_at_start: Some(10),
+            connected: 10,
+            connect_ns: 1_000_000,
+            connect_handshakes: 10,
+            running_ns: 10_000_000_000,
+            running_handshakes: 0,
+            ended_ns: 11_000_000_000,
+            undelivered: 0,
+            workers: Vec::new(),
+            server: None,
+            interrupted: false,
+        };
+        let mut total = Stats { handshakes: 10, ..Stats::default() };
+        change(&mut outcome, &mut total);
+        let facts = Facts { plan: &plan, outcome: &outcome, total };
+        (METRICS.iter().find(|metric| metric.name == name).unwrap().value)(&facts)
+    }
+
+    #[test]
+    fn clients_that_are_not_connected_are_counted() {
+        let options = Options::default();
+        let missing = |change: fn(&mut Outcome, &mut Stats)| value("not_connected", &options, change);
+        assert_eq!(missing(|_, _| {}), Some(0.0));
+        assert_eq!(missing(|outcome, _| outcome.connected = 3), Some(7.0));
+        assert_eq!(missing(|outcome, _| outcome.connected_at_start = Some(8)), Some(2.0));
+        assert_eq!(missing(|outcome, _| outcome.interrupted = true), None);
+        assert_eq!(
+            missing(|outcome, total| (outcome.connected, total.slow_closed) = (6, 4)),
+            Some(0.0),
+            "slow readers"
+        );
+    }
+
+    #[test]
+    fn churn_has_the_rate_of_the_run_and_a_warm_up_is_left_out() {
+        let churn = Options { churn: Some(crate::units::Rate(5.0)), ..Options::default() };
+        let rate = value("handshakes_per_s", &churn, |outcome, total| {
+            (outcome.running_handshakes, total.handshakes) = (40, 50);
+        });
+        assert_eq!(rate, Some(4.0));
+        assert_eq!(value("handshakes_per_s", &Options::default(), |_, _| {}), Some(10_000.0));
+        let warm = Options { warmup: Some(crate::units::Span::seconds(5)), ..Options::default() };
+        let rate = value("deliveries_per_s", &warm, |_, total| {
+            (total.deliveries, total.warmup_deliveries) = (10_000, 9_000);
+        });
+        assert_eq!(rate, Some(200.0));
+    }
+
+    #[test]
+    fn memory_that_has_not_grown_is_not_shown() {
+        let usage = |memory| crate::process::Usage { memory, ..crate::process::Usage::default() };
+        let grown = |before, connected| {
+            value("server_memory_per_client", &Options::default(), |outcome, _| {
+                let [before, connected] = [before, connected].map(usage);
+                outcome.server =
+                    Some(ServerUsage { before, connected, measured: connected, finished: connected });
+            })
+        };
+        assert_eq!((grown(1000, 2000), grown(2000, 1000), grown(5, 5)), (Some(100.0), None, None));
     }
 }

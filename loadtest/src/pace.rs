@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 /// A part of a run in which the number of clients and the rate change linearly.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Stage {
+    /// Its name, if the scenario file gives one.
+    pub name: Option<String>,
     /// Duration in seconds.
     pub seconds: f64,
     /// Messages per second at its start and at its end.
@@ -27,6 +29,16 @@ pub fn nanos(seconds: f64) -> u64 {
     )]
     let nanos = (seconds * 1e9) as u64;
     nanos
+}
+
+/// The index of the stage at `ns` nanoseconds; after the end, of the last one.
+pub fn stage_at(stages: &[Stage], ns: u64) -> usize {
+    let mut end = 0.0;
+    let over = stages.iter().take_while(|stage| {
+        end += stage.seconds;
+        nanos(end) <= ns
+    });
+    over.count().min(stages.len().saturating_sub(1))
 }
 
 /// The target number of clients at `seconds`.
@@ -95,7 +107,7 @@ mod tests {
     use super::*;
 
     fn stage(seconds: f64, from: f64, to: f64) -> Stage {
-        Stage { seconds, rate: (from, to), clients: (0, 100) }
+        Stage { seconds, rate: (from, to), clients: (0, 100), ..Stage::default() }
     }
 
     #[test]
@@ -123,7 +135,7 @@ mod tests {
 
     #[test]
     fn client_targets_are_interpolated() {
-        let stages = [stage(10.0, 0.0, 0.0), Stage { seconds: 5.0, rate: (0.0, 0.0), clients: (100, 20) }];
+        let stages = [stage(10.0, 0.0, 0.0), Stage { seconds: 5.0, clients: (100, 20), ..Stage::default() }];
         assert_eq!(
             [0.0, 5.0, 10.0, 12.5, 15.0, 99.0].map(|at| clients_at(&stages, at)),
             [0, 50, 100, 60, 20, 20]

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use crate::pace::Stage;
 use crate::preset::ServerProtocol;
+use crate::tokens::Tokens;
 use crate::units::Sizes;
 
 /// The kind of run: a set of defaults. All options can be combined with each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scenario {
     /// Some clients publish, all receive.
@@ -96,6 +97,8 @@ pub struct Plan {
     pub run: u32,
     /// The server under test.
     pub target: Target,
+    /// The tokens of the clients, if the server authenticates them.
+    pub tokens: Option<Tokens>,
     /// The maximum number of clients.
     pub clients: u32,
     /// The first `publishers` clients publish.
@@ -120,6 +123,10 @@ pub struct Plan {
     pub connect_rate: Option<f64>,
     /// Handshake timeout in nanoseconds.
     pub handshake_timeout_ns: u64,
+    /// Connecting ends when no client has connected for this long, in nanoseconds.
+    pub connect_timeout_ns: u64,
+    /// Messages of the first `warmup_ns` nanoseconds are checked, but not measured.
+    pub warmup_ns: u64,
     /// Timeout for messages in flight at the end, in nanoseconds.
     pub drain_timeout_ns: u64,
     /// Each client disconnects as soon as it is connected, and reconnects.
@@ -138,17 +145,28 @@ pub struct Plan {
     pub read_rate: u32,
     /// Lost clients reconnect.
     pub reconnect: bool,
-    /// Source addresses of connections; empty: chosen by the kernel.
+    /// Source addresses of connections, taken in this order as their ports run out; empty: chosen by the
+    /// kernel.
     pub sources: Vec<IpAddr>,
     /// Cores that the workers are pinned to, in turn.
     pub pin: Vec<usize>,
 }
 
-/// Clients per source address. An address has about 28,000 ephemeral ports; the kernel's search for a free
-/// one slows down as they fill.
-pub const CLIENTS_PER_SOURCE: u32 = 10_000;
+/// Publishers have a worker of their own if at most one client of so many publishes.
+const CLIENTS_PER_PUBLISHER: u32 = 4;
 
 impl Plan {
+    /// Whether the publishers have a worker of their own, so that the reception of other clients does not
+    /// delay their messages.
+    pub const fn publishers_apart(&self) -> bool {
+        self.publishers > 0 && !self.receive_only && self.publishers <= self.clients / CLIENTS_PER_PUBLISHER
+    }
+
+    /// The number of clients that should be connected at the end of the last stage.
+    pub fn clients_at_end(&self) -> u32 {
+        if self.connect_first { self.clients } else { self.stages.last().map_or(0, |stage| stage.clients.1) }
+    }
+
     /// The room of a client.
     pub const fn room_of(&self, client: u32) -> u32 {
         client % self.rooms
@@ -159,10 +177,17 @@ impl Plan {
         if self.rooms == 1 { self.room.clone() } else { format!("{}-{room}", self.room) }
     }
 
-    /// The name of a client. All names have the same length, so that stamps have the same offset in a
-    /// payload.
+    /// The name of a client. All names have the same length, unless they come from a file, so that stamps
+    /// have the same offset in a payload.
     pub fn client_name(&self, client: u32) -> String {
-        format!("swarm-{client:06}")
+        let given = self.tokens.as_ref().and_then(|tokens| tokens.name(client));
+        given.map_or_else(|| format!("swarm-{client:06}"), str::to_owned)
+    }
+
+    /// The token of a client; empty if it has none.
+    pub fn token(&self, client: u32) -> String {
+        let token = |tokens: &Tokens| tokens.token(client, &self.client_name(client));
+        self.tokens.as_ref().map_or_else(String::new, token)
     }
 
     /// How a client reads.

@@ -29,6 +29,33 @@ pub struct ServerProtocol {
     pub recovery: Option<Recovery>,
 }
 
+/// The connect command of the JSON presets, and with a token.
+const CONNECT: &str = r#""connect":{"name":"swarm"}"#;
+const CONNECT_WITH_TOKEN: &str = r#""connect":{"name":"swarm","token":"{token}"}"#;
+
+impl ServerProtocol {
+    /// Adds the clients' tokens where a known protocol has them: in the connect command, otherwise in the
+    /// header `Authorization`. False if the protocol has a join without a known place.
+    pub fn authenticate(&mut self) -> bool {
+        let joins = self
+            .recovery
+            .iter_mut()
+            .flat_map(|recovery| recovery.join.iter_mut().chain(&mut recovery.recovery_join));
+        let joins: Vec<_> = self.join.iter_mut().chain(joins).collect();
+        if joins.is_empty() {
+            self.headers.push("Authorization: Bearer {token}".into());
+            return true;
+        }
+        let mut placed = true;
+        for join in joins {
+            let text = String::from(join.clone());
+            placed &= text.contains(CONNECT);
+            *join = text.replace(CONNECT, CONNECT_WITH_TOKEN).into();
+        }
+        placed
+    }
+}
+
 /// How a reconnecting client recovers the messages that were published while it was disconnected.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Recovery {
@@ -170,5 +197,26 @@ fn centrifuge_recovery() -> Recovery {
         position_patterns: vec![r#""epoch":"{epoch}""#.into(), r#""offset":{offset}"#.into()],
         control_prefix: None,
         recovered_match: RecoveredMatch::Present(r#""recovered":true"#.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_its_place_in_each_protocol() {
+        let mut plain = Preset::Stentor.protocol();
+        assert!(plain.authenticate());
+        assert_eq!(String::from(plain.headers[0].clone()), "Authorization: Bearer {token}");
+        for preset in [Preset::StentorJson, Preset::Centrifugo] {
+            let mut json = preset.protocol();
+            assert!(json.authenticate() && json.headers.is_empty());
+            let recovery = json.recovery.unwrap();
+            for join in json.join.iter().chain(&recovery.join).chain(&recovery.recovery_join) {
+                assert!(String::from(join.clone()).contains(r#""token":"{token}"}"#));
+            }
+        }
+        assert!(!Preset::Nats.protocol().authenticate());
     }
 }

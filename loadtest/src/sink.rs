@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use tungstenite::handshake::derive_accept_key;
 
-use crate::cli;
+use crate::cli::{self, Exit};
 use crate::clock;
 use crate::coordinator::Coordinator;
 use crate::display::Display;
 use crate::options::Options;
 use crate::pace;
 use crate::plan::{Plan, Scenario};
-use crate::result::Report;
+use crate::result::{Files, Kind, Report};
 use crate::stamp::Stamp;
 use crate::unit::Unit;
 use crate::units::{Sizes, Span};
@@ -55,8 +55,9 @@ impl Sink {
     ///
     /// # Errors
     /// One sentence that names the cause.
-    pub fn run(&self) -> Result<bool, String> {
+    pub fn run(&self) -> Result<Exit, String> {
         let text = |error: std::io::Error| error.to_string();
+        let files = Files::open([(Kind::Json, self.json.as_deref())])?;
         let &[writer_core, worker_core] = &self.pin[..] else {
             return Err("--pin requires two cores: the writer's and the worker's".to_owned());
         };
@@ -84,23 +85,27 @@ impl Sink {
             over: Arc::clone(&over),
         };
         let thread = std::thread::Builder::new().spawn(move || writer.run(&listener)).map_err(text)?;
-        let coordinator = Coordinator::start(&plan, 1, None, Display::new(false), cli::interrupt_flag()?)?;
+        let coordinator =
+            Coordinator::start(&plan, 1, Vec::new(), Display::new(false), cli::interrupt_flag()?)?;
         let outcome = coordinator.run();
         over.store(true, Ordering::Relaxed);
         let written = thread.join().map_err(|_| "the writer failed".to_owned())?;
         let (outcome, written) = (outcome?, written?);
         let report = Report::new(&plan, &outcome, &[], cli::command_line());
-        report.write(self.json.as_deref(), None, None)?;
         let per_cpu = report.metric("swarm_cpu_per_delivery").map_or(0.0, |cpu| 1.0 / cpu);
-        cli::print(&format!(
+        let table = format!(
             "{}  {:<17}{} per client\n  {:<17}{} per second of the worker's CPU\n",
             report.table(),
             "written",
             Unit::Count.format(f64::from(written)),
             "capacity",
             Unit::Count.format(per_cpu),
-        ))?;
-        Ok(report.passed && report.metric("deliveries") == Some(f64::from(written) * f64::from(self.clients)))
+        );
+        cli::print_beside(&table, files.use_standard_output())?;
+        files.write(&report)?;
+        let all = f64::from(written) * f64::from(self.clients);
+        let passed = report.passed && report.metric("deliveries") == Some(all);
+        Ok(if passed { Exit::Passed } else { Exit::Failed })
     }
 }
 

@@ -79,10 +79,14 @@ impl From<TimeHistogram> for Vec<(u64, u64)> {
 pub struct Stats {
     /// Published messages.
     pub published: u64,
+    /// Those of the warm-up, which are included.
+    pub warmup_published: u64,
     /// Messages that were due while their publisher was not connected.
     pub skipped: u64,
     /// Messages received by clients that read immediately.
     pub deliveries: u64,
+    /// Those of the warm-up, which are included.
+    pub warmup_deliveries: u64,
     /// Messages received by slow readers.
     pub slow_deliveries: u64,
     /// Received bytes, including frames and handshakes.
@@ -108,6 +112,8 @@ pub struct Stats {
     pub recovered_messages: u64,
     /// Slow readers that the server has disconnected.
     pub slow_closed: u64,
+    /// Connections that had to wait for a free source port.
+    pub no_port: u64,
     /// Errors by message.
     pub errors: BTreeMap<String, u64>,
     /// From the intended send time to the reception.
@@ -137,7 +143,14 @@ impl Stats {
 
     /// Counts an error.
     pub fn error(&mut self, text: String) {
-        self.add_errors(text, 1);
+        self.errors_of(text, 1);
+    }
+
+    /// Counts `count` errors of one kind.
+    pub fn errors_of(&mut self, text: String, count: u64) {
+        if count > 0 {
+            self.add_errors(text, count);
+        }
     }
 
     fn add_errors(&mut self, text: String, count: u64) {
@@ -154,8 +167,10 @@ impl Stats {
     /// Adds another set of statistics.
     pub fn add(&mut self, other: &Self) {
         self.published += other.published;
+        self.warmup_published += other.warmup_published;
         self.skipped += other.skipped;
         self.deliveries += other.deliveries;
+        self.warmup_deliveries += other.warmup_deliveries;
         self.slow_deliveries += other.slow_deliveries;
         self.bytes += other.bytes;
         self.handshakes += other.handshakes;
@@ -168,6 +183,7 @@ impl Stats {
         self.not_recovered += other.not_recovered;
         self.recovered_messages += other.recovered_messages;
         self.slow_closed += other.slow_closed;
+        self.no_port += other.no_port;
         for (text, &count) in &other.errors {
             self.add_errors(text.clone(), count);
         }

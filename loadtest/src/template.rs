@@ -1,5 +1,5 @@
-//! Texts with placeholders: `{name}`, `{room}`, `{text}`, `{bytes}`, `{id}`, `{epoch}`, `{offset}`. Other
-//! braces are literal, so JSON needs no escapes.
+//! Texts with placeholders: `{name}`, `{room}`, `{token}`, `{text}`, `{bytes}`, `{id}`, `{epoch}`,
+//! `{offset}`. Other braces are literal, so JSON needs no escapes.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ pub enum Part {
     Name,
     /// Its room's name.
     Room,
+    /// Its token.
+    Token,
     /// The message.
     Text,
     /// The message's length.
@@ -24,9 +26,10 @@ pub enum Part {
     Offset,
 }
 
-const PLACEHOLDERS: [(&str, Part); 7] = [
+const PLACEHOLDERS: [(&str, Part); 8] = [
     ("{name}", Part::Name),
     ("{room}", Part::Room),
+    ("{token}", Part::Token),
     ("{text}", Part::Text),
     ("{bytes}", Part::Bytes),
     ("{id}", Part::Id),
@@ -46,6 +49,8 @@ pub struct Values<'f> {
     pub name: &'f str,
     /// Its room's name.
     pub room: &'f str,
+    /// Its token; empty if it has none.
+    pub token: &'f str,
     /// The message, with its stamp.
     pub text: &'f [u8],
     /// The client's message counter.
@@ -64,6 +69,7 @@ impl Template {
                 Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Name => out.extend_from_slice(values.name.as_bytes()),
                 Part::Room => out.extend_from_slice(values.room.as_bytes()),
+                Part::Token => out.extend_from_slice(values.token.as_bytes()),
                 Part::Text => out.extend_from_slice(values.text),
                 Part::Bytes => out.extend_from_slice(values.text.len().to_string().as_bytes()),
                 Part::Id => out.extend_from_slice(values.id.to_string().as_bytes()),
@@ -85,9 +91,9 @@ impl Template {
         &self.0
     }
 
-    /// Whether the template contains the message.
-    pub fn has_text(&self) -> bool {
-        self.0.contains(&Part::Text)
+    /// Whether the template contains `part`.
+    pub fn has(&self, part: &Part) -> bool {
+        self.0.contains(part)
     }
 }
 
@@ -121,14 +127,17 @@ impl From<String> for Template {
 
 impl From<Template> for String {
     fn from(template: Template) -> Self {
+        let placeholder = |part: &Part| PLACEHOLDERS.iter().find(|(_, other)| other == part);
         let text = |part: &Part| match part {
             Part::Literal(text) => text.clone(),
-            Part::Name | Part::Room | Part::Text | Part::Bytes | Part::Id | Part::Epoch | Part::Offset => {
-                PLACEHOLDERS
-                    .iter()
-                    .find(|(_, other)| other == part)
-                    .map_or_else(Self::new, |(placeholder, _)| (*placeholder).to_owned())
-            }
+            Part::Name
+            | Part::Room
+            | Part::Token
+            | Part::Text
+            | Part::Bytes
+            | Part::Id
+            | Part::Epoch
+            | Part::Offset => placeholder(part).map_or_else(Self::new, |(text, _)| (*text).to_owned()),
         };
         template.0.iter().map(text).collect()
     }
@@ -140,11 +149,18 @@ mod tests {
 
     #[test]
     fn placeholders_are_replaced_and_other_braces_kept() {
-        let text = r#"{"id":{id},"publish":{"channel":"{room}","data":"{text}"}} {name} {bytes} {other} {epoch}:{offset}"#;
+        let text = r#"{"id":{id},"publish":{"channel":"{room}","data":"{text}"}} {name} {bytes} {other} {token} {epoch}:{offset}"#;
         let template = Template::from(text);
-        let rendered =
-            template.render(Values { name: "n", room: "r", text: b"hello", id: 7, epoch: "e", offset: 9 });
-        assert_eq!(rendered, r#"{"id":7,"publish":{"channel":"r","data":"hello"}} n 5 {other} e:9"#);
+        let rendered = template.render(Values {
+            name: "n",
+            room: "r",
+            token: "t",
+            text: b"hello",
+            id: 7,
+            epoch: "e",
+            offset: 9,
+        });
+        assert_eq!(rendered, r#"{"id":7,"publish":{"channel":"r","data":"hello"}} n 5 {other} t e:9"#);
         assert_eq!(String::from(template), text);
     }
 }

@@ -1,11 +1,10 @@
 //! Conditions on a result: `p99 < 50ms`, `lost == 0`, `deliveries_per_s >= 1e6`.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use crate::metric::METRICS;
+use crate::metric::{METRICS, unit_of};
 use crate::unit::Unit;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +42,8 @@ pub struct Threshold {
 pub struct ThresholdResult {
     /// The condition as given.
     pub threshold: String,
+    /// The name of its metric.
+    pub metric: String,
     /// The measured value; `None`: the run does not have this metric.
     pub value: Option<f64>,
     /// Whether the condition is true.
@@ -50,9 +51,13 @@ pub struct ThresholdResult {
 }
 
 impl Threshold {
-    /// Evaluates the condition. It fails if the run does not have the metric.
-    pub fn evaluate(&self, metrics: &BTreeMap<String, f64>) -> ThresholdResult {
-        let value = metrics.get(&self.name).copied();
+    /// The name of its metric.
+    pub fn metric(&self) -> &str {
+        &self.name
+    }
+
+    /// Evaluates the condition with the metric's value. It fails if the run does not have the metric.
+    pub fn evaluate(&self, value: Option<f64>) -> ThresholdResult {
         let passed = value.is_some_and(|value| match self.comparison {
             Comparison::Less => value < self.value,
             Comparison::AtMost => value <= self.value,
@@ -69,7 +74,7 @@ impl Threshold {
             )]
             Comparison::Unequal => value != self.value,
         });
-        ThresholdResult { threshold: self.text.clone(), value, passed }
+        ThresholdResult { threshold: self.text.clone(), metric: self.name.clone(), value, passed }
     }
 }
 
@@ -83,12 +88,13 @@ impl FromStr for Threshold {
             format!("{text:?} is not a condition: write it as \"p99 < 50ms\" or \"lost == 0\"")
         })?;
         let (name, value) = (name.trim(), value.trim());
-        let metric = METRICS.iter().find(|metric| metric.name == name).ok_or_else(|| {
+        let unit = unit_of(name).ok_or_else(|| {
             let names: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
-            format!("there is no metric {name:?}; the metrics are {}", names.join(", "))
+            let names = names.join(", ");
+            format!("there is no metric {name:?}; the metrics are {names}, and any percentile, like p99.95")
         })?;
-        let value = read(metric.unit, value).ok_or_else(|| {
-            let example = match metric.unit {
+        let value = read(unit, value).ok_or_else(|| {
+            let example = match unit {
                 Unit::Seconds => "50ms",
                 Unit::Bytes => "64KiB",
                 Unit::Ratio => "80%",
@@ -96,7 +102,7 @@ impl FromStr for Threshold {
             };
             format!("{value:?} is not a value of {name}: write it as {example}")
         })?;
-        Ok(Self { text: text.to_owned(), name: metric.name.to_owned(), comparison, value })
+        Ok(Self { text: text.to_owned(), name: name.to_owned(), comparison, value })
     }
 }
 
@@ -144,22 +150,19 @@ mod tests {
 
     #[test]
     fn conditions_are_evaluated() {
-        let metrics = BTreeMap::from([
-            ("p99".to_owned(), 0.05),
-            ("lost".to_owned(), 0.0),
-            ("server_memory".to_owned(), 2048.0),
-        ]);
-        for (text, passed) in [
-            ("p99 < 50ms", false),
-            ("p99<=50ms", true),
-            ("p99 > 1us", true),
-            ("lost == 0", true),
-            ("lost != 0", false),
-            ("server_memory >= 2KiB", true),
-            ("duplicated == 0", false), // not a metric of this run
+        for (text, value, passed) in [
+            ("p99 < 50ms", Some(0.05), false),
+            ("p99<=50ms", Some(0.05), true),
+            ("p99.95 > 1us", Some(0.05), true),
+            ("lost == 0", Some(0.0), true),
+            ("lost != 0", Some(0.0), false),
+            ("server_memory >= 2KiB", Some(2048.0), true),
+            ("duplicated == 0", None, false), // not a metric of this run
         ] {
-            let result = text.parse::<Threshold>().unwrap().evaluate(&metrics);
+            let threshold: Threshold = text.parse().unwrap();
+            let result = threshold.evaluate(value);
             assert_eq!((result.passed, result.threshold.as_str()), (passed, text));
+            assert!(text.starts_with(&result.metric) && result.metric == threshold.metric());
         }
     }
 
@@ -167,7 +170,7 @@ mod tests {
     fn invalid_conditions_are_rejected() {
         for (text, part) in [
             ("p99", "is not a condition"),
-            ("p98 < 1ms", "there is no metric \"p98\""),
+            ("latency < 1ms", "there is no metric \"latency\""),
             ("p99 < 50", "write it as 50ms"),
             ("lost == none", "write it as 1000"),
         ] {

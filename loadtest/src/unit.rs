@@ -34,7 +34,8 @@ impl Unit {
             Self::Bytes => match value.abs() {
                 ..1024.0 => format!("{value:.0} B"),
                 ..1_048_576.0 => format!("{:.1} KiB", value / 1024.0),
-                _ => format!("{:.1} MiB", value / 1_048_576.0),
+                ..1_073_741_824.0 => format!("{:.1} MiB", value / 1_048_576.0),
+                _ => format!("{:.1} GiB", value / 1_073_741_824.0),
             },
             Self::Ratio => format!("{:.0} %", value * 100.0),
         }
@@ -75,8 +76,8 @@ mod tests {
         let times = [0.0, 4.3e-7, 1.5e-5, 0.00123, 0.0123, 12.3].map(|value| show(Unit::Seconds, value));
         assert_eq!(times, ["0", "430 ns", "15 µs", "1.23 ms", "12.3 ms", "12.30 s"]);
         assert_eq!(
-            [100.0, 2048.0, 3.5 * 1_048_576.0].map(|v| show(Unit::Bytes, v)),
-            ["100 B", "2.0 KiB", "3.5 MiB"]
+            [100.0, 2048.0, 3.5 * 1_048_576.0, 2.5 * 1_073_741_824.0].map(|v| show(Unit::Bytes, v)),
+            ["100 B", "2.0 KiB", "3.5 MiB", "2.5 GiB"]
         );
     }
 }

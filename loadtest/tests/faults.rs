@@ -137,28 +137,10 @@ fn invalid_arguments_are_rejected() {
     check(&["chat", "--source", "::1"], "IPv4");
     check(&["chat", "--publish", "hello"], "{text}");
     check(&["chat", "--clients", "200000", "--workers", "1"], "--workers");
-    check(&["chat", "--threshold", "p98 < 1ms"], "there is no metric");
+    check(&["chat", "--threshold", "p101.5 < 1ms"], "there is no metric");
     check(&["run", "/nowhere.toml"], "/nowhere.toml cannot be read");
     check(&["compare", "/nowhere", "/nowhere"], "/nowhere cannot be read");
-    let rejecting = serve_rejections();
+    let forbidden = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 15\r\n\r\nno room for you";
+    let rejecting = support::serve_responses(forbidden);
     check(&["chat", &format!("ws://{rejecting}/")], "refused with 403 Forbidden: no room for you");
-}
-
-/// A server that rejects every handshake, with a reason.
-fn serve_rejections() -> String {
-    use std::io::{Read, Write};
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    listener.listen(100).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap().to_string();
-    std::thread::Builder::new()
-        .spawn(move || {
-            while let Ok((mut socket, _)) = listener.accept() {
-                let _ = socket.read(&mut [0; 4096]);
-                let _ =
-                    socket.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 15\r\n\r\nno room for you");
-            }
-        })
-        .unwrap();
-    address
 }

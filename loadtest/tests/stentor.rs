@@ -120,6 +120,9 @@ fn churn_without_delivery_errors() {
     ]);
     check_clean(&run);
     assert!(run.metric("handshakes") > 250.0, "{}", run.table);
+    assert_eq!(run.metric("connected"), 100.0, "those that are away at the end are awaited");
+    // Of the run, not of the few milliseconds in which the first hundred connect.
+    assert!((75.0..=210.0).contains(&run.metric("handshakes_per_s")), "{}", run.table);
 }
 
 #[test]
@@ -231,11 +234,37 @@ fn results_are_written_and_compared() {
             &path("latency.hgrm"),
             "--html",
             &path("report.html"),
+            "--junit",
+            &path("junit.xml"),
+            "--prometheus",
+            &path("swarm.prom"),
         ]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    let compared = swarm(&["compare", &path("one.json"), &path("two.json")]);
-    let table = String::from_utf8(compared.stdout).unwrap();
+    let compare = |options: &[&str]| {
+        let output = swarm(&[&["compare", &path("one.json"), &path("two.json")], options].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, table) = compare(&[]);
+    assert_eq!(code, Some(0));
+    let (code, strict) = compare(&["--tolerance", "published=1%"]);
+    assert_eq!((code, strict.as_str()), (Some(2), ""), "it has no better direction");
+    assert_eq!(compare(&["--tolerance", "lost=0%"]).0, Some(0));
+    let mut worse: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path("two.json")).unwrap()).unwrap();
+    worse["metrics"]["p99"] = 1000.0.into();
+    worse["asked"]["rate"] = "7/s".into();
+    std::fs::write(path("two.json"), worse.to_string()).unwrap();
+    let (code, worse) = compare(&["--tolerance", "p99=50%"]);
+    assert!(worse.contains("FAILED: two: p99 is 1000.00 s") && worse.contains("rate 100/s → 7/s"), "{worse}");
+    assert_eq!(code, Some(1));
+    let junit = std::fs::read_to_string(path("junit.xml")).unwrap();
+    assert!(junit.contains("name=\"lost == 0\"/>") && junit.contains(" failures=\"0\""), "{junit}");
+    let prometheus = std::fs::read_to_string(path("swarm.prom")).unwrap();
+    assert!(
+        prometheus.contains("# TYPE swarm_p99_seconds gauge\nswarm_p99_seconds{scenario=\"chat\""),
+        "{prometheus}"
+    );
     assert!(table.contains("latency p99 (p99)") && table.contains('×'), "{table}");
     let hgrm = std::fs::read_to_string(path("latency.hgrm")).unwrap();
     assert!(hgrm.contains("Total count    =          600]"), "{hgrm}");
@@ -258,8 +287,8 @@ fn an_interrupted_run_has_results() {
     kill_process(Pid::from_child(&run), Signal::INT).unwrap();
     let output = run.wait_with_output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("interrupted") && table.contains("lost 0"), "{table}");
-    assert_eq!(output.status.code(), Some(0), "{table}");
+    assert!(table.contains("it was interrupted") && table.contains("lost 0"), "{table}");
+    assert_eq!(output.status.code(), Some(130), "{table}");
 }
 
 #[test]
@@ -302,4 +331,56 @@ fn the_json_protocol() {
     ]);
     check_clean(&echo);
     assert!(echo.metric("published") > 100.0, "{}", echo.table);
+}
+
+/// A server that takes signed tokens only, and the path of its secret.
+fn server_with_tokens(folder: &std::path::Path) -> (Stentor, String) {
+    let secret = folder.join("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let secret = secret.to_str().unwrap().to_owned();
+    (Stentor::start(&["--auth", "token", "--token-hmac-secret-files", &secret]), secret)
+}
+
+#[test]
+fn clients_have_tokens_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, secret) = server_with_tokens(folder.path());
+    let load = ["--clients", "20", "--publishers", "2", "--duration", "300ms"];
+    for preset in ["stentor", "stentor-json"] {
+        let with = |options: &[&str]| {
+            Run::new(&[&["chat", &server.url, "--preset", preset], &load[..], options].concat())
+        };
+        let signed = with(&["--token-key", &secret]);
+        check_clean(&signed);
+        assert_eq!(signed.metric("connected"), 20.0);
+    }
+    let (_, sentence) = support::rejected(&[&["chat", &server.url], &load[..]].concat());
+    assert!(sentence.contains("--token-key"), "{sentence}");
+}
+
+#[test]
+fn find_returns_the_highest_rate_that_holds() {
+    let server = Stentor::start(&[]);
+    let load = ["--clients", "10", "--publishers", "2", "--duration", "1s", "--precision", "12"];
+    // The number of published messages is the rate: the limit is exact.
+    let threshold = ["--threshold", "published <= 130", "--from", "100", "--to", "1000"];
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("found.json");
+    let output =
+        swarm(&[&["find", &server.url], &load[..], &threshold, &["--json", json.to_str().unwrap()]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("highest rate that holds: 125/s (138/s does not: published <= 130"), "{text}");
+    assert_eq!(output.status.code(), Some(0));
+    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let tried: Vec<_> =
+        json["curve"].as_array().unwrap().iter().map(|probe| probe["value"].as_f64().unwrap()).collect();
+    assert_eq!((tried, &json["asked"]["rate"]), (vec![100.0, 125.0, 138.0, 150.0, 200.0], &"125/s".into()));
+    let none = swarm(&[&["find", &server.url], &load[..], &["--threshold", "published < 5"]].concat());
+    assert!(String::from_utf8(none.stdout).unwrap().contains("not even a rate of 100/s holds"));
+    assert_eq!(none.status.code(), Some(1));
+    let clients = ["--vary", "clients", "--from", "5", "--to", "8", "--threshold", "connected <= 8"];
+    let found =
+        swarm(&[&["find", &server.url, "--publishers", "1", "--duration", "200ms"], &clients[..]].concat());
+    let text = String::from_utf8(found.stdout).unwrap();
+    assert!(text.contains("highest number of clients that holds: 8 (no higher one was tried"), "{text}");
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the shell blocks of the documents: run.py STENTOR SWARM [FILE…]
+"""Runs the shell blocks of the documents: run.py [--as-written] STENTOR SWARM [FILE…]
 
 A block is fenced with ```sh. The rest of that line may mark it:
 
@@ -11,7 +11,7 @@ A block of any language with file=NAME is written to that file. A comment <!-- r
 
 The blocks of one document run one after the other in one folder, with bash, which ends at the first command that fails. Ports
 are replaced by free ones; a program that `cargo run` would build, and `$(pidof stentor)`, by what the test has; clients and durations of a load test by
-few and short ones. A block that needs a server on port 8080 when there is none gets one with the default configuration. What else a
+few and short ones, unless the blocks run as written. A block that needs a server on port 8080, and neither has nor starts one, gets one with the default configuration. What else a
 document takes for granted is done by a script in before/, named after it.
 """
 import os
@@ -29,7 +29,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "deploy/README.md", "loadtest/README.md"]
 SECONDS = 60
-SMALL = [(r"--clients \d+", "--clients 40"), (r"--duration \S+", "--duration 1s"), (r"--workers \d+", "--workers 1")]
+AS_WRITTEN_SECONDS = 600
+SMALL = [(r"--clients \d+", "--clients 40"), (r"--duration \S+", "--duration 1s"), (r"--workers \d+", "--workers 1"),
+         (r"(swarm run loadtest/docs/storm\.toml)(?!.*--clients)", r"\1 --clients 40")]
 
 
 class Block:
@@ -79,10 +81,10 @@ def free_port():
 class Document:
     """One document: its folder, its ports, and the servers that its blocks have started."""
 
-    def __init__(self, name, stentor, swarm):
-        self.name, self.stentor = name, stentor
+    def __init__(self, name, stentor, swarm, as_written):
+        self.name, self.stentor, self.as_written = name, stentor, as_written
         self.folder = tempfile.mkdtemp(prefix="stentor-docs-")
-        self.ports = {"8080": free_port(), "8000": free_port()}
+        self.ports = {port: free_port() for port in ("8080", "8081", "8000")}
         self.servers = {}
         tools = os.path.join(self.folder, ".bin")
         os.mkdir(tools)
@@ -107,7 +109,7 @@ class Document:
             text = re.sub(rf"(?<![\w.]){port}\b", str(free), text)
         text = text.replace("cargo run --release -p loadtest --", "swarm").replace("cargo run --release", "stentor")
         text = re.sub(r"\$\(pidof stentor\)|(?<=--server-pid )PID\b", "$DOCS_STENTOR_PID", text)
-        for pattern, replacement in SMALL:
+        for pattern, replacement in () if self.as_written else SMALL:
             text = re.sub(pattern, replacement, text)
         text = re.sub(r"\bswarm (chat)(?=\s+#)", rf"swarm \1 ws://127.0.0.1:{self.ports['8080']}", text)
         # `localhost` may be ::1 first, where the servers of the test do not listen.
@@ -131,11 +133,13 @@ class Document:
         text = self.adapted(block.text)
         if "server" in block.marks:
             return self.serve(block.marks["server"] or "8080", text)
-        if re.search(rf"\b{self.ports['8080']}\b|DOCS_STENTOR_PID", text) and not self.is_up("8080"):
+        starts_its_own = re.search(r"^stentor .*&$", text, re.MULTILINE)
+        if re.search(rf"\b{self.ports['8080']}\b|DOCS_STENTOR_PID", text) and not self.is_up("8080") and not starts_its_own:
             problem = self.serve("8080", "stentor")
             if problem:
                 return problem
-        return self.execute(text, int(block.marks.get("seconds") or SECONDS))
+        seconds = int(block.marks.get("seconds") or SECONDS)
+        return self.execute(text, max(seconds, AS_WRITTEN_SECONDS) if self.as_written else seconds)
 
     def start(self, text, output):
         environment = {**self.environment, "DOCS_STENTOR_PID": str(self.pid() or "")}
@@ -221,12 +225,14 @@ def documents():
 
 
 def main():
-    stentor, swarm = map(os.path.abspath, sys.argv[1:3])
+    arguments = [argument for argument in sys.argv[1:] if argument != "--as-written"]
+    as_written = len(arguments) < len(sys.argv) - 1
+    stentor, swarm = map(os.path.abspath, arguments[:2])
     passed = skipped = failed = 0
     if not shutil.which("websocat"):
         print("note     websocat is not installed: tests/docs/bin/websocat stands in for it")
-    for name in sys.argv[3:] or documents():
-        document = Document(name, stentor, swarm)
+    for name in arguments[2:] or documents():
+        document = Document(name, stentor, swarm, as_written)
         try:
             problem = document.prepare()
             if problem:

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::{FileStage, Options};
 use crate::clock;
 use crate::pace::{self, Pace, Stage};
-use crate::plan::{CLIENTS_PER_SOURCE, LoadModel, Plan, Scenario, Storm};
+use crate::plan::{LoadModel, Plan, Scenario, Storm};
+use crate::tokens::Tokens;
 use crate::units::{Downtime, Rate, Sizes, Span};
 
 /// Default message size.
@@ -35,10 +36,13 @@ impl Options {
         }
         let load_model = self.load_model(scenario)?;
         let stages = self.checked_stages(scenario, clients)?;
-        let target = self.target()?;
+        let tokens = self.checked_tokens(clients)?;
+        let target = self.target(tokens.is_some())?;
+        let warmup = self.checked_warmup(&stages)?;
         Ok(Plan {
             scenario,
             run: run_number(),
+            tokens,
             clients,
             publishers,
             receive_only: false,
@@ -50,6 +54,8 @@ impl Options {
             handshakes: self.handshakes.unwrap_or(100).max(1),
             connect_rate: self.connect_rate.map(|rate| rate.0).filter(|&rate| rate > 0.0),
             handshake_timeout_ns: self.handshake_timeout.unwrap_or(Span::seconds(10)).nanos(),
+            connect_timeout_ns: self.checked_connect_timeout().nanos(),
+            warmup_ns: warmup.nanos(),
             drain_timeout_ns: self.drain_timeout.unwrap_or(Span::seconds(3)).nanos(),
             close: self.close,
             churn: match (self.churn, scenario) {
@@ -63,7 +69,7 @@ impl Options {
             slow_read,
             read_rate: self.read_rate.unwrap_or(1024).max(1),
             reconnect: self.reconnect || matches!(scenario, Scenario::Soak | Scenario::Storm),
-            sources: self.checked_sources(target.address, clients)?,
+            sources: self.checked_sources(target.address)?,
             pin: self.pin.clone(),
             stages,
             target,
@@ -123,7 +129,7 @@ impl Options {
                 Scenario::Idle | Scenario::Churn | Scenario::Slow => Span::seconds(10),
             };
             let seconds = self.duration.unwrap_or(default).0.as_secs_f64();
-            return Ok(vec![Stage { seconds, rate: (rate, rate), clients: (clients, clients) }]);
+            return Ok(vec![Stage { name: None, seconds, rate: (rate, rate), clients: (clients, clients) }]);
         }
         if self.duration.is_some() {
             return Err(
@@ -135,7 +141,12 @@ impl Options {
         let stage = |stage: &FileStage| {
             let from = now;
             now = (stage.clients.unwrap_or(from.0), stage.rate.map_or(from.1, |rate| rate.0));
-            Stage { seconds: stage.duration.0.as_secs_f64(), clients: (from.0, now.0), rate: (from.1, now.1) }
+            Stage {
+                name: stage.name.clone(),
+                seconds: stage.duration.0.as_secs_f64(),
+                clients: (from.0, now.0),
+                rate: (from.1, now.1),
+            }
         };
         Ok(self.stages.iter().map(stage).collect())
     }
@@ -177,19 +188,47 @@ impl Options {
         (1..=count).map(storm).collect()
     }
 
-    /// On the loopback, source addresses are added as needed; elsewhere they must be given.
-    fn checked_sources(&self, address: SocketAddr, clients: u32) -> Result<Vec<IpAddr>, String> {
+    fn checked_tokens(&self, clients: u32) -> Result<Option<Tokens>, String> {
+        match (&self.tokens, &self.token_key) {
+            (Some(_), Some(_)) => Err("--tokens and --token-key exclude each other".to_owned()),
+            (Some(list), None) => Tokens::read_list(list, clients).map(Some),
+            (None, Some(key)) => Tokens::read_key(key, self.token_claims.as_deref()).map(Some),
+            (None, None) if self.token_claims.is_some() => {
+                Err("--token-claims requires --token-key".to_owned())
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// At least twice the time between two connections.
+    fn checked_connect_timeout(&self) -> Span {
+        let rate = self.connect_rate.map(|rate| rate.0).filter(|&rate| rate > 0.0);
+        let between = rate.map_or(0.0, |rate| (2.0 / rate).min(1e9));
+        let at_least = Span(std::time::Duration::from_secs_f64(between));
+        let timeout = self.connect_timeout.unwrap_or(Span::seconds(30));
+        if timeout > at_least { timeout } else { at_least }
+    }
+
+    fn checked_warmup(&self, stages: &[Stage]) -> Result<Span, String> {
+        let warmup = self.warmup.unwrap_or_default();
+        let length = pace::length(stages);
+        if self.warmup.is_some() && warmup.0.as_secs_f64() >= length {
+            return Err(format!("--warmup {warmup} leaves nothing of the {length} s to measure"));
+        }
+        Ok(warmup)
+    }
+
+    /// On the loopback every address can be used; elsewhere others than the kernel's choice must be given.
+    fn checked_sources(&self, address: SocketAddr) -> Result<Vec<IpAddr>, String> {
         if let Some(wrong) = self.sources.iter().find(|source| source.is_ipv4() != address.is_ipv4()) {
             return Err(format!("--source {wrong} cannot reach {address}: one is IPv4 and the other IPv6"));
         }
-        if !self.sources.is_empty() || !address.ip().is_loopback() || address.is_ipv6() {
-            return Ok(self.sources.clone());
-        }
-        let needed = u8::try_from(clients.div_ceil(CLIENTS_PER_SOURCE)).unwrap_or(u8::MAX).clamp(1, 254);
-        // The first clients leave the source address to the kernel, which then finds a free port faster.
-        Ok((1..=needed)
-            .map(|last| IpAddr::from(if last == 1 { [0; 4] } else { [127, 0, 0, last] }))
-            .collect())
+        Ok(match address.ip() {
+            _ if !self.sources.is_empty() => self.sources.clone(),
+            IpAddr::V4(ip) if ip.is_loopback() => (1..=254).map(|last| [127, 0, 0, last].into()).collect(),
+            IpAddr::V6(ip) if ip.is_loopback() => vec![IpAddr::V6(ip)],
+            IpAddr::V4(_) | IpAddr::V6(_) => Vec::new(),
+        })
     }
 }
 
@@ -226,8 +265,11 @@ mod tests {
         check(&Options { publishers: Some(6), ..some(5) }, Scenario::Chat, "6 publishers and 0 slow readers");
         check(&Options { rooms: Some(6), ..some(5) }, Scenario::Chat, "--rooms must be at least 1");
         check(&Options { in_flight: Some(0), ..some(5) }, Scenario::Chat, "--in-flight must be at least 1");
-        let stage = FileStage { duration: Span::seconds(1), clients: None, rate: None };
+        let stage = FileStage { name: None, duration: Span::seconds(1), clients: None, rate: None };
         let both = Options { stages: vec![stage], duration: Some(Span::seconds(1)), ..some(5) };
         check(&both, Scenario::Chat, "--duration cannot be combined with stages");
+        check(&Options { warmup: Some(Span::seconds(10)), ..some(5) }, Scenario::Chat, "leaves nothing");
+        let claims = Options { token_claims: Some("{}".to_owned()), ..some(5) };
+        check(&claims, Scenario::Chat, "--token-claims requires --token-key");
     }
 }

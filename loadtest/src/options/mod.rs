@@ -1,5 +1,5 @@
 //! The options of a run, with the same names on the command line and in a scenario file. `checked` validates
-//! them into a plan, `target` resolves the server.
+//! them into a plan, `target` resolves the server and its protocol.
 
 mod checked;
 mod target;
@@ -74,6 +74,16 @@ pub struct Options {
     /// Accept any server certificate
     #[arg(long, help_heading = "Server")]
     pub insecure: bool,
+    /// CSV file with a token for each client, which replaces {token}; columns "token" and "name", or tokens
+    /// alone
+    #[arg(long, value_name = "FILE", conflicts_with = "token_key", help_heading = "Server")]
+    pub tokens: Option<PathBuf>,
+    /// Sign a token for each client, which replaces {token}: with a secret (HS256) or a private key in PEM
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub token_key: Option<PathBuf>,
+    /// Further claims of signed tokens, a JSON object
+    #[arg(long, value_name = "JSON", requires = "token_key", help_heading = "Server")]
+    pub token_claims: Option<String>,
 
     /// Number of clients [default: 1000; echo: 100]
     #[arg(long, help_heading = "Clients")]
@@ -90,10 +100,14 @@ pub struct Options {
     /// Handshake timeout [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = "Clients")]
     pub handshake_timeout: Option<Span>,
+    /// End the connect phase when no client has connected for this long [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Clients")]
+    pub connect_timeout: Option<Span>,
     /// Reconnect lost clients (soak and storm: always)
     #[arg(long, help_heading = "Clients")]
     pub reconnect: bool,
-    /// Local source address of connections; repeatable, for more ports
+    /// Local source address of connections; repeatable, for more ports [default: on the loopback
+    /// 127.0.0.1 to 127.0.0.254, each when the ports of the one before are taken]
     #[arg(long = "source", value_name = "ADDRESS", help_heading = "Clients")]
     #[serde(rename = "source")]
     pub sources: Vec<IpAddr>,
@@ -113,6 +127,9 @@ pub struct Options {
     /// Duration of publishing [default: 10s; storm: 20s; soak: 1h]
     #[arg(long, value_name = "TIME", help_heading = "Messages")]
     pub duration: Option<Span>,
+    /// Time at the beginning whose messages are checked, but not measured [default: 0s]
+    #[arg(long, value_name = "TIME", help_heading = "Messages")]
+    pub warmup: Option<Span>,
     /// Timeout for messages in flight at the end [default: 3s]
     #[arg(long, value_name = "TIME", help_heading = "Messages")]
     pub drain_timeout: Option<Span>,
@@ -142,22 +159,24 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", help_heading = "Disruptions")]
     pub read_rate: Option<u32>,
 
-    /// Worker processes, one event loop each [default: one per core, half of them for a server on the
-    /// loopback; more if the descriptor limit requires it]
+    /// Worker processes, one event loop each, besides that of the publishers [default: one per core, half of
+    /// them for a server on the loopback; more if the descriptor limit requires it]
     #[arg(long, help_heading = "Measurement")]
     pub workers: Option<u32>,
     /// Pin the workers to these cores
     #[arg(long, value_name = "CORES", value_delimiter = ',', help_heading = "Measurement")]
     pub pin: Vec<usize>,
-    /// Process id of the server, to sample its CPU and memory
-    #[arg(long, value_name = "PID", help_heading = "Measurement")]
-    pub server_pid: Option<u32>,
-    /// Condition on the result, like "p99 < 50ms" or "lost == 0"; if one fails, the exit code is 1
+    /// Process ids of the server, to sample the CPU and memory of these processes and their children
+    #[arg(long = "server-pid", value_name = "PID", value_delimiter = ',', help_heading = "Measurement")]
+    #[serde(rename = "server-pid", deserialize_with = "one_or_many")]
+    pub server_pids: Vec<u32>,
+    /// Condition on the result, like "p99 < 50ms", "p99.95 < 1s" or "lost == 0"; if one fails, the exit code
+    /// is 1
     #[arg(long = "threshold", value_name = "THRESHOLD", help_heading = "Measurement")]
     #[serde(rename = "threshold")]
     pub thresholds: Vec<Threshold>,
 
-    /// Write the result as JSON
+    /// Write the result as JSON; - is the standard output, for every kind of file
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
     /// Write the latency percentiles as .hgrm
@@ -166,6 +185,12 @@ pub struct Options {
     /// Write an HTML report with charts
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub html: Option<PathBuf>,
+    /// Write the thresholds, or the checks without thresholds, as JUnit test cases
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub junit: Option<PathBuf>,
+    /// Write the metrics in Prometheus' text format
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub prometheus: Option<PathBuf>,
     /// Do not show progress
     #[arg(long, short, help_heading = "Results")]
     pub quiet: bool,
@@ -179,10 +204,26 @@ pub struct Options {
     pub stages: Vec<FileStage>,
 }
 
+/// One number, or a list.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(u32),
+        Many(Vec<u32>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
+    })
+}
+
 /// A stage in a scenario file. An omitted value keeps its value from the end of the stage before.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileStage {
+    /// A name for the display.
+    pub name: Option<String>,
     /// Duration of the stage.
     pub duration: Span,
     /// Number of clients at its end.

@@ -8,7 +8,7 @@ use crate::preset::{RecoveredMatch, ServerProtocol};
 use crate::template::{Part, Template};
 
 impl Options {
-    fn protocol(&self) -> Result<ServerProtocol, String> {
+    fn protocol(&self, has_tokens: bool) -> Result<ServerProtocol, String> {
         let mut protocol = self.preset.unwrap_or_default().protocol();
         for header in &self.headers {
             if !header.contains(':') || header.contains(['\r', '\n']) {
@@ -22,7 +22,7 @@ impl Options {
         if let Some(publish) = &self.publish {
             protocol.publish = publish.as_str().into();
         }
-        if !protocol.publish.has_text() {
+        if !protocol.publish.has(&Part::Text) {
             return Err("--publish requires {text}, the placeholder of the message".to_owned());
         }
         for auto_reply in &self.auto_replies {
@@ -36,7 +36,20 @@ impl Options {
         protocol.error_match = self.error_match.clone().or(protocol.error_match);
         protocol.binary |= self.binary;
         self.recovery(&mut protocol)?;
+        if has_tokens {
+            self.place_token(&mut protocol)?;
+        }
         Ok(protocol)
+    }
+
+    /// Adds `{token}` where the preset has it, unless an option does.
+    fn place_token(&self, protocol: &mut ServerProtocol) -> Result<(), String> {
+        let in_url = self.url.as_deref().is_some_and(|url| url.contains("{token}"));
+        let in_options = self.headers.iter().chain(&self.join).any(|text| text.contains("{token}"));
+        if in_url || in_options || protocol.authenticate() {
+            return Ok(());
+        }
+        Err("set the place of {token} in the URL, --header or --join: this preset has none for it".to_owned())
     }
 
     /// The recovery options, applied over those of the preset.
@@ -72,8 +85,8 @@ impl Options {
         }
     }
 
-    pub(super) fn target(&self) -> Result<Target, String> {
-        let mut protocol = self.protocol()?;
+    pub(super) fn target(&self, has_tokens: bool) -> Result<Target, String> {
+        let mut protocol = self.protocol(has_tokens)?;
         let url = self.url.as_deref().unwrap_or_else(|| self.preset.unwrap_or_default().default_origin());
         let (tls, rest) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
             (Some(rest), _) => (false, rest),
@@ -122,7 +135,7 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        let target = |url: &str| Options { url: Some(url.to_owned()), ..Options::default() }.target();
+        let target = |url: &str| Options { url: Some(url.to_owned()), ..Options::default() }.target(false);
         let found = target("ws://127.0.0.1").unwrap();
         assert_eq!(
             (found.address.port(), found.tls, found.url.as_str()),

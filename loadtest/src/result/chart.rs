@@ -11,6 +11,8 @@
 pub enum Scale {
     /// Linear, from zero.
     Linear,
+    /// Linear, from zero, with ticks at multiples of a power of two, for bytes.
+    Binary,
     /// Logarithmic.
     Logarithmic,
 }
@@ -40,6 +42,8 @@ pub struct Chart<'c> {
     pub y_label: &'c dyn Fn(f64) -> String,
     /// The curves. The first is drawn on top.
     pub series: Vec<Series>,
+    /// The last x is a part of its interval: it has this label, and the curves are dashed before it.
+    pub partial: Option<String>,
 }
 
 /// The size of a chart, and the rectangle in it that the axes span.
@@ -98,6 +102,8 @@ pub struct Curve {
     pub name: &'static str,
     /// The parts between gaps: pairs of x and y.
     pub segments: Vec<Vec<(f64, f64)>>,
+    /// The line to the last x if that is a part of its interval, else empty.
+    pub partial: Vec<(f64, f64)>,
 }
 
 /// A tooltip over the whole height: the values of all curves at one x.
@@ -126,9 +132,9 @@ impl Axis {
     fn new(scale: Scale, values: impl Iterator<Item = f64>, begin: f64, end: f64) -> Self {
         let (mut from, mut to) = values.fold((f64::MAX, f64::MIN), |(from, to), v| (from.min(v), to.max(v)));
         match scale {
-            Scale::Linear => {
+            Scale::Linear | Scale::Binary => {
                 (from, to) = (from.min(0.0), if to > 0.0 { to } else { 1.0 });
-                let step = step(to - from);
+                let step = scale.step(to - from);
                 to = (to / step).ceil() * step;
             }
             Scale::Logarithmic => {
@@ -145,7 +151,7 @@ impl Axis {
     /// The coordinate of a value.
     fn at(&self, value: f64) -> f64 {
         let share = match self.scale {
-            Scale::Linear => (value - self.from) / (self.to - self.from),
+            Scale::Linear | Scale::Binary => (value - self.from) / (self.to - self.from),
             Scale::Logarithmic => {
                 (value.max(self.from).log10() - self.from.log10()) / (self.to.log10() - self.from.log10())
             }
@@ -160,8 +166,8 @@ impl Axis {
             count
         };
         match self.scale {
-            Scale::Linear => {
-                let step = step(self.to - self.from);
+            Scale::Linear | Scale::Binary => {
+                let step = self.scale.step(self.to - self.from);
                 (0..=count((self.to - self.from) / step))
                     .map(|tick| self.from + step * f64::from(tick))
                     .collect()
@@ -174,15 +180,21 @@ impl Axis {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, for about five ticks in `range`.
-fn step(range: f64) -> f64 {
-    let rough = (range / 5.0).max(f64::MIN_POSITIVE);
-    let power = 10_f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
-        .map(|factor| factor * power)
-        .into_iter()
-        .find(|&step| step >= rough)
-        .unwrap_or(power)
+impl Scale {
+    /// The distance of about five ticks in `range`: 1, 2 or 5 times a power of ten, or a power of two, which
+    /// is round in KiB, MiB and GiB.
+    fn step(self, range: f64) -> f64 {
+        let rough = (range / 5.0).max(f64::MIN_POSITIVE);
+        if self == Self::Binary {
+            return 2_f64.powf(rough.log2().ceil());
+        }
+        let power = 10_f64.powf(rough.log10().floor());
+        [1.0, 2.0, 5.0, 10.0]
+            .map(|factor| factor * power)
+            .into_iter()
+            .find(|&step| step >= rough)
+            .unwrap_or(power)
+    }
 }
 
 impl Chart<'_> {
@@ -210,10 +222,26 @@ impl Chart<'_> {
                 .series
                 .iter()
                 .enumerate()
-                .map(|(index, series)| Curve { index, name: series.name, segments: segments(series, &x, &y) })
+                .map(|(index, series)| self.curve(index, series, &x, &y))
                 .collect(),
             columns: self.columns(&x),
         })
+    }
+
+    fn curve(&self, index: usize, series: &Series, x: &Axis, y: &Axis) -> Curve {
+        let at = |&(at, value): &(f64, Option<f64>)| Some((x.at(at), y.at(value?)));
+        let points = &series.points[..];
+        let (whole, partial) = match (&self.partial, points) {
+            (Some(_), [whole @ .., last]) => {
+                let before = whole.last().and_then(at);
+                let line = before.zip(at(last)).map(|(before, last)| vec![before, last]);
+                (whole, line.unwrap_or_default())
+            }
+            _ => (points, Vec::new()),
+        };
+        let parts = whole.split(|(_, value)| value.is_none()).filter(|part| !part.is_empty());
+        let segments = parts.map(|part| part.iter().filter_map(at).collect()).collect();
+        Curve { index, name: series.name, segments, partial }
     }
 
     fn columns(&self, x: &Axis) -> Vec<Column> {
@@ -229,19 +257,15 @@ impl Chart<'_> {
             Column {
                 left,
                 width: (right - left).max(1.0),
-                label: (self.x_label)(at),
+                label: match &self.partial {
+                    Some(label) if index + 1 == first.points.len() => label.clone(),
+                    _ => (self.x_label)(at),
+                },
                 values: self.series.iter().filter_map(value).collect(),
             }
         };
         first.points.iter().enumerate().map(column).collect()
     }
-}
-
-fn segments(series: &Series, x: &Axis, y: &Axis) -> Vec<Vec<(f64, f64)>> {
-    let parts = series.points.split(|(_, value)| value.is_none()).filter(|part| !part.is_empty());
-    parts
-        .map(|part| part.iter().filter_map(|&(at, value)| Some((x.at(at), y.at(value?)))).collect())
-        .collect()
 }
 
 #[cfg(test)]
@@ -272,6 +296,7 @@ mod tests {
             y_scale: Scale::Linear,
             y_label: &label,
             series: vec![Series { name: "n", points }],
+            partial: None,
         };
         let figure = chart.figure().unwrap();
         let lengths = |curve: &Curve| curve.segments.iter().map(Vec::len).collect::<Vec<_>>();
@@ -282,5 +307,22 @@ mod tests {
         assert_eq!(columns[1], [("n", "2 s".to_owned())]);
         assert_eq!((columns.len(), columns[2].len()), (5, 0));
         assert_eq!(figure.x_ticks.last().unwrap().label, "4 s");
+        let partial = Chart { partial: Some("4 s, of which 0.5 s".to_owned()), ..chart }.figure().unwrap();
+        assert_eq!(lengths(&partial.curves[0]), [2, 1], "the last line is drawn apart");
+        assert_eq!(partial.curves[0].partial[1].0, AREA.right);
+        assert_eq!(partial.columns[4].label, "4 s, of which 0.5 s");
+    }
+
+    #[test]
+    fn ticks_of_bytes_are_round_in_their_units() {
+        let ticks = |to| Axis::new(Scale::Binary, [0.0, to].into_iter(), 0.0, 100.0).ticks();
+        let labels = |to| {
+            ticks(to).into_iter().map(|bytes| crate::unit::Unit::Bytes.format(bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(3.5 * 1_048_576.0), ["0 B", "1.0 MiB", "2.0 MiB", "3.0 MiB", "4.0 MiB"]);
+        assert_eq!(
+            labels(70.0 * 1_048_576.0),
+            ["0 B", "16.0 MiB", "32.0 MiB", "48.0 MiB", "64.0 MiB", "80.0 MiB"]
+        );
     }
 }

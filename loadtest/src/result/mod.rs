@@ -1,9 +1,15 @@
 //! The result of a run, as it is stored, shown and compared.
 
+mod asked;
 mod chart;
+mod checks;
 pub mod compare;
+mod files;
 mod hgrm;
+mod host;
+mod junit;
 mod page;
+mod prometheus;
 mod table;
 
 use serde::{Deserialize, Serialize};
@@ -11,18 +17,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::metric::{self, Facts, METRICS};
-use crate::outcome::{Outcome, Second};
+use crate::clock::SECOND;
+use crate::metric::{self, Facts, METRICS, Percentile};
+use crate::outcome::{Outcome, Second, ServerUsage};
 use crate::plan::{LoadModel, Plan};
 use crate::stats::{Stats, TimeHistogram};
 use crate::threshold::{Threshold, ThresholdResult};
 use crate::unit::{Unit, seconds};
+pub use checks::Check;
+pub use files::{Files, Kind};
+use host::Host;
 
 /// One second of the run. Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The second, from the start of the run.
     pub second: u64,
+    /// How much of it belongs to the run, in seconds: less than 1 in the last one.
+    pub covered: f64,
     /// Connected clients.
     pub connected: u32,
     /// Published messages.
@@ -46,12 +58,14 @@ pub struct Point {
 }
 
 impl Point {
-    fn new(second: u64, found: &Second) -> Self {
+    fn new(second: u64, found: &Second, ended_ns: u64) -> Self {
         let Second { stats, connected, server } = found;
         let quantile = |q| (stats.latency.count() > 0).then(|| seconds(stats.latency.quantile(q)));
+        let covered_ns = ended_ns.saturating_sub(second * SECOND).min(SECOND);
         #[expect(clippy::cast_precision_loss, reason = "shares need no more than 52 bits")]
         Self {
             second,
+            covered: covered_ns as f64 / 1e9,
             connected: *connected,
             published: stats.published,
             deliveries: stats.deliveries,
@@ -66,8 +80,31 @@ impl Point {
     }
 }
 
+/// One run of a search.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The rate, or the number of clients.
+    pub value: f64,
+    /// Whether all thresholds held, without an error.
+    pub passed: bool,
+    /// Deliveries per second.
+    pub deliveries_per_s: Option<f64>,
+    /// Median latency.
+    pub p50: Option<f64>,
+    /// Latency at the 99th percentile.
+    pub p99: Option<f64>,
+    /// Maximum latency.
+    pub max: Option<f64>,
+    /// CPU of the server, as a share of one core.
+    pub server_cpu: Option<f64>,
+    /// Whether swarm itself was the limit.
+    pub limited_by_swarm: bool,
+    /// What did not hold.
+    pub reason: String,
+}
+
 /// The result of a run, stored as JSON.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The version of swarm.
     pub version: String,
@@ -79,6 +116,10 @@ pub struct Report {
     pub command: String,
     /// The end of the run, RFC 3339.
     pub finished_at: String,
+    /// The machine that swarm ran on.
+    pub host: Host,
+    /// What the run was asked to do, by option.
+    pub asked: BTreeMap<String, String>,
     /// Values of metrics by name: times in seconds, memory in bytes.
     pub metrics: BTreeMap<String, f64>,
     /// Errors by message.
@@ -87,8 +128,17 @@ pub struct Report {
     pub notes: Vec<String>,
     /// The evaluated thresholds.
     pub thresholds: Vec<ThresholdResult>,
-    /// Whether all thresholds passed; without thresholds, whether no error was counted.
+    /// What the run had to fulfil: the thresholds; without them, no errors; and always, that it was complete.
+    pub checks: Vec<Check>,
+    /// Whether all checks passed.
     pub passed: bool,
+    /// Whether the user interrupted the run.
+    pub interrupted: bool,
+    /// Whether the latencies include swarm's own delay.
+    pub limited_by_swarm: bool,
+    /// The runs of a search, by value; this is the result of the highest that held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<Probe>,
     /// Statistics by second.
     pub timeline: Vec<Point>,
     /// Latencies: pairs of microseconds and count.
@@ -115,26 +165,34 @@ impl Report {
             .iter()
             .filter_map(|metric| Some((metric.name.to_owned(), (metric.value)(&facts)?)))
             .collect();
-        let results: Vec<_> = thresholds.iter().map(|threshold| threshold.evaluate(&metrics)).collect();
-        let passed = if results.is_empty() {
-            let errors = METRICS.iter().filter(|metric| metric.is_error);
-            errors.filter_map(|metric| metrics.get(metric.name)).all(|&count| count == 0.0)
-        } else {
-            results.iter().all(|result| result.passed)
-        };
-        let notes = notes(&facts);
+        let value =
+            |name: &str| metrics.get(name).copied().or_else(|| Percentile::parse(name)?.of(&facts.total));
+        let evaluate = |threshold: &Threshold| threshold.evaluate(value(threshold.metric()));
+        let results: Vec<_> = thresholds.iter().map(evaluate).collect();
+        let checks = checks::checks(&facts, &results);
+        let (notes, limited_by_swarm) = (notes(&facts), limited_by_swarm(&facts));
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: plan.scenario.name().to_owned(),
             url: plan.target.url.clone(),
             command,
             finished_at: finished_at(),
+            host: Host::read(),
+            asked: asked::asked(plan),
             metrics,
             errors: facts.total.errors,
             notes,
             thresholds: results,
-            passed,
-            timeline: outcome.seconds.iter().map(|(&second, found)| Point::new(second, found)).collect(),
+            passed: checks.iter().all(|check| check.reason.is_none()),
+            checks,
+            interrupted: outcome.interrupted,
+            limited_by_swarm,
+            curve: Vec::new(),
+            timeline: outcome
+                .seconds
+                .iter()
+                .map(|(&second, found)| Point::new(second, found, outcome.ended_ns))
+                .collect(),
             latency: facts.total.latency,
             handshake: facts.total.handshake,
         }
@@ -150,20 +208,20 @@ impl Report {
         table::table(self)
     }
 
-    /// Writes the requested files.
+    /// The result in the form of each kind of file.
     ///
     /// # Errors
-    /// One sentence that names the file.
-    pub fn write(&self, json: Option<&Path>, hdr: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
-        let as_json =
-            || serde_json::to_string_pretty(self).map(|text| text + "\n").map_err(|error| error.to_string());
-        let write = |path: &Path, text: String| {
-            std::fs::write(path, text)
-                .map_err(|error| format!("{} cannot be written: {error}", path.display()))
-        };
-        json.map_or(Ok(()), |path| write(path, as_json()?))?;
-        hdr.map_or(Ok(()), |path| write(path, hgrm::hgrm(self.latency.histogram())))?;
-        html.map_or(Ok(()), |path| write(path, page::page(self)?))
+    /// The message of the library that renders it.
+    fn rendered(&self, kind: Kind) -> Result<String, String> {
+        match kind {
+            Kind::Json => {
+                serde_json::to_string_pretty(self).map(|text| text + "\n").map_err(|error| error.to_string())
+            }
+            Kind::Hdr => Ok(hgrm::hgrm(self.latency.histogram())),
+            Kind::Html => page::page(self),
+            Kind::Junit => Ok(junit::junit(self)),
+            Kind::Prometheus => Ok(prometheus::prometheus(self)),
+        }
     }
 
     /// Reads a result.
@@ -176,6 +234,12 @@ impl Report {
         serde_json::from_str(&text)
             .map_err(|error| format!("{} is not a result of --json: {error}", path.display()))
     }
+}
+
+/// Whether swarm's own delay is part of the latencies.
+fn limited_by_swarm(facts: &Facts<'_>) -> bool {
+    let late = facts.total.send_lag.quantile(0.99) > SEND_LAG_MAX_US;
+    late || metric::cpu_max(facts).is_some_and(|share| share > CPU_MAX)
 }
 
 /// Limitations of the measurement.
@@ -193,8 +257,11 @@ fn notes(facts: &Facts<'_>) -> Vec<String> {
         let send_lag = Unit::Seconds.format(seconds(send_lag));
         notes.push(format!("the send lag has a p99 of {send_lag}: {advice}"));
     }
-    if facts.outcome.interrupted {
-        notes.push("interrupted: these are the results so far".to_owned());
+    notes.extend(own_limits(facts));
+    notes.extend(facts.outcome.server.and_then(warmed_note));
+    if facts.plan.warmup_ns > 0 {
+        let warmup = Unit::Seconds.format(seconds(facts.plan.warmup_ns / 1000));
+        notes.push(format!("the first {warmup} of publishing are checked, but not measured"));
     }
     if let (LoadModel::ClosedLoop(_), true) = (facts.plan.load_model, facts.total.published > 0) {
         notes.push(
@@ -211,8 +278,70 @@ fn notes(facts: &Facts<'_>) -> Vec<String> {
     notes
 }
 
+/// What swarm or its machine lacked.
+fn own_limits(facts: &Facts<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if facts.total.no_port > 0 {
+        notes.push(format!(
+            "{} times swarm found no free source port, and the client had to wait: the ports of its addresses are in \
+             use or in TIME_WAIT; add addresses with --source",
+            facts.total.no_port
+        ));
+    }
+    let sources = facts.outcome.workers.iter().map(|worker| worker.sources).max().unwrap_or(0);
+    if sources > 1 {
+        notes.push(format!(
+            "connections came from {sources} source addresses, as the ports of one are too few"
+        ));
+    }
+    let unanswered: u32 = facts.outcome.workers.iter().map(|worker| worker.unanswered_closes).sum();
+    if unanswered > 0 {
+        notes.push(format!("{unanswered} clients got no answer to their Close frame at the end"));
+    }
+    notes
+}
+
+/// CPU of a server that has done no more than start, in nanoseconds.
+const START_CPU_NS: u64 = SECOND;
+
+/// Memory that a server frees after its start, in bytes.
+const START_FREED: u64 = 1 << 20;
+
+/// A server that was in use before the run reuses the memory of earlier clients.
+fn warmed_note(ServerUsage { before, .. }: ServerUsage) -> Option<String> {
+    let freed = before.memory_peak.saturating_sub(before.memory);
+    let warmed = before.cpu_ns > START_CPU_NS || freed > START_FREED.max(before.memory / 20);
+    warmed.then(|| {
+        "the server was in use before this run and may reuse memory: for its memory per client, restart it first".to_owned()
+    })
+}
+
 fn finished_at() -> String {
     #[expect(clippy::disallowed_methods, reason = "a date for the reader, not a measurement")]
     let now = SystemTime::now();
     humantime::format_rfc3339_seconds(now).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Usage;
+
+    #[test]
+    fn the_last_second_may_be_a_part_of_one() {
+        let covered = |second| Point::new(second, &Second::default(), 5 * SECOND / 2).covered;
+        assert_eq!([0, 1, 2, 3].map(covered), [1.0, 1.0, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn a_server_that_was_in_use_is_noticed() {
+        let note = |cpu_ns, memory, memory_peak| {
+            let before = Usage { cpu_ns, memory, memory_peak };
+            warmed_note(ServerUsage { before, connected: before, measured: before, finished: before })
+                .is_some()
+        };
+        assert!(!note(SECOND / 10, 5 << 20, 5 << 20), "it has started");
+        assert!(note(20 * SECOND, 5 << 20, 5 << 20), "it has worked");
+        assert!(note(SECOND / 10, 5 << 20, 50 << 20), "it has freed memory");
+    }
 }

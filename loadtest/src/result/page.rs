@@ -5,10 +5,13 @@
 use askama::Template;
 
 use super::chart::{Chart, Figure, Scale, Series};
-use super::{Point, Report};
+use super::{Point, Probe, Report};
 use crate::metric::{METRICS, Metric};
 use crate::stats::TimeHistogram;
 use crate::unit::{Unit, grouped, seconds};
+
+/// The part of a second from which a rate is computed.
+const COVERED_MIN: f64 = 0.05;
 
 /// Maximum number of points of a curve; longer runs are aggregated.
 const POINTS_MAX: usize = 240;
@@ -55,6 +58,7 @@ struct Headline {
 /// The template engine's message.
 pub fn page(report: &Report) -> Result<String, String> {
     let charts = [
+        searched(report),
         percentiles(report),
         latency(report),
         throughput(report),
@@ -105,8 +109,13 @@ fn average(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
+/// The seconds of one point.
+fn group(report: &Report) -> usize {
+    report.timeline.len().div_ceil(POINTS_MAX).max(1)
+}
+
 fn series(report: &Report, name: &'static str, join: Join, value: impl Fn(&Point) -> Option<f64>) -> Series {
-    let group = report.timeline.len().div_ceil(POINTS_MAX).max(1);
+    let group = group(report);
     let point = |points: &[Point]| {
         let values: Vec<_> = points.iter().filter_map(&value).collect();
         (number(points[0].second), (!values.is_empty()).then(|| join(&values)))
@@ -119,16 +128,50 @@ const fn number(value: u64) -> f64 {
     value as f64
 }
 
+/// The label of the last point, if that is a part of a second.
+fn partial(report: &Report) -> Option<String> {
+    let last = report.timeline.last().filter(|last| last.covered < 1.0 && group(report) == 1)?;
+    Some(format!("{} s, of which {:.2} s", last.second, last.covered))
+}
+
+/// A count of one second as a rate; unknown if the run had next to nothing of that second.
+fn rate(point: &Point, count: u64) -> Option<f64> {
+    (point.covered >= COVERED_MIN).then(|| number(count) / point.covered)
+}
+
 /// A chart over the time of the run.
 fn over_time(
+    report: &Report,
     title: &'static str,
     caption: &'static str,
     y_scale: Scale,
     y_label: &dyn Fn(f64) -> String,
     series: Vec<Series>,
 ) -> Option<Figure> {
-    let chart =
-        Chart { title, caption, x_scale: Scale::Linear, x_label: &at_second, y_scale, y_label, series };
+    let (x_scale, x_label) = (Scale::Linear, &at_second);
+    Chart { title, caption, x_scale, x_label, y_scale, y_label, series, partial: partial(report) }.figure()
+}
+
+/// The runs of a search.
+fn searched(report: &Report) -> Option<Figure> {
+    let of = |name, value: fn(&Probe) -> Option<f64>| Series {
+        name,
+        points: report.curve.iter().map(|probe| (probe.value, value(probe))).collect(),
+    };
+    let chart = Chart {
+        title: "Latency by load",
+        caption: "of the runs of the search, by rate or number of clients",
+        x_scale: Scale::Linear,
+        x_label: &grouped,
+        y_scale: Scale::Logarithmic,
+        y_label: &in_seconds,
+        series: vec![
+            of("p99", |probe| probe.p99),
+            of("p50", |probe| probe.p50),
+            of("max", |probe| probe.max),
+        ],
+        partial: None,
+    };
     chart.figure()
 }
 
@@ -160,6 +203,7 @@ fn percentiles(report: &Report) -> Option<Figure> {
         y_scale: Scale::Linear,
         y_label: &in_seconds,
         series: vec![Series { name, points: points(times) }],
+        partial: None,
     };
     chart.figure()
 }
@@ -171,6 +215,7 @@ fn latency(report: &Report) -> Option<Figure> {
         series(report, "max", highest, |point| point.max),
     ];
     over_time(
+        report,
         "Latency over time",
         "from the intended send time to the reception",
         Scale::Logarithmic,
@@ -184,29 +229,30 @@ fn throughput(report: &Report) -> Option<Figure> {
         return None;
     }
     let per_second = |value| Unit::PerSecond.format(value);
-    let series = vec![series(report, "received", average, |point| Some(number(point.deliveries)))];
-    over_time("Deliveries over time", "messages received, per second", Scale::Linear, &per_second, series)
+    let series = vec![series(report, "received", average, |point| rate(point, point.deliveries))];
+    let caption = "messages received, per second";
+    over_time(report, "Deliveries over time", caption, Scale::Linear, &per_second, series)
 }
 
 fn connections(report: &Report) -> Option<Figure> {
     let series = vec![
         series(report, "clients", highest, |point| Some(f64::from(point.connected))),
-        series(report, "handshakes per second", highest, |point| Some(number(point.handshakes))),
-        series(report, "errors per second", highest, |point| Some(number(point.errors))),
+        series(report, "handshakes per second", highest, |point| rate(point, point.handshakes)),
+        series(report, "errors per second", highest, |point| rate(point, point.errors)),
     ];
-    over_time("Connections over time", "connected clients", Scale::Linear, &grouped, series)
+    over_time(report, "Connections over time", "connected clients", Scale::Linear, &grouped, series)
 }
 
 fn cpu(report: &Report) -> Option<Figure> {
     let cpu = series(report, "CPU", highest, |point| point.server_cpu);
     let share = |value| Unit::Ratio.format(value);
-    over_time("Server CPU", "share of one core", Scale::Linear, &share, vec![cpu])
+    over_time(report, "Server CPU", "share of one core", Scale::Linear, &share, vec![cpu])
 }
 
 fn memory(report: &Report) -> Option<Figure> {
     let memory = series(report, "memory", highest, |point| point.server_memory.map(number));
     let bytes = |value| Unit::Bytes.format(value);
-    over_time("Server memory", "resident", Scale::Linear, &bytes, vec![memory])
+    over_time(report, "Server memory", "resident", Scale::Binary, &bytes, vec![memory])
 }
 
 #[cfg(test)]
@@ -214,6 +260,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::result::Check;
     use crate::threshold::ThresholdResult;
 
     /// A report with `text` wherever text comes from outside the program.
@@ -221,6 +268,7 @@ mod tests {
         let text = || text.to_owned();
         let point = |second| Point {
             second,
+            covered: if second == 2 { 0.5 } else { 1.0 },
             connected: 3,
             deliveries: 100,
             p50: Some(0.002),
@@ -237,11 +285,16 @@ mod tests {
             metrics: BTreeMap::from([("lost".to_owned(), 1.0), ("p99".to_owned(), 0.03)]),
             errors: BTreeMap::from([(text(), 1234)]),
             notes: vec![text()],
-            thresholds: vec![ThresholdResult { threshold: text(), value: Some(1.0), passed: false }],
-            passed: false,
+            thresholds: vec![ThresholdResult {
+                threshold: text(),
+                metric: text(),
+                value: Some(1.0),
+                passed: false,
+            }],
+            checks: vec![Check { name: text(), reason: Some(text()) }],
             timeline: (0..3).map(point).collect(),
             latency: vec![(1000, 10), (2000, 10)].into(),
-            handshake: TimeHistogram::default(),
+            ..Report::default()
         }
     }
 
@@ -252,7 +305,7 @@ mod tests {
         // The scenario and the URL stand in the title, too.
         let escaped =
             "&#34;&#39;&#62;&#60;/title&#62;&#60;script&#62;alert(&#39;1&#39;)&#60;/script&#62;&#38;";
-        assert_eq!(page.matches(escaped).count(), 10, "{page}");
+        assert_eq!(page.matches(escaped).count(), 11, "{page}");
         assert_eq!(page.matches("</title>\n<style>").count(), 1, "{page}");
         for template in
             [include_str!("../../templates/page.html"), include_str!("../../templates/chart.html")]
@@ -277,6 +330,9 @@ mod tests {
             "<tr><th>latency p99 <code>p99</code></th><td>30.0 ms</td></tr>",
             "<title>1 s\np99 30.0 ms\np50 2.00 ms\nmax 400.0 ms</title>",
             "<path class=\"curve s0\" d=\"M78.0 ",
+            "<path class=\"curve partial s0\" d=\"M",
+            "<title>2 s, of which 0.50 s\nreceived 200/s</title>",
+            "<li>text</li>",
         ] {
             assert!(page.contains(text), "{text} is not in {page}");
         }

@@ -3,19 +3,19 @@
 use std::fmt::Write;
 
 use super::Report;
-use crate::metric::{METRICS, Metric};
+use crate::metric::{METRICS, Metric, unit_of};
 use crate::unit::Unit;
 
 /// The lines of the summary: a label and its metrics.
 const LINES: &[(&str, &[&str])] = &[
     ("connected", &["connected"]),
-    ("handshakes", &["handshakes", "handshakes_per_s"]),
+    ("handshakes", &["handshakes", "handshakes_per_s", "reconnects"]),
     ("handshake", &["handshake_p50", "handshake_p99", "handshake_max"]),
     ("published", &["published", "published_per_s"]),
     ("received", &["deliveries", "deliveries_per_s"]),
     ("delivery errors", &["lost", "duplicated", "reordered"]),
     ("", &["order_mismatch", "misdelivered", "undelivered"]),
-    ("latency", &["p50", "p90", "p99", "p999", "max"]),
+    ("latency", &["p50", "p90", "p95", "p99", "p999", "max"]),
     ("storm", &["recovery_time", "storms_incomplete"]),
     ("recovery", &["recovered", "not_recovered", "recovered_messages"]),
     ("slow readers", &["slow_clients", "slow_closed"]),
@@ -26,7 +26,7 @@ const LINES: &[(&str, &[&str])] = &[
 
 /// Renders the summary for a terminal.
 pub fn table(report: &Report) -> String {
-    let mut out = String::new();
+    let mut out = format!("swarm {} {}\n", report.scenario, report.url);
     for (head, names) in LINES {
         let cells: Vec<_> = names.iter().filter_map(|name| cell(report, name)).collect();
         let only_zeros =
@@ -39,22 +39,20 @@ pub fn table(report: &Report) -> String {
         let _ = writeln!(out, "  {:<17}{count} × {error}", "error");
     }
     for result in &report.thresholds {
-        let found = result.value.map_or_else(
-            || "this run does not have the metric".to_owned(),
-            |found| {
-                let name = result.threshold.split([' ', '<', '>', '=', '!']).next().unwrap_or_default();
-                let unit = METRICS
-                    .iter()
-                    .find(|metric| metric.name == name)
-                    .map_or(Unit::Count, |metric| metric.unit);
-                unit.format(found)
-            },
-        );
+        let unit = unit_of(&result.metric).unwrap_or(Unit::Count);
+        let no_metric = || "this run does not have the metric".to_owned();
+        let found = result.value.map_or_else(no_metric, |found| unit.format(found));
         let mark = if result.passed { "passed" } else { "FAILED" };
         let _ = writeln!(out, "  {:<17}{}: {mark} ({found})", "threshold", result.threshold);
     }
     for note in &report.notes {
         let _ = writeln!(out, "  {:<17}{note}", "note");
+    }
+    let is_threshold = |name: &str| report.thresholds.iter().any(|result| result.threshold == name);
+    for check in report.checks.iter().filter(|check| !is_threshold(&check.name)) {
+        if let Some(reason) = &check.reason {
+            let _ = writeln!(out, "  {:<17}{reason}", "FAILED");
+        }
     }
     out
 }
@@ -69,6 +67,7 @@ fn cell(report: &Report, name: &str) -> Option<String> {
             report.metric("clients").map_or_else(String::new, |target| metric.unit.format(target))
         ),
         "handshakes" | "published" | "deliveries" => shown,
+        "reconnects" => format!("{shown} reconnects"),
         "recovery_time" => format!("recovery time {shown}"),
         "storms_incomplete" if value == 0.0 => return None,
         "recovered" => format!("{shown} recovered"),

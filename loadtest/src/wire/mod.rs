@@ -1,5 +1,6 @@
 //! The client's half of the WebSocket protocol (RFC 6455) as functions of bytes, and the transports.
 
+pub mod cause;
 mod frame;
 mod handshake;
 mod transport;

@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::cause;
+
 /// A non-blocking transport.
 pub enum Transport {
     /// TCP.
@@ -95,7 +97,7 @@ impl Tls {
             let taken = self.session.read_tls(&mut self.socket)?;
             let state = self.session.process_new_packets();
             self.push()?; // sends the alert of a failure
-            state.map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("TLS failed: {error}")))?;
+            state.map_err(|error| io::Error::new(ErrorKind::InvalidData, cause::tls(&error)))?;
             if taken == 0 {
                 return match self.session.reader().read(buffer) {
                     Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),

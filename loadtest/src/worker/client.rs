@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use stentor::ws::Inflater;
 
 use crate::wire::{
-    Frame, HandshakeRequest, HandshakeResponse, Negotiated, Opcode, Transport, frame_into, frame_len,
+    Frame, HandshakeRequest, HandshakeResponse, Negotiated, Opcode, Transport, cause, frame_into, frame_len,
     next_frame, parse_response,
 };
 
@@ -75,13 +75,7 @@ pub enum Disconnect {
 
 impl From<io::Error> for Disconnect {
     fn from(error: io::Error) -> Self {
-        Self::Failed(if error.kind() == ErrorKind::ConnectionRefused {
-            "the connection was refused".to_owned()
-        } else if error.kind() == ErrorKind::ConnectionReset {
-            "the server reset the connection".to_owned()
-        } else {
-            error.to_string()
-        })
+        Self::Failed(cause::connection(&error))
     }
 }
 
@@ -242,9 +236,7 @@ impl Client {
     fn ended(&self) -> Disconnect {
         match self.phase {
             Phase::Closing => Disconnect::Closed,
-            Phase::Handshake => {
-                Disconnect::Failed("the server closed the connection during the handshake".to_owned())
-            }
+            Phase::Handshake => Disconnect::Failed(cause::CLOSED_IN_HANDSHAKE.to_owned()),
             Phase::Joining | Phase::Open => {
                 Disconnect::Failed("the server closed the connection without a Close frame".to_owned())
             }

@@ -2,24 +2,28 @@
 
 use mio::{Interest, Registry, Token};
 
-use super::client::{Client, Disconnect, Event, Phase, ReadBuffer, Readiness};
-use super::deliveries::Deliveries;
-use super::dialer::{self, DialError, Dialer, Reconnect};
+use super::client::{Disconnect, Phase, ReadBuffer, Readiness};
+use super::dialer::{self, Dialer, Reconnect};
+use super::events::EventHandler;
+use super::progress::Observed;
 use super::publishers::Publishers;
 use super::receivers::Receivers;
 use super::recovery;
-use super::slot::Slot;
-use crate::clock::{self, MILLISECOND};
+use super::sources::DialError;
+use crate::clock::{self, MILLISECOND, SECOND};
 use crate::message::Assignment;
 use crate::plan::{LoadModel, Plan, ReadMode};
 use crate::stats::Stats;
-use crate::wire::HandshakeRequest;
+use crate::wire::{HandshakeRequest, cause};
 
 /// Bytes read from one client before the others have their turn.
 const READ_BUDGET: usize = 256 * 1024;
 
 /// The interval of slow reads.
 const SLOW_NS: u64 = 100 * MILLISECOND;
+
+/// The time that a server which was started together with the run has until it listens.
+const START_NS: u64 = SECOND;
 
 /// The progress of the run, as far as clients depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +34,8 @@ enum Stage {
     Running,
     /// Messages in flight are drained.
     Draining,
+    /// The results are known; the clients leave.
+    Closing,
 }
 
 /// The clients of a worker.
@@ -41,6 +47,10 @@ pub struct Connections {
     dialer: Dialer,
     publishers: Publishers,
     stage: Stage,
+    /// Until this time a refused connection is tried again: the server may just have been started.
+    retry_refused_until_ns: u64,
+    /// Messages that are due before this time belong to the warm-up.
+    measured_from_ns: u64,
     /// Clients whose last read used up its budget.
     unfinished: Vec<usize>,
     /// Statistics that are not reported yet.
@@ -61,6 +71,8 @@ impl Connections {
             dialer: Dialer::new(&assignment, now)?,
             publishers: Publishers::new(&assignment),
             stage: Stage::Before,
+            retry_refused_until_ns: now + START_NS,
+            measured_from_ns: 0,
             unfinished: Vec::new(),
             stats: Stats::default(),
             next_slow_ns: now,
@@ -78,21 +90,52 @@ impl Connections {
         self.dialer.connected()
     }
 
-    /// Whether every initial client has connected or failed.
-    pub fn all_connected(&self) -> bool {
-        self.dialer.all_connected()
+    /// The number of clients in the opening handshake or joining.
+    pub const fn in_handshake(&self) -> u32 {
+        self.dialer.in_handshake()
+    }
+
+    /// What the phases of the run depend on.
+    pub fn observed(&self) -> Observed {
+        Observed {
+            all_connected: self.dialer.all_connected(),
+            connected: self.dialer.connected(),
+            away: self.dialer.away(),
+            closing: self.dialer.closing() > 0,
+        }
+    }
+
+    /// The connect phase ends without the clients that are not connected.
+    pub fn abandon_connecting(&mut self) {
+        let why = "no client had connected for the time of --connect-timeout";
+        let retry = self.plan().reconnect;
+        let waiting = self.dialer.abandon(retry);
+        self.stats.errors_of(format!("not connected: {why}"), waiting as u64);
+        for local in 0..self.receivers.len() {
+            let phase = self.receivers.slot(local).client.as_ref().map(|client| client.phase);
+            if matches!(phase, Some(Phase::Handshake | Phase::Joining)) {
+                let answered = if phase == Some(Phase::Joining) { "to the join" } else { "to the handshake" };
+                self.disconnected(local, Disconnect::Failed(format!("no answer {answered}: {why}")));
+            }
+        }
+    }
+
+    /// The user has interrupted the run: no client connects any more.
+    pub fn stop_connecting(&mut self) {
+        self.dialer.stop();
     }
 
     /// Starts the first stage.
     pub fn begin(&mut self, at_ns: u64) {
         self.stage = Stage::Running;
+        self.measured_from_ns = at_ns + self.plan().warmup_ns;
         self.publishers.begin(at_ns);
         self.dialer.begin(at_ns);
-        self.receivers.begin();
+        self.receivers.begin(self.measured_from_ns);
     }
 
-    /// Ends the stages: no more messages and connections. Returns this worker's publishers and their message
-    /// counts.
+    /// Ends the stages: no more messages; clients that are away reconnect. Returns this worker's publishers
+    /// and their message counts.
     pub fn end_stages(&mut self) -> Vec<(u32, u32)> {
         self.stage = Stage::Running;
         self.publishers.end();
@@ -112,10 +155,36 @@ impl Connections {
     }
 
     /// Counts the lost messages. Returns the received count per publisher, and the recovery time per storm.
-    pub fn close(&mut self) -> (Vec<u32>, Vec<Option<u64>>) {
+    pub fn finish(&mut self) -> (Vec<u32>, Vec<Option<u64>>) {
         self.stats.lost += self.receivers.lost(&self.assignment);
         self.stats.not_recovered += self.receivers.not_recovered();
         (self.receivers.received_from_all(&self.assignment), self.dialer.storms())
+    }
+
+    /// All clients leave: each sends a Close frame, and the server closes its connection. Slow readers do not
+    /// wait for that, as they would have to read everything before it; and a sink does not read.
+    pub fn close_all(&mut self) {
+        self.stage = Stage::Closing;
+        self.dialer.stop();
+        for local in 0..self.receivers.len() {
+            self.close_client(local);
+            let phase = self.receivers.slot(local).client.as_ref().map(|client| client.phase);
+            let mode = self.plan().read_mode(self.assignment.global(local));
+            let reads = mode == ReadMode::Immediate && !self.plan().receive_only;
+            if matches!(phase, Some(Phase::Handshake | Phase::Joining)) || phase.is_some() && !reads {
+                self.disconnected(local, Disconnect::Closed);
+            }
+        }
+    }
+
+    /// The number of clients whose Close frame is not answered.
+    pub const fn unanswered_closes(&self) -> u32 {
+        self.dialer.closing()
+    }
+
+    /// The number of source addresses in use.
+    pub fn sources_used(&self) -> u32 {
+        self.dialer.sources_used()
     }
 
     /// Takes the statistics since the last call.
@@ -160,11 +229,8 @@ impl Connections {
                 }
             }
         }
-        while let Some(local) = self.dialer.next_churn(now, self.receivers.len()) {
-            let global = self.assignment.global(local);
-            if global >= self.plan().publishers && self.plan().read_mode(global) == ReadMode::Immediate {
-                self.close_client(local);
-            }
+        while let Some(local) = self.dialer.next_churn(&self.assignment, now) {
+            self.close_client(local);
         }
         while let Some(local) = self.dialer.surplus(&self.assignment, now) {
             self.close_client(local);
@@ -183,6 +249,17 @@ impl Connections {
         let mut client = match self.dialer.dial(plan, self.assignment.global(local), position, now) {
             Ok(client) => Box::new(client),
             Err(DialError::Fatal(why)) => return Err(why),
+            Err(DialError::NoPort) => {
+                self.stats.no_port += 1;
+                self.dialer.postpone(local, now);
+                return Ok(());
+            }
+            Err(DialError::Refused(_))
+                if self.stage == Stage::Before && now < self.retry_refused_until_ns =>
+            {
+                self.dialer.postpone(local, now);
+                return Ok(());
+            }
             Err(DialError::Refused(why)) => {
                 self.stats.error(why);
                 let next = if plan.reconnect { Reconnect::Retry } else { Reconnect::Never };
@@ -204,9 +281,9 @@ impl Connections {
         let Some(client) = client else { return };
         match client.phase {
             Phase::Handshake => {
-                self.disconnected(local, Disconnect::Failed("the handshake timed out".to_owned()))
+                self.disconnected(local, Disconnect::Failed(cause::HANDSHAKE_TIMEOUT.to_owned()))
             }
-            Phase::Joining => self.disconnected(local, Disconnect::Failed("the join timed out".to_owned())),
+            Phase::Joining => self.disconnected(local, Disconnect::Failed(cause::JOIN_TIMEOUT.to_owned())),
             Phase::Closing => self.disconnected(local, Disconnect::Closed),
             Phase::Open => {}
         }
@@ -230,7 +307,7 @@ impl Connections {
             return;
         }
         client.close(key);
-        self.dialer.closing(local, client.started_ns, clock::now());
+        self.dialer.close_sent(local, client.started_ns, clock::now());
         if let Err(reason) = client.flush() {
             self.disconnected(local, reason);
         }
@@ -289,6 +366,7 @@ impl Connections {
             local,
             global,
             running: self.stage != Stage::Before,
+            closing: self.stage == Stage::Closing,
             slot,
             deliveries,
             dialer: &mut self.dialer,
@@ -306,7 +384,7 @@ impl Connections {
             Ok(_) => {}
             Err(reason) => return self.disconnected(local, reason),
         }
-        if opened_now && self.plan().close && self.stage != Stage::Draining {
+        if opened_now && self.plan().close && self.stage != Stage::Closing {
             self.close_client(local);
         }
         self.publish_again();
@@ -316,6 +394,9 @@ impl Connections {
     fn disconnected(&mut self, local: usize, reason: Disconnect) {
         let (slot, deliveries) = self.receivers.slot_and_deliveries(local);
         let Some(client) = slot.client.take() else { return };
+        if self.stage == Stage::Closing {
+            return self.dialer.disconnected(local, client.phase, Reconnect::Never, 0);
+        }
         let plan = &self.assignment.plan;
         let was_open = matches!(client.phase, Phase::Open | Phase::Closing);
         let global = self.assignment.global(local);
@@ -364,61 +445,13 @@ impl Connections {
         };
         self.publishers.publish(&self.assignment.plan, publisher, intended_ns, client);
         self.stats.published += 1;
-        if matches!(self.assignment.plan.load_model, LoadModel::OpenLoop) {
+        if intended_ns < self.measured_from_ns {
+            self.stats.warmup_published += 1;
+        } else if matches!(self.assignment.plan.load_model, LoadModel::OpenLoop) {
             self.stats.send_lag.record_ns(now.saturating_sub(intended_ns));
         }
         if let Err(reason) = client.flush() {
             self.disconnected(local, reason);
-        }
-    }
-}
-
-/// The context of one client while its events are handled.
-struct EventHandler<'w> {
-    plan: &'w Plan,
-    local: usize,
-    global: u32,
-    /// Publishing has started.
-    running: bool,
-    slot: &'w mut Slot,
-    deliveries: &'w mut Deliveries,
-    dialer: &'w mut Dialer,
-    publishers: &'w mut Publishers,
-    stats: &'w mut Stats,
-    /// The time of the first event of this read.
-    now: Option<u64>,
-}
-
-impl EventHandler<'_> {
-    fn event(&mut self, client: &mut Client, event: Event<'_>) {
-        let now = *self.now.get_or_insert_with(clock::now);
-        let Self { plan, slot, deliveries, publishers, stats, .. } = self;
-        let is_ready = match event {
-            Event::Upgraded => publishers.join(plan, self.global, client, slot.position.as_deref()),
-            Event::Message(payload) if client.phase == Phase::Joining => {
-                publishers.auto_reply(plan, client, payload);
-                slot.observe(plan, payload);
-                if let Some(recovering) = &mut slot.recovering {
-                    let cursor = &mut slot.cursor;
-                    recovering.recovered_messages +=
-                        deliveries.received_in_recovery(plan, self.global, payload, cursor, stats);
-                }
-                deliveries.is_ready_message(plan, payload, stats)
-            }
-            Event::Message(payload) => {
-                slot.observe(plan, payload);
-                deliveries.received(plan, self.global, now, payload, &mut slot.cursor, stats, publishers);
-                publishers.auto_reply(plan, client, payload);
-                false
-            }
-        };
-        if is_ready {
-            client.phase = Phase::Open;
-            self.dialer.opened(self.local);
-            self.stats.handshakes += 1;
-            self.stats.handshake.record_ns(now - client.started_ns);
-            let room = &self.deliveries.rooms[self.plan.room_of(self.global) as usize];
-            self.slot.opened(self.plan, room, self.running, now, self.stats);
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::stats::Stats;
 pub struct Deliveries {
     /// The order of messages in each room.
     pub rooms: Vec<Order>,
+    /// Messages that are due before this time belong to the warm-up: they are checked, but not measured.
+    pub measured_from_ns: u64,
     finder: Finder,
 }
 
@@ -22,7 +24,8 @@ const ERROR_TEXT_CHARS_MAX: usize = 160;
 impl Deliveries {
     /// Nothing has been received.
     pub fn new(plan: &Plan) -> Self {
-        Self { rooms: (0..plan.rooms).map(|_| Order::default()).collect(), finder: Finder::default() }
+        let rooms = (0..plan.rooms).map(|_| Order::default()).collect();
+        Self { rooms, measured_from_ns: 0, finder: Finder::default() }
     }
 
     /// Records a payload that `client` has received, which may contain several messages.
@@ -40,7 +43,7 @@ impl Deliveries {
         stats: &mut Stats,
         publishers: &mut Publishers,
     ) {
-        let Self { rooms, finder } = self;
+        let Self { rooms, finder, measured_from_ns } = self;
         let own_room = plan.room_of(client);
         let reads_immediately = plan.read_mode(client) == ReadMode::Immediate;
         let any = finder.each(payload, |stamp| {
@@ -61,7 +64,11 @@ impl Deliveries {
             if !stats.record_delivery(delivery) {
                 return;
             }
-            stats.latency.record_ns(now.saturating_sub(stamp.intended_ns));
+            if stamp.intended_ns < *measured_from_ns {
+                stats.warmup_deliveries += 1;
+            } else {
+                stats.latency.record_ns(now.saturating_sub(stamp.intended_ns));
+            }
             if stamp.publisher == client && matches!(plan.load_model, LoadModel::ClosedLoop(_)) {
                 publishers.own_message_received(client);
             }
@@ -80,7 +87,7 @@ impl Deliveries {
         cursor: &mut Cursor,
         stats: &mut Stats,
     ) -> u64 {
-        let Self { rooms, finder } = self;
+        let Self { rooms, finder, measured_from_ns } = self;
         let own_room = plan.room_of(client);
         let mut count = 0;
         finder.each(payload, |stamp| {
@@ -94,7 +101,9 @@ impl Deliveries {
             let publisher = stamp.publisher / plan.rooms;
             let delivery =
                 rooms[own_room as usize].received(cursor, publisher, stamp.sequence, stamp.intended_ns);
-            count += u64::from(stats.record_delivery(delivery));
+            let counted = u64::from(stats.record_delivery(delivery));
+            count += counted;
+            stats.warmup_deliveries += if stamp.intended_ns < *measured_from_ns { counted } else { 0 };
         });
         count
     }

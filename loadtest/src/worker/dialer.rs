@@ -1,18 +1,17 @@
 //! Schedules connections: the number of handshakes in flight, the connect rate, churn, storms and retries. It
 //! opens sockets but does not own connections.
 
-use mio::net::TcpStream;
 use std::collections::VecDeque;
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use super::client::{Client, Phase};
 use super::recovery::{self, Position};
+use super::sources::{DialError, Sources};
 use crate::clock::{MILLISECOND, SECOND};
 use crate::message::Assignment;
 use crate::pace::{clients_at, nanos};
-use crate::plan::{self, CLIENTS_PER_SOURCE, Plan};
-use crate::template::Values;
+use crate::plan::{self, Plan};
+use crate::template::{Template, Values};
 use crate::units::Rng;
 use crate::wire::{HandshakeRequest, Key, TlsConfig, Transport};
 
@@ -60,6 +59,8 @@ pub struct Dialer {
     connected: u32,
     in_flight: u32,
     in_flight_max: u32,
+    /// Clients that have sent a Close frame, which is not answered.
+    closing: u32,
     /// Nanoseconds between two connections, and the time of the next one.
     interval_ns: u64,
     next_ns: u64,
@@ -69,16 +70,36 @@ pub struct Dialer {
     next_churn_ns: u64,
     storms: Vec<Storm>,
     started_ns: Option<u64>,
+    /// The stages are over: clients that are away reconnect, unless all connect repeatedly.
     over: bool,
+    /// No client connects any more.
+    stopped: bool,
+    connects_repeatedly: bool,
     follows_stages: bool,
     rng: Rng,
+    sources: Sources,
     tls: Option<TlsConfig>,
-    headers: String,
+    headers: Template,
 }
 
-/// This worker's share of `rate`, as an interval.
-fn interval(rate: f64, of: u32) -> u64 {
-    if rate > 0.0 { nanos(f64::from(of) / rate) } else { 0 }
+/// A rate as an interval.
+fn interval(rate: f64) -> u64 {
+    if rate > 0.0 { nanos(1.0 / rate) } else { 0 }
+}
+
+/// The clients that churn, by local index: all but publishers and slow readers.
+fn churned(assignment: &Assignment) -> Range<usize> {
+    let plan = &assignment.plan;
+    let end = plan.clients - plan.never_read - plan.slow_read;
+    assignment.share(plan.publishers) as usize..assignment.share(end) as usize
+}
+
+/// The nanoseconds between two churned clients of this worker.
+fn churn_interval(assignment: &Assignment) -> u64 {
+    let plan = &assignment.plan;
+    let all = plan.clients - plan.never_read - plan.slow_read - plan.publishers;
+    let own = u32::try_from(churned(assignment).len()).unwrap_or(0);
+    interval(plan.churn * f64::from(own) / f64::from(all.max(1)))
 }
 
 /// The key of a client's handshake. Each connection has another one.
@@ -116,25 +137,23 @@ impl Dialer {
             client_target,
             connected: 0,
             in_flight: 0,
-            in_flight_max: (plan.handshakes / of).max(1),
-            interval_ns: plan.connect_rate.map_or(0, |connect_rate| interval(connect_rate, *of)),
+            in_flight_max: handshakes_max(assignment),
+            closing: 0,
+            interval_ns: plan.connect_rate.map_or(0, |rate| interval(assignment.part(rate))),
             next_ns: now,
             timeout_ns: plan.handshake_timeout_ns,
-            churn_interval_ns: interval(plan.churn, *of),
+            churn_interval_ns: churn_interval(assignment),
             next_churn_ns: 0,
             storms: plan.storms.iter().map(storm).collect(),
             started_ns: None,
             over: false,
+            stopped: false,
+            connects_repeatedly: plan.close,
             follows_stages: !plan.connect_first,
             rng: Rng::new(u64::from(plan.run) << 32 | u64::from(*index) | 1 << 31),
+            sources: Sources::new(&plan.sources, *index, *of, plan.run),
             tls,
-            headers: plan
-                .target
-                .protocol
-                .headers
-                .iter()
-                .map(|header| String::from(header.clone()) + "\r\n")
-                .collect(),
+            headers: header_lines(plan),
         })
     }
 
@@ -148,12 +167,32 @@ impl Dialer {
         }
     }
 
-    /// Stops all scheduling.
+    /// The stages are over: no more churn, storms and changes of the number of clients.
     pub fn end(&mut self) {
         self.over = true;
+        if self.connects_repeatedly {
+            self.stop();
+        }
+    }
+
+    /// No client connects any more.
+    pub fn stop(&mut self) {
+        self.stopped = true;
         self.dial_queue.clear();
         self.retries.clear();
         self.dropped.clear();
+    }
+
+    /// The connect phase ends without the clients that have not begun to connect; returns their number.
+    /// With `retry` they connect in the first stage.
+    pub fn abandon(&mut self, retry: bool) -> usize {
+        let waiting = self.dial_queue.drain(..).chain(self.retries.drain(..).map(|(_, local)| local));
+        let waiting: Vec<_> = waiting.collect();
+        let count = waiting.len();
+        if retry {
+            self.failed.extend(waiting);
+        }
+        count
     }
 
     /// The number of connected clients.
@@ -161,9 +200,29 @@ impl Dialer {
         self.connected
     }
 
+    /// The number of clients in the opening handshake or joining.
+    pub const fn in_handshake(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The number of clients whose Close frame is not answered.
+    pub const fn closing(&self) -> u32 {
+        self.closing
+    }
+
+    /// The number of source addresses in use; 0: the kernel's choice.
+    pub fn sources_used(&self) -> u32 {
+        self.sources.used()
+    }
+
     /// Whether every initial client has connected or failed.
     pub fn all_connected(&self) -> bool {
         self.dial_queue.is_empty() && self.retries.is_empty() && self.in_flight == 0
+    }
+
+    /// Whether clients are disconnected that will reconnect.
+    pub fn away(&self) -> bool {
+        !self.stopped && (!self.all_connected() || !self.dropped.is_empty() || self.closing > 0)
     }
 
     /// The recovery time of each storm.
@@ -208,8 +267,9 @@ impl Dialer {
     }
 
     /// A client has sent a Close frame.
-    pub fn closing(&mut self, local: usize, started_ns: u64, now: u64) {
+    pub fn close_sent(&mut self, local: usize, started_ns: u64, now: u64) {
         self.connected -= 1;
+        self.closing += 1;
         self.deadlines.push_back((now + self.timeout_ns, local, started_ns));
     }
 
@@ -218,9 +278,9 @@ impl Dialer {
         match phase {
             Phase::Handshake | Phase::Joining => self.in_flight -= 1,
             Phase::Open => self.connected -= 1,
-            Phase::Closing => {}
+            Phase::Closing => self.closing -= 1,
         }
-        if self.over || local >= self.client_target {
+        if self.stopped || local >= self.client_target {
             return;
         }
         match next {
@@ -229,6 +289,14 @@ impl Dialer {
             Reconnect::At(at_ns) => self.dropped.push_back((at_ns, local)),
             Reconnect::Retry if self.started_ns.is_none() => self.failed.push(local),
             Reconnect::Retry => self.retries.push_back((now + RETRY_NS, local)),
+        }
+    }
+
+    /// No port was free: the client, which counts as in flight, connects a little later.
+    pub fn postpone(&mut self, local: usize, now: u64) {
+        self.in_flight -= 1;
+        if !self.stopped {
+            self.retries.push_back((now + RETRY_NS, local));
         }
     }
 
@@ -251,13 +319,14 @@ impl Dialer {
         due.reconnect_ns
     }
 
-    /// A random client of `count` that is to be churned now.
-    pub fn next_churn(&mut self, now: u64, count: usize) -> Option<usize> {
+    /// A random client that is to be churned now.
+    pub fn next_churn(&mut self, assignment: &Assignment, now: u64) -> Option<usize> {
         if self.churn_interval_ns == 0 || self.started_ns.is_none() || self.over || now < self.next_churn_ns {
             return None;
         }
         self.next_churn_ns += self.churn_interval_ns;
-        Some(self.rng.below(u32::try_from(count).unwrap_or(u32::MAX)) as usize)
+        let churned = churned(assignment);
+        Some(churned.start + self.rng.below(u32::try_from(churned.len()).unwrap_or(u32::MAX)) as usize)
     }
 
     /// Follows the stages: schedules clients up to the target number; returns a client above it.
@@ -284,63 +353,111 @@ impl Dialer {
     /// # Errors
     /// This connection, or every connection, cannot be opened.
     pub fn dial(
-        &self,
+        &mut self,
         plan: &Plan,
         client: u32,
         position: Option<&Position>,
         now: u64,
     ) -> Result<Client, DialError> {
         let target = &plan.target;
-        let source = plan.sources.get((client / CLIENTS_PER_SOURCE) as usize % plan.sources.len().max(1));
-        let stream = connect(target.address, source.copied().map(|ip| SocketAddr::new(ip, 0)))
-            .map_err(|error| dial_error(&error, target.address, source))?;
+        let stream = self.sources.connect(target.address, now)?;
         let transport =
             Transport::new(stream, self.tls.as_ref()).map_err(|error| DialError::Fatal(error.to_string()))?;
         let (name, room) = (plan.client_name(client), plan.room_name(plan.room_of(client)));
         let (epoch, offset) = position.map_or(("", 0), |position| (&position.epoch, position.offset));
-        let values = Values { name: &name, room: &room, epoch, offset, ..Values::default() };
+        let token = plan.token(client);
+        let values = Values { name: &name, room: &room, token: &token, epoch, offset, ..Values::default() };
         let path = recovery::path(&target.protocol, plan.resume, position).render(values);
         let request = HandshakeRequest {
             key: key(plan, client, now),
             subprotocol: target.protocol.subprotocol.as_deref(),
             deflate: target.deflate,
         };
-        Ok(Client::new(transport, request.encode(&target.authority, &path, &self.headers), now))
+        let headers = self.headers.render(values);
+        Ok(Client::new(transport, request.encode(&target.authority, &path, &headers), now))
     }
 }
 
-/// Why a connection cannot be opened. One sentence.
-pub enum DialError {
-    /// The server refused this one.
-    Refused(String),
-    /// No ports, no file descriptors, or no route to the server.
-    Fatal(String),
+/// The handshakes that this worker may have in flight: its part, rounded up.
+fn handshakes_max(assignment: &Assignment) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the number itself")]
+    let part = assignment.part(assignment.plan.handshakes.into()).ceil() as u32;
+    part.max(1)
 }
 
-fn dial_error(error: &std::io::Error, to: SocketAddr, from: Option<&IpAddr>) -> DialError {
-    let source_text = from.map_or_else(String::new, |from| format!(" from {from}"));
-    if error.kind() == ErrorKind::ConnectionRefused {
-        DialError::Refused("the connection was refused".to_owned())
-    } else if error.kind() == ErrorKind::AddrNotAvailable {
-        DialError::Fatal(format!(
-            "no free port is left{source_text} to {to}: add local addresses with --source"
-        ))
-    } else {
-        DialError::Fatal(format!("cannot connect to {to}{source_text}: {error}"))
-    }
+/// The additional headers of a handshake, each with its line end.
+fn header_lines(plan: &Plan) -> Template {
+    let lines = plan.target.protocol.headers.iter().map(|header| String::from(header.clone()) + "\r\n");
+    lines.collect::<String>().into()
 }
 
-fn connect(to: SocketAddr, from: Option<SocketAddr>) -> std::io::Result<TcpStream> {
-    let domain = socket2::Domain::for_address(to);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking().cloexec(), None)?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(from) = from.filter(|from| !from.ip().is_unspecified()) {
-        socket.bind(&from.into())?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::plan::Scenario;
+
+    fn assignments(options: &Options, scenario: Scenario, of: u32) -> Vec<Assignment> {
+        let plan = options.plan(scenario).unwrap();
+        (0..of).map(|index| Assignment { plan: plan.clone(), index, of, epoch_ns: 0 }).collect()
     }
-    match socket.connect(&to.into()) {
-        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
-            Err(error)
+
+    #[test]
+    fn rates_and_limits_of_all_workers_add_up() {
+        let options = Options {
+            clients: Some(1000),
+            connect_rate: Some(crate::units::Rate(500.0)),
+            ..Options::default()
+        };
+        for of in [1, 2, 3] {
+            let all = assignments(&options, Scenario::Churn, of);
+            #[expect(clippy::cast_precision_loss, reason = "a second in nanoseconds")]
+            let rate = |interval_ns: u64| if interval_ns == 0 { 0.0 } else { 1e9 / interval_ns as f64 };
+            let dialers: Vec<_> = all.iter().map(|one| Dialer::new(one, 0).unwrap()).collect();
+            let connects: f64 = dialers.iter().map(|dialer| rate(dialer.interval_ns)).sum();
+            let churns: f64 = dialers.iter().map(|dialer| rate(dialer.churn_interval_ns)).sum();
+            assert!((connects - 500.0).abs() < 0.1 && (churns - 100.0).abs() < 0.1, "{connects}, {churns}");
+            let handshakes: u32 = dialers.iter().map(|dialer| dialer.in_flight_max).sum();
+            assert!((100..=102).contains(&handshakes), "{handshakes}");
         }
-        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+
+    #[test]
+    fn only_receivers_churn() {
+        let options = Options {
+            clients: Some(20),
+            publishers: Some(8),
+            never_read: Some(2),
+            slow_read: Some(1),
+            ..Options::default()
+        };
+        let mut churned = Vec::new();
+        for one in assignments(&options, Scenario::Churn, 3) {
+            churned.extend(super::churned(&one).map(|local| one.global(local)));
+        }
+        churned.sort_unstable();
+        assert_eq!(churned, (8..17).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn clients_that_are_away_reconnect_after_the_stages() {
+        let one = &assignments(&Options { clients: Some(2), ..Options::default() }, Scenario::Chat, 1)[0];
+        let mut dialer = Dialer::new(one, 0).unwrap();
+        for local in [0, 1] {
+            assert_eq!(dialer.due(0), Some(local));
+            dialer.opened(local);
+        }
+        dialer.begin(0);
+        assert!(!dialer.away());
+        dialer.close_sent(1, 0, 5);
+        assert!(dialer.away());
+        dialer.end();
+        dialer.disconnected(1, Phase::Closing, Reconnect::Immediately, 6);
+        assert_eq!((dialer.away(), dialer.due(7)), (true, Some(1)));
+        dialer.opened(1);
+        assert_eq!((dialer.away(), dialer.connected()), (false, 2));
+        dialer.stop();
+        dialer.disconnected(1, Phase::Open, Reconnect::Immediately, 8);
+        assert_eq!((dialer.away(), dialer.due(9)), (false, None));
     }
 }

@@ -7,7 +7,7 @@
 //! | `control` | the pipes to the coordinator |
 //! | `progress` | the phase of the run, and what is due |
 //! | `reporter` | the report of each second and the final summary |
-//! | `connections` | the clients with their sockets: `dialer` schedules connections, `client` is one connection |
+//! | `connections` | the clients with their sockets: `dialer` schedules connections, `sources` has their addresses, `client` is one connection, `events` is what it changes |
 //! | `receivers` | the clients without their sockets: `slot` is one, `deliveries` checks messages, `recovery` tracks positions |
 //! | `publishers` | the messages to publish, and their send times |
 
@@ -16,20 +16,23 @@ mod connections;
 mod control;
 mod deliveries;
 mod dialer;
+mod events;
 mod progress;
 mod publishers;
 mod receivers;
 mod recovery;
 mod reporter;
 mod slot;
+mod sources;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind};
 
 use crate::clock::{self, MILLISECOND, Timer};
-use crate::message::{Command, WorkerMessage};
+use crate::message::{Command, IntervalReport, WorkerMessage};
 use crate::pace;
+use crate::stats::Stats;
 use client::Readiness;
 use connections::Connections;
 use control::{ControlPipe, send};
@@ -91,7 +94,7 @@ impl Worker {
             poll,
             control,
             timer,
-            progress: Progress::new(),
+            progress: Progress::new(&assignment.plan, now),
             reporter: Reporter::new(assignment.epoch_ns, now),
             connections: Connections::new(assignment, registry, now)?,
         })
@@ -118,7 +121,9 @@ impl Worker {
             ready.extend(events.iter().map(|event| (event.token(), Readiness::from(event))));
             for (count, (token, readiness)) in ready.drain(..).enumerate() {
                 if count % READS_BETWEEN == READS_BETWEEN - 1 {
-                    self.connections.publish(clock::now());
+                    let now = clock::now();
+                    self.connections.publish(now);
+                    self.tick(now); // a long turn does not move what is received into another second
                 }
                 match token {
                     TIMER => self.timer.fired(),
@@ -142,9 +147,10 @@ impl Worker {
                 }
                 Command::Drain(published_by_all) => {
                     self.connections.drain(published_by_all);
-                    self.progress.drain(clock::now() + self.connections.plan().drain_timeout_ns);
+                    self.progress.drain(clock::now());
                 }
                 Command::Stop => {
+                    self.connections.stop_connecting();
                     if self.progress.stop() {
                         self.end_stages(clock::now());
                     }
@@ -155,20 +161,24 @@ impl Worker {
     }
 
     fn advance(&mut self, now: u64) {
-        match self.progress.due(now, self.connections.all_connected()) {
+        match self.progress.due(now, self.connections.observed()) {
             Due::Nothing => {}
-            Due::Connected => {
+            Due::Connected { timeout } => {
+                if timeout {
+                    self.connections.abandon_connecting();
+                }
                 self.send_interval();
                 send(&WorkerMessage::Connected);
             }
             Due::StagesEnd => self.end_stages(now),
             Due::Check { last } => {
                 if last || self.connections.is_complete() {
-                    let (received, storms) = self.connections.close();
-                    self.reporter.close(received, storms);
-                    self.send_interval();
-                    self.progress.end();
+                    self.finish(now);
                 }
+            }
+            Due::Closed => {
+                self.reporter.closed(self.connections.unanswered_closes());
+                self.progress.end();
             }
         }
     }
@@ -182,17 +192,37 @@ impl Worker {
         send(&WorkerMessage::Published(published));
     }
 
+    /// Takes the results; then the clients leave.
+    fn finish(&mut self, now: u64) {
+        let (received, storms) = self.connections.finish();
+        self.reporter.finish(received, storms, self.connections.sources_used());
+        self.send_interval();
+        send(&WorkerMessage::Drained);
+        self.connections.close_all();
+        self.progress.close(now);
+    }
+
     fn tick(&mut self, now: u64) {
-        if self.reporter.is_new_second(now) {
-            self.send_interval();
-            self.reporter.advance_to(now);
+        if self.reporter.is_new_second(now) && self.progress.is_measuring() {
+            let stats = self.connections.take_stats();
+            let ended = self.reporter.advance_to(now);
+            self.send_report(ended, stats);
             self.connections.each_second(now);
         }
     }
 
     fn send_interval(&mut self) {
         let stats = self.connections.take_stats();
-        let tick = self.reporter.tick(stats, self.connections.connected());
-        send(&WorkerMessage::Interval(Box::new(tick)));
+        self.send_report(self.reporter.second(), stats);
+    }
+
+    fn send_report(&self, second: u64, stats: Stats) {
+        send(&WorkerMessage::Interval(Box::new(IntervalReport {
+            second,
+            complete_before: self.reporter.second(),
+            stats,
+            connected: self.connections.connected(),
+            in_handshake: self.connections.in_handshake(),
+        })));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::client::{Client, Phase};
 use super::recovery::{self, Position};
-use crate::message::Assignment;
+use crate::message::{Assignment, Division};
 use crate::order::Order;
 use crate::pace::{Pace, nanos};
 use crate::plan::{LoadModel, Plan};
@@ -27,8 +27,7 @@ struct Publisher {
 
 /// The publishers of a worker.
 pub struct Publishers {
-    index: u32,
-    of: u32,
+    division: Division,
     load_model: LoadModel,
     publishers: Vec<Publisher>,
     /// The send times of all workers' messages, from which this worker's are picked.
@@ -48,11 +47,10 @@ pub struct Publishers {
 impl Publishers {
     /// Nothing has been published.
     pub fn new(assignment: &Assignment) -> Self {
-        let Assignment { plan, index, of, .. } = assignment;
+        let Assignment { plan, index, .. } = assignment;
         let own = if plan.receive_only { 0 } else { assignment.share(plan.publishers) };
         Self {
-            index: *index,
-            of: *of,
+            division: assignment.division(),
             load_model: plan.load_model,
             publishers: vec![Publisher::default(); own as usize],
             pace: Pace::new(plan.stages.clone()).enumerate(),
@@ -92,7 +90,7 @@ impl Publishers {
     }
 
     fn global(&self, local: usize) -> u32 {
-        u32::try_from(local).unwrap_or(u32::MAX) * self.of + self.index
+        self.division.global(local)
     }
 
     /// Publishers take turns, over all workers.
@@ -104,7 +102,7 @@ impl Publishers {
         }
         for (count, seconds) in self.pace.by_ref() {
             let publisher = u32::try_from(count % self.publisher_count as usize).unwrap_or(0);
-            if publisher % self.of == self.index {
+            if self.division.has(publisher) {
                 self.next = Some((publisher, started_ns + nanos(seconds)));
                 return;
             }
@@ -161,7 +159,7 @@ impl Publishers {
     /// Queues one message.
     pub fn publish(&mut self, plan: &Plan, publisher: u32, intended_ns: u64, client: &mut Client) {
         let key = self.key();
-        let state = &mut self.publishers[(publisher / self.of) as usize];
+        let state = &mut self.publishers[self.division.local(publisher)];
         let stamp = Stamp { run: plan.run, publisher, sequence: state.published, intended_ns };
         state.published += 1;
         state.progress_ns = intended_ns;
@@ -185,10 +183,8 @@ impl Publishers {
         let (name, room) = (plan.client_name(global), plan.room_name(plan.room_of(global)));
         client.message_id += 1;
         self.rendered.clear();
-        template.render_into(
-            Values { name: &name, room: &room, id: client.message_id, ..values },
-            &mut self.rendered,
-        );
+        let values = Values { name: &name, room: &room, id: client.message_id, ..values };
+        template.render_into(values, &mut self.rendered);
         let opcode = if plan.target.protocol.binary { Opcode::Binary } else { Opcode::Text };
         if client.compresses() {
             let payload = self.deflater.deflate(Window::Full, &[&self.rendered]);
@@ -209,7 +205,8 @@ impl Publishers {
     ) -> bool {
         let protocol = &plan.target.protocol;
         let (epoch, offset) = position.map_or(("", 0), |position| (&position.epoch, position.offset));
-        let values = Values { epoch, offset, ..Values::default() };
+        let token = plan.token(global);
+        let values = Values { epoch, offset, token: &token, ..Values::default() };
         for message in recovery::join(protocol, plan.resume, position.is_some()) {
             let key = self.key();
             self.send_template(plan, global, message, values, client, key);
@@ -241,7 +238,7 @@ impl Publishers {
         if client >= plan.publishers || plan.receive_only {
             return;
         }
-        let publisher = &mut self.publishers[(client / self.of) as usize];
+        let publisher = &mut self.publishers[self.division.local(client)];
         publisher.unconfirmed = publisher.published.saturating_sub(room.received_from(client / plan.rooms));
     }
 

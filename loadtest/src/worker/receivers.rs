@@ -45,8 +45,10 @@ impl Receivers {
         (&mut self.slots[local], &mut self.deliveries)
     }
 
-    /// Starts the first stage: connected clients must receive every message.
-    pub fn begin(&mut self) {
+    /// Starts the first stage: connected clients must receive every message. Those that are due before
+    /// `measured_from_ns` belong to the warm-up.
+    pub fn begin(&mut self, measured_from_ns: u64) {
+        self.deliveries.measured_from_ns = measured_from_ns;
         for slot in &mut self.slots {
             slot.present_from_start = slot.client.as_ref().is_some_and(|client| client.phase == Phase::Open);
         }
@@ -142,7 +144,7 @@ mod tests {
         let assignment = Assignment { plan, index: 1, of: 2, epoch_ns: 0 };
         let mut receivers = Receivers::new(&assignment);
         assert_eq!(receivers.len(), 2);
-        receivers.begin();
+        receivers.begin(0);
         receivers.trim(&assignment);
         receivers.begin_drain(&assignment, vec![3; 5]);
         assert!(receivers.is_complete(&assignment), "no receiver is connected");

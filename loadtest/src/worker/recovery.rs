@@ -49,9 +49,8 @@ impl Position {
                     offset = Some(found);
                     digits.len()
                 }
-                Part::Literal(_) | Part::Name | Part::Room | Part::Text | Part::Bytes | Part::Id => {
-                    return false;
-                }
+                Part::Literal(_) | Part::Name | Part::Room | Part::Token => return false,
+                Part::Text | Part::Bytes | Part::Id => return false,
             };
             rest = &rest[len..];
         }

@@ -1,8 +1,7 @@
 //! The reports of a worker: statistics for each second, and the final summary.
 
 use crate::clock::{self, SECOND};
-use crate::message::{IntervalReport, WorkerSummary};
-use crate::stats::Stats;
+use crate::message::WorkerSummary;
 
 /// The current second of the run, and this process's own cost.
 pub struct Reporter {
@@ -40,9 +39,9 @@ impl Reporter {
         self.end.running_ns = ran_ns;
     }
 
-    /// The report of the current second.
-    pub const fn tick(&self, stats: Stats, connected: u32) -> IntervalReport {
-        IntervalReport { second: self.second, stats, connected }
+    /// The current second.
+    pub const fn second(&self) -> u64 {
+        self.second
     }
 
     /// Whether the current second is over.
@@ -50,16 +49,25 @@ impl Reporter {
         now.saturating_sub(self.epoch_ns) / SECOND > self.second
     }
 
-    /// Advances to the second of `now`.
-    pub const fn advance_to(&mut self, now: u64) {
+    /// Advances to the second of `now`; returns the one before.
+    pub const fn advance_to(&mut self, now: u64) -> u64 {
+        let ended = self.second;
         self.second = now.saturating_sub(self.epoch_ns) / SECOND;
+        ended
     }
 
-    /// The run is over: the received count per publisher, and the recovery time per storm.
-    pub fn close(&mut self, received: Vec<u32>, storms: Vec<Option<u64>>) {
+    /// The results: the received count per publisher, the recovery time per storm, and the number of source
+    /// addresses in use.
+    pub fn finish(&mut self, received: Vec<u32>, storms: Vec<Option<u64>>, sources: u32) {
         self.end.received = received;
         self.end.storms = storms;
+        self.end.sources = sources;
         self.end.memory = own_memory().saturating_sub(self.memory_before);
+    }
+
+    /// The clients have left; so many got no answer to their Close frame.
+    pub const fn closed(&mut self, unanswered: u32) {
+        self.end.unanswered_closes = unanswered;
     }
 
     /// The final summary.
@@ -78,13 +86,8 @@ mod tests {
         let mut reporter = Reporter::new(epoch_ns, epoch_ns + SECOND / 2);
         assert!(!reporter.is_new_second(epoch_ns + SECOND - 1));
         assert!(reporter.is_new_second(epoch_ns + SECOND));
-        assert_eq!(
-            reporter.tick(Stats::default(), 3).second,
-            0,
-            "statistics from before belong to the old second"
-        );
-        reporter.advance_to(epoch_ns + 4 * SECOND);
-        assert_eq!(reporter.tick(Stats::default(), 3).second, 4);
+        assert_eq!(reporter.advance_to(epoch_ns + 4 * SECOND), 0, "what is not reported belongs to it");
+        assert_eq!(reporter.second(), 4);
         assert!(!reporter.is_new_second(epoch_ns), "a clock that goes back has no effect");
     }
 
@@ -93,8 +96,10 @@ mod tests {
         let mut reporter = Reporter::new(0, 0);
         reporter.begin();
         reporter.stages_ended(7);
-        reporter.close(vec![1, 2], vec![None, Some(3)]);
+        reporter.finish(vec![1, 2], vec![None, Some(3)], 2);
+        reporter.closed(4);
         let end = reporter.end();
         assert_eq!((end.running_ns, end.received, end.storms), (7, vec![1, 2], vec![None, Some(3)]));
+        assert_eq!((end.sources, end.unanswered_closes), (2, 4));
     }
 }

@@ -22,17 +22,17 @@ use tungstenite::{Message, WebSocket};
 #[expect(clippy::disallowed_types, reason = "a blocking server, a thread for each client")]
 type Listener = std::net::TcpListener;
 
-/// The fault of the tenth publication, for client 3 or for all.
+/// The fault of the tenth publication, for one client that does not publish or for all.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// Client 3 does not receive it.
+    /// One client does not receive it.
     Drop,
-    /// Client 3 receives it twice.
+    /// One client receives it twice.
     Duplicate,
-    /// Client 3 receives it after the eleventh.
+    /// One client receives it after the eleventh.
     Reorder,
-    /// Client 3 receives a Close frame after it.
+    /// One client receives a Close frame after it.
     Close,
     /// No client receives it.
     Swallow,
@@ -57,9 +57,9 @@ pub fn serve(fault: Fault, certificate: Option<Arc<ServerConfig>>) -> String {
     let listener = Listener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     spawn(move || {
-        let (published, messages) = channel::<String>();
+        let (published, messages) = channel();
         let mut members = Vec::new();
-        for _ in 0..CLIENTS {
+        for index in 0..CLIENTS {
             let (socket, _) = listener.accept().unwrap();
             let stream: Box<dyn Stream> = match &certificate {
                 None => {
@@ -88,7 +88,7 @@ pub fn serve(fault: Fault, certificate: Option<Arc<ServerConfig>>) -> String {
                     Err(tungstenite::HandshakeError::Failure(error)) => panic!("{error}"),
                 };
             };
-            spawn(move || member(socket, &published, &receiver));
+            spawn(move || member(index, socket, &published, &receiver));
         }
         drop(published);
         deliver(fault, &messages, &members);
@@ -96,18 +96,20 @@ pub fn serve(fault: Fault, certificate: Option<Arc<ServerConfig>>) -> String {
     address
 }
 
-fn deliver(fault: Fault, messages: &Receiver<String>, members: &[Sender<Message>]) {
+/// Delivers messages, each with the index of its publisher.
+fn deliver(fault: Fault, messages: &Receiver<(usize, String)>, members: &[Sender<Message>]) {
     let mut tenth = None;
-    for (number, text) in messages.iter().enumerate() {
+    for (number, (publisher, text)) in messages.iter().enumerate() {
+        let victim = if publisher == 3 { 2 } else { 3 };
         let text = Message::text(format!("name: {text}"));
         if number == TENTH && fault == Fault::Stall {
             std::thread::sleep(STALL);
         }
         for (index, member) in members.iter().enumerate() {
             let copies = match fault {
-                Fault::Drop | Fault::Reorder if index == 3 && number == TENTH => 0,
+                Fault::Drop | Fault::Reorder if index == victim && number == TENTH => 0,
                 Fault::Swallow if number == TENTH => 0,
-                Fault::Duplicate if index == 3 && number == TENTH => 2,
+                Fault::Duplicate if index == victim && number == TENTH => 2,
                 Fault::None | Fault::Drop | Fault::Duplicate | Fault::Reorder => 1,
                 Fault::Close | Fault::Swallow | Fault::Stall => 1,
             };
@@ -117,18 +119,23 @@ fn deliver(fault: Fault, messages: &Receiver<String>, members: &[Sender<Message>
         }
         match (fault, number) {
             (Fault::Reorder, TENTH) => tenth = Some(text),
-            (Fault::Reorder, _) => drop(tenth.take().map(|tenth| members[3].send(tenth))),
-            (Fault::Close, TENTH) => drop(members[3].send(Message::Close(None))),
+            (Fault::Reorder, _) => drop(tenth.take().map(|tenth| members[victim].send(tenth))),
+            (Fault::Close, TENTH) => drop(members[victim].send(Message::Close(None))),
             _ => {}
         }
     }
 }
 
-fn member(mut socket: WebSocket<Box<dyn Stream>>, published: &Sender<String>, next: &Receiver<Message>) {
+fn member(
+    index: usize,
+    mut socket: WebSocket<Box<dyn Stream>>,
+    published: &Sender<(usize, String)>,
+    next: &Receiver<Message>,
+) {
     loop {
         match socket.read() {
             Ok(Message::Text(text)) => {
-                let _ = published.send(text.to_string());
+                let _ = published.send((index, text.to_string()));
             }
             Ok(_) => {}
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
@@ -142,22 +149,70 @@ fn member(mut socket: WebSocket<Box<dyn Stream>>, published: &Sender<String>, ne
     }
 }
 
+/// Starts a server that accepts `count` clients, and leaves further handshakes without an answer. It reports
+/// how each connection has ended: the code of the client's Close frame, or `None`.
+pub fn serve_some(count: usize) -> (String, Receiver<Option<u16>>) {
+    let listener = Listener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (ended, ends) = channel();
+    spawn(move || {
+        for _ in 0..count {
+            let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+            let ended = ended.clone();
+            spawn(move || {
+                let end = loop {
+                    match socket.read() {
+                        Ok(Message::Close(frame)) => break frame.map(|frame| frame.code.into()),
+                        Ok(_) => {}
+                        Err(_) => break None,
+                    }
+                };
+                let _ = socket.flush();
+                let _ = ended.send(end);
+            });
+        }
+        let unanswered: Vec<_> = listener.incoming().collect();
+        drop(unanswered);
+    });
+    (address, ends)
+}
+
+/// Starts a server that sends `response` to each request.
+pub fn serve_responses(response: &'static [u8]) -> String {
+    let listener = Listener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(response);
+        }
+    });
+    address
+}
+
 /// A self-signed certificate for 127.0.0.1, and its PEM.
 pub fn certificate() -> (Arc<ServerConfig>, String) {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    certificate_of(&rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap())
+}
+
+/// A self-signed certificate, and its PEM.
+pub fn certificate_of(parameters: &rcgen::CertificateParams) -> (Arc<ServerConfig>, String) {
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let cert = parameters.self_signed(&signing_key).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
+        .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
-    (Arc::new(config), made.cert.pem())
+    (Arc::new(config), cert.pem())
 }
 
+/// Starts a thread.
 #[expect(clippy::disallowed_methods, reason = "a test's own threads")]
-fn spawn(work: impl FnOnce() + Send + 'static) {
+pub fn spawn(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work);
 }
 
