@@ -170,7 +170,7 @@ fn flag(setting: &'static Setting) -> Arg {
             .default_missing_value("true")
             .value_name("true|false")
             .value_parser(PossibleValuesParser::new(["true", "false"])),
-        Kind::Choice(words) => arg.value_parser(PossibleValuesParser::new(words)),
+        Kind::Choice(words) => arg.value_name("VALUE").value_parser(PossibleValuesParser::new(words)),
         Kind::List => arg.action(ArgAction::Append).value_delimiter(',').value_name("LIST"),
         Kind::Size => arg.value_name("SIZE"),
         Kind::Span => arg.value_name("TIME"),

@@ -52,8 +52,8 @@ impl Effective {
         Self { values: values.collect(), rooms: written.rooms.iter().map(room).collect() }
     }
 
-    /// A configuration file with all values, and behind each where it is from: `FILE:LINE:COLUMN`, a variable,
-    /// a flag, or `default`. Secrets are masked, in comments.
+    /// A configuration file with all values, and behind each where it is from: `FILE:LINE:COLUMN`, a
+    /// variable, a flag, or `default`. Secrets are masked, in comments.
     pub fn page(&self) -> String {
         let mut page = String::new();
         for Value { setting, toml, location } in &self.values {

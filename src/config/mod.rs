@@ -148,8 +148,8 @@ pub struct Loaded {
 }
 
 /// Reads the file that the invocation or the environment names, the environment, and the invocation's flags.
-/// Can be called again: that is how a reload reads what has changed. Relative paths in the file are relative to
-/// it, all others to the working directory.
+/// Can be called again: that is how a reload reads what has changed. Relative paths in the file are relative
+/// to it, all others to the working directory.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the locations.

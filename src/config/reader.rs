@@ -180,8 +180,8 @@ impl Reader<'_> {
     }
 }
 
-/// Whether what listens on `wider` takes the connections to `address`, another one: it cannot listen then. What
-/// listens on `[::]` accepts IPv4 as well.
+/// Whether what listens on `wider` takes the connections to `address`, another one: it cannot listen then.
+/// What listens on `[::]` accepts IPv4 as well.
 fn covers(wider: SocketAddr, address: SocketAddr) -> bool {
     let fits = wider.is_ipv6() || address.is_ipv4();
     wider != address

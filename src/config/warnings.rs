@@ -8,8 +8,8 @@ use super::reader::list;
 use super::settings::{self, Kind};
 use super::{Location, Problem};
 
-/// Everything that should be looked at, in the order of the locations. `listen`: the addresses, resolved, with
-/// those that stand there twice.
+/// Everything that should be looked at, in the order of the locations. `listen`: the addresses, resolved,
+/// with those that stand there twice.
 pub(super) fn check(written: &Written, listen: &[SocketAddr]) -> Vec<Problem> {
     let mut warnings = duplicates(written, listen);
     warnings.extend(hidden_rooms(written));
@@ -126,7 +126,8 @@ mod tests {
         }
     }
 
-    /// Against the matcher that the server uses: a covered pattern matches no name that the other one does not.
+    /// Against the matcher that the server uses: a covered pattern matches no name that the other one does
+    /// not.
     #[test]
     fn covering_agrees_with_matching() {
         let words = |len: u32, letters: &'static [char]| {

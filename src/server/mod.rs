@@ -141,8 +141,8 @@ struct Process<'a> {
     registry: Arc<Registry>,
     fleet: Fleet,
     capacity: Capacity,
-    /// Whether the listeners stay open in a drain, to answer health checks and metrics. Those that the service
-    /// manager passed do not: its connections wait for the next process.
+    /// Whether the listeners stay open in a drain, to answer health checks and metrics. Those that the
+    /// service manager passed do not: its connections wait for the next process.
     keeps_listeners: bool,
     phase: Phase,
     refusals: Summary,
