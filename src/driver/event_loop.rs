@@ -317,8 +317,8 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
     }
 
-    /// Reports the requests that were refused in this turn. Their connections are still open: the answers have
-    /// not been written.
+    /// Reports the requests that were refused in this turn. Their connections are still open: the answers
+    /// have not been written.
     fn report_refusals(&mut self) -> io::Result<()> {
         while let Some(refusal) = self.context.shard.poll_refusal() {
             if self.context.host.logs_connections() {

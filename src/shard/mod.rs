@@ -257,8 +257,8 @@ impl Shard {
         }
     }
 
-    /// Begins to close every connection (1001), some each turn. New ones are only answered from now on: health
-    /// checks and metrics as ever, everything else with 503.
+    /// Begins to close every connection (1001), some each turn. New ones are only answered from now on:
+    /// health checks and metrics as ever, everything else with 503.
     pub const fn drain(&mut self) {
         if self.draining.is_none() {
             self.draining = Some(0);
@@ -322,8 +322,8 @@ impl Shard {
     /// Ends a turn, which took `elapsed`.
     pub fn end_turn(&mut self, elapsed: Duration) {
         self.metrics.turn.observe(elapsed);
-        // Passes are timed from turn to turn, without a look at the clock of their own: what was published and
-        // offered to all in one turn took as long as that turn.
+        // Passes are timed from turn to turn, without a look at the clock of their own: what was published
+        // and offered to all in one turn took as long as that turn.
         for pass in self.fanout.take_timed() {
             self.metrics.fanout.observe(pass + elapsed);
         }

@@ -53,8 +53,8 @@ fn a_surplus_client_that_does_not_read_has_a_second() {
     assert_eq!(world.peers[peer].closed, Some(CloseReason::RequestRejected));
 }
 
-/// Surplus connections do not count as open ones: when a client has gone, the next one is let in, however many
-/// are being refused.
+/// Surplus connections do not count as open ones: when a client has gone, the next one is let in, however
+/// many are being refused.
 #[test]
 fn a_place_that_becomes_free_is_given_away() {
     let mut world = full(1);
