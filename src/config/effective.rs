@@ -18,12 +18,15 @@ struct Value {
     location: Location,
 }
 
+/// A line of a room's table: key, value as TOML, location.
+type Line = (String, String, Location);
+
 /// The values of all settings, and the rooms' tables.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Effective {
     values: Vec<Value>,
-    /// For each `[[room]]`: where it begins, and its lines: key, value as TOML, location.
-    rooms: Vec<(Location, Vec<(String, String, Location)>)>,
+    /// For each `[[room]]`: where it begins, and its lines.
+    rooms: Vec<(Location, Vec<Line>)>,
 }
 
 impl Effective {

@@ -98,16 +98,17 @@ pub(super) fn resolve_paths(entries: &mut [Entry], folder: &Path) {
             let path = folder.join(path).display().to_string();
             id.map_or_else(|| path.clone(), |id| format!("{id}={path}"))
         };
-        entry.value = match &entry.value {
-            Raw::Text(text) if entry.name == "hook_ca" && !text.is_empty() => {
-                Raw::Text(folder.join(text).display().to_string())
+        let resolved = match &entry.value {
+            Raw::Text(text) if entry.name == "hook_ca" => {
+                (!text.is_empty()).then(|| Raw::Text(folder.join(text).display().to_string()))
             }
-            Raw::Text(_) if entry.name == "hook_ca" => continue,
-            value => match list(value) {
-                Some(texts) => Raw::List(texts.iter().map(|text| resolved(text)).collect()),
-                None => continue,
-            },
+            Raw::Text(_) | Raw::List(_) | Raw::Integer(_) | Raw::Bool(_) => {
+                list(&entry.value).map(|texts| Raw::List(texts.iter().map(|text| resolved(text)).collect()))
+            }
         };
+        if let Some(resolved) = resolved {
+            entry.value = resolved;
+        }
     }
 }
 
