@@ -144,7 +144,7 @@ step_clients() {
   need_python && need npm nodejs npm && need curl curl || return
   venv clients -r tests/clients/requirements.txt && npm ci --prefix tests/clients --silent --no-audit --no-fund || return
   local port=$((20000 + RANDOM % 10000)) server failed=0
-  "$STENTOR" serve --listen "127.0.0.1:$port" --log warn --max-session-messages-per-second 0 & server=$!
+  "$STENTOR" serve --listen "127.0.0.1:$port" --log warn --max-session-messages-per-second 0 --shutdown-delay 0s & server=$!
   for _ in $(seq 100); do curl -sf "http://127.0.0.1:$port/readyz" >/dev/null && break; sleep 0.05; done
   "$CACHE/clients/bin/python" tests/clients/python_clients.py "127.0.0.1:$port" || failed=1
   "$CACHE/clients/bin/python" tests/clients/tokens.py "$STENTOR" || failed=1
@@ -215,7 +215,7 @@ step_loom() {
 }
 
 # From end to end, on both drivers.
-ENDS=(--test e2e --test e2e_uring --test centrifuge --test centrifuge_uring --test identity)
+ENDS=(--test e2e --test e2e_uring --test operations --test operations_uring --test centrifuge --test centrifuge_uring --test identity)
 
 step_sanitize() { sanitize address --lib --test conformance --test config --test drivers "${ENDS[@]}"; }
 

@@ -1,6 +1,7 @@
 //! Logs: human text on a terminal, JSON otherwise, written by a thread of their own so that a slow terminal
 //! never holds up a loop. What a peer can provoke is rate-limited, and what it can name is escaped.
 
+use std::ffi::OsString;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -43,6 +44,7 @@ impl Logging {
             .buffered_lines_limit(WAITING_LINES_MAX)
             .finish(io::stderr());
         let terminal = io::stderr().is_terminal();
+        let colour = terminal && takes_colour(|name| std::env::var_os(name));
         let json = match format {
             LogFormat::Auto => !terminal,
             LogFormat::Human => false,
@@ -52,9 +54,7 @@ impl Logging {
         let started = if json {
             registry.with(layer::layer().json().flatten_event(true).with_writer(writer)).try_init()
         } else {
-            registry
-                .with(layer::layer().with_ansi(terminal).with_target(false).with_writer(writer))
-                .try_init()
+            registry.with(layer::layer().with_ansi(colour).with_target(false).with_writer(writer)).try_init()
         };
         // It fails only when the process has a logger already, as in a test: that one stays.
         drop(started);
@@ -71,6 +71,13 @@ impl Logging {
         let _ = self.filter.reload(filter);
         Ok(())
     }
+}
+
+/// Whether a terminal is to be sent colours: not with `NO_COLOR` set to anything but the empty text
+/// (no-color.org), nor when `TERM` says that it has none.
+fn takes_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let no_colour = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !no_colour && variable("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Has every panic of the process logged, with where it came from.
@@ -169,6 +176,15 @@ mod tests {
     fn names_cannot_forge_lines() {
         let shown = Escaped("a\r\n2026 INFO \x1b[2J\u{85}\u{202e}\"\\ü").to_string();
         assert_eq!(shown, r#""a\u{d}\u{a}2026 INFO \u{1b}[2J\u{85}\u{202e}\"\\ü""#);
+    }
+
+    #[test]
+    fn colours_can_be_turned_off() {
+        let with = |name: &'static str, value: &'static str| {
+            takes_colour(move |asked| (asked == name).then(|| OsString::from(value)))
+        };
+        assert!(takes_colour(|_| None) && with("NO_COLOR", "") && with("TERM", "xterm"));
+        assert!(!with("NO_COLOR", "1") && !with("TERM", "dumb"));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
-use stentor::config::{self, Command, Invocation, Location, Problem, TokenCommand, settings};
+use stentor::config::{
+    self, Command, ConfigPage, Invocation, Loaded, Location, Problem, TokenCommand, settings,
+};
 use stentor::logging::Logging;
 use stentor::{metrics, server, token};
 
@@ -21,8 +23,9 @@ fn main() -> ExitCode {
     match &invocation.command {
         Command::Serve => serve(&invocation),
         Command::Check => check(&invocation),
-        Command::Config { markdown: false } => print(settings::commented_defaults().as_bytes()),
-        Command::Config { markdown: true } => print(config::settings_table().as_bytes()),
+        Command::Config(ConfigPage::Defaults) => print(settings::commented_defaults().as_bytes()),
+        Command::Config(ConfigPage::Markdown) => print(config::settings_table().as_bytes()),
+        Command::Config(ConfigPage::Effective) => effective(&invocation),
         Command::Metrics => print(metrics::families_table().as_bytes()),
         Command::Token(command) => token(command, &invocation),
         Command::Completions(shell) => {
@@ -34,15 +37,15 @@ fn main() -> ExitCode {
 }
 
 fn serve(invocation: &Invocation) -> ExitCode {
-    let config = match config::load(invocation) {
-        Ok(config) => config,
+    let loaded = match config::load(invocation) {
+        Ok(loaded) => loaded,
         Err(problems) => return print_problems(&problems),
     };
-    let logging = match Logging::start(&config.log, config.log_format) {
+    let logging = match Logging::start(&loaded.config.log, loaded.config.log_format) {
         Ok(logging) => logging,
         Err(error) => return print_problems(&[Problem::new(Location::flag("log"), error.to_string())]),
     };
-    match server::run(config, &logging, || config::load(invocation)) {
+    match server::run(loaded, &logging, || config::load(invocation)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             drop(logging);
@@ -54,18 +57,35 @@ fn serve(invocation: &Invocation) -> ExitCode {
 
 fn check(invocation: &Invocation) -> ExitCode {
     match config::load(invocation) {
-        Ok(_) => print(b"ok\n"),
+        Ok(Loaded { warnings, .. }) => {
+            for warning in &warnings {
+                let _ = writeln!(stderr(), "stentor: warning: {warning}");
+            }
+            print(b"ok\n")
+        }
+        Err(problems) => print_problems(&problems),
+    }
+}
+
+fn effective(invocation: &Invocation) -> ExitCode {
+    match config::load(invocation) {
+        Ok(Loaded { effective, .. }) => print(effective.page().as_bytes()),
         Err(problems) => print_problems(&problems),
     }
 }
 
 fn token(command: &TokenCommand, invocation: &Invocation) -> ExitCode {
     let config = match config::load(invocation) {
-        Ok(config) => config,
+        Ok(Loaded { config, .. }) => config,
         Err(problems) => return print_problems(&problems),
     };
     match token::run(command, &config) {
-        Ok(page) => print(page.as_bytes()),
+        Ok(token::Printed { page, note }) => {
+            if let Some(note) = note {
+                let _ = writeln!(stderr(), "stentor: {note}");
+            }
+            print(page.as_bytes())
+        }
         Err(why) => {
             let _ = writeln!(stderr(), "stentor: {why}");
             ExitCode::FAILURE

@@ -3,13 +3,15 @@
 //! Each shard writes only its own block, with plain loads and stores; a scrape sums the blocks. A block is
 //! aligned so that no two shards share a cache line.
 
+mod exposition;
+mod labels;
 mod markdown;
 
+pub use labels::{CloseReason, ERROR_CODES, REFUSALS};
 pub use markdown::families_table;
 
-use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A number that one shard writes and any thread reads.
@@ -66,96 +68,16 @@ impl Histogram {
     }
 }
 
-/// Why a connection ended: the `reason` of `stentor_connections_closed_total`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum CloseReason {
-    /// The peer began the closing handshake and had its answer.
-    ClosedByPeer,
-    /// The stream ended, or broke, without a closing handshake.
-    Disconnected,
-    /// The peer broke RFC 6455 or 7692.
-    ProtocolError,
-    /// A message over the bound.
-    MessageTooBig,
-    /// Data of a kind that the endpoint does not take.
-    UnsupportedData,
-    /// No answer to a ping.
-    PingTimeout,
-    /// A member that read too slowly for its room.
-    SlowConsumer,
-    /// The server is going away.
-    Shutdown,
-    /// The request head took too long, or a kept-alive connection had no further request.
-    RequestTimeout,
-    /// The request was refused.
-    RequestRejected,
-    /// An HTTP exchange that ended as it should.
-    RequestComplete,
-    /// The client is not authorized, or no longer.
-    Unauthorized,
-    /// Its token has expired, or was not sent in time.
-    Expired,
-    /// It exceeded a rate limit repeatedly.
-    RateLimited,
-    /// Its shard panicked.
-    ShardPanic,
-}
-
-impl CloseReason {
-    /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 15] = [
-        Self::ClosedByPeer,
-        Self::Disconnected,
-        Self::ProtocolError,
-        Self::MessageTooBig,
-        Self::UnsupportedData,
-        Self::PingTimeout,
-        Self::SlowConsumer,
-        Self::Shutdown,
-        Self::RequestTimeout,
-        Self::RequestRejected,
-        Self::RequestComplete,
-        Self::Unauthorized,
-        Self::Expired,
-        Self::RateLimited,
-        Self::ShardPanic,
-    ];
-
-    /// The label's value.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::ClosedByPeer => "closed_by_peer",
-            Self::Disconnected => "disconnected",
-            Self::ProtocolError => "protocol_error",
-            Self::MessageTooBig => "message_too_big",
-            Self::UnsupportedData => "unsupported_data",
-            Self::PingTimeout => "ping_timeout",
-            Self::SlowConsumer => "slow_consumer",
-            Self::Shutdown => "shutdown",
-            Self::RequestTimeout => "request_timeout",
-            Self::RequestRejected => "request_rejected",
-            Self::RequestComplete => "request_complete",
-            Self::Unauthorized => "unauthorized",
-            Self::Expired => "expired",
-            Self::RateLimited => "rate_limited",
-            Self::ShardPanic => "shard_panic",
-        }
-    }
-}
-
-/// The protocol's error codes: the `code` of `stentor_errors_total`. An auth backend may send others, which
-/// are counted together.
-pub const ERROR_CODES: [u16; 10] = [100, 103, 104, 105, 106, 107, 108, 109, 111, 112];
-
 /// One shard's block.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ShardMetrics {
     /// Connections accepted.
     pub accepted: Cell,
-    /// Connections open now.
+    /// Connections open now, without the surplus ones.
     pub connections: Cell,
+    /// Connections that are open only to be answered: above `max_connections`, or since a drain began.
+    pub surplus: Cell,
     /// Of these, the WebSocket connections.
     pub websockets: Cell,
     /// Rooms with members on this shard.
@@ -204,11 +126,14 @@ pub struct ShardMetrics {
     pub panics: Cell,
     /// Closes, by [`CloseReason`].
     pub closes: [Cell; CloseReason::ALL.len()],
+    /// Requests refused, by [`REFUSALS`].
+    pub refusals: [Cell; REFUSALS.len()],
     /// Error replies sent to clients, by [`ERROR_CODES`]; the last: with another code.
     pub errors: [Cell; ERROR_CODES.len() + 1],
     /// One turn of the loop, without the sleep.
     pub turn: Histogram,
-    /// Time from a publication until it has been offered to every member on this shard.
+    /// Time from the beginning of the turn that brought a publication to the end of the turn in which the
+    /// last member on this shard was offered it.
     pub fanout: Histogram,
 }
 
@@ -219,12 +144,23 @@ impl ShardMetrics {
         self.errors[index].add(1);
     }
 
+    /// Counts a refused request.
+    pub fn count_refusal(&self, status: u16, cause: &str) {
+        let index = REFUSALS.iter().position(|&known| known == (status, cause));
+        debug_assert!(index.is_some(), "{status} {cause} is no row of the table");
+        if let Some(index) = index {
+            self.refusals[index].add(1);
+        }
+    }
+
     /// The shard panicked: its gauges are reset.
     pub fn shard_failed(&self) {
         self.panics.add(1);
-        self.closes[CloseReason::ShardPanic as usize].add(self.connections.value());
+        let closed = self.connections.value() + self.surplus.value();
+        self.closes[CloseReason::ShardPanic as usize].add(closed);
         let gauges = [
             &self.connections,
+            &self.surplus,
             &self.websockets,
             &self.rooms,
             &self.members,
@@ -239,17 +175,79 @@ impl ShardMetrics {
     }
 }
 
+/// The operating system's figures of this process, as Prometheus' client libraries name them.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct ProcessStats {
+    /// User and system time, of all threads.
+    pub cpu: Duration,
+    /// Bytes of memory in RAM.
+    pub resident_memory_bytes: u64,
+    /// Bytes of address space.
+    pub virtual_memory_bytes: u64,
+    /// Descriptors that are open.
+    pub open_fds: u64,
+    /// The limit on them; `None`: there is none.
+    pub max_fds: Option<u64>,
+    /// When the process began, since the Unix epoch.
+    pub start_time: Duration,
+}
+
+/// Reloads of the configuration.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Those that were applied.
+    succeeded: AtomicU64,
+    /// Those that were refused.
+    failed: AtomicU64,
+    /// Whether the last one was refused.
+    last_failed: AtomicBool,
+    /// When the configuration in force was read, in seconds of Unix time; 0: not yet.
+    applied_at_s: AtomicU64,
+}
+
+impl Reloads {
+    /// The configuration was read at the start, `at` since the Unix epoch.
+    pub fn started(&self, at: Duration) {
+        self.applied_at_s.store(at.as_secs(), Ordering::Relaxed);
+    }
+
+    /// A reload was applied, `at` since the Unix epoch.
+    pub fn succeeded(&self, at: Duration) {
+        self.succeeded.fetch_add(1, Ordering::Relaxed);
+        self.last_failed.store(false, Ordering::Relaxed);
+        self.started(at);
+    }
+
+    /// A reload was refused: nothing has changed.
+    pub fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.last_failed.store(true, Ordering::Relaxed);
+    }
+}
+
 /// All blocks of a process, and facts that every shard reports.
 #[derive(Debug)]
 pub struct Registry {
     shards: Box<[Arc<ShardMetrics>]>,
     ready: AtomicBool,
+    /// `max_connections`, resolved; [`u64::MAX`]: none.
+    connections_max: AtomicU64,
+    /// Reloads of the configuration.
+    pub reloads: Reloads,
+    /// Asks the operating system; the core cannot.
+    process: OnceLock<fn() -> ProcessStats>,
 }
 
 impl Registry {
     /// For `shards` shards; not ready yet.
     pub fn new(shards: usize) -> Self {
-        Self { shards: (0..shards).map(|_| Arc::default()).collect(), ready: AtomicBool::new(false) }
+        Self {
+            shards: (0..shards).map(|_| Arc::default()).collect(),
+            ready: AtomicBool::new(false),
+            connections_max: AtomicU64::new(u64::MAX),
+            reloads: Reloads::default(),
+            process: OnceLock::new(),
+        }
     }
 
     /// The block of one shard.
@@ -270,7 +268,22 @@ impl Registry {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Connections open now, in all shards.
+    /// Sets what `stentor_connections_limit` reports.
+    pub fn set_connections_max(&self, max: u64) {
+        self.connections_max.store(max, Ordering::Relaxed);
+    }
+
+    /// Has `/metrics` report the process too, with the figures that `stats` returns at each scrape.
+    pub fn set_process(&self, stats: fn() -> ProcessStats) {
+        let _ = self.process.set(stats);
+    }
+
+    /// How many requests were refused so far, in all shards, by [`REFUSALS`].
+    pub fn refusals(&self) -> [u64; REFUSALS.len()] {
+        std::array::from_fn(|index| self.sum(|shard| &shard.refusals[index]))
+    }
+
+    /// Connections open now, in all shards, without the surplus ones.
     pub fn connections(&self) -> u64 {
         self.sum(|shard| &shard.connections)
     }
@@ -278,144 +291,6 @@ impl Registry {
     fn sum(&self, pick: impl Fn(&ShardMetrics) -> &Cell) -> u64 {
         self.shards.iter().map(|shard| pick(shard).value()).fold(0, u64::wrapping_add)
     }
-
-    /// The page at `/metrics` (Prometheus text format 0.0.4).
-    pub fn exposition(&self) -> String {
-        let mut page = String::with_capacity(16 * 1024);
-        self.render(&mut page);
-        page
-    }
-
-    fn render(&self, page: &mut String) {
-        let _ =
-            writeln!(page, "# HELP stentor_build_info The running version.\n# TYPE stentor_build_info gauge");
-        let _ = writeln!(page, "stentor_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
-        self.total(page, "ready", "gauge", "1 while the server accepts clients.", u64::from(self.is_ready()));
-        for (name, kind, help, pick) in FAMILIES {
-            family(page, name, kind, help);
-            for (id, shard) in self.shards.iter().enumerate() {
-                let _ = writeln!(page, "stentor_{name}{{shard=\"{id}\"}} {}", pick(shard).value());
-            }
-        }
-        family(page, "connections_closed_total", "counter", "Connections closed, by reason.");
-        for reason in CloseReason::ALL {
-            let count = self.sum(|shard| &shard.closes[reason as usize]);
-            let _ =
-                writeln!(page, "stentor_connections_closed_total{{reason=\"{}\"}} {count}", reason.label());
-        }
-        family(page, "errors_total", "counter", "Error replies sent to clients, by code.");
-        let codes = ERROR_CODES.iter().map(u16::to_string).chain(["other".to_owned()]);
-        for (index, code) in codes.enumerate() {
-            let count = self.sum(|shard| &shard.errors[index]);
-            let _ = writeln!(page, "stentor_errors_total{{code=\"{code}\"}} {count}");
-        }
-        self.histogram(
-            page,
-            "turn_duration_seconds",
-            "One turn of an event loop, without its sleep.",
-            |shard| &shard.turn,
-        );
-        self.histogram(
-            page,
-            "fanout_duration_seconds",
-            "Time from a publication until it is offered to its last member on the shard (sampled).",
-            |shard| &shard.fanout,
-        );
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as one family among the others")]
-    fn total(&self, page: &mut String, name: &str, kind: &str, help: &str, value: u64) {
-        family(page, name, kind, help);
-        let _ = writeln!(page, "stentor_{name} {value}");
-    }
-
-    fn histogram(
-        &self,
-        page: &mut String,
-        name: &str,
-        help: &str,
-        pick: impl Fn(&ShardMetrics) -> &Histogram,
-    ) {
-        family(page, name, "histogram", help);
-        for (id, shard) in self.shards.iter().enumerate() {
-            let histogram = pick(shard);
-            let mut count = 0;
-            for (bucket, cell) in histogram.buckets.iter().enumerate() {
-                count += cell.value();
-                let bound = match bucket {
-                    BUCKETS => "+Inf".to_owned(),
-                    _ => seconds((FIRST_BUCKET_US << bucket) * 1000),
-                };
-                let _ = writeln!(page, "stentor_{name}_bucket{{shard=\"{id}\",le=\"{bound}\"}} {count}");
-            }
-            let sum = seconds(histogram.sum_ns.value());
-            let _ = writeln!(page, "stentor_{name}_sum{{shard=\"{id}\"}} {sum}");
-            let _ = writeln!(page, "stentor_{name}_count{{shard=\"{id}\"}} {count}");
-        }
-    }
-}
-
-type Pick = fn(&ShardMetrics) -> &Cell;
-
-/// Every plain family: name without prefix, type, help, where it is.
-const FAMILIES: [(&str, &str, &str, Pick); 25] = [
-    ("connections_accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
-    ("connections", "gauge", "Connections open now.", |s| &s.connections),
-    ("websocket_connections", "gauge", "Open WebSocket connections.", |s| &s.websockets),
-    ("rooms", "gauge", "Rooms with members on the shard.", |s| &s.rooms),
-    ("members", "gauge", "Members of rooms.", |s| &s.members),
-    ("messages_received_total", "counter", "Messages received for rooms.", |s| &s.messages_received),
-    ("publications_total", "counter", "Publications ordered by the shard.", |s| &s.publications),
-    ("deliveries_total", "counter", "Publications written completely to a member's socket.", |s| {
-        &s.deliveries
-    }),
-    ("publications_skipped_total", "counter", "Publications skipped by slow members.", |s| &s.skipped),
-    ("history_bytes", "gauge", "Bytes of publications kept in the histories of rooms.", |s| &s.history_bytes),
-    (
-        "history_evictions_total",
-        "counter",
-        "Publications evicted from histories because of history_memory.",
-        |s| &s.evicted,
-    ),
-    ("home_rooms", "gauge", "Rooms whose home is the shard, with or without members.", |s| &s.homes),
-    (
-        "publications_delayed_total",
-        "counter",
-        "Messages delayed at their room's home because a shard was behind.",
-        |s| &s.delayed,
-    ),
-    (
-        "publications_parked_bytes",
-        "gauge",
-        "Bytes of messages parked behind earlier ones of their room.",
-        |s| &s.parked_bytes,
-    ),
-    ("recoveries_succeeded_total", "counter", "Subscriptions recovered without a gap.", |s| &s.recovered),
-    ("recoveries_failed_total", "counter", "Subscriptions that could not be recovered.", |s| &s.unrecovered),
-    ("received_bytes_total", "counter", "Bytes read from clients.", |s| &s.received_bytes),
-    ("sent_bytes_total", "counter", "Bytes written to clients.", |s| &s.sent_bytes),
-    ("socket_writes_total", "counter", "System calls and ring operations that wrote to clients.", |s| {
-        &s.writes
-    }),
-    ("lagging_members", "gauge", "Members with pending publications whose socket is full.", |s| &s.lagging),
-    ("read_pauses_total", "counter", "Times reading from a client paused because a room was full.", |s| {
-        &s.pauses
-    }),
-    ("accept_pauses_total", "counter", "Times accepting paused for lack of descriptors.", |s| {
-        &s.accept_pauses
-    }),
-    ("http_requests_total", "counter", "HTTP responses, without upgrades.", |s| &s.requests),
-    ("shard_panics_total", "counter", "Shard panics.", |s| &s.panics),
-    ("mesh_wakeups_total", "counter", "Wake-ups sent to other shards.", |s| &s.wakes),
-];
-
-fn family(page: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(page, "# HELP stentor_{name} {help}\n# TYPE stentor_{name} {kind}");
-}
-
-/// Nanoseconds as a decimal number of seconds, without the detour over floating point.
-fn seconds(nanos: u64) -> String {
-    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
 }
 
 #[cfg(test)]
@@ -431,12 +306,12 @@ mod tests {
         }
         let page = registry.exposition();
         for line in [
-            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000016000\"} 2",
-            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000032000\"} 4",
-            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000064000\"} 5",
-            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"8.388608000\"} 6",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000016\"} 2",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000032\"} 4",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"0.000064\"} 5",
+            "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"8.388608\"} 6",
             "stentor_turn_duration_seconds_bucket{shard=\"0\",le=\"+Inf\"} 7",
-            "stentor_turn_duration_seconds_sum{shard=\"0\"} 65.000094000",
+            "stentor_turn_duration_seconds_sum{shard=\"0\"} 65.000094",
             "stentor_turn_duration_seconds_count{shard=\"0\"} 7",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
@@ -448,6 +323,15 @@ mod tests {
         for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
             assert_eq!(index, reason as usize);
         }
+    }
+
+    #[test]
+    fn refusals_are_counted_by_status_and_cause() {
+        let registry = Registry::new(2);
+        registry.shard(0).count_refusal(403, "origin");
+        registry.shard(1).count_refusal(403, "origin");
+        let line = "stentor_http_refusals_total{status=\"403\",cause=\"origin\"} 2";
+        assert!(registry.exposition().lines().any(|found| found == line));
     }
 
     #[test]

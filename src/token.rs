@@ -17,12 +17,21 @@ use crate::logging::shows_nothing;
 /// Bytes of the longest token that is read from standard input.
 const TOKEN_BYTES_MAX: u64 = 1024 * 1024;
 
+/// What a command prints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Printed {
+    /// To standard output.
+    pub page: String,
+    /// To standard error: a sentence for the user, which is no part of the result.
+    pub note: Option<String>,
+}
+
 /// Does it; what is returned is to be printed.
 ///
 /// # Errors
 /// A sentence: no token can be made, or this one is invalid.
-pub fn run(command: &TokenCommand, config: &Config) -> Result<String, String> {
-    match command {
+pub fn run(command: &TokenCommand, config: &Config) -> Result<Printed, String> {
+    let page = match command {
         TokenCommand::Make(order) => make(order, config),
         TokenCommand::Check(token) if token == "-" => {
             let mut token = String::new();
@@ -33,6 +42,22 @@ pub fn run(command: &TokenCommand, config: &Config) -> Result<String, String> {
             check(token.trim(), config)
         }
         TokenCommand::Check(token) => check(token, config),
+    }?;
+    Ok(Printed { page, note: note(command, config) })
+}
+
+/// A token without a user is valid, and seldom what was meant.
+fn note(command: &TokenCommand, config: &Config) -> Option<String> {
+    match command {
+        TokenCommand::Make(order) if order.user.is_empty() => {
+            let accepted = if config.anonymous {
+                "which this configuration accepts (anonymous = true)"
+            } else {
+                "which a server refuses unless anonymous = true"
+            };
+            Some(format!("without --user the token is for an anonymous user, {accepted}"))
+        }
+        TokenCommand::Make(_) | TokenCommand::Check(_) => None,
     }
 }
 

@@ -43,6 +43,104 @@ fn the_printed_configuration_is_valid() {
 }
 
 #[test]
+fn the_effective_configuration_has_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = "a secret of thirty-two characters";
+    std::fs::write(folder.path().join("secret"), secret).unwrap();
+    let path = folder.path().join("stentor.toml").display().to_string();
+    std::fs::write(&path, "auth = \"token\"\ntoken_hmac_secret_files = [\"secret\"]\nmax_name = 9\n")
+        .unwrap();
+    let output = stentor()
+        .args(["config", "--effective", "--config", &path, "--max-name", "10"])
+        .env("STENTOR_HOOK_HEADERS", format!("X: {secret}"))
+        .env("STENTOR_MAX_ROOM", "99")
+        .output()
+        .unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        &format!("auth = \"token\" # {path}:1:8"),
+        // Relative to the file, wherever the server is started.
+        &format!("token_hmac_secret_files = [\"{}/secret\"] # {path}:2:27", folder.path().display()),
+        "max_name = 10 # --max-name",
+        "max_room = 99 # STENTOR_MAX_ROOM",
+        "max_head = \"8KiB\" # default",
+        "# hook_headers = \"********\" # STENTOR_HOOK_HEADERS",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+    }
+    assert!(!page.contains("thirty-two"), "{page}");
+    // It is a configuration.
+    std::fs::write(&path, &page).unwrap();
+    assert_eq!(run(&["check", "--config", &path]).0, Some(0));
+    let (code, page, error) = run(&["config", "--effective", "--max-name", "0"]);
+    assert_eq!((code, page.as_str()), (Some(2), ""));
+    assert!(error.contains("--max-name: `max_name` must be"), "{error}");
+}
+
+#[test]
+fn check_warns_of_what_is_hardly_meant() {
+    let (_file, path) = file(
+        "listen = [\"127.0.0.1:80\", \"127.0.0.1:80\"]\n[[room]]\npattern = \"a*\"\n[[room]]\npattern = \"ab\"\n",
+    );
+    let (code, printed, warnings) = run(&["check", "--config", &path]);
+    assert_eq!((code, printed.as_str()), (Some(0), "ok\n"));
+    let expected = format!(
+        "stentor: warning: {path}:1:10: `listen` has 127.0.0.1:80 twice\n\
+         stentor: warning: {path}:5:11: `pattern` = \"ab\" never applies: \"a*\" ({path}:3:11) matches every such room, and \
+         the first pattern that matches holds; put the narrower one first\n"
+    );
+    assert_eq!(warnings, expected);
+    let (code, _, error) = run(&["check", "--listen", "[::]:80,127.0.0.1:80"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("has 127.0.0.1:80, which [::]:80 covers already"), "{error}");
+}
+
+/// A key that cannot be used is one mistake, with the advice that helps.
+#[test]
+fn a_key_that_cannot_be_used_is_one_mistake() {
+    let (_file, path) = file("auth = \"token\"\ntoken_hmac_secret_files = [\"missing\"]\n");
+    let (code, _, error) = run(&["check", "--config", &path]);
+    assert_eq!((code, error.lines().count()), (Some(2), 1), "{error}");
+    assert!(error.contains("paths in a file are relative to that file"), "{error}");
+}
+
+#[test]
+fn a_token_without_a_user_is_remarked_on() {
+    let secret = key("secret");
+    let make = ["token", "make", "--token-hmac-secret-files", &secret];
+    let (code, token, note) = run(&make);
+    assert_eq!((code, token.lines().count()), (Some(0), 1));
+    assert_eq!(
+        note,
+        "stentor: without --user the token is for an anonymous user, which a server refuses unless anonymous = true\n"
+    );
+    let (_, _, note) = run(&[&make[..], &["--user", "7"]].concat());
+    assert_eq!(note, "");
+}
+
+/// What is piped has no escape sequences; and a reader that closes the pipe is no failure.
+#[test]
+fn output_can_be_piped() {
+    for arguments in [&["--help"][..], &["--mistake"], &["config"], &["check", "--max-name", "0"]] {
+        let output = stentor().args(arguments).env("TERM", "xterm-256color").output().unwrap();
+        assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b), "{arguments:?}");
+    }
+    let program = env!("CARGO_BIN_EXE_stentor");
+    for command in ["--help", "config", "metrics", "completions bash"] {
+        let script = format!("set -o pipefail; {program} {command} | true; exit ${{PIPESTATUS[0]}}");
+        let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{command}");
+    }
+    let (code, error) = {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = stentor().arg("config").stdout(full).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(code, Some(1));
+    assert!(error.starts_with("stentor: the output cannot be written"), "{error}");
+}
+
+#[test]
 fn version_help_and_completions() {
     assert_eq!(run(&["--version"]).1, format!("stentor {}\n", env!("CARGO_PKG_VERSION")));
     assert!(run(&["--help"]).1.contains("--max-message <SIZE>"));
@@ -112,7 +210,7 @@ fn too_few_descriptors_are_one_sentence() {
     );
     let (code, _, error) = run(&["--listen", "127.0.0.1:0", "--max-connections", "999999999"]);
     assert_eq!(code, Some(1));
-    assert!(error.contains("raise LimitNOFILE (ulimit -n) or lower max_connections"), "{error}");
+    assert!(error.contains("raise LimitNOFILE (ulimit -n), or lower max_connections"), "{error}");
 }
 
 #[test]

@@ -315,8 +315,8 @@ fn without_the_ring_epoll_is_used_or_the_reason_is_reported() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         error.trim_end(),
-        "stentor: io_uring cannot be used: Operation not permitted (os error 1); it needs Linux 6.8, \
-         kernel.io_uring_disabled = 0 and a sandbox that allows it; or choose --driver epoll"
+        "stentor: io_uring cannot be used: Operation not permitted (os error 1); set kernel.io_uring_disabled = 0 \
+         (sysctl) and allow io_uring in the sandbox (seccomp), or choose --driver epoll"
     );
     let mut command = stentor();
     without_uring(command.args(arguments("auto")));

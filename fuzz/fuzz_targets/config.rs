@@ -12,7 +12,7 @@ use stentor::config::{Config, Location, Problem, settings, understand};
 
 fn of(file: &str, variables: &[(String, String)]) -> Result<Config, Vec<Problem>> {
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    understand("s.toml", file, variables)
+    understand("s.toml", file, variables).map(|loaded| loaded.config)
 }
 
 fn has_location(problem: &Problem, file: &str, variables: &[(String, String)]) {
@@ -23,7 +23,7 @@ fn has_location(problem: &Problem, file: &str, variables: &[(String, String)]) {
             assert!((1..=line.chars().count() + 1).contains(column), "{problem}");
         }
         Location::Variable(name) => assert!(variables.iter().any(|(known, _)| known == name), "{problem}"),
-        Location::File(_) | Location::Flag(_) => panic!("nothing was written there: {problem}"),
+        Location::Default | Location::File(_) | Location::Flag(_) => panic!("nothing was written there: {problem}"),
     }
     assert!(!problem.to_string().ends_with(": "), "a sentence");
 }

@@ -86,6 +86,7 @@ pub struct Config {
     pub ping_interval: Duration,
     pub pong_timeout: Duration,
     pub close_timeout: Duration,
+    pub shutdown_delay: Duration,
     pub drain: Duration,
     pub log: String,
     pub log_format: LogFormat,
@@ -180,6 +181,7 @@ pub(super) fn check(entries: &[Entry], tables: &[Table], problems: &mut Vec<Prob
         ping_interval: read.span("ping_interval", Duration::ZERO, DAY),
         pong_timeout: read.span("pong_timeout", Duration::from_millis(100), DAY),
         close_timeout: read.span("close_timeout", Duration::from_millis(100), DAY),
+        shutdown_delay: read.span("shutdown_delay", Duration::ZERO, DAY),
         drain: read.span("drain", Duration::ZERO, DAY),
         log: read.directives("log"),
         log_format: match &*read.word("log_format") {
@@ -341,13 +343,31 @@ mod tests {
             ),
             ("certificate.pem", "is a certificate; `openssl x509 -pubkey -noout` takes the key out"),
             ("secret", "is no key in PEM form"),
-            ("none", "cannot be read (No such file or directory (os error 2))"),
+            (
+                "none",
+                "cannot be read (No such file or directory (os error 2)); paths in a file are relative to that file, those \
+                 of flags and variables to the working directory",
+            ),
         ] {
             let path = format!("tests/keys/{file}");
             check(
                 &format!("token_public_keys = [\"tests/keys/p384.pub.pem\", \"{path}\"]"),
                 &format!("s.toml:1:21: `token_public_keys` has {path:?}, which {fault}"),
             );
+        }
+    }
+
+    /// A key that cannot be read, or is too short, is one mistake: no other key is missing.
+    #[test]
+    fn a_wrong_key_is_not_a_missing_one() {
+        for keys in ["token_hmac_secret = \"short\"", "token_hmac_secret_files = [\"tests/keys/none\"]"] {
+            let (_, problems) = of_file(&format!("auth = \"token\"\n{keys}"));
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].starts_with("s.toml:2:"), "{problems:?}");
+        }
+        for none in ["token_hmac_secret = \"\"", "token_public_keys = []"] {
+            let (_, problems) = of_file(&format!("auth = \"token\"\n{none}"));
+            assert!(problems.len() == 1 && problems[0].contains("needs a key"), "{problems:?}");
         }
     }
 

@@ -18,16 +18,24 @@ pub enum Command {
     /// Print the mistakes in the configuration.
     Check,
     /// Print all settings.
-    Config {
-        /// As a Markdown table instead of a commented file.
-        markdown: bool,
-    },
+    Config(ConfigPage),
     /// Print all metric families, as a Markdown table.
     Metrics,
     /// Make or check a token.
     Token(TokenCommand),
     /// Print a shell's completions.
     Completions(Shell),
+}
+
+/// How settings are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfigPage {
+    /// The defaults, as a commented file.
+    Defaults,
+    /// The defaults, as a Markdown table.
+    Markdown,
+    /// The values that hold, each with where it is from.
+    Effective,
 }
 
 /// A command line that was understood.
@@ -49,7 +57,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
     let matches = grammar().try_get_matches_from(arguments)?;
     let (command, matches) = match matches.subcommand() {
         Some(("check", matches)) => (Command::Check, matches),
-        Some(("config", matches)) => (Command::Config { markdown: matches.get_flag(MARKDOWN) }, matches),
+        Some(("config", matches)) => (Command::Config(config_page(matches)), matches),
         Some(("metrics", matches)) => (Command::Metrics, matches),
         Some(("completions", chosen)) => {
             let shell = chosen.get_one("shell").copied().unwrap_or(Shell::Bash);
@@ -71,6 +79,14 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, cl
     Ok(Invocation { command, config_file, flags })
 }
 
+fn config_page(matches: &ArgMatches) -> ConfigPage {
+    match (matches.get_flag(EFFECTIVE), matches.get_flag(MARKDOWN)) {
+        (true, _) => ConfigPage::Effective,
+        (false, true) => ConfigPage::Markdown,
+        (false, false) => ConfigPage::Defaults,
+    }
+}
+
 /// Prints the completions for `shell`.
 pub fn completions(shell: Shell, out: &mut dyn std::io::Write) {
     clap_complete::generate(shell, &mut grammar(), "stentor", &mut CompletionWriter(out));
@@ -89,6 +105,7 @@ impl std::io::Write for CompletionWriter<'_> {
 }
 
 const MARKDOWN: &str = "markdown";
+const EFFECTIVE: &str = "effective";
 
 fn markdown(help: &'static str) -> Arg {
     Arg::new(MARKDOWN).long(MARKDOWN).action(ArgAction::SetTrue).help(help)
@@ -99,7 +116,7 @@ fn grammar() -> clap::Command {
         let config = Arg::new("config")
             .long("config")
             .value_name("FILE")
-            .help("The TOML file to read [env: STENTOR_CONFIG]")
+            .help("TOML file with settings [env: STENTOR_CONFIG]")
             .value_hint(ValueHint::FilePath)
             .value_parser(value_parser!(PathBuf));
         std::iter::once(config).chain(with_flags().map(flag))
@@ -119,7 +136,15 @@ fn grammar() -> clap::Command {
         .subcommand(
             clap::Command::new("config")
                 .about("Print all settings and their defaults, as a TOML file")
-                .arg(markdown("Print a Markdown table instead")),
+                .arg(markdown("Print a Markdown table instead"))
+                .arg(
+                    Arg::new(EFFECTIVE)
+                        .long(EFFECTIVE)
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with(MARKDOWN)
+                        .help("Print the values that hold instead, each with where it is written; secrets are masked"),
+                )
+                .args(settings().map(|arg| if arg.get_id() == "config" { arg } else { arg.hide(true) })),
         )
         .subcommand(
             clap::Command::new("metrics")
@@ -136,11 +161,8 @@ fn with_flags() -> impl Iterator<Item = &'static Setting> {
 }
 
 fn flag(setting: &'static Setting) -> Arg {
-    let arg = Arg::new(setting.name).long(setting.name.replace('_', "-")).help(format!(
-        "{} [default: {}]",
-        setting.doc,
-        setting.default.trim_matches(['"', '[', ']'])
-    ));
+    let help = format!("{} [default: {}]", setting.doc, default_as_flag(setting));
+    let arg = Arg::new(setting.name).long(setting.name.replace('_', "-")).help(help);
     match setting.kind {
         Kind::Switch => arg
             .num_args(0..=1)
@@ -148,13 +170,22 @@ fn flag(setting: &'static Setting) -> Arg {
             .default_missing_value("true")
             .value_name("true|false")
             .value_parser(PossibleValuesParser::new(["true", "false"])),
-        Kind::Choice(words) => arg.value_parser(PossibleValuesParser::new(words)),
+        Kind::Choice(words) => arg.value_name("VALUE").value_parser(PossibleValuesParser::new(words)),
         Kind::List => arg.action(ArgAction::Append).value_delimiter(',').value_name("LIST"),
         Kind::Size => arg.value_name("SIZE"),
         Kind::Span => arg.value_name("TIME"),
         Kind::Count | Kind::CountOrAuto => arg.value_name("N"),
         Kind::Text => arg.value_name("TEXT"),
     }
+}
+
+/// The default, as it would be written behind the flag.
+fn default_as_flag(setting: &Setting) -> String {
+    let default = setting.default;
+    let list =
+        default.strip_prefix('[').and_then(|it| it.strip_suffix(']')).filter(|_| setting.kind == Kind::List);
+    let shown = list.unwrap_or(default).replace('"', "").replace(", ", ",");
+    if shown.is_empty() { "none".to_owned() } else { shown }
 }
 
 fn flag_value(setting: &Setting, matches: &ArgMatches) -> Option<Entry> {
@@ -192,9 +223,29 @@ mod tests {
     #[test]
     fn tables_for_the_documents() {
         let command = |line: &str| parse(line.split(' ').map(OsString::from)).unwrap().command;
-        assert_eq!(command("stentor config"), Command::Config { markdown: false });
-        assert_eq!(command("stentor config --markdown"), Command::Config { markdown: true });
+        assert_eq!(command("stentor config"), Command::Config(ConfigPage::Defaults));
+        assert_eq!(command("stentor config --markdown"), Command::Config(ConfigPage::Markdown));
+        assert_eq!(command("stentor config --effective --shards 2"), Command::Config(ConfigPage::Effective));
         assert_eq!(command("stentor metrics --markdown"), Command::Metrics);
+    }
+
+    /// What help shows as a default is accepted as a value, and means the default.
+    #[test]
+    fn defaults_in_the_help_are_values() {
+        let shown = |name: &str| default_as_flag(settings::find(name).unwrap());
+        assert_eq!(shown("listen"), "[::]:8080");
+        assert_eq!(shown("max_message"), "64KiB");
+        assert_eq!((shown("hook_ca"), shown("token_public_keys")), ("none".to_owned(), "none".to_owned()));
+        let help = grammar().render_long_help().to_string();
+        for setting in with_flags() {
+            let default = format!("[default: {}]", default_as_flag(setting));
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(words(&help).contains(&format!("{} {default}", words(setting.doc))), "{}", setting.name);
+            if default_as_flag(setting) != "none" {
+                let flag = format!("--{}={}", setting.name.replace('_', "-"), default_as_flag(setting));
+                assert!(parse(["stentor".into(), flag.into()].into_iter()).is_ok(), "{}", setting.name);
+            }
+        }
     }
 
     #[test]

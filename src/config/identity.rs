@@ -1,12 +1,14 @@
 //! Authentication: keys that are read from their files, and the hook.
 
 use ::http::{HeaderName, HeaderValue, Uri};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::checked::Auth;
-use super::outside;
 use super::reader::{Reader, list};
+use super::{Entry, Raw, outside};
 use crate::chat::{Access, RoomRules};
 use crate::identity::jwt::Expectations;
 use crate::identity::keys::Key;
@@ -56,7 +58,7 @@ fn key_files(
                 Ok(key) => keys.push(key),
                 Err(fault) => read.wrong(name, &format!("has {path:?}, which {fault}")),
             },
-            Err(error) => read.wrong(name, &format!("has {path:?}, which cannot be read ({error})")),
+            Err(error) => read.wrong(name, &format!("has {path:?}, which {}", unreadable(&error))),
         }
     }
     keys
@@ -67,6 +69,46 @@ fn id_and_path(file: &str) -> (Option<String>, &str) {
     match file.split_once('=') {
         Some((id, path)) if !id.is_empty() && !id.contains('/') => (Some(id.to_owned()), path),
         _ => (None, file),
+    }
+}
+
+/// Why a file cannot be read, and what helps.
+fn unreadable(error: &io::Error) -> String {
+    let advice = if error.kind() == io::ErrorKind::PermissionDenied {
+        "; this user may not read it: change its owner or mode, or pass it with LoadCredential= of systemd"
+    } else if error.kind() == io::ErrorKind::NotFound {
+        "; paths in a file are relative to that file, those of flags and variables to the working directory"
+    } else {
+        ""
+    };
+    format!("cannot be read ({error}){advice}")
+}
+
+/// The settings that hold a path, or a list of paths.
+const PATHS: [&str; 3] = ["token_hmac_secret_files", "token_public_keys", "hook_ca"];
+
+/// Makes relative paths of a file relative to the folder that it is in.
+pub(super) fn resolve_paths(entries: &mut [Entry], folder: &Path) {
+    for entry in entries.iter_mut().filter(|entry| PATHS.contains(&entry.name.as_str())) {
+        let resolved = |text: &str| {
+            let (id, path) = id_and_path(text);
+            if path.is_empty() {
+                return text.to_owned();
+            }
+            let path = folder.join(path).display().to_string();
+            id.map_or_else(|| path.clone(), |id| format!("{id}={path}"))
+        };
+        let resolved = match &entry.value {
+            Raw::Text(text) if entry.name == "hook_ca" => {
+                (!text.is_empty()).then(|| Raw::Text(folder.join(text).display().to_string()))
+            }
+            Raw::Text(_) | Raw::List(_) | Raw::Integer(_) | Raw::Bool(_) => {
+                list(&entry.value).map(|texts| Raw::List(texts.iter().map(|text| resolved(text)).collect()))
+            }
+        };
+        if let Some(resolved) = resolved {
+            entry.value = resolved;
+        }
     }
 }
 
@@ -111,7 +153,7 @@ fn headers(read: &mut Reader<'_>) -> Vec<(String, String)> {
         HeaderValue::from_str(value).ok()?;
         (!NOT_OURS.contains(&name.as_str())).then(|| (name.as_str().to_owned(), value.to_owned()))
     };
-    let parse = |raw: &super::Raw| list(raw)?.iter().map(|line| header(line)).collect::<Option<Vec<_>>>();
+    let parse = |raw: &Raw| list(raw)?.iter().map(|line| header(line)).collect::<Option<Vec<_>>>();
     read.read(
         "hook_headers",
         "a list of headers, each as \"Name: value\", none of which HTTP itself sets",
@@ -127,7 +169,7 @@ fn authorities(read: &mut Reader<'_>) -> Vec<Vec<u8>> {
     let text = match outside::read_to_string(&path) {
         Ok(text) => text,
         Err(error) => {
-            read.wrong("hook_ca", &format!("names {path:?}, which cannot be read ({error})"));
+            read.wrong("hook_ca", &format!("names {path:?}, which {}", unreadable(&error)));
             return Vec::new();
         }
     };
@@ -139,6 +181,9 @@ fn authorities(read: &mut Reader<'_>) -> Vec<Vec<u8>> {
     pems
 }
 
+/// The settings that hold keys.
+const KEYS: [&str; 3] = ["token_hmac_secret", "token_hmac_secret_files", "token_public_keys"];
+
 /// Whether what was chosen can be done.
 pub(super) fn relations(
     read: &mut Reader<'_>,
@@ -147,7 +192,8 @@ pub(super) fn relations(
     hook: Option<&HookOptions>,
     rooms: &RoomRules,
 ) {
-    if auth == Auth::Token && authority.is_none() {
+    // A key that cannot be used is a problem of its own: another one is not missing.
+    if auth == Auth::Token && authority.is_none() && !KEYS.iter().any(|name| read.is_given(name)) {
         read.wrong(
             "auth",
             "= \"token\" needs a key: token_hmac_secret_files, token_hmac_secret or token_public_keys",
@@ -175,6 +221,31 @@ mod tests {
         assert_eq!(id_and_path("/b/c"), (None, "/b/c"));
         assert_eq!(id_and_path("/b=1/c"), (None, "/b=1/c"));
         assert_eq!(id_and_path("a=b=c"), (Some("a".to_owned()), "b=c"));
+    }
+
+    #[test]
+    fn paths_of_a_file_are_relative_to_it() {
+        let entry = |name: &str, value| Entry {
+            name: name.to_owned(),
+            value,
+            location: super::super::Location::Default,
+        };
+        let texts = |texts: &[&str]| Raw::List(texts.iter().map(|text| (*text).to_owned()).collect());
+        let mut entries = [
+            entry("token_hmac_secret_files", texts(&["a", "k=b", "/c", "k=/d"])),
+            entry("token_public_keys", Raw::Text("e, f".to_owned())),
+            entry("hook_ca", Raw::Text("g,h".to_owned())),
+            entry("hook_url", Raw::Text("i".to_owned())),
+        ];
+        resolve_paths(&mut entries, Path::new("/etc/s"));
+        let values = entries.map(|entry| entry.value);
+        let expected = [
+            texts(&["/etc/s/a", "k=/etc/s/b", "/c", "k=/d"]),
+            texts(&["/etc/s/e", "/etc/s/f"]),
+            Raw::Text("/etc/s/g,h".to_owned()),
+            Raw::Text("i".to_owned()),
+        ];
+        assert_eq!(values, expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod checked;
 mod cli;
+mod effective;
 mod file;
 mod identity;
 mod markdown;
@@ -17,6 +18,7 @@ mod reader;
 mod rooms;
 pub mod settings;
 mod token;
+mod warnings;
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
@@ -24,7 +26,8 @@ use std::io;
 use std::path::Path;
 
 pub use checked::{Auth, Config, Driver};
-pub use cli::{Command, Invocation, completions, parse};
+pub use cli::{Command, ConfigPage, Invocation, completions, parse};
+pub use effective::Effective;
 pub use markdown::settings_table;
 pub use token::{Order, TokenCommand};
 
@@ -51,6 +54,8 @@ impl Raw {
 /// Where something was written. The order is that in which it is read.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Location {
+    /// Nowhere: the setting has its default.
+    Default,
     /// A file as a whole.
     File(String),
     /// A line of a file.
@@ -78,6 +83,7 @@ impl Location {
 impl Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Default => f.write_str("default"),
             Self::File(name) | Self::Variable(name) | Self::Flag(name) => f.write_str(name),
             Self::Line { file, line, column } => write!(f, "{file}:{line}:{column}"),
         }
@@ -130,12 +136,24 @@ impl Display for Problem {
     }
 }
 
+/// A configuration that was read and is valid.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub config: Config,
+    /// What holds of what was written, and where that is.
+    pub effective: Effective,
+    /// What is valid, and most likely not meant.
+    pub warnings: Vec<Problem>,
+}
+
 /// Reads the file that the invocation or the environment names, the environment, and the invocation's flags.
-/// Can be called again: that is how a reload reads what has changed.
+/// Can be called again: that is how a reload reads what has changed. Relative paths in the file are relative
+/// to it, all others to the working directory.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the locations.
-pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
+pub fn load(invocation: &Invocation) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut written = file::Written::default();
     let (variables, named_file) = environment(std::env::vars_os(), &mut problems);
@@ -143,6 +161,9 @@ pub fn load(invocation: &Invocation) -> Result<Config, Vec<Problem>> {
         match outside::read_to_string(&path) {
             Ok(text) => written = file::parse(&path.display().to_string(), &text, &mut problems),
             Err(error) => problems.push(unreadable(&path, &error)),
+        }
+        if let Some(folder) = path.parent() {
+            identity::resolve_paths(&mut written.entries, folder);
         }
     }
     written.entries.extend(variables);
@@ -159,7 +180,7 @@ pub fn understand(
     name: &str,
     text: &str,
     variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Config, Vec<Problem>> {
+) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut written = file::parse(name, text, &mut problems);
     let (variables, _) = environment(variables, &mut problems);
@@ -167,10 +188,14 @@ pub fn understand(
     checked(&written, problems)
 }
 
-fn checked(written: &file::Written, mut problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
+fn checked(written: &file::Written, mut problems: Vec<Problem>) -> Result<Loaded, Vec<Problem>> {
     let config = checked::check(&written.entries, &written.rooms, &mut problems);
     problems.sort();
-    if problems.is_empty() { Ok(config) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let warnings = warnings::check(written, &config.listen);
+    Ok(Loaded { config, effective: Effective::new(written), warnings })
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {

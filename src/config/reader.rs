@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::outside;
 use super::settings::{self, Kind};
-use super::{Entry, Problem, Raw, file};
+use super::{Entry, Location, Problem, Raw, file};
 use crate::http::{OriginRule, OriginRules};
 
 /// Reads settings out of entries; later ones are stronger. What is wrong goes to `problems`.
@@ -26,13 +26,23 @@ impl Reader<'_> {
             let default = settings::find(name).map_or("", |setting| setting.default);
             let mut no_problem = Vec::new();
             let mut written = file::parse("default", &format!("{name} = {default}"), &mut no_problem);
-            written.entries.pop().expect("every setting has a default, which a test reads")
+            let entry = written.entries.pop().expect("every setting has a default, which a test reads");
+            Entry { location: Location::Default, ..entry }
         })
     }
 
     pub(super) fn given(&self, name: &str) -> Option<&Entry> {
         let named = |entry: &&Entry| entry.name == name;
         self.entries.iter().rev().find(named).or_else(|| self.defaults.iter().rev().find(named))
+    }
+
+    /// Whether something other than an empty text or list was written.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.given(name).is_some_and(|entry| match &entry.value {
+            Raw::Text(text) => !text.is_empty(),
+            Raw::List(texts) => !texts.is_empty(),
+            Raw::Integer(_) | Raw::Bool(_) => true,
+        })
     }
 
     pub(super) fn wrong(&mut self, name: &str, sentence: &str) {
@@ -143,7 +153,13 @@ impl Reader<'_> {
         if self.given(name).and_then(|entry| list(&entry.value)).is_some_and(|texts| texts.is_empty()) {
             self.wrong(name, "must have at least one address");
         }
-        (self.list(name, resolve).concat(), is_default)
+        let addresses = self.list(name, resolve).concat();
+        for address in &addresses {
+            if let Some(wider) = addresses.iter().find(|wider| covers(**wider, *address)) {
+                self.wrong(name, &format!("has {address}, which {wider} covers already: leave it out"));
+            }
+        }
+        (addresses, is_default)
     }
 
     pub(super) fn origins(&mut self, name: &str) -> OriginRules {
@@ -162,6 +178,17 @@ impl Reader<'_> {
             String::new(),
         )
     }
+}
+
+/// Whether what listens on `wider` takes the connections to `address`, another one: it cannot listen then.
+/// What listens on `[::]` accepts IPv4 as well.
+fn covers(wider: SocketAddr, address: SocketAddr) -> bool {
+    let fits = wider.is_ipv6() || address.is_ipv4();
+    wider != address
+        && wider.port() == address.port()
+        && wider.port() != 0
+        && wider.ip().is_unspecified()
+        && fits
 }
 
 fn whole(raw: &Raw) -> Option<usize> {
@@ -288,6 +315,28 @@ mod tests {
         assert_eq!(resolve("[::]:0"), Ok(vec![([0_u16; 8], 0).into()]));
         for wrong in ["8080", ":8080", "localhost", "127.0.0.1:", "127.0.0.1:65536", ""] {
             assert!(resolve(wrong).is_err_and(|reason| reason.starts_with("is no address")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_cover_others() {
+        for (wider, address, expected) in [
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::]:80", "[::1]:80", true),
+            ("[::]:80", "0.0.0.0:80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("0.0.0.0:80", "[::]:80", false),
+            ("[::]:80", "[::]:80", false),
+            ("[::]:80", "127.0.0.1:81", false),
+            ("[::]:0", "127.0.0.1:0", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+        ] {
+            assert_eq!(
+                covers(wider.parse().unwrap(), address.parse().unwrap()),
+                expected,
+                "{wider} {address}"
+            );
         }
     }
 

@@ -22,7 +22,7 @@ pub enum Kind {
 }
 
 /// One setting.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Setting {
     /// Its key in the file; in upper case behind `STENTOR_`, and with dashes behind `--`, it is the same.
     pub name: &'static str,
@@ -166,7 +166,13 @@ pub const ALL: &[Setting] = &[
         "Who may subscribe to a room: anyone; users (authenticated clients); token (clients with a token for the room); \
          nobody (server-side subscriptions only). members means anyone here.",
     ),
-    room("publish", WHO, r#""members""#, "Who may publish in a room: the same values, or members."),
+    room(
+        "publish",
+        WHO,
+        r#""members""#,
+        "Who may publish in a room: anyone; members (of the room); users (authenticated clients); token (members with a token \
+         for the room); nobody (no client).",
+    ),
     room(
         "slow_member",
         Kind::Choice(&["disconnect", "skip", "conflate"]),
@@ -178,7 +184,7 @@ pub const ALL: &[Setting] = &[
         "coalesce",
         Kind::Span,
         r#""0ms""#,
-        "How long a room collects publications before it sends them, to save writes.",
+        "How long a room collects publications before it sends them, to save writes; 0ms: not at all.",
     ),
     live(
         "auth",
@@ -252,7 +258,7 @@ pub const ALL: &[Setting] = &[
         "File with the CA certificates (PEM) of the auth backend; empty: the public CAs.",
     ),
     live("deflate", Kind::Switch, "true", "Whether to accept permessage-deflate."),
-    live("deflate_min", Kind::Size, "128", "Minimum size of compressed messages."),
+    live("deflate_min", Kind::Size, "128", "Minimum size of messages that are compressed."),
     live(
         "handshake_timeout",
         Kind::Span,
@@ -262,7 +268,19 @@ pub const ALL: &[Setting] = &[
     live("ping_interval", Kind::Span, r#""25s""#, "Interval of pings to idle clients; 0s: never."),
     live("pong_timeout", Kind::Span, r#""8s""#, "Timeout of the answer to a ping."),
     live("close_timeout", Kind::Span, r#""5s""#, "Timeout of the closing handshake and of the final flush."),
-    live("drain", Kind::Span, r#""10s""#, "Timeout of a graceful shutdown."),
+    live(
+        "shutdown_delay",
+        Kind::Span,
+        r#""5s""#,
+        "How long the server keeps serving while /readyz answers 503, from SIGTERM to the beginning of the drain, so that load \
+         balancers notice; 0s: not at all.",
+    ),
+    live(
+        "drain",
+        Kind::Span,
+        r#""10s""#,
+        "Timeout of the drain, which closes every connection; the remaining ones are cut.",
+    ),
     live(
         "log",
         Kind::Text,

@@ -42,7 +42,7 @@ pub(super) fn grammar(settings: impl Fn() -> Vec<Arg>) -> Command {
     };
     let make = Command::new("make")
         .about("Print a token, signed with the first configured secret or with a private key")
-        .arg(text("user", "ID", "User ID (sub)").default_value(""))
+        .arg(text("user", "ID", "User ID (sub); without it, an anonymous user").default_value(""))
         .arg(text("room", "ROOM", "Room of a subscription token (channel); without it, a connection token"))
         .arg(
             text("rooms", "LIST", "Rooms of server-side subscriptions (channels)")

@@ -1,5 +1,6 @@
 //! The I/O backend of a shard, epoll or io_uring: its parts, its waker, and the process around it.
 
+use core::net::IpAddr;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use socket2::Socket;
@@ -14,13 +15,13 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::event_loop::Loop;
-use super::host::{Host, Replacement};
+use super::host::{AcceptProblem, Host, Replacement};
 use super::{AuthCommand, AuthSender, Control, epoll, uring};
 use crate::base::{ConnKey, Time};
 use crate::chat::AuthRequest;
 use crate::logging::{Escaped, RateLimit};
 use crate::metrics::{CloseReason, ShardMetrics};
-use crate::shard::Shard;
+use crate::shard::{Refusal, Shard};
 
 /// The parts of a shard's loop. Everything that can fail is made before the thread starts, so that every
 /// error is known then.
@@ -43,6 +44,8 @@ pub struct Parts {
     pub metrics: Arc<ShardMetrics>,
     /// Makes a shard that replaces this one after a panic; `None`: that cannot be done, and the thread ends.
     pub rebuild: Rebuild,
+    /// Called once a drain has closed every connection of the shard that it waits for, perhaps many times.
+    pub drained: Box<dyn FnMut() + Send>,
 }
 
 /// Makes a shard that replaces one that has panicked.
@@ -93,7 +96,7 @@ impl IoBackend {
     /// # Errors
     /// The kernel refuses to wait, which it has no reason to.
     pub fn run(self, parts: Parts) -> io::Result<()> {
-        let Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild } = parts;
+        let Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild, drained } = parts;
         let process = ProcessHost {
             id,
             control,
@@ -102,6 +105,8 @@ impl IoBackend {
             auth,
             metrics,
             rebuild,
+            drained,
+            limit_log: RateLimit::new(1, Duration::from_secs(10)),
             accept_log: RateLimit::new(1, Duration::from_secs(10)),
             close_log: RateLimit::new(100, Duration::from_secs(1)),
         };
@@ -153,6 +158,8 @@ pub(super) struct ProcessHost {
     auth: AuthSender,
     metrics: Arc<ShardMetrics>,
     rebuild: Rebuild,
+    drained: Box<dyn FnMut() + Send>,
+    limit_log: RateLimit,
     accept_log: RateLimit,
     close_log: RateLimit,
 }
@@ -211,14 +218,49 @@ impl Host for ProcessHost {
         (self.auth)(AuthCommand::Cancel(conn));
     }
 
-    fn accepting_paused(&mut self, now: Time, why: &str) {
+    fn cannot_accept(&mut self, now: Time, why: &AcceptProblem) {
+        let (log, advice) = match why {
+            AcceptProblem::LimitReached => {
+                if let Some(suppressed) = self.limit_log.allow(now.as_nanos()) {
+                    tracing::warn!(
+                        suppressed,
+                        "max_connections reached, further clients get status 503: raise max_connections (with auto: \
+                         LimitNOFILE), or add a server"
+                    );
+                }
+                return;
+            }
+            AcceptProblem::Shortage(error) => (error.to_string(), shortage_advice(error)),
+            AcceptProblem::TableFull => (
+                "the shard's table of sockets is full".to_owned(),
+                "raise LimitNOFILE (ulimit -n), which is the table's size, or lower max_connections",
+            ),
+        };
         if let Some(suppressed) = self.accept_log.allow(now.as_nanos()) {
-            tracing::warn!(
-                why,
-                suppressed,
-                "accepting connections paused: raise LimitNOFILE or lower max_connections"
-            );
+            tracing::warn!(why = log, advice, suppressed, "accepting connections paused");
         }
+    }
+
+    fn drained(&mut self) {
+        (self.drained)();
+    }
+
+    fn logs_connections(&self) -> bool {
+        tracing::enabled!(tracing::Level::DEBUG)
+    }
+
+    fn request_refused(&mut self, refusal: &Refusal, address: Option<IpAddr>) {
+        let Refusal { method, path, host, origin, status, cause, .. } = refusal;
+        tracing::debug!(
+            address = address.map(tracing::field::display),
+            status,
+            cause,
+            %method,
+            path = %Escaped(path),
+            host = %Escaped(host),
+            origin = %Escaped(origin),
+            "request refused"
+        );
     }
 
     fn replacement(&mut self, begun: Time) -> Replacement {
@@ -248,11 +290,23 @@ impl Host for ProcessHost {
         }
     }
 
-    fn connection_closed(&mut self, name: &str, reason: CloseReason) {
+    fn connection_closed(&mut self, name: &str, reason: CloseReason, address: Option<IpAddr>) {
         if tracing::enabled!(tracing::Level::DEBUG)
             && let Some(suppressed) = self.close_log.allow(self.now().as_nanos())
         {
-            tracing::debug!(name = %Escaped(name), reason = reason.label(), suppressed, "connection closed");
+            let address = address.map(tracing::field::display);
+            tracing::debug!(address, name = %Escaped(name), reason = reason.label(), suppressed, "connection closed");
+        }
+    }
+}
+
+/// What helps when the kernel has no descriptor, or no memory.
+fn shortage_advice(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => "raise LimitNOFILE (ulimit -n), or lower max_connections",
+        Some(Errno::NFILE) => "the whole system has too many open files: raise fs.file-max (sysctl)",
+        _ => {
+            "the kernel is short of memory for sockets: lower max_connections, or raise net.ipv4.tcp_mem (sysctl)"
         }
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Control;
-use super::host::Host;
+use super::host::{AcceptProblem, Host};
 use crate::base::Time;
-use crate::shard::{Options, Shard};
+use crate::shard::{Admission, Options, Shard};
 
 /// How long accepting pauses when there is no descriptor left, or no room in a table.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -22,6 +22,8 @@ pub(super) struct LoopContext<H> {
     now: Time,
     /// Until when no connection is accepted.
     accept_again: Option<Time>,
+    /// That is for want of a place among the surplus connections, and no longer than that.
+    waits_for_surplus: bool,
     /// When a drain ends, with or without open connections.
     stop_at: Option<Time>,
     /// Options that are newer than those that the shard began with.
@@ -34,7 +36,7 @@ pub(super) enum ControlAction {
     /// To go on.
     Serve,
     /// To close the listeners; the shard closes the connections.
-    Drain,
+    CloseListeners,
     /// To end now.
     Stop,
 }
@@ -53,7 +55,16 @@ pub(super) enum Due {
 impl<H: Host> LoopContext<H> {
     pub(super) fn new(shard: Shard, host: H) -> Self {
         let now = host.now();
-        Self { shard, host, begun: now, now, accept_again: None, stop_at: None, options: None }
+        Self {
+            shard,
+            host,
+            begun: now,
+            now,
+            accept_again: None,
+            waits_for_surplus: false,
+            stop_at: None,
+            options: None,
+        }
     }
 
     /// When the next turn is due, as far as the sockets have nothing to do. Announces to the other shards
@@ -94,9 +105,11 @@ impl<H: Host> LoopContext<H> {
                     self.options = Some(Arc::clone(&options));
                     self.shard.reconfigure(self.host.now(), options);
                 }
-                Control::Drain(timeout) => {
-                    action = ControlAction::Drain;
-                    self.accept_again = None;
+                Control::Drain { timeout, close_listeners } => {
+                    if close_listeners {
+                        action = ControlAction::CloseListeners;
+                        self.accept_again = None;
+                    }
                     self.stop_at = Some(self.host.now() + timeout);
                     self.shard.drain();
                 }
@@ -137,7 +150,14 @@ impl<H: Host> LoopContext<H> {
         }
         self.now = self.host.now();
         self.shard.end_turn(self.now.since(self.begun));
-        !self.shard.is_drained() && self.stop_at.is_none_or(|stop| self.now < stop)
+        if self.waits_for_surplus && self.shard.admission() != Admission::Wait {
+            (self.waits_for_surplus, self.accept_again) = (false, None);
+        }
+        // Until the process stops it, a drained shard answers health checks.
+        if self.shard.is_drained() {
+            self.host.drained();
+        }
+        self.stop_at.is_none_or(|stop| self.now < stop)
     }
 
     /// Whether accepting does not pause at present.
@@ -148,13 +168,22 @@ impl<H: Host> LoopContext<H> {
     /// Whether accepting need not pause any longer.
     pub(super) fn may_accept(&mut self, now: Time) -> bool {
         self.accept_again = self.accept_again.filter(|&again| now < again);
+        self.waits_for_surplus &= self.accept_again.is_some();
         self.accept_again.is_none()
     }
 
     /// There is no descriptor left, or no room in a table.
-    pub(super) fn pause_accepting(&mut self, now: Time, why: &str) {
+    pub(super) fn pause_accepting(&mut self, now: Time, why: &AcceptProblem) {
         self.accept_again = Some(now + ACCEPT_PAUSE);
+        self.waits_for_surplus = false;
         self.shard.accept_paused();
-        self.host.accepting_paused(now, why);
+        self.host.cannot_accept(now, why);
+    }
+
+    /// All places of surplus connections are taken. When one becomes free here, accepting goes on at once;
+    /// when a connection ends on another shard, after the pause.
+    pub(super) fn wait_for_surplus(&mut self, now: Time) {
+        self.accept_again = Some(now + ACCEPT_PAUSE);
+        self.waits_for_surplus = true;
     }
 }

@@ -1,6 +1,7 @@
 //! Sockets on epoll, through mio: edge-triggered, every one registered once for both directions and never
 //! again.
 
+use core::net::IpAddr;
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -175,10 +176,18 @@ impl Sockets for EpollSockets {
         match self.poll.registry().register(stream, token, Interest::READABLE | Interest::WRITABLE) {
             Ok(()) => Ok(Opened::Ready),
             Err(error) => {
-                tracing::warn!(%error, "epoll registration failed");
+                let advice = match Errno::from_io_error(&error) {
+                    Some(Errno::NOSPC) => "raise fs.epoll.max_user_watches (sysctl)",
+                    _ => "the kernel is short of memory",
+                };
+                tracing::warn!(%error, advice, "a connection was dropped: epoll does not watch it");
                 Ok(Opened::Failed)
             }
         }
+    }
+
+    fn peer_address(&mut self, stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+        Ok(stream.peer_addr().ok().map(|peer| peer.ip()))
     }
 
     fn reads_per_turn(&self) -> usize {

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::context::{ControlAction, Due, LoopContext};
-use super::host::Host;
+use super::host::{AcceptProblem, Host};
 use super::slots::{Slots, SocketId};
 use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::{ConnKey, Time};
@@ -107,7 +107,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         let begun = self.context.begin_turn();
         match self.context.handle_control() {
             ControlAction::Serve => {}
-            ControlAction::Drain => self.sockets.close_listeners()?,
+            ControlAction::CloseListeners => self.sockets.close_listeners()?,
             ControlAction::Stop => return Ok(ControlFlow::Break(())),
         }
         let mut events = std::mem::take(&mut self.events);
@@ -119,6 +119,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         self.read_some()?;
         self.context.shard.run();
         self.context.ask_all();
+        self.report_refusals()?;
         self.write_all()?;
         self.close_all()?;
         while let Some(key) = self.context.shard.poll_resume() {
@@ -241,8 +242,11 @@ impl<S: Sockets, H: Host> Loop<S, H> {
             }
             let admission = self.context.shard.admission();
             if admission == Admission::Wait {
-                self.context.pause_accepting(now, "the server is full");
+                self.context.wait_for_surplus(now);
                 return self.sockets.pause_accepting();
+            }
+            if admission == Admission::OverLimit {
+                self.context.host.cannot_accept(now, &AcceptProblem::LimitReached);
             }
             // What was closed in this turn must have left its slot before it is given away.
             self.close_all()?;
@@ -251,13 +255,13 @@ impl<S: Sockets, H: Host> Loop<S, H> {
                 Accept::Gone => {}
                 Accept::Empty => break,
                 Accept::Shortage(error) => {
-                    self.context.pause_accepting(now, &error.to_string());
+                    self.context.pause_accepting(now, &AcceptProblem::Shortage(error));
                     return Ok(());
                 }
             }
         }
         if !self.sockets.keep_accepting()? {
-            self.context.pause_accepting(now, "the table of sockets is full");
+            self.context.pause_accepting(now, &AcceptProblem::TableFull);
         }
         Ok(())
     }
@@ -316,6 +320,27 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
     }
 
+    /// Reports the requests that were refused in this turn. Their connections are still open: the answers
+    /// have not been written.
+    fn report_refusals(&mut self) -> io::Result<()> {
+        while let Some(refusal) = self.context.shard.poll_refusal() {
+            if self.context.host.logs_connections() {
+                let address = self.address_for_log(refusal.conn, refusal.address)?;
+                self.context.host.request_refused(&refusal, address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a connection comes from, if that is logged: as it is known, or as the kernel knows it.
+    fn address_for_log(&mut self, key: ConnKey, known: Option<IpAddr>) -> io::Result<Option<IpAddr>> {
+        if known.is_some() || !self.context.host.logs_connections() {
+            return Ok(known);
+        }
+        let Some(slot) = self.slots.get_mut(key) else { return Ok(None) };
+        Ok(self.sockets.peer_address(&mut slot.socket)?.map(|address| address.to_canonical()))
+    }
+
     fn close_all(&mut self) -> io::Result<()> {
         while let Some(Close { key, how, reason, name }) = self.context.shard.poll_close() {
             if how == CloseMethod::Shutdown {
@@ -324,13 +349,14 @@ impl<S: Sockets, H: Host> Loop<S, H> {
                 }
                 continue;
             }
+            let address = self.address_for_log(key, None)?;
             let socket = self.slots.remove(key);
             debug_assert!(socket.is_some(), "a connection is closed once");
             if let Some(socket) = socket {
                 self.sockets.close(key, socket, how == CloseMethod::Reset)?;
             }
             self.context.shard.closed(key);
-            self.context.host.connection_closed(&name, reason);
+            self.context.host.connection_closed(&name, reason, address);
         }
         Ok(())
     }

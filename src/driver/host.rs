@@ -1,12 +1,24 @@
 //! What the loop needs of the process around it: its clock, its other threads, its log.
 
+use core::net::IpAddr;
 use std::io;
 
 use super::Control;
 use crate::base::{ConnKey, Time};
 use crate::chat::AuthRequest;
 use crate::metrics::CloseReason;
-use crate::shard::Shard;
+use crate::shard::{Refusal, Shard};
+
+/// Why connections are not accepted, or only to be refused.
+#[derive(Debug)]
+pub(super) enum AcceptProblem {
+    /// As many are open as may be: further ones get 503.
+    LimitReached,
+    /// The kernel has no descriptor or no memory for one.
+    Shortage(io::Error),
+    /// The ring's table has no room.
+    TableFull,
+}
 
 /// The replacement of a shard that has panicked.
 pub(super) enum Replacement {
@@ -38,8 +50,18 @@ pub(super) trait Host {
     /// Cancels an auth request: its client is gone.
     fn cancel_auth(&mut self, conn: ConnKey);
 
-    /// Notes that accepting pauses.
-    fn accepting_paused(&mut self, now: Time, why: &str);
+    /// Notes that a connection cannot be served.
+    fn cannot_accept(&mut self, now: Time, why: &AcceptProblem);
+
+    /// Notes that a drain has closed every connection that it waits for.
+    fn drained(&mut self);
+
+    /// Whether [`Host::request_refused`] and [`Host::connection_closed`] do anything. Where it costs
+    /// something to find out where a connection comes from, that need not be done otherwise.
+    fn logs_connections(&self) -> bool;
+
+    /// Notes that a request was refused. `address`: where it comes from, if that is known.
+    fn request_refused(&mut self, refusal: &Refusal, address: Option<IpAddr>);
 
     /// The shard has panicked, in a turn that has `begun` then. Returns its replacement.
     fn replacement(&mut self, begun: Time) -> Replacement;
@@ -50,6 +72,6 @@ pub(super) trait Host {
     /// A hook for tests: input of a connection is about to go to the shard.
     fn before_input(&self, _bytes: &[u8]) {}
 
-    /// Notes that a connection was closed.
-    fn connection_closed(&mut self, name: &str, reason: CloseReason);
+    /// Notes that a connection was closed. `address`: where it came from, if that is known.
+    fn connection_closed(&mut self, name: &str, reason: CloseReason, address: Option<IpAddr>);
 }

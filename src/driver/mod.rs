@@ -74,8 +74,16 @@ pub enum AuthCommand {
 pub enum Control {
     /// New options.
     Reload(Arc<Options>),
-    /// Accept nothing more, close all connections, end when none is left or the time is up.
-    Drain(Duration),
+    /// Close all connections, and only answer new ones: health checks and metrics as ever, everything else
+    /// with 503. When none is left the process is notified; the loop ends with [`Control::Stop`], or when the
+    /// time is up.
+    Drain {
+        /// How long the connections may take.
+        timeout: Duration,
+        /// Whether new connections are left to the kernel's queue instead, because another process goes on
+        /// listening on the sockets.
+        close_listeners: bool,
+    },
     /// The auth backend's decision about a client.
     AuthDecided(ConnKey, AuthDecision),
     /// New rings to a shard that was built anew.

@@ -55,6 +55,10 @@ pub(super) trait Sockets {
     /// A connection was accepted, and is called `key` from now on.
     fn open(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<Opened>;
 
+    /// Where the peer of an open socket is; `None`: the kernel does not know it any more. It costs some
+    /// implementations several calls.
+    fn peer_address(&mut self, socket: &mut Self::Socket) -> io::Result<Option<IpAddr>>;
+
     /// Connections that are read from, in one turn.
     fn reads_per_turn(&self) -> usize;
 

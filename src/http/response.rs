@@ -48,20 +48,52 @@ pub enum Reject {
     Subprotocol,
     /// No token, or an invalid one.
     Token,
-    /// The token is another user's, or this room is not for its bearer.
-    Forbidden,
+    /// The name in the path is not the token's, or the token is anonymous where that is not allowed.
+    OtherUser,
+    /// This room is not open to this client.
+    Room,
     /// Too many connections from one address, or of one user.
     TooMany,
     /// No room for one more connection.
     Overloaded,
-    /// Not ready: starting, or going away.
-    NotReady,
+    /// The server is shutting down.
+    ShuttingDown,
 }
 
 /// How long a client that finds the server full should wait.
 const RETRY_AFTER_S: &str = "5";
 
 impl Reject {
+    /// Every refusal; the name's with a sentence that stands for all of them.
+    pub const ALL: [Self; 26] = [
+        Self::Malformed,
+        Self::HeadTooLong,
+        Self::TargetTooLong,
+        Self::HeadTimeout,
+        Self::Version,
+        Self::Host,
+        Self::Body,
+        Self::Method,
+        Self::NotFound,
+        Self::UpgradeRequired,
+        Self::Connection,
+        Self::Key,
+        Self::WebSocketVersion,
+        Self::Extensions,
+        Self::Precondition,
+        Self::Origin,
+        Self::Name("the name is invalid"),
+        Self::Encoding,
+        Self::Query,
+        Self::Subprotocol,
+        Self::Token,
+        Self::OtherUser,
+        Self::Room,
+        Self::TooMany,
+        Self::Overloaded,
+        Self::ShuttingDown,
+    ];
+
     /// The status (RFC 9110 §15).
     pub const fn status(self) -> StatusCode {
         match self {
@@ -77,7 +109,7 @@ impl Reject {
             | Self::Query
             | Self::Subprotocol => StatusCode::BAD_REQUEST,
             Self::Token => StatusCode::UNAUTHORIZED,
-            Self::Origin | Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Origin | Self::OtherUser | Self::Room => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -86,7 +118,39 @@ impl Reject {
             Self::UpgradeRequired | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Overloaded | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The cause, as logs and metrics name it; `metrics::REFUSALS` lists every one with its status.
+    pub const fn cause(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::HeadTooLong => "head_too_long",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTimeout => "head_timeout",
+            Self::Version => "version",
+            Self::Host => "host",
+            Self::Body => "body",
+            Self::Method => "method",
+            Self::NotFound => "not_found",
+            Self::UpgradeRequired => "upgrade_required",
+            Self::Connection => "connection",
+            Self::Key => "key",
+            Self::WebSocketVersion => "websocket_version",
+            Self::Extensions => "extensions",
+            Self::Precondition => "precondition",
+            Self::Origin => "origin",
+            Self::Name(_) => "name",
+            Self::Encoding => "encoding",
+            Self::Query => "query",
+            Self::Subprotocol => "subprotocol",
+            Self::Token => "token",
+            Self::OtherUser => "other_user",
+            Self::Room => "room",
+            Self::TooMany => "too_many_connections",
+            Self::Overloaded => "connection_limit",
+            Self::ShuttingDown => "shutting_down",
         }
     }
 
@@ -108,16 +172,19 @@ impl Reject {
             Self::WebSocketVersion => "The Sec-WebSocket-Version header must be 13.",
             Self::Extensions => "The Sec-WebSocket-Extensions header cannot be parsed.",
             Self::Precondition => "The file is not the one that If-Match names.",
-            Self::Origin => "Pages of this origin may not connect here.",
+            Self::Origin => {
+                "Pages of this origin may not connect: it differs from Host, and `origins` does not list it."
+            }
             Self::Name(sentence) => sentence,
             Self::Encoding => "The path or the query is not percent-encoded UTF-8.",
             Self::Query => "The query is history=COUNT or since=EPOCH:OFFSET.",
             Self::Subprotocol => "Only JSON is supported: offer centrifuge-json, or no subprotocol.",
             Self::Token => "A valid token is needed: ?token=… or Authorization: Bearer ….",
-            Self::Forbidden => "Access denied.",
+            Self::OtherUser => "The name in the path must be the token's display name.",
+            Self::Room => "This room is not open to this client.",
             Self::TooMany => "Too many connections of this user or address: close one, or try again later.",
             Self::Overloaded => "The server is full: try again later.",
-            Self::NotReady => "The server is not ready.",
+            Self::ShuttingDown => "The server is shutting down: connect again.",
         }
     }
 
@@ -132,7 +199,7 @@ impl Reject {
                 &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
             }
             Self::Method => &[("Allow", "GET, HEAD")],
-            Self::Overloaded | Self::NotReady | Self::TooMany => &[("Retry-After", RETRY_AFTER_S)],
+            Self::Overloaded | Self::ShuttingDown | Self::TooMany => &[("Retry-After", RETRY_AFTER_S)],
             Self::Token => &[("WWW-Authenticate", "Bearer")],
             Self::Malformed
             | Self::HeadTooLong
@@ -151,7 +218,8 @@ impl Reject {
             | Self::Encoding
             | Self::Query
             | Self::Subprotocol
-            | Self::Forbidden => &[],
+            | Self::OtherUser
+            | Self::Room => &[],
         };
         Response {
             fields,
@@ -232,45 +300,6 @@ impl<'a> Response<'a> {
 mod tests {
     use super::*;
 
-    /// Every refusal there is. The match makes a new one an error here until it stands in the list.
-    fn all() -> Vec<Reject> {
-        use Reject::{
-            Body, Connection, Encoding, Extensions, Forbidden, HeadTimeout, HeadTooLong, Host, Key,
-            Malformed, Method, Name, NotFound, NotReady, Origin, Overloaded, Precondition, Query,
-            Subprotocol, TargetTooLong, Token, TooMany, UpgradeRequired, Version, WebSocketVersion,
-        };
-        let next = |reject| {
-            Some(match reject {
-                Malformed => HeadTooLong,
-                HeadTooLong => TargetTooLong,
-                TargetTooLong => HeadTimeout,
-                HeadTimeout => Version,
-                Version => Host,
-                Host => Body,
-                Body => Method,
-                Method => NotFound,
-                NotFound => UpgradeRequired,
-                UpgradeRequired => Connection,
-                Connection => Key,
-                Key => WebSocketVersion,
-                WebSocketVersion => Extensions,
-                Extensions => Precondition,
-                Precondition => Origin,
-                Origin => Name("The name is none."),
-                Name(_) => Encoding,
-                Encoding => Query,
-                Query => Subprotocol,
-                Subprotocol => Token,
-                Token => Forbidden,
-                Forbidden => TooMany,
-                TooMany => Overloaded,
-                Overloaded => NotReady,
-                NotReady => return None,
-            })
-        };
-        std::iter::successors(Some(Malformed), |&reject| next(reject)).collect()
-    }
-
     const NOW: Date = Date::from_unix_s(784_111_777);
 
     fn answer(reject: Reject, head_only: bool) -> String {
@@ -281,7 +310,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_a_whole_answer() {
-        for reject in all() {
+        for reject in Reject::ALL {
             let text = answer(reject, false);
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             let status = reject.status();
@@ -303,7 +332,7 @@ mod tests {
     /// What RFC 9110 §15.5 and RFC 6455 §4.4 require of an answer with these statuses.
     #[test]
     fn statuses_have_their_fields() {
-        for reject in all() {
+        for reject in Reject::ALL {
             let text = answer(reject, false);
             let has = |field: &str| text.contains(&format!("\r\n{field}\r\n"));
             let status = reject.status();

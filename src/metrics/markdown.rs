@@ -1,11 +1,11 @@
 //! The metric families as a table of `docs/metrics.md`.
 
-use super::Registry;
+use super::{ProcessStats, Registry};
 
 /// All metric families as a Markdown table: what `stentor metrics --markdown` prints. It is made from the
 /// exposition, so it names whatever `/metrics` serves.
 pub fn families_table() -> String {
-    let page = Registry::new(1).exposition();
+    let page = page();
     let mut table = String::from("| metric | type | labels | what it is |\n|---|---|---|---|\n");
     let mut lines = page.lines();
     let mut help = ("", "");
@@ -19,6 +19,12 @@ pub fn families_table() -> String {
         }
     }
     table
+}
+
+fn page() -> String {
+    let registry = Registry::new(1);
+    registry.set_process(ProcessStats::default);
+    registry.exposition()
 }
 
 /// The names of a sample's labels; a histogram's `le` is part of the type.
@@ -42,9 +48,40 @@ mod tests {
         );
     }
 
+    /// The names that begin so in a text.
+    fn names<'t>(text: &'t str, prefix: &str) -> Vec<&'t str> {
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let begins = |at: usize| !text[..at].chars().next_back().is_some_and(is_name);
+        let found = text.match_indices(prefix).filter(|(at, _)| begins(*at));
+        found
+            .map(|(at, _)| &text[at..])
+            .map(|rest| &rest[..rest.find(|c: char| !is_name(c)).unwrap_or(rest.len())])
+            .collect()
+    }
+
+    #[test]
+    fn dashboard_and_alerts_name_what_is_served() {
+        let table = families_table();
+        let dashboard = include_str!("../../deploy/grafana/stentor.json");
+        let alerts = include_str!("../../deploy/prometheus/alerts.yml");
+        for (text, at_least) in [(dashboard, 20), (alerts, 8)] {
+            let found = [names(text, "stentor_"), names(text, "process_")].concat();
+            assert!(found.len() >= at_least, "{found:?}");
+            for name in found {
+                let family = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end))
+                    .unwrap_or(name);
+                assert!(table.contains(&format!("| `{family}` |")), "{name} is no metric");
+            }
+        }
+        let labels = names(alerts, "cause");
+        assert!(!labels.is_empty());
+    }
+
     #[test]
     fn every_family_is_a_row() {
-        let page = Registry::new(1).exposition();
+        let page = page();
         let families = page.lines().filter(|line| line.starts_with("# TYPE ")).count();
         assert_eq!(families_table().lines().count(), families + 2);
     }

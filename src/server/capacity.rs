@@ -1,5 +1,6 @@
 //! What the shards run on, and how many connections the limit on open files leaves room for.
 
+use rustix::io::Errno;
 use std::io;
 
 use super::listeners::BACKLOG;
@@ -24,7 +25,15 @@ pub(super) struct Capacity {
     /// What of the limit on open files goes to something else.
     reserve: u64,
     files_max: u64,
+    /// What more connections need.
+    remedy: &'static str,
 }
+
+/// What more connections need when the limit on open files bounds them.
+const MORE_FILES: &str = "raise LimitNOFILE (ulimit -n)";
+
+/// What more connections need when each ring's table is as large as it gets.
+const MORE_RINGS: &str = "raise shards, as each has a table of its own, or choose --driver epoll";
 
 /// One I/O backend for each shard: the configured one, or the best that is available.
 pub(super) fn backends(config: &Config, shards: usize) -> Result<(Vec<IoBackend>, Capacity), Failure> {
@@ -44,25 +53,52 @@ pub(super) fn backends(config: &Config, shards: usize) -> Result<(Vec<IoBackend>
                     connections,
                     reserve,
                     files_max: hard,
+                    remedy: if sockets_max == TABLE_MAX { MORE_RINGS } else { MORE_FILES },
                 };
                 return Ok((backends, capacity));
             }
             Err(error) if config.driver == Driver::Uring => {
+                let advice = ring_advice(&error);
                 return Err(Failure::new(format!(
-                    "io_uring cannot be used: {error}; it needs Linux 6.8, kernel.io_uring_disabled = 0 and a sandbox \
-                     that allows it; or choose --driver epoll"
+                    "io_uring cannot be used: {error}; {advice}, or choose --driver epoll"
                 )));
             }
-            Err(error) => tracing::info!(%error, "io_uring unavailable: using epoll"),
+            Err(error) => {
+                let advice = ring_advice(&error);
+                tracing::info!(%error, advice, "io_uring unavailable: using epoll");
+            }
         }
     }
     let backends = (0..shards).map(|_| IoBackend::epoll()).collect::<io::Result<Vec<_>>>();
     let backends = backends.map_err(|error| failure("epoll creation failed", &error))?;
     let reserve = DESCRIPTORS_RESERVED + count * DESCRIPTORS_PER_SHARD + OVER_LIMIT_MAX * count;
     let connections = soft.saturating_sub(reserve);
-    let capacity =
-        Capacity { driver: "epoll", sockets_are_files: true, connections, reserve, files_max: hard };
+    let capacity = Capacity {
+        driver: "epoll",
+        sockets_are_files: true,
+        connections,
+        reserve,
+        files_max: hard,
+        remedy: MORE_FILES,
+    };
     Ok((backends, capacity))
+}
+
+/// What it takes to have the ring that the kernel has refused.
+fn ring_advice(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOMEM) => {
+            "locked memory is used up: raise LimitMEMLOCK (ulimit -l), of which each shard's ring takes some 400 KiB"
+        }
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "set kernel.io_uring_disabled = 0 (sysctl) and allow io_uring in the sandbox (seccomp)"
+        }
+        Some(Errno::MFILE) => "raise LimitNOFILE (ulimit -n), or lower shards",
+        Some(Errno::NFILE) => "raise fs.file-max (sysctl)",
+        Some(Errno::NOSYS) => "the kernel is built without io_uring, or the sandbox (seccomp) hides it",
+        // An operation or a flag that this kernel does not know.
+        _ => "Linux 6.8 or later is needed",
+    }
 }
 
 /// The largest table that a ring gets by default, for which the kernel keeps eight bytes a slot: 2 MiB.
@@ -83,14 +119,14 @@ pub(super) fn connections_max(config: &Config, capacity: &Capacity) -> Result<u6
     let (connections, reserve) = (capacity.connections.saturating_sub(hook), capacity.reserve + hook);
     if connections == 0 {
         return Err(Failure::new(format!(
-            "only {files_max} files may be open, and {reserve} are needed before the first client; raise LimitNOFILE \
-             (ulimit -n)"
+            "only {files_max} files may be open, and {reserve} are needed before the first client; {MORE_FILES}"
         )));
     }
+    let remedy = capacity.remedy;
     match config.max_connections {
         Some(wanted) if wanted > connections => Err(Failure::new(format!(
-            "max_connections = {wanted}, and there is room for {connections} with {files_max} open files allowed; raise \
-             LimitNOFILE (ulimit -n) or lower max_connections"
+            "max_connections = {wanted}, and there is room for {connections} with {files_max} open files allowed; {remedy}, \
+             or lower max_connections"
         ))),
         Some(wanted) => Ok(wanted),
         None => Ok(connections),
@@ -105,4 +141,25 @@ fn raise_descriptor_limit() -> (u64, u64) {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let soft = if raised.is_ok() { hard } else { limit.current.unwrap_or(hard) };
     (soft, hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_own_advice() {
+        for (errno, expected) in [
+            (Errno::NOMEM, "LimitMEMLOCK"),
+            (Errno::PERM, "kernel.io_uring_disabled"),
+            (Errno::MFILE, "LimitNOFILE"),
+            (Errno::NOSYS, "without io_uring"),
+            (Errno::INVAL, "Linux 6.8"),
+        ] {
+            let advice = ring_advice(&errno.into());
+            assert!(advice.contains(expected), "{errno}: {advice}");
+        }
+        let missing = io::Error::new(io::ErrorKind::Unsupported, "the kernel has no recv");
+        assert!(ring_advice(&missing).contains("Linux 6.8"));
+    }
 }

@@ -81,8 +81,11 @@ impl Fleet {
             });
             let wakers = Arc::clone(&wakers);
             let (metrics, rebuild) = (registry.shard(id), factory.clone().rebuild(id));
-            let parts = Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild };
-            let ended = Ended { watch: watch.clone(), _last: Arc::clone(&last), fine: false };
+            let mut last = Some(Arc::clone(&last));
+            let drained = Box::new(move || drop(last.take()));
+            let parts =
+                Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild, drained };
+            let ended = Ended { watch: watch.clone(), fine: false };
             threads.push(spawn(backend, parts, ended)?);
         }
         Ok(Self { threads, controls, wakers, hook, current, _edge: edge })
@@ -185,11 +188,10 @@ fn deliver(controls: Vec<Sender<Control>>, wakers: Arc<[Waker]>) -> Arc<Decided>
     })
 }
 
-/// Ends the main thread's wait for signals: when the last shard has ended, or as soon as one has failed.
+/// Ends the main thread's wait for signals as soon as a shard has failed. When all are drained, or have
+/// ended, [`CloseOnDrop`] does.
 struct Ended {
     watch: Handle,
-    /// Dropped by the last shard that holds it.
-    _last: Arc<CloseOnDrop>,
     fine: bool,
 }
 
@@ -201,6 +203,7 @@ impl Drop for Ended {
     }
 }
 
+/// Held by every shard until it is drained or has ended.
 struct CloseOnDrop(Handle);
 
 impl Drop for CloseOnDrop {

@@ -21,20 +21,36 @@ const REBINDS: u32 = 50;
 /// See [`REBINDS`].
 const REBIND_INTERVAL: Duration = Duration::from_millis(20);
 
+/// The listening sockets of a process.
+pub(super) struct Listeners {
+    /// Those of every shard.
+    pub(super) of_shards: Vec<Vec<Socket>>,
+    /// The service manager passed them, and goes on listening when this process does not.
+    pub(super) are_passed: bool,
+}
+
 /// The listeners of every shard: from the service manager when it passed any, else new ones, each shard its
 /// own (`SO_REUSEPORT`), so that the kernel spreads the connections.
-pub(super) fn open(config: &Config, shards: usize) -> Result<Vec<Vec<Socket>>, Failure> {
+pub(super) fn open(config: &Config, shards: usize) -> Result<Listeners, Failure> {
     let passed = activated()?;
-    (0..shards)
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for &address in &config.listen {
+        // One that stands there twice was warned of.
+        if !addresses.contains(&address) || address.port() == 0 {
+            addresses.push(address);
+        }
+    }
+    let of_shards = (0..shards)
         .map(|_| {
             if passed.is_empty() {
-                let own = config.listen.iter().map(|&address| listen(address, config.listen_is_default));
+                let own = addresses.iter().map(|&address| listen(address, config.listen_is_default));
                 return own.collect();
             }
             let shared = passed.iter().map(Socket::try_clone).collect::<Result<_, _>>();
             shared.map_err(|error| failure("a socket from the service manager cannot be shared", &error))
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    Ok(Listeners { of_shards, are_passed: !passed.is_empty() })
 }
 
 /// Sockets that systemd opened for us (sd_listen_fds(3)).

@@ -5,15 +5,20 @@ mod allocator;
 mod capacity;
 mod fleet;
 mod listeners;
+mod process;
+mod refusals;
+mod shutdown;
 
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt::{self, Display};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use crate::base::SHARDS_MAX;
-use crate::config::{Config, Problem};
+use crate::config::{Config, Effective, Loaded, Problem};
 use crate::driver::Control;
 use crate::http::HeadLimits;
 use crate::logging::{Logging, log_panics};
@@ -22,6 +27,8 @@ use crate::shard::Options;
 use crate::ws;
 use capacity::{Capacity, connections_max};
 use fleet::Fleet;
+use refusals::Summary;
+use shutdown::Phase;
 
 /// Why the server did not start, or stopped: one sentence with the cause and the remedy.
 #[derive(Debug)]
@@ -57,24 +64,35 @@ impl std::error::Error for Failure {}
 /// # Errors
 /// The server cannot start, or a shard has failed.
 pub fn run(
-    config: Config,
+    loaded: Loaded,
     logging: &Logging,
-    reload: impl Fn() -> Result<Config, Vec<Problem>>,
+    reload: impl Fn() -> Result<Loaded, Vec<Problem>>,
 ) -> Result<(), Failure> {
     log_panics();
+    process::begin();
     allocator::map_large_allocations();
-    // Before any thread, so that every thread leaves the signals to this one.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| failure("signal handler setup failed", &error))?;
+    let Loaded { config, effective, warnings } = loaded;
+    log_warnings(&warnings);
     let shards = config.shards.unwrap_or_else(available_cpus);
     let (backends, capacity) = capacity::backends(&config, shards)?;
     let connections_max = connections_max(&config, &capacity)?;
     let listeners = listeners::open(&config, shards)?;
-    let addresses: Vec<_> =
-        listeners.first().into_iter().flatten().filter_map(|l| l.local_addr().ok()?.as_socket()).collect();
+    let addresses: Vec<_> = listeners
+        .of_shards
+        .iter()
+        .take(1)
+        .flatten()
+        .filter_map(|l| l.local_addr().ok()?.as_socket())
+        .collect();
     let registry = Arc::new(Registry::new(shards));
+    registry.set_process(process::stats);
+    registry.set_connections_max(connections_max);
+    registry.reloads.started(process::unix_time());
     let options = Arc::new(options(&config, connections_max));
-    let fleet = Fleet::start(&config, backends, listeners, &options, &registry, &signals.handle())?;
+    let watch = signals.handle();
+    let fleet = Fleet::start(&config, backends, listeners.of_shards, &options, &registry, &watch)?;
 
     registry.set_ready(true);
     for address in &addresses {
@@ -84,86 +102,176 @@ pub fn run(
         NotifyState::Ready,
         NotifyState::Status(&format!("serving on {} shards", fleet.shards())),
     ]);
-    Process { config, logging, registry, fleet, capacity }.handle_signals(signals, reload)
+    let process = Process {
+        config,
+        effective,
+        logging,
+        registry,
+        fleet,
+        capacity,
+        keeps_listeners: !listeners.are_passed,
+        phase: Phase::Serving,
+        refusals: Summary::new(),
+    };
+    process.handle_signals(forward(signals)?, reload)
 }
+
+/// Waits for signals in a thread of its own, which ends when the last shard has, or is drained.
+fn forward(mut signals: Signals) -> Result<Receiver<i32>, Failure> {
+    let (sender, receiver) = channel();
+    let forward = move || {
+        for signal in &mut signals {
+            // The main thread receives until this one ends.
+            let _ = sender.send(signal);
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(forward);
+    thread.map(|_| receiver).map_err(|error| failure("thread creation failed", &error))
+}
+
+/// How often the main thread looks whether there is something to log.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What the main thread holds while the shards run.
 struct Process<'a> {
     config: Config,
+    /// What holds, and where it is written.
+    effective: Effective,
     logging: &'a Logging,
     registry: Arc<Registry>,
     fleet: Fleet,
     capacity: Capacity,
+    /// Whether the listeners stay open in a drain, to answer health checks and metrics. Those that the
+    /// service manager passed do not: its connections wait for the next process.
+    keeps_listeners: bool,
+    phase: Phase,
+    refusals: Summary,
 }
 
 impl Process<'_> {
     /// Waits for signals, and for the end.
     fn handle_signals(
         mut self,
-        mut signals: Signals,
-        reload: impl Fn() -> Result<Config, Vec<Problem>>,
+        signals: Receiver<i32>,
+        reload: impl Fn() -> Result<Loaded, Vec<Problem>>,
     ) -> Result<(), Failure> {
-        let mut draining = false;
-        for signal in &mut signals {
-            match signal {
-                SIGHUP => self.reload(&reload),
-                _ if draining => {
+        loop {
+            match signals.recv_timeout(self.phase.timeout(now(), TICK)) {
+                Ok(SIGHUP) if self.phase == Phase::Serving => self.reload(&reload),
+                Ok(SIGHUP) => tracing::warn!("reload ignored: the server is shutting down"),
+                Ok(signal) if self.phase == Phase::Serving => self.shut_down(signal),
+                Ok(_) => {
                     tracing::warn!("second signal: stopping immediately");
+                    self.phase = Phase::Draining;
                     self.fleet.broadcast(|| Control::Stop);
                 }
-                _ => {
-                    draining = true;
-                    let connections = self.registry.connections();
-                    tracing::info!(connections, timeout = ?self.config.drain, "draining");
-                    notify_manager(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-                    self.registry.set_ready(false);
-                    let timeout = self.config.drain;
-                    self.fleet.broadcast(|| Control::Drain(timeout));
-                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.refusals.log(now(), &self.registry);
+            if self.phase.is_over(now()) {
+                self.drain();
             }
         }
         let remaining = self.registry.connections();
         let outcome = self.fleet.join();
-        if draining && outcome.is_ok() {
+        if self.phase == Phase::Draining && outcome.is_ok() {
             tracing::info!(remaining, "shutdown complete");
         }
         outcome
     }
 
+    /// Is not ready any more. A process that is asked from a terminal (SIGINT) has no load balancer that must
+    /// learn of it first.
+    fn shut_down(&mut self, signal: i32) {
+        self.registry.set_ready(false);
+        let delay = if signal == SIGINT { Duration::ZERO } else { self.config.shutdown_delay };
+        let most = delay + self.config.drain + STOP_RESERVE;
+        let extend = NotifyState::ExtendTimeoutUsec(u32::try_from(most.as_micros()).unwrap_or(u32::MAX));
+        notify_manager(&[NotifyState::Stopping, extend, NotifyState::Status("not ready, still serving")]);
+        if !delay.is_zero() {
+            let connections = self.registry.connections();
+            tracing::info!(connections, ?delay, "shutting down: not ready, still serving");
+        }
+        self.phase = Phase::NotReady { drain_at: now() + delay };
+    }
+
+    fn drain(&mut self) {
+        self.phase = Phase::Draining;
+        let (connections, timeout) = (self.registry.connections(), self.config.drain);
+        tracing::info!(connections, ?timeout, "draining");
+        notify_manager(&[NotifyState::Status("draining")]);
+        let close_listeners = !self.keeps_listeners;
+        self.fleet.broadcast(|| Control::Drain { timeout, close_listeners });
+    }
+
     /// Applies what can be changed in the running server, or logs why nothing was.
-    fn reload(&mut self, read: &impl Fn() -> Result<Config, Vec<Problem>>) {
+    fn reload(&mut self, read: &impl Fn() -> Result<Loaded, Vec<Problem>>) {
         let monotonic = NotifyState::monotonic_usec_now().ok();
         notify_manager(&[NotifyState::Reloading].into_iter().chain(monotonic).collect::<Vec<_>>());
         // What needs more than there is comes to light only here: it is refused like any other mistake.
-        let log_problems = |problems: &[&dyn Display]| {
-            for problem in problems {
-                tracing::error!(%problem, "reload failed");
+        let outcome = read().and_then(|new| match connections_max(&new.config, &self.capacity) {
+            Ok(connections_max) => Ok((new, connections_max)),
+            Err(failure) => {
+                let location = new.effective.location("max_connections");
+                Err(vec![Problem::new(location, failure.to_string())])
             }
-        };
-        match read().map(|new| (connections_max(&new, &self.capacity), new)) {
-            Ok((Err(failure), _)) => log_problems(&[&failure]),
-            Ok((Ok(connections_max), new)) => {
-                for name in self.config.needs_restart(&new) {
-                    tracing::warn!(setting = name, "setting changed: restart required");
-                }
-                if let Err(error) = self.logging.reload(&new.log) {
-                    tracing::warn!(%error, "log filter unchanged");
-                }
-                let options = Arc::new(options(&new, connections_max));
-                if (&new.hook, &new.policy) != (&self.config.hook, &self.config.policy)
-                    && let Err(error) = self.fleet.hook.open(new.hook.as_ref(), &new.policy)
-                {
-                    tracing::warn!(%error, "hook unchanged");
-                }
-                self.fleet.reconfigure(&options);
-                self.config = self.config.reloaded(new);
-                tracing::info!("configuration reloaded");
-            }
+        });
+        match outcome {
+            Ok((new, connections_max)) => self.apply(new, connections_max),
             Err(problems) => {
-                log_problems(&problems.iter().map(|problem| problem as &dyn Display).collect::<Vec<_>>())
+                self.registry.reloads.failed();
+                for problem in problems {
+                    tracing::error!(%problem, "reload failed: nothing has changed");
+                }
             }
         }
         notify_manager(&[NotifyState::Ready]);
+    }
+
+    fn apply(&mut self, new: Loaded, connections_max: u64) {
+        let Loaded { config: new, effective, warnings } = new;
+        log_warnings(&warnings);
+        for name in self.config.needs_restart(&new) {
+            let (running, configured) = (self.effective.value(name), effective.value(name));
+            tracing::warn!(setting = name, running, configured, "setting changed: restart required");
+        }
+        if let Err(error) = self.logging.reload(&new.log) {
+            tracing::warn!(%error, "log filter unchanged");
+        }
+        let options = Arc::new(options(&new, connections_max));
+        if (&new.hook, &new.policy) != (&self.config.hook, &self.config.policy)
+            && let Err(error) = self.fleet.hook.open(new.hook.as_ref(), &new.policy)
+        {
+            tracing::warn!(%error, "hook unchanged: the server goes on with the previous hook settings");
+        }
+        self.fleet.reconfigure(&options);
+        self.registry.set_connections_max(connections_max);
+        self.registry.reloads.succeeded(process::unix_time());
+        let mut changed = self.effective.changes(&effective);
+        if self.config.authority != new.authority
+            && !changed.iter().any(|change| change.starts_with("token_"))
+        {
+            changed.push("the content of key files".to_owned());
+        }
+        let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join("; ") };
+        self.effective = effective.keeping(&self.effective);
+        self.config = self.config.reloaded(new);
+        tracing::info!(changed, "configuration reloaded");
+    }
+}
+
+/// What ending takes beside the time of the drain.
+const STOP_RESERVE: Duration = Duration::from_secs(5);
+
+#[expect(clippy::disallowed_methods, reason = "the main thread's own clock, beside those of the shards")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn log_warnings(warnings: &[Problem]) {
+    for warning in warnings {
+        tracing::warn!(%warning, "configuration");
     }
 }
 
@@ -219,7 +327,7 @@ mod tests {
     #[test]
     fn the_cores_defaults_are_the_configurations() {
         let invocation = crate::config::parse(std::iter::once("stentor".into())).unwrap();
-        let config = crate::config::load(&invocation).unwrap();
+        let config = crate::config::load(&invocation).unwrap().config;
         assert_eq!(options(&config, u64::MAX), Options::default());
     }
 }

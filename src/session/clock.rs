@@ -23,7 +23,7 @@ impl Session {
         match self.protocol {
             Protocol::Text if self.expires() <= ctx.now => {
                 if self.has_pending_join() {
-                    ctx.effects.close(1013, "authentication timed out", CloseReason::Unauthorized);
+                    ctx.effects.close(1013, "authentication timed out", CloseReason::AuthTimeout);
                 } else {
                     ctx.effects.close(1008, "token expired", CloseReason::Expired);
                 }
@@ -105,7 +105,7 @@ impl Session {
             self.leave(ctx.effects, index);
             match &mut self.protocol {
                 Protocol::Text => {
-                    return ctx.effects.close(1013, "joining the room timed out", CloseReason::Unauthorized);
+                    return ctx.effects.close(1013, "joining the room timed out", CloseReason::RoomTimeout);
                 }
                 Protocol::Json(_) if !by_server => {
                     ctx.effects.error(command, ErrorCode::Internal);

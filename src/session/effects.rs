@@ -219,11 +219,11 @@ impl Effects {
             Disconnect::Slow | Disconnect::InsufficientState => CloseReason::SlowConsumer,
             Disconnect::NoPong => CloseReason::PingTimeout,
             Disconnect::TooManyRequests => CloseReason::RateLimited,
-            Disconnect::Stale | Disconnect::Internal => CloseReason::RequestTimeout,
-            Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::ProtocolError,
-            Disconnect::InvalidToken | Disconnect::ConnectionLimit | Disconnect::PermissionDenied => {
-                CloseReason::Unauthorized
-            }
+            Disconnect::Stale => CloseReason::RequestTimeout,
+            Disconnect::Internal => CloseReason::AuthTimeout,
+            Disconnect::BadRequest | Disconnect::NotAvailable => CloseReason::InvalidCommand,
+            Disconnect::ConnectionLimit => CloseReason::ConnectionLimit,
+            Disconnect::InvalidToken | Disconnect::PermissionDenied => CloseReason::Unauthorized,
         };
         self.close(u16::from(code), reason, why);
     }

@@ -29,8 +29,10 @@ pub enum AuthOutcome {
     Pending,
     /// No token, or one that is not valid.
     NoToken,
-    /// The token is another's, or the room is not for its bearer.
-    Forbidden,
+    /// The requested name is not the token's, or the token is anonymous and such clients may not connect.
+    OtherUser,
+    /// The room is not open to it.
+    NoAccess,
 }
 
 impl TextHandshake<'_> {
@@ -53,14 +55,14 @@ impl TextHandshake<'_> {
                 let Ok(identity) = authority.identify(token) else { return AuthOutcome::NoToken };
                 // The path is only a request: it must not contradict the token's name.
                 if *identity.name != *self.name || identity.user.is_empty() && !options.anonymous {
-                    return AuthOutcome::Forbidden;
+                    return AuthOutcome::OtherUser;
                 }
                 identity
             }
         };
         match plain_grant(options, &identity, &self.room) {
             Some(grant) => AuthOutcome::Known(identity, grant),
-            None => AuthOutcome::Forbidden,
+            None => AuthOutcome::NoAccess,
         }
     }
 }

@@ -94,7 +94,7 @@ impl Session {
             AuthDecision::Accept { identity, .. }
                 if !self.count_user(ctx.options, ctx.users, &identity.user) =>
             {
-                ctx.effects.close(1008, "too many connections", denied);
+                ctx.effects.close(1008, "too many connections", CloseReason::ConnectionLimit);
             }
             AuthDecision::Accept { identity, .. } => {
                 match plain_grant(ctx.options, &identity, &pending_join.room) {

@@ -30,8 +30,9 @@
 //!
 //! | file | what it carries |
 //! |---|---|
+//! | `admission` | connections that are served, and those that are only answered |
 //! | `input` | bytes to requests and messages, and those to sessions |
-//! | `requests` | HTTP requests and their responses |
+//! | `requests`, `refusals` | HTTP requests and their responses; those that are refused, for the log |
 //! | `effects` | effects of connections and sessions on the other parts |
 //! | `exchange` | messages of the mesh, to homes, sessions and the fan-out |
 //! | `output` | bytes for the kernel, and connections to be closed |
@@ -42,6 +43,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod audit;
 mod effects;
 mod exchange;
@@ -51,6 +53,7 @@ mod limits;
 pub mod mesh;
 pub mod messages;
 mod output;
+mod refusals;
 mod repair;
 mod replacement;
 mod requests;
@@ -60,16 +63,17 @@ mod slow;
 mod tests;
 mod timers;
 
-use core::net::IpAddr;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::conn::CloseMethod;
+pub use admission::{Admission, OVER_LIMIT_MAX};
 pub use audit::Audit;
 pub use limits::ConnectionLimits;
 pub use messages::{Mesh, PeerEnds};
 pub use output::{Close, SLICES_MAX, Write, WriteId};
+pub use refusals::Refusal;
 
 use crate::app::Encoder;
 use crate::base::rng::Rng;
@@ -87,9 +91,6 @@ use fanout::{Backlog, Fanout};
 use limits::PeerAddress;
 use output::Deferred;
 use rooms::Rooms;
-
-/// Connections above the bound that may be refused at the same time; further ones wait in the kernel's queue.
-pub const OVER_LIMIT_MAX: u64 = 32;
 
 /// Bytes of its own that may wait in a connection before its input waits.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
@@ -160,26 +161,17 @@ pub struct Shard {
     in_flight: Vec<ConnKey>,
     /// What waits for them to be answered.
     deferred: Vec<(ConnKey, Deferred)>,
-    /// Connections accepted above the bound.
+    /// Surplus connections.
     over_limit: u64,
     /// The slot at which the drain goes on, once it has begun.
     draining: Option<usize>,
     nameless: Arc<str>,
+    /// Requests refused in this turn.
+    refusals: VecDeque<Refusal>,
     countings: Vec<Counting>,
     auth_requests: VecDeque<AuthRequest>,
     /// Connections whose auth requests the driver has, and whose sessions have ended.
     cancelled: Vec<ConnKey>,
-}
-
-/// Whether one more connection may be accepted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Admission {
-    /// Within the limit.
-    Accept,
-    /// Above the limit: accepted to be refused with 503.
-    OverLimit,
-    /// Not now: leave it in the kernel's queue.
-    Wait,
 }
 
 impl Shard {
@@ -225,6 +217,7 @@ impl Shard {
             over_limit: 0,
             draining: None,
             nameless: Arc::from(""),
+            refusals: VecDeque::new(),
             countings: Vec::new(),
             auth_requests: VecDeque::new(),
             cancelled: Vec::new(),
@@ -264,16 +257,12 @@ impl Shard {
         }
     }
 
-    /// Begins to close every connection (1001), some each turn. New ones are not accepted any more.
+    /// Begins to close every connection (1001), some each turn. New ones are only answered from now on:
+    /// health checks and metrics as ever, everything else with 503.
     pub const fn drain(&mut self) {
         if self.draining.is_none() {
             self.draining = Some(0);
         }
-    }
-
-    /// Whether a drain has begun and no connection is left.
-    pub fn is_drained(&self) -> bool {
-        self.draining.is_some() && self.conns.is_empty()
     }
 
     /// How many connections there are.
@@ -287,6 +276,7 @@ impl Shard {
         self.now = self.now.max(now);
         self.budget = Budget::TURN;
         self.flushes_left = output::FLUSHES_PER_TURN;
+        self.refusals.clear();
         self.fanout.begin_slice(self.now);
         self.mesh.begin_turn();
     }
@@ -294,33 +284,6 @@ impl Shard {
     /// The wall clock, for time stamps in messages; everything else goes by the shard's own time.
     pub fn set_wall_clock(&mut self, unix_ms: u64) {
         self.unix_origin_ms = unix_ms.saturating_sub(self.now.as_nanos() / 1_000_000);
-    }
-
-    /// Whether another connection may be accepted.
-    pub fn admission(&self) -> Admission {
-        if self.draining.is_some() {
-            Admission::Wait
-        } else if self.registry.connections() < self.options.connections_max {
-            Admission::Accept
-        } else if self.over_limit < OVER_LIMIT_MAX {
-            Admission::OverLimit
-        } else {
-            Admission::Wait
-        }
-    }
-
-    /// A connection was accepted, after [`Shard::admission`], from `address` if that is known (see
-    /// [`Shard::needs_addresses`]).
-    pub fn opened(&mut self, admission: Admission, address: Option<IpAddr>) -> ConnKey {
-        let over_limit = admission != Admission::Accept;
-        self.over_limit += u64::from(over_limit);
-        self.metrics.accepted.add(1);
-        self.metrics.connections.add(1);
-        let peer = self.peer_address(address);
-        let details = peer.map(|peer| Box::new(Details { peer: Some(peer), name: None }));
-        let key = self.conns.insert(Slot { conn: Conn::new(self.now, over_limit), session: None, details });
-        self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
-        key
     }
 
     /// Takes in what other shards have sent, and lets the timers, the drain and the input that waited go on.
@@ -359,8 +322,10 @@ impl Shard {
     /// Ends a turn, which took `elapsed`.
     pub fn end_turn(&mut self, elapsed: Duration) {
         self.metrics.turn.observe(elapsed);
+        // Passes are timed from turn to turn, without a look at the clock of their own: what was published
+        // and offered to all in one turn took as long as that turn.
         for pass in self.fanout.take_timed() {
-            self.metrics.fanout.observe(pass);
+            self.metrics.fanout.observe(pass + elapsed);
         }
     }
 
@@ -409,17 +374,6 @@ impl Shard {
     /// The next connection that may be read from again.
     pub fn poll_resume(&mut self) -> Option<ConnKey> {
         self.resumed.pop()
-    }
-
-    /// The socket of a connection is closed: its slot is free.
-    pub fn closed(&mut self, key: ConnKey) {
-        let Some(Slot { conn, session, .. }) = self.conns.remove(key) else { return };
-        debug_assert!(session.is_none(), "a session ends before its connection's slot is free");
-        self.wheel.cancel(key.index());
-        self.over_limit -= u64::from(conn.over_limit);
-        self.metrics.connections.sub(1);
-        self.metrics.websockets.sub(u64::from(conn.endpoint().is_some()));
-        self.metrics.closes[conn.reason() as usize].add(1);
     }
 
     /// Calls the session of a connection, if it has one, and carries out what it does.

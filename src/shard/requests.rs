@@ -80,7 +80,7 @@ impl Shard {
             Ok(Step::Done(head)) => head,
             Ok(Step::NeedMore) => return Used::NeedsMore,
             Err(reject) => {
-                self.reject(key, reject, is_head_request(input));
+                self.reject(key, reject, None, is_head_request(input));
                 return Used::All;
             }
         };
@@ -88,26 +88,35 @@ impl Shard {
         match self.request(key, &head) {
             Ok(()) => Used::Some(head.len),
             Err(reject) => {
-                self.reject(key, reject, head.method == "HEAD");
+                self.reject(key, reject, Some(&head), head.method == "HEAD");
                 Used::All
             }
         }
     }
 
     /// Answers a request that cannot be served, and ends the connection. `head_only`: it is a HEAD.
-    fn reject(&mut self, key: ConnKey, reject: Reject, head_only: bool) {
+    pub(super) fn reject(&mut self, key: ConnKey, reject: Reject, head: Option<&Head<'_>>, head_only: bool) {
         let date = self.date();
+        self.note_refusal(key, head, reject);
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        self.metrics.requests.add(1);
         reject.response_into(conn.outbox.bytes(), head_only, date);
-        let change = conn.finish(Ending::Linger, CloseReason::RequestRejected, &self.options);
+        self.end_after_answer(key, CloseReason::RequestRejected);
+    }
+
+    /// Ends a connection once its last answer is out.
+    fn end_after_answer(&mut self, key: ConnKey, reason: CloseReason) {
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        // A surplus connection makes room for the next one: it is not waited for.
+        let ending = if conn.over_limit { Ending::AtOnce } else { Ending::Linger };
+        let mut change = conn.finish(ending, reason, &self.options);
+        change.timer = Self::last_answer_timeout(conn.over_limit, change.timer);
         self.apply(key, change);
     }
 
     fn request(&mut self, key: ConnKey, head: &Head<'_>) -> Result<(), Reject> {
         let Some(Slot { conn, details, .. }) = self.conns.get(key) else { return Ok(()) };
-        if conn.over_limit {
-            return Err(Reject::Overloaded);
+        if conn.over_limit && !matches!(head.path, "/healthz" | "/readyz" | "/metrics") {
+            return Err(self.surplus_refusal());
         }
         let peer = details.as_ref().and_then(|details| details.peer.as_ref());
         if peer.is_some_and(|peer| peer.counted.is_none()) {
@@ -134,7 +143,10 @@ impl Shard {
             Target::Ready if self.registry.is_ready() => {
                 self.answer(key, head, &Response::new(StatusCode::OK, PLAIN, b"ready\n"));
             }
-            Target::Ready => return Err(Reject::NotReady),
+            Target::Ready => {
+                let not_ready = StatusCode::SERVICE_UNAVAILABLE;
+                self.answer(key, head, &Response::new(not_ready, PLAIN, b"not ready\n"));
+            }
             Target::Metrics => {
                 let page = self.registry.exposition();
                 let content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -143,6 +155,7 @@ impl Shard {
         }
         Ok(())
     }
+
     /// Every path that is served.
     fn target<'b>(&self, head: &Head<'b>) -> Result<Target<'b>, Reject> {
         let target = match head.path {
@@ -194,7 +207,7 @@ impl Shard {
     fn upgrade(&mut self, key: ConnKey, head: &Head<'_>, to: &Opening<'_>) -> Result<(), Reject> {
         let upgrade = check_upgrade(head, &self.options.origins, self.options.deflate)?;
         if self.draining.is_some() {
-            return Err(Reject::NotReady);
+            return Err(Reject::ShuttingDown);
         }
         let subprotocol = to.subprotocol(head)?;
         let window: Option<Window> = upgrade.deflate.and_then(|agreed| agreed.window);
@@ -240,7 +253,8 @@ impl Shard {
         let admission = text_handshake.authenticate(&self.options);
         match &admission {
             AuthOutcome::NoToken => return Err(Reject::Token),
-            AuthOutcome::Forbidden => return Err(Reject::Forbidden),
+            AuthOutcome::OtherUser => return Err(Reject::OtherUser),
+            AuthOutcome::NoAccess => return Err(Reject::Room),
             AuthOutcome::Pending => {}
             AuthOutcome::Known(identity, _) => {
                 if text_handshake.token.is_some() {
@@ -269,7 +283,10 @@ impl Shard {
             Some(AuthOutcome::Known(identity, grant)) => {
                 session.authenticated(ctx, identity, grant, &pending_join)
             }
-            Some(AuthOutcome::Pending | AuthOutcome::NoToken | AuthOutcome::Forbidden) | None => {
+            Some(
+                AuthOutcome::Pending | AuthOutcome::NoToken | AuthOutcome::OtherUser | AuthOutcome::NoAccess,
+            )
+            | None => {
                 session.request_auth(
                     ctx,
                     &text_handshake.name,
@@ -289,14 +306,15 @@ impl Shard {
         let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         // A client that sends many requests at once and does not read gets no more than this.
-        let keep_alive =
-            head.keep_alive() && self.draining.is_none() && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
+        let keep_alive = head.keep_alive()
+            && self.draining.is_none()
+            && !conn.over_limit
+            && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
         Response { keep_alive, date, head_only: head.method == "HEAD", ..*response }
             .write_into(conn.outbox.bytes());
         self.metrics.requests.add(1);
         if !keep_alive {
-            let change = conn.finish(Ending::Linger, CloseReason::RequestComplete, &self.options);
-            return self.apply(key, change);
+            return self.end_after_answer(key, CloseReason::RequestComplete);
         }
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         self.flush_later(key);

@@ -1,6 +1,7 @@
 //! Shards, their mesh and their clients in one thread: every input in pieces, every socket with a size of its
 //! own, a clock that only the test moves. A seed replays everything.
 
+mod admission;
 mod empty_rooms;
 mod faults;
 mod late_decision;

@@ -3,6 +3,7 @@
 use super::{Shard, Slot};
 use crate::base::{ConnKey, Time};
 use crate::conn::{CloseMethod, Ending, State};
+use crate::http::Reject;
 use crate::metrics::CloseReason;
 use crate::session::jittered;
 
@@ -37,9 +38,14 @@ impl Shard {
     fn timed_out(&mut self, key: ConnKey) {
         let date = self.date();
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        if conn.over_limit && conn.state() == State::Head {
+            return self.reject(key, self.surplus_refusal(), None, false);
+        }
         if let Some(change) = conn.timed_out(date, &self.options) {
             let is_http = matches!(conn.state(), State::Finishing(_)) && conn.endpoint().is_none();
-            self.metrics.requests.add(u64::from(is_http));
+            if is_http {
+                self.note_refusal(key, None, Reject::HeadTimeout);
+            }
             return self.apply(key, change);
         }
         let next = jittered(&mut self.rng, self.options.ping_interval);
@@ -71,6 +77,9 @@ impl Shard {
         for index in first..next {
             let Some(key) = self.conns.key_at(index) else { continue };
             let Some(Slot { conn, session, .. }) = self.conns.get_mut(key) else { continue };
+            if conn.over_limit {
+                continue; // it ends with its answer
+            }
             match conn.state() {
                 State::Open if session.is_some() => {
                     self.with_session(key, |session, ctx| session.shutdown(ctx.effects));

@@ -33,7 +33,8 @@ export class Server {
     const pings = ["--ping-interval", "1s", "--pong-timeout", "900ms"];
     // The tests publish faster than a user types.
     const limits = ["--max-session-messages-per-second", "0", "--max-session-commands-per-second", "0"];
-    this.child = spawn(this.program, ["serve", ...flags, ...pings, ...limits], { stdio: "inherit", env: this.env });
+    const shutdown = ["--shutdown-delay", "0s"];
+    this.child = spawn(this.program, ["serve", ...flags, ...pings, ...limits, ...shutdown], { stdio: "inherit", env: this.env });
     for (;;) {
       if (this.child.exitCode !== null) throw new Error("the server ended");
       if (await fetch(`http://127.0.0.1:${this.port}/readyz`).then((response) => response.ok, () => false)) return;

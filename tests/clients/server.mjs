@@ -30,7 +30,7 @@ export class Server {
   }
 
   async begin() {
-    const fixed = ["serve", "--listen", `127.0.0.1:${this.port}`, "--log", "warn", ...UNLIMITED];
+    const fixed = ["serve", "--listen", `127.0.0.1:${this.port}`, "--log", "warn", "--shutdown-delay", "0s", ...UNLIMITED];
     this.process = spawn(this.stentor, [...fixed, ...this.options], { stdio: "inherit" });
     for (;;) {
       if (this.process.exitCode !== null) throw new Error("the server ended");

@@ -97,6 +97,8 @@ class Document:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STENTOR_")},
             "PATH": f"{tools}:{os.environ['PATH']}",
+            # No load balancer has to learn that a server of these documents ends.
+            "STENTOR_SHUTDOWN_DELAY": "0s",
             "STENTOR_LISTEN": f"127.0.0.1:{self.ports['8080']}",
             "STENTOR_LOG": "warn",
             "TESTS_DOCS": HERE,

@@ -41,6 +41,8 @@ fn with_settings_of_tests(mut command: Command) -> Command {
     // Tests flood; those of the bounds set them as flags, which are stronger.
     command.env("STENTOR_MAX_SESSION_MESSAGES_PER_SECOND", "0");
     command.env("STENTOR_MAX_SESSION_COMMANDS_PER_SECOND", "0");
+    // Those of the shutdown choose their delay.
+    command.env("STENTOR_SHUTDOWN_DELAY", "0s");
     command
 }
 

@@ -14,10 +14,10 @@ use crate::base::rng::Rng;
 use crate::base::{ConnKey, Time};
 use crate::chat::AuthRequest;
 use crate::driver::Control;
-use crate::driver::host::{Host, Replacement};
+use crate::driver::host::{AcceptProblem, Host, Replacement};
 use crate::driver::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::metrics::CloseReason;
-use crate::shard::{SLICES_MAX, Write};
+use crate::shard::{Refusal, SLICES_MAX, Write};
 
 /// The wall clock at the beginning, in milliseconds of Unix time.
 const UNIX_ORIGIN_MS: u64 = 1_700_000_000_000;
@@ -190,6 +190,10 @@ impl Sockets for SimSockets {
         // A socket that is registered with epoll is reported as it is: it is writable, if nothing else.
         mark_ready(&mut self.ready, it, *pipe);
         Ok(Opened::Ready)
+    }
+
+    fn peer_address(&mut self, _pipe: &mut usize) -> io::Result<Option<IpAddr>> {
+        Ok(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)))
     }
 
     fn reads_per_turn(&self) -> usize {
@@ -372,6 +376,10 @@ pub(super) struct SimHost {
     pub(super) auth_requests: Vec<AuthRequest>,
     /// Why it has closed connections in this turn.
     pub(super) closed: Vec<CloseReason>,
+    /// Requests that it has refused.
+    pub(super) refused: u64,
+    /// Whether a drain has closed every connection that it waits for.
+    pub(super) drained: bool,
 }
 
 impl Host for SimHost {
@@ -400,7 +408,20 @@ impl Host for SimHost {
         // same.
     }
 
-    fn accepting_paused(&mut self, _now: Time, _why: &str) {}
+    fn cannot_accept(&mut self, _now: Time, _why: &AcceptProblem) {}
+
+    fn drained(&mut self) {
+        self.drained = true;
+    }
+
+    fn logs_connections(&self) -> bool {
+        true
+    }
+
+    fn request_refused(&mut self, refusal: &Refusal, _address: Option<IpAddr>) {
+        assert!((400..600).contains(&refusal.status), "{refusal:?}");
+        self.refused += 1;
+    }
 
     /// In the simulation a panic is what it looks for.
     fn replacement(&mut self, _begun: Time) -> Replacement {
@@ -409,7 +430,7 @@ impl Host for SimHost {
 
     fn shard_failed(&mut self) {}
 
-    fn connection_closed(&mut self, _name: &str, reason: CloseReason) {
+    fn connection_closed(&mut self, _name: &str, reason: CloseReason, _address: Option<IpAddr>) {
         self.closed.push(reason);
     }
 }

@@ -344,9 +344,8 @@ impl Wrong {
             | Self::Continuation
             | Self::NotUtf8
             | Self::CloseCode
-            | Self::LongPing
-            | Self::ArrayCommand
-            | Self::UnknownDelta => CloseReason::ProtocolError,
+            | Self::LongPing => CloseReason::ProtocolError,
+            Self::ArrayCommand | Self::UnknownDelta => CloseReason::InvalidCommand,
             Self::TooBig | Self::Bomb => CloseReason::MessageTooBig,
             Self::Binary => CloseReason::UnsupportedData,
             Self::Garbage | Self::EndlessHead => CloseReason::RequestRejected,

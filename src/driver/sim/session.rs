@@ -346,28 +346,32 @@ impl Session {
             CloseReason::ClosedByPeer => self.close_sent,
             CloseReason::Disconnected => pipe.end.is_some(),
             CloseReason::RequestComplete => pipe.end.is_some() && self.stage == Stage::Head,
-            CloseReason::ProtocolError if self.may_be_refused(world) => true,
-            CloseReason::ProtocolError | CloseReason::MessageTooBig | CloseReason::UnsupportedData => {
-                self.wrong.map(Wrong::reason) == Some(reason)
-            }
+            CloseReason::InvalidCommand if self.may_be_refused(world) => true,
+            CloseReason::ProtocolError
+            | CloseReason::InvalidCommand
+            | CloseReason::MessageTooBig
+            | CloseReason::UnsupportedData => self.wrong.map(Wrong::reason) == Some(reason),
             CloseReason::PingTimeout => self.may_be_silent(world, now),
             CloseReason::SlowConsumer => {
                 self.was_full && (now.policy() == SlowMember::Disconnect || self.has_rooms)
             }
             CloseReason::Shutdown => now.draining.is_some(),
             CloseReason::RequestTimeout => world.now().since(pipe.opened) >= now.options.handshake_timeout,
+            // A plain client waits as long as for a command, another one as long as for its handshake.
+            CloseReason::AuthTimeout => {
+                self.may_be_given_up(world, now)
+                    || world.now().since(pipe.opened) >= now.options.handshake_timeout
+            }
+            CloseReason::RoomTimeout => self.may_be_given_up(world, now),
             CloseReason::Unauthorized => {
-                self.uses_foreign_token
-                    || self.is_unwanted(now)
-                    || self.may_be_refused(world)
-                    || self.may_be_given_up(world, now)
+                self.uses_foreign_token || self.is_unwanted(now) || self.may_be_refused(world)
             }
             CloseReason::RateLimited => self.may_be_flooding(now),
             CloseReason::Expired => {
                 let at = world.now();
                 self.may_be_expired(at) || self.may_be_put_out(at) || self.brought_old(at)
             }
-            CloseReason::ShardPanic => false,
+            CloseReason::ShardPanic | CloseReason::ConnectionLimit => false,
             CloseReason::RequestRejected => self.stage != Stage::Open && self.stage != Stage::Closed,
         };
         assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);

@@ -401,10 +401,13 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// The server is not ready for a while, and serves all the same; then it drains.
     fn drain(&mut self) {
+        self.world.registry().set_ready(false);
+        self.run_until(self.now + REST * 40, |_| false);
         self.circumstances.draining = Some(self.world.now());
         for id in 0..self.turns.len() {
-            self.world.shard_mut(id).drain();
+            self.world.drain(id);
             self.stir(id);
         }
     }
@@ -459,7 +462,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// All clients are gone, and nothing is left of them.
-    fn check_aftermath(&self) {
+    fn check_aftermath(&mut self) {
         for (index, session) in self.sessions.iter().enumerate() {
             let pipe = self.world.pipe(session.pipe);
             let never_in = self.circumstances.draining.is_some() && !pipe.is_accepted();
@@ -470,9 +473,9 @@ impl<'a> Simulation<'a> {
             );
         }
         for id in 0..self.turns.len() {
+            assert_eq!(self.world.is_drained(id), self.circumstances.draining.is_some());
             let shard = self.world.shard(id);
             assert_eq!(shard.connections(), 0, "connections of shard {id}");
-            assert_eq!(shard.is_drained(), self.circumstances.draining.is_some());
             let audit = shard.audit();
             // What the inflater keeps is for the next message.
             let nothing = Audit { inflater_bytes: audit.inflater_bytes, ..Audit::default() };

@@ -28,6 +28,9 @@ pub struct World {
     seed: Seed,
 }
 
+/// Longer than any simulation goes on after a drain has begun.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// What a turn has brought.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
@@ -125,9 +128,22 @@ impl World {
         self.loops[id].shard()
     }
 
-    /// A shard, to be drained or given other options.
+    /// A shard, to be given other options.
     pub fn shard_mut(&mut self, id: usize) -> &mut Shard {
         self.loops[id].shard_mut()
+    }
+
+    /// Drains a shard, which learns of it in its next turn.
+    pub fn drain(&mut self, id: usize) {
+        let drain = Control::Drain { timeout: DRAIN_TIMEOUT, close_listeners: false };
+        self.loops[id].host_mut().controls.push_back(drain);
+    }
+
+    /// Whether a drained shard has closed all that it had to, and its process knows.
+    pub fn is_drained(&mut self, id: usize) -> bool {
+        let drained = self.loops[id].shard().is_drained();
+        assert_eq!(self.loops[id].host_mut().drained, drained, "the process of shard {id} waits for nothing");
+        drained
     }
 
     /// A connection, by its number.
@@ -248,7 +264,6 @@ impl World {
         std::mem::swap(&mut it.sockets_mut().kernel, &mut self.kernel);
         let outcome = it.turn(Some(Duration::ZERO));
         std::mem::swap(&mut it.sockets_mut().kernel, &mut self.kernel);
-        // After a drain it would end; here it goes on, and has nothing more to do.
         let _ = outcome.expect("no call fails");
         let closed = std::mem::take(&mut it.sockets_mut().closed);
         for (pipe, reason) in closed.into_iter().zip(it.host_mut().closed.drain(..)) {

@@ -213,6 +213,10 @@ impl Sockets for RingSockets {
         Ok(Opened::Ready)
     }
 
+    fn peer_address(&mut self, socket: &mut RingSocket) -> io::Result<Option<IpAddr>> {
+        self.address_of(socket.file)
+    }
+
     fn reads_per_turn(&self) -> usize {
         READS_PER_TURN
     }
