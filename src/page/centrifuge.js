@@ -3,6 +3,8 @@
 // It reconnects automatically and recovers its subscriptions from their positions. It depends neither on chat nor on the page.
 "use strict";
 
+import { openSocket } from "./socket.js";
+
 // The delay before attempt n is random in 0 … min(cap, base × 2ⁿ): full jitter, so that the clients of a restarted server do
 // not reconnect at the same moment.
 const BACKOFF_BASE_MS = 500;
@@ -191,7 +193,7 @@ export class Client {
   flush() {
     const lines = this.outgoing;
     this.outgoing = [];
-    if (this.socket?.readyState !== WebSocket.OPEN) return;
+    if (!this.socket?.isOpen) return;
     let frame = "";
     for (const line of lines) {
       if (frame && frame.length + line.length > BATCH_LENGTH_MAX) {
@@ -211,7 +213,10 @@ export class Client {
     } catch {
       return this.closeSocket(BAD_FRAME, "bad frame");
     }
+    const { socket } = this;
     for (const reply of replies) {
+      // What follows the end of the connection is not processed.
+      if (this.socket !== socket) return;
       if (reply.id) this.receiveReply(reply);
       else if (reply.push) this.receivePush(reply.push);
       else this.receivePing();
@@ -232,15 +237,14 @@ export class Client {
 
   openSocket() {
     this.handlers.connecting();
-    const socket = new WebSocket(this.url);
-    this.socket = socket;
     this.connectedAt = 0;
     this.connectTimer = setTimeout(() => this.closeSocket(TIMED_OUT, "connect timed out"), CONNECT_TIMEOUT_MS);
-    socket.addEventListener("open", () => this.sendConnect());
-    socket.addEventListener("message", ({ data }) => this.socket === socket && this.receive(data));
-    socket.addEventListener("close", ({ code, reason }) => {
-      if (this.socket === socket) this.socketClosed(code, reason);
+    const socket = openSocket(this.url, {
+      opened: () => this.socket === socket && this.sendConnect(),
+      received: (frame) => this.socket === socket && this.receive(frame),
+      closed: (code, reason) => this.socket === socket && this.socketClosed(code, reason),
     });
+    this.socket = socket;
   }
 
   /** Sends the connect command and all subscribe commands in one frame. */

@@ -43,14 +43,15 @@ export class MessageEntry extends Entry {
     Object.assign(this, { name, info, text, offset, isExpanded: false });
   }
 
-  draw(element, { mark, own, mentions, changed }) {
+  draw(element, { first, mark, own, mentions, changed }) {
     const name = make("bdi.name", shownName(this.name));
     name.dataset.tint = tint(this.name);
     const head = make("p.head", name);
-    if (mark) head.append(" ", make("span.mark", mark));
-    if (own) head.append(" ", make("span.aside", "you"));
+    if (first && mark) head.append(" ", make("span.mark", mark));
+    if (first && own) head.append(" ", make("span.aside", "you"));
     head.append(" ", clock(this.at));
-    element.append(avatar(this.name), head, this.textBlock(shownText(this.text), mentions, changed));
+    if (first) element.append(avatar(this.name));
+    element.append(head, this.textBlock(shownText(this.text), mentions, changed));
   }
 
   textBlock(text, mentions, changed) {
@@ -176,7 +177,7 @@ export function draw(entry, { sameDay, first, isNew, own, mark }, room, changed)
   body.classList.toggle("first", first);
   body.classList.toggle("own", own === true);
   const mentions = { own: room.identity.name.toLowerCase(), isMember: (name) => room.members.hasLowerCase(name) };
-  entry.draw(body, { mark, own, mentions, changed });
+  entry.draw(body, { first, mark, own, mentions, changed });
   if (!own && body.querySelector(".own-mention")) body.classList.add("mentioned");
   item.append(body);
   return item;

@@ -10,12 +10,16 @@ import { make, shownName } from "./text.js";
 const NEAR_END_PX = 60;
 // What is drawn beyond the visible part: much, so that scrolling and screen readers find it; little while many messages arrive.
 const MARGIN_PX = 1500;
-const MARGIN_BUSY_PX = 200;
+const MARGIN_BUSY_PX = 50;
 // More new entries in one frame than this are many, and the log is busy until none have arrived for CALM_MS.
 const BUSY_ENTRIES = 8;
 const CALM_MS = 300;
+// A busy log is drawn at most this often, half as often as most screens show: so other changes of the page are not delayed.
+const BUSY_INTERVAL_MS = 30;
 // Entries with the focus or a selection stay in the document up to this distance.
 const PINNED_MAX = 200;
+// So many entries stay in the document on each side beyond what is needed.
+const KEPT_MAX = 40;
 // The estimated height of an entry: the first one, and the weight of each measured entry in those that follow.
 const ESTIMATED_PX = 28;
 const ESTIMATE_WEIGHT = 0.02;
@@ -31,6 +35,7 @@ export class Log {
     this.newBelow = 0; // messages that have arrived below the visible part
     this.animationFrame = null;
     this.calmTimer = null;
+    this.renderedAt = 0;
     this.lastScrollTop = 0;
     this.width = 0;
     this.drawn = new Map(); // entry → {element, key}
@@ -98,9 +103,12 @@ export class Log {
   }
 
   renderSoon() {
-    this.animationFrame ??= requestAnimationFrame(() => {
+    this.animationFrame ??= requestAnimationFrame((now) => {
       this.animationFrame = null;
-      if (this.room) this.render();
+      if (!this.room) return;
+      if (this.isBusy && now - this.renderedAt < BUSY_INTERVAL_MS) return this.renderSoon();
+      this.renderedAt = now;
+      this.render();
     });
   }
 
@@ -168,19 +176,22 @@ export class Log {
     this.noteLoad(entries.length);
     const visible = frame.clientHeight;
     const margin = this.isBusy ? MARGIN_BUSY_PX : MARGIN_PX;
-    let range = this.withPinned(entries, this.range(entries, visible, margin));
+    const isQuick = this.isBusy && room.atEnd;
+    let range = this.withPinned(entries, this.withDrawn(entries, this.range(entries, visible, margin)));
     // Entries that are drawn for the first time may be lower than the estimate: then the range grows.
     for (let attempt = 0; attempt < 3; attempt += 1) {
       this.drawRange(entries, range);
+      if (isQuick) break;
       this.measure();
       const needed = this.range(entries, visible, 0);
       if (needed.start >= range.start && needed.end <= range.end) break;
       range = { start: Math.min(needed.start, range.start), end: Math.max(needed.end, range.end) };
     }
     const offsets = this.offsets(entries);
-    before.style.height = `${offsets[range.start]}px`;
-    after.style.height = `${offsets[entries.length] - offsets[range.end]}px`;
+    setHeight(before, offsets[range.start]);
+    setHeight(after, offsets[entries.length] - offsets[range.end]);
     this.restoreScrollPosition(entries);
+    if (isQuick) this.measureList(range);
     this.refreshJump();
   }
 
@@ -204,6 +215,17 @@ export class Log {
     const start = Math.max(0, upperBound(offsets, top - margin) - 1);
     const end = Math.min(entries.length, upperBound(offsets, Math.max(0, top) + visible + margin));
     return { start: Math.min(start, end), end };
+  }
+
+  /** The range, extended to what is in the document already, if that is little: most frames then only add elements. */
+  withDrawn(entries, { start, end }) {
+    if (this.isBusy) return { start, end };
+    const first = entries.indexOf(this.entryOf.get(this.list.firstElementChild));
+    const last = entries.indexOf(this.entryOf.get(this.list.lastElementChild));
+    return {
+      start: first >= 0 && first < start && start - first <= KEPT_MAX ? first : start,
+      end: last >= end && last - end < KEPT_MAX ? last + 1 : end,
+    };
   }
 
   /** The range, extended to the entries with the focus or with an end of the selection. */
@@ -249,7 +271,7 @@ export class Log {
       const { element } = found;
       if (element === next) next = next.nextElementSibling;
       else list.insertBefore(element, next);
-      setPosition(element, index + 1, entries.length);
+      setPosition(element, index + 1);
       index += 1;
     }
   }
@@ -268,6 +290,17 @@ export class Log {
       if (entry.height === 0 && height > 0) this.estimate += (height - this.estimate) * ESTIMATE_WEIGHT;
       entry.height = height;
     }
+  }
+
+  /**
+   * At the end of a busy log a frame costs one layout: instead of each entry, which is gone in the next frame, the list is
+   * measured. If it is too low for the visible part, more is drawn in the next frame.
+   */
+  measureList({ start, end }) {
+    const { height } = this.list.getBoundingClientRect();
+    if (end === start || height === 0) return;
+    this.estimate = height / (end - start);
+    if (start > 0 && height < this.frame.clientHeight) this.renderSoon();
   }
 
   restoreScrollPosition(entries) {
@@ -345,10 +378,16 @@ function emptyNotice(room, address) {
   return [title, make("p", "Write the first one, or invite others with this link:"), make("p.invite", link, copy)];
 }
 
-/** Where an entry is among all entries, of which only some are in the document. */
-function setPosition(element, position, size) {
-  if (element.ariaPosInSet !== String(position)) element.ariaPosInSet = position;
-  if (element.ariaSetSize !== String(size)) element.ariaSetSize = size;
+/** Where an entry is among all entries, of which only some are in the document. Their number changes with each message: -1. */
+function setPosition(element, position) {
+  if (element.ariaPosInSet === String(position)) return;
+  element.ariaPosInSet = position;
+  element.ariaSetSize = -1;
+}
+
+function setHeight(spacer, height) {
+  const value = `${height}px`;
+  if (spacer.style.height !== value) spacer.style.height = value;
 }
 
 /** The first index of sorted `offsets` whose value is larger than `value`. */

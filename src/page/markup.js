@@ -54,7 +54,7 @@ function mentionedOwn(text, at, own) {
 /** Whether the "@" begins a word: that of an e-mail address does not. */
 const beginsWord = (text, at) => at === 0 || !WORD_CHARACTER.test(text[at - 1]);
 
-/** An anchor for an http or https link, which opens without access to this page and without telling it. */
+/** An anchor for an http or https link, which opens without access to this page and without a Referer header. */
 function link(token) {
   const text = withoutPunctuation(token);
   const url = URL.canParse(text) ? new URL(text) : null;

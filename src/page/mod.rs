@@ -22,7 +22,7 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-static ASSETS: LazyLock<[Asset; 19]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 21]> = LazyLock::new(|| {
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     [
         file("/", "text/html; charset=utf-8", include_bytes!("index.html")),
@@ -30,6 +30,8 @@ static ASSETS: LazyLock<[Asset; 19]> = LazyLock::new(|| {
         file("/favicon.svg", "image/svg+xml", include_bytes!("favicon.svg")),
         file("/chat.js", SCRIPT, include_bytes!("chat.js")),
         file("/centrifuge.js", SCRIPT, include_bytes!("centrifuge.js")),
+        file("/socket.js", SCRIPT, include_bytes!("socket.js")),
+        file("/socket_worker.js", SCRIPT, include_bytes!("socket_worker.js")),
         file("/state.js", SCRIPT, include_bytes!("state.js")),
         file("/probe.js", SCRIPT, include_bytes!("probe.js")),
         file("/identity.js", SCRIPT, include_bytes!("identity.js")),
@@ -64,7 +66,7 @@ mod tests {
         let mut found = 0;
         for asset in ASSETS.iter() {
             let text = str::from_utf8(asset.body).unwrap();
-            for before in ["from \"./", "src=\"/", "href=\"/"] {
+            for before in ["from \"./", "new Worker(\"/", "src=\"/", "href=\"/"] {
                 for rest in text.split(before).skip(1) {
                     let path = format!("/{}", rest.split('"').next().unwrap());
                     assert!(super::asset(&path).is_some(), "{} requests {path}", asset.path);

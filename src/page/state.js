@@ -12,6 +12,7 @@ const REASONS = {
   3005: "the token has expired",
   3008: "this page received too slowly",
   3500: "the token is not valid",
+  4003: "this page was too slow",
   4004: "there are too many connections",
   3507: "this server requires a token",
 };

@@ -43,11 +43,18 @@ const EXACT = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "med
 const DAY = new Intl.DateTimeFormat("en", { weekday: "long", day: "numeric", month: "long" });
 const DAY_OF_ANOTHER_YEAR = new Intl.DateTimeFormat("en", { dateStyle: "long" });
 
+let formatted = { second: NaN };
+
 /** A time of day, as a `<time>`. */
 export function clock(date) {
-  const time = make("time", TIME.format(date));
-  time.dateTime = date.toISOString();
-  time.title = EXACT.format(date);
+  // Of many messages at once, most are of the same second.
+  const second = Math.floor(date / 1000);
+  if (second !== formatted.second) {
+    formatted = { second, time: TIME.format(date), exact: EXACT.format(date), iso: new Date(second * 1000).toISOString() };
+  }
+  const time = make("time", formatted.time);
+  time.dateTime = formatted.iso;
+  time.title = formatted.exact;
   return time;
 }
 

@@ -7,7 +7,7 @@
 import { mkdirSync } from "node:fs";
 import assert from "node:assert/strict";
 import { Browser, Server, TcpProxy, assertAccessible, assertFitsScreen, connected, joinRoom } from "./support.mjs";
-import { message, publish, publishPlain, roomButton, signIn, token } from "./support.mjs";
+import { message, publish, publishPlain, roomButton, signIn, token, withoutWorker } from "./support.mjs";
 
 const [stentor, out] = process.argv.slice(2);
 assert(stentor && out, "usage: node states.mjs STENTOR OUT");
@@ -65,7 +65,7 @@ const textBox = (page) => page.getByLabel("Message", { exact: true });
 const announcement = (page, text) => page.locator("#announcer", { hasText: text }).waitFor();
 
 try {
-  await test("two users of one name are told apart", async () => {
+  await test("two users of one name are distinguished", async () => {
     const one = await open();
     const two = await open();
     await signIn(one, "Ann", "twins");
@@ -153,6 +153,7 @@ try {
       const note = [...document.querySelectorAll("#log .note")].at(-1).getBoundingClientRect();
       return note.bottom <= document.getElementById("log").getBoundingClientRect().bottom;
     });
+    assert.equal(await page.locator("#log .message:not(.first) :is(.aside, .mark)").count(), 0, "an author is named once");
     await state(page, "joined");
     await guest.context().close();
     await note.waitFor({ state: "detached" });
@@ -296,7 +297,10 @@ try {
 
   await test("without such a room, there is no trace of it", async () => {
     const sent = [];
-    const prepare = async (page) => page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => sent.push(...String(payload).split("\n"))));
+    const prepare = (page) => {
+      page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => sent.push(...String(payload).split("\n"))));
+      return withoutWorker(page);
+    };
     const page = await open({ origin: `http://localhost:${plainServer.port}`, prepare });
     await signIn(page, "Ann", "talk");
     await publish(page, "one");

@@ -237,10 +237,14 @@ export class Browser {
   }
 }
 
+/** Makes the page use WebSockets of its own: those of a worker cannot be observed or intercepted. */
+export const withoutWorker = (page) => page.addInitScript(() => delete window.Worker);
+
 /** Puts `page.interceptor` between the page and the server: it can drop publications, and send messages to either side. */
 export async function intercept(page) {
   const interceptor = { dropsPublications: false, page: null };
   page.interceptor = interceptor;
+  await withoutWorker(page);
   await page.routeWebSocket(/connection\/websocket/, (pageSocket) => {
     const serverSocket = pageSocket.connectToServer();
     interceptor.page = pageSocket;
@@ -278,26 +282,24 @@ export const messageTexts = (page) => page.locator("#log .message .text").allTex
 
 /** The texts of all messages of the open room, by scrolling through the log from its beginning to its end. */
 export async function allMessageTexts(page) {
-  const { texts, size } = await page.evaluate(async () => {
+  const texts = await page.evaluate(async () => {
     const log = document.getElementById("log");
     const frames = async () => {
       for (let frame = 0; frame < 2; frame += 1) await new Promise(requestAnimationFrame);
     };
     const texts = new Map();
-    let size = 0;
     log.scrollTo(0, 0);
     for (;;) {
       await frames();
       for (const entry of log.querySelectorAll(".entry")) {
-        size = Number(entry.ariaSetSize);
         texts.set(Number(entry.ariaPosInSet), entry.querySelector(".message .text")?.textContent ?? null);
       }
       const { scrollTop } = log;
       log.scrollBy(0, log.clientHeight);
-      if (log.scrollTop === scrollTop) return { texts: [...texts].sort(([a], [b]) => a - b), size };
+      if (log.scrollTop === scrollTop) return [...texts].sort(([a], [b]) => a - b);
     }
   });
-  assert.deepEqual(texts.map(([position]) => position), Array.from({ length: size }, (_, index) => index + 1), "each entry has been seen");
+  assert.deepEqual(texts.map(([position]) => position), texts.map((_, index) => index + 1), "no entry is missing");
   return texts.map(([, text]) => text).filter((text) => text !== null);
 }
 
