@@ -159,6 +159,8 @@ step_browser() {
   need chromium chromium && need npm nodejs npm || return
   npm ci --prefix tests/browser --silent --no-audit --no-fund &&
     node tests/browser/chat.mjs "$STENTOR" "$CACHE/screenshots" &&
+    node tests/browser/states.mjs "$STENTOR" "$CACHE/screenshots" &&
+    node tests/browser/log.mjs "$STENTOR" &&
     node tests/browser/report.mjs "$STENTOR" "$SWARM" "$CACHE/screenshots"
 }
 

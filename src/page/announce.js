@@ -1,7 +1,7 @@
 // Announcements for screen readers, at most one update within WAIT_MS.
 "use strict";
 
-import { count, shownName, shownText } from "./text.js";
+import { count, make, shownName, shownText } from "./text.js";
 
 const WAIT_MS = 1200;
 // More messages within one update are counted instead of read.
@@ -13,6 +13,7 @@ export class Announcer {
   constructor(region) {
     this.region = region;
     this.pending = [];
+    this.messages = 0; // since the last update
     this.timer = null;
   }
 
@@ -23,7 +24,8 @@ export class Announcer {
 
   /** Announces a message that another user has published in the open room. */
   announceMessage(name, text) {
-    this.queue({ sentence: cut(`${shownName(name)}: ${shownText(text)}`), message: true });
+    this.messages += 1;
+    if (this.messages <= READ_MAX) this.queue({ name, text });
   }
 
   queue(item) {
@@ -33,15 +35,12 @@ export class Announcer {
 
   flush() {
     this.timer = null;
-    const messages = this.pending.filter((item) => item.message);
-    const events = this.pending.filter((item) => !item.message).map((item) => item.sentence);
-    const read = messages.length > READ_MAX ? [`${count(messages.length, "new message")}.`] : messages.map((item) => item.sentence);
+    const sentences = new Set(this.pending.filter((item) => item.sentence).map((item) => item.sentence));
+    const read = this.messages > READ_MAX ? [`${count(this.messages, "new message")}.`] :
+      this.pending.filter((item) => item.name).map(({ name, text }) => cut(`${shownName(name)}: ${shownText(text)}`));
     this.pending = [];
-    this.region.replaceChildren(...[...new Set(events), ...read].map((sentence) => {
-      const line = document.createElement("p");
-      line.textContent = sentence;
-      return line;
-    }));
+    this.messages = 0;
+    this.region.replaceChildren(...[...sentences, ...read].map((sentence) => make("p", sentence)));
   }
 }
 

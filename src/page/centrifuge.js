@@ -3,6 +3,8 @@
 // It reconnects automatically and recovers its subscriptions from their positions. It depends neither on chat nor on the page.
 "use strict";
 
+import { openSocket } from "./socket.js";
+
 // The delay before attempt n is random in 0 … min(cap, base × 2ⁿ): full jitter, so that the clients of a restarted server do
 // not reconnect at the same moment.
 const BACKOFF_BASE_MS = 500;
@@ -16,6 +18,8 @@ const COMMAND_TIMEOUT_MS = 5_000;
 const PING_GRACE_MS = 10_000;
 // Commands of one turn are sent in one frame up to this length, because the server bounds the length of a message.
 const BATCH_LENGTH_MAX = 16 * 1024;
+// Commands whose round trip is the latency: those that the server answers without reading a history.
+const MEASURED = new Set(["publish", "presence_stats"]);
 
 /** Errors of this client. The codes of the server's errors begin at 100. */
 export const TIMEOUT = { code: 1, message: "the server did not answer" };
@@ -29,6 +33,7 @@ const TIMED_OUT = 4002;
 // Codes of the server.
 const MESSAGE_TOO_BIG = 1009;
 const UNRECOVERABLE_POSITION = 2502;
+const PERMISSION_DENIED = 103;
 const TOKEN_EXPIRED = 109;
 const ALREADY_SUBSCRIBED = 105;
 
@@ -82,8 +87,9 @@ class Subscription {
 
 /**
  * The client. `handlers` are called on the events of the connection:
- * `connecting()`, `connected({client, transport})`,
- * `waiting(ms, {code, message, reached})` before the next attempt (`reached`: a connection was established),
+ * `connecting()`, `connected({client, transport, compressed})`, `latency(ms)` with the round trip of a command,
+ * `waiting(ms, {code, message, reached, failures})` before the next attempt (`reached`: the connection that ended was
+ * established; `failures`: attempts since then that have failed),
  * `disconnected({code, message})` when the client does not reconnect,
  * and `serverSubscribed(channel)`, which returns the handlers of a server-side subscription.
  */
@@ -100,10 +106,12 @@ export class Client {
     this.pending = new Map(); // id → {method, resolve, reject, timer}
     this.outgoing = [];
     this.attempts = 0;
+    this.failures = 0;
     this.timer = null;
     this.connectTimer = null;
     this.pingTimer = null;
     this.pingMs = 0;
+    this.receivedAt = 0;
     this.connectedAt = 0;
   }
 
@@ -144,6 +152,17 @@ export class Client {
   }
 
   publish(channel, data) { return this.command("publish", { channel, data }); }
+
+  /** Whether this client may publish in `channel`: a publish command without data is refused either for that or for the data. */
+  async mayPublish(channel) {
+    try {
+      await this.command("publish", { channel });
+    } catch ({ code }) {
+      return code !== PERMISSION_DENIED;
+    }
+    return true;
+  }
+
   presence(channel) { return this.command("presence", { channel }); }
   presenceStats(channel) { return this.command("presence_stats", { channel }); }
   history(channel, options) { return this.command("history", { channel, ...options }); }
@@ -162,7 +181,7 @@ export class Client {
         this.pending.delete(id);
         reject(TIMEOUT);
       }, COMMAND_TIMEOUT_MS);
-      this.pending.set(id, { method, resolve, reject, timer });
+      this.pending.set(id, { method, resolve, reject, timer, sentAt: performance.now() });
     });
   }
 
@@ -174,7 +193,7 @@ export class Client {
   flush() {
     const lines = this.outgoing;
     this.outgoing = [];
-    if (this.socket?.readyState !== WebSocket.OPEN) return;
+    if (!this.socket?.isOpen) return;
     let frame = "";
     for (const line of lines) {
       if (frame && frame.length + line.length > BATCH_LENGTH_MAX) {
@@ -187,14 +206,17 @@ export class Client {
   }
 
   receive(frame) {
-    this.restartPingTimer();
+    this.receivedAt = performance.now();
     let replies;
     try {
       replies = frame.split("\n").filter(Boolean).map((line) => JSON.parse(line));
     } catch {
       return this.closeSocket(BAD_FRAME, "bad frame");
     }
+    const { socket } = this;
     for (const reply of replies) {
+      // What follows the end of the connection is not processed.
+      if (this.socket !== socket) return;
       if (reply.id) this.receiveReply(reply);
       else if (reply.push) this.receivePush(reply.push);
       else this.receivePing();
@@ -206,6 +228,7 @@ export class Client {
     if (!request) return;
     this.pending.delete(reply.id);
     clearTimeout(request.timer);
+    if (MEASURED.has(request.method)) this.handlers.latency(performance.now() - request.sentAt);
     if (reply.error) request.reject(reply.error);
     else request.resolve(reply[request.method] ?? {});
   }
@@ -214,15 +237,14 @@ export class Client {
 
   openSocket() {
     this.handlers.connecting();
-    const socket = new WebSocket(this.url);
-    this.socket = socket;
     this.connectedAt = 0;
     this.connectTimer = setTimeout(() => this.closeSocket(TIMED_OUT, "connect timed out"), CONNECT_TIMEOUT_MS);
-    socket.addEventListener("open", () => this.sendConnect());
-    socket.addEventListener("message", ({ data }) => this.socket === socket && this.receive(data));
-    socket.addEventListener("close", ({ code, reason }) => {
-      if (this.socket === socket) this.socketClosed(code, reason);
+    const socket = openSocket(this.url, {
+      opened: () => this.socket === socket && this.sendConnect(),
+      received: (frame) => this.socket === socket && this.receive(frame),
+      closed: (code, reason) => this.socket === socket && this.socketClosed(code, reason),
     });
+    this.socket = socket;
   }
 
   /** Sends the connect command and all subscribe commands in one frame. */
@@ -245,8 +267,10 @@ export class Client {
     this.connectedAt = performance.now();
     this.pingMs = (result.ping ?? 0) * 1000;
     this.sendsPongs = result.pong === true;
-    this.restartPingTimer();
-    this.handlers.connected({ client: result.client, transport: "WebSocket" });
+    this.failures = 0;
+    this.checkPings();
+    const compressed = this.socket.extensions.includes("permessage-deflate");
+    this.handlers.connected({ client: result.client, transport: "WebSocket", compressed });
     const subs = result.subs ?? {};
     for (const [channel, sub] of Object.entries(subs)) this.addServerSubscription(channel, sub);
     for (const subscription of [...this.subscriptions.values()]) {
@@ -298,8 +322,9 @@ export class Client {
   scheduleReconnect(reason) {
     const delay = backoffMs(this.attempts);
     this.attempts += 1;
+    if (!reason.reached) this.failures += 1;
     this.timer = setTimeout(() => this.connect(), delay);
-    this.handlers.waiting(delay, reason);
+    this.handlers.waiting(delay, { ...reason, failures: this.failures });
   }
 
   // ---- pings
@@ -308,10 +333,13 @@ export class Client {
     if (this.sendsPongs) this.send({});
   }
 
-  restartPingTimer() {
+  /** Ends a connection on which nothing has arrived for too long. One timer serves all frames of an interval. */
+  checkPings() {
     clearTimeout(this.pingTimer);
     if (!this.isConnected || !this.pingMs) return;
-    this.pingTimer = setTimeout(() => this.closeSocket(NO_PING, "no ping"), this.pingMs + PING_GRACE_MS);
+    const remaining = this.receivedAt + this.pingMs + PING_GRACE_MS - performance.now();
+    if (remaining <= 0) this.closeSocket(NO_PING, "no ping");
+    else this.pingTimer = setTimeout(() => this.checkPings(), remaining);
   }
 
   // ---- subscriptions

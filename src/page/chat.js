@@ -4,11 +4,14 @@
 import { Announcer } from "./announce.js";
 import { Client } from "./centrifuge.js";
 import { Drawer } from "./drawer.js";
+import { avatar } from "./entries.js";
+import { Identity } from "./identity.js";
 import { Log } from "./log.js";
 import { Room } from "./room.js";
 import { RoomList } from "./rooms.js";
+import { StateLine, reasonOf } from "./state.js";
 import { bytes, count, make, shownName, validationError } from "./text.js";
-import { avatar } from "./timeline.js";
+import { Typing } from "./typing.js";
 
 const NAME_BYTES_MAX = 64;
 const ROOM_BYTES_MAX = 255;
@@ -19,30 +22,20 @@ const DEFAULT_ROOM = "lobby";
 const COUNT_INTERVAL_MS = 30_000;
 const MEMBERS_DRAW_DELAY_MS = 200;
 
-const REASONS = {
-  109: "the token has expired",
-  1001: "the server is going away",
-  1009: "a message was too big for this server",
-  1012: "the server is restarting",
-  3001: "the server is going away",
-  3005: "the token has expired",
-  3008: "this page received too slowly",
-  3500: "the token is not valid",
-  4004: "there are too many connections",
-  3507: "this server requires a token",
-};
+const PLACEHOLDER_NAME_MAX = 30;
+// The unread counts are drawn at most this often.
+const UNREAD_DRAW_DELAY_MS = 100;
 
 const element = (id) => document.getElementById(id);
 const touch = matchMedia("(pointer: coarse)");
 
 const announcer = new Announcer(element("announcer"));
-const me = { name: "", user: "", client: "", clients: new Set() };
 const rooms = new Map();
+let identity = null;
 let client = null;
+let typing = null;
 let current = null;
 let wasConnected = false;
-let reconnectAt = 0;
-let countdown = null;
 
 // ---- the sign-in form
 
@@ -65,11 +58,12 @@ function saveToken(token) {
 }
 
 function startSession(name, roomNames, shown) {
-  Object.assign(me, { name, user: name, client: "", clients: new Set() });
   wasConnected = false;
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const token = localStorage.getItem("stentor.token") ?? "";
+  identity = new Identity(name, token !== "");
   client = new Client(`${scheme}//${location.host}/connection/websocket`, { data: { name }, token }, connectionHandlers);
+  typing = new Typing(element("typing"), client, identity);
   refreshMe();
   showChat(true);
   for (const roomName of roomNames) openRoom(roomName);
@@ -79,10 +73,13 @@ function startSession(name, roomNames, shown) {
 }
 
 function refreshMe() {
-  element("me").replaceChildren(avatar(me.name), make("bdi", shownName(me.name)));
+  const name = make("bdi", shownName(identity.name));
+  name.title = shownName(identity.name);
+  element("me").replaceChildren(avatar(identity.name), name);
 }
 
 function signOut() {
+  typing.show(null);
   client.disconnect();
   client = null;
   for (const room of rooms.values()) list.remove(room);
@@ -90,8 +87,9 @@ function signOut() {
   current = null;
   log.show(null);
   sessionStorage.removeItem("stentor.session");
+  Identity.forget();
   document.title = "Stentor";
-  clearInterval(countdown);
+  state.stop();
   drawers.forEach((drawer) => drawer.close(false));
   showChat(false);
   element("name").focus();
@@ -104,38 +102,35 @@ function showChat(visible) {
 
 /** Saves the name and the open rooms for a reload of the page. */
 function saveSession() {
-  const session = { name: me.name, rooms: [...rooms.keys()], current: current?.name ?? "" };
+  const session = { name: identity.name, rooms: [...rooms.keys()], current: current?.name ?? "" };
   sessionStorage.setItem("stentor.session", JSON.stringify(session));
 }
 
 // ---- the connection
 
 const connectionHandlers = {
-  connecting: () => showState(wasConnected ? "reconnecting" : "connecting", "Connecting …"),
+  connecting: () => state.connecting(wasConnected),
 
-  connected({ client: id, transport }) {
+  connected({ client: id, transport, compressed }) {
     if (wasConnected) announcer.announce("Reconnected.");
     wasConnected = true;
-    me.client = id;
-    me.clients.add(id);
-    showState("connected", "Connected", { transport });
+    identity.connected(id);
+    state.connected(transport, compressed);
   },
 
-  waiting(ms, { code, reached }) {
-    reconnectAt = performance.now() + ms;
-    const reason = REASONS[code] ?? (reached ? "the connection was lost" : "the server cannot be reached");
+  latency: (ms) => state.latency(ms),
+
+  waiting(ms, end) {
     // The failures of later attempts are shown, but not announced.
-    if (reached) announcer.announce(`Not connected: ${reason}. Reconnecting.`);
-    showState("waiting", `Not connected: ${reason}.`, { button: "Try now" });
-    countdown = setInterval(refreshCountdown, 250);
-    refreshCountdown();
+    if (end.reached) announcer.announce(`Not connected: ${reasonOf(end)}. Reconnecting.`);
+    state.waiting(ms, end);
   },
 
   disconnected({ code, message }) {
-    const reason = REASONS[code] ?? (message || `code ${code}`);
+    const reason = reasonOf({ code, message });
     if (wasConnected) {
       announcer.announce(`Disconnected: ${reason}.`);
-      return showState("disconnected", `Disconnected: ${reason}.`, { button: "Connect" });
+      return state.disconnected(reason);
     }
     signOut();
     // The error of a first connection is shown in the sign-in form.
@@ -149,20 +144,13 @@ const connectionHandlers = {
   serverSubscribed: (name) => openRoom(name, false).handlers(),
 };
 
-function showState(state, text, { transport = "", button = "" } = {}) {
-  clearInterval(countdown);
-  element("state").dataset.state = state;
-  element("state-text").textContent = text;
-  element("transport").textContent = transport;
-  element("countdown").textContent = "";
-  element("connect-now").textContent = button;
-  element("connect-now").hidden = !button;
-  refreshComposer();
-}
+let explainedReason = "";
 
-function refreshCountdown() {
-  const seconds = Math.max(0, Math.ceil((reconnectAt - performance.now()) / 1000));
-  element("countdown").textContent = `Next attempt in ${seconds} s.`;
+/** A probe has found why the server cannot be reached: announced once for each reason. */
+function explained(reason) {
+  if (reason === explainedReason) return;
+  explainedReason = reason;
+  announcer.announce(`Not connected: ${reason}.`);
 }
 
 function connectNow() {
@@ -183,49 +171,64 @@ const page = {
     if (room === current) refreshComposer();
   },
 
+  entriesChanged: (room) => log.changed(room),
+
   received(room, entries) {
     const seen = room === current && !document.hidden;
-    const others = entries.filter((entry) => !entry.author.own);
+    const others = entries.filter((entry) => !identity.owns(entry.info));
     if (!seen && others.length) {
       if (room.unread === 0) room.timeline.markNew(others[0]);
       room.unread += others.length;
       if (room !== current && room.unread === others.length) announcer.announce(`New messages in ${shownName(room.name)}.`);
-      list.refresh(room, room === current);
-      refreshUnread();
+      announceMention(room, others);
+      refreshUnreadSoon();
     }
     if (room !== current) return;
     log.appended(others.length, entries.length > others.length);
-    for (const { author, text } of others) announcer.announceMessage(author.name, text);
+    for (const { name, text, info } of others) {
+      announcer.announceMessage(name, text);
+      typing.received(info?.client);
+    }
   },
 
   publishFailed(room, reason) {
     announcer.announce(reason);
-    if (room === current) log.appended(0, false);
+    log.changed(room);
   },
 
   membersChanged(room) {
     if (room === current) drawMembersSoon();
   },
 
-  /** The presence of the user's own client: the name may come from the token. */
-  identified({ user, name }) {
-    me.user = user;
-    // An anonymous client keeps the name that the user has entered.
-    if (user === "" || name === me.name) return;
-    me.name = name;
+  /** The server has stated the user's id or name: which messages are the user's own may change. */
+  identified() {
     refreshMe();
+    for (const room of rooms.values()) {
+      room.members.identified();
+      page.membersChanged(room);
+      log.changed(room);
+    }
   },
 
-  keepScrollPosition: (room, change) => log.keepScrollPosition(room, change),
   focusLog: () => element("log").focus(),
   focusText: () => element("text").focus(),
 };
+
+function announceMention(room, entries) {
+  if (room.isMentioned) return;
+  const entry = entries.find((candidate) => room.mentionsUser(candidate));
+  if (!entry) return;
+  room.isMentioned = true;
+  if (room !== current) announcer.announce(`${shownName(entry.name)} mentions you in ${shownName(room.name)}.`);
+}
 
 /** Opens a room without showing it. `subscribe`: false for a server-side subscription. */
 function openRoom(name, subscribe = true) {
   let room = rooms.get(name);
   if (room) return room;
-  room = new Room(name, client, me, page);
+  // A room for typing, opened as a room.
+  if (name === typing.channel) typing.show(null);
+  room = new Room(name, client, identity, page);
   rooms.set(name, room);
   list.add(room);
   if (subscribe) room.subscribe();
@@ -242,10 +245,12 @@ function showRoom(room) {
   const before = current;
   current = room;
   log.show(room);
+  typing.show(room);
   element("room-name").replaceChildren(room ? make("bdi", shownName(room.name)) : "No room is open");
+  element("room-name").title = room ? shownName(room.name) : "";
   element("room-name").classList.toggle("is-room", room !== null);
   element("text").value = room?.draft ?? "";
-  element("text").placeholder = room ? `Message in ${shownName(room.name)}` : "Join a room first";
+  element("text").placeholder = room ? placeholder(room) : "Join a room first";
   if (room) markRead(room);
   for (const changed of [before, room]) {
     if (changed && rooms.has(changed.name)) list.refresh(changed, changed === current);
@@ -254,6 +259,12 @@ function showRoom(room) {
   drawMembers();
   refreshUnread();
   if (client) saveSession();
+}
+
+/** The field grows with its placeholder: of a long name, that is the beginning. */
+function placeholder({ name }) {
+  const shown = shownName(name);
+  return `Message in ${shown.length > PLACEHOLDER_NAME_MAX ? `${shown.slice(0, PLACEHOLDER_NAME_MAX).toWellFormed()} …` : shown}`;
 }
 
 /** Shows the room that the user has selected, and moves the focus there. */
@@ -265,12 +276,13 @@ function selectRoom(room) {
 
 /** Focuses the message box. On a touch screen that would open the keyboard over the messages: there it is the room's name. */
 function focusRoom() {
-  element(!current ? "join-room" : touch.matches ? "room-name" : "text").focus();
+  element(!current ? "join-room" : touch.matches || current.isReadOnly ? "room-name" : "text").focus();
 }
 
 function markRead(room) {
   if (document.hidden) return;
   room.unread = 0;
+  room.isMentioned = false;
 }
 
 function joinRoom(event) {
@@ -305,15 +317,29 @@ function selectNextRoom(step) {
   if (all.length > 1) selectRoom(all[(all.indexOf(current) + step + all.length) % all.length]);
 }
 
+let unreadTimer = null;
+
+/** The first of many messages is shown at once, the others together. */
+function refreshUnreadSoon() {
+  if (unreadTimer) return;
+  refreshUnread();
+  unreadTimer = setTimeout(() => {
+    unreadTimer = null;
+    refreshUnread();
+  }, UNREAD_DRAW_DELAY_MS);
+}
+
 function refreshUnread() {
   let all = 0;
   let inOtherRooms = 0;
   for (const room of rooms.values()) {
     all += room.unread;
+    list.refreshUnread(room);
     if (room !== current) inOtherRooms += room.unread;
   }
   const prefix = all ? `(${all}) ` : "";
-  document.title = current ? `${prefix}#${shownName(current.name)} – Stentor` : `${prefix}Stentor`;
+  const title = current ? `${prefix}#${shownName(current.name)} – Stentor` : `${prefix}Stentor`;
+  if (document.title !== title) document.title = title;
   const badge = element("other-unread");
   badge.hidden = inOtherRooms === 0;
   badge.replaceChildren(inOtherRooms > 99 ? "99+" : String(inOtherRooms), make("span.visually-hidden", " unread"));
@@ -335,7 +361,7 @@ function drawMembers() {
   const total = known ? current.members.total.toLocaleString("en") : "";
   element("members-count").textContent = known ? total : "–";
   element("members-heading").textContent = known ? `Members (${total})` : "Members";
-  if (known) current.members.draw(element("members"), me.clients);
+  if (known) current.members.draw(element("members"));
   else element("members").replaceChildren();
 }
 
@@ -348,16 +374,22 @@ function scheduleCount() {
 
 // ---- the message box
 
-const fits = (text) => bytes(JSON.stringify({ channel: current?.name, data: { name: me.name, text } })) < COMMAND_BYTES_MAX;
+const fits = (text) => bytes(JSON.stringify({ channel: current?.name, data: { name: identity.name, text } })) < COMMAND_BYTES_MAX;
 
 function refreshComposer() {
   const text = element("text").value;
   const tooLong = !fits(text);
-  const ready = current?.active === true && client?.isConnected === true;
+  const isReady = current?.active === true && client?.isConnected === true;
+  const isReadOnly = current?.isReadOnly === true;
   element("text").rows = Math.min(8, text.split("\n", 8).length);
   element("text").disabled = current === null;
-  element("composer").querySelector("button").disabled = !ready || text.trim() === "" || tooLong;
-  showHint(tooLong ? "This message is too long." : current?.unsubscribeReason ? "You are not in this room." : "");
+  element("composer").classList.toggle("read-only", isReadOnly);
+  element("composer").querySelector("button").disabled = !isReady || text.trim() === "" || tooLong;
+  // Before the first connection, that it is being established is shown already.
+  const isOffline = wasConnected && client?.isConnected === false && text.trim() !== "";
+  showHint(tooLong ? "This message is too long." : current?.unsubscribeReason ? "You are not in this room." :
+    isReadOnly ? "You may read this room, but not publish in it." :
+    isOffline ? "Not connected: your text stays here, to be sent when the connection is back." : "");
 }
 
 function showHint(text) {
@@ -377,10 +409,15 @@ function showHint(text) {
 function publish(event) {
   event.preventDefault();
   const box = element("text");
-  if (element("composer").querySelector("button").disabled) return;
+  if (element("composer").querySelector("button").disabled) {
+    // What is shown is announced again.
+    if (element("composer-hint").dataset.text) announcer.announce(element("composer-hint").dataset.text);
+    return;
+  }
   // A lone surrogate has no encoding in UTF-8.
   current.publish(box.value.toWellFormed());
   current.draft = box.value = "";
+  typing.stopped();
   refreshComposer();
   log.scrollToEnd();
   box.focus();
@@ -388,7 +425,13 @@ function publish(event) {
 
 // ---- components and events
 
-const log = new Log(element("log"), element("jump"), { count, jumped: () => element("text").focus() });
+const state = new StateLine({ changed: refreshComposer, explained });
+const log = new Log(element("log"), element("jump"), {
+  count,
+  jumped: () => element("text").focus(),
+  loadEarlier: () => current.loadEarlier(),
+  link: (room) => `${location.origin}/?room=${encodeURIComponent(room.name)}`,
+});
 const list = new RoomList(element("rooms"), { select: selectRoom, close: closeRoom });
 const drawers = [
   new Drawer(element("open-rooms"), element("rooms-panel"), "(max-width: 45rem)"),
@@ -400,7 +443,10 @@ element("sign-out").addEventListener("click", signOut);
 element("join").addEventListener("submit", joinRoom);
 element("composer").addEventListener("submit", publish);
 element("connect-now").addEventListener("click", connectNow);
-element("text").addEventListener("input", refreshComposer);
+element("text").addEventListener("input", (event) => {
+  refreshComposer();
+  typing.typed(event.target.value.trim() === "");
+});
 element("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) publish(event);
 });

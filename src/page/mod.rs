@@ -22,7 +22,7 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 21]> = LazyLock::new(|| {
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     [
         file("/", "text/html; charset=utf-8", include_bytes!("index.html")),
@@ -30,11 +30,19 @@ static ASSETS: LazyLock<[Asset; 13]> = LazyLock::new(|| {
         file("/favicon.svg", "image/svg+xml", include_bytes!("favicon.svg")),
         file("/chat.js", SCRIPT, include_bytes!("chat.js")),
         file("/centrifuge.js", SCRIPT, include_bytes!("centrifuge.js")),
+        file("/socket.js", SCRIPT, include_bytes!("socket.js")),
+        file("/socket_worker.js", SCRIPT, include_bytes!("socket_worker.js")),
+        file("/state.js", SCRIPT, include_bytes!("state.js")),
+        file("/probe.js", SCRIPT, include_bytes!("probe.js")),
+        file("/identity.js", SCRIPT, include_bytes!("identity.js")),
         file("/room.js", SCRIPT, include_bytes!("room.js")),
         file("/timeline.js", SCRIPT, include_bytes!("timeline.js")),
+        file("/entries.js", SCRIPT, include_bytes!("entries.js")),
+        file("/markup.js", SCRIPT, include_bytes!("markup.js")),
         file("/members.js", SCRIPT, include_bytes!("members.js")),
         file("/log.js", SCRIPT, include_bytes!("log.js")),
         file("/rooms.js", SCRIPT, include_bytes!("rooms.js")),
+        file("/typing.js", SCRIPT, include_bytes!("typing.js")),
         file("/drawer.js", SCRIPT, include_bytes!("drawer.js")),
         file("/announce.js", SCRIPT, include_bytes!("announce.js")),
         file("/text.js", SCRIPT, include_bytes!("text.js")),
@@ -58,7 +66,7 @@ mod tests {
         let mut found = 0;
         for asset in ASSETS.iter() {
             let text = str::from_utf8(asset.body).unwrap();
-            for before in ["from \"./", "src=\"/", "href=\"/"] {
+            for before in ["from \"./", "new Worker(\"/", "src=\"/", "href=\"/"] {
                 for rest in text.split(before).skip(1) {
                     let path = format!("/{}", rest.split('"').next().unwrap());
                     assert!(super::asset(&path).is_some(), "{} requests {path}", asset.path);

@@ -1,33 +1,30 @@
 // One open room: its history and new publications, its members, and the user's messages that are not yet confirmed.
 "use strict";
 
+import { GapEntry, MessageEntry, NoteEntry } from "./entries.js";
+import { mentionsName } from "./markup.js";
 import { Members, nameOf } from "./members.js";
 import { count, duration, make, shownText } from "./text.js";
-import { Timeline, gapEntry, messageEntry, noteEntry } from "./timeline.js";
+import { Timeline } from "./timeline.js";
 
 const PAGE_LENGTH = 50;
 // After a gap, up to this many publications of the history are loaded.
 const AFTER_GAP_MAX = 300;
 const CLOSED_CODE = 2;
+const PERMISSION_DENIED = 103;
 const NOT_AVAILABLE = 108;
 
 export class Room {
   /**
-   * `me`: {name, user, client, clients}, shared by all rooms. `page` is notified by `changed(room)`, `received(room, entries)`,
-   * `publishFailed(room, reason)`, `membersChanged(room)` and `identified({user, name})`; `keepScrollPosition(room, change)`
-   * runs a change to entries above the visible part.
+   * `identity`: shared by all rooms. `page` is notified by `changed(room)`, `entriesChanged(room)`, `received(room, entries)`,
+   * `publishFailed(room, reason)`, `membersChanged(room)` and `identified()`.
    */
-  constructor(name, client, me, page) {
-    Object.assign(this, { name, client, me, page });
-    this.timeline = new Timeline(`Messages in ${name}`);
-    this.members = new Members();
+  constructor(name, client, identity, page) {
+    Object.assign(this, { name, client, identity, page });
+    this.timeline = new Timeline(() => page.entriesChanged(this));
+    this.members = new Members(identity);
     this.outbox = make("ol.outbox");
     this.outbox.setAttribute("aria-label", "Not sent yet");
-    this.earlier = make("button.quiet.earlier", "Show earlier messages");
-    this.earlier.type = "button";
-    this.earlier.hidden = true;
-    this.earlier.addEventListener("click", () => this.loadEarlier());
-    this.view = make("div.view", this.earlier, this.timeline.list, this.outbox);
 
     this.active = false;
     this.unsubscribeReason = null; // {code, message} after the subscription has ended
@@ -39,12 +36,21 @@ export class Room {
     this.suspendedAt = 0;
     this.namesBefore = new Set(); // the members' names when the connection was lost
     this.unsent = [];
+    this.isReadOnly = false; // the user may not publish here
+    this.isLoaded = false; // the newest page of the history has arrived, or there is none
+    this.isLoadingEarlier = false;
 
     // State of the page for this room.
     this.unread = 0;
+    this.isMentioned = false; // in an unread message
     this.draft = "";
     this.atEnd = true;
-    this.scrollTop = 0;
+    this.anchor = null; // {entry, distance}: what the reader sees, if that is not the end
+  }
+
+  /** Whether the room is known to have no messages. */
+  get isEmpty() {
+    return this.active && this.isLoaded && !this.timeline.hasMessages && this.unsent.length === 0;
   }
 
   subscribe() {
@@ -70,12 +76,21 @@ export class Room {
     this.active = true;
     this.unsubscribeReason = null;
     this.loadMembers();
+    this.checkPermission();
     const isFirst = !this.wasSubscribed;
     this.wasSubscribed = true;
     if (isFirst) this.loadHistory(result);
     else if (result.recovered) this.recovered(publications);
     else this.continueAfterGap(result);
     this.page.changed(this);
+  }
+
+  async checkPermission() {
+    try {
+      this.isReadOnly = !(await this.client.mayPublish(this.name));
+    } finally {
+      this.page.changed(this);
+    }
   }
 
   suspended() {
@@ -88,7 +103,7 @@ export class Room {
   unsubscribed(reason) {
     this.active = false;
     this.unsubscribeReason = reason;
-    this.timeline.add(noteEntry(`You are not in this room: ${reason.message || `code ${reason.code}`}.`));
+    this.timeline.add(new NoteEntry(`You are not in this room: ${reason.message || `code ${reason.code}`}.`));
     this.page.changed(this);
   }
 
@@ -97,19 +112,22 @@ export class Room {
   /** After the first subscription: shows the newest page of the history, then the publications that have arrived since. */
   async loadHistory({ recoverable, epoch = "" }) {
     this.epoch = epoch;
-    if (!recoverable) return;
-    const publications = await this.whileBuffering(() => this.history());
-    if (publications) this.prepend(publications);
-    if (publications?.length) this.lastOffset = Math.max(this.lastOffset, publications.at(-1).offset);
-    this.earlier.hidden = publications !== null && publications.length < PAGE_LENGTH;
-    this.receiveBuffered();
+    if (recoverable) {
+      const publications = await this.whileBuffering(() => this.history());
+      if (publications) this.prepend(publications);
+      if (publications?.length) this.lastOffset = Math.max(this.lastOffset, publications.at(-1).offset);
+      this.timeline.hasEarlier = publications === null || publications.length === PAGE_LENGTH;
+      this.receiveBuffered();
+    }
+    this.isLoaded = true;
+    this.page.entriesChanged(this);
   }
 
   /** After a recovery: nothing is missing. */
   recovered(publications) {
     const away = performance.now() - this.suspendedAt;
     if (publications.length) {
-      this.timeline.add(noteEntry(`Reconnected after ${duration(away)}: ${count(publications.length, "message")} recovered.`));
+      this.timeline.add(new NoteEntry(`Reconnected after ${duration(away)}: ${count(publications.length, "message")} recovered.`));
     }
     this.receive(publications);
   }
@@ -119,7 +137,7 @@ export class Room {
     const sameEpoch = epoch === this.epoch;
     const lastOffset = this.lastOffset;
     if (!recoverable) {
-      this.timeline.add(gapEntry(null, "This room keeps no history."));
+      this.timeline.add(new GapEntry(null, "This room keeps no history."));
       return;
     }
     const publications = await this.whileBuffering(() => this.history({ limit: AFTER_GAP_MAX }));
@@ -128,13 +146,13 @@ export class Room {
       this.lastOffset = 0;
       // Nothing is missing if the page showed no publication of the old epoch and the history has all of the new one.
       const complete = lastOffset === 0 && publications && (publications[0]?.offset ?? 1) === 1;
-      if (!complete) this.timeline.add(gapEntry(null, "The server has started a new history of this room."));
+      if (!complete) this.timeline.add(new GapEntry(null, "The server has started a new history of this room."));
     } else if (publications) {
       const newer = publications.concat(this.buffered ?? []).find(({ offset }) => offset > lastOffset);
       const next = newer?.offset ?? this.serverOffset + 1;
-      if (next > lastOffset + 1) this.timeline.add(gapEntry(next - lastOffset - 1, "The server no longer has them."));
+      if (next > lastOffset + 1) this.timeline.add(new GapEntry(next - lastOffset - 1, "The server no longer has them."));
     } else {
-      this.timeline.add(gapEntry(null, "They could not be loaded."));
+      this.timeline.add(new GapEntry(null, "They could not be loaded."));
     }
     this.buffered = [...(publications ?? []), ...(this.buffered ?? [])];
     this.receiveBuffered();
@@ -148,8 +166,7 @@ export class Room {
   }
 
   prepend(publications) {
-    const entries = publications.map((publication) => this.entry(publication));
-    this.page.keepScrollPosition(this, () => this.timeline.prepend(entries));
+    this.timeline.prepend(publications.map((publication) => this.entry(publication)));
   }
 
   /** Awaits `load`. Publications that arrive meanwhile are buffered. Returns null if `load` fails. */
@@ -170,7 +187,8 @@ export class Room {
 
   async loadEarlier() {
     const offset = this.timeline.oldestOffset();
-    this.earlier.disabled = true;
+    this.isLoadingEarlier = true;
+    this.page.entriesChanged(this);
     try {
       const publications = await this.history(offset ? { since: { offset, epoch: this.epoch } } : {});
       this.prepend(publications);
@@ -179,13 +197,14 @@ export class Room {
       // An error of the server is final for this room; after an error of the connection the user can try again.
       this.setHistoryEnd(error.code >= 100);
     }
-    this.earlier.disabled = false;
+    this.isLoadingEarlier = false;
+    this.page.entriesChanged(this);
   }
 
   setHistoryEnd(reached) {
-    this.earlier.hidden = reached;
-    if (!reached) return;
-    if (document.activeElement === document.body) this.page.focusLog();
+    this.timeline.hasEarlier = !reached;
+    // The button that was used is not there any more.
+    if (reached) this.page.focusLog();
   }
 
   // ---- publications
@@ -201,26 +220,26 @@ export class Room {
       if (offset && offset <= this.lastOffset) continue;
       if (offset) this.lastOffset = offset;
       const entry = this.entry(publication);
-      if (entry.author.own) this.confirm(entry.text, publication.info?.client);
+      if (this.identity.clients.has(entry.info?.client)) this.confirm(entry.text);
       this.timeline.add(entry);
       entries.push(entry);
-    }
-    if (this.timeline.isLong) {
-      this.page.keepScrollPosition(this, () => this.timeline.trim());
-      this.earlier.hidden = false;
     }
     if (entries.length) this.page.received(this, entries);
   }
 
   entry({ data, info, time, offset }) {
-    const name = nameOf(info, data);
-    const own = this.me.clients.has(info?.client) || (Boolean(info?.user) && info.user === this.me.user);
-    return messageEntry({
-      author: { id: info?.user || info?.client || name, name, own },
+    return new MessageEntry({
+      name: nameOf(info, data),
+      info,
       text: typeof data?.text === "string" ? data.text : typeof data === "string" ? data : JSON.stringify(data) ?? "",
       at: time ? new Date(time) : new Date(),
       offset,
     });
+  }
+
+  /** Whether a message mentions the user. */
+  mentionsUser({ text }) {
+    return mentionsName(text, this.identity.name.toLowerCase());
   }
 
   // ---- the user's messages
@@ -229,17 +248,20 @@ export class Room {
     const unsent = { text, node: make("li.unsent") };
     this.unsent.push(unsent);
     this.outbox.append(unsent.node);
+    this.page.entriesChanged(this);
     this.send(unsent);
   }
 
   send(unsent) {
     unsent.node.replaceChildren(make("p.text", shownText(unsent.text).slice(0, 500)), make("p.hint", "sending …"));
-    const data = { name: this.me.name, text: unsent.text };
+    unsent.node.classList.remove("failed");
+    const data = { name: this.identity.name, text: unsent.text };
     this.client.publish(this.name, data).catch((error) => this.publishFailed(unsent, error));
   }
 
   publishFailed(unsent, { code, message }) {
     if (!this.unsent.includes(unsent)) return;
+    if (code === PERMISSION_DENIED) this.isReadOnly = true;
     const reason = code <= CLOSED_CODE ? "It is not known whether this message was published." : `Not sent: ${message}.`;
     const retry = make("button.quiet", "Retry");
     const discard = make("button.quiet", "Discard");
@@ -252,11 +274,11 @@ export class Room {
     unsent.node.replaceChildren(unsent.node.firstChild, make("p.hint", `${reason} `, retry, " ", discard));
     unsent.node.classList.add("failed");
     this.page.publishFailed(this, reason);
+    this.page.changed(this);
   }
 
   /** A publication of one of the page's own clients has arrived, on this connection or by recovery: it is not unsent. */
-  confirm(text, client) {
-    if (!this.me.clients.has(client)) return;
+  confirm(text) {
     const unsent = this.unsent.find((candidate) => candidate.text === text);
     if (unsent) this.removeUnsent(unsent);
   }
@@ -264,6 +286,7 @@ export class Room {
   removeUnsent(unsent) {
     this.unsent = this.unsent.filter((other) => other !== unsent);
     unsent.node.remove();
+    this.page.entriesChanged(this);
   }
 
   // ---- members
@@ -272,12 +295,12 @@ export class Room {
     this.members.loading();
     try {
       this.members.set(await this.client.presence(this.name));
-      const self = this.members.clients.get(this.me.client);
-      if (self) this.page.identified(self);
+      const self = this.members.clients.get(this.identity.client);
+      if (self && this.identity.identified({ user: self.info.user ?? "", name: self.name })) this.page.identified();
     } catch (error) {
       if (error.code === NOT_AVAILABLE) this.members.known = false;
     }
-    this.page.membersChanged(this);
+    this.membersChanged();
   }
 
   /** Queries the number of members: the server announces joins and leaves only in rooms that are small enough. */
@@ -294,16 +317,21 @@ export class Room {
 
   join(info) {
     const name = nameOf(info);
-    const isKnownName = this.members.has(name) || this.namesBefore.delete(name);
+    const isKnown = this.members.hasAuthor(info) || this.namesBefore.delete(name);
     if (!this.members.join(info)) return;
-    if (!isKnownName && !this.me.clients.has(info.client)) this.timeline.addPresence(name, true);
-    this.page.membersChanged(this);
+    if (!isKnown && !this.identity.owns(info)) this.timeline.addPresence(this.members.labelOf(info), true);
+    this.membersChanged();
   }
 
   leave(info) {
-    const name = nameOf(info);
     if (!this.members.leave(info)) return;
-    if (!this.members.has(name)) this.timeline.addPresence(name, false);
+    if (!this.members.hasAuthor(info) && !this.identity.owns(info)) this.timeline.addPresence(this.members.labelOf(info), false);
+    this.membersChanged();
+  }
+
+  /** Which authors are marked depends on the members. */
+  membersChanged() {
     this.page.membersChanged(this);
+    this.page.entriesChanged(this);
   }
 }

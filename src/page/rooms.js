@@ -14,6 +14,7 @@ export class RoomList {
     const badge = make("span.badge");
     const open = make("button.room", make("bdi", shownName(room.name)), badge);
     const close = make("button.icon.close", "×");
+    open.title = shownName(room.name);
     for (const button of [open, close]) button.type = "button";
     close.setAttribute("aria-label", `Leave the room ${shownName(room.name)}`);
     close.title = "Leave this room";
@@ -28,13 +29,22 @@ export class RoomList {
   refresh(room, isCurrent) {
     const nodes = this.items.get(room);
     if (!nodes) return;
-    const { item, open, badge } = nodes;
+    const { item, open } = nodes;
     item.classList.toggle("waiting", !room.active);
-    item.classList.toggle("unread", room.unread > 0);
     if (isCurrent) open.setAttribute("aria-current", "true");
     else open.removeAttribute("aria-current");
+    this.refreshUnread(room);
+  }
+
+  refreshUnread(room) {
+    const nodes = this.items.get(room);
+    if (!nodes) return;
+    const { item, badge } = nodes;
+    const what = room.isMentioned ? " unread, you are mentioned" : " unread";
+    const number = `${room.isMentioned ? "@ " : ""}${room.unread > 99 ? "99+" : room.unread}`;
+    item.classList.toggle("unread", room.unread > 0);
     badge.hidden = room.unread === 0;
-    badge.replaceChildren(room.unread > 99 ? "99+" : String(room.unread), make("span.visually-hidden", " unread"));
+    if (badge.textContent !== number + what) badge.replaceChildren(number, make("span.visually-hidden", what));
   }
 
   remove(room) {

@@ -18,35 +18,13 @@ const UNSAFE_IN_NAMES = /[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
 /** A name for display: unsafe characters are replaced. */
 export const shownName = (name) => String(name).replace(UNSAFE_IN_NAMES, "\ufffd");
 
+/** A name in the form in which the server compares it (RFC 8266 §2.3). */
+export const comparableName = (name) => name.normalize("NFKC").trim().replace(/\p{Zs}+/gu, " ").toLowerCase();
+
 /** A text for display: control characters become their visible symbols, and directional overrides are replaced. */
 export const shownText = (text) =>
   String(text).replace(/\r\n?/g, "\n").replace(/[\u202d\u202e]/g, "\ufffd").replace(/[\0-\x08\x0b-\x1f\x7f]/g, (control) =>
     control === "\x7f" ? "\u2421" : String.fromCharCode(0x2400 + control.charCodeAt(0)));
-
-// A link ends before punctuation that usually ends a sentence.
-const LINK = /\bhttps?:\/\/[^\s<>"'`\p{Cc}]*[^\s<>"'`\p{Cc}.,;:!?)\]}]/giu;
-
-/** The text as nodes, with http and https links as anchors. */
-export function textNodes(text) {
-  const nodes = [];
-  let end = 0;
-  for (const { 0: link, index } of text.matchAll(LINK)) {
-    if (!URL.canParse(link)) continue;
-    nodes.push(text.slice(end, index), anchor(link));
-    end = index + link.length;
-  }
-  nodes.push(text.slice(end));
-  return nodes.filter((node) => node !== "");
-}
-
-function anchor(link) {
-  const anchor = document.createElement("a");
-  anchor.href = link;
-  anchor.target = "_blank";
-  anchor.rel = "noopener noreferrer nofollow";
-  anchor.textContent = link;
-  return anchor;
-}
 
 /** `make("p.quiet", child, …)`: an element with classes and children; strings become text nodes. */
 export function make(kind, ...children) {
@@ -65,11 +43,18 @@ const EXACT = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "med
 const DAY = new Intl.DateTimeFormat("en", { weekday: "long", day: "numeric", month: "long" });
 const DAY_OF_ANOTHER_YEAR = new Intl.DateTimeFormat("en", { dateStyle: "long" });
 
+let formatted = { second: NaN };
+
 /** A time of day, as a `<time>`. */
 export function clock(date) {
-  const time = make("time", TIME.format(date));
-  time.dateTime = date.toISOString();
-  time.title = EXACT.format(date);
+  // Of many messages at once, most are of the same second.
+  const second = Math.floor(date / 1000);
+  if (second !== formatted.second) {
+    formatted = { second, time: TIME.format(date), exact: EXACT.format(date), iso: new Date(second * 1000).toISOString() };
+  }
+  const time = make("time", formatted.time);
+  time.dateTime = formatted.iso;
+  time.title = formatted.exact;
   return time;
 }
 

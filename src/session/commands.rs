@@ -166,7 +166,6 @@ impl Session {
         id: u32,
         publish: &Publish<'_>,
     ) -> Result<Outcome, Refusal> {
-        let Some(data) = publish.data else { return Err(ErrorCode::BadRequest.into()) };
         let name = &*publish.channel;
         let subscription = self.index_of(name).map(|index| &self.subscriptions[index]);
         let (room, options) = match subscription {
@@ -180,6 +179,8 @@ impl Session {
         if !may_publish(&options, self.person.user(), subscription.is_some(), granted) {
             return Err(ErrorCode::PermissionDenied.into());
         }
+        // After the permission: so a client can ask for it without publishing, as the chat page does.
+        let Some(data) = publish.data else { return Err(ErrorCode::BadRequest.into()) };
         match self.spend(ctx.now, ctx.options, &room, &options) {
             RateDecision::Allow => {}
             RateDecision::Throttle => return Err(ErrorCode::TooManyRequests.into()),

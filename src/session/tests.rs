@@ -383,6 +383,20 @@ fn every_kind_of_command_is_limited() {
     }
 }
 
+/// A client asks so whether it may publish: nothing is published.
+#[test]
+fn a_publish_without_data_is_refused_for_the_permission_first() {
+    let options_of = |publish| RoomOptions { publish, ..RoomOptions::default() };
+    let rooms =
+        rules(&[("news", options_of(crate::chat::Access::Nobody))], options_of(crate::chat::Access::Anyone));
+    let mut world = World::open(Options { rooms, ..options() });
+    world.send_text(
+        "{\"id\":1,\"publish\":{\"channel\":\"news\"}}\n{\"id\":2,\"publish\":{\"channel\":\"a\"}}",
+    );
+    assert_eq!(world.codes(), [(1, 103), (2, 107)]);
+    assert!(world.pending.is_empty(), "{:?}", world.pending);
+}
+
 fn limited(rate: u32) -> RoomOptions {
     RoomOptions {
         messages_per_second_max: rate,

@@ -3,9 +3,11 @@ import { chromium } from "playwright-core";
 import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import assert from "node:assert/strict";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -21,10 +23,11 @@ async function freePort() {
 
 /** The server under test. It keeps its port across restarts. */
 export class Server {
-  /** `settings`: additional settings, as environment variables. */
-  constructor(program, settings = {}) {
+  /** `settings`: additional settings, as environment variables. `rooms`: the `[[room]]` tables of its configuration file. */
+  constructor(program, settings = {}, rooms = "") {
     this.program = program;
     this.env = { ...process.env, ...settings };
+    this.rooms = rooms;
   }
 
   async start() {
@@ -33,12 +36,21 @@ export class Server {
     const pings = ["--ping-interval", "1s", "--pong-timeout", "900ms"];
     // The tests publish faster than a user types.
     const limits = ["--max-session-messages-per-second", "0", "--max-session-commands-per-second", "0"];
+    const config = this.rooms ? ["--config", this.writeConfig()] : [];
     const shutdown = ["--shutdown-delay", "0s"];
-    this.child = spawn(this.program, ["serve", ...flags, ...pings, ...limits, ...shutdown], { stdio: "inherit", env: this.env });
+    const all = ["serve", ...config, ...flags, ...pings, ...limits, ...shutdown];
+    this.child = spawn(this.program, all, { stdio: "inherit", env: this.env });
     for (;;) {
       if (this.child.exitCode !== null) throw new Error("the server ended");
       if (await fetch(`http://127.0.0.1:${this.port}/readyz`).then((response) => response.ok, () => false)) return;
     }
+  }
+
+  writeConfig() {
+    this.folder ??= mkdtempSync(join(tmpdir(), "stentor-browser-"));
+    const path = join(this.folder, "stentor.toml");
+    writeFileSync(path, this.rooms);
+    return path;
   }
 
   async stop() {
@@ -49,6 +61,7 @@ export class Server {
 
   kill() {
     this.child?.kill("SIGKILL");
+    if (this.folder) rmSync(this.folder, { recursive: true });
   }
 }
 
@@ -83,11 +96,51 @@ export function token(secret, claims) {
   return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
 }
 
-/** A TCP proxy in front of the server: it can cut its connections, refuse new ones, or drop all bytes. */
+/** A plain client that only publishes. It ignores what it receives, pings included, and is idle only for a short time. */
+export class Publisher {
+  async connect(port, name, room) {
+    this.socket = connect(port, "127.0.0.1");
+    this.socket.on("error", () => {});
+    const key = "dGhlIHNhbXBsZSBub25jZQ==";
+    const fields = `Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n`;
+    this.socket.write(`GET /ws/${name}?room=${room} HTTP/1.1\r\nHost: localhost\r\n${fields}\r\n`);
+    const [answer] = await once(this.socket, "data");
+    assert.match(String(answer), /^HTTP\/1.1 101/);
+    this.socket.resume();
+  }
+
+  /** Publishes `rate` messages a second for `ms`, whether or not earlier ones have been delivered. Returns their number. */
+  async flood(rate, ms, text) {
+    const start = performance.now();
+    let sent = 0;
+    while (performance.now() - start < ms) {
+      const due = Math.floor(((performance.now() - start) * rate) / 1000);
+      const frames = [];
+      for (; sent < due; sent += 1) frames.push(textFrame(text(sent + 1)));
+      if (frames.length) this.socket.write(Buffer.concat(frames));
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    return sent;
+  }
+
+  close() {
+    this.socket.destroy();
+  }
+}
+
+/** A text frame of a client, masked with zeros. */
+function textFrame(text) {
+  const payload = Buffer.from(text);
+  assert(payload.length < 126, "a short text");
+  return Buffer.concat([Buffer.from([0x81, 0x80 | payload.length, 0, 0, 0, 0]), payload]);
+}
+
+/** A TCP proxy in front of the server: it can cut its connections, refuse new ones, drop all bytes, or replace the Host. */
 export class TcpProxy {
   constructor(server) {
     this.server = server;
     this.isUp = true;
+    this.host = ""; // what the Host header of each connection's first request is replaced by, unless it is empty
     this.pairs = new Set();
   }
 
@@ -110,7 +163,9 @@ export class TcpProxy {
       this.pairs.delete(pair);
     };
     for (const socket of [client, upstream]) socket.on("error", end).on("close", end);
-    client.pipe(upstream).pipe(client);
+    if (!this.host) return client.pipe(upstream).pipe(client);
+    upstream.pipe(client);
+    client.on("data", (data) => upstream.write(String(data).replace(/^Host: .*$/im, `Host: ${this.host}`)));
   }
 
   /** Closes all connections and refuses new ones until `restore`. */
@@ -164,10 +219,10 @@ export class Browser {
     const page = await context.newPage();
     page.on("pageerror", (error) => this.errors.push(String(error.stack)));
     page.on("console", (message) => {
-      // The browser itself logs an unreachable server. All other errors are the page's.
-      if (message.type() === "error" && !/ERR_CONNECTION|ERR_EMPTY_RESPONSE|WebSocket connection to/.test(message.text())) {
-        this.errors.push(message.text());
-      }
+      // The browser itself logs an unreachable server, and the statuses of a probe. All other errors are the page's.
+      const isProbe = /\/(readyz|connection\/websocket)$/.test(message.location().url);
+      const isUnreachable = /ERR_CONNECTION|ERR_EMPTY_RESPONSE|ERR_INTERNET_DISCONNECTED|WebSocket connection to/.test(message.text());
+      if (message.type() === "error" && !isProbe && !isUnreachable) this.errors.push(message.text());
     });
     page.on("dialog", (dialog) => {
       this.errors.push(`a dialog: ${dialog.message()}`);
@@ -184,10 +239,14 @@ export class Browser {
   }
 }
 
+/** Makes the page use WebSockets of its own: those of a worker cannot be observed or intercepted. */
+export const withoutWorker = (page) => page.addInitScript(() => delete window.Worker);
+
 /** Puts `page.interceptor` between the page and the server: it can drop publications, and send messages to either side. */
 export async function intercept(page) {
   const interceptor = { dropsPublications: false, page: null };
   page.interceptor = interceptor;
+  await withoutWorker(page);
   await page.routeWebSocket(/connection\/websocket/, (pageSocket) => {
     const serverSocket = pageSocket.connectToServer();
     interceptor.page = pageSocket;
@@ -220,7 +279,31 @@ export async function publish(page, text) {
 export const message = (page, author, text) =>
   page.locator("#log .message").filter({ has: page.locator(".name", { hasText: author }) }).filter({ hasText: text });
 
+/** The texts of the messages in the document: those near the visible part of the log. */
 export const messageTexts = (page) => page.locator("#log .message .text").allTextContents();
+
+/** The texts of all messages of the open room, by scrolling through the log from its beginning to its end. */
+export async function allMessageTexts(page) {
+  const texts = await page.evaluate(async () => {
+    const log = document.getElementById("log");
+    const frames = async () => {
+      for (let frame = 0; frame < 2; frame += 1) await new Promise(requestAnimationFrame);
+    };
+    const texts = new Map();
+    log.scrollTo(0, 0);
+    for (;;) {
+      await frames();
+      for (const entry of log.querySelectorAll(".entry")) {
+        texts.set(Number(entry.ariaPosInSet), entry.querySelector(".message .text")?.textContent ?? null);
+      }
+      const { scrollTop } = log;
+      log.scrollBy(0, log.clientHeight);
+      if (log.scrollTop === scrollTop) return [...texts].sort(([a], [b]) => a - b);
+    }
+  });
+  assert.deepEqual(texts.map(([position]) => position), texts.map((_, index) => index + 1), "no entry is missing");
+  return texts.map(([, text]) => text).filter((text) => text !== null);
+}
 
 /** Joins a room or selects an open one by its name. */
 export async function joinRoom(page, room) {

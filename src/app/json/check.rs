@@ -70,15 +70,16 @@ impl Subscribe<'_> {
 
 impl Publish<'_> {
     /// # Errors
-    /// It names no room, is for another kind of channel, has no data, or data more than `NESTING_MAX` deep.
+    /// It names no room, is for another kind of channel, or has data more than `NESTING_MAX` deep. Data that
+    /// is missing is an error for those only who may publish, which the session knows.
     pub fn check(&self) -> Result<(), Refusal> {
         named(&self.channel)?;
         if self.kind > 0 || self.removed || !self.key.is_empty() {
             return Err(ErrorCode::NotAvailable.into());
         }
         match self.data {
-            Some(data) if !is_deeper_than(data.get(), NESTING_MAX) => Ok(()),
-            Some(_) | None => Err(ErrorCode::BadRequest.into()),
+            Some(data) if is_deeper_than(data.get(), NESTING_MAX) => Err(ErrorCode::BadRequest.into()),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -183,6 +184,7 @@ mod tests {
             r#"{"id":1,"subscribe":{"channel":"a","delta":"fossil"}}"#,
             r#"{"id":1,"subscribe":{"channel":"a","delta":null}}"#,
             r#"{"id":1,"publish":{"channel":"a","data":null,"key":null,"type":null,"removed":false}}"#,
+            r#"{"id":1,"publish":{"channel":"a"}}"#,
             r#"{"id":1,"history":{"channel":"a","since":{"offset":1}}}"#,
             r#"{"id":1,"rpc":{"method":"delivery","data":{"offset":1,"channel":"a"}}}"#,
             r#"{"id":1,"refresh":{"token":"t"}}"#,
@@ -198,7 +200,6 @@ mod tests {
         for (line, code) in [
             (r#"{"id":1,"subscribe":{"channel":"a","type":1}}"#, NotAvailable),
             (r#"{"id":1,"subscribe":{"channel":"a","tf":{}}}"#, BadRequest),
-            (r#"{"id":1,"publish":{"channel":"a"}}"#, BadRequest),
             (r#"{"id":1,"publish":{"channel":"a","data":1,"type":1}}"#, NotAvailable),
             (r#"{"id":1,"publish":{"channel":"a","data":1,"key":"k"}}"#, NotAvailable),
             (r#"{"id":1,"publish":{"channel":"a","removed":true}}"#, NotAvailable),
