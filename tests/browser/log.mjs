@@ -5,6 +5,7 @@
 //
 // With rates, it only measures at these. Exits with 1 after the first test that fails.
 import assert from "node:assert/strict";
+import { cpus, loadavg } from "node:os";
 import { Browser, Publisher, Server, allMessageTexts, message, messageTexts, signIn } from "./support.mjs";
 
 const [stentor, ...rates] = process.argv.slice(2);
@@ -12,11 +13,12 @@ assert(stentor, "usage: node log.mjs STENTOR [RATE…]");
 
 const FLOOD_RATE = 2000;
 const FLOOD_MS = 3000;
-// Frames per second. On a busy machine an idle page has few, too: then at least half as many as that.
+// Frames per second, and how many of them draw the log. On a machine that runs much else, half of that; a page that draws
+// all entries has 4 to 8 frames. The best of several tries decides.
 const FRAMES_MIN = 30;
-const FRAMES_SHARE_MIN = 0.5;
+const DRAWN_MIN = 10;
+const isBusyMachine = () => loadavg()[0] > 2 * cpus().length;
 const TRIES_MAX = 5;
-const DRAWN_MIN = 8;
 const HEAP_BYTES_MAX = 10 * 1024 * 1024;
 const ELEMENTS_MAX = 250;
 
@@ -77,15 +79,14 @@ try {
   } else {
     let passed = false;
     for (let tries = 0; tries < TRIES_MAX && !passed; tries += 1) {
-      const idle = await measure(page, publisher, 0);
       await publisher.connect(server.port, "Flo", "flooded");
       const result = await measure(page, publisher, FLOOD_RATE);
       publisher.close();
-      for (const [rate, one] of [[0, idle], [FLOOD_RATE, result]]) show(rate, one);
+      show(FLOOD_RATE, result);
       assert(result.elements <= ELEMENTS_MAX, `${result.elements} elements at a time`);
       assert(result.heap <= HEAP_BYTES_MAX, `the heap has ${result.heap} bytes`);
-      const framesMin = Math.min(FRAMES_MIN, idle.frames * FRAMES_SHARE_MIN);
-      passed = result.frames >= framesMin && result.drawn >= Math.min(DRAWN_MIN, framesMin / 2);
+      const share = isBusyMachine() ? 0.5 : 1;
+      passed = result.frames >= FRAMES_MIN * share && result.drawn >= DRAWN_MIN * share;
     }
     assert(passed, "too few frames");
     console.log(`ok  ${FLOOD_RATE} messages/s are drawn with enough frames/s`);

@@ -87,6 +87,7 @@ try {
     await one.locator("#log .message.own.first", { hasText: "the first" }).waitFor();
     await two.locator("#log .message.first:not(.own)", { hasText: "the first" }).locator(".mark").waitFor();
     await announcement(two, "Ann: And I am the first.");
+    await one.locator("#members .member .mark").waitFor();
     assert.deepEqual(await one.locator("#members .member").allTextContents(), ["AAnnyou", `AAnn${mark}`]);
     await state(one, "two-of-one-name");
     // A reload is another client of the same user.
@@ -112,7 +113,9 @@ try {
     await publish(laptop, "from the laptop");
     await phone.locator("#log .message.own", { hasText: "from the laptop" }).waitFor();
     await other.locator("#log .message:not(.own)", { hasText: "from the laptop" }).locator(".mark").waitFor();
-    assert.equal(await other.locator("#members .member").count(), 2);
+    // One item for each user, of whom one has two clients.
+    await other.waitForFunction(() => document.querySelectorAll("#members .member").length === 2);
+    await other.locator("#members .member", { hasText: "× 2" }).waitFor();
     for (const page of pages) await page.context().close();
   });
 
