@@ -23,7 +23,9 @@ fn has_location(problem: &Problem, file: &str, variables: &[(String, String)]) {
             assert!((1..=line.chars().count() + 1).contains(column), "{problem}");
         }
         Location::Variable(name) => assert!(variables.iter().any(|(known, _)| known == name), "{problem}"),
-        Location::Default | Location::File(_) | Location::Flag(_) => panic!("nothing was written there: {problem}"),
+        Location::Default | Location::File(_) | Location::Flag(_) => {
+            panic!("nothing was written there: {problem}")
+        }
     }
     assert!(!problem.to_string().ends_with(": "), "a sentence");
 }
