@@ -95,8 +95,8 @@ impl Fanout {
     }
 
     /// The slot of the connection that the sweep most likely writes to next. In a small room nothing of its
-    /// members is in the cache when a publication comes: what the sweep needs of the member behind that one is
-    /// fetched while the kernel performs the present write.
+    /// members is in the cache when a publication comes: what the sweep needs of the member behind that one
+    /// is fetched while the kernel performs the present write.
     pub fn upcoming(&self) -> Option<usize> {
         let audience = &self.audiences[self.queue.front()?.0 as usize];
         let (next, behind) = audience.upcoming()?;
