@@ -346,8 +346,8 @@ fn files_and_functions_of_the_programs_are_short() {
 fn unsafe_code_is_where_it_is_expected() {
     for path in sources("src") {
         let text = fs::read_to_string(&path).unwrap();
-        // A descriptor that the service manager passed, a parameter of the allocator, a hint to the processor,
-        // and what the kernel is pointed to.
+        // A descriptor that the service manager passed, a parameter of the allocator, a hint to the
+        // processor, and what the kernel is pointed to.
         let expected = [
             "server/listeners",
             "server/allocator",
