@@ -173,16 +173,20 @@ export class Client {
     return this.isConnected ? this.request(method, params) : Promise.reject(CLOSED);
   }
 
+  /** The reply, later: pushes that stand behind it in a frame are handled before it. */
   request(method, params) {
+    return new Promise((resolve, reject) => this.perform(method, params, resolve, reject));
+  }
+
+  /** Sends a command. Its reply goes to `resolve` or `reject` in its place among the pushes. */
+  perform(method, params, resolve, reject) {
     const id = ++this.lastId;
     this.send({ id, [method]: params });
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.pending.delete(id);
-        reject(TIMEOUT);
-      }, COMMAND_TIMEOUT_MS);
-      this.pending.set(id, { method, resolve, reject, timer, sentAt: performance.now() });
-    });
+    const timer = setTimeout(() => {
+      this.pending.delete(id);
+      reject(TIMEOUT);
+    }, COMMAND_TIMEOUT_MS);
+    this.pending.set(id, { method, resolve, reject, timer, sentAt: performance.now() });
   }
 
   send(command) {
@@ -255,7 +259,7 @@ export class Client {
       if (serverSide && position) subs[channel] = { recover: true, ...position };
     }
     const params = { data, name: "stentor-page", ...(token && { token }), ...(Object.keys(subs).length && { subs }) };
-    this.request("connect", params).then((result) => this.connectSucceeded(result), (error) => this.connectFailed(error));
+    this.perform("connect", params, (result) => this.connectSucceeded(result), (error) => this.connectFailed(error));
     for (const subscription of this.subscriptions.values()) {
       if (!subscription.serverSide) this.sendSubscribe(subscription);
     }
@@ -346,10 +350,9 @@ export class Client {
 
   sendSubscribe(subscription) {
     const isCurrent = () => this.subscriptions.get(subscription.channel) === subscription;
-    this.request("subscribe", subscription.params()).then(
-      (result) => isCurrent() && subscription.activate(result),
-      (error) => isCurrent() && this.subscribeFailed(subscription, error),
-    );
+    const succeeded = (result) => isCurrent() && subscription.activate(result);
+    const failed = (error) => isCurrent() && this.subscribeFailed(subscription, error);
+    this.perform("subscribe", subscription.params(), succeeded, failed);
   }
 
   subscribeFailed(subscription, error) {

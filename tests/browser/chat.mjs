@@ -215,6 +215,25 @@ try {
     await eve.context().close();
   });
 
+  await test("a reply keeps its place before the pushes behind it in one frame", async () => {
+    const offsets = await bob.evaluate(async () => {
+      const { Client } = await import("/centrifuge.js");
+      const client = new Client("ws://unused", {}, {});
+      Object.assign(client, { socket: { isOpen: true, send() {} }, isConnected: true });
+      const seen = [];
+      client.subscribe("r", {
+        subscribed: (_result, publications) => seen.push(...publications.map(({ offset }) => offset)),
+        publication: ({ offset }) => seen.push(offset),
+      });
+      const recovered = { recoverable: true, recovered: true, epoch: "e", offset: 2, publications: [{ offset: 1 }, { offset: 2 }] };
+      const lines = [{ id: client.lastId, subscribe: recovered }, { push: { channel: "r", pub: { offset: 3 } } }];
+      client.receive(lines.map((line) => JSON.stringify(line)).join("\n"));
+      await new Promise(requestAnimationFrame);
+      return seen;
+    });
+    assert.deepEqual(offsets, [1, 2, 3]);
+  });
+
   await test("a gap shows the number of messages that the server no longer has", async () => {
     const eve = await openThroughProxy();
     await signIn(eve, "Eve", "flood");
