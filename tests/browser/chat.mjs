@@ -6,7 +6,7 @@
 import { mkdirSync } from "node:fs";
 import assert from "node:assert/strict";
 import { Browser, Server, TcpProxy, allMessageTexts, assertAccessible, assertFitsScreen, connected, intercept, joinRoom } from "./support.mjs";
-import { message, messageTexts, publish, publishPlain, roomButton, signIn, token } from "./support.mjs";
+import { message, messageTexts, publish, publishPlain, roomButton, signIn, tests, token } from "./support.mjs";
 
 const [stentor, out] = process.argv.slice(2);
 assert(stentor && out, "usage: node chat.mjs STENTOR OUT");
@@ -14,22 +14,12 @@ mkdirSync(out, { recursive: true });
 
 const server = new Server(stentor);
 const proxy = new TcpProxy(server);
-const passed = [];
-async function test(name, run) {
-  try {
-    await run();
-  } catch (error) {
-    console.log(`not ok  ${name}`, browser.errors);
-    throw error;
-  }
-  passed.push(name);
-  console.log(`ok  ${name}`);
-}
 
 await server.start();
 await proxy.start();
 const browser = new Browser(`http://localhost:${server.port}`);
 await browser.start();
+const test = tests(browser);
 const open = (options) => browser.open(options);
 const openThroughProxy = (options) => browser.open({ origin: `http://localhost:${proxy.port}`, ...options });
 const screenshot = (page, name) => page.screenshot({ path: `${out}/${name}.png` });
@@ -481,7 +471,7 @@ try {
   });
 
   await test("the browser reports no errors", async () => assert.deepEqual(browser.errors, []));
-  console.log(`${passed.length} passed, 0 failed`);
+  console.log(`${test.passed} passed, 0 failed`);
 } finally {
   await browser.stop();
   proxy.stop();

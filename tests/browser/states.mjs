@@ -7,7 +7,7 @@
 import { mkdirSync } from "node:fs";
 import assert from "node:assert/strict";
 import { Browser, Server, TcpProxy, assertAccessible, assertFitsScreen, connected, joinRoom } from "./support.mjs";
-import { message, publish, publishPlain, roomButton, signIn, token, withoutWorker } from "./support.mjs";
+import { message, publish, publishPlain, roomButton, signIn, tests, token, withoutWorker } from "./support.mjs";
 
 const [stentor, out] = process.argv.slice(2);
 assert(stentor && out, "usage: node states.mjs STENTOR OUT");
@@ -33,18 +33,6 @@ const plainServer = new Server(stentor);
 const tokenServer = new Server(stentor, { STENTOR_AUTH: "token", STENTOR_TOKEN_HMAC_SECRET: SECRET });
 const proxy = new TcpProxy(server);
 const servers = [server, plainServer, tokenServer];
-const passed = [];
-
-async function test(name, run) {
-  try {
-    await run();
-  } catch (error) {
-    console.log(`not ok  ${name}`, browser.errors);
-    throw error;
-  }
-  passed.push(name);
-  console.log(`ok  ${name}`);
-}
 
 /** A screenshot of a state, and axe-core's check of it, in both themes. */
 async function state(page, name) {
@@ -60,6 +48,7 @@ for (const one of servers) await one.start();
 await proxy.start();
 const browser = new Browser(`http://localhost:${server.port}`);
 await browser.start();
+const test = tests(browser);
 const open = (options) => browser.open(options);
 const textBox = (page) => page.getByLabel("Message", { exact: true });
 const announcement = (page, text) => page.locator("#announcer", { hasText: text }).waitFor();
@@ -351,7 +340,7 @@ try {
   });
 
   await test("the browser reports no errors", async () => assert.deepEqual(browser.errors, []));
-  console.log(`${passed.length} passed, 0 failed`);
+  console.log(`${test.passed} passed, 0 failed`);
 } finally {
   await browser.stop();
   proxy.stop();

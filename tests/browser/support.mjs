@@ -305,6 +305,22 @@ export async function allMessageTexts(page) {
   return texts.map(([, text]) => text).filter((text) => text !== null);
 }
 
+/** A function that runs one named test after the other, and counts them; a failure ends the program, with the browser's errors. */
+export function tests(browser) {
+  const test = async (name, run) => {
+    try {
+      await run();
+    } catch (error) {
+      console.log(`not ok  ${name}`, browser.errors);
+      throw error;
+    }
+    test.passed += 1;
+    console.log(`ok  ${name}`);
+  };
+  test.passed = 0;
+  return test;
+}
+
 /** Joins a room or selects an open one by its name. */
 export async function joinRoom(page, room) {
   await page.getByLabel("Join a room").fill(room);
