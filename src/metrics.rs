@@ -68,6 +68,24 @@ impl Histogram {
     }
 }
 
+/// So many numbers. (Arrays of more than 32 have no default.)
+#[derive(Debug)]
+pub struct Cells<const N: usize>([Cell; N]);
+
+impl<const N: usize> Default for Cells<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Cell::default()))
+    }
+}
+
+impl<const N: usize> std::ops::Deref for Cells<N> {
+    type Target = [Cell];
+
+    fn deref(&self) -> &[Cell] {
+        &self.0
+    }
+}
+
 /// One shard's block.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -80,6 +98,14 @@ pub struct ShardMetrics {
     pub surplus: Cell,
     /// Of these, the WebSocket connections.
     pub websockets: Cell,
+    /// Streams of HTTP that are open.
+    pub streams: Cell,
+    /// Requests that wait for their answers: long polls, and streams that are about to begin.
+    pub waiting_requests: Cell,
+    /// Members of rooms whose home is this shard that poll.
+    pub leases: Cell,
+    /// Idempotency keys that are kept.
+    pub idempotency_keys: Cell,
     /// Rooms with members on this shard.
     pub rooms: Cell,
     /// Members of rooms.
@@ -127,7 +153,7 @@ pub struct ShardMetrics {
     /// Closes, by [`CloseReason`].
     pub closes: [Cell; CloseReason::ALL.len()],
     /// Requests refused, by [`REFUSALS`].
-    pub refusals: [Cell; REFUSALS.len()],
+    pub refusals: Cells<{ REFUSALS.len() }>,
     /// Error replies sent to clients, by [`ERROR_CODES`]; the last: with another code.
     pub errors: [Cell; ERROR_CODES.len() + 1],
     /// One turn of the loop, without the sleep.
@@ -162,6 +188,10 @@ impl ShardMetrics {
             &self.connections,
             &self.surplus,
             &self.websockets,
+            &self.streams,
+            &self.waiting_requests,
+            &self.leases,
+            &self.idempotency_keys,
             &self.rooms,
             &self.members,
             &self.lagging,

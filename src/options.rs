@@ -26,6 +26,8 @@ pub struct Options {
     pub ping_interval: Duration,
     /// From a ping to the close, when nothing is received.
     pub pong_timeout: Duration,
+    /// How long a long poll waits for publications.
+    pub poll_timeout: Duration,
     /// Timeout of a closing handshake and of the final flush.
     pub close_timeout: Duration,
     /// Connections of the whole process.
@@ -54,7 +56,7 @@ pub struct Options {
     pub auth_mode: AuthMode,
     /// Whether anonymous clients may connect, where tokens authenticate clients.
     pub anonymous: bool,
-    /// Which origins may open a WebSocket.
+    /// Which origins may open a WebSocket, or use the endpoints of HTTP.
     pub origins: OriginRules,
     /// Whether permessage-deflate is agreed to.
     pub deflate: bool,
@@ -77,6 +79,7 @@ impl Default for Options {
             handshake_timeout: Duration::from_secs(15),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(8),
+            poll_timeout: Duration::from_secs(25),
             close_timeout: Duration::from_secs(5),
             connections_max: u64::MAX,
             connections_per_user_max: 0,

@@ -23,7 +23,7 @@ const MAY_IMPORT: Imports = &[
     ("ws", &["base"]),
     ("http", &["base", "ws"]),
     ("chat", &["base"]),
-    ("app", &["base", "chat", "ws"]),
+    ("app", &["base", "chat", "ws", "http"]),
     ("options", &["http", "chat", "ws"]),
     ("engine", &["base", "chat"]),
     ("room", &["base", "chat", "engine"]),

@@ -21,6 +21,8 @@ enum Operation {
     Command { conn: u8, commands: u16 },
     /// It requests a page.
     Get { conn: u8, page: u8, keep_alive: bool },
+    /// It publishes by request.
+    Post { conn: u8, room: u8, chunked: bool, cut: u8 },
     /// It publishes the next number of its own, with so many bytes behind it; the frame comes in two pieces.
     Publish { conn: u8, padding: u16, cut: u8 },
     /// It sends a frame of any kind.
@@ -56,6 +58,7 @@ fn apply(world: &mut World, operation: Operation) {
         Operation::Json { conn } => world.json(conn),
         Operation::Command { conn, commands } => world.command(conn, commands),
         Operation::Get { conn, page, keep_alive } => world.get(conn, page, keep_alive),
+        Operation::Post { conn, room, chunked, cut } => world.post(conn, room, chunked, cut),
         Operation::Publish { conn, padding, cut } => world.publish(conn, padding, cut),
         Operation::Frame { conn, b0, payload } => world.send_frame(conn, b0, &payload),
         Operation::Bytes { conn, mut bytes } => world.send(conn, &mut bytes),

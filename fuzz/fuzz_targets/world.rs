@@ -29,7 +29,20 @@ const COMMANDS: [&str; 9] = [
     r#"{"id":8,"refresh":{"token":"x"}}"#,
     "{}",
 ];
-const PAGES: [&str; 5] = ["/", "/healthz", "/metrics", "/nothing", "/ws/a"];
+const PAGES: [&str; 12] = [
+    "/",
+    "/healthz",
+    "/metrics",
+    "/nothing",
+    "/ws/a",
+    "/sse/x?room=r0",
+    "/sse/x?room=r1&history=9",
+    "/stream/x?room=r0",
+    "/stream/x?room=r2&since=x:1",
+    "/poll/x?room=r0&session=s",
+    "/poll/x?room=r1&since=x:1",
+    "/send/x",
+];
 
 /// The same for all rooms.
 fn rooms(slow_member: SlowMember, coalesce: Duration) -> Arc<RoomRules> {
@@ -209,6 +222,23 @@ impl World {
         let page = PAGES[usize::from(page) % PAGES.len()];
         let close = if keep_alive { "" } else { "Connection: close\r\n" };
         self.receive(conn, &mut format!("GET {page} HTTP/1.1\r\nHost: h\r\n{close}\r\n").into_bytes());
+    }
+
+    /// A message by request, whose content may be chunked, and comes in two pieces.
+    pub(crate) fn post(&mut self, conn: u8, room: u8, chunked: bool, cut: u8) {
+        let Some((_, client, _)) = self.client(conn) else { return };
+        client.counts = false;
+        let (field, content) = match chunked {
+            true => ("Transfer-Encoding: chunked", "2;x=y\r\nhi\r\n0\r\n\r\n"),
+            false => ("Content-Length: 2", "hi"),
+        };
+        let request =
+            format!("POST /send/x{room}?room=r{} HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n{content}", room % 4);
+        let mut request = request.into_bytes();
+        let cut = usize::from(cut).min(request.len());
+        let (front, back) = request.split_at_mut(cut);
+        self.receive(conn, front);
+        self.receive(conn, back);
     }
 
     pub(crate) fn publish(&mut self, conn: u8, padding: u16, cut: u8) {

@@ -2,13 +2,17 @@
 
 #![forbid(unsafe_code)]
 
+mod encode;
 pub mod json;
+pub mod plain;
 pub mod text;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::base::spsc::Weigh;
 use crate::chat::{Forms, PresenceEvent, Publication};
+use crate::http::chunk_into;
 use crate::ws::{self, Deflater, Opcode, Window};
 
 /// An application protocol.
@@ -19,6 +23,12 @@ pub enum Protocol {
     Text,
     /// [`json`].
     Json,
+    /// [`plain`], as an event stream.
+    Events,
+    /// [`plain`], as lines of JSON.
+    Lines,
+    /// [`plain`], as the answers to long polling.
+    Batches,
 }
 
 /// The encoding in which a member receives publications: its protocol, and its agreement about compression.
@@ -37,6 +47,17 @@ pub enum WireFormat {
     JsonDeflated,
     /// JSON, compressed with a window of 512 bytes.
     JsonDeflatedSmall,
+    /// Events, each in a chunk of HTTP/1.1.
+    Events,
+    /// Events for HTTP/1.0.
+    EventsUnchunked,
+    /// Lines of JSON, each in a chunk of HTTP/1.1.
+    Lines,
+    /// Lines of JSON for HTTP/1.0.
+    LinesUnchunked,
+    /// Entries of a batch, each with a comma behind it. No log is sent in this form: an answer is made of
+    /// what it holds.
+    Batches,
 }
 
 impl WireFormat {
@@ -44,16 +65,22 @@ impl WireFormat {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every format, in the order of its discriminant.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Text,
         Self::TextDeflated,
         Self::TextDeflatedSmall,
         Self::Json,
         Self::JsonDeflated,
         Self::JsonDeflatedSmall,
+        Self::Events,
+        Self::EventsUnchunked,
+        Self::Lines,
+        Self::LinesUnchunked,
+        Self::Batches,
     ];
 
-    /// The format for a client of `protocol` that agreed on `window` (RFC 7692), if on any.
+    /// The format for a client of `protocol` that agreed on `window` (RFC 7692), if on any. Streams are those
+    /// of HTTP/1.1.
     pub const fn new(protocol: Protocol, window: Option<Window>) -> Self {
         match (protocol, window) {
             (Protocol::Text, None) => Self::Text,
@@ -62,7 +89,33 @@ impl WireFormat {
             (Protocol::Json, None) => Self::Json,
             (Protocol::Json, Some(Window::Full)) => Self::JsonDeflated,
             (Protocol::Json, Some(Window::Small)) => Self::JsonDeflatedSmall,
+            (Protocol::Events, _) => Self::Events,
+            (Protocol::Lines, _) => Self::Lines,
+            (Protocol::Batches, _) => Self::Batches,
         }
+    }
+
+    /// The same for HTTP/1.0, which has no chunks.
+    #[must_use]
+    pub const fn unchunked(self) -> Self {
+        match self {
+            Self::Events => Self::EventsUnchunked,
+            Self::Lines => Self::LinesUnchunked,
+            Self::Text
+            | Self::TextDeflated
+            | Self::TextDeflatedSmall
+            | Self::Json
+            | Self::JsonDeflated
+            | Self::JsonDeflatedSmall
+            | Self::EventsUnchunked
+            | Self::LinesUnchunked
+            | Self::Batches => self,
+        }
+    }
+
+    /// Whether its frames are chunks.
+    pub const fn is_chunked(self) -> bool {
+        matches!(self, Self::Events | Self::Lines)
     }
 
     /// The protocol.
@@ -70,12 +123,21 @@ impl WireFormat {
         match self {
             Self::Text | Self::TextDeflated | Self::TextDeflatedSmall => Protocol::Text,
             Self::Json | Self::JsonDeflated | Self::JsonDeflatedSmall => Protocol::Json,
+            Self::Events | Self::EventsUnchunked => Protocol::Events,
+            Self::Lines | Self::LinesUnchunked => Protocol::Lines,
+            Self::Batches => Protocol::Batches,
         }
     }
 
     const fn window(self) -> Option<Window> {
         match self {
-            Self::Text | Self::Json => None,
+            Self::Text
+            | Self::Json
+            | Self::Events
+            | Self::EventsUnchunked
+            | Self::Lines
+            | Self::LinesUnchunked
+            | Self::Batches => None,
             Self::TextDeflated | Self::JsonDeflated => Some(Window::Full),
             Self::TextDeflatedSmall | Self::JsonDeflatedSmall => Some(Window::Small),
         }
@@ -90,9 +152,9 @@ fn formats_of(protocol: Protocol) -> Forms {
     belonging.fold(Forms::default(), |forms, format| forms.with(format as u8))
 }
 
-/// The frames of one publication: at most one encoding for each format, whatever the room's size.
+/// The frames of one publication: at most one encoding for each format in use, whatever the room's size.
 #[derive(Clone, Debug, Default)]
-pub struct Encodings([Option<Bytes>; WireFormat::COUNT]);
+pub struct Encodings(SmallVec<[(WireFormat, Bytes); 2]>);
 
 /// What encoding needs beside the text.
 #[derive(Debug)]
@@ -132,6 +194,12 @@ impl Encoder {
             let object = publication.json.get_or_init(|| json::publication(publication, positioned));
             self.encode(&mut encodings, json, &json::push(room, object));
         }
+        for protocol in [Protocol::Events, Protocol::Lines, Protocol::Batches] {
+            let formats = formats.intersection(formats_of(protocol));
+            if !formats.is_empty() {
+                encodings.plain(formats, protocol, publication);
+            }
+        }
         encodings
     }
 
@@ -162,7 +230,7 @@ impl Encoder {
                 .map(|window| deflated_frame(&mut self.deflater, window, payload))
                 // A message may always travel uncompressed (RFC 7692 §6).
                 .filter(|frame| frame.len() < plain.len());
-            encodings.0[format as usize] = Some(compressed.unwrap_or_else(|| plain.clone()));
+            encodings.0.push((format, compressed.unwrap_or_else(|| plain.clone())));
         }
     }
 }
@@ -176,19 +244,37 @@ fn deflated_frame(deflater: &mut Deflater, window: Window, payload: &[u8]) -> By
 
 impl Encodings {
     /// The frame in `format`, if it was made.
-    pub const fn get(&self, format: WireFormat) -> Option<&Bytes> {
-        self.0[format as usize].as_ref()
+    pub fn get(&self, format: WireFormat) -> Option<&Bytes> {
+        self.0.iter().find(|(of, _)| *of == format).map(|(_, frame)| frame)
+    }
+
+    /// A publication as streams of HTTP have it, in each of `formats`, all of `protocol`: the chunk's own
+    /// header is a part of the frame, so that it leaves as it is.
+    fn plain(&mut self, formats: Forms, protocol: Protocol, publication: &Publication) {
+        let mut payload = Vec::with_capacity(publication.body.bytes().len() + 96);
+        plain::publication_into(&mut payload, protocol, publication);
+        let payload = Bytes::from(payload);
+        for format in WireFormat::ALL.into_iter().filter(|&format| formats.contains(format as u8)) {
+            let frame = if format.is_chunked() {
+                let mut chunk = Vec::with_capacity(payload.len() + 12);
+                chunk_into(&mut chunk, &[&payload]);
+                chunk.into()
+            } else {
+                payload.clone()
+            };
+            self.0.push((format, frame));
+        }
     }
 
     /// Bytes of the longest frame.
     pub fn longest(&self) -> usize {
-        self.0.iter().flatten().map(Bytes::len).max().unwrap_or(0)
+        self.0.iter().map(|(_, frame)| frame.len()).max().unwrap_or(0)
     }
 }
 
 impl Weigh for Encodings {
     fn weight(&self) -> usize {
-        self.0.iter().flatten().map(Bytes::len).sum()
+        self.0.iter().map(|(_, frame)| frame.len()).sum()
     }
 }
 
@@ -202,11 +288,12 @@ mod tests {
     fn formats_stand_at_their_discriminants() {
         for (index, format) in WireFormat::ALL.into_iter().enumerate() {
             assert_eq!(index, format as usize);
-            assert_eq!(WireFormat::new(format.protocol(), format.window()), format);
+            let made = WireFormat::new(format.protocol(), format.window());
+            assert!(made == format || made.unchunked() == format);
         }
     }
 
-    fn publication_of(text: &str) -> Publication {
+    pub(super) fn publication_of(text: &str) -> Publication {
         let client = ClientId::new(0, 1);
         let person = Person::new(client, "ann".into(), "ann".into(), None);
         Publication {
@@ -233,5 +320,20 @@ mod tests {
         let len = |format| long.get(format).unwrap().len();
         assert!(len(WireFormat::TextDeflated) < len(WireFormat::Text) / 4);
         assert!(len(WireFormat::JsonDeflatedSmall) < len(WireFormat::Json) / 2);
+    }
+
+    /// A stream's frame is the chunk that leaves: what a log holds is sent as it is.
+    #[test]
+    fn frames_of_streams_are_chunks() {
+        let all = WireFormat::ALL.into_iter().fold(Forms::default(), |all, format| all.with(format as u8));
+        let encodings = Encoder::new(100).publication("r", &publication_of("hi"), true, all);
+        let frame = |format| std::str::from_utf8(encodings.get(format).unwrap()).unwrap().to_owned();
+        let event = "id: 00000001:1\ndata: {\"name\":\"ann\",\"text\":\"hi\"}\n\n";
+        assert_eq!(frame(WireFormat::EventsUnchunked), event);
+        assert_eq!(frame(WireFormat::Events), format!("{:x}\r\n{event}\r\n", event.len()));
+        let line = "{\"position\":\"00000001:1\",\"name\":\"ann\",\"text\":\"hi\"}";
+        assert_eq!(frame(WireFormat::LinesUnchunked), format!("{line}\n"));
+        assert_eq!(frame(WireFormat::Lines), format!("{:x}\r\n{line}\n\r\n", line.len() + 1));
+        assert_eq!(frame(WireFormat::Batches), format!("{line},"));
     }
 }

@@ -97,19 +97,14 @@ pub fn notice_into(out: &mut Vec<u8>, notice: &str) {
 }
 
 /// Appends the notice with the room's position, from which a member can recover with `since=EPOCH:OFFSET`.
-pub fn position_into(out: &mut Vec<u8>, Position { epoch, offset }: Position) {
-    notice_into(out, &format!("since={epoch}:{offset}"));
+pub fn position_into(out: &mut Vec<u8>, position: Position) {
+    notice_into(out, &format!("since={position}"));
 }
 
-/// Appends the notice about `count` skipped publications, and the position from which they can be recovered,
-/// if any.
-pub fn skipped_into(out: &mut Vec<u8>, count: u64, after: Option<Position>) {
-    let back = after.map(|Position { epoch, offset }| format!("; since={epoch}:{offset} brings them back"));
-    let back = back.unwrap_or_default();
-    notice_into(
-        out,
-        &format!("{count} messages were skipped, because this connection reads too slowly{back}"),
-    );
+/// The notice about `count` skipped publications, and the position from which they can be recovered, if any.
+pub fn skipped(count: u64, after: Option<Position>) -> String {
+    let back = after.map(|position| format!("; since={position} brings them back")).unwrap_or_default();
+    format!("{count} messages were skipped, because this connection reads too slowly{back}")
 }
 
 #[cfg(test)]

@@ -266,6 +266,11 @@ impl Log {
         self.frames.range(next..).map(|frame| frame.offset).find(|&offset| offset > 0)
     }
 
+    /// The offset of the newest publication that is kept; `None`: none is.
+    pub fn newest_offset(&self) -> Option<u64> {
+        self.frames.iter().rev().map(|frame| frame.offset).find(|&offset| offset > 0)
+    }
+
     /// Where the publication at `offset` ends; `None`: every member has read it, or it was never here.
     pub fn end_of(&self, offset: u64) -> Option<Cursor> {
         self.frames.iter().find(|frame| frame.offset == offset && offset > 0).map(|frame| frame.end)

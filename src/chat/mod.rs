@@ -21,7 +21,10 @@ pub use identity::{
 pub use name::{BadName, check_room, display_name};
 pub use person::{ClientId, Member, Person};
 pub use presence::{Presence, PresenceEvent};
-pub use publication::{Body, Draft, Epoch, Position, Publication, Recovered, RecoveryRequest, Since};
+pub use publication::{
+    Body, Draft, Epoch, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey, Position, Publication, Recovered,
+    RecoveryRequest, Since,
+};
 pub use rate::{RateDecision, RateLimit, RateLimiter};
 pub use rules::{Access, RoomOptions, RoomRules, SlowMember};
 

@@ -67,6 +67,13 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl fmt::Display for Position {
+    /// As clients read and write it: `EPOCH:OFFSET`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.offset)
+    }
+}
+
 /// The content of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body {
@@ -92,12 +99,42 @@ pub struct Draft {
     pub author: Member,
     /// What it carries.
     pub body: Body,
+    /// Identifies it among the drafts of its author, if the client may have to send it again.
+    pub idempotency_key: Option<Box<IdempotencyKey>>,
+}
+
+/// Bytes of the longest idempotency key that a client may choose.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// A client's own name for a draft, which an engine orders once for each author.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct IdempotencyKey(Box<str>);
+
+impl IdempotencyKey {
+    /// The key that reads as `text`; `None`: it is empty, longer than [`IDEMPOTENCY_KEY_BYTES_MAX`], or has
+    /// other characters than visible ASCII.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let valid =
+            (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+        std::str::from_utf8(text).ok().filter(|_| valid).map(|text| Self(text.into()))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Draft {
+    /// A draft that is ordered whenever it comes.
+    pub const fn new(author: Member, body: Body) -> Self {
+        Self { author, body, idempotency_key: None }
+    }
+
     /// Bytes that it keeps in memory, roughly.
-    pub const fn weight(&self) -> usize {
-        size_of::<Self>() + self.body.bytes().len()
+    pub fn weight(&self) -> usize {
+        let key = self.idempotency_key.as_ref().map_or(0, |key| key.0.len());
+        size_of::<Self>() + self.body.bytes().len() + key
     }
 }
 

@@ -81,8 +81,8 @@ pub const ALL: &[Setting] = &[
         "origins",
         Kind::List,
         r#"["same-host"]"#,
-        "Allowed origins of WebSocket handshakes: same-host, any, null, or scheme://host[:port]. Requests without an Origin \
-         header are always allowed.",
+        "Allowed origins of WebSocket handshakes and of the HTTP transports: same-host, any, null, or scheme://host[:port]. \
+         Requests without an Origin header are allowed, unless their browser says that another site sends a message.",
     ),
     room(
         "max_message",
@@ -263,10 +263,16 @@ pub const ALL: &[Setting] = &[
         "handshake_timeout",
         Kind::Span,
         r#""15s""#,
-        "Timeout of a request head, of an idle HTTP connection, and of the first command.",
+        "Timeout of a request head, of a request's content, of an idle HTTP connection, and of the first command.",
     ),
     live("ping_interval", Kind::Span, r#""25s""#, "Interval of pings to idle clients; 0s: never."),
     live("pong_timeout", Kind::Span, r#""8s""#, "Timeout of the answer to a ping."),
+    live(
+        "poll_timeout",
+        Kind::Span,
+        r#""25s""#,
+        "How long a long poll waits for a message before it is answered with 204.",
+    ),
     live("close_timeout", Kind::Span, r#""5s""#, "Timeout of the closing handshake and of the final flush."),
     live(
         "shutdown_delay",

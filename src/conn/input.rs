@@ -58,7 +58,8 @@ impl Conn {
 
     /// Keeps what was not used.
     pub fn put_back(&mut self, kept: Box<Kept>) {
-        let takes_input = matches!(self.state, State::Head | State::Open | State::Closing);
+        let takes_input =
+            matches!(self.state, State::Head | State::Body | State::Waiting | State::Open | State::Closing);
         if takes_input && (kept.waits || !kept.is_empty()) {
             self.kept = Some(kept);
         }

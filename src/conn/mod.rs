@@ -1,14 +1,15 @@
 //! One connection: what its socket is doing, what of the input has not been used yet, and what it has still
 //! to send.
 //!
-//! A connection serves HTTP, or it is one open WebSocket. It holds its state, and every transition of it:
-//! each method that changes the state returns a [`Change`] with what its shard has to do. It does not know
-//! what a session is, nor that rooms exist. An idle one owns its slot and nothing else.
+//! A connection serves HTTP, or it is one open WebSocket, or one stream of HTTP. It holds its state, and
+//! every transition of it: each method that changes the state returns a [`Change`] with what its shard has to
+//! do. It does not know what a session is, nor that rooms exist. An idle one owns its slot and nothing else.
 
 #![forbid(unsafe_code)]
 
 mod input;
 mod outbox;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ pub use outbox::Outbox;
 use std::time::Duration;
 
 use crate::base::Time;
-use crate::http::{Date, Reject, is_head_request};
+use crate::http::{AnswerOptions, Date, Reject, is_head_request};
 use crate::metrics::CloseReason;
 use crate::options::Options;
 use crate::ws::{self, CloseCode, Decoder, Opcode, Window};
@@ -28,7 +29,11 @@ use crate::ws::{self, CloseCode, Decoder, Opcode, Window};
 pub enum State {
     /// Reading a request head (RFC 9112), the first one or the next.
     Head,
-    /// An open WebSocket.
+    /// Reading a request's content.
+    Body,
+    /// A request is taken whose answer comes later; what follows waits.
+    Waiting,
+    /// An open WebSocket, or a stream that goes on until it ends.
     Open,
     /// Our Close frame is sent, or in flight; the peer's is awaited (RFC 6455 §7.1.2).
     Closing,
@@ -69,7 +74,7 @@ pub enum CloseMethod {
     Shutdown,
 }
 
-/// What an open WebSocket is connected to.
+/// What an open WebSocket is connected to, or which stream a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Endpoint {
     /// Every message is sent back.
@@ -78,6 +83,14 @@ pub enum Endpoint {
     Chat,
     /// The Centrifuge protocol, in JSON.
     Centrifuge,
+    /// A stream of events, in chunks.
+    Events,
+    /// A stream of events that ends with the connection.
+    EventsUnchunked,
+    /// A stream of lines, in chunks.
+    Lines,
+    /// A stream of lines that ends with the connection.
+    LinesUnchunked,
 }
 
 /// What the shard has to do about a connection whose state has changed.
@@ -222,8 +235,8 @@ impl Conn {
     }
 
     /// When its peer is to be pinged next; an unanswered ping keeps its time.
-    pub const fn set_ping(&mut self, at: Time) {
-        if !self.ping_pending && !self.ended {
+    pub fn set_ping(&mut self, at: Time) {
+        if (self.is_stream() || !self.ping_pending) && !self.ended {
             self.ping_at = at;
         }
     }
@@ -231,6 +244,34 @@ impl Conn {
     /// Pings are no longer sent: none is waited for.
     pub const fn stop_pings(&mut self) {
         (self.ping_pending, self.ping_at) = (false, Time::NEVER);
+    }
+
+    /// A request's head is read, and its content is to come.
+    pub fn expect_body(&mut self) {
+        debug_assert_eq!(self.state, State::Head);
+        self.state = State::Body;
+    }
+
+    /// A request is read whose answer comes later.
+    pub fn wait(&mut self) {
+        debug_assert!(matches!(self.state, State::Head | State::Body));
+        self.state = State::Waiting;
+    }
+
+    /// The next request may come.
+    pub fn next_request(&mut self) {
+        debug_assert!(matches!(self.state, State::Head | State::Body | State::Waiting));
+        self.state = State::Head;
+    }
+
+    /// Whether the peer has ended its stream.
+    pub const fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The peer has ended its stream while an answer is in the making, which it may still read.
+    pub const fn end_later(&mut self) {
+        self.ended = true;
     }
 
     /// Appends a message.
@@ -344,7 +385,9 @@ impl Conn {
                 self.finish(Ending::AtOnce, CloseReason::RequestComplete, options)
             }
             State::Head => self.close(CloseMethod::Now, CloseReason::RequestComplete),
-            State::Open | State::Closing => self.close(CloseMethod::Now, CloseReason::Disconnected),
+            State::Body | State::Waiting | State::Open | State::Closing => {
+                self.close(CloseMethod::Now, CloseReason::Disconnected)
+            }
             State::Lingering => self.close(CloseMethod::Now, self.reason),
             State::Finishing(_) | State::Closed => Change::default(),
         }
@@ -369,9 +412,13 @@ impl Conn {
                 self.state = State::Lingering;
                 Change { close: Some(CloseMethod::Shutdown), ..Change::default() }
             }
-            State::Head | State::Open | State::Closing | State::Lingering | State::Closed => {
-                Change::default()
-            }
+            State::Head
+            | State::Body
+            | State::Waiting
+            | State::Open
+            | State::Closing
+            | State::Lingering
+            | State::Closed => Change::default(),
         }
     }
 
@@ -382,11 +429,19 @@ impl Conn {
             State::Head if self.ended => Some(self.close(CloseMethod::Now, CloseReason::RequestComplete)),
             State::Head => {
                 let head_only = self.kept.as_ref().is_some_and(|kept| is_head_request(kept.unused()));
-                Reject::HeadTimeout.response_into(self.outbox.bytes(), head_only, date);
+                let options_of_answer = AnswerOptions { head_only, date, ..AnswerOptions::default() };
+                Reject::HeadTimeout.response_into(self.outbox.bytes(), &options_of_answer);
                 Some(self.finish(Ending::Linger, CloseReason::RequestTimeout, options))
             }
-            State::Open if self.ended => Some(self.close(CloseMethod::Now, CloseReason::Disconnected)),
-            State::Open => None,
+            State::Body => {
+                let options_of_answer = AnswerOptions { date, ..AnswerOptions::default() };
+                Reject::BodyTimeout.response_into(self.outbox.bytes(), &options_of_answer);
+                Some(self.finish(Ending::Linger, CloseReason::RequestTimeout, options))
+            }
+            State::Open | State::Waiting if self.ended => {
+                Some(self.close(CloseMethod::Now, CloseReason::Disconnected))
+            }
+            State::Open | State::Waiting => None,
             State::Lingering => Some(self.close(CloseMethod::Now, self.reason)),
             State::Closing | State::Finishing(_) => Some(self.close(CloseMethod::Reset, self.reason)),
             State::Closed => Some(Change::default()),
@@ -398,6 +453,9 @@ impl Conn {
     pub fn tick(&mut self, now: Time, next: Duration, options: &Options) -> Change {
         if now < self.ping_at || self.ended {
             return Change::default();
+        }
+        if let Some(endpoint) = self.endpoint.filter(|endpoint| endpoint.is_stream()) {
+            return self.beat(now + next, endpoint, options);
         }
         if self.ping_pending {
             return self.fail(CloseCode::Away, "no answer to a ping", CloseReason::PingTimeout, options);

@@ -97,6 +97,70 @@ fn queued_input_is_kept_once_without_its_used_prefix() {
     }
 }
 
+fn stream(endpoint: Endpoint) -> Conn {
+    let mut conn = Conn::new(NOW, false);
+    conn.wait();
+    conn.begin_stream(endpoint, NOW);
+    conn
+}
+
+#[test]
+fn a_stream_ends_with_its_last_chunk() {
+    for (endpoint, expected) in [
+        (Endpoint::Lines, &b"3\r\n{}\n\r\n3\r\nbye\r\n0\r\n\r\n"[..]),
+        (Endpoint::LinesUnchunked, b"{}\nbye"),
+        (Endpoint::Events, b"3\r\n:\n\n\r\n3\r\nbye\r\n0\r\n\r\n"),
+        (Endpoint::EventsUnchunked, b":\n\nbye"),
+    ] {
+        let mut conn = stream(endpoint);
+        assert!(conn.tick(NOW, Duration::from_secs(20), &options()).flush);
+        assert_eq!(conn.due(), NOW + Duration::from_secs(20));
+        let change = conn.end_stream(b"bye", CloseReason::SlowConsumer, &options());
+        assert!(change.leaves && change.flush);
+        let (out, change) = flush(&mut conn);
+        assert_eq!((&out[..], change.close), (expected, Some(CloseMethod::Shutdown)));
+    }
+}
+
+#[test]
+fn a_stream_whose_socket_stays_full_ends() {
+    let mut conn = stream(Endpoint::Lines);
+    let mut now = NOW;
+    for _ in 0..3 {
+        assert!(conn.tick(now, Duration::from_secs(20), &options()).flush);
+        let _ = flush(&mut conn);
+        now = now + Duration::from_secs(20);
+    }
+    let _ = conn.tick(now, Duration::from_secs(20), &options());
+    conn.blocked = true;
+    let change = conn.tick(now + Duration::from_secs(20), Duration::from_secs(20), &options());
+    assert!(change.leaves);
+    assert_eq!(conn.reason(), CloseReason::PingTimeout);
+}
+
+#[test]
+fn input_on_a_stream_is_bounded() {
+    let mut conn = stream(Endpoint::Events);
+    let mut sent = 0;
+    while conn.ignored(10_000).close.is_none() {
+        sent += 10_000;
+    }
+    assert!((LINGER_BYTES_MAX as usize - 10_000..=LINGER_BYTES_MAX as usize).contains(&sent), "{sent}");
+}
+
+#[test]
+fn a_request_that_waits_ends_with_its_client() {
+    let mut conn = Conn::new(NOW, false);
+    conn.wait();
+    assert_eq!(conn.ended(NOW, &options()).close, Some(CloseMethod::Now));
+    // Even if more requests wait behind it.
+    let mut conn = Conn::new(NOW, false);
+    conn.wait();
+    conn.keep(b"GET /", true);
+    assert_eq!(conn.ended(NOW, &options()).timer, Some(options().close_timeout));
+    assert_eq!(conn.timed_out(None, &options()).and_then(|change| change.close), Some(CloseMethod::Now));
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Fail,

@@ -8,7 +8,7 @@
 
 mod memory;
 
-pub use memory::Memory;
+pub use memory::{IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TIME, Memory};
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -60,6 +60,9 @@ pub enum Event {
         reply_to: ReplyTo,
         /// Its outcome.
         outcome: PublishOutcome,
+        /// The position that it has, or that the same draft had before; `None`: it has none, or the engine
+        /// does not know it.
+        position: Option<Position>,
     },
     /// To the members: the next publication of a room.
     Ordered {
@@ -96,6 +99,11 @@ pub trait Engine: Debug + Send {
 
     /// Whether it keeps publications that the home's history does not.
     fn has_pages(&self) -> bool;
+
+    /// Idempotency keys that it keeps.
+    fn idempotency_keys(&self) -> usize {
+        0
+    }
 
     /// The next event; call until `None`.
     fn poll(&mut self, now: Time) -> Option<Event>;

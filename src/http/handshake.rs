@@ -29,25 +29,48 @@ impl Default for OriginRules {
     }
 }
 
+/// The kind of rule that lets an origin pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum OriginMatch {
+    /// It stands on the list, or is the server's own.
+    Listed,
+    /// It is none, and such ones may.
+    Null,
+    /// All may.
+    Any,
+}
+
 impl OriginRules {
     fn allow(&self, origin: &[u8], host: Option<&str>) -> bool {
-        let Ok(origin) = std::str::from_utf8(origin) else { return false };
-        self.0.iter().any(|rule| match rule {
-            OriginRule::Any => true,
-            OriginRule::Null => origin == "null",
+        self.find(origin, host).is_some()
+    }
+
+    /// Whether every origin passes.
+    pub(super) fn allow_any(&self) -> bool {
+        self.0.contains(&OriginRule::Any)
+    }
+
+    /// The narrowest kind of rule that lets `origin` pass.
+    pub(super) fn find(&self, origin: &[u8], host: Option<&str>) -> Option<OriginMatch> {
+        let origin = std::str::from_utf8(origin).ok()?;
+        let kind = |rule: &OriginRule| match rule {
+            OriginRule::Any => Some(OriginMatch::Any),
+            OriginRule::Null => (origin == "null").then_some(OriginMatch::Null),
             OriginRule::Exact(allowed) => match (split_origin(origin), split_origin(allowed)) {
-                (Some(origin), Some(allowed)) => origin == allowed,
-                _ => false,
+                (Some(origin), Some(allowed)) if origin == allowed => Some(OriginMatch::Listed),
+                _ => None,
             },
             OriginRule::SameHost => match (split_origin(origin), host.and_then(split_host)) {
                 // The scheme in front of a proxy is unknown: its default port is the one that fits.
                 (Some((scheme, name, port)), Some((host, host_port))) => {
-                    name.eq_ignore_ascii_case(host)
-                        && host_port.or_else(|| default_port(&scheme)) == Some(port)
+                    let same = name.eq_ignore_ascii_case(host)
+                        && host_port.or_else(|| default_port(&scheme)) == Some(port);
+                    same.then_some(OriginMatch::Listed)
                 }
-                _ => false,
+                _ => None,
             },
-        })
+        };
+        self.0.iter().filter_map(kind).min_by_key(|kind| *kind as u8)
     }
 }
 
@@ -99,7 +122,7 @@ pub fn check_upgrade<'b>(
     deflate: bool,
 ) -> Result<Upgrade<'b>, Reject> {
     if head.method != "GET" {
-        return Err(Reject::Method);
+        return Err(Reject::Method("GET"));
     }
     if head.minor_version < 1 {
         return Err(Reject::Version);
@@ -281,7 +304,7 @@ mod tests {
     #[test]
     fn invalid_requests_get_their_status() {
         for (change, expected) in [
-            ("POST /chat HTTP/1.1", Reject::Method),
+            ("POST /chat HTTP/1.1", Reject::Method("GET")),
             ("GET /chat HTTP/1.0", Reject::Version),
             ("Connection: keep-alive", Reject::Connection),
             ("Sec-WebSocket-Version: 8", Reject::WebSocketVersion),

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::Reject;
 use super::field::{Comparison, EntityTag, elements, entity_tags, is_token, trim};
 use super::target::{Target, parse_target, split_authority};
+use super::{Framing, Reject};
 use crate::ws::Step;
 
 /// Bounds of a request head.
@@ -35,6 +35,8 @@ pub struct Head<'b> {
     pub minor_version: u8,
     /// Bytes of the head, with the blank line.
     pub len: usize,
+    /// How the end of its content is found.
+    pub framing: Framing,
     fields: [httparse::Header<'b>; FIELDS_MAX],
     field_count: usize,
 }
@@ -104,6 +106,35 @@ impl<'b> Head<'b> {
         })
     }
 
+    /// Whether `Accept` names `media_type` itself, and not only a range that it is in (RFC 9110 §12.5.1).
+    pub fn accepts(&self, media_type: &str) -> bool {
+        self.fields("Accept").flat_map(elements).any(|range| {
+            let essence = range.split(|&byte| byte == b';').next().unwrap_or_default();
+            trim(essence).eq_ignore_ascii_case(media_type.as_bytes())
+        })
+    }
+
+    /// Whether the client waits for a 100 (Continue) before it sends the content. HTTP/1.0 has no such thing:
+    /// "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
+    /// expectation" (RFC 9110 §10.1.1).
+    ///
+    /// # Errors
+    /// [`Reject::Expectation`]: it expects something else.
+    pub fn expects_continue(&self) -> Result<bool, Reject> {
+        if self.minor_version == 0 {
+            return Ok(false);
+        }
+        let mut expectations = self.fields("Expect").flat_map(elements);
+        let mut expects = false;
+        match expectations.all(|it| {
+            expects = true;
+            it.eq_ignore_ascii_case(b"100-continue")
+        }) {
+            true => Ok(expects),
+            false => Err(Reject::Expectation),
+        }
+    }
+
     /// Whether the connection goes on after the answer (RFC 9112 §9.3).
     pub fn keep_alive(&self) -> bool {
         if self.has_token("Connection", "close") {
@@ -134,8 +165,8 @@ pub fn is_head_request(bytes: &[u8]) -> bool {
 /// that a head that comes byte by byte costs one pass; it begins with 0.
 ///
 /// # Errors
-/// It is too long, not HTTP, has no valid Host, or is followed by a body: nothing that is served here has
-/// one, and to guess where it ends is how requests are smuggled.
+/// It is too long, not HTTP, has no valid Host, or does not tell in one way where its content ends: to guess
+/// that is how requests are smuggled.
 pub fn parse_head<'b>(
     bytes: &'b [u8],
     scanned: &mut usize,
@@ -161,6 +192,12 @@ pub fn parse_head<'b>(
     if end >= limits.head_bytes_max {
         return Err(too_long(&bytes[..limits.head_bytes_max]));
     }
+    // "A recipient MAY recognize a single LF as a line terminator" (RFC 9112 §2.2). One that does not may be
+    // in front of this server, and take two fields for one.
+    let bare = memchr::memchr_iter(b'\n', &bytes[..=end]).any(|at| at == 0 || bytes[at - 1] != b'\r');
+    if bare {
+        return Err(Reject::Malformed);
+    }
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let len = match request.parse(&bytes[..=end]) {
@@ -175,13 +212,11 @@ pub fn parse_head<'b>(
     };
     let field_count = request.headers.len();
     let Target { authority, path, query } = parse_target(target)?;
-    let mut head = Head { method, host: None, path, query, minor_version, len, fields, field_count };
+    let framing = Framing::None;
+    let mut head = Head { method, host: None, path, query, minor_version, len, framing, fields, field_count };
     let host = check_host(&head)?;
     head.host = authority.or(host);
-    let has_length = head.fields("Content-Length").any(|value| value != b"0");
-    if has_length || head.fields("Transfer-Encoding").next().is_some() {
-        return Err(Reject::Body);
-    }
+    head.framing = Framing::of(&head)?;
     Ok(Step::Done(head))
 }
 

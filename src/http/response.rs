@@ -1,7 +1,9 @@
 //! Answers: the few good ones, and every refusal with its status and one plain sentence.
 
-use super::Date;
 use ::http::StatusCode;
+use smallvec::SmallVec;
+
+use super::Date;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,10 +20,30 @@ pub enum Reject {
     Version,
     /// No Host, two, or one that is none (RFC 9112 §3.2).
     Host,
-    /// A request with a body, or that pretends to have one.
+    /// Content where none is taken.
     Body,
-    /// Not GET, nor HEAD where that is taken.
-    Method,
+    /// Where the content ends can be read in two ways, or in none.
+    Framing,
+    /// A transfer coding beside `chunked`.
+    Coding,
+    /// An expectation beside `100-continue`.
+    Expectation,
+    /// The content is longer than the bound.
+    BodyTooLong,
+    /// The content did not arrive in time.
+    BodyTimeout,
+    /// Content of a kind that is not taken, or in another character set or coding.
+    MediaType,
+    /// The content is not UTF-8.
+    BodyEncoding,
+    /// The content is not JSON.
+    Json,
+    /// `Idempotency-Key` cannot be read.
+    IdempotencyKey,
+    /// `session` in the query is none of this server's.
+    Session,
+    /// Another method than these, which `Allow` lists.
+    Method(&'static str),
     /// Nothing is there.
     NotFound,
     /// A WebSocket endpoint, requested without an upgrade.
@@ -52,6 +74,14 @@ pub enum Reject {
     OtherUser,
     /// This room is not open to this client.
     Room,
+    /// The client may not publish in this room.
+    Publish,
+    /// The auth backend has refused the client.
+    Denied,
+    /// Too many messages.
+    RateLimit,
+    /// Another server could not do it in time: the room's home, or the auth backend.
+    TryAgain,
     /// Too many connections from one address, or of one user.
     TooMany,
     /// No room for one more connection.
@@ -63,9 +93,12 @@ pub enum Reject {
 /// How long a client that finds the server full should wait.
 const RETRY_AFTER_S: &str = "5";
 
+/// How long a client that publishes too fast should wait.
+const RATE_RETRY_AFTER_S: &str = "1";
+
 impl Reject {
     /// Every refusal; the name's with a sentence that stands for all of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 40] = [
         Self::Malformed,
         Self::HeadTooLong,
         Self::TargetTooLong,
@@ -73,7 +106,17 @@ impl Reject {
         Self::Version,
         Self::Host,
         Self::Body,
-        Self::Method,
+        Self::Framing,
+        Self::Coding,
+        Self::Expectation,
+        Self::BodyTooLong,
+        Self::BodyTimeout,
+        Self::MediaType,
+        Self::BodyEncoding,
+        Self::Json,
+        Self::IdempotencyKey,
+        Self::Session,
+        Self::Method("GET, HEAD"),
         Self::NotFound,
         Self::UpgradeRequired,
         Self::Connection,
@@ -89,6 +132,10 @@ impl Reject {
         Self::Token,
         Self::OtherUser,
         Self::Room,
+        Self::Publish,
+        Self::Denied,
+        Self::RateLimit,
+        Self::TryAgain,
         Self::TooMany,
         Self::Overloaded,
         Self::ShuttingDown,
@@ -101,6 +148,11 @@ impl Reject {
             | Self::Version
             | Self::Host
             | Self::Body
+            | Self::Framing
+            | Self::BodyEncoding
+            | Self::Json
+            | Self::IdempotencyKey
+            | Self::Session
             | Self::Connection
             | Self::Key
             | Self::Name(_)
@@ -109,16 +161,22 @@ impl Reject {
             | Self::Query
             | Self::Subprotocol => StatusCode::BAD_REQUEST,
             Self::Token => StatusCode::UNAUTHORIZED,
-            Self::Origin | Self::OtherUser | Self::Room => StatusCode::FORBIDDEN,
+            Self::Origin | Self::OtherUser | Self::Room | Self::Publish | Self::Denied => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Precondition => StatusCode::PRECONDITION_FAILED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::UpgradeRequired | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany | Self::RateLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::ShuttingDown | Self::TryAgain => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -132,7 +190,17 @@ impl Reject {
             Self::Version => "version",
             Self::Host => "host",
             Self::Body => "body",
-            Self::Method => "method",
+            Self::Framing => "framing",
+            Self::Coding => "transfer_coding",
+            Self::Expectation => "expectation",
+            Self::BodyTooLong => "body_too_long",
+            Self::BodyTimeout => "body_timeout",
+            Self::MediaType => "media_type",
+            Self::BodyEncoding => "body_encoding",
+            Self::Json => "json",
+            Self::IdempotencyKey => "idempotency_key",
+            Self::Session => "session",
+            Self::Method(_) => "method",
             Self::NotFound => "not_found",
             Self::UpgradeRequired => "upgrade_required",
             Self::Connection => "connection",
@@ -148,6 +216,10 @@ impl Reject {
             Self::Token => "token",
             Self::OtherUser => "other_user",
             Self::Room => "room",
+            Self::Publish => "publish",
+            Self::Denied => "denied",
+            Self::RateLimit => "rate_limit",
+            Self::TryAgain => "try_again",
             Self::TooMany => "too_many_connections",
             Self::Overloaded => "connection_limit",
             Self::ShuttingDown => "shutting_down",
@@ -163,8 +235,22 @@ impl Reject {
             Self::HeadTimeout => "The request head did not arrive in time.",
             Self::Version => "A WebSocket needs HTTP/1.1.",
             Self::Host => "The request needs exactly one Host header.",
-            Self::Body => "A request to this server has no body.",
-            Self::Method => "Only GET is served here.",
+            Self::Body => "A request of this kind has no content.",
+            Self::Framing => {
+                "The content must have one Content-Length, or be chunked in HTTP/1.1, and nothing else."
+            }
+            Self::Coding => "The only transfer coding is chunked.",
+            Self::Expectation => "The only expectation is 100-continue.",
+            Self::BodyTooLong => "The message is too long.",
+            Self::BodyTimeout => "The content did not arrive in time.",
+            Self::MediaType => {
+                "The content must be text in UTF-8, or application/json, without a content coding."
+            }
+            Self::BodyEncoding => "The content is not UTF-8.",
+            Self::Json => "The content is not JSON.",
+            Self::IdempotencyKey => "An Idempotency-Key is 1 to 128 visible ASCII characters, once.",
+            Self::Session => "The session is not one that this server has named.",
+            Self::Method(_) => "This method is not served here: see Allow.",
             Self::NotFound => "There is nothing here.",
             Self::UpgradeRequired => "This is a WebSocket endpoint: connect with ws:// or wss://.",
             Self::Connection => "The Connection header must list Upgrade.",
@@ -177,59 +263,74 @@ impl Reject {
             }
             Self::Name(sentence) => sentence,
             Self::Encoding => "The path or the query is not percent-encoded UTF-8.",
-            Self::Query => "The query is history=COUNT or since=EPOCH:OFFSET.",
+            Self::Query => "The position is history=COUNT, or since=EPOCH:OFFSET or Last-Event-ID.",
             Self::Subprotocol => "Only JSON is supported: offer centrifuge-json, or no subprotocol.",
             Self::Token => "A valid token is needed: ?token=… or Authorization: Bearer ….",
             Self::OtherUser => "The name in the path must be the token's display name.",
             Self::Room => "This room is not open to this client.",
+            Self::Publish => "Publishing is not permitted in this room.",
+            Self::Denied => "The client is not permitted.",
+            Self::RateLimit => "Too many messages: wait, then go on more slowly.",
+            Self::TryAgain => {
+                "This could not be done in time: try again, with the same Idempotency-Key if there is one."
+            }
             Self::TooMany => "Too many connections of this user or address: close one, or try again later.",
             Self::Overloaded => "The server is full: try again later.",
             Self::ShuttingDown => "The server is shutting down: connect again.",
         }
     }
 
-    /// Appends the whole answer; `head_only` when the request is a HEAD (see
-    /// [`is_head_request`](super::is_head_request)). Afterwards the connection must be closed, so that
-    /// nothing that follows can be taken for a second request.
-    pub fn response_into(self, out: &mut Vec<u8>, head_only: bool, date: Option<Date>) {
-        let mut body = self.sentence().as_bytes().to_vec();
-        body.push(b'\n');
-        let fields: &[(&str, &str)] = match self {
-            Self::UpgradeRequired | Self::WebSocketVersion => {
-                &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
-            }
-            Self::Method => &[("Allow", "GET, HEAD")],
-            Self::Overloaded | Self::ShuttingDown | Self::TooMany => &[("Retry-After", RETRY_AFTER_S)],
-            Self::Token => &[("WWW-Authenticate", "Bearer")],
-            Self::Malformed
-            | Self::HeadTooLong
-            | Self::TargetTooLong
-            | Self::HeadTimeout
-            | Self::Version
-            | Self::Host
-            | Self::Body
-            | Self::NotFound
-            | Self::Connection
-            | Self::Key
-            | Self::Extensions
-            | Self::Precondition
-            | Self::Origin
-            | Self::Name(_)
-            | Self::Encoding
-            | Self::Query
-            | Self::Subprotocol
-            | Self::OtherUser
-            | Self::Room => &[],
-        };
-        Response {
-            fields,
-            keep_alive: false,
-            head_only,
-            date,
-            ..Response::new(self.status(), "text/plain; charset=utf-8", &body)
-        }
-        .write_into(out);
+    /// Whether the client is not served at all for now: its connection makes room for others.
+    pub const fn ends_connection(self) -> bool {
+        matches!(self, Self::TooMany | Self::Overloaded | Self::ShuttingDown)
     }
+
+    /// Appends the whole answer. Unless it [`keeps`](AnswerOptions::keep_alive) the connection, that must be
+    /// closed afterwards, so that nothing that follows can be taken for a second request.
+    pub fn response_into(self, out: &mut Vec<u8>, options: &AnswerOptions<'_>) {
+        self.explained_into(out, self.sentence(), options);
+    }
+
+    /// The same, with another sentence: the auth backend's reason.
+    pub fn explained_into(self, out: &mut Vec<u8>, sentence: &str, options: &AnswerOptions<'_>) {
+        let mut body = sentence.as_bytes().to_vec();
+        body.push(b'\n');
+        let mut fields: SmallVec<[(&str, &str); 8]> = SmallVec::new();
+        let own: &[(&str, &str)] = match self.status() {
+            StatusCode::UPGRADE_REQUIRED => &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
+            StatusCode::TOO_MANY_REQUESTS if self == Self::RateLimit => {
+                &[("Retry-After", RATE_RETRY_AFTER_S)]
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                &[("Retry-After", RETRY_AFTER_S)]
+            }
+            StatusCode::UNAUTHORIZED => &[("WWW-Authenticate", "Bearer")],
+            _ => &[],
+        };
+        fields.extend_from_slice(own);
+        if let Self::Method(allow) = self {
+            fields.push(("Allow", allow));
+        }
+        fields.extend_from_slice(options.fields);
+        let options = AnswerOptions { fields: &fields, ..*options };
+        Response::new(self.status(), "text/plain; charset=utf-8", &body).with(&options).write_into(out);
+    }
+}
+
+/// What an answer depends on beside its content.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnswerOptions<'a> {
+    /// Whether the connection goes on.
+    pub keep_alive: bool,
+    /// The answer to HTTP/1.0, whose clients do not take it for granted that a connection goes on.
+    pub is_old: bool,
+    /// The answer to a HEAD (see [`is_head_request`](super::is_head_request)): everything but the content.
+    pub head_only: bool,
+    /// Further header fields, after the answer's own.
+    pub fields: &'a [(&'a str, &'a str)],
+    /// Now, when the wall clock is known: "an origin server with a clock MUST generate a Date header field in
+    /// all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error) responses" (RFC 9110 §6.6.1).
+    pub date: Option<Date>,
 }
 
 /// A complete answer.
@@ -243,56 +344,112 @@ pub struct Response<'a> {
     pub fields: &'a [(&'a str, &'a str)],
     /// The content.
     pub body: &'a [u8],
-    /// Whether the connection goes on.
-    pub keep_alive: bool,
-    /// The answer to a HEAD: everything but the content.
-    pub head_only: bool,
-    /// Now, when the wall clock is known: "an origin server with a clock MUST generate a Date header field in
-    /// all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error) responses" (RFC 9110 §6.6.1).
-    pub date: Option<Date>,
+    /// The rest.
+    pub options: AnswerOptions<'a>,
 }
 
 impl<'a> Response<'a> {
     /// An answer after which the connection goes on.
     pub const fn new(status: StatusCode, content_type: &'a str, body: &'a [u8]) -> Self {
-        Self { status, content_type, fields: &[], body, keep_alive: true, head_only: false, date: None }
+        let options =
+            AnswerOptions { keep_alive: true, is_old: false, head_only: false, fields: &[], date: None };
+        Self { status, content_type, fields: &[], body, options }
+    }
+
+    /// The same with other options.
+    #[must_use]
+    pub const fn with(self, options: &AnswerOptions<'a>) -> Self {
+        Self { options: *options, ..self }
     }
 
     /// Appends it to `out`.
     pub fn write_into(&self, out: &mut Vec<u8>) {
-        let mut field = |name: &str, value: &str| {
-            for part in [name, ": ", value, "\r\n"] {
-                out.extend_from_slice(part.as_bytes());
-            }
-        };
+        let AnswerOptions { keep_alive, is_old, head_only, fields, date } = self.options;
+        status_into(out, self.status, date);
         let not_modified = self.status == StatusCode::NOT_MODIFIED;
-        // It displays as its number and its reason phrase.
-        field(&format!("HTTP/1.1 {}\r\nServer", self.status), "stentor");
-        if let Some(date) = self.date {
-            field("Date", &date.to_string());
-        }
         // Of the representation's metadata a 304 repeats what caches need, and no more (RFC 9110 §15.4.5).
         if !self.content_type.is_empty() && !not_modified {
-            field("Content-Type", self.content_type);
-            field("X-Content-Type-Options", "nosniff");
+            field_into(out, "Content-Type", self.content_type);
+            field_into(out, "X-Content-Type-Options", "nosniff");
         }
-        for (name, value) in self.fields {
+        for (name, value) in self.fields.iter().chain(fields) {
             // "Upgrade" is a hop-by-hop field and must be named in Connection (RFC 9110 §7.8).
             if name.eq_ignore_ascii_case("Upgrade") {
-                field("Connection", "Upgrade");
+                field_into(out, "Connection", "Upgrade");
             }
-            field(name, value);
+            field_into(out, name, value);
         }
-        if !not_modified {
-            field("Content-Length", &self.body.len().to_string());
+        // "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
+        // (Informational) or 204 (No Content)" (RFC 9110 §8.6).
+        let has_content = !not_modified && self.status != StatusCode::NO_CONTENT;
+        if has_content {
+            field_into(out, "Content-Length", &self.body.len().to_string());
         }
-        if !self.keep_alive {
-            field("Connection", "close");
-        }
+        connection_into(out, keep_alive, is_old);
         out.extend_from_slice(b"\r\n");
-        if !self.head_only && !not_modified {
+        if !head_only && has_content {
             out.extend_from_slice(self.body);
         }
+    }
+}
+
+/// The head of an answer whose content goes on until the connection, or its last chunk, ends it.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamHead<'a> {
+    /// `Content-Type`.
+    pub content_type: &'a str,
+    /// Whether the content is chunked; else it ends with the connection, as it must in HTTP/1.0.
+    pub chunked: bool,
+    /// Further header fields.
+    pub fields: &'a [(&'a str, &'a str)],
+    /// See [`AnswerOptions::date`].
+    pub date: Option<Date>,
+}
+
+impl StreamHead<'_> {
+    /// Appends it to `out`. No cache keeps the content, and no proxy that knows nginx's field collects it.
+    pub fn write_into(&self, out: &mut Vec<u8>) {
+        status_into(out, StatusCode::OK, self.date);
+        field_into(out, "Content-Type", self.content_type);
+        field_into(out, "X-Content-Type-Options", "nosniff");
+        field_into(out, "Cache-Control", "no-store, no-transform");
+        field_into(out, "X-Accel-Buffering", "no");
+        self.fields.iter().for_each(|(name, value)| field_into(out, name, value));
+        if self.chunked {
+            field_into(out, "Transfer-Encoding", "chunked");
+        } else {
+            field_into(out, "Connection", "close");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The interim answer for a client that waits for it before it sends content (RFC 9110 §15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+fn status_into(out: &mut Vec<u8>, status: StatusCode, date: Option<Date>) {
+    for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    field_into(out, "Server", "stentor");
+    if let Some(date) = date {
+        field_into(out, "Date", &date.to_string());
+    }
+}
+
+/// Persistence is the default in HTTP/1.1; a client of HTTP/1.0 must see that it has it (RFC 9112 §9.3 and
+/// appendix C.2.2).
+fn connection_into(out: &mut Vec<u8>, keep_alive: bool, is_old: bool) {
+    match (keep_alive, is_old) {
+        (false, _) => field_into(out, "Connection", "close"),
+        (true, true) => field_into(out, "Connection", "keep-alive"),
+        (true, false) => {}
+    }
+}
+
+fn field_into(out: &mut Vec<u8>, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -304,7 +461,10 @@ mod tests {
 
     fn answer(reject: Reject, head_only: bool) -> String {
         let mut out = Vec::new();
-        reject.response_into(&mut out, head_only, Some(NOW));
+        reject.response_into(
+            &mut out,
+            &AnswerOptions { head_only, date: Some(NOW), ..AnswerOptions::default() },
+        );
         String::from_utf8(out).unwrap()
     }
 
@@ -357,13 +517,29 @@ mod tests {
         assert!(whole.starts_with("HTTP/1.1 200 OK\r\nServer: stentor\r\n"), "{whole}");
         assert!(whole.ends_with("\r\nContent-Length: 5\r\n\r\nhello") && !whole.contains("Date"), "{whole}");
         // The length is that of the content that a GET would have (RFC 9110 §8.6).
-        assert_eq!(write(Response { head_only: true, ..full }), whole.strip_suffix("hello").unwrap());
+        let options = AnswerOptions { head_only: true, ..full.options };
+        assert_eq!(write(full.with(&options)), whole.strip_suffix("hello").unwrap());
         // A 304 has the fields that a cache needs, and neither content nor a length (RFC 9110 §15.4.5).
-        let known = write(Response { status: StatusCode::NOT_MODIFIED, date: Some(NOW), ..full });
+        let options = AnswerOptions { date: Some(NOW), ..full.options };
+        let known = write(Response { status: StatusCode::NOT_MODIFIED, options, ..full });
         assert_eq!(
             known,
             "HTTP/1.1 304 Not Modified\r\nServer: stentor\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              ETag: \"a\"\r\nCache-Control: no-cache\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn persistence_is_announced_where_it_is_not_the_default() {
+        let write = |keep_alive: bool, is_old: bool| {
+            let mut out = Vec::new();
+            let options = AnswerOptions { keep_alive, is_old, ..AnswerOptions::default() };
+            Response::new(StatusCode::NO_CONTENT, "", b"").with(&options).write_into(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let head = "HTTP/1.1 204 No Content\r\nServer: stentor\r\n";
+        assert_eq!(write(true, false), format!("{head}\r\n"));
+        assert_eq!(write(true, true), format!("{head}Connection: keep-alive\r\n\r\n"));
+        assert_eq!(write(false, true), format!("{head}Connection: close\r\n\r\n"));
     }
 }

@@ -124,7 +124,7 @@ impl Registry {
 type Pick = fn(&ShardMetrics) -> &Cell;
 
 /// Every plain family: name without prefix, type, help, where it is.
-const FAMILIES: [(&str, &str, &str, Pick); 26] = [
+const FAMILIES: [(&str, &str, &str, Pick); 30] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
     ("connections", "gauge", "Connections open now, without the surplus ones.", |s| &s.connections),
     (
@@ -134,6 +134,17 @@ const FAMILIES: [(&str, &str, &str, Pick); 26] = [
         |s| &s.surplus,
     ),
     ("websocket_connections", "gauge", "Open WebSocket connections.", |s| &s.websockets),
+    ("http_streams", "gauge", "Open HTTP streams: event streams and lines.", |s| &s.streams),
+    (
+        "http_waiting_requests",
+        "gauge",
+        "HTTP requests that wait for their answers, such as long polls.",
+        |s| &s.waiting_requests,
+    ),
+    ("polling_members", "gauge", "Members of rooms that use long polling, between two polls too.", |s| {
+        &s.leases
+    }),
+    ("idempotency_keys", "gauge", "Idempotency keys that are kept.", |s| &s.idempotency_keys),
     ("rooms", "gauge", "Rooms with members on the shard.", |s| &s.rooms),
     ("members", "gauge", "Members of rooms.", |s| &s.members),
     ("messages_received_total", "counter", "Messages received for rooms.", |s| &s.messages_received),

@@ -99,7 +99,7 @@ impl CloseReason {
 pub const ERROR_CODES: [u16; 10] = [100, 103, 104, 105, 106, 107, 108, 109, 111, 112];
 
 /// Why a request is refused, as `(status, cause)`: the labels of `stentor_http_refusals_total`.
-pub const REFUSALS: [(u16, &str); 26] = [
+pub const REFUSALS: [(u16, &str); 40] = [
     (400, "malformed"),
     (431, "head_too_long"),
     (414, "target_too_long"),
@@ -107,6 +107,16 @@ pub const REFUSALS: [(u16, &str); 26] = [
     (400, "version"),
     (400, "host"),
     (400, "body"),
+    (400, "framing"),
+    (501, "transfer_coding"),
+    (417, "expectation"),
+    (413, "body_too_long"),
+    (408, "body_timeout"),
+    (415, "media_type"),
+    (400, "body_encoding"),
+    (400, "json"),
+    (400, "idempotency_key"),
+    (400, "session"),
     (405, "method"),
     (404, "not_found"),
     (426, "upgrade_required"),
@@ -123,6 +133,10 @@ pub const REFUSALS: [(u16, &str); 26] = [
     (401, "token"),
     (403, "other_user"),
     (403, "room"),
+    (403, "publish"),
+    (403, "denied"),
+    (429, "rate_limit"),
+    (503, "try_again"),
     (429, "too_many_connections"),
     (503, "connection_limit"),
     (503, "shutting_down"),

@@ -1,7 +1,7 @@
 //! One room at its home.
 
 use smallvec::SmallVec;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::join::Waiting;
@@ -42,6 +42,9 @@ pub(super) struct Home {
     unusual: Option<Box<BTreeSet<ClientId>>>,
     /// Clients that wait for a page of the engine's.
     pub(super) joining: Option<Box<Waiting>>,
+    /// Until when clients that poll are members.
+    #[allow(clippy::box_collection, reason = "rarely there: a pointer instead of three words")]
+    pub(super) leases: Option<Box<BTreeMap<ClientId, Time>>>,
     /// Its members will receive presence events.
     events_pending: bool,
     /// Clients and users as they were last counted, and when.
@@ -68,6 +71,7 @@ impl Home {
             submitted_bytes: 0,
             unusual: None,
             joining: None,
+            leases: None,
             events_pending: false,
             counted: None,
             kept_until: None,
@@ -168,6 +172,11 @@ impl Home {
             self.unusual.get_or_insert_default().insert(member.person.client);
         }
         self.presence.join(member, few && announced);
+    }
+
+    /// Whether a client polls, and is a member between two polls.
+    pub(super) fn has_lease(&self, client: ClientId) -> bool {
+        self.leases.as_ref().is_some_and(|leases| leases.contains_key(&client))
     }
 
     /// A client goes out.

@@ -5,6 +5,7 @@
 //! the tail reaches do not wait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Homes, Output, Reply};
 use crate::base::{HomeKey, Time};
@@ -27,6 +28,7 @@ pub(super) struct Joining {
     pub(super) recovery_request: RecoveryRequest,
     pub(super) presence: Option<bool>,
     pub(super) join_leave: Option<bool>,
+    pub(super) lease: Option<Duration>,
     pub(super) reply_to: ReplyTo,
 }
 
@@ -78,8 +80,14 @@ impl Homes {
     /// The client is in: what comes behind this answer is for it.
     fn admit(&mut self, key: HomeKey, now: Time, from: usize, joining: Joining, recovery: Recovered) {
         let Some(home) = self.homes.get_mut(key) else { return };
-        let Joining { member, presence, join_leave, reply_to, .. } = joining;
-        home.join(member, presence, join_leave);
+        let Joining { member, presence, join_leave, lease, reply_to, .. } = joining;
+        let client = member.person.client;
+        if !home.has_lease(client) {
+            home.join(member, presence, join_leave);
+        }
+        if let Some(lease) = lease {
+            self.lease(key, client, now + lease);
+        }
         match recovery.recovered {
             Some(true) => self.counts.recovered += 1,
             Some(false) => self.counts.unrecovered += 1,

@@ -66,6 +66,21 @@ impl Keeper {
     }
 }
 
+/// What has happened in the homes, to be counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Subscriptions recovered without a gap.
+    pub recovered: u64,
+    /// Subscriptions that could not be recovered.
+    pub unrecovered: u64,
+    /// Publications ordered.
+    pub ordered: u64,
+    /// Publications that were dropped from histories because all of them together were too large.
+    pub evicted: u64,
+    /// Drafts that had to wait because a shard was behind.
+    pub delayed: u64,
+}
+
 impl Homes {
     /// A room is used.
     pub(super) fn touch(&mut self, key: HomeKey, now: Time) {

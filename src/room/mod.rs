@@ -10,6 +10,7 @@
 //! | `home` | one room: listeners, drafts that wait for a slow shard, presence events |
 //! | `join` | the history of joining clients, from here and from the engine |
 //! | `query` | presence and history |
+//! | `lease` | members that poll, and are there between two polls |
 //! | `keep` | how long rooms and their histories are kept, and how much of them |
 
 #![forbid(unsafe_code)]
@@ -17,11 +18,12 @@
 mod home;
 mod join;
 mod keep;
+mod lease;
 mod query;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +37,8 @@ use crate::chat::{
 use crate::engine::{self, Engine, PublishOutcome, ReplyTo};
 use home::Home;
 use keep::Keeper;
-pub use keep::RoomUsage;
+pub use keep::{Counts, RoomUsage};
+pub use lease::LEASES_MAX;
 
 /// A request to a room's home.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub enum Request {
         presence: Option<bool>,
         /// Whether it is announced; `None`: as the room has it.
         join_leave: Option<bool>,
+        /// It polls: it is a member for that long even if it leaves, and may join again meanwhile.
+        lease: Option<Duration>,
         /// The command that waits.
         reply_to: ReplyTo,
     },
@@ -141,6 +146,8 @@ pub enum Reply {
         room: Arc<str>,
         /// Its outcome.
         outcome: PublishOutcome,
+        /// Its position, if it has one.
+        position: Option<Position>,
         /// The draft's weight in bytes.
         weight: u64,
     },
@@ -187,21 +194,6 @@ pub enum Output {
     Reply(usize, Reply),
 }
 
-/// What has happened in the homes, to be counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
-    /// Subscriptions recovered without a gap.
-    pub recovered: u64,
-    /// Subscriptions that could not be recovered.
-    pub unrecovered: u64,
-    /// Publications ordered.
-    pub ordered: u64,
-    /// Publications that were dropped from histories because all of them together were too large.
-    pub evicted: u64,
-    /// Drafts that had to wait because a shard was behind.
-    pub delayed: u64,
-}
-
 /// Limits of a shard's homes.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -225,6 +217,10 @@ pub struct Homes {
     outputs: VecDeque<Output>,
     /// Rooms with pending presence events, in the order in which they are due.
     events_due: VecDeque<(Time, HomeKey)>,
+    /// When clients that poll cease to be members, unless they join again.
+    leases: BTreeSet<(Time, HomeKey, ClientId)>,
+    /// [`LEASES_MAX`], but for tests.
+    leases_max: usize,
     keeper: Keeper,
     counts: Counts,
 }
@@ -244,6 +240,8 @@ impl Homes {
             rng: Rng::new(entropy),
             outputs: VecDeque::new(),
             events_due: VecDeque::new(),
+            leases: BTreeSet::new(),
+            leases_max: LEASES_MAX,
             keeper: Keeper::default(),
             counts: Counts::default(),
         }
@@ -275,14 +273,17 @@ impl Homes {
                 }
                 self.submit_waiting(key, now, unix_ms);
             }
-            Request::Join { member, recovery_request, presence, join_leave, reply_to } => {
-                let joining = join::Joining { member, recovery_request, presence, join_leave, reply_to };
+            Request::Join { member, recovery_request, presence, join_leave, lease, reply_to } => {
+                let joining =
+                    join::Joining { member, recovery_request, presence, join_leave, lease, reply_to };
                 self.join(key, now, from, joining);
             }
             Request::Leave { client } => {
                 if let Some(home) = self.homes.get_mut(key) {
                     home.give_up_joins(|_, member| member.person.client == client);
-                    home.leave(client);
+                    if !home.has_lease(client) {
+                        home.leave(client);
+                    }
                 }
                 self.announce_soon(key, now);
             }
@@ -344,13 +345,15 @@ impl Homes {
                 self.outputs.push_back(Output::Presence { room, events, listeners, forms });
             }
         }
+        self.end_leases(now);
         self.age(now);
     }
 
     /// When [`Homes::tick`] is due; `None`: never.
     pub fn next_deadline(&self) -> Option<Time> {
         let events = self.events_due.front().map(|&(due, _)| due);
-        [events, self.next_aging(), self.engine.next_deadline()].into_iter().flatten().min()
+        let leases = self.leases.first().map(|&(until, ..)| until);
+        [events, leases, self.next_aging(), self.engine.next_deadline()].into_iter().flatten().min()
     }
 
     /// Whether there is something to be polled.
@@ -374,6 +377,11 @@ impl Homes {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.homes.is_empty()
+    }
+
+    /// Idempotency keys that the engine keeps.
+    pub fn idempotency_keys(&self) -> usize {
+        self.engine.idempotency_keys()
     }
 
     /// Bytes of all histories.
@@ -427,8 +435,8 @@ impl Homes {
 
     fn engine_event(&mut self, now: Time, unix_ms: u64, event: engine::Event) {
         let key = match event {
-            engine::Event::Completed { home, reply_to, outcome } => {
-                self.completed(home, reply_to, outcome);
+            engine::Event::Completed { home, reply_to, outcome, position } => {
+                self.completed(home, reply_to, outcome, position);
                 home
             }
             engine::Event::Ordered { home, publication } => {
@@ -444,13 +452,19 @@ impl Homes {
         self.keep_or_forget(key, now);
     }
 
-    fn completed(&mut self, key: HomeKey, reply_to: ReplyTo, outcome: PublishOutcome) {
+    fn completed(
+        &mut self,
+        key: HomeKey,
+        reply_to: ReplyTo,
+        outcome: PublishOutcome,
+        position: Option<Position>,
+    ) {
         let Some(home) = self.homes.get_mut(key) else {
             debug_assert!(false, "a room with a draft that is not completed is kept");
             return;
         };
         let (room, weight) = (Arc::clone(&home.name), home.draft_completed());
-        let reply = Reply::Completed { reply_to, room, outcome, weight };
+        let reply = Reply::Completed { reply_to, room, outcome, position, weight };
         self.outputs.push_back(Output::Reply(usize::from(reply_to.shard), reply));
     }
 

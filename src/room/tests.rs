@@ -24,7 +24,7 @@ fn member(number: u32) -> Member {
 }
 
 fn draft(number: u32, bytes: usize) -> Draft {
-    Draft { author: member(number), body: Body::Text(vec![b'x'; bytes].into()) }
+    Draft::new(member(number), Body::Text(vec![b'x'; bytes].into()))
 }
 
 fn limits(options: RoomOptions, history_bytes_max: u64) -> Limits {
@@ -56,13 +56,14 @@ impl Engine for Late {
     fn submit(&mut self, home: HomeKey, draft: Draft, reply_to: Option<ReplyTo>, now: Time, unix_ms: u64) {
         let (top, kept) = self.rooms.get_mut(&self.names[&home]).expect("an open room");
         top.offset += 1;
-        let make = |Draft { author, body }| {
+        let make = |Draft { author, body, .. }| {
             let (position, json) = (Some(*top), std::sync::OnceLock::new());
             Arc::new(Publication { position, accepted: now, unix_ms, author, body, json })
         };
         kept.push(make(draft.clone()));
         self.events.push_back(Event::Ordered { home, publication: make(draft) });
-        let completed = |reply_to| Event::Completed { home, reply_to, outcome: PublishOutcome::Ordered };
+        let completed =
+            |reply_to| Event::Completed { home, reply_to, outcome: PublishOutcome::Ordered, position: None };
         self.events.extend(reply_to.map(completed));
     }
 
@@ -192,6 +193,21 @@ impl World {
             recovery_request,
             presence: None,
             join_leave: None,
+            lease: None,
+            reply_to,
+        };
+        self.handle(from, room, request);
+    }
+
+    /// A client joins that polls, by any shard.
+    fn poll_room(&mut self, from: usize, number: u32, room: &str, lease: Duration) {
+        let reply_to = self.reply_to(from);
+        let request = Request::Join {
+            member: member(number),
+            recovery_request: RecoveryRequest::None,
+            presence: None,
+            join_leave: None,
+            lease: Some(lease),
             reply_to,
         };
         self.handle(from, room, request);
@@ -233,6 +249,39 @@ impl World {
         self.homes.tick(self.now);
         self.poll();
     }
+}
+
+#[test]
+fn a_client_that_polls_is_a_member_until_its_lease_ends() {
+    let mut world = World::new(Box::new(Memory::default()), limits(RoomOptions::default(), 1 << 20));
+    world.listen(0, "r", true);
+    world.join(1, "r", RecoveryRequest::None);
+    let present = |world: &World| world.homes.usage().present;
+    for poll in 0..5 {
+        world.poll_room(poll % SHARDS, 9, "r", Duration::from_secs(30));
+        assert_eq!(present(&world), 2);
+        world.leave(9, "r");
+        world.advance(Duration::from_secs(29));
+        assert_eq!(present(&world), 2, "between two polls");
+    }
+    world.advance(Duration::from_secs(2));
+    assert_eq!((present(&world), world.homes.leases()), (1, 0));
+    world.advance(Duration::from_secs(1));
+    let events: Vec<_> =
+        world.presence_events.iter().map(|it| matches!(it, PresenceEvent::Join(_))).collect();
+    assert_eq!(events, [true, true, false], "two have joined, one has left");
+}
+
+#[test]
+fn leases_are_bounded() {
+    let mut world = World::new(Box::new(Memory::default()), limits(RoomOptions::default(), 1 << 20));
+    world.listen(0, "r", true);
+    for number in 0..20 {
+        world.poll_room(0, number, "r", Duration::from_secs(u64::from(30 + number)));
+    }
+    world.homes.leases_max = 5;
+    world.advance(Duration::from_secs(1));
+    assert_eq!((world.homes.usage().present, world.homes.leases()), (5, 5));
 }
 
 #[derive(Clone, Debug)]

@@ -284,6 +284,7 @@ fn options(config: &Config, connections_max: u64) -> Options {
         handshake_timeout: config.handshake_timeout,
         ping_interval: config.ping_interval,
         pong_timeout: config.pong_timeout,
+        poll_timeout: config.poll_timeout,
         close_timeout: config.close_timeout,
         connections_max,
         connections_per_user_max: config.max_connections_per_user,

@@ -66,6 +66,10 @@ fn advice(cause: &str) -> &'static str {
         "token" => "`stentor token check` says why a token is invalid; is its key configured here?",
         "other_user" => "the name in the path must be the display name of the token",
         "room" => "the room's `subscribe` does not permit it; see the [[room]] tables",
+        "publish" => "the room's `publish` does not permit it; see the [[room]] tables",
+        "denied" => "the auth backend refuses the clients; its log has the reason",
+        "rate_limit" => "max_session_messages_per_second, or max_messages_per_second of the room",
+        "try_again" => "a shard or the auth backend does not answer in time: command_timeout, hook_timeout",
         "too_many_connections" => {
             "max_connections_per_user or max_connections_per_address; behind a proxy all clients share its address"
         }
@@ -76,9 +80,13 @@ fn advice(cause: &str) -> &'static str {
             "the load balancer still sends clients: let it probe /readyz, or raise shutdown_delay"
         }
         "head_timeout" => "clients or proxies open connections and send no request within handshake_timeout",
+        "body_timeout" => "clients or proxies begin requests and do not finish them within handshake_timeout",
+        "body_too_long" => "max_message",
+        "framing" | "transfer_coding" => "a proxy or a client sends requests whose end is ambiguous",
         "head_too_long" | "target_too_long" => "max_head; cookies and tokens make heads long",
         "not_found" | "method" | "body" | "precondition" => "paths and methods that the server does not have",
-        "name" | "encoding" | "query" => "the clients' own mistakes; the answer has the reason",
+        "name" | "encoding" | "query" | "expectation" | "media_type" | "body_encoding" | "json"
+        | "idempotency_key" | "session" => "the clients' own mistakes; the answer has the reason",
         _ => "what arrives is not HTTP/1.1; is it TLS, or HTTP/2, on the plain port?",
     }
 }

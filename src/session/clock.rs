@@ -28,7 +28,7 @@ impl Session {
                     ctx.effects.close(1008, "token expired", CloseReason::Expired);
                 }
             }
-            Protocol::Text => {}
+            Protocol::Text => self.poll_tick(ctx),
             Protocol::Json(_) => self.json_tick(ctx, last_received),
         }
         if !ctx.effects.closes() {
@@ -47,7 +47,7 @@ impl Session {
             joining.min(more.expires)
         });
         let own = match &self.protocol {
-            Protocol::Text => Time::NEVER,
+            Protocol::Text => self.poll().map_or(Time::NEVER, super::http::Poll::due),
             Protocol::Json(state) => state.next_due(),
         };
         subscriptions.fold(own.min(self.expires()), Time::min)

@@ -195,7 +195,7 @@ impl Session {
         ctx.effects.push(Effect::Publish {
             command,
             room,
-            draft: Draft { author, body: Body::Data(data.into()) },
+            draft: Draft::new(author, Body::Data(data.into())),
         });
         Ok(Outcome::Nothing)
     }

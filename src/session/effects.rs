@@ -4,13 +4,16 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::app::WireFormat;
 use crate::app::json::{self, Disconnect, ErrorCode, ErrorReply, Reply};
 use crate::base::connection_counter::ConnectionCounter;
+use crate::base::hash::Seed;
 use crate::base::rng::Rng;
 use crate::base::{RoomId, SubId, Time};
-use crate::chat::{ClientId, Draft, Member, Overrides, RecoveryRequest};
+use crate::chat::{ClientId, Draft, Member, Overrides, Position, RecoveryRequest};
+use crate::engine::PublishOutcome;
 use crate::metrics::CloseReason;
 use crate::options::Options;
 use crate::room::Query;
@@ -26,6 +29,8 @@ pub struct Context<'a> {
     pub options: &'a Options,
     /// How many connections each user has.
     pub users: &'a Arc<ConnectionCounter<Arc<str>>>,
+    /// What all shards hash with.
+    pub seed: &'a Seed,
     /// Randomness.
     pub rng: &'a mut Rng,
     /// What may still be done in this turn.
@@ -70,6 +75,8 @@ pub struct JoinRequest {
     pub recovery_request: RecoveryRequest,
     /// What holds for it alone.
     pub overrides: Overrides,
+    /// It polls: for how long it is a member without another poll.
+    pub lease: Option<Duration>,
 }
 
 /// Something that a session does.
@@ -147,6 +154,24 @@ pub enum Effect {
     Confirmed,
     /// Pings its client with a WebSocket ping.
     Ping,
+    /// Begins its stream: what it sends follows.
+    Begin,
+    /// Answers its poll, and ends.
+    Batch {
+        /// The content: this part of [`Effects::payload`]; `None`: there is nothing yet.
+        content: Option<Range<usize>>,
+        /// From where to go on; `None`: it is not known.
+        position: Option<Position>,
+    },
+    /// A message that was published by request is completed.
+    Published {
+        /// The command that brought it.
+        command: u32,
+        /// Its outcome.
+        outcome: PublishOutcome,
+        /// Its position.
+        position: Option<Position>,
+    },
 }
 
 /// What sessions do, in order, and the messages that they send with it. Emptied by the shard after each call.
@@ -175,6 +200,13 @@ impl Effects {
         let from = self.payload.len();
         write(&mut self.payload);
         self.list.push_back(Effect::Send(from..self.payload.len()));
+    }
+
+    /// Answers a poll with what `write` appends.
+    pub fn batch(&mut self, position: Option<Position>, write: impl FnOnce(&mut Vec<u8>)) {
+        let from = self.payload.len();
+        write(&mut self.payload);
+        self.list.push_back(Effect::Batch { content: Some(from..self.payload.len()), position });
     }
 
     /// Answers a command.

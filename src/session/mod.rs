@@ -14,9 +14,11 @@
 //! | `identity` | the identity of a connection, and access to rooms |
 //! | `limits` | how often a client may publish |
 //! | `text` | the plain text protocol |
+//! | `http` | the plain protocol over HTTP: long polls, and messages that are published by request |
 //! | `json` | the Centrifuge protocol: its state, one message, one command |
 //! | `commands` | what each command does |
 //! | `replies` | replies for commands that waited |
+//! | `slow` | members that read too slowly |
 //! | `clock` | pings, pongs, time-outs, what expires |
 
 #![forbid(unsafe_code)]
@@ -24,10 +26,12 @@
 mod clock;
 mod commands;
 mod effects;
+mod http;
 mod identity;
 mod json;
 mod limits;
 mod replies;
+mod slow;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -39,11 +43,11 @@ use std::time::Duration;
 pub use crate::app::json::Delivery;
 pub use clock::jittered;
 pub use effects::{Budget, Context, Effect, Effects, JoinRequest};
+pub use http::{Content, POLL_PAUSE_MAX, PostError, Posted};
 pub use identity::{AuthOutcome, TextHandshake};
 pub use text::PendingJoin;
 
-use crate::app::json::Unsubscribe;
-use crate::app::{WireFormat, text as plain};
+use crate::app::WireFormat;
 use crate::base::connection_counter::Permit;
 use crate::base::{ConnKey, RoomId, SubId, Time};
 use crate::chat::{
@@ -92,12 +96,24 @@ struct Rare {
     skipped: Option<Skipped>,
     /// Counted among the connections of its user.
     user: Option<Permit<Arc<str>>>,
+    /// It is one long poll.
+    poll: Option<Box<http::Poll>>,
+    /// It publishes by request only.
+    publisher: Option<http::Publisher>,
 }
 
 impl Default for Rare {
     fn default() -> Self {
         let (expires, room_limiters) = (Time::NEVER, Vec::new());
-        Self { expires, pending_join: None, room_limiters, skipped: None, user: None }
+        Self {
+            expires,
+            pending_join: None,
+            room_limiters,
+            skipped: None,
+            user: None,
+            poll: None,
+            publisher: None,
+        }
     }
 }
 
@@ -243,7 +259,8 @@ impl Session {
     /// Whether its connection is confirmed, so that publications may follow.
     pub fn is_confirmed(&self) -> bool {
         match &self.protocol {
-            Protocol::Text => !self.has_pending_join(),
+            // What a poll waits for is answered, not swept.
+            Protocol::Text => !self.has_pending_join() && self.poll().is_none(),
             Protocol::Json(json) => json.is_open(),
         }
     }
@@ -313,42 +330,6 @@ impl Session {
     pub fn ended(&mut self, effects: &mut Effects) {
         while !self.subscriptions.is_empty() {
             self.leave(effects, self.subscriptions.len() - 1);
-        }
-    }
-
-    /// It has lost publications in a room: its client is notified and stays where it can recover. `count`
-    /// frames are missing after `position`, if that is known.
-    pub fn lagged(&mut self, effects: &mut Effects, sub: SubId, count: u64, position: Option<Position>) {
-        let Some(index) = self.subscriptions.iter().position(|it| it.sub == Some(sub)) else { return };
-        match self.protocol {
-            Protocol::Text => {
-                let positioned = self.subscriptions[index].options.history_count_max > 0;
-                let after = position.filter(|_| positioned);
-                let skipped = self.rare().skipped.get_or_insert(Skipped { count: 0, after });
-                skipped.count += count;
-                effects.push(Effect::Notice);
-            }
-            // Its client recovers from its position at once.
-            Protocol::Json(_) => self.unsubscribe(effects, index, Unsubscribe::Insufficient),
-        }
-    }
-
-    /// Notifies its client how many publications are missing.
-    pub fn notice(&mut self, effects: &mut Effects) {
-        if let Some(skipped) = self.rare.as_mut().and_then(|rare| rare.skipped.take()) {
-            effects.send(|out| plain::skipped_into(out, skipped.count, skipped.after));
-        }
-    }
-
-    /// It reads too slowly for a room that does not wait.
-    pub fn too_slow(&mut self, effects: &mut Effects) {
-        match self.protocol {
-            Protocol::Text => effects.close(
-                1013,
-                "this connection reads too slowly for the room",
-                crate::metrics::CloseReason::SlowConsumer,
-            ),
-            Protocol::Json(_) => effects.disconnect(crate::app::json::Disconnect::Slow),
         }
     }
 
@@ -427,6 +408,7 @@ impl Session {
             member,
             recovery_request,
             overrides,
+            lease: self.poll().map(|_| ctx.options.poll_timeout + POLL_PAUSE_MAX),
         }));
     }
 

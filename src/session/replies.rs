@@ -9,7 +9,7 @@ use crate::app::json::{
     RpcResult, Subscribed, Unsubscribe,
 };
 use crate::base::Time;
-use crate::chat::{AuthDecision, Member, PageError, Recovered, RecoveryRequest};
+use crate::chat::{AuthDecision, Member, PageError, Position, Recovered, RecoveryRequest};
 use crate::engine::PublishOutcome;
 use crate::metrics::CloseReason;
 use crate::room::{Answer, QueryError};
@@ -17,9 +17,19 @@ use crate::session::json::Connecting;
 
 impl Session {
     /// One of its messages is completed.
-    pub fn draft_completed(&mut self, ctx: &mut Context<'_>, command: u32, outcome: PublishOutcome) {
+    pub fn draft_completed(
+        &mut self,
+        ctx: &mut Context<'_>,
+        command: u32,
+        outcome: PublishOutcome,
+        position: Option<Position>,
+    ) {
         if matches!(self.protocol, Protocol::Text) {
-            return Self::text_publish_completed(ctx, outcome);
+            // A WebSocket's messages are no commands: nothing waits for them.
+            return match command {
+                0 => self.text_publish_completed(ctx, outcome),
+                command => ctx.effects.push(Effect::Published { command, outcome, position }),
+            };
         }
         let Some(id) = self.answered(command) else { return };
         match outcome {
@@ -179,6 +189,7 @@ impl Session {
                 member,
                 recovery_request,
                 overrides: joining.overrides,
+                lease: self.poll().map(|_| ctx.options.poll_timeout + super::http::POLL_PAUSE_MAX),
             }));
         }
     }

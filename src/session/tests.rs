@@ -92,6 +92,7 @@ impl World {
                 shard: 0,
                 options: &self.options,
                 users: &self.users,
+                seed: &Seed::new(1),
                 rng: &mut self.rng,
                 budget: &mut self.budget,
                 effects: &mut effects,
@@ -112,7 +113,13 @@ impl World {
                 | Effect::Query { .. }
                 | Effect::CountDelivery { .. }
                 | Effect::Authenticate { .. } => self.pending.push(effect),
-                Effect::Leave { .. } | Effect::Notice | Effect::Confirmed | Effect::Ping => {}
+                Effect::Leave { .. }
+                | Effect::Notice
+                | Effect::Confirmed
+                | Effect::Ping
+                | Effect::Begin
+                | Effect::Batch { .. }
+                | Effect::Published { .. } => {}
             }
         }
         result
@@ -143,7 +150,9 @@ impl World {
                 self.joined(number, None)
             }
             &Effect::Publish { command, .. } => {
-                self.call(|session, ctx| session.draft_completed(ctx, command, PublishOutcome::Ordered));
+                self.call(|session, ctx| {
+                    session.draft_completed(ctx, command, PublishOutcome::Ordered, None)
+                });
             }
             &Effect::Query { command, .. } => {
                 let answer = Err(QueryError::NotAvailable);
@@ -159,7 +168,10 @@ impl World {
             | Effect::Leave { .. }
             | Effect::Authenticate { .. }
             | Effect::Confirmed
-            | Effect::Ping => panic!("not a request: {pending:?}"),
+            | Effect::Ping
+            | Effect::Begin
+            | Effect::Batch { .. }
+            | Effect::Published { .. } => panic!("not a request: {pending:?}"),
         }
         self.go_on();
     }

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 use super::identity::{may_publish, plain_grant};
-use super::{Context, Effect, Join, Joining, Protocol, Session, Taken};
+use super::{Context, Effect, Effects, Join, Joining, Protocol, Session, Taken};
 use crate::app::json::ErrorCode;
-use crate::app::{WireFormat, text};
+use crate::app::{Protocol as Wire, WireFormat, plain, text};
 use crate::base::Time;
 use crate::base::connection_counter::ConnectionCounter;
 use crate::chat::{
@@ -43,10 +43,14 @@ impl Session {
         pending_join: &PendingJoin,
     ) {
         let Identity { user, name, info, expires_in, .. } = identity;
-        self.person = Arc::new(Person::new(self.person.client, user, name, info));
+        let client = self.poll_client(ctx.seed, &user, &name, &pending_join.room);
+        self.person = Arc::new(Person::new(client, user, name, info));
         let granted = grant.is_some();
         let ends = [expires_in, grant.as_ref().and_then(|grant| grant.expires_in)];
         self.expire_at(ends.into_iter().flatten().min().map_or(Time::NEVER, |time| ctx.now + time));
+        if self.is_publisher() {
+            return self.admitted(ctx, granted);
+        }
         let requested_offset = match pending_join.recovery_request {
             RecoveryRequest::None => None,
             RecoveryRequest::Last(_) | RecoveryRequest::Since(_) | RecoveryRequest::Unrecoverable => Some(0),
@@ -120,13 +124,13 @@ impl Session {
             return Taken::All;
         }
         if !may_publish(&options, self.person.user(), true, subscription.granted) {
-            notice(ctx, "publishing is not permitted in this room");
+            self.plain_notice(ctx.effects, "publishing is not permitted in this room");
             return Taken::All;
         }
         match self.spend(ctx.now, ctx.options, &room, &options) {
             RateDecision::Allow => {}
             RateDecision::Throttle => {
-                notice(ctx, "message not sent: rate limit exceeded");
+                self.plain_notice(ctx.effects, "message not sent: rate limit exceeded");
                 ctx.effects.count_error(ErrorCode::TooManyRequests.parts().0);
                 return Taken::All;
             }
@@ -136,24 +140,43 @@ impl Session {
             }
         }
         let author = Member::new(Arc::clone(&self.person), None);
-        let draft = Draft { author, body: Body::Text(Bytes::copy_from_slice(message.as_bytes())) };
+        let draft = Draft::new(author, Body::Text(Bytes::copy_from_slice(message.as_bytes())));
         ctx.effects.push(Effect::Publish { command: 0, room, draft });
         Taken::All
     }
 
     /// It has joined. If it requested the history it gets that, and the room's position: from there on, each
     /// message is one offset.
-    pub(super) fn text_joined(&self, ctx: &mut Context<'_>, recovery: &Recovered, joining: &Joining) {
-        if joining.requested_offset.is_some() {
+    pub(super) fn text_joined(&mut self, ctx: &mut Context<'_>, recovery: &Recovered, joining: &Joining) {
+        let protocol = self.format.protocol();
+        match protocol {
+            Wire::Batches => return self.poll_joined(ctx, recovery),
+            Wire::Events | Wire::Lines => self.begin_stream(ctx),
+            Wire::Text | Wire::Json => {}
+        }
+        if joining.requested_offset.is_some() || protocol != Wire::Text {
             if recovery.recovered == Some(false) {
-                notice(ctx, "messages may be missing here");
+                self.plain_notice(ctx.effects, "messages may be missing here");
             }
             for publication in &recovery.publications {
-                ctx.effects.send(|out| out.extend_from_slice(&text::payload(publication)));
+                ctx.effects.send(|out| match protocol {
+                    Wire::Text => out.extend_from_slice(&text::payload(publication)),
+                    Wire::Events | Wire::Lines | Wire::Batches | Wire::Json => {
+                        plain::publication_into(out, protocol, publication);
+                    }
+                });
             }
-            ctx.effects.send(|out| text::position_into(out, recovery.top));
+            ctx.effects.send(|out| plain::position_into(out, protocol, recovery.top));
         }
         ctx.effects.push(Effect::Confirmed);
+    }
+
+    /// Sends a server notice.
+    pub(super) fn plain_notice(&self, effects: &mut Effects, notice: &str) {
+        let protocol = self.format.protocol();
+        if protocol != Wire::Batches {
+            effects.send(|out| plain::notice_into(out, protocol, notice));
+        }
     }
 
     /// The home of its room is lost: it joins anew, and is notified that messages may be missing.
@@ -166,14 +189,10 @@ impl Session {
     }
 
     /// One of its messages is completed.
-    pub(super) fn text_publish_completed(ctx: &mut Context<'_>, outcome: PublishOutcome) {
+    pub(super) fn text_publish_completed(&self, ctx: &mut Context<'_>, outcome: PublishOutcome) {
         match outcome {
             PublishOutcome::Ordered | PublishOutcome::Duplicate | PublishOutcome::Superseded => {}
-            PublishOutcome::Temporary => notice(ctx, "message not sent: try again"),
+            PublishOutcome::Temporary => self.plain_notice(ctx.effects, "message not sent: try again"),
         }
     }
-}
-
-fn notice(ctx: &mut Context<'_>, notice: &str) {
-    ctx.effects.send(|out| text::notice_into(out, notice));
 }

@@ -61,7 +61,7 @@ impl Shard {
             self.metrics.connections.add(1);
         }
         let peer = self.peer_address(address);
-        let details = peer.map(|peer| Box::new(Details { peer: Some(peer), name: None }));
+        let details = peer.map(|peer| Box::new(Details { peer: Some(peer), ..Details::default() }));
         let key = self.conns.insert(Slot { conn: Conn::new(self.now, surplus), session: None, details });
         self.wheel.set(key.index(), self.now + timeout);
         key
@@ -69,7 +69,7 @@ impl Shard {
 
     /// The socket of a connection is closed: its slot is free.
     pub fn closed(&mut self, key: ConnKey) {
-        let Some(Slot { conn, session, .. }) = self.conns.remove(key) else { return };
+        let Some(Slot { conn, session, details }) = self.conns.remove(key) else { return };
         debug_assert!(session.is_none(), "a session ends before its connection's slot is free");
         self.wheel.cancel(key.index());
         if conn.over_limit {
@@ -78,7 +78,13 @@ impl Shard {
         } else {
             self.metrics.connections.sub(1);
         }
-        self.metrics.websockets.sub(u64::from(conn.endpoint().is_some()));
+        match conn.endpoint() {
+            Some(endpoint) if endpoint.is_stream() => self.metrics.streams.sub(1),
+            Some(_) => self.metrics.websockets.sub(1),
+            None => {}
+        }
+        let waits = details.and_then(|details| details.http).is_some_and(|http| http.exchange.is_some());
+        self.metrics.waiting_requests.sub(u64::from(waits));
         self.metrics.closes[conn.reason() as usize].add(1);
     }
 

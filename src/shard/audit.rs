@@ -63,7 +63,9 @@ impl Shard {
             let Slot { conn, session, .. } = slot;
             audit.outbox_bytes = audit.outbox_bytes.max(conn.outbox.len());
             audit.outbox_capacity = audit.outbox_capacity.max(conn.outbox.capacity());
-            audit.input_bytes = audit.input_bytes.max(conn.input_bytes());
+            let receiving = slot.http().and_then(|http| http.receiving.as_ref());
+            let content_bytes = receiving.map_or(0, |receiving| receiving.capacity());
+            audit.input_bytes = audit.input_bytes.max(conn.input_bytes() + content_bytes);
             over_limit += u64::from(conn.over_limit);
             sessions += usize::from(session.is_some());
             let session = session.map(|session| self.sessions.get(session).expect("a session of its own"));
@@ -72,8 +74,8 @@ impl Shard {
                 "a session knows its connection"
             );
             assert!(
-                session.is_none() || conn.state() == State::Open,
-                "only an open connection has a session"
+                session.is_none() || !conn.state().is_ending(),
+                "only a connection that is served has a session"
             );
             let (commands, connect_bytes) = session.map_or((0, 0), Session::pending_work);
             audit.commands = audit.commands.max(commands);
@@ -106,6 +108,8 @@ impl Shard {
     fn may_go_on(&self, slot: &Slot) -> bool {
         let session = slot.session.and_then(|session| self.sessions.get(session));
         slot.conn.state().is_ending()
-            || slot.conn.outbox.len() <= super::OUTBOX_PAUSE_BYTES && session.is_none_or(Session::can_take)
+            || slot.conn.outbox.len() <= super::OUTBOX_PAUSE_BYTES
+                && session.is_none_or(Session::can_take)
+                && !Self::is_held(slot)
     }
 }

@@ -7,14 +7,14 @@ use super::{Counting, Shard, Slot};
 use crate::app::WireFormat;
 use crate::base::{ConnKey, RoomId, SessionKey, SubId, Time};
 use crate::chat::{AuthRequest, ClientId, Draft, Overrides};
-use crate::conn::{Change, State};
+use crate::conn::{Change, Conn, State};
 use crate::engine::ReplyTo;
 use crate::metrics::CloseReason;
 use crate::room::Request;
 use crate::session::{Effect, Effects, JoinRequest, Session};
 use crate::shard::fanout::Backlog;
 use crate::shard::messages::Up;
-use crate::ws::{CloseCode, Opcode};
+use crate::ws::CloseCode;
 
 impl Shard {
     /// Carries out what a session does.
@@ -37,21 +37,13 @@ impl Shard {
 
     fn effect(&mut self, key: SessionKey, conn: Option<ConnKey>, effects: &Effects, effect: Effect) {
         match effect {
-            Effect::Send(range) => self.send(conn, effects.payload(range)),
-            Effect::Notice => {
-                if let Some((key, Slot { conn, .. })) = self.open(conn) {
-                    conn.outbox.notice_later();
-                    self.flush_later(key);
-                }
-            }
-            Effect::Ping => {
-                if let Some((key, Slot { conn, .. })) = self.open(conn) {
-                    conn.ping();
-                    self.flush_later(key);
-                }
-            }
+            Effect::Send(range) => self.on_open(conn, |conn| conn.send_payload(effects.payload(range))),
+            Effect::Notice => self.on_open(conn, |conn| conn.outbox.notice_later()),
+            Effect::Ping => self.on_open(conn, Conn::ping),
             Effect::Close { code, reason, why } => {
-                if let Some(conn) = conn {
+                if let Some(conn) = conn
+                    && !self.end_by_request(conn, code, &reason, why)
+                {
                     self.close_session(conn, CloseCode::from(code), &reason, why);
                 }
             }
@@ -80,19 +72,40 @@ impl Shard {
                 let request = AuthRequest { conn, client, protocol, name, token, data, address };
                 self.auth_requests.push_back(request);
             }
-            Effect::Confirmed => {
+            Effect::Confirmed => self.confirmed(conn),
+            Effect::Begin => {
                 if let Some(conn) = conn {
-                    self.flush_later(conn);
+                    self.begin_stream(conn, key);
+                }
+            }
+            Effect::Batch { content, position } => {
+                if let Some(conn) = conn {
+                    let content = content.map(|range| effects.payload(range));
+                    self.answer_poll(conn, key, content, position);
+                }
+            }
+            Effect::Published { command, outcome, position } => {
+                if let Some(conn) = conn {
+                    self.published(conn, command, outcome, position);
                 }
             }
         }
     }
 
-    /// Sends a session's client a message.
-    fn send(&mut self, conn: Option<ConnKey>, payload: &[u8]) {
-        let Some((key, Slot { conn, .. })) = self.open(conn) else { return };
-        conn.send(Opcode::Text, payload);
-        self.flush_later(key);
+    /// A session's client is in: what waited for that may go.
+    fn confirmed(&mut self, conn: Option<ConnKey>) {
+        if let Some(conn) = conn {
+            self.publisher_admitted(conn);
+            self.flush_later(conn);
+        }
+    }
+
+    /// Has an open connection, if it is one, send something.
+    fn on_open(&mut self, conn: Option<ConnKey>, send: impl FnOnce(&mut Conn)) {
+        if let Some((key, Slot { conn, .. })) = self.open(conn) {
+            send(conn);
+            self.flush_later(key);
+        }
     }
 
     fn open(&mut self, conn: Option<ConnKey>) -> Option<(ConnKey, &mut Slot)> {
@@ -120,11 +133,12 @@ impl Shard {
     }
 
     fn request_join(&mut self, key: SessionKey, join: JoinRequest) {
-        let JoinRequest { number, room, member, recovery_request, overrides } = join;
+        let JoinRequest { number, room, member, recovery_request, overrides, lease } = join;
         let reply_to = self.reply_to(key, number);
         // The others only ever repeat what the room does anyway.
         let Overrides { presence, join_leave, .. } = overrides;
-        self.request_home(&room, Request::Join { member, recovery_request, presence, join_leave, reply_to });
+        let join = Request::Join { member, recovery_request, presence, join_leave, lease, reply_to };
+        self.request_home(&room, join);
     }
 
     /// A client goes out of a room, which ends with its last member.
@@ -214,7 +228,7 @@ impl Shard {
     }
 
     /// Ends the session of a connection, if it has one: it leaves its rooms.
-    fn end_session(&mut self, key: ConnKey) {
+    pub(super) fn end_session(&mut self, key: ConnKey) {
         let Some(slot) = self.conns.get_mut(key) else { return };
         let Some(session) = slot.session.take() else { return };
         let mut effects = Effects::default();
@@ -260,7 +274,7 @@ impl Shard {
     /// Sets a connection's one timer to the next thing that is due for it or its session.
     pub(super) fn rearm(&mut self, key: ConnKey) {
         let Some(Slot { conn, session, .. }) = self.conns.get(key) else { return };
-        if !conn.is_open() {
+        if !conn.is_open() && conn.state() != State::Waiting {
             return;
         }
         let session = session.and_then(|session| self.sessions.get(session));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::fanout::Backlog;
 use super::messages::{Down, Up};
-use crate::app::Encodings;
+use crate::app::{Encodings, WireFormat};
 use crate::chat::{Position, Recovered};
 use crate::engine::ReplyTo;
 use crate::room::{Counts, Output, Reply, Request};
@@ -78,9 +78,9 @@ impl Shard {
                 }
             }
             Down::Reply(Reply::Joined { reply_to, recovery }) => self.joined(reply_to, &recovery),
-            Down::Reply(Reply::Completed { reply_to, room, outcome, weight }) => {
+            Down::Reply(Reply::Completed { reply_to, room, outcome, position, weight }) => {
                 self.call_session(reply_to.session, |session, ctx| {
-                    session.draft_completed(ctx, reply_to.command, outcome)
+                    session.draft_completed(ctx, reply_to.command, outcome, position)
                 });
                 self.draft_completed(&room, weight);
             }
@@ -98,10 +98,17 @@ impl Shard {
     /// in while this was in flight, and gets what comes after.
     fn distribute(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
         let Some(room) = self.rooms.get(id) else { return };
+        let mut polls = None;
         for (format, audience) in room.audiences() {
             if let Some(frame) = encodings.get(format) {
                 self.fanout.publish(self.now, audience, frame, position);
+                if format == WireFormat::Batches {
+                    polls = Some(audience);
+                }
             }
+        }
+        if let Some(audience) = polls {
+            self.poll_later(audience);
         }
     }
 
@@ -193,6 +200,8 @@ impl Shard {
         self.metrics.delayed.add(delayed);
         self.metrics.history_bytes.set(self.homes.history_bytes());
         self.metrics.homes.set(self.homes.len() as u64);
+        self.metrics.leases.set(self.homes.leases() as u64);
+        self.metrics.idempotency_keys.set(self.homes.idempotency_keys() as u64);
         self.metrics.parked_bytes.set(self.rooms.parked().1);
     }
 }

@@ -6,10 +6,10 @@
 //! read. Until then the connection is not read from, and TCP slows its sender down.
 
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
-use crate::base::{ConnKey, SessionKey};
+use crate::base::{ConnKey, SessionKey, Table};
 use crate::conn::{Endpoint, State};
 use crate::metrics::CloseReason;
-use crate::session::{Context, Taken};
+use crate::session::{Context, Session, Taken};
 use crate::ws::{self, CloseCode, Event, Fail, Opcode};
 
 /// The outcome of some input.
@@ -124,7 +124,9 @@ impl Shard {
         conn.put_back(kept);
         if waits {
             self.offer_later(key);
-        } else {
+        } else if !self.conns.get(key).is_some_and(Self::awaits_answers)
+            && let Some(Slot { conn, .. }) = self.conns.get_mut(key)
+        {
             let change = conn.end_of_input(&self.options);
             self.apply(key, change);
         }
@@ -140,11 +142,24 @@ impl Shard {
     fn take(&mut self, key: ConnKey, input: &mut [u8], scanned: &mut usize) -> Used {
         let Some(slot) = self.conns.get_mut(key) else { return Used::All };
         match slot.conn.state() {
-            State::Head | State::Open if self.budget.is_spent() || !self.mesh.is_clear() => Used::Later,
-            State::Head | State::Open if slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES => Used::Later,
+            State::Waiting => Used::Later,
+            State::Open if slot.conn.is_stream() => {
+                let change = slot.conn.ignored(input.len());
+                self.apply(key, change);
+                Used::All
+            }
+            State::Head | State::Body | State::Open if self.budget.is_spent() || !self.mesh.is_clear() => {
+                Used::Later
+            }
+            State::Head | State::Body | State::Open if slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES => {
+                Used::Later
+            }
+            State::Head if Self::is_held(slot) => Used::Later,
+            State::Head if slot.session.is_some_and(|it| !can_take(&self.sessions, it)) => Used::Later,
             // Only the peer's Close is looked for, but what comes before it is inflated all the same.
             State::Closing if self.budget.is_spent() => Used::Later,
             State::Head => self.take_request(key, input, scanned),
+            State::Body => self.take_content(key, input),
             State::Open | State::Closing => self.take_frame(key, input),
             State::Finishing(_) | State::Lingering | State::Closed => {
                 let change = slot.conn.discarded(input.len());
@@ -234,7 +249,8 @@ impl Shard {
             Event::Text(text) if is_open => match (endpoint, session) {
                 (_, Some(session)) => return self.message(key, session, text),
                 (Some(Endpoint::Echo), None) => self.echo(key, Opcode::Text, text.as_bytes()),
-                (Some(Endpoint::Chat | Endpoint::Centrifuge) | None, None) => {}
+                // A stream's input is no frames.
+                (Some(_) | None, None) => {}
             },
             Event::Binary(payload) if is_open => match (endpoint, session) {
                 (Some(Endpoint::Echo), _) => self.echo(key, Opcode::Binary, payload),
@@ -243,7 +259,7 @@ impl Shard {
                     Ok(text) => return self.message(key, session, text),
                     Err(_) => self.fail_frames(key, ws::ProtocolError::InvalidUtf8.into()),
                 },
-                (Some(Endpoint::Chat | Endpoint::Centrifuge) | None, _) => {
+                (Some(_) | None, _) => {
                     let sentence = "this endpoint takes text only";
                     self.fail(key, CloseCode::Unsupported, sentence, CloseReason::UnsupportedData);
                 }
@@ -256,7 +272,7 @@ impl Shard {
 
     /// Offers a message to its session.
     fn message(&mut self, key: ConnKey, session: SessionKey, text: &str) -> Handled {
-        let offer = |session: &mut crate::session::Session, ctx: &mut Context<'_>| session.message(ctx, text);
+        let offer = |session: &mut Session, ctx: &mut Context<'_>| session.message(ctx, text);
         let taken = self.call_session(session, offer);
         if taken == Some(Taken::Later) {
             debug_assert!(self.conns.get(key).is_some());
@@ -284,7 +300,8 @@ impl Shard {
         }
         let session = slot.session.and_then(|session| self.sessions.get(session));
         slot.conn.outbox.len() <= OUTBOX_PAUSE_BYTES
-            && session.is_none_or(crate::session::Session::can_take)
+            && session.is_none_or(Session::can_take)
+            && !Self::is_held(slot)
             && !self.budget.is_spent()
             && self.mesh.is_clear()
     }
@@ -293,14 +310,16 @@ impl Shard {
     /// on, perhaps.
     pub(super) fn offer_later(&mut self, key: ConnKey) {
         let Some(slot) = self.conns.get(key) else { return };
-        let waits = slot.conn.paused || slot.conn.has_waiting_input();
+        if !slot.conn.paused && !slot.conn.has_waiting_input() {
+            return;
+        }
         // Every reason to pause but the turn and the rings reports itself when it no longer holds.
         let session = slot.session.and_then(|session| self.sessions.get(session));
         let is_queued = !slot.conn.state().is_ending()
             && (slot.conn.outbox.len() > OUTBOX_PAUSE_BYTES
+                || Self::is_held(slot)
                 || session.is_some_and(|session| !session.can_take()));
-        if waits
-            && !is_queued
+        if !is_queued
             && let Some(Slot { conn, .. }) = self.conns.get_mut(key)
             && !std::mem::replace(&mut conn.ready, true)
         {
@@ -333,4 +352,9 @@ impl Shard {
             }
         }
     }
+}
+
+/// Whether a session takes another message now.
+fn can_take(sessions: &Table<SessionKey, Session>, key: SessionKey) -> bool {
+    sessions.get(key).is_none_or(Session::can_take)
 }

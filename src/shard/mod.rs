@@ -33,6 +33,7 @@
 //! | `admission` | connections that are served, and those that are only answered |
 //! | `input` | bytes to requests and messages, and those to sessions |
 //! | `requests`, `refusals` | HTTP requests and their responses; those that are refused, for the log |
+//! | `plain`, `publish` | the plain protocol over HTTP: streams, long polls; messages published by request |
 //! | `effects` | effects of connections and sessions on the other parts |
 //! | `exchange` | messages of the mesh, to homes, sessions and the fan-out |
 //! | `output` | bytes for the kernel, and connections to be closed |
@@ -53,6 +54,8 @@ mod limits;
 pub mod mesh;
 pub mod messages;
 mod output;
+mod plain;
+mod publish;
 mod refusals;
 mod repair;
 mod replacement;
@@ -78,7 +81,7 @@ pub use refusals::Refusal;
 use crate::app::Encoder;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
-use crate::base::{ConnKey, SessionKey, Table, Time};
+use crate::base::{AudienceId, ConnKey, SessionKey, Table, Time};
 use crate::chat::{AuthDecision, AuthRequest, ClientId};
 use crate::conn::Conn;
 use crate::engine::{Engine, Memory, ReplyTo};
@@ -101,7 +104,8 @@ struct Slot {
     conn: Conn,
     /// The session behind it, once its WebSocket is open to one and as long as it is.
     session: Option<SessionKey>,
-    /// Where it comes from, if that matters, and what its client was called when its session ended.
+    /// Where it comes from, if that matters, what its client was called when its session ended, and what of
+    /// HTTP is in progress on it.
     details: Option<Box<Details>>,
 }
 
@@ -110,6 +114,22 @@ struct Slot {
 struct Details {
     peer: Option<PeerAddress>,
     name: Option<Arc<str>>,
+    /// What is in progress of the plain protocol over HTTP.
+    http: Option<Box<plain::Http>>,
+}
+
+impl Slot {
+    fn http(&self) -> Option<&plain::Http> {
+        self.details.as_ref()?.http.as_deref()
+    }
+
+    fn http_mut(&mut self) -> Option<&mut plain::Http> {
+        self.details.as_mut()?.http.as_deref_mut()
+    }
+
+    fn http_or_new(&mut self) -> &mut plain::Http {
+        self.details.get_or_insert_default().http.get_or_insert_default()
+    }
 }
 
 /// A count of members that is in flight on all shards.
@@ -166,6 +186,8 @@ pub struct Shard {
     /// The slot at which the drain goes on, once it has begun.
     draining: Option<usize>,
     nameless: Arc<str>,
+    /// Audiences with publications for polls.
+    polls_due: VecDeque<AudienceId>,
     /// Requests refused in this turn.
     refusals: VecDeque<Refusal>,
     countings: Vec<Counting>,
@@ -217,6 +239,7 @@ impl Shard {
             over_limit: 0,
             draining: None,
             nameless: Arc::from(""),
+            polls_due: VecDeque::new(),
             refusals: VecDeque::new(),
             countings: Vec::new(),
             auth_requests: VecDeque::new(),
@@ -294,6 +317,7 @@ impl Shard {
         self.drain_some();
         self.take_ready();
         self.exchange();
+        self.answer_polls();
         self.count_homes();
     }
 
@@ -309,7 +333,7 @@ impl Shard {
 
     /// What the auth backend has decided about a client. If it is gone, or going, nothing happens.
     pub fn decided(&mut self, conn: ConnKey, decision: AuthDecision) {
-        if self.conns.get(conn).is_some_and(|slot| slot.conn.is_open()) {
+        if self.conns.get(conn).is_some_and(|slot| !slot.conn.state().is_ending()) {
             self.with_session(conn, |session, ctx| session.decided(ctx, decision));
         }
     }
@@ -338,6 +362,7 @@ impl Shard {
             || !self.auth_requests.is_empty()
             || !self.cancelled.is_empty()
             || !self.deferred.is_empty()
+            || !self.polls_due.is_empty()
             || self.mesh.has_own()
             || self.homes.has_output()
             || (!self.ready.is_empty() && self.mesh.is_clear())
@@ -400,6 +425,7 @@ impl Shard {
                 shard: self.mesh.me(),
                 options: &self.options,
                 users: self.limits.users(),
+                seed: self.mesh.seed(),
                 rng: &mut self.rng,
                 budget: &mut self.budget,
                 effects: &mut self.effects,

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::input::Used;
+use super::plain::Kind;
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
 use crate::app::{Protocol, WireFormat, json, text};
 use crate::base::{ConnKey, Time};
 use crate::chat::{self, BadName};
 use crate::conn::{Ending, Endpoint};
 use crate::http::{
-    Date, Head, Precondition, Reject, Response, StatusCode, accept_into, check_upgrade, is_head_request,
-    is_upgrade, parse_head, percent_decode, query_value,
+    AnswerOptions, Date, Framing, Head, Precondition, Reject, Response, StatusCode, accept_into,
+    check_upgrade, is_head_request, is_upgrade, parse_head, percent_decode, query_value,
 };
 use crate::metrics::CloseReason;
 use crate::page;
@@ -79,12 +80,19 @@ impl Shard {
         let head = match parse_head(input, scanned, &self.options.head) {
             Ok(Step::Done(head)) => head,
             Ok(Step::NeedMore) => return Used::NeedsMore,
+            Err(_) if self.holds_for_answers(key) => return Used::Later,
             Err(reject) => {
                 self.reject(key, reject, None, is_head_request(input));
                 return Used::All;
             }
         };
         self.budget.messages = self.budget.messages.saturating_sub(1);
+        if let Some(at) = Kind::at(head.path) {
+            return self.take_plain(key, &head, at, &input[head.len..]);
+        }
+        if self.holds_for_answers(key) {
+            return Used::Later;
+        }
         match self.request(key, &head) {
             Ok(()) => Used::Some(head.len),
             Err(reject) => {
@@ -99,12 +107,13 @@ impl Shard {
         let date = self.date();
         self.note_refusal(key, head, reject);
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        reject.response_into(conn.outbox.bytes(), head_only, date);
+        let options = AnswerOptions { head_only, date, ..AnswerOptions::default() };
+        reject.response_into(conn.outbox.bytes(), &options);
         self.end_after_answer(key, CloseReason::RequestRejected);
     }
 
     /// Ends a connection once its last answer is out.
-    fn end_after_answer(&mut self, key: ConnKey, reason: CloseReason) {
+    pub(super) fn end_after_answer(&mut self, key: ConnKey, reason: CloseReason) {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         // A surplus connection makes room for the next one: it is not waited for.
         let ending = if conn.over_limit { Ending::AtOnce } else { Ending::Linger };
@@ -122,8 +131,14 @@ impl Shard {
         if peer.is_some_and(|peer| peer.counted.is_none()) {
             return Err(Reject::TooMany);
         }
+        if head.framing != Framing::None {
+            return Err(Reject::Body);
+        }
         match self.target(head)? {
-            Target::Upgrade(opening) => return self.upgrade(key, head, &opening),
+            Target::Upgrade(opening) => {
+                self.end_publisher(key);
+                return self.upgrade(key, head, &opening);
+            }
             Target::Page(asset) => {
                 let etag = [
                     ("ETag", asset.etag.as_str()),
@@ -178,13 +193,17 @@ impl Shard {
             Target::Upgrade(..) => Err(Reject::UpgradeRequired),
             Target::Page(_) | Target::Health | Target::Ready | Target::Metrics => match head.method {
                 "GET" | "HEAD" => Ok(target),
-                _ => Err(Reject::Method),
+                _ => Err(Reject::Method("GET, HEAD")),
             },
         }
     }
 
     /// `/ws/{name}?room=R&history=N&since=EPOCH:OFFSET&token=T`: the room is the lobby unless it is named.
-    fn text_handshake<'b>(&self, name: &'b str, head: &Head<'b>) -> Result<TextHandshake<'b>, Reject> {
+    pub(super) fn text_handshake<'b>(
+        &self,
+        name: &'b str,
+        head: &Head<'b>,
+    ) -> Result<TextHandshake<'b>, Reject> {
         if name.contains('/') {
             return Err(Reject::NotFound);
         }
@@ -245,7 +264,7 @@ impl Shard {
     }
 
     /// The authentication of a plain client, which is counted among the connections of its user.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         mut session: Session,
         text_handshake: &TextHandshake<'_>,
@@ -269,7 +288,7 @@ impl Shard {
     }
 
     /// A plain client's WebSocket is open: it joins its room, or the auth backend decides.
-    fn open_session(
+    pub(super) fn open_session(
         &mut self,
         key: ConnKey,
         text_handshake: &TextHandshake<'_>,
@@ -310,8 +329,9 @@ impl Shard {
             && self.draining.is_none()
             && !conn.over_limit
             && conn.outbox.len() < OUTBOX_PAUSE_BYTES;
-        Response { keep_alive, date, head_only: head.method == "HEAD", ..*response }
-            .write_into(conn.outbox.bytes());
+        let (is_old, head_only) = (head.minor_version == 0, head.method == "HEAD");
+        let options = AnswerOptions { keep_alive, is_old, head_only, fields: &[], date };
+        response.with(&options).write_into(conn.outbox.bytes());
         self.metrics.requests.add(1);
         if !keep_alive {
             return self.end_after_answer(key, CloseReason::RequestComplete);

@@ -5,6 +5,7 @@ mod admission;
 mod empty_rooms;
 mod faults;
 mod late_decision;
+mod plain;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -14,8 +14,12 @@ impl Shard {
     /// The peer has ended its stream. What it has sent before is used first.
     pub fn ended(&mut self, key: ConnKey) {
         let now = self.now;
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        let change = conn.ended(now, &self.options);
+        let Some(slot) = self.conns.get_mut(key) else { return };
+        // A client may end its side after a request and still read the answer.
+        if slot.conn.state() == State::Head && Self::awaits_answers(slot) {
+            return slot.conn.end_later();
+        }
+        let change = slot.conn.ended(now, &self.options);
         self.apply(key, change);
     }
 
@@ -41,10 +45,20 @@ impl Shard {
         if conn.over_limit && conn.state() == State::Head {
             return self.reject(key, self.surplus_refusal(), None, false);
         }
+        let is_reading_body = conn.state() == State::Body;
+        if is_reading_body {
+            self.give_up_answers(key, Time::NEVER); // they come before the answer to this one
+        }
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        if conn.state() == State::Head && self.posts_timed_out(key) {
+            return;
+        }
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         if let Some(change) = conn.timed_out(date, &self.options) {
             let is_http = matches!(conn.state(), State::Finishing(_)) && conn.endpoint().is_none();
             if is_http {
-                self.note_refusal(key, None, Reject::HeadTimeout);
+                let reject = if is_reading_body { Reject::BodyTimeout } else { Reject::HeadTimeout };
+                self.note_refusal(key, None, reject);
             }
             return self.apply(key, change);
         }
@@ -76,20 +90,24 @@ impl Shard {
         let next = self.conns.slots().min(first + DRAINS_PER_TURN);
         for index in first..next {
             let Some(key) = self.conns.key_at(index) else { continue };
-            let Some(Slot { conn, session, .. }) = self.conns.get_mut(key) else { continue };
+            let Some(slot) = self.conns.get_mut(key) else { continue };
+            let awaits_answers = Self::awaits_answers(slot);
+            let Slot { conn, session, .. } = slot;
             if conn.over_limit {
                 continue; // it ends with its answer
             }
             match conn.state() {
-                State::Open if session.is_some() => {
+                State::Open | State::Waiting if session.is_some() => {
                     self.with_session(key, |session, ctx| session.shutdown(ctx.effects));
                 }
-                State::Open => {
+                // Messages that are in flight are answered first, and the connection ends with that.
+                State::Head if awaits_answers => {}
+                State::Open | State::Waiting => {
                     let (code, sentence) = (crate::ws::CloseCode::Away, "server is going away");
                     let change = conn.begin_close(code, sentence, CloseReason::Shutdown, &self.options);
                     self.apply(key, change);
                 }
-                State::Head => {
+                State::Head | State::Body => {
                     let change = conn.finish(Ending::AtOnce, CloseReason::Shutdown, &self.options);
                     self.apply(key, change);
                 }

@@ -50,7 +50,7 @@ MUTATIONS = [
      "        self.ping_at = Time::NEVER;\n        Change { leaves: true, flush: true, close: None, timer: Some(options.close_timeout * 10_000) }\n    }\n\n    /// Takes nothing more in"),
     ("missing-pong", "a ping that comes while others are unanswered is forgotten", "src/conn/outbox.rs",
      "        self.content().pong = Some(payload.into());\n", "        let _ = payload;\n"),
-    ("wrong-skip-count", "of two gaps only the last is announced", "src/session/mod.rs",
+    ("wrong-skip-count", "of two gaps only the last is announced", "src/session/slow.rs",
      "skipped.count += count;", "skipped.count = count;"),
     ("moved-member", "a member that takes the index of one that leaves is passed over", "src/shard/fanout/audience.rs",
      "            self.visit_again(member_index);\n        }\n        (Some(sub), behind)", "        }\n        (Some(sub), behind)"),

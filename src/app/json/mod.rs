@@ -6,7 +6,6 @@
 mod check;
 pub mod codes;
 pub mod command;
-mod encode;
 mod field;
 mod push;
 mod reply;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::Unsubscribe;
-use super::encode::{Raw, Shown, write};
+use crate::app::encode::{Raw, Shown, write};
 use crate::chat::{Body, ClientId, Member, PresenceEvent, Publication};
 
 /// A line.

@@ -4,8 +4,8 @@ use serde::{Serialize, Serializer};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::encode::{Raw, Shown, is_default, write};
 use super::push::{self, ClientInfo};
+use crate::app::encode::{Raw, Shown, is_default, write};
 use crate::chat::{ClientId, Member, Position, Publication, Recovered};
 
 /// Appends a line with the reply to command `id`.

@@ -116,7 +116,7 @@ impl LateEngine {
         let client = ClientId::new(usize::from(u8::MAX), 1);
         let person = Person::new(client, Arc::clone(&name), name, None);
         let author = Member::new(Arc::new(person), None);
-        let draft = Draft { author, body: Body::Text(text.into()) };
+        let draft = Draft::new(author, Body::Text(text.into()));
         self.inside().order(room, draft, now, unix_ms)
     }
 }
@@ -137,7 +137,7 @@ impl Inside {
         let Some(room) = self.rooms.get_mut(name) else { return false };
         room.top.offset += 1;
         let position = Some(room.top);
-        let make = |Draft { author, body }| Publication {
+        let make = |Draft { author, body, .. }| Publication {
             position,
             accepted: now,
             unix_ms,
@@ -207,8 +207,10 @@ impl Engine for LateEngine {
             PublishOutcome::Ordered
         };
         let name = inside.names.get(&home).cloned().expect("a draft for a room that is open");
+        let mut position = None;
         if outcome == PublishOutcome::Ordered {
             inside.order(&name, draft, now, unix_ms);
+            position = inside.rooms.get(&name).map(|room| room.top);
         } else {
             inside.declined.push((draft.body, outcome));
         }
@@ -216,7 +218,7 @@ impl Engine for LateEngine {
         let (Some(it), Some(reply_to)) = (inside.rooms.get_mut(&name), reply_to) else { return };
         it.completes_at = it.completes_at.max(now + after);
         let at = it.completes_at;
-        inside.plan(at, Planned::Event(Event::Completed { home, reply_to, outcome }));
+        inside.plan(at, Planned::Event(Event::Completed { home, reply_to, outcome, position }));
     }
 
     fn page(&mut self, home: HomeKey, offset: u64, _limit: usize) {

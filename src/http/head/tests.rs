@@ -27,7 +27,14 @@ fn targets() {
     check("GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n", Err(Reject::Malformed));
     check("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", Err(Reject::Malformed));
     check("GET / HTTP/1.0\r\n\r\n", Ok(("/", None)));
-    check("GET / HTTP/1.1\nHost: h\n\n", Ok(("/", None)));
+    for bare in [
+        "GET / HTTP/1.1\nHost: h\n\n",
+        "GET / HTTP/1.1\r\nHost: h\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\n\n",
+        "\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    ] {
+        check(bare, Err(Reject::Malformed));
+    }
 }
 
 /// The result of `of` for a request with these further lines.
@@ -165,22 +172,46 @@ fn empty_lines_before_a_request_are_ignored() {
 }
 
 #[test]
+fn expectations_and_accepted_types() {
+    for (lines, expected) in [
+        ("", Ok(false)),
+        ("Expect: 100-continue\r\n", Ok(true)),
+        ("Expect: 100-Continue, 100-continue\r\n", Ok(true)),
+        ("Expect: \r\n", Ok(false)),
+        ("Expect: 100-continue, magic\r\n", Err(Reject::Expectation)),
+        ("Expect: 100\r\n", Err(Reject::Expectation)),
+    ] {
+        assert_eq!(parsed(lines, Head::expects_continue), expected, "{lines}");
+    }
+    for (lines, expected) in [
+        ("", false),
+        ("Accept: */*\r\n", false),
+        ("Accept: application/*\r\n", false),
+        ("Accept: application/json\r\n", true),
+        ("Accept: text/plain, Application/JSON ;q=0.5\r\n", true),
+        ("Accept: application/jsonp\r\n", false),
+    ] {
+        assert_eq!(parsed(lines, |head| head.accepts("application/json")), expected, "{lines}");
+    }
+}
+
+#[test]
 fn request_smuggling() {
     check("GET / HTTP/1.1\r\n\r\n", Err(Reject::Host));
     check("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Err(Reject::Host));
     check("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Err(Reject::Host));
-    check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", Err(Reject::Body));
+    check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", Ok(("/", None)));
     check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", Ok(("/", None)));
-    check("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", Err(Reject::Body));
+    check("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", Ok(("/", None)));
     check("GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n folded\r\n\r\n", Err(Reject::Malformed));
     check("GET / HTTP/1.1\r\nHost : h\r\n\r\n", Err(Reject::Malformed));
     check("GET / HTTP/1.1\r\nHost: h\r\nX\t: a\r\n\r\n", Err(Reject::Malformed));
     check("GET / HTTP/1.1\r\n Host: h\r\n\r\n", Err(Reject::Malformed));
-    check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0, 5\r\n\r\n", Err(Reject::Body));
-    check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: -0\r\n\r\n", Err(Reject::Body));
+    check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0, 5\r\n\r\n", Err(Reject::Framing));
+    check("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: -0\r\n\r\n", Err(Reject::Framing));
     check(
         "GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: x\r\nContent-Length: 0\r\n\r\n",
-        Err(Reject::Body),
+        Err(Reject::Framing),
     );
     check("GET /\r HTTP/1.1\r\nHost: h\r\n\r\n", Err(Reject::Malformed));
     check("GET  / HTTP/1.1\r\nHost: h\r\n\r\n", Err(Reject::Malformed));

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 
 use super::audience::Due;
 use super::{Fanout, Subscription};
+use crate::app::WireFormat;
 use crate::base::log::{Cursor, Log};
 use crate::base::prefetch::prefetch;
 use crate::base::{AudienceId, SubId, Time};
@@ -60,6 +61,15 @@ pub struct Missed {
     /// The rest of the frame that the member was in the middle of, which must still go out before anything
     /// else.
     pub rest: Vec<u8>,
+}
+
+/// What a poll is answered with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entries {
+    /// Each publication, with a comma behind it.
+    pub bytes: Vec<u8>,
+    /// How many there are.
+    pub count: u64,
 }
 
 impl Fanout {
@@ -158,6 +168,27 @@ impl Fanout {
         member.mid_frame = false;
         log.advance(from, to, pool);
         Missed { count, after, rest }
+    }
+
+    /// What members of an audience that is never swept have not been sent, of at most `count_max` of them:
+    /// the slot of each one's connection, the entries, and the position of the last one.
+    pub fn unanswered(&self, id: AudienceId, count_max: usize) -> Vec<(usize, Entries, Option<Position>)> {
+        let Some(audience) = self.audiences.get(id.0 as usize) else { return Vec::new() };
+        if audience.format != WireFormat::Batches {
+            return Vec::new(); // another one has its place
+        }
+        let head = audience.log.head();
+        let offset = audience.log.newest_offset();
+        let position = audience.epoch.zip(offset).map(|(epoch, offset)| Position { epoch, offset });
+        let behind = audience.members.iter().filter(|member| member.cursor != head);
+        let entries = |from: Cursor| Entries {
+            bytes: audience.log.copy_range(from, head),
+            count: audience.log.frames_between(from, head),
+        };
+        behind
+            .take(count_max)
+            .map(|it| (self.subscriptions[it.sub.index()].conn as usize, entries(it.cursor), position))
+            .collect()
     }
 
     /// The member that is in the middle of a frame, among those of one connection.

@@ -1,0 +1,207 @@
+//! The plain protocol over HTTP: what its streams and its long polling send, as payloads.
+//!
+//! A publication is one JSON object with name and text. In an event stream its position is the event's id,
+//! so that `EventSource` resumes by itself; in lines and in batches it is a member of the object.
+
+use serde::Serialize;
+
+use super::encode::{Shown, write};
+use super::{Protocol, json, text};
+use crate::chat::{Body, Position, Publication};
+use crate::http::ServerEvent;
+
+/// How long an `EventSource` waits before it reconnects: what a stream begins with.
+pub const RETRY: &[u8] = b"retry: 2000\n\n";
+
+/// The media type of lines of JSON.
+pub const NDJSON: &str = "application/x-ndjson; charset=utf-8";
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Shown<Position>>,
+    name: &'a str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct At {
+    position: Shown<Position>,
+}
+
+#[derive(Serialize)]
+struct Notice<'a> {
+    notice: &'a str,
+}
+
+#[derive(Serialize)]
+struct End<'a> {
+    end: u16,
+    reason: &'a str,
+}
+
+/// `publication` as a JSON object, which is also an entry of a batch.
+pub fn object_into(out: &mut Vec<u8>, publication: &Publication, position: Option<Position>) {
+    let data;
+    let text: &str = match &publication.body {
+        // It was checked when it came in.
+        Body::Text(text) => std::str::from_utf8(text).unwrap_or_default(),
+        Body::Data(json) => {
+            data = json::plain_text(json);
+            &data
+        }
+    };
+    let name = &publication.author.person.name;
+    write(out, &Line { position: position.map(Shown), name, text });
+}
+
+/// Appends a publication in the form of `protocol`: an event, a line, or an entry of a batch with a comma
+/// behind it.
+pub fn publication_into(out: &mut Vec<u8>, protocol: Protocol, publication: &Publication) {
+    let position = publication.position;
+    match protocol {
+        Protocol::Events => {
+            let mut data = Vec::with_capacity(publication.body.bytes().len() + 64);
+            object_into(&mut data, publication, None);
+            let id = position.map(|position| position.to_string());
+            ServerEvent { event: None, id: id.as_deref(), data: Some(&data) }.write_into(out);
+        }
+        Protocol::Lines => {
+            object_into(out, publication, position);
+            out.push(b'\n');
+        }
+        Protocol::Batches => {
+            object_into(out, publication, position);
+            out.push(b',');
+        }
+        Protocol::Text | Protocol::Json => debug_assert!(false, "their payloads are messages"),
+    }
+}
+
+/// Appends where the room stands when a client joins: it resumes from there even if nothing comes.
+pub fn position_into(out: &mut Vec<u8>, protocol: Protocol, position: Position) {
+    match protocol {
+        Protocol::Events => {
+            let id = position.to_string();
+            ServerEvent { id: Some(&id), ..ServerEvent::default() }.write_into(out);
+        }
+        Protocol::Lines => {
+            write(out, &At { position: Shown(position) });
+            out.push(b'\n');
+        }
+        Protocol::Text => text::position_into(out, position),
+        Protocol::Json | Protocol::Batches => {}
+    }
+}
+
+/// Appends a server notice.
+pub fn notice_into(out: &mut Vec<u8>, protocol: Protocol, notice: &str) {
+    match protocol {
+        Protocol::Text => text::notice_into(out, notice),
+        Protocol::Events | Protocol::Lines => named_into(out, protocol, "notice", &Notice { notice }),
+        Protocol::Json | Protocol::Batches => {}
+    }
+}
+
+/// Appends the reason why the server ends a stream: the code that a WebSocket would be closed with, and a
+/// sentence.
+pub fn end_into(out: &mut Vec<u8>, protocol: Protocol, code: u16, reason: &str) {
+    if matches!(protocol, Protocol::Events | Protocol::Lines) {
+        named_into(out, protocol, "end", &End { end: code, reason });
+    }
+}
+
+fn named_into(out: &mut Vec<u8>, protocol: Protocol, event: &str, value: &impl Serialize) {
+    if protocol == Protocol::Events {
+        let mut data = Vec::new();
+        write(&mut data, value);
+        ServerEvent { event: Some(event), id: None, data: Some(&data) }.write_into(out);
+    } else {
+        write(out, value);
+        out.push(b'\n');
+    }
+}
+
+/// The answer to a poll: the entries of a batch, each with a comma behind it, and where to go on. `gap`:
+/// publications before the first one are missing.
+pub fn batch(entries: &[u8], position: Position, gap: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(entries.len() + 80);
+    out.extend_from_slice(b"{\"position\":");
+    write(&mut out, &Shown(position));
+    if gap {
+        out.extend_from_slice(b",\"gap\":true");
+    }
+    out.extend_from_slice(b",\"messages\":[");
+    out.extend_from_slice(entries.strip_suffix(b",").unwrap_or(entries));
+    out.extend_from_slice(b"]}\n");
+    out
+}
+
+/// The answer to a publisher that wants to know its message's position.
+pub fn position_body(position: Option<Position>) -> Vec<u8> {
+    let mut out = Vec::new();
+    match position {
+        Some(position) => write(&mut out, &At { position: Shown(position) }),
+        None => out.extend_from_slice(b"{}"),
+    }
+    out.push(b'\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::publication_of;
+    use super::*;
+    use crate::chat::Epoch;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn publications() {
+        let publication = publication_of("a \"b\"\nc");
+        let unpositioned = Publication { position: None, ..publication_of("a \"b\"\nc") };
+        let check = |protocol, publication: &Publication, expected: &str| {
+            assert_eq!(written(|out| publication_into(out, protocol, publication)), expected);
+        };
+        let object = r#""name":"ann","text":"a \"b\"\nc"}"#;
+        check(Protocol::Events, &publication, &format!("id: 00000001:1\ndata: {{{object}\n\n"));
+        check(Protocol::Events, &unpositioned, &format!("data: {{{object}\n\n"));
+        check(Protocol::Lines, &publication, &format!("{{\"position\":\"00000001:1\",{object}\n"));
+        check(Protocol::Lines, &unpositioned, &format!("{{{object}\n"));
+        check(Protocol::Batches, &publication, &format!("{{\"position\":\"00000001:1\",{object},"));
+        let body = Body::Data(r#"{"text":"hi","x":1}"#.into());
+        let data = Publication { body, position: None, ..publication_of("") };
+        let out = written(|out| publication_into(out, Protocol::Lines, &data));
+        assert_eq!(out, "{\"name\":\"ann\",\"text\":\"hi\"}\n");
+    }
+
+    #[test]
+    fn notices_and_positions() {
+        let position = Position { epoch: Epoch::from_random(1), offset: 7 };
+        let at = |protocol| written(|out| position_into(out, protocol, position));
+        assert_eq!(at(Protocol::Events), "id: 00000001:7\n\n");
+        assert_eq!(at(Protocol::Lines), "{\"position\":\"00000001:7\"}\n");
+        assert_eq!(at(Protocol::Text), ": since=00000001:7");
+        let notice = |protocol| written(|out| notice_into(out, protocol, "n"));
+        assert_eq!(notice(Protocol::Events), "event: notice\ndata: {\"notice\":\"n\"}\n\n");
+        assert_eq!(notice(Protocol::Lines), "{\"notice\":\"n\"}\n");
+        assert_eq!(notice(Protocol::Text), ": n");
+        let end = |protocol| written(|out| end_into(out, protocol, 1013, "r"));
+        assert_eq!(end(Protocol::Events), "event: end\ndata: {\"end\":1013,\"reason\":\"r\"}\n\n");
+        assert_eq!(end(Protocol::Lines), "{\"end\":1013,\"reason\":\"r\"}\n");
+    }
+
+    #[test]
+    fn batches() {
+        let position = Position { epoch: Epoch::from_random(1), offset: 7 };
+        assert_eq!(batch(b"1,2,", position, false), b"{\"position\":\"00000001:7\",\"messages\":[1,2]}\n");
+        let gap = b"{\"position\":\"00000001:7\",\"gap\":true,\"messages\":[]}\n";
+        assert_eq!(batch(b"", position, true), gap);
+        assert_eq!(position_body(Some(position)), b"{\"position\":\"00000001:7\"}\n");
+        assert_eq!(position_body(None), b"{}\n");
+    }
+}
