@@ -181,7 +181,7 @@ fn expectations_and_accepted_types() {
         ("Expect: 100-continue, magic\r\n", Err(Reject::Expectation)),
         ("Expect: 100\r\n", Err(Reject::Expectation)),
     ] {
-        assert_eq!(parsed(lines, Head::expects_continue), expected, "{lines}");
+        assert_eq!(parsed(lines, |head| head.expects_continue()), expected, "{lines}");
     }
     for (lines, expected) in [
         ("", false),

@@ -250,13 +250,13 @@ fn a_stream_whose_client_takes_nothing_ends() {
     let gone = stream(&mut world, 0, "/stream/gone?room=r", 1);
     let reads = stream(&mut world, 0, "/stream/reads?room=r", 1);
     world.peers[gone].window = 0;
-    for _ in 0..20 {
-        world.advance(Duration::from_secs(10));
+    for _ in 0..200 {
+        world.advance(Duration::from_secs(1));
     }
     assert_eq!(world.peers[gone].closed, Some(CloseReason::PingTimeout));
     assert_eq!(world.peers[reads].closed, None);
     let beats = content(&world, reads).lines().filter(|line| *line == "{}").count();
-    assert!((8..=16).contains(&beats), "{beats} signs of life in 200 s");
+    assert!((7..=16).contains(&beats), "{beats} signs of life in 200 s");
 }
 
 #[test]
