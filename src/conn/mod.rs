@@ -218,10 +218,11 @@ impl Conn {
         self.endpoint = Some(endpoint);
         self.decoder = Decoder::new(deflate);
         self.window = window;
-        self.ping_at = ping_at;
+        self.set_ping(ping_at);
     }
 
-    /// When its peer is to be pinged next; an unanswered ping keeps its time.
+    /// When its peer is to be pinged next; an unanswered ping keeps its time, and so does the end of a stream
+    /// that has ended.
     pub const fn set_ping(&mut self, at: Time) {
         if !self.ping_pending && !self.ended {
             self.ping_at = at;
@@ -230,7 +231,9 @@ impl Conn {
 
     /// Pings are no longer sent: none is waited for.
     pub const fn stop_pings(&mut self) {
-        (self.ping_pending, self.ping_at) = (false, Time::NEVER);
+        if !self.ended {
+            (self.ping_pending, self.ping_at) = (false, Time::NEVER);
+        }
     }
 
     /// Appends a message.
@@ -375,9 +378,9 @@ impl Conn {
         }
     }
 
-    /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is
-    /// for an answer.
-    pub fn timed_out(&mut self, date: Option<Date>, options: &Options) -> Option<Change> {
+    /// Its timer, which is also its session's, has fired; `None`: no deadline of its own has passed, look at
+    /// [`Conn::tick`]. `date` is for an answer.
+    pub fn timed_out(&mut self, now: Time, date: Option<Date>, options: &Options) -> Option<Change> {
         match self.state {
             State::Head if self.ended => Some(self.close(CloseMethod::Now, CloseReason::RequestComplete)),
             State::Head => {
@@ -385,7 +388,9 @@ impl Conn {
                 Reject::HeadTimeout.response_into(self.outbox.bytes(), head_only, date);
                 Some(self.finish(Ending::Linger, CloseReason::RequestTimeout, options))
             }
-            State::Open if self.ended => Some(self.close(CloseMethod::Now, CloseReason::Disconnected)),
+            State::Open if self.ended && now >= self.ping_at => {
+                Some(self.close(CloseMethod::Now, CloseReason::Disconnected))
+            }
             State::Open => None,
             State::Lingering => Some(self.close(CloseMethod::Now, self.reason)),
             State::Closing | State::Finishing(_) => Some(self.close(CloseMethod::Reset, self.reason)),

@@ -41,7 +41,7 @@ impl Shard {
         if conn.over_limit && conn.state() == State::Head {
             return self.reject(key, self.surplus_refusal(), None, false);
         }
-        if let Some(change) = conn.timed_out(date, &self.options) {
+        if let Some(change) = conn.timed_out(self.now, date, &self.options) {
             let is_http = matches!(conn.state(), State::Finishing(_)) && conn.endpoint().is_none();
             if is_http {
                 self.note_refusal(key, None, Reject::HeadTimeout);
