@@ -47,6 +47,9 @@ impl Scenario {
                 events.push(Event { at: moment(rng, length), what });
             }
         }
+        if one_in(rng, 4) {
+            leave_in_a_pause(rng, &plans, length, &mut events);
+        }
         events.sort_by_key(|event| event.at);
         let ending = if one_in(rng, 3) { Ending::Drain } else { Ending::Leave };
         Self {
@@ -313,6 +316,20 @@ fn final_messages(rng: &mut Rng, length: Duration, options: &Options, add: &mut 
         add(at, Act::Batch(1 + index_below(rng, 60)));
     }
     add(at, Act::Leave(pick(rng, &[Leave::HalfClose, Leave::HalfClose, Leave::Reset, Leave::Close(1000)])));
+}
+
+/// A client's shard stops for a moment, in which the client publishes, often more than may be under way at
+/// once, and leaves: the shard finds all of it in one turn, together with what has become due.
+fn leave_in_a_pause(rng: &mut Rng, plans: &[Plan], length: Duration, events: &mut Vec<Event>) {
+    let client = index_below(rng, plans.len());
+    let (begin, pause) = (moment(rng, length), millis(rng, 1_900));
+    events.push(Event { at: begin, what: What::Pause(plans[client].shard, pause) });
+    let at = begin + moment(rng, pause);
+    let bytes = pick(rng, &[0, 100, 500]);
+    for _ in 0..1 + rng.below(40) {
+        events.push(Event { at, what: What::Client(client, Act::Publish(bytes)) });
+    }
+    events.push(Event { at, what: What::Client(client, Act::Leave(Leave::HalfClose)) });
 }
 
 /// A client is cut off again and again, and reconnects soon.
