@@ -4,11 +4,8 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-
 use support::server::{Stentor, check_clean};
-use support::{Run, swarm};
+use support::{Live, Run, swarm};
 
 #[test]
 fn chat_on_several_shards_from_several_workers_in_several_rooms() {
@@ -274,21 +271,13 @@ fn results_are_written_and_compared() {
 
 #[test]
 fn an_interrupted_run_has_results() {
-    use rustix::process::{Pid, Signal, kill_process};
     let server = Stentor::start(&[]);
-    let mut run = Command::new(env!("CARGO_BIN_EXE_swarm"))
-        .args(["chat", &server.url, "--clients", "50", "--duration", "10m"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut live = BufReader::new(run.stderr.take().unwrap()).lines();
-    assert!(live.any(|line| line.unwrap().contains("running  50 connected")));
-    kill_process(Pid::from_child(&run), Signal::INT).unwrap();
-    let output = run.wait_with_output().unwrap();
-    let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("it was interrupted") && table.contains("lost 0"), "{table}");
-    assert_eq!(output.status.code(), Some(130), "{table}");
+    let mut live = Live::start(&["chat", &server.url, "--clients", "50", "--duration", "10m"]);
+    live.wait_for("running  50 connected");
+    live.interrupt();
+    let run = live.finish();
+    assert!(run.table.contains("it was interrupted") && run.table.contains("lost 0"), "{}", run.table);
+    assert_eq!(run.code, Some(130), "{}", run.table);
 }
 
 #[test]
