@@ -18,6 +18,8 @@ mkdir -p "$LOG"
 export PATH=$CACHE/tools/bin:$PATH CARGO_TERM_COLOR=never CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 # A backtrace needs lines and no more: a clean clone builds faster so.
 export CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV_DEBUG:-line-tables-only}
+# What is built for the first time is not built in units that a second build could use.
+[ -d "$CARGO_TARGET_DIR" ] || export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 STENTOR=$CARGO_TARGET_DIR/release/stentor
 SWARM=$CARGO_TARGET_DIR/release/swarm
 FUZZ_SECONDS=${FUZZ_SECONDS:-10}
@@ -193,6 +195,8 @@ step_sim() { STENTOR_SIM_SECONDS=$SIM_SECONDS cargo test --locked --workspace --
 
 step_fuzz() {
   local step failed=0
+  # They run for seconds and are built for minutes: hardly optimized.
+  local -x CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
   for step in "${SOAK_STEPS[@]}"; do
     [[ $step != soak-fuzz-* ]] || fuzz "${step#soak-fuzz-}" "$FUZZ_SECONDS" || failed=$?
   done
