@@ -26,6 +26,8 @@ CLIENTS = 50
 # Of the file: 75 s, longer than the server's ping_interval and pong_timeout. Here: seconds, in the same proportion.
 IDLE_TIMEOUT, PING_INTERVAL, PONG_TIMEOUT = 4, 1, 2
 SHUTDOWN_DELAY = 5
+# Where the proxies listen: what `localhost` is first. The servers are on IPv4.
+LOCALHOST = socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)[0][4][0]
 HANDSHAKE = {
     "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
@@ -101,8 +103,14 @@ class Proxy:
 
     def listens(self):
         assert self.process.poll() is None, f"{self.name} ended: {(self.folder / 'log').read_text()}"
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        try:
+            socket.create_connection((LOCALHOST, self.port), timeout=5).close()
+            return True
+        except OSError:
+            return False
+
+    def address(self):
+        return f"[{LOCALHOST}]:{self.port}" if ":" in LOCALHOST else f"{LOCALHOST}:{self.port}"
 
     def end(self):
         self.process.terminate()
@@ -133,7 +141,7 @@ class Nginx(Proxy):
 
     def replaced(self):
         return [
-            ("listen 443 ssl", f"listen 127.0.0.1:{self.port} ssl", 1),
+            ("listen 443 ssl", f"listen {self.address()} ssl", 1),
             ("127.0.0.1:8080", f"127.0.0.1:{self.ports[0]}", 1),
             ("/etc/ssl/chat.example", f"{self.folder}/localhost", 2),
             ("server_name chat.example", "server_name localhost", 1),
@@ -154,7 +162,7 @@ class Haproxy(Proxy):
 
     def replaced(self):
         return [
-            ("bind :443", f"bind 127.0.0.1:{self.port}", 1),
+            ("bind :443", f"bind {self.address()}", 1),
             ("192.0.2.1:8080", f"127.0.0.1:{self.ports[0]}", 1),
             ("192.0.2.2:8080", f"127.0.0.1:{self.ports[-1]}", 1),
             ("/etc/haproxy/chat.example.pem", f"{self.folder}/both.pem", 1),
