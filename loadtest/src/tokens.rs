@@ -111,7 +111,7 @@ impl Tokens {
             jsonwebtoken::encode(&Header::new(algorithm), &all, &key.ok()?).ok()
         };
         candidates.into_iter().find_map(sign).ok_or_else(|| {
-            "neither an RSA nor an ECDSA private key (P-256, P-384) in PEM (PKCS #8)".to_owned()
+            "neither an RSA nor an ECDSA (P-256, P-384) private key in PEM (PKCS #8)".to_owned()
         })
     }
 }
