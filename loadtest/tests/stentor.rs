@@ -347,6 +347,38 @@ fn clients_have_tokens_of_their_own() {
     assert!(sentence.contains("--token-key"), "{sentence}");
 }
 
+/// A key of the server's tests.
+fn key(name: &str) -> String {
+    format!("{}/../tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn private_keys_sign_tokens_for_a_server_with_the_public_ones() {
+    let public = [key("p256.pub.pem"), format!("2026={}", key("p384.pub.pem")), key("rsa.pub.pem")].join(",");
+    let server = Stentor::start(&["--auth", "token", "--token-public-keys", &public]);
+    let load = ["--clients", "10", "--publishers", "2", "--duration", "200ms"];
+    for preset in ["stentor", "stentor-json"] {
+        let chat = [&["chat", &server.url, "--preset", preset], &load[..]].concat();
+        for private in ["p256.pem", "p384.pem", "rsa.pem"].map(key) {
+            let run = Run::new(&[&chat[..], &["--token-key", &private]].concat());
+            check_clean(&run);
+            assert_eq!(run.metric("connected"), 10.0, "{private}");
+        }
+        // On P-256, but not a key of the server.
+        let (code, sentence) =
+            support::rejected(&[&chat[..], &["--token-key", &key("hook.key.pem")]].concat());
+        assert_eq!(code, Some(2), "{sentence}");
+        assert!(
+            sentence.contains("401 Unauthorized") || sentence.contains("3500 invalid token"),
+            "{sentence}"
+        );
+        let (code, sentence) =
+            support::rejected(&[&chat[..], &["--token-key", &key("p256.pub.pem")]].concat());
+        assert_eq!(code, Some(2), "{sentence}");
+        assert!(sentence.contains("p256.pub.pem: neither an RSA nor an ECDSA"), "{sentence}");
+    }
+}
+
 #[test]
 fn find_returns_the_highest_rate_that_holds() {
     let server = Stentor::start(&[]);
