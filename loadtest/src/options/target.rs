@@ -1,6 +1,6 @@
 //! The server that the options name, and its protocol.
 
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use super::Options;
@@ -138,9 +138,11 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The address that the load goes to, of those that a name has: `localhost` is often `::1` first, where the
 /// server may not listen. The first one, if none accepts: its failure is then the reported one. `None`: there
 /// is none.
+#[expect(clippy::disallowed_types, reason = "the connection is closed before the load begins")]
 fn first_that_accepts(addresses: &[SocketAddr]) -> Option<SocketAddr> {
     let [first, _, ..] = addresses else { return addresses.first().copied() };
-    let accepts = |address: &&SocketAddr| TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok();
+    let accepts =
+        |address: &&SocketAddr| std::net::TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok();
     addresses.iter().find(accepts).or(Some(first)).copied()
 }
 
@@ -149,6 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_types, reason = "a test's own listener")]
     fn of_several_addresses_one_that_accepts_is_taken() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let open = listener.local_addr().unwrap();
