@@ -18,6 +18,8 @@ mkdir -p "$LOG"
 export PATH=$CACHE/tools/bin:$PATH CARGO_TERM_COLOR=never CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 # A backtrace needs lines and no more: a clean clone builds faster so.
 export CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV_DEBUG:-line-tables-only}
+# What is built for the first time is not built in units that a second build could use.
+[ -d "$CARGO_TARGET_DIR" ] || export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 STENTOR=$CARGO_TARGET_DIR/release/stentor
 SWARM=$CARGO_TARGET_DIR/release/swarm
 FUZZ_SECONDS=${FUZZ_SECONDS:-10}
@@ -41,13 +43,14 @@ declare -A WHAT=(
   [release]="the release binaries build (the benches: soak)"
   [systemd]="the unit is valid, and a passed socket is served"
   [clients]="clients that nobody here wrote: websockets, aiohttp, ws, centrifuge; tokens of PyJWT"
+  [proxies]="deploy/proxies: nginx, HAProxy and Caddy in front of the server, each with the file as documented"
   [browser]="the chat page and the load test's report in Chromium"
   [nats]="the load test against another server, nats-server"
   [autobahn]="the Autobahn test-suite, 385 of 517 cases (those with long compressed messages, and both drivers: soak)"
   [sim]="the simulator, with new seeds for ${SIM_SECONDS} s (for an hour: soak)"
   [fuzz]="every fuzz target for ${FUZZ_SECONDS} s (for ten minutes: soak)"
 )
-STEPS=(fmt spelling deny machete clippy doc core test release docs systemd clients browser nats autobahn sim loom sanitize fuzz)
+STEPS=(fmt spelling deny machete clippy doc core test release docs systemd clients proxies browser nats autobahn sim loom sanitize fuzz)
 
 # What `./test.sh soak` does, in this order. A fuzz target is a step of its own.
 declare -A SOAK_WHAT=(
@@ -74,6 +77,20 @@ apt_install() { # packages: only those that are missing
   [ ${#missing[@]} -eq 0 ] && return 0
   if [ "$(id -u)" -ne 0 ]; then echo "needs root to install: ${missing[*]}"; return 77; fi
   (flock 9; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}") 9>"$CACHE/apt.lock"
+}
+
+apt_install_stopped() { # packages of services, none of which is started, now or with the machine
+  local missing=() policy=/usr/sbin/policy-rc.d made='' code
+  for package in "$@"; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
+  [ ${#missing[@]} -eq 0 ] && return 0
+  if [ "$(id -u)" -eq 0 ] && [ ! -e $policy ]; then
+    made=$policy
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+  fi
+  apt_install "${missing[@]}"; code=$?
+  [ -z "$made" ] || rm -f "$made"
+  if [ "$code" -eq 0 ] && command -v systemctl >/dev/null; then systemctl disable -q "${missing[@]}" || true; fi
+  return "$code"
 }
 
 need() { # command, packages that bring it: only when it is not there, however it came
@@ -155,6 +172,21 @@ step_clients() {
   return "$failed"
 }
 
+step_proxies() {
+  local proxy proxies=()
+  need_python && need openssl openssl || return
+  for proxy in nginx haproxy caddy; do
+    if PATH=$PATH:/usr/sbin command -v $proxy >/dev/null || apt_install_stopped $proxy; then
+      proxies+=($proxy)
+    else
+      echo "SKIPPED: $proxy: it is not there and cannot be installed"
+    fi
+  done
+  [ ${#proxies[@]} -gt 0 ] || { echo "no proxy is there, and none can be installed"; return 77; }
+  venv clients -r tests/clients/requirements.txt &&
+    "$CACHE/clients/bin/python" tests/proxies/run.py "$STENTOR" "$SWARM" "${proxies[@]}"
+}
+
 step_browser() {
   need chromium chromium && need npm nodejs npm || return
   npm ci --prefix tests/browser --silent --no-audit --no-fund &&
@@ -193,6 +225,8 @@ step_sim() { STENTOR_SIM_SECONDS=$SIM_SECONDS cargo test --locked --workspace --
 
 step_fuzz() {
   local step failed=0
+  # They run for seconds and are built for minutes: hardly optimized.
+  local -x CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
   for step in "${SOAK_STEPS[@]}"; do
     [[ $step != soak-fuzz-* ]] || fuzz "${step#soak-fuzz-}" "$FUZZ_SECONDS" || failed=$?
   done
@@ -320,7 +354,7 @@ soak() { # [--fresh], steps or beginnings of their names
 }
 
 # Phases run one after the other; the lanes of a phase beside each other, the steps of a lane in order.
-PHASES=("fmt spelling" "clippy doc core|deny machete" "test release systemd" "autobahn sim loom fuzz|docs clients browser nats sanitize")
+PHASES=("fmt spelling" "clippy doc core|deny machete" "test release systemd" "autobahn sim loom fuzz|docs clients proxies browser nats sanitize")
 
 if [ "${1:-}" = --list ]; then
   for step in "${STEPS[@]}"; do printf '%-10s %s\n' "$step" "${WHAT[$step]}"; done
@@ -355,7 +389,7 @@ run_step() {
 need cc gcc libc6-dev || exit 1
 rm -f "$LOG"/*.result
 # A step that needs the program builds it, even when it is asked for alone.
-if [ $# -gt 0 ] && [[ " $* " =~ \ (docs|systemd|clients|browser|nats|autobahn)\  ]] && [[ " $* " != *" release "* ]]; then
+if [ $# -gt 0 ] && [[ " $* " =~ \ (docs|systemd|clients|proxies|browser|nats|autobahn)\  ]] && [[ " $* " != *" release "* ]]; then
   cargo build --locked --release --workspace || exit 1
 fi
 for phase in "${PHASES[@]}"; do

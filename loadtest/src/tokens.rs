@@ -17,7 +17,7 @@ pub enum Tokens {
     Listed(Vec<ListedToken>),
     /// Signed with a key: `sub` and `info.name` are the client's name.
     Signed {
-        /// The secret (HS256), or a private key in PEM (ES256, RS256).
+        /// The secret (HS256), or a private key in PEM (ES256, ES384, RS256).
         key: Vec<u8>,
         /// Further claims.
         claims: Map<String, Value>,
@@ -87,17 +87,9 @@ impl Tokens {
         }
     }
 
+    /// The first algorithm that the key fits signs.
     fn signed(&self, name: &str) -> Result<String, String> {
         let Self::Signed { key, claims } = self else { return Ok(String::new()) };
-        let text = |error: jsonwebtoken::errors::Error| error.to_string();
-        let (algorithm, key) = if !key.starts_with(b"-----BEGIN") {
-            (Algorithm::HS256, EncodingKey::from_secret(key))
-        } else if let Ok(key) = EncodingKey::from_ec_pem(key) {
-            (Algorithm::ES256, key)
-        } else {
-            let wrong = |_| "neither an RSA nor a P-256 private key in PEM (PKCS #8)".to_owned();
-            (Algorithm::RS256, EncodingKey::from_rsa_pem(key).map_err(wrong)?)
-        };
         #[expect(clippy::disallowed_methods, reason = "the date in a token")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut all = Map::new();
@@ -106,7 +98,21 @@ impl Tokens {
         all.insert("iat".to_owned(), json!(now.as_secs()));
         all.insert("exp".to_owned(), json!((now + VALID).as_secs()));
         all.extend(claims.clone());
-        jsonwebtoken::encode(&Header::new(algorithm), &all, &key).map_err(text)
+        let candidates = if key.starts_with(b"-----BEGIN") {
+            vec![
+                (Algorithm::ES256, EncodingKey::from_ec_pem(key)),
+                (Algorithm::ES384, EncodingKey::from_ec_pem(key)),
+                (Algorithm::RS256, EncodingKey::from_rsa_pem(key)),
+            ]
+        } else {
+            vec![(Algorithm::HS256, Ok(EncodingKey::from_secret(key)))]
+        };
+        let sign = |(algorithm, key): (_, Result<_, _>)| {
+            jsonwebtoken::encode(&Header::new(algorithm), &all, &key.ok()?).ok()
+        };
+        candidates.into_iter().find_map(sign).ok_or_else(|| {
+            "neither an RSA nor an ECDSA (P-256, P-384) private key in PEM (PKCS #8)".to_owned()
+        })
     }
 }
 

@@ -5,15 +5,14 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::server::{Stentor, check_clean};
-use support::{Run, spawn};
+use support::{Live, Run, spawn};
 
 #[expect(
     clippy::disallowed_types,
@@ -112,41 +111,21 @@ fn a_proxy_that_delays_is_in_the_latency_exactly() {
 fn a_server_that_is_stopped_for_half_a_second_is_in_the_latency_exactly() {
     let server = Stentor::start(&[]);
     let pid = Pid::from_raw(server.pid().parse().unwrap()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("result.json");
-    let mut run = Command::new(env!("CARGO_BIN_EXE_swarm"))
-        .args([
-            "chat",
-            &server.url,
-            "--clients",
-            "20",
-            "--publishers",
-            "2",
-            "--rate",
-            "100",
-            "--duration",
-            "3s",
-        ])
-        .args(["--json", json.to_str().unwrap()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut live = BufReader::new(run.stderr.take().unwrap()).lines();
-    assert!(live.any(|line| line.unwrap().contains("running  20 connected")));
+    let load = ["--clients", "20", "--publishers", "2", "--rate", "100", "--duration", "3s"];
+    let mut live = Live::start(&[&["chat", &server.url][..], &load].concat());
+    live.wait_for("running  20 connected");
     kill_process(pid, Signal::STOP).unwrap();
     let began = now();
     std::thread::sleep(STOP);
     kill_process(pid, Signal::CONT).unwrap();
     let stopped = began.elapsed().as_secs_f64();
-    live.for_each(drop);
-    assert_eq!(run.wait().unwrap().code(), Some(0));
-    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
-    let metric = |name: &str| json["metrics"][name].as_f64().unwrap();
+    let run = live.finish();
+    assert_eq!(run.code, Some(0), "{}", run.table);
+    let metric = |name| run.metric(name);
     assert_eq!((metric("lost"), metric("deliveries")), (0.0, 6000.0));
     assert!((stopped - 0.02..stopped + 0.1).contains(&metric("max")), "{stopped}: {}", metric("max"));
     // A message every 10 ms: those of the first half of the stop are delayed by more than half of it.
-    let pairs = json["latency"].as_array().unwrap();
+    let pairs = run.json["latency"].as_array().unwrap();
     let slow = pairs.iter().filter(|pair| pair[0].as_f64().unwrap() / 1e6 > stopped / 2.0);
     let slow: f64 = slow.map(|pair| pair[1].as_f64().unwrap()).sum::<f64>() / 20.0;
     assert!((slow - stopped / 2.0 * 100.0).abs() <= 4.0, "{slow} messages of a stop of {stopped} s");

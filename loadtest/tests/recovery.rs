@@ -4,11 +4,8 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-
-use support::Run;
 use support::server::{ERROR_METRICS, Stentor, check_clean};
+use support::{Live, Run};
 
 /// Ten publishers stay connected; the others are dropped in the middle of three seconds, and miss a hundred
 /// messages.
@@ -106,37 +103,19 @@ fn a_restarted_server_is_detected() {
         // No client uses this source address, so none can take the port in between.
         let server = Stentor::start_at("127.77.0.1:0", &[]);
         let address = server.url.trim_start_matches("ws://").to_owned();
-        let folder = tempfile::tempdir().unwrap();
-        let json = folder.path().join("result.json");
-        let mut run = Command::new(env!("CARGO_BIN_EXE_swarm"))
-            .args([
-                "storm",
-                &server.url,
-                "--preset",
-                preset,
-                "--resume",
-                "--clients",
-                "50",
-                "--downtime",
-                "2s",
-            ])
-            .args(["--rate", "20", "--duration", "6s", "--json", json.to_str().unwrap()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut live = BufReader::new(run.stderr.take().unwrap()).lines();
-        assert!(live.any(|line| line.unwrap().contains("downtime  10 connected")));
+        let clients = ["--preset", preset, "--resume", "--clients", "50", "--downtime", "2s"];
+        let load = ["--rate", "20", "--duration", "6s"];
+        let mut live = Live::start(&[&["storm", &server.url][..], &clients, &load].concat());
+        live.wait_for("downtime  10 connected");
         drop(server);
         let _server = Stentor::start_at(&address, &[]);
-        live.for_each(drop);
-        assert_eq!(run.wait().unwrap().code(), Some(1));
-        let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
-        let metric = |name: &str| json["metrics"][name].as_f64().unwrap();
+        let run = live.finish();
+        assert_eq!(run.code, Some(1), "{}", run.table);
         assert_eq!(
-            ["connected", "recovered", "not_recovered", "lost"].map(metric),
+            run.metrics(["connected", "recovered", "not_recovered", "lost"]),
             [50.0, 0.0, 50.0, 0.0],
-            "{json}"
+            "{}",
+            run.table
         );
     }
 }

@@ -4,11 +4,8 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-
 use support::server::{Stentor, check_clean};
-use support::{Run, swarm};
+use support::{Live, Run, swarm};
 
 #[test]
 fn chat_on_several_shards_from_several_workers_in_several_rooms() {
@@ -274,21 +271,13 @@ fn results_are_written_and_compared() {
 
 #[test]
 fn an_interrupted_run_has_results() {
-    use rustix::process::{Pid, Signal, kill_process};
     let server = Stentor::start(&[]);
-    let mut run = Command::new(env!("CARGO_BIN_EXE_swarm"))
-        .args(["chat", &server.url, "--clients", "50", "--duration", "10m"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut live = BufReader::new(run.stderr.take().unwrap()).lines();
-    assert!(live.any(|line| line.unwrap().contains("running  50 connected")));
-    kill_process(Pid::from_child(&run), Signal::INT).unwrap();
-    let output = run.wait_with_output().unwrap();
-    let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("it was interrupted") && table.contains("lost 0"), "{table}");
-    assert_eq!(output.status.code(), Some(130), "{table}");
+    let mut live = Live::start(&["chat", &server.url, "--clients", "50", "--duration", "10m"]);
+    live.wait_for("running  50 connected");
+    live.interrupt();
+    let run = live.finish();
+    assert!(run.table.contains("it was interrupted") && run.table.contains("lost 0"), "{}", run.table);
+    assert_eq!(run.code, Some(130), "{}", run.table);
 }
 
 #[test]
@@ -356,6 +345,38 @@ fn clients_have_tokens_of_their_own() {
     }
     let (_, sentence) = support::rejected(&[&["chat", &server.url], &load[..]].concat());
     assert!(sentence.contains("--token-key"), "{sentence}");
+}
+
+/// A key of the server's tests.
+fn key(name: &str) -> String {
+    format!("{}/../tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn private_keys_sign_tokens_for_a_server_with_the_public_ones() {
+    let public = [key("p256.pub.pem"), format!("2026={}", key("p384.pub.pem")), key("rsa.pub.pem")].join(",");
+    let server = Stentor::start(&["--auth", "token", "--token-public-keys", &public]);
+    let load = ["--clients", "10", "--publishers", "2", "--duration", "200ms"];
+    for preset in ["stentor", "stentor-json"] {
+        let chat = [&["chat", &server.url, "--preset", preset], &load[..]].concat();
+        for private in ["p256.pem", "p384.pem", "rsa.pem"].map(key) {
+            let run = Run::new(&[&chat[..], &["--token-key", &private]].concat());
+            check_clean(&run);
+            assert_eq!(run.metric("connected"), 10.0, "{private}");
+        }
+        // On P-256, but not a key of the server.
+        let (code, sentence) =
+            support::rejected(&[&chat[..], &["--token-key", &key("hook.key.pem")]].concat());
+        assert_eq!(code, Some(2), "{sentence}");
+        assert!(
+            sentence.contains("401 Unauthorized") || sentence.contains("3500 invalid token"),
+            "{sentence}"
+        );
+        let (code, sentence) =
+            support::rejected(&[&chat[..], &["--token-key", &key("p256.pub.pem")]].concat());
+        assert_eq!(code, Some(2), "{sentence}");
+        assert!(sentence.contains("p256.pub.pem: neither an RSA nor an ECDSA"), "{sentence}");
+    }
 }
 
 #[test]

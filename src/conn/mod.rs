@@ -231,10 +231,11 @@ impl Conn {
         self.endpoint = Some(endpoint);
         self.decoder = Decoder::new(deflate);
         self.window = window;
-        self.ping_at = ping_at;
+        self.set_ping(ping_at);
     }
 
-    /// When its peer is to be pinged next; an unanswered ping keeps its time.
+    /// When its peer is to be pinged next; an unanswered ping keeps its time, and so does the end of a stream
+    /// that has ended.
     pub fn set_ping(&mut self, at: Time) {
         if (self.is_stream() || !self.ping_pending) && !self.ended {
             self.ping_at = at;
@@ -243,7 +244,9 @@ impl Conn {
 
     /// Pings are no longer sent: none is waited for.
     pub const fn stop_pings(&mut self) {
-        (self.ping_pending, self.ping_at) = (false, Time::NEVER);
+        if !self.ended {
+            (self.ping_pending, self.ping_at) = (false, Time::NEVER);
+        }
     }
 
     /// A request's head is read, and its content is to come.
@@ -422,9 +425,9 @@ impl Conn {
         }
     }
 
-    /// Its timer has fired; `None`: its state has no deadline of its own, look at [`Conn::tick`]. `date` is
-    /// for an answer.
-    pub fn timed_out(&mut self, date: Option<Date>, options: &Options) -> Option<Change> {
+    /// Its timer, which is also its session's, has fired; `None`: no deadline of its own has passed, look at
+    /// [`Conn::tick`]. `date` is for an answer.
+    pub fn timed_out(&mut self, now: Time, date: Option<Date>, options: &Options) -> Option<Change> {
         match self.state {
             State::Head if self.ended => Some(self.close(CloseMethod::Now, CloseReason::RequestComplete)),
             State::Head => {
@@ -438,7 +441,7 @@ impl Conn {
                 Reject::BodyTimeout.response_into(self.outbox.bytes(), &options_of_answer);
                 Some(self.finish(Ending::Linger, CloseReason::RequestTimeout, options))
             }
-            State::Open | State::Waiting if self.ended => {
+            State::Open | State::Waiting if self.ended && now >= self.ping_at => {
                 Some(self.close(CloseMethod::Now, CloseReason::Disconnected))
             }
             State::Open | State::Waiting => None,

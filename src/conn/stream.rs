@@ -45,7 +45,7 @@ impl Conn {
         debug_assert_eq!(self.state, State::Waiting);
         self.state = State::Open;
         self.endpoint = Some(endpoint);
-        self.ping_at = heartbeat_at;
+        self.set_ping(heartbeat_at);
     }
 
     /// Appends what its session sends: a message, or a part of its stream.

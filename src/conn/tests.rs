@@ -42,7 +42,7 @@ fn a_failed_websocket_sends_a_close_frame_and_waits_for_the_peer() {
 #[test]
 fn input_of_a_lingering_connection_is_bounded() {
     let mut conn = Conn::new(NOW, false);
-    let _ = conn.timed_out(None, &options());
+    let _ = conn.timed_out(NOW, None, &options());
     let (mut sent, piece) = (0, 10_000);
     loop {
         let change = conn.discarded(piece);
@@ -70,7 +70,10 @@ fn an_end_that_comes_while_input_waits_is_acted_on_after_it() {
     let mut conn = open();
     conn.keep(b"a frame", true);
     let _ = conn.ended(NOW, &options());
-    assert_eq!(conn.timed_out(None, &options()).and_then(|change| change.close), Some(CloseMethod::Now));
+    assert_eq!(conn.timed_out(NOW, None, &options()), None, "the timer was its session's");
+    let deadline = NOW + options().close_timeout;
+    let change = conn.timed_out(deadline, None, &options());
+    assert_eq!(change.and_then(|change| change.close), Some(CloseMethod::Now));
 }
 
 #[test]
@@ -158,7 +161,8 @@ fn a_request_that_waits_ends_with_its_client() {
     conn.wait();
     conn.keep(b"GET /", true);
     assert_eq!(conn.ended(NOW, &options()).timer, Some(options().close_timeout));
-    assert_eq!(conn.timed_out(None, &options()).and_then(|change| change.close), Some(CloseMethod::Now));
+    let change = conn.timed_out(NOW + options().close_timeout, None, &options());
+    assert_eq!(change.and_then(|change| change.close), Some(CloseMethod::Now));
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -217,7 +221,7 @@ fn take(conn: &mut Conn, step: Step, options: &Options) -> Change {
         }
         (Step::Discarded(len), _) => conn.discarded(len),
         (Step::Flush, _) => flush(conn).1,
-        (Step::TimedOut, _) => conn.timed_out(None, options).unwrap_or_default(),
+        (Step::TimedOut, _) => conn.timed_out(NOW, None, options).unwrap_or_default(),
         (Step::Tick, State::Open) => conn.tick(NOW, options.ping_interval, options),
         (Step::Keep, State::Head | State::Open) => {
             conn.keep(b"input", true);
@@ -261,7 +265,7 @@ proptest! {
         // What has begun to end ends by the clock, independently of the peer.
         if conn.state().is_ending() {
             for _ in 0..2 {
-                let change = conn.timed_out(None, &options).unwrap_or_default();
+                let change = conn.timed_out(NOW, None, &options).unwrap_or_default();
                 note(change, conn.state());
             }
             prop_assert_eq!(conn.state(), State::Closed);

@@ -54,7 +54,7 @@ impl Shard {
             return;
         }
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
-        if let Some(change) = conn.timed_out(date, &self.options) {
+        if let Some(change) = conn.timed_out(self.now, date, &self.options) {
             let is_http = matches!(conn.state(), State::Finishing(_)) && conn.endpoint().is_none();
             if is_http {
                 let reject = if is_reading_body { Reject::BodyTimeout } else { Reject::HeadTimeout };

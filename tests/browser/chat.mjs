@@ -5,7 +5,7 @@
 // Screenshots go to OUT. Exits with 1 after the first test that fails.
 import { mkdirSync } from "node:fs";
 import assert from "node:assert/strict";
-import { Browser, Server, TcpProxy, allMessageTexts, assertAccessible, assertFitsScreen, connected, intercept, joinRoom } from "./support.mjs";
+import { Browser, Server, TcpProxy, allMessageTexts, assertAccessible, assertFitsScreen, canPublish, connected, intercept, joinRoom } from "./support.mjs";
 import { message, messageTexts, publish, publishPlain, roomButton, signIn, tests, token } from "./support.mjs";
 
 const [stentor, out] = process.argv.slice(2);
@@ -248,6 +248,8 @@ try {
   await test("a connection that drops all bytes: missing pings end it, and an unconfirmed message stays visible", async () => {
     const eve = await openThroughProxy();
     await signIn(eve, "Eve", "silent");
+    await eve.getByLabel("Message", { exact: true }).fill("unconfirmed");
+    await canPublish(eve);
     proxy.blackHole();
     await publish(eve, "unconfirmed");
     const unsent = eve.locator(".unsent.failed");

@@ -134,14 +134,17 @@ async function testReader(page, publisher) {
   const visible = () => log.evaluate((log) => {
     const frame = log.getBoundingClientRect();
     const entry = [...log.querySelectorAll(".entry")].find((candidate) => candidate.getBoundingClientRect().bottom > frame.top);
-    return [entry.querySelector(".text").textContent, Math.round(entry.getBoundingClientRect().top - frame.top)];
+    return { text: entry.querySelector(".text").textContent, top: entry.getBoundingClientRect().top - frame.top };
   });
   const before = await visible();
   await publisher.connect(server.port, "Flo", "flooded");
   const sent = await publisher.flood(400, 1000, text);
   publisher.close();
   await page.locator("#jump", { hasText: `${sent} new messages` }).waitFor();
-  assert.deepEqual(await visible(), before);
+  const after = await visible();
+  assert.equal(after.text, before.text);
+  // Scroll positions are rounded to pixels; below one, the page corrects nothing.
+  assert(Math.abs(after.top - before.top) <= 1, `moved from ${before.top} to ${after.top}`);
   console.log("ok  a reader who has scrolled up stays where they are");
 
   await page.locator("#jump").click();

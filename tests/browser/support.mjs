@@ -33,7 +33,8 @@ export class Server {
   async start() {
     this.port ??= await freePort();
     const flags = ["--listen", `127.0.0.1:${this.port}`, "--shards", "2", "--log", "warn"];
-    const pings = ["--ping-interval", "1s", "--pong-timeout", "900ms"];
+    // The page, not the browser, answers pings: a pong may take as long as the machine keeps the page waiting.
+    const pings = ["--ping-interval", "3s", "--pong-timeout", "2900ms"];
     // The tests publish faster than a user types.
     const limits = ["--max-session-messages-per-second", "0", "--max-session-commands-per-second", "0"];
     const config = this.rooms ? ["--config", this.writeConfig()] : [];
@@ -269,10 +270,13 @@ export async function signIn(page, name, room = "") {
 
 export const connected = (page) => page.locator("#state[data-state=connected]").waitFor({ timeout: 40_000 });
 
+/** Waits until the page is subscribed to the room that it shows: before, it publishes nothing. */
+export const canPublish = (page) => page.locator("#composer button:enabled").waitFor({ timeout: 40_000 });
+
 /** Waits until the page can publish, publishes, and does not wait for the reply. */
 export async function publish(page, text) {
   await page.getByLabel("Message", { exact: true }).fill(text);
-  await page.locator("#composer button:enabled").waitFor({ timeout: 40_000 });
+  await canPublish(page);
   await page.getByLabel("Message", { exact: true }).press("Enter");
 }
 

@@ -104,6 +104,8 @@ MUTATIONS = [
      "        self.ended = true;\n        if self.has_waiting_input() {", "        self.ended = true;\n        if self.has_waiting_input() && now == Time::NEVER {"),
     ("endless-stream", "the end of a stream is forgotten when input waits", "src/conn/mod.rs",
      "        self.ended = true;\n        if self.has_waiting_input() {", "        self.ended = !self.has_waiting_input();\n        if self.has_waiting_input() {"),
+    ("another-timer", "a session's timer ends a stream whose input waits", "src/conn/mod.rs",
+     "State::Open if self.ended && now >= self.ping_at => {", "State::Open if self.ended => {"),
     ("unread-rest", "what a full read has left in the socket is not read", "src/driver/event_loop.rs",
      "                    if again {\n                        self.queue_read(key);\n                        return Ok(());", "                    if again {\n                        return Ok(());"),
     # Engines.

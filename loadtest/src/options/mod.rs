@@ -79,6 +79,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE", conflicts_with = "token_key", help_heading = "Server")]
     pub tokens: Option<PathBuf>,
     /// Sign a token for each client, which replaces {token}: with a secret (HS256) or a private key in PEM
+    /// (ES256, ES384, RS256)
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub token_key: Option<PathBuf>,
     /// Further claims of signed tokens, a JSON object

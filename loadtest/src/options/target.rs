@@ -1,6 +1,7 @@
 //! The server that the options name, and its protocol.
 
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use super::Options;
 use crate::plan::Target;
@@ -112,9 +113,11 @@ impl Options {
         if host.is_empty() {
             return Err(format!("{url} names no host"));
         }
-        let mut addresses =
-            with_port.to_socket_addrs().map_err(|error| format!("{authority} is not found: {error}"))?;
-        let address = addresses.next().ok_or_else(|| format!("{authority} has no address"))?;
+        let addresses: Vec<_> = with_port
+            .to_socket_addrs()
+            .map_err(|error| format!("{authority} is not found: {error}"))?
+            .collect();
+        let address = first_that_accepts(&addresses).ok_or_else(|| format!("{authority} has no address"))?;
         Ok(Target {
             url: format!("{}://{authority}{rendered}", if tls { "wss" } else { "ws" }),
             address,
@@ -129,9 +132,35 @@ impl Options {
     }
 }
 
+/// How long an address of several may take to accept a connection.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The address that the load goes to, of those that a name has: `localhost` is often `::1` first, where the
+/// server may not listen. The first one, if none accepts: its failure is then the reported one. `None`: there
+/// is none.
+#[expect(clippy::disallowed_types, reason = "the connection is closed before the load begins")]
+fn first_that_accepts(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    let [first, _, ..] = addresses else { return addresses.first().copied() };
+    let accepts =
+        |address: &&SocketAddr| std::net::TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok();
+    addresses.iter().find(accepts).or(Some(first)).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_types, reason = "a test's own listener")]
+    fn of_several_addresses_one_that_accepts_is_taken() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        let closed = SocketAddr::from(([127, 0, 0, 9], open.port()));
+        assert_eq!(first_that_accepts(&[closed, open]), Some(open));
+        assert_eq!(first_that_accepts(&[closed, closed]), Some(closed));
+        assert_eq!(first_that_accepts(&[closed]), Some(closed));
+        assert_eq!(first_that_accepts(&[]), None);
+    }
 
     #[test]
     fn urls_are_taken_apart() {

@@ -9,12 +9,13 @@
 
 pub mod server;
 
-use std::io::{ErrorKind, Read, Write};
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tungstenite::{Message, WebSocket};
@@ -239,13 +240,7 @@ pub struct Run {
 impl Run {
     /// Runs swarm with `--json`.
     pub fn new(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("result.json");
-        let output = swarm(&[arguments, &["--json", path.to_str().unwrap()]].concat());
-        let text = std::fs::read_to_string(&path)
-            .unwrap_or_else(|_| panic!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
-        let table = String::from_utf8(output.stdout).unwrap();
-        Self { json: serde_json::from_str(&text).unwrap(), code: output.status.code(), table }
+        Live::start(arguments).finish()
     }
 
     /// The value of a metric.
@@ -256,5 +251,54 @@ impl Run {
     /// The values of several metrics.
     pub fn metrics<const N: usize>(&self, names: [&str; N]) -> [f64; N] {
         names.map(|name| self.metric(name))
+    }
+}
+
+/// A run of swarm with `--json` that has not ended.
+pub struct Live {
+    process: Child,
+    folder: tempfile::TempDir,
+    lines: Lines<BufReader<ChildStderr>>,
+    seen: Vec<String>,
+}
+
+impl Live {
+    pub fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_swarm"))
+            .args(arguments)
+            .arg("--json")
+            .arg(folder.path().join("result.json"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        Self { process, folder, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a live line that contains `part`.
+    pub fn wait_for(&mut self, part: &str) {
+        loop {
+            let Some(line) = self.lines.next() else { panic!("no {part:?} in {:?}", self.seen) };
+            self.seen.push(line.unwrap());
+            if self.seen.last().is_some_and(|line| line.contains(part)) {
+                return;
+            }
+        }
+    }
+
+    pub fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.process), Signal::INT).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Run {
+        self.seen.extend(self.lines.map(Result::unwrap));
+        let output = self.process.wait_with_output().unwrap();
+        let text = std::fs::read_to_string(self.folder.path().join("result.json"))
+            .unwrap_or_else(|_| panic!("no result: {:?}", self.seen));
+        let table = String::from_utf8(output.stdout).unwrap();
+        Run { json: serde_json::from_str(&text).unwrap(), code: output.status.code(), table }
     }
 }

@@ -133,6 +133,7 @@ impl Session {
 
     /// Counts a command against the limit that it falls under.
     pub(super) fn count_command(&mut self, id: u32, scope: Option<Scope>) {
+        self.limits_moved |= scope.is_some();
         self.limited.extend(scope.map(|scope| (scope, id, false)));
     }
 
@@ -140,6 +141,7 @@ impl Session {
         let entry = self.limited.iter_mut().find(|&&mut (_, of, _)| u64::from(of) == id);
         let (scope, _, throttled) = entry.expect("a command that is counted");
         *throttled = true;
+        self.limits_moved = true;
         let scope = *scope;
         assert!(
             self.sent(scope) > now.burst(scope),
@@ -158,7 +160,10 @@ impl Session {
     }
 
     /// Nothing moves any more: no client keeps exceeding its limit.
-    pub(super) fn check_limits(&self, now: &Circumstances) {
+    pub(super) fn check_limits(&mut self, now: &Circumstances) {
+        if !std::mem::take(&mut self.limits_moved) {
+            return;
+        }
         let mut scopes: Vec<_> = self.limited.iter().map(|&(scope, ..)| scope).collect();
         scopes.dedup();
         for scope in scopes {

@@ -77,6 +77,8 @@ pub(super) struct Receiver {
     pub(super) received: u64,
     /// Publications that were announced as skipped.
     pub(super) missed: u64,
+    /// The number of the last rest at which it had received all that it was owed; 0: none.
+    complete_at: u64,
 }
 
 impl Receiver {
@@ -95,6 +97,7 @@ impl Receiver {
             sure_from: None,
             received: 0,
             missed: 0,
+            complete_at: 0,
         }
     }
 
@@ -142,6 +145,10 @@ pub(super) struct Checker {
     pub(super) longest_fill: usize,
     /// What a session passed over: it must turn out to have been declined.
     suspects: Vec<PublicationId>,
+    /// Rests so far.
+    rests: u64,
+    /// What the members were owed at the last one, in ascending order.
+    owed: Vec<PublicationId>,
 }
 
 impl Default for Checker {
@@ -155,6 +162,8 @@ impl Default for Checker {
             limited: false,
             longest_fill: 0,
             suspects: Vec::new(),
+            rests: 0,
+            owed: Vec::new(),
         }
     }
 }
@@ -297,40 +306,62 @@ impl Checker {
     /// Nothing moves any more. `members` are the sessions that are in a room, whose sockets take everything
     /// and which have read everything that arrived; `final_messages` the last publication of each publisher.
     ///
+    /// What a member has received it has received for good: of one that was complete at the last rest, only
+    /// what it was not owed then is looked at.
+    ///
     /// # Panics
     /// When one of them has not received the last publication.
     pub(super) fn at_rest(
-        &self,
+        &mut self,
         mut members: Vec<(usize, &mut Receiver)>,
-        final_messages: impl Iterator<Item = PublicationId>,
+        final_messages: &[PublicationId],
     ) {
-        let mut owed: Vec<PublicationId> = final_messages.filter_map(|id| self.last_accepted(id)).collect();
-        owed.extend(
-            members
-                .iter()
-                .filter(|(_, receiver)| !receiver.may_skip())
-                .filter_map(|(_, receiver)| receiver.last),
-        );
-        owed.sort_unstable();
-        owed.dedup();
+        let owed = self.owed_to(&members, final_messages);
+        let before = std::mem::replace(&mut self.owed, owed);
+        let all: Vec<_> = self.owed.iter().map(|&id| (id, self.record(id))).collect();
+        let new: Vec<_> = all.iter().filter(|(id, _)| before.binary_search(id).is_err()).copied().collect();
         for (session, receiver) in &mut members {
             let Some(sure_from) = receiver.sure_from else {
                 receiver.sure_from = Some(self.count());
                 continue;
             };
-            let mut owed = owed.iter().map(|&id| (id, self.record(id)));
-            let missing = owed.find(|&(id, record)| {
-                record.room == receiver.room && id >= sure_from && !receiver.has_received(&record)
+            let was_complete = receiver.complete_at == self.rests && self.rests > 0;
+            let mut unchecked = if was_complete { &new } else { &all }.iter();
+            let missing = unchecked.find(|(id, record)| {
+                record.room == receiver.room && *id >= sure_from && !receiver.has_received(record)
             });
-            // A session that has skipped something is at the head all the same, so far as is known where that
-            // is.
-            let excused = |id| {
-                receiver.may_skip() && (receiver.skipped.is_some() || self.may_follow(id, receiver.last))
-            };
-            if let Some((id, _)) = missing.filter(|&(id, _)| !excused(id)) {
-                panic!("session {session} is missing {id}, which others received");
+            match missing {
+                None => receiver.complete_at = self.rests + 1,
+                Some(&(id, _)) if self.is_excused(receiver, id) => {}
+                Some((id, _)) => panic!("session {session} is missing {id}, which others received"),
             }
         }
+        self.rests += 1;
+    }
+
+    /// What every member of its room must have received at rest, in ascending order.
+    fn owed_to(
+        &self,
+        members: &[(usize, &mut Receiver)],
+        final_messages: &[PublicationId],
+    ) -> Vec<PublicationId> {
+        let mut owed: Vec<PublicationId> =
+            final_messages.iter().filter_map(|&id| self.last_accepted(id)).collect();
+        for (_, receiver) in members {
+            // Those of one room have mostly received the same one last.
+            if !receiver.may_skip() && receiver.last != owed.last().copied() {
+                owed.extend(receiver.last);
+            }
+        }
+        owed.sort_unstable();
+        owed.dedup();
+        owed
+    }
+
+    /// Whether a member may be without `id`: one that has skipped something is at the head all the same, so
+    /// far as is known where that is.
+    fn is_excused(&self, receiver: &Receiver, id: PublicationId) -> bool {
+        receiver.may_skip() && (receiver.skipped.is_some() || self.may_follow(id, receiver.last))
     }
 
     /// Takes what a session passed over and was not declined so far, as session and publication, each once.
@@ -406,7 +437,7 @@ mod tests {
                     checker.receive(session + 7, receiver, id);
                 }
             }
-            checker.at_rest(receivers.iter_mut().enumerate().collect(), std::iter::empty());
+            checker.at_rest(receivers.iter_mut().enumerate().collect(), &[]);
         })
         .is_ok()
     }

@@ -175,9 +175,7 @@ impl Simulation<'_> {
             Endpoint::Centrifuge(_) => (id, self.publish_line(session, room, id, &text)),
             Endpoint::Room(_) | Endpoint::Echo => {
                 let scope = self.circumstances.publish_scope(room);
-                it.limited.extend(
-                    scope.filter(|_| it.plan.endpoint != Endpoint::Echo).map(|scope| (scope, id, false)),
-                );
+                it.count_command(id, scope.filter(|_| it.plan.endpoint != Endpoint::Echo));
                 (id, text)
             }
         }
@@ -400,6 +398,7 @@ impl Simulation<'_> {
         }
         if author == Some("") && text.starts_with("message not sent: rate limit") {
             self.sessions[session].too_often += 1;
+            self.sessions[session].limits_moved = true;
             return;
         }
         if author == Some("") {

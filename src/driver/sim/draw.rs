@@ -47,6 +47,9 @@ impl Scenario {
                 events.push(Event { at: moment(rng, length), what });
             }
         }
+        if one_in(rng, 3) {
+            leave_in_a_pause(rng, &plans, length, &mut events);
+        }
         events.sort_by_key(|event| event.at);
         let ending = if one_in(rng, 3) { Ending::Drain } else { Ending::Leave };
         Self {
@@ -138,7 +141,7 @@ fn options(rng: &mut Rng, clients: usize) -> Options {
     };
     Options {
         message: ws::Limits { message_bytes_max },
-        ping_interval: pick(rng, &[Duration::ZERO, Duration::from_secs(2), Duration::from_secs(25)]),
+        ping_interval: Duration::from_secs(pick(rng, &[0, 2, 2, 25])),
         pong_timeout: Duration::from_secs(1 + rng.below(8)),
         connections_max: if one_in(rng, 4) { clients as u64 / 2 + 1 } else { u64::MAX },
         room_log_bytes_max: pick(rng, &[4_000, 16 * 1024, 100_000, 1024 * 1024]),
@@ -313,6 +316,28 @@ fn final_messages(rng: &mut Rng, length: Duration, options: &Options, add: &mut 
         add(at, Act::Batch(1 + index_below(rng, 60)));
     }
     add(at, Act::Leave(pick(rng, &[Leave::HalfClose, Leave::HalfClose, Leave::Reset, Leave::Close(1000)])));
+}
+
+/// A client's shard stops for a moment, in which the client publishes, often more than may be in flight at
+/// once, and leaves: the shard finds all of it in one turn, together with what has become due. A client with
+/// commands, if there is one: its session has a clock of its own.
+fn leave_in_a_pause(rng: &mut Rng, plans: &[Plan], length: Duration, events: &mut Vec<Event>) {
+    let with_commands: Vec<_> = (0..plans.len())
+        .filter(|&client| {
+            matches!(plans[client].endpoint, Endpoint::Centrifuge(_))
+                && plans[client].reading == Reading::AtOnce
+        })
+        .collect();
+    let client =
+        if with_commands.is_empty() { index_below(rng, plans.len()) } else { pick(rng, &with_commands) };
+    let (begin, pause) = (moment(rng, length), millis(rng, 1_900));
+    events.push(Event { at: begin, what: What::Pause(plans[client].shard, pause) });
+    let at = begin + moment(rng, pause);
+    let bytes = pick(rng, &[0, 0, 100]);
+    for _ in 0..10 + rng.below(40) {
+        events.push(Event { at, what: What::Client(client, Act::Publish(bytes)) });
+    }
+    events.push(Event { at, what: What::Client(client, Act::Leave(Leave::HalfClose)) });
 }
 
 /// A client is cut off again and again, and reconnects soon.

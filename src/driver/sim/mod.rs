@@ -17,6 +17,7 @@
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
 //! | `batch` | many commands in one frame, and how often anything may be sent |
 //! | `identity` | tokens and the auth backend: identities and their expiry |
+//! | `rest` | what holds when nothing moves any more, and when all clients are gone |
 //! | `bounds` | what shards hold, of each kind |
 //! | `checker` | every member receives everything, once, in one order |
 //! | `shrink` | smaller scenarios that fail |
@@ -33,6 +34,7 @@ mod identity;
 mod json;
 mod kernel;
 mod network;
+mod rest;
 pub mod scenario;
 mod session;
 mod shrink;

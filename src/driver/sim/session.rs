@@ -114,6 +114,8 @@ pub(super) struct Session {
     pub(super) final_messages: bool,
     /// Commands that count against a limit, each with that limit's scope and whether it was too many.
     pub(super) limited: Vec<(Scope, u32, bool)>,
+    /// One of them has been sent or refused since the last rest.
+    pub(super) limits_moved: bool,
     /// Whether its commands are counted.
     pub(super) counts_commands: bool,
     /// Messages in plain text that were too many.
@@ -195,6 +197,7 @@ impl Session {
             batched: false,
             final_messages: false,
             limited: Vec::new(),
+            limits_moved: false,
             counts_commands: false,
             too_often: 0,
             commands: 0,
@@ -378,7 +381,7 @@ impl Session {
     }
 
     /// Nothing moves any more: what must have come of what it did, and which time must not have passed.
-    pub(super) fn check_at_rest(&self, world: &World, now: &Circumstances) {
+    pub(super) fn check_at_rest(&mut self, world: &World, now: &Circumstances) {
         let pipe = world.pipe(self.pipe);
         if self.over || !pipe.is_open() || !pipe.is_accepted() {
             return;
