@@ -459,9 +459,10 @@ impl Shard {
         publisher.holds
     }
 
-    /// Whether input of a connection waits for answers.
+    /// Whether input of a connection waits for answers. One with a request that waits is read from until
+    /// something follows the request: so its client's end is noticed.
     pub(super) fn is_held(slot: &Slot) -> bool {
-        slot.conn.state() == State::Waiting
+        (slot.conn.state() == State::Waiting && slot.conn.has_waiting_input())
             || slot.http().and_then(|it| it.publisher.as_ref()).is_some_and(|it| it.holds)
     }
 

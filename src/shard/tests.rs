@@ -177,6 +177,11 @@ impl World {
             peer.blocked = false;
             shard.writable(peer.key);
         }
+        // epoll's sockets are read to their ends, a ring may report an end while nothing is to be read.
+        let is_epoll = index.is_multiple_of(2);
+        if peer.shut && is_epoll && (peer.paused || !shard.may_read(peer.key)) {
+            return !std::mem::replace(&mut peer.paused, true);
+        }
         if peer.shut {
             shard.ended(peer.key);
             return true;
