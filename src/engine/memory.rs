@@ -25,8 +25,9 @@ pub struct Memory {
     events: VecDeque<Event>,
 }
 
-/// A draft that a client may send again: its room, its author, and the author's key of it.
-type Key = (Arc<str>, Box<str>, Box<str>);
+/// A draft that a client may send again: its room, whether its author is anonymous, its author, and the
+/// author's key of it.
+type Key = (Arc<str>, bool, Box<str>, Box<str>);
 
 /// Drafts that were ordered under an idempotency key, and their positions.
 #[derive(Debug, Default)]
@@ -80,8 +81,9 @@ impl Engine for Memory {
         let key = idempotency_key.map(|key| {
             let person = &author.person;
             // Anonymous clients have one user's id: their names are what distinguishes them.
-            let user = if person.user().is_empty() { &*person.name } else { person.user() };
-            (Arc::clone(&self.names[home.index()]), Box::from(user), Box::from(key.as_str()))
+            let is_anonymous = person.user().is_empty();
+            let user = if is_anonymous { &*person.name } else { person.user() };
+            (Arc::clone(&self.names[home.index()]), is_anonymous, Box::from(user), Box::from(key.as_str()))
         });
         if let Some(key) = &key {
             self.keys.forget(now);
@@ -185,6 +187,7 @@ mod tests {
         assert_eq!(submit(&mut engine, home, keyed("v", "n", "k"), 1), (1, Ordered, Some(3)));
         assert_eq!(submit(&mut engine, home, keyed("", "n", "k"), 1), (1, Ordered, Some(4)));
         assert_eq!(submit(&mut engine, home, keyed("", "m", "k"), 1), (1, Ordered, Some(5)));
+        assert_eq!(submit(&mut engine, home, keyed("", "u", "k"), 1), (1, Ordered, Some(6)));
         assert_eq!(submit(&mut engine, other, keyed("u", "n", "k"), 1), (1, Ordered, Some(1)));
         // The room is forgotten and exists again: the client's retry is still no second message.
         engine.close(home);

@@ -268,7 +268,7 @@ impl Shard {
                 let chunked = !exchange.is_old;
                 let content_type = if kind == Kind::Events { EVENT_STREAM } else { NDJSON };
                 let head = StreamHead { content_type, chunked, fields: &fields, date };
-                let ending = exchange.ending().or((!chunked).then_some(CloseReason::RequestComplete));
+                let ending = exchange.ending().or_else(|| (!chunked).then_some(CloseReason::RequestComplete));
                 self.write_answer(key, ending, |out| head.write_into(out));
             }
             Kind::Poll | Kind::Send => self.respond(key, exchange, true, |out, options| {
