@@ -84,7 +84,7 @@ class Document:
     def __init__(self, name, stentor, swarm, as_written):
         self.name, self.stentor, self.as_written = name, stentor, as_written
         self.folder = tempfile.mkdtemp(prefix="stentor-docs-")
-        self.ports = {port: free_port() for port in ("8080", "8081", "8000")}
+        self.ports = {port: free_port() for port in ("8080", "8081", "8082", "8000")}
         self.servers = {}
         tools = os.path.join(self.folder, ".bin")
         os.mkdir(tools)
