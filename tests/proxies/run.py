@@ -320,7 +320,7 @@ def check(kind, program, swarm, folder):
     proxy = None
     try:
         proxy = kind(folder, [server.port for server in servers])
-        # Caddy and HAProxy serve no client before a health check has passed.
+        # HAProxy serves no client before a health check has passed.
         eventually(lambda: proxy.handshake() == 101)
         check_pages(servers[0], proxy)
         check_origins(proxy)
