@@ -112,7 +112,7 @@ fn what_is_relayed_beyond_the_bound_is_refused() {
     let seed = world.shards[0].mesh.seed().clone();
     let session = crate::session::SessionId { shard: 0, key: session_key }.to_text(&seed);
     let client = Client { stream, session, node: crate::session::node(&seed) };
-    let peers: Vec<_> = (0..20).map(|_| world.connect(0)).collect();
+    let peers: Vec<_> = (0..260).map(|_| world.connect(0)).collect();
     for (index, &peer) in peers.iter().enumerate() {
         let id = index + 2;
         client.send(&mut world, peer, &format!(r#"{{"id":{id},"publish":{{"channel":"r","data":{index}}}}}"#));
@@ -121,8 +121,8 @@ fn what_is_relayed_beyond_the_bound_is_refused() {
     let statuses = |world: &World| -> Vec<Option<u16>> {
         peers.iter().map(|&peer| answers(&world.peers[peer].received).first().map(|it| it.0)).collect()
     };
-    assert_eq!(statuses(&world), [vec![None; 16], vec![Some(503); 4]].concat());
-    assert!(world.shards[0].audit().inbox_bytes > 16 * 30);
+    assert_eq!(statuses(&world), [vec![None; 256], vec![Some(503); 4]].concat());
+    assert!(world.shards[0].audit().inbox_bytes > 256 * 30);
     let identity = Identity {
         user: "u".into(),
         name: "u".into(),
@@ -133,11 +133,11 @@ fn what_is_relayed_beyond_the_bound_is_refused() {
     world.shards[0].begin_turn(world.now);
     world.shards[0].decided(request, AuthDecision::Accept { identity, data: None });
     world.run_until_idle();
-    assert_eq!(statuses(&world), [vec![Some(204); 16], vec![Some(503); 4]].concat());
+    assert_eq!(statuses(&world), [vec![Some(204); 256], vec![Some(503); 4]].concat());
     let replies = received(&world, stream);
     // It is no member of the room: each of its commands gets this error.
     let ids = replies.iter().filter(|it| it["error"]["code"] == 103).map(|it| it["id"].as_u64().unwrap());
-    assert_eq!(ids.collect::<Vec<_>>(), (2..18).collect::<Vec<_>>(), "{replies:?}");
+    assert_eq!(ids.collect::<Vec<_>>(), (2..258).collect::<Vec<_>>(), "{replies:?}");
     assert!(world.shards[0].audit().inbox_bytes == 0);
 }
 
