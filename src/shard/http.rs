@@ -94,6 +94,8 @@ pub(super) struct Http {
     pub(super) receiving: Option<Receiving>,
     /// What it publishes by request.
     pub(super) publisher: Option<Publisher>,
+    /// The shard that its next request is for.
+    pub(super) moving_to: Option<usize>,
     /// The commands that it has passed on to a session.
     pub(super) relaying: Relaying,
 }

@@ -39,6 +39,7 @@
 //! | `effects` | effects of connections and sessions on the other parts |
 //! | `exchange` | messages of the mesh, to homes, sessions and the fan-out |
 //! | `output` | bytes for the kernel, and connections to be closed |
+//! | `moving` | connections that go to another shard |
 //! | `slow` | the slow-consumer policy |
 //! | `timers` | what is due, and the drain |
 //! | `repair` | the losses after another shard was rebuilt |
@@ -58,6 +59,7 @@ mod input;
 mod limits;
 pub mod mesh;
 pub mod messages;
+mod moving;
 mod output;
 mod plain;
 mod publish;
@@ -80,6 +82,7 @@ pub use admission::{Admission, OVER_LIMIT_MAX};
 pub use audit::Audit;
 pub use limits::ConnectionLimits;
 pub use messages::{Mesh, PeerEnds};
+pub use moving::Moved;
 pub use output::{Close, SLICES_MAX, Write, WriteId};
 pub use refusals::Refusal;
 
@@ -193,6 +196,8 @@ pub struct Shard {
     nameless: Arc<str>,
     /// Audiences with publications for polls.
     polls_due: VecDeque<AudienceId>,
+    /// Connections that go to other shards, and to which.
+    moves: VecDeque<(ConnKey, usize)>,
     /// Sessions to which something was relayed, or which may take what waits.
     relays_ready: VecDeque<SessionKey>,
     /// Requests refused in this turn.
@@ -247,6 +252,7 @@ impl Shard {
             draining: None,
             nameless: Arc::from(""),
             polls_due: VecDeque::new(),
+            moves: VecDeque::new(),
             relays_ready: VecDeque::new(),
             refusals: VecDeque::new(),
             countings: Vec::new(),
@@ -368,6 +374,7 @@ impl Shard {
             || !self.flush.is_empty()
             || !self.resumed.is_empty()
             || !self.closing.is_empty()
+            || !self.moves.is_empty()
             || !self.auth_requests.is_empty()
             || !self.cancelled.is_empty()
             || !self.deferred.is_empty()

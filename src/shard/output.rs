@@ -302,6 +302,7 @@ impl Shard {
         if !conn.blocked {
             let change = conn.flushed();
             self.apply(key, change);
+            self.move_if_flushed(key);
         }
     }
 
