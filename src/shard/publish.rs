@@ -246,7 +246,7 @@ impl Shard {
         let answers = publisher.take().map(|publisher| publisher.answers).unwrap_or_default();
         let client_owned = owned(client);
         *publisher = Some(Publisher { client: client_owned, waiting: None, answers, holds: false });
-        self.open_session(key, client, admission);
+        self.open_session(session, client, admission);
         Ok(waits)
     }
 
