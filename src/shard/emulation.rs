@@ -12,7 +12,7 @@ use super::content::Purpose;
 use super::http::{Exchange, Kind};
 use super::input::Used;
 use super::messages::{Down, Up};
-use super::requests::PLAIN;
+use super::sockjs::TEXT;
 use super::{Shard, Slot};
 use crate::app::Protocol;
 use crate::app::json::compact;
@@ -246,8 +246,8 @@ impl Shard {
         let reject = match outcome {
             Relayed::Taken => {
                 let response = match (is_form, &exchange.sockjs) {
-                    (true, _) => Response::new(StatusCode::OK, PLAIN, b"ok"),
-                    (false, Some(_)) => Response::new(StatusCode::NO_CONTENT, PLAIN, b""),
+                    (true, _) => Response::new(StatusCode::OK, TEXT, b"ok"),
+                    (false, Some(_)) => Response::new(StatusCode::NO_CONTENT, TEXT, b""),
                     (false, None) => Response::new(StatusCode::NO_CONTENT, "", b""),
                 };
                 return self.respond(ticket.conn, &exchange, true, |out, options| {

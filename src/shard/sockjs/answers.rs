@@ -6,8 +6,11 @@ use crate::app::sockjs;
 use crate::base::ConnKey;
 use crate::http::{Fields, Head, Precondition, Reject, Response, StatusCode};
 use crate::shard::Shard;
-use crate::shard::http::{Exchange, JSON};
-use crate::shard::requests::PLAIN;
+use crate::shard::http::Exchange;
+
+/// The media types, as the public suite compares them.
+pub(in crate::shard) const TEXT: &str = "text/plain; charset=UTF-8";
+const JSON: &str = "application/json; charset=UTF-8";
 
 /// Nothing of a session may be kept by a cache.
 const NO_CACHE: (&str, &str) =
@@ -62,7 +65,7 @@ impl Shard {
     pub(super) fn greet(&mut self, key: ConnKey, exchange: &Exchange) -> Result<(), Reject> {
         self.metrics.requests.add(1);
         self.respond(key, exchange, true, |out, options| {
-            Response::new(StatusCode::OK, PLAIN, b"Welcome to SockJS!\n").with(options).write_into(out);
+            Response::new(StatusCode::OK, TEXT, b"Welcome to SockJS!\n").with(options).write_into(out);
         });
         Ok(())
     }

@@ -22,7 +22,7 @@ use super::{Shard, Slot};
 use crate::app::sockjs;
 use crate::base::ConnKey;
 use crate::http::{Cors, Framing, Head, Reject, StatusCode, is_upgrade, percent_decode, query_value};
-pub(super) use answers::Answers;
+pub(super) use answers::{Answers, TEXT};
 use answers::cookie_of;
 pub(super) use outlet::Receive;
 
