@@ -285,8 +285,11 @@ impl Encoder {
 }
 
 /// The two forms of a push.
-const JSON_PUSHES: [(Protocol, fn(&str, &[u8]) -> Vec<u8>); 2] =
+const JSON_PUSHES: [(Protocol, PushPayload); 2] =
     [(Protocol::Json, json::push), (Protocol::Push, json::bare_push)];
+
+/// Makes the payload of a push to a room, of a publication.
+type PushPayload = fn(&str, &[u8]) -> Vec<u8>;
 
 /// The formats among `forms`.
 fn of(forms: Forms) -> impl Iterator<Item = WireFormat> {

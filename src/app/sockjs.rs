@@ -105,7 +105,10 @@ mod tests {
         assert_eq!(written(|out| messages_into(out, b"\"a\",\"b\",")), r#"a["a","b"]"#);
         assert_eq!(written(|out| message_into(out, "\" \u{0}\n\u{1F}é😀%")), r#"a["\" \u0000\n\u001fé😀%"]"#);
         assert_eq!(written(|out| close_into(out, 3000, "Go away!")), r#"c[3000,"Go away!"]"#);
-        assert_eq!([1000, 1001, 1008, 1013, 3001, 4000, 5000, 0].map(close_code), [1000, 3001, 3008, 3013, 3001, 4000, 3000, 3000]);
+        assert_eq!(
+            [1000, 1001, 1008, 1013, 3001, 4000, 5000, 0].map(close_code),
+            [1000, 3001, 3008, 3013, 3001, 4000, 3000, 3000]
+        );
     }
 
     #[test]
@@ -127,7 +130,19 @@ mod tests {
         for nothing in ["", " \n", "[]"] {
             assert_eq!(parse(nothing), Ok(Vec::new()), "{nothing}");
         }
-        for bad in ["[\"x\"", "x", "{}", "[1]", "[null]", "null", "[\"a\"]x", "\"", "[\"\\ud800\"]", "[[]]", "\"a\"\"b\""] {
+        for bad in [
+            "[\"x\"",
+            "x",
+            "{}",
+            "[1]",
+            "[null]",
+            "null",
+            "[\"a\"]x",
+            "\"",
+            "[\"\\ud800\"]",
+            "[[]]",
+            "\"a\"\"b\"",
+        ] {
             assert_eq!(parse(bad), Err(InvalidMessages), "{bad}");
         }
     }

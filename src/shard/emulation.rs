@@ -58,9 +58,7 @@ impl Envelope<'_> {
         let data = self.data.get();
         match data.as_bytes().first() {
             Some(b'"') => serde_json::from_str::<String>(data).map(Into::into).map_err(|_| Reject::Commands),
-            Some(b'{') => {
-                String::from_utf8(compact(data)).map(Into::into).map_err(|_| Reject::Commands)
-            }
+            Some(b'{') => String::from_utf8(compact(data)).map(Into::into).map_err(|_| Reject::Commands),
             _ => Err(Reject::Commands),
         }
     }
@@ -101,7 +99,9 @@ impl Shard {
         let content = String::from_utf8(content).map_err(|_| Reject::BodyEncoding);
         let outcome = content.and_then(|content| match kind {
             Kind::Relay => self.relay(key, &content, &exchange),
-            _ => self.open_centrifuge(key, kind, &content, &exchange),
+            Kind::Events | Kind::Lines | Kind::Poll | Kind::Send | Kind::Centrifuge(..) => {
+                self.open_centrifuge(key, kind, &content, &exchange)
+            }
         });
         if let Err(reject) = outcome {
             self.note_refusal(key, None, reject);

@@ -205,6 +205,7 @@ impl Shard {
         self.metrics.delayed.add(delayed);
         self.metrics.history_bytes.set(self.homes.history_bytes());
         self.metrics.homes.set(self.homes.len() as u64);
+        self.metrics.outlets.set(self.outlets.len() as u64);
         self.metrics.leases.set(self.homes.leases() as u64);
         self.metrics.idempotency_keys.set(self.homes.idempotency_keys() as u64);
         self.metrics.parked_bytes.set(self.rooms.parked().1);

@@ -102,9 +102,9 @@ use crate::session::{Budget, Context, Effects, Session};
 use crate::ws::Inflater;
 use fanout::{Backlog, Fanout};
 use limits::PeerAddress;
-use sockjs::Outlets;
 use output::Deferred;
 use rooms::Rooms;
+use sockjs::Outlets;
 
 /// Bytes of its own that may wait in a connection before its input waits.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;

@@ -211,7 +211,9 @@ impl Shard {
         if !transport.is_stream() {
             if let Some(exchange) = self.take_exchange(key) {
                 self.respond(key, &exchange, true, |out, options| {
-                    Response::new(StatusCode::OK, transport.content_type(), &frame).with(options).write_into(out);
+                    Response::new(StatusCode::OK, transport.content_type(), &frame)
+                        .with(options)
+                        .write_into(out);
                 });
             }
             return frame.len();
@@ -477,9 +479,8 @@ impl Shard {
     /// A client's messages have come for a session of this shard.
     pub(in crate::shard) fn receive_sent(&mut self, outlet: &str, message: Box<str>, ticket: Ticket) {
         let found = self.outlets.find(outlet);
-        let open = found.filter(|&key| {
-            self.outlets.get(key).is_some_and(|outlet| outlet.state == State::Open)
-        });
+        let open =
+            found.filter(|&key| self.outlets.get(key).is_some_and(|outlet| outlet.state == State::Open));
         let Some(key) = open else { return self.answer_relay(ticket, Relayed::Unknown) };
         if let Some(session) = self.outlets.get(key).and_then(|outlet| outlet.session) {
             return self.receive_relayed(session, message, ticket);

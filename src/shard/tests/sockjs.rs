@@ -122,10 +122,9 @@ fn a_session_lives_five_seconds_without_a_request() {
     let held: usize = world.shards.iter().map(|shard| shard.audit().outlets).sum();
     assert_eq!(held, 1);
     world.advance(Duration::from_millis(5100));
-    let (held, members): (usize, u64) = world
-        .shards
-        .iter()
-        .fold((0, 0), |(held, members), it| (held + it.audit().outlets, members + it.metrics.members.value()));
+    let (held, members): (usize, u64) = world.shards.iter().fold((0, 0), |(held, members), it| {
+        (held + it.audit().outlets, members + it.metrics.members.value())
+    });
     assert_eq!((held, members), (0, 1));
 }
 
@@ -195,7 +194,9 @@ fn a_session_that_receives_nothing_meets_the_rooms_policy() {
         world.run_until_idle();
         let content = content(&world, stuck);
         match policy {
-            SlowMember::Disconnect => assert!(content.ends_with("c[3013,\"this connection reads too slowly for the room\"]\n")),
+            SlowMember::Disconnect => {
+                assert!(content.ends_with("c[3013,\"this connection reads too slowly for the room\"]\n"))
+            }
             SlowMember::Skip => assert!(content.contains("messages were skipped")),
             SlowMember::Conflate => {
                 // The answer was long enough: the newest message is in the next one.
