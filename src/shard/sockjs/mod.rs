@@ -7,7 +7,9 @@
 
 mod answers;
 mod delivery;
+mod life;
 mod outlet;
+mod transport;
 
 pub(super) use outlet::Outlets;
 
@@ -31,7 +33,7 @@ pub(super) use outlet::Receive;
 pub(super) enum Service {
     /// It is in a room.
     Rooms,
-    /// Every message comes back: for tests.
+    /// Every message is sent back: for tests.
     Echo {
         /// Over WebSocket too.
         websocket: bool,
@@ -314,8 +316,8 @@ impl Shard {
         let content = content.and_then(|content| messages_of(content, is_form));
         match content {
             Ok(content) => {
-                let ticket = self.expect_relayed(key, &exchange, is_form.is_some());
-                self.relay_to_outlet(service, &session, content, ticket);
+                let request = self.expect_relayed(key, &exchange, is_form.is_some());
+                self.relay_to_outlet(service, &session, content, request);
             }
             Err(reject) => {
                 self.note_refusal(key, None, reject);
@@ -324,7 +326,7 @@ impl Shard {
         }
     }
 
-    /// Refuses a request. What is wrong with the method is told by the status and `Allow` alone.
+    /// Refuses a request. A method that is not served has no sentence, but the status and `Allow`.
     fn refuse_sockjs(&mut self, key: ConnKey, head: &Head<'_>, reject: Reject, exchange: &Exchange) -> Used {
         let Reject::Method(allow) = reject else { return self.refuse_request(key, head, reject, exchange) };
         self.note_refusal(key, Some(head), reject);

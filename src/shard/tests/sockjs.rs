@@ -136,7 +136,7 @@ fn one_request_receives_at_a_time() {
     world.advance(Duration::from_millis(50));
     let busy = "c[2010,\"Another connection still open\"]\n";
     assert_eq!(answers(&world.peers[second].received)[0].2, busy);
-    // The first one is aborted: whoever comes then is told so, even if it was there before.
+    // The first one is aborted: the next one gets that, even if it was there before.
     let third = request_on(&mut world, 1, &receive("s", "xhr", "ann"));
     world.peers[first].shut = true;
     world.run_until_idle();
@@ -158,7 +158,7 @@ fn a_silent_session_is_shown_to_be_alive() {
     assert!(content(&world, stream).ends_with("\no\nh\n"));
 }
 
-/// What a client may not do is told on its session, where it can read it.
+/// What a client may not do is announced on its session, where it can read it.
 #[test]
 fn refusals_end_the_session() {
     let mut world = World::new(2, 1, 5000, options());
