@@ -15,7 +15,8 @@ const TRANSPORTS = ["websocket", "xhr-streaming", "eventsource", "xhr-polling"];
 
 /** A session that records its messages and how it is closed. */
 const open = async (url, transports) => {
-  const socket = new SockJS(url, null, { transports });
+  // Without it, a transport has 600 ms to connect on a near server, and the time of one that failed also ends the next.
+  const socket = new SockJS(url, null, { transports, timeout: 4000 });
   Object.assign(socket, { received: [], heartbeats: 0, closed: null });
   socket.onmessage = ({ data }) => socket.received.push(data);
   socket.onheartbeat = () => (socket.heartbeats += 1);
