@@ -264,9 +264,8 @@ fn what_is_wrong_with_a_request() {
         ("POST /emulation", "session".to_owned(), 400),
         ("POST /emulation", "[]".to_owned(), 400),
         ("POST /emulation", body(&client.session, "another"), 404),
-        ("POST /emulation", body("nobody's", &client.node), 204),
+        ("POST /emulation", body("nobody's", &client.node), 404),
         ("POST /emulation", long, 413),
-        ("GET /connection/uni_sse", String::new(), 400),
         ("GET /connection/uni_http_stream", String::new(), 405),
         ("POST /connection/unknown", String::new(), 404),
     ] {
@@ -278,7 +277,7 @@ fn what_is_wrong_with_a_request() {
     let (session, node) = (client.session.clone(), client.node.clone());
     drop(client);
     wait_for(&server, "stentor_http_streams", 0);
-    assert_eq!(emulate(&server, &session, &node, "{\"id\":2,\"rpc\":{}}").status, 204);
+    assert_eq!(emulate(&server, &session, &node, "{\"id\":2,\"rpc\":{}}").status, 404);
 }
 
 #[test]
