@@ -2,6 +2,7 @@
 //! own, a clock that only the test moves. A seed replays everything.
 
 mod admission;
+mod emulation;
 mod empty_rooms;
 mod faults;
 mod late_decision;
