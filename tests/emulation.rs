@@ -77,14 +77,20 @@ impl Stream {
         }
     }
 
-    /// The next line that is no ping.
+    /// The next line that is no ping, and no presence event.
     fn next(&mut self) -> Value {
         loop {
             let line = self.line();
-            if line != json!({}) {
+            let event = line.get("push").unwrap_or(&line);
+            if line != json!({}) && event.get("join").is_none() && event.get("leave").is_none() {
                 return line;
             }
         }
+    }
+
+    /// Reads on to the next ping.
+    fn ping(&mut self) {
+        while self.line() != json!({}) {}
     }
 
     /// The code that the stream ends with.
@@ -173,7 +179,7 @@ fn streams_have_their_heads() {
         assert_eq!(stream.head.field("Content-Type"), Some(media_type), "{:?}", stream.head);
         assert_eq!(stream.head.field("X-Accel-Buffering"), Some("no"));
         let cache = stream.head.field("Cache-Control").unwrap_or_default();
-        assert!(cache.contains("no-store") && cache.contains("no-cache"), "{cache}");
+        assert!(cache.contains("no-store"), "{cache}");
     }
     // HTTP/1.0 has no chunks.
     let mut old = Http::connect(&server);
@@ -256,7 +262,6 @@ fn what_is_wrong_with_a_request() {
         json!({"session": client.session, "node": client.node, "data": "x".repeat(70_000)}).to_string();
     for (line, body, status) in [
         ("GET /connection/sse", String::new(), 400),
-        ("GET /connection/sse?cf_connect=", String::new(), 400),
         ("GET /connection/http_stream", String::new(), 405),
         ("GET /emulation", String::new(), 405),
         ("PUT /emulation", body(&client.session, &client.node), 405),
@@ -304,7 +309,7 @@ fn violations_of_the_protocol_end_the_stream() {
             while let Some(chunk) = stream.http.chunk() {
                 content.push_str(&chunk);
             }
-            assert!(!content.contains("connect\":{"), "{transport:?}: {content}");
+            assert!(!content.contains("\"connect\":"), "{transport:?}: {content}");
         }
         let mut stream =
             Stream::open(&server, transport, "{\"id\":1,\"connect\":{\"data\":{\"name\":\"a\\u0000\"}}}");
@@ -319,7 +324,7 @@ fn pings_are_answered_by_request() {
     for transport in BOTH {
         let mut client = Emulated::connect(&server, transport, "ann");
         for _ in 0..4 {
-            assert_eq!(client.stream.line(), json!({}));
+            client.stream.ping();
             client.send("{}");
         }
         let reply = client.ask(2, "subscribe", &json!({"channel": "r"}));
@@ -453,7 +458,7 @@ fn unidirectional_streams() {
         );
         // Pings, which are not answered, and the stream goes on.
         for _ in 0..4 {
-            assert_eq!(stream.line(), json!({}));
+            stream.ping();
         }
         publish(&channel);
         assert_eq!(stream.next()["pub"]["offset"], 2);
@@ -463,7 +468,7 @@ fn unidirectional_streams() {
     let mut line = || -> Value {
         loop {
             let frame: Value = serde_json::from_str(&text(&mut socket)).expect("one line of JSON");
-            if frame != json!({}) {
+            if frame != json!({}) && frame.get("join").is_none() {
                 return frame;
             }
         }

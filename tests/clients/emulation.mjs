@@ -44,13 +44,13 @@ const metric = async ({ port }, name) => {
 const tests = {
   async "connect, subscribe, publish, presence, joins and leaves, history"(server, transport) {
     const [ann, bob] = [client(server.port, [transport], "ann"), client(server.port, [transport], "bob")];
-    const annSub = await subscribe(ann, "chat", { joinLeave: true });
-    const bobSub = await subscribe(bob, "chat");
+    const annSub = await subscribe(ann, `chat ${transport}`, { joinLeave: true });
+    const bobSub = await subscribe(bob, `chat ${transport}`);
     assert.deepEqual([ann.used, bob.used], [[transport], [transport]]);
     await until("bob's join", () => annSub.joins.some(({ user }) => user === "bob"));
     const data = { text: 'Grüße\n\r\n"🙂"\u2028% %41', nested: [1, 2.5, null, true, {}] };
     await annSub.publish(data);
-    await bob.publish("chat", "two");
+    await bob.publish(`chat ${transport}`, "two");
     await until("both", () => bobSub.received.length === 2 && annSub.received.length === 2);
     assert.deepEqual(bobSub.received.map((it) => it.data), [data, "two"]);
     assert.deepEqual(annSub.received.map((it) => it.info.user), ["ann", "bob"]);
@@ -78,7 +78,7 @@ const tests = {
 
   async "commands in parallel"(server, transport) {
     const ann = client(server.port, [transport], "ann");
-    const rooms = await Promise.all(upTo(20).map((room) => subscribe(ann, `parallel ${room}`)));
+    const rooms = await Promise.all(upTo(20).map((room) => subscribe(ann, `parallel ${transport} ${room}`)));
     await Promise.all(upTo(200).map((number) => rooms[number % 20].publish({ number })));
     await until("all", () => rooms.every(({ received }) => received.length === 10));
     for (const [room, subscription] of rooms.entries()) {
@@ -96,7 +96,7 @@ const tests = {
 
   async "large messages, and one that is too large"(server, transport) {
     const [ann, bob] = [client(server.port, [transport], "ann", { timeout: 1000 }), client(server.port, [transport], "bob")];
-    const [annSub, bobSub] = [await subscribe(ann, "large"), await subscribe(bob, "large")];
+    const [annSub, bobSub] = [await subscribe(ann, `large ${transport}`), await subscribe(bob, `large ${transport}`)];
     const texts = ["x".repeat(60_000), "ü🙂\n\"".repeat(4000), "%".repeat(30_000)];
     for (const text of texts) await annSub.publish({ text });
     await until("all", () => bobSub.received.length === texts.length);
@@ -121,12 +121,12 @@ const tests = {
 
   async "cuts while a room is busy: no gap and no duplicate"(server, transport) {
     const publisher = client(server.port, [transport], "publisher");
-    const publications = await subscribe(publisher, "busy");
+    const publications = await subscribe(publisher, `busy ${transport}`);
     const listeners = [];
     for (const index of upTo(10)) {
       const network = await Network.start(server.port);
       const listener = client(network.port, [transport], `listener ${index}`);
-      listeners.push({ network, listener, subscription: await subscribe(listener, "busy") });
+      listeners.push({ network, listener, subscription: await subscribe(listener, `busy ${transport}`) });
     }
     let [published, over] = [0, false];
     const publishing = (async () => {
@@ -159,7 +159,7 @@ const tests = {
 
   async "three hundred clients at once"(server, transport) {
     const clients = upTo(300).map((index) => client(server.port, [transport], `client ${index}`, { timeout: 30_000 }));
-    const all = await Promise.all(clients.map((one) => subscribe(one, "large room")));
+    const all = await Promise.all(clients.map((one) => subscribe(one, `full ${transport}`)));
     await Promise.all(upTo(20).map((number) => all[number].publish({ number })));
     await until("all", () => all.every(({ received }) => received.length === 20));
     for (const one of all) assert.deepEqual(numbers(one), numbers(all[0]), "one order for all");
