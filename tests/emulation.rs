@@ -318,6 +318,21 @@ fn violations_of_the_protocol_end_the_stream() {
     wait_for(&server, "stentor_http_streams", 0);
 }
 
+/// A client with a pool of connections takes one for idle after the last chunk of an answer, unless its head says otherwise.
+#[test]
+fn what_follows_the_end_of_a_stream() {
+    let server = Server::start(&["--shards", "2"]);
+    for transport in BOTH {
+        let mut stream = Stream::open(&server, transport, "{\"id\":1,\"rpc\":{}}");
+        while stream.http.chunk().is_some() {}
+        if stream.head.field("Connection") == Some("close") {
+            assert_eq!(stream.http.rest(), "");
+        } else {
+            assert_eq!(stream.http.ask("GET /healthz", "", "").status, 200, "{transport:?}");
+        }
+    }
+}
+
 #[test]
 fn pings_are_answered_by_request() {
     let server = Server::start(&["--shards", "2", "--ping-interval", "400ms", "--pong-timeout", "300ms"]);
