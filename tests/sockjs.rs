@@ -351,8 +351,8 @@ fn characters_that_are_escaped() {
     }
     session.send(&format!("[\"{message}\"]"));
     assert_eq!(session.poll(), format!("a[\"{escaped}\"]\n"));
-    session.send("[\"Grüße 🙂 \\u200b\\u2027\\u2070\\uffef\"]");
-    assert_eq!(session.poll(), "a[\"Grüße 🙂 \u{200b}\u{2027}\u{2070}\u{ffef}\"]\n");
+    session.send("[\"Grüße \\u200b\\u2027\\u2070\\uffef\"]");
+    assert_eq!(session.poll(), "a[\"Grüße \u{200b}\u{2027}\u{2070}\u{ffef}\"]\n");
     // Clients escape much more, and also as surrogate pairs.
     let (mut sent, mut expected) = (String::new(), String::new());
     for code in (0..0xD800).chain(0xE000..=0xFFFF_u32) {

@@ -46,7 +46,7 @@ fn a_session_lasts_as_long_as_its_socket() {
     // That name is free for the other transports, too.
     assert_eq!(ask(&server, &format!("POST {ECHO}/000/same/xhr"), "", "").body, "o\n");
     clients[0].close(None).unwrap();
-    assert_eq!(close_code(&mut clients[0]), 1005);
+    assert!([1000, 1005].contains(&close_code(&mut clients[0])));
     let mut again = open();
     again.send(Message::text("[\"c\"]")).unwrap();
     assert_eq!(text(&mut again), "a[\"c\"]");
