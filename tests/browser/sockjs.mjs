@@ -18,11 +18,17 @@ const HTML = `<!doctype html><meta charset="utf-8"><title>sockjs</title><body><s
 const WAIT_MS = 20_000;
 
 // The page of another origin, and of another site as well: to a browser, `localhost` and the address are two.
-const elsewhere = createServer((_, response) => response.setHeader("Content-Type", "text/html").end(HTML)).listen(0, "127.0.0.1");
+const elsewhere = createServer(({ url }, response) => {
+  const isScript = url === "/sockjs.min.js";
+  response.setHeader("Content-Type", isScript ? "text/javascript" : "text/html").end(isScript ? CLIENT : HTML);
+}).listen(0, "127.0.0.1");
 await once(elsewhere, "listening");
 const elsewhereOrigin = `http://127.0.0.1:${elsewhere.address().port}`;
 
-const server = new Server(stentor, { STENTOR_ECHO: "true", STENTOR_ORIGINS: `same-host,${elsewhereOrigin}` });
+// The page for iframes loads the client from elsewhere, as it does by default.
+const script = `${elsewhereOrigin}/sockjs.min.js`;
+const settings = { STENTOR_ECHO: "true", STENTOR_ORIGINS: `same-host,${elsewhereOrigin}`, STENTOR_SOCKJS_SCRIPT: script };
+const server = new Server(stentor, settings);
 await server.start();
 const home = `http://localhost:${server.port}`;
 const proxy = new TcpProxy(server);
@@ -179,7 +185,7 @@ try {
     for (const transport of streams) await join(page, transport, `${home}/sockjs?name=${transport}&room=end`, transport);
     await server.stop();
     for (const name of streams) {
-      assert.deepEqual((await closed(page, name)).slice(0, 1), [1001], name);
+      assert.deepEqual((await closed(page, name)).slice(0, 1), [3001], name);
     }
   });
 } finally {
