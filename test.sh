@@ -42,9 +42,9 @@ declare -A WHAT=(
   [sanitize]="end-to-end tests with the address sanitizer (the thread sanitizer: soak)"
   [release]="the release binaries build (the benches: soak)"
   [systemd]="the unit is valid, and a passed socket is served"
-  [clients]="clients that nobody here wrote: websockets, aiohttp, ws, centrifuge; tokens of PyJWT"
+  [clients]="clients that nobody here wrote: websockets, aiohttp, ws, centrifuge, sockjs-client; tokens of PyJWT"
   [proxies]="deploy/proxies: nginx, HAProxy and Caddy in front of the server, each with the file as documented"
-  [browser]="the chat page and the load test's report in Chromium"
+  [browser]="the chat page, the load test's report and sockjs-client in Chromium"
   [nats]="the load test against another server, nats-server"
   [autobahn]="the Autobahn test-suite, 385 of 517 cases (those with long compressed messages, and both drivers: soak)"
   [sim]="the simulator, with new seeds for ${SIM_SECONDS} s (for an hour: soak)"
@@ -169,6 +169,8 @@ step_clients() {
   kill "$server"; wait "$server" || failed=1
   node tests/clients/centrifuge.mjs "$STENTOR" || failed=1
   node tests/clients/codes.mjs "$STENTOR" || failed=1
+  node tests/clients/emulation.mjs "$STENTOR" || failed=1
+  node tests/clients/sockjs.mjs "$STENTOR" || failed=1
   return "$failed"
 }
 
@@ -193,6 +195,7 @@ step_browser() {
     node tests/browser/chat.mjs "$STENTOR" "$CACHE/screenshots" &&
     node tests/browser/states.mjs "$STENTOR" "$CACHE/screenshots" &&
     node tests/browser/log.mjs "$STENTOR" &&
+    node tests/browser/sockjs.mjs "$STENTOR" &&
     node tests/browser/report.mjs "$STENTOR" "$SWARM" "$CACHE/screenshots"
 }
 
@@ -251,7 +254,8 @@ step_loom() {
 }
 
 # From end to end, on both drivers.
-ENDS=(--test e2e --test e2e_uring --test operations --test operations_uring --test centrifuge --test centrifuge_uring --test identity)
+ENDS=(--test e2e --test e2e_uring --test operations --test operations_uring --test centrifuge --test centrifuge_uring --test identity
+  --test emulation --test emulation_uring --test sockjs --test sockjs_uring)
 
 step_sanitize() { sanitize address --lib --test conformance --test config --test drivers "${ENDS[@]}"; }
 

@@ -29,7 +29,7 @@ pub struct Presence {
     /// By the client's id, which stands in the member itself: 16 bytes each.
     members: HashTable<Member>,
     seed: Seed,
-    /// Events that are not announced yet, at most one for each member.
+    /// Events that are not announced yet: for each client a leave, a join, or a leave with a join behind it.
     pending_events: Vec<PresenceEvent>,
 }
 
@@ -59,8 +59,9 @@ impl Presence {
         let is_meant = |member: &Member| member.person.client == client;
         let Ok(entry) = self.members.find_entry(self.seed.hash(&client), is_meant) else { return };
         let (member, _) = entry.remove();
-        let came = self.pending_events.iter().position(|event| event.member().person.client == client);
-        match came {
+        let is_join = |event: &PresenceEvent| matches!(event, PresenceEvent::Join(member) if member.person.client == client);
+        match self.pending_events.iter().position(is_join) {
+            // What remains of this client, if anything, is the leave of an earlier membership.
             Some(index) => {
                 self.pending_events.remove(index);
             }
@@ -129,6 +130,26 @@ mod tests {
         presence.leave(bob.person.client, true);
         assert_eq!(presence.take_pending_events(), [PresenceEvent::Leave(bob)]);
         assert!(presence.is_empty() && !presence.has_pending_events());
+    }
+
+    #[test]
+    fn a_member_that_leaves_again_and_again_between_two_batches_has_left() {
+        let mut presence = Presence::new(&Seed::new(1));
+        let ann = member(1, "ann");
+        presence.join(ann.clone(), true);
+        presence.take_pending_events();
+        for _ in 0..3 {
+            presence.leave(ann.person.client, true);
+            presence.join(ann.clone(), true);
+        }
+        let events = [PresenceEvent::Leave(ann.clone()), PresenceEvent::Join(ann.clone())];
+        assert_eq!(presence.take_pending_events(), events);
+        for _ in 0..3 {
+            presence.leave(ann.person.client, true);
+            presence.join(ann.clone(), true);
+        }
+        presence.leave(ann.person.client, true);
+        assert_eq!(presence.take_pending_events(), [PresenceEvent::Leave(ann)]);
     }
 
     #[test]

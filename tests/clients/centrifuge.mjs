@@ -3,12 +3,10 @@ import { Centrifuge } from "centrifuge";
 import assert from "node:assert/strict";
 import WebSocket from "ws";
 import { Server } from "./server.mjs";
+import { event, limit, subscribe, until } from "./support.mjs";
 
 const stentor = process.argv[2];
-setTimeout(() => {
-  console.error("no end after 150 s");
-  process.exit(1);
-}, 150_000).unref();
+limit(150);
 
 // The client's sockets, so that a test can cut them as a network does: without a word.
 const sockets = new Map();
@@ -25,29 +23,6 @@ const client = (server, options = {}, name = "") => {
   return centrifuge;
 };
 const cut = (centrifuge) => sockets.get(centrifuge).terminate();
-const event = (emitter, name) => new Promise((resolve) => emitter.once(name, resolve));
-
-// A subscription that records its publications.
-const subscribe = async (centrifuge, channel, options = {}) => {
-  const subscription = centrifuge.newSubscription(channel, { minResubscribeDelay: 1, maxResubscribeDelay: 30, ...options });
-  Object.assign(subscription, { received: [], joins: [], leaves: [], recoveries: [] });
-  subscription.on("publication", (publication) => subscription.received.push(publication));
-  subscription.on("join", ({ info }) => subscription.joins.push(info));
-  subscription.on("leave", ({ info }) => subscription.leaves.push(info));
-  subscription.on("subscribed", (context) => {
-    if (context.wasRecovering) subscription.recoveries.push(context.recovered);
-  });
-  subscription.subscribe();
-  await subscription.ready(10_000);
-  return subscription;
-};
-const until = async (what, condition) => {
-  const end = Date.now() + 20_000;
-  while (!condition()) {
-    assert(Date.now() < end, `never: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-};
 const offsets = ({ publications }) => publications.map(({ offset }) => offset);
 
 const tests = {
