@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::encode::{Shown, write};
 use super::{Protocol, json, text};
-use crate::chat::{Body, Position, Publication};
+use crate::chat::{Body, ClientId, Position, Publication};
 use crate::http::ServerEvent;
 
 /// How long an `EventSource` waits before it reconnects: what a stream begins with.
@@ -22,6 +22,17 @@ struct Line<'a> {
     position: Option<Shown<Position>>,
     name: &'a str,
     text: &'a str,
+}
+
+/// An entry of a batch has more than a line: what a client of many rooms and transports knows its authors by,
+/// and when an old message was published.
+#[derive(Serialize)]
+struct Entry<'a> {
+    #[serde(flatten)]
+    line: Line<'a>,
+    /// Milliseconds since 1970.
+    time: u64,
+    client: Shown<ClientId>,
 }
 
 #[derive(Serialize)]
@@ -40,8 +51,8 @@ struct End<'a> {
     reason: &'a str,
 }
 
-/// `publication` as a JSON object, which is also an entry of a batch.
-pub fn object_into(out: &mut Vec<u8>, publication: &Publication, position: Option<Position>) {
+/// `publication` as a JSON object in the form of `protocol`.
+fn object_into(out: &mut Vec<u8>, protocol: Protocol, publication: &Publication, position: Option<Position>) {
     let data;
     let text: &str = match &publication.body {
         // It was checked when it came in.
@@ -51,8 +62,13 @@ pub fn object_into(out: &mut Vec<u8>, publication: &Publication, position: Optio
             &data
         }
     };
-    let name = &publication.author.person.name;
-    write(out, &Line { position: position.map(Shown), name, text });
+    let person = &publication.author.person;
+    let line = Line { position: position.map(Shown), name: &person.name, text };
+    if protocol == Protocol::Batches {
+        write(out, &Entry { line, time: publication.unix_ms, client: Shown(person.client) });
+    } else {
+        write(out, &line);
+    }
 }
 
 /// Appends a publication in the form of `protocol`: an event, a line, or an entry of a batch with a comma
@@ -62,16 +78,16 @@ pub fn publication_into(out: &mut Vec<u8>, protocol: Protocol, publication: &Pub
     match protocol {
         Protocol::Events => {
             let mut data = Vec::with_capacity(publication.body.bytes().len() + 64);
-            object_into(&mut data, publication, None);
+            object_into(&mut data, protocol, publication, None);
             let id = position.map(|position| position.to_string());
             ServerEvent { event: None, id: id.as_deref(), data: Some(&data) }.write_into(out);
         }
         Protocol::Lines => {
-            object_into(out, publication, position);
+            object_into(out, protocol, publication, position);
             out.push(b'\n');
         }
         Protocol::Batches => {
-            object_into(out, publication, position);
+            object_into(out, protocol, publication, position);
             out.push(b',');
         }
         Protocol::Text | Protocol::Json => debug_assert!(false, "their payloads are messages"),
@@ -172,7 +188,9 @@ mod tests {
         check(Protocol::Events, &unpositioned, &format!("data: {{{object}\n\n"));
         check(Protocol::Lines, &publication, &format!("{{\"position\":\"00000001:1\",{object}\n"));
         check(Protocol::Lines, &unpositioned, &format!("{{{object}\n"));
-        check(Protocol::Batches, &publication, &format!("{{\"position\":\"00000001:1\",{object},"));
+        let more = format!(r#","time":0,"client":"{}"}}"#, publication.author.person.client);
+        let entry = format!("{{\"position\":\"00000001:1\",{}{more},", object.trim_end_matches('}'));
+        check(Protocol::Batches, &publication, &entry);
         let body = Body::Data(r#"{"text":"hi","x":1}"#.into());
         let data = Publication { body, position: None, ..publication_of("") };
         let out = written(|out| publication_into(out, Protocol::Lines, &data));
