@@ -12,52 +12,61 @@ use smallvec::SmallVec;
 
 use crate::base::spsc::Weigh;
 use crate::chat::{Forms, PresenceEvent, Publication};
-use crate::http::chunk_into;
+use crate::http::{StreamKind, chunk_into};
 use crate::ws::{self, Deflater, Opcode, Window};
 
-/// An application protocol.
+/// An application protocol: what a publication looks like to its members.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub enum Protocol {
     /// [`text`].
     Text,
+    /// [`plain`]: the same, over HTTP.
+    Plain,
     /// [`json`].
     Json,
-    /// [`plain`], as an event stream.
-    Events,
-    /// [`plain`], as lines of JSON.
-    Lines,
-    /// [`plain`], as the answers to long polling.
-    Batches,
+    /// [`json`], for clients that only listen: pushes without their envelope.
+    Push,
 }
 
-/// The encoding in which a member receives publications: its protocol, and its agreement about compression.
+/// How payloads are told apart on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum WireFormat {
-    /// Plain text frames.
-    Text,
-    /// Plain text, compressed with a window of 32 KiB.
-    TextDeflated,
-    /// Plain text, compressed with a window of 512 bytes, for clients that requested a small one.
-    TextDeflatedSmall,
-    /// JSON.
-    Json,
-    /// JSON, compressed with a window of 32 KiB.
-    JsonDeflated,
-    /// JSON, compressed with a window of 512 bytes.
-    JsonDeflatedSmall,
-    /// Events, each in a chunk of HTTP/1.1.
-    Events,
-    /// Events for HTTP/1.0.
-    EventsUnchunked,
-    /// Lines of JSON, each in a chunk of HTTP/1.1.
-    Lines,
-    /// Lines of JSON for HTTP/1.0.
-    LinesUnchunked,
+pub enum Framing {
+    /// Frames of WebSocket, compressed with a window (RFC 7692), if one was agreed on.
+    Frames(Option<Window>),
+    /// A stream of HTTP; `true`: in chunks, which HTTP/1.0 does not have.
+    Stream(StreamKind, bool),
     /// Entries of a batch, each with a comma behind it. No log is sent in this form: an answer is made of
     /// what it holds.
-    Batches,
+    Entries,
+}
+
+/// The encoding in which a member receives publications.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "`parts` says what each one is")]
+pub enum WireFormat {
+    Text,
+    TextDeflated,
+    TextDeflatedSmall,
+    PlainEvents,
+    PlainEventsUnchunked,
+    PlainLines,
+    PlainLinesUnchunked,
+    PlainEntries,
+    Json,
+    JsonDeflated,
+    JsonDeflatedSmall,
+    JsonEvents,
+    JsonEventsUnchunked,
+    JsonLines,
+    JsonLinesUnchunked,
+    Push,
+    PushDeflated,
+    PushDeflatedSmall,
+    PushEvents,
+    PushEventsUnchunked,
+    PushLines,
+    PushLinesUnchunked,
 }
 
 impl WireFormat {
@@ -65,82 +74,80 @@ impl WireFormat {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every format, in the order of its discriminant.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 22] = [
         Self::Text,
         Self::TextDeflated,
         Self::TextDeflatedSmall,
+        Self::PlainEvents,
+        Self::PlainEventsUnchunked,
+        Self::PlainLines,
+        Self::PlainLinesUnchunked,
+        Self::PlainEntries,
         Self::Json,
         Self::JsonDeflated,
         Self::JsonDeflatedSmall,
-        Self::Events,
-        Self::EventsUnchunked,
-        Self::Lines,
-        Self::LinesUnchunked,
-        Self::Batches,
+        Self::JsonEvents,
+        Self::JsonEventsUnchunked,
+        Self::JsonLines,
+        Self::JsonLinesUnchunked,
+        Self::Push,
+        Self::PushDeflated,
+        Self::PushDeflatedSmall,
+        Self::PushEvents,
+        Self::PushEventsUnchunked,
+        Self::PushLines,
+        Self::PushLinesUnchunked,
     ];
 
-    /// The format for a client of `protocol` that agreed on `window` (RFC 7692), if on any. Streams are those
-    /// of HTTP/1.1.
-    pub const fn new(protocol: Protocol, window: Option<Window>) -> Self {
-        match (protocol, window) {
-            (Protocol::Text, None) => Self::Text,
-            (Protocol::Text, Some(Window::Full)) => Self::TextDeflated,
-            (Protocol::Text, Some(Window::Small)) => Self::TextDeflatedSmall,
-            (Protocol::Json, None) => Self::Json,
-            (Protocol::Json, Some(Window::Full)) => Self::JsonDeflated,
-            (Protocol::Json, Some(Window::Small)) => Self::JsonDeflatedSmall,
-            (Protocol::Events, _) => Self::Events,
-            (Protocol::Lines, _) => Self::Lines,
-            (Protocol::Batches, _) => Self::Batches,
-        }
+    /// The format of a protocol with a framing.
+    ///
+    /// # Panics
+    /// The protocol is never framed so.
+    pub fn new(protocol: Protocol, framing: Framing) -> Self {
+        let is_meant = |format: &Self| format.parts() == (protocol, framing);
+        Self::ALL.into_iter().find(is_meant).expect("a protocol on a transport that has it")
     }
 
-    /// The same for HTTP/1.0, which has no chunks.
-    #[must_use]
-    pub const fn unchunked(self) -> Self {
+    /// Its protocol and its framing.
+    pub const fn parts(self) -> (Protocol, Framing) {
+        use Framing::{Entries, Frames, Stream};
+        use Protocol::{Json, Plain, Push, Text};
+        use StreamKind::{Events, Lines};
+        let (full, small) = (Frames(Some(Window::Full)), Frames(Some(Window::Small)));
         match self {
-            Self::Events => Self::EventsUnchunked,
-            Self::Lines => Self::LinesUnchunked,
-            Self::Text
-            | Self::TextDeflated
-            | Self::TextDeflatedSmall
-            | Self::Json
-            | Self::JsonDeflated
-            | Self::JsonDeflatedSmall
-            | Self::EventsUnchunked
-            | Self::LinesUnchunked
-            | Self::Batches => self,
+            Self::Text => (Text, Frames(None)),
+            Self::TextDeflated => (Text, full),
+            Self::TextDeflatedSmall => (Text, small),
+            Self::PlainEvents => (Plain, Stream(Events, true)),
+            Self::PlainEventsUnchunked => (Plain, Stream(Events, false)),
+            Self::PlainLines => (Plain, Stream(Lines, true)),
+            Self::PlainLinesUnchunked => (Plain, Stream(Lines, false)),
+            Self::PlainEntries => (Plain, Entries),
+            Self::Json => (Json, Frames(None)),
+            Self::JsonDeflated => (Json, full),
+            Self::JsonDeflatedSmall => (Json, small),
+            Self::JsonEvents => (Json, Stream(Events, true)),
+            Self::JsonEventsUnchunked => (Json, Stream(Events, false)),
+            Self::JsonLines => (Json, Stream(Lines, true)),
+            Self::JsonLinesUnchunked => (Json, Stream(Lines, false)),
+            Self::Push => (Push, Frames(None)),
+            Self::PushDeflated => (Push, full),
+            Self::PushDeflatedSmall => (Push, small),
+            Self::PushEvents => (Push, Stream(Events, true)),
+            Self::PushEventsUnchunked => (Push, Stream(Events, false)),
+            Self::PushLines => (Push, Stream(Lines, true)),
+            Self::PushLinesUnchunked => (Push, Stream(Lines, false)),
         }
     }
 
-    /// Whether its frames are chunks.
-    pub const fn is_chunked(self) -> bool {
-        matches!(self, Self::Events | Self::Lines)
-    }
-
-    /// The protocol.
+    /// Its protocol.
     pub const fn protocol(self) -> Protocol {
-        match self {
-            Self::Text | Self::TextDeflated | Self::TextDeflatedSmall => Protocol::Text,
-            Self::Json | Self::JsonDeflated | Self::JsonDeflatedSmall => Protocol::Json,
-            Self::Events | Self::EventsUnchunked => Protocol::Events,
-            Self::Lines | Self::LinesUnchunked => Protocol::Lines,
-            Self::Batches => Protocol::Batches,
-        }
+        self.parts().0
     }
 
-    const fn window(self) -> Option<Window> {
-        match self {
-            Self::Text
-            | Self::Json
-            | Self::Events
-            | Self::EventsUnchunked
-            | Self::Lines
-            | Self::LinesUnchunked
-            | Self::Batches => None,
-            Self::TextDeflated | Self::JsonDeflated => Some(Window::Full),
-            Self::TextDeflatedSmall | Self::JsonDeflatedSmall => Some(Window::Small),
-        }
+    /// Its framing.
+    pub const fn framing(self) -> Framing {
+        self.parts().1
     }
 }
 
@@ -189,16 +196,16 @@ impl Encoder {
         if !text.is_empty() {
             self.encode(&mut encodings, text, &text::payload(publication));
         }
-        let json = formats.intersection(formats_of(Protocol::Json));
-        if !json.is_empty() {
-            let object = publication.json.get_or_init(|| json::publication(publication, positioned));
-            self.encode(&mut encodings, json, &json::push(room, object));
-        }
-        for protocol in [Protocol::Events, Protocol::Lines, Protocol::Batches] {
+        for (protocol, push) in JSON_PUSHES {
             let formats = formats.intersection(formats_of(protocol));
             if !formats.is_empty() {
-                encodings.plain(formats, protocol, publication);
+                let object = publication.json.get_or_init(|| json::publication(publication, positioned));
+                self.encode(&mut encodings, formats, &push(room, object));
             }
+        }
+        let plain = formats.intersection(formats_of(Protocol::Plain));
+        for format in of(plain) {
+            encodings.add(format, |out| plain::publication_into(out, format.framing(), publication));
         }
         encodings
     }
@@ -211,21 +218,34 @@ impl Encoder {
         formats: Forms,
     ) -> Encodings {
         let mut encodings = Encodings::default();
-        let json = formats.intersection(formats_of(Protocol::Json));
-        if !json.is_empty() {
-            self.encode(&mut encodings, json, &json::presence_events(room, presence_events));
+        for (protocol, is_bare) in [(Protocol::Json, false), (Protocol::Push, true)] {
+            let formats = formats.intersection(formats_of(protocol));
+            if !formats.is_empty() {
+                let payload = json::presence_events(room, presence_events, is_bare);
+                self.encode(&mut encodings, formats, &payload);
+            }
         }
         encodings
     }
 
-    /// One payload as a text frame, in each of `formats`.
+    /// One payload, in each of `formats`.
     fn encode(&mut self, encodings: &mut Encodings, formats: Forms, payload: &[u8]) {
-        let mut plain = Vec::with_capacity(payload.len() + ws::FRAME_HEAD_BYTES_MAX);
-        ws::frame_into(&mut plain, Opcode::Text, &[payload]);
-        let plain = Bytes::from(plain);
-        for format in WireFormat::ALL.into_iter().filter(|&format| formats.contains(format as u8)) {
-            let compressed = format
-                .window()
+        let mut plain = None;
+        for format in of(formats) {
+            let window = match format.framing() {
+                Framing::Frames(window) => window,
+                Framing::Stream(kind, _) => {
+                    encodings.add(format, |out| kind.message_into(out, payload));
+                    continue;
+                }
+                Framing::Entries => continue, // of the plain protocol alone
+            };
+            let plain = plain.get_or_insert_with(|| {
+                let mut frame = Vec::with_capacity(payload.len() + ws::FRAME_HEAD_BYTES_MAX);
+                ws::frame_into(&mut frame, Opcode::Text, &[payload]);
+                Bytes::from(frame)
+            });
+            let compressed = window
                 .filter(|_| payload.len() >= self.deflate_bytes_min)
                 .map(|window| deflated_frame(&mut self.deflater, window, payload))
                 // A message may always travel uncompressed (RFC 7692 §6).
@@ -233,6 +253,15 @@ impl Encoder {
             encodings.0.push((format, compressed.unwrap_or_else(|| plain.clone())));
         }
     }
+}
+
+/// The two forms of a push.
+const JSON_PUSHES: [(Protocol, fn(&str, &[u8]) -> Vec<u8>); 2] =
+    [(Protocol::Json, json::push), (Protocol::Push, json::bare_push)];
+
+/// The formats among `forms`.
+fn of(forms: Forms) -> impl Iterator<Item = WireFormat> {
+    WireFormat::ALL.into_iter().filter(move |&format| forms.contains(format as u8))
 }
 
 fn deflated_frame(deflater: &mut Deflater, window: Window, payload: &[u8]) -> Bytes {
@@ -248,22 +277,20 @@ impl Encodings {
         self.0.iter().find(|(of, _)| *of == format).map(|(_, frame)| frame)
     }
 
-    /// A publication as streams of HTTP have it, in each of `formats`, all of `protocol`: the chunk's own
-    /// header is a part of the frame, so that it leaves as it is.
-    fn plain(&mut self, formats: Forms, protocol: Protocol, publication: &Publication) {
-        let mut payload = Vec::with_capacity(publication.body.bytes().len() + 96);
-        plain::publication_into(&mut payload, protocol, publication);
-        let payload = Bytes::from(payload);
-        for format in WireFormat::ALL.into_iter().filter(|&format| formats.contains(format as u8)) {
-            let frame = if format.is_chunked() {
+    /// Adds what `write` appends, as streams of HTTP have it: the chunk's own header is a part of the frame,
+    /// so that it leaves as it is.
+    fn add(&mut self, format: WireFormat, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut payload = Vec::new();
+        write(&mut payload);
+        let frame = match format.framing() {
+            Framing::Stream(_, true) => {
                 let mut chunk = Vec::with_capacity(payload.len() + 12);
                 chunk_into(&mut chunk, &[&payload]);
-                chunk.into()
-            } else {
-                payload.clone()
-            };
-            self.0.push((format, frame));
-        }
+                chunk
+            }
+            Framing::Frames(_) | Framing::Stream(_, false) | Framing::Entries => payload,
+        };
+        self.0.push((format, frame.into()));
     }
 
     /// Bytes of the longest frame.
@@ -288,8 +315,8 @@ mod tests {
     fn formats_stand_at_their_discriminants() {
         for (index, format) in WireFormat::ALL.into_iter().enumerate() {
             assert_eq!(index, format as usize);
-            let made = WireFormat::new(format.protocol(), format.window());
-            assert!(made == format || made.unchunked() == format);
+            let (protocol, framing) = format.parts();
+            assert_eq!(WireFormat::new(protocol, framing), format);
         }
     }
 
@@ -329,12 +356,12 @@ mod tests {
         let encodings = Encoder::new(100).publication("r", &publication_of("hi"), true, all);
         let frame = |format| std::str::from_utf8(encodings.get(format).unwrap()).unwrap().to_owned();
         let event = "id: 00000001:1\ndata: {\"name\":\"ann\",\"text\":\"hi\"}\n\n";
-        assert_eq!(frame(WireFormat::EventsUnchunked), event);
-        assert_eq!(frame(WireFormat::Events), format!("{:x}\r\n{event}\r\n", event.len()));
+        assert_eq!(frame(WireFormat::PlainEventsUnchunked), event);
+        assert_eq!(frame(WireFormat::PlainEvents), format!("{:x}\r\n{event}\r\n", event.len()));
         let line = "{\"position\":\"00000001:1\",\"name\":\"ann\",\"text\":\"hi\"}";
-        assert_eq!(frame(WireFormat::LinesUnchunked), format!("{line}\n"));
-        assert_eq!(frame(WireFormat::Lines), format!("{:x}\r\n{line}\n\r\n", line.len() + 1));
-        let entry = frame(WireFormat::Batches);
+        assert_eq!(frame(WireFormat::PlainLinesUnchunked), format!("{line}\n"));
+        assert_eq!(frame(WireFormat::PlainLines), format!("{:x}\r\n{line}\n\r\n", line.len() + 1));
+        let entry = frame(WireFormat::PlainEntries);
         assert!(entry.starts_with(line.trim_end_matches('}')) && entry.ends_with("},"), "{entry}");
     }
 }

@@ -6,9 +6,9 @@
 use serde::Serialize;
 
 use super::encode::{Shown, write};
-use super::{Protocol, json, text};
+use super::{Framing, json, text};
 use crate::chat::{Body, ClientId, Position, Publication};
-use crate::http::ServerEvent;
+use crate::http::{ServerEvent, StreamKind};
 
 /// How long an `EventSource` waits before it reconnects: what a stream begins with.
 pub const RETRY: &[u8] = b"retry: 2000\n\n";
@@ -51,8 +51,8 @@ struct End<'a> {
     reason: &'a str,
 }
 
-/// `publication` as a JSON object in the form of `protocol`.
-fn object_into(out: &mut Vec<u8>, protocol: Protocol, publication: &Publication, position: Option<Position>) {
+/// `publication` as a JSON object as `framing` has it.
+fn object_into(out: &mut Vec<u8>, framing: Framing, publication: &Publication, position: Option<Position>) {
     let data;
     let text: &str = match &publication.body {
         // It was checked when it came in.
@@ -64,71 +64,69 @@ fn object_into(out: &mut Vec<u8>, protocol: Protocol, publication: &Publication,
     };
     let person = &publication.author.person;
     let line = Line { position: position.map(Shown), name: &person.name, text };
-    if protocol == Protocol::Batches {
+    if framing == Framing::Entries {
         write(out, &Entry { line, time: publication.unix_ms, client: Shown(person.client) });
     } else {
         write(out, &line);
     }
 }
 
-/// Appends a publication in the form of `protocol`: an event, a line, or an entry of a batch with a comma
-/// behind it.
-pub fn publication_into(out: &mut Vec<u8>, protocol: Protocol, publication: &Publication) {
+/// Appends a publication as `framing` has it: an event, a line, or an entry of a batch with a comma behind
+/// it.
+pub fn publication_into(out: &mut Vec<u8>, framing: Framing, publication: &Publication) {
     let position = publication.position;
-    match protocol {
-        Protocol::Events => {
+    match framing {
+        Framing::Stream(StreamKind::Events, _) => {
             let mut data = Vec::with_capacity(publication.body.bytes().len() + 64);
-            object_into(&mut data, protocol, publication, None);
+            object_into(&mut data, framing, publication, None);
             let id = position.map(|position| position.to_string());
             ServerEvent { event: None, id: id.as_deref(), data: Some(&data) }.write_into(out);
         }
-        Protocol::Lines => {
-            object_into(out, protocol, publication, position);
+        Framing::Stream(StreamKind::Lines, _) => {
+            object_into(out, framing, publication, position);
             out.push(b'\n');
         }
-        Protocol::Batches => {
-            object_into(out, protocol, publication, position);
+        Framing::Entries => {
+            object_into(out, framing, publication, position);
             out.push(b',');
         }
-        Protocol::Text | Protocol::Json => debug_assert!(false, "their payloads are messages"),
+        Framing::Frames(_) => out.extend_from_slice(&text::payload(publication)),
     }
 }
 
 /// Appends where the room stands when a client joins: it resumes from there even if nothing comes.
-pub fn position_into(out: &mut Vec<u8>, protocol: Protocol, position: Position) {
-    match protocol {
-        Protocol::Events => {
+pub fn position_into(out: &mut Vec<u8>, framing: Framing, position: Position) {
+    match framing {
+        Framing::Stream(StreamKind::Events, _) => {
             let id = position.to_string();
             ServerEvent { id: Some(&id), ..ServerEvent::default() }.write_into(out);
         }
-        Protocol::Lines => {
+        Framing::Stream(StreamKind::Lines, _) => {
             write(out, &At { position: Shown(position) });
             out.push(b'\n');
         }
-        Protocol::Text => text::position_into(out, position),
-        Protocol::Json | Protocol::Batches => {}
+        Framing::Frames(_) => text::position_into(out, position),
+        Framing::Entries => {}
     }
 }
 
 /// Appends a server notice.
-pub fn notice_into(out: &mut Vec<u8>, protocol: Protocol, notice: &str) {
-    match protocol {
-        Protocol::Text => text::notice_into(out, notice),
-        Protocol::Events | Protocol::Lines => named_into(out, protocol, "notice", &Notice { notice }),
-        Protocol::Json | Protocol::Batches => {}
+pub fn notice_into(out: &mut Vec<u8>, framing: Framing, notice: &str) {
+    match framing {
+        Framing::Frames(_) => text::notice_into(out, notice),
+        Framing::Stream(..) => named_into(out, framing, "notice", &Notice { notice }),
+        Framing::Entries => {}
     }
 }
 
 /// Appends the reason why the server ends a stream: the code that a WebSocket would be closed with, and a
 /// sentence.
-pub fn end_into(out: &mut Vec<u8>, protocol: Protocol, code: u16, reason: &str) {
-    if matches!(protocol, Protocol::Events | Protocol::Lines) {
-        named_into(out, protocol, "end", &End { end: code, reason });
-    }
+pub fn end_into(out: &mut Vec<u8>, framing: Framing, code: u16, reason: &str) {
+    named_into(out, framing, "end", &End { end: code, reason });
 }
 
-fn named_into(out: &mut Vec<u8>, protocol: Protocol, event: &str, value: &impl Serialize) {
-    if protocol == Protocol::Events {
+fn named_into(out: &mut Vec<u8>, framing: Framing, event: &str, value: &impl Serialize) {
+    if matches!(framing, Framing::Stream(StreamKind::Events, _)) {
         let mut data = Vec::new();
         write(&mut data, value);
         ServerEvent { event: Some(event), id: None, data: Some(&data) }.write_into(out);
@@ -170,6 +168,9 @@ mod tests {
     use super::*;
     use crate::chat::Epoch;
 
+    const EVENTS: Framing = Framing::Stream(StreamKind::Events, true);
+    const LINES: Framing = Framing::Stream(StreamKind::Lines, true);
+
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
         write(&mut out);
@@ -180,37 +181,37 @@ mod tests {
     fn publications() {
         let publication = publication_of("a \"b\"\nc");
         let unpositioned = Publication { position: None, ..publication_of("a \"b\"\nc") };
-        let check = |protocol, publication: &Publication, expected: &str| {
-            assert_eq!(written(|out| publication_into(out, protocol, publication)), expected);
+        let check = |framing, publication: &Publication, expected: &str| {
+            assert_eq!(written(|out| publication_into(out, framing, publication)), expected);
         };
         let object = r#""name":"ann","text":"a \"b\"\nc"}"#;
-        check(Protocol::Events, &publication, &format!("id: 00000001:1\ndata: {{{object}\n\n"));
-        check(Protocol::Events, &unpositioned, &format!("data: {{{object}\n\n"));
-        check(Protocol::Lines, &publication, &format!("{{\"position\":\"00000001:1\",{object}\n"));
-        check(Protocol::Lines, &unpositioned, &format!("{{{object}\n"));
+        check(EVENTS, &publication, &format!("id: 00000001:1\ndata: {{{object}\n\n"));
+        check(EVENTS, &unpositioned, &format!("data: {{{object}\n\n"));
+        check(LINES, &publication, &format!("{{\"position\":\"00000001:1\",{object}\n"));
+        check(LINES, &unpositioned, &format!("{{{object}\n"));
         let more = format!(r#","time":0,"client":"{}"}}"#, publication.author.person.client);
         let entry = format!("{{\"position\":\"00000001:1\",{}{more},", object.trim_end_matches('}'));
-        check(Protocol::Batches, &publication, &entry);
+        check(Framing::Entries, &publication, &entry);
         let body = Body::Data(r#"{"text":"hi","x":1}"#.into());
         let data = Publication { body, position: None, ..publication_of("") };
-        let out = written(|out| publication_into(out, Protocol::Lines, &data));
+        let out = written(|out| publication_into(out, LINES, &data));
         assert_eq!(out, "{\"name\":\"ann\",\"text\":\"hi\"}\n");
     }
 
     #[test]
     fn notices_and_positions() {
         let position = Position { epoch: Epoch::from_random(1), offset: 7 };
-        let at = |protocol| written(|out| position_into(out, protocol, position));
-        assert_eq!(at(Protocol::Events), "id: 00000001:7\n\n");
-        assert_eq!(at(Protocol::Lines), "{\"position\":\"00000001:7\"}\n");
-        assert_eq!(at(Protocol::Text), ": since=00000001:7");
-        let notice = |protocol| written(|out| notice_into(out, protocol, "n"));
-        assert_eq!(notice(Protocol::Events), "event: notice\ndata: {\"notice\":\"n\"}\n\n");
-        assert_eq!(notice(Protocol::Lines), "{\"notice\":\"n\"}\n");
-        assert_eq!(notice(Protocol::Text), ": n");
-        let end = |protocol| written(|out| end_into(out, protocol, 1013, "r"));
-        assert_eq!(end(Protocol::Events), "event: end\ndata: {\"end\":1013,\"reason\":\"r\"}\n\n");
-        assert_eq!(end(Protocol::Lines), "{\"end\":1013,\"reason\":\"r\"}\n");
+        let at = |framing| written(|out| position_into(out, framing, position));
+        assert_eq!(at(EVENTS), "id: 00000001:7\n\n");
+        assert_eq!(at(LINES), "{\"position\":\"00000001:7\"}\n");
+        assert_eq!(at(Framing::Frames(None)), ": since=00000001:7");
+        let notice = |framing| written(|out| notice_into(out, framing, "n"));
+        assert_eq!(notice(EVENTS), "event: notice\ndata: {\"notice\":\"n\"}\n\n");
+        assert_eq!(notice(LINES), "{\"notice\":\"n\"}\n");
+        assert_eq!(notice(Framing::Frames(None)), ": n");
+        let end = |framing| written(|out| end_into(out, framing, 1013, "r"));
+        assert_eq!(end(EVENTS), "event: end\ndata: {\"end\":1013,\"reason\":\"r\"}\n\n");
+        assert_eq!(end(LINES), "{\"end\":1013,\"reason\":\"r\"}\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! shard.
 
 use ahash::RandomState;
+use siphasher::sip128::SipHasher24;
 use std::hash::Hash;
 
 /// The map to use for keys that a client can choose.
@@ -9,23 +10,39 @@ use std::hash::Hash;
 pub type Map<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// One seed for all shards of a process: they must agree on where a room's home is.
-#[derive(Clone, Debug)]
-pub struct Seed(RandomState);
+#[derive(Clone)]
+pub struct Seed {
+    hasher: RandomState,
+    mac: SipHasher24,
+}
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seed(..)")
+    }
+}
 
 impl Seed {
     /// A seed from the caller's randomness. The same value gives the same homes.
     pub fn new(value: u64) -> Self {
-        Self(RandomState::with_seeds(value, value.rotate_left(32), !value, 0x5374_656e_746f_7221))
+        let hasher = RandomState::with_seeds(value, value.rotate_left(32), !value, 0x5374_656e_746f_7221);
+        Self { hasher, mac: SipHasher24::new_with_keys(value, 0x5365_7373_696f_6e21) }
     }
 
     /// The hash of a key, for tables that keep it inside of their values.
     pub fn hash<K: Hash>(&self, key: &K) -> u64 {
-        self.0.hash_one(key)
+        self.hasher.hash_one(key)
+    }
+
+    /// A code by which `bytes` are recognized as this process's: who does not know the seed cannot make it
+    /// (SipHash-2-4, 128 bits).
+    pub fn mac(&self, bytes: &[u8]) -> u128 {
+        self.mac.hash(bytes).as_u128()
     }
 
     /// An empty map under this seed.
     pub fn map<K, V>(&self) -> Map<K, V> {
-        Map::with_hasher(self.0.clone())
+        Map::with_hasher(self.hasher.clone())
     }
 
     /// Which of `shards` shards orders the publications of `room`.
@@ -35,7 +52,7 @@ impl Seed {
 
     /// Which of `parts` parts is `key`'s.
     pub fn spread(&self, key: &(impl Hash + ?Sized), parts: usize) -> usize {
-        let hash = u128::from(self.0.hash_one(key));
+        let hash = u128::from(self.hasher.hash_one(key));
         // The high half of hash × parts: uniform without a division (Lemire).
         usize::try_from((hash * parts as u128) >> 64).unwrap_or(0)
     }

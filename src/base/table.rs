@@ -66,6 +66,19 @@ key! {
     HomeKey
 }
 
+impl SessionKey {
+    /// Both halves in one word.
+    pub const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.index.get() as u64
+    }
+
+    /// The reverse of [`SessionKey::to_bits`]; `None`: no entry has this key.
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        let index = u32::try_from(bits & 0xFFFF_FFFF).ok().filter(|&index| index != u32::MAX)?;
+        Some(Self { index: Index::new(index), generation: u32::try_from(bits >> 32).ok()? })
+    }
+}
+
 impl ConnKey {
     /// Both halves in one word, to be carried through the kernel as an event's token.
     pub const fn to_bits(self) -> u64 {

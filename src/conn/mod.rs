@@ -15,6 +15,7 @@ mod tests;
 
 pub use input::Kept;
 pub use outbox::Outbox;
+pub use stream::Stream;
 
 use std::time::Duration;
 
@@ -83,14 +84,8 @@ pub enum Endpoint {
     Chat,
     /// The Centrifuge protocol, in JSON.
     Centrifuge,
-    /// A stream of events, in chunks.
-    Events,
-    /// A stream of events that ends with the connection.
-    EventsUnchunked,
-    /// A stream of lines, in chunks.
-    Lines,
-    /// A stream of lines that ends with the connection.
-    LinesUnchunked,
+    /// A stream of HTTP.
+    Stream(Stream),
 }
 
 /// What the shard has to do about a connection whose state has changed.
@@ -237,7 +232,7 @@ impl Conn {
     /// When its peer is to be pinged next; an unanswered ping keeps its time, and so does the end of a stream
     /// that has ended.
     pub fn set_ping(&mut self, at: Time) {
-        if (self.is_stream() || !self.ping_pending) && !self.ended {
+        if (self.stream().is_some() || !self.ping_pending) && !self.ended {
             self.ping_at = at;
         }
     }
@@ -457,8 +452,8 @@ impl Conn {
         if now < self.ping_at || self.ended {
             return Change::default();
         }
-        if let Some(endpoint) = self.endpoint.filter(|endpoint| endpoint.is_stream()) {
-            return self.beat(now + next, endpoint, options);
+        if let Some(stream) = self.stream() {
+            return self.beat(now + next, stream, options);
         }
         if self.ping_pending {
             return self.fail(CloseCode::Away, "no answer to a ping", CloseReason::PingTimeout, options);

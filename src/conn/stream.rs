@@ -2,30 +2,29 @@
 
 use super::{Change, CloseMethod, Conn, Ending, Endpoint, LINGER_BYTES_MAX, State};
 use crate::base::Time;
-use crate::http::{HEARTBEAT, LAST_CHUNK, chunk_into};
+use crate::http::{HEARTBEAT, LAST_CHUNK, StreamKind, chunk_into};
 use crate::metrics::CloseReason;
 use crate::options::Options;
 use crate::ws::Opcode;
 
-impl Endpoint {
-    /// Whether it is a stream of HTTP, on which a client sends nothing.
-    pub const fn is_stream(self) -> bool {
-        match self {
-            Self::Echo | Self::Chat | Self::Centrifuge => false,
-            Self::Events | Self::EventsUnchunked | Self::Lines | Self::LinesUnchunked => true,
-        }
-    }
+/// A stream of HTTP, on which a client sends nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stream {
+    /// Of which kind.
+    pub kind: StreamKind,
+    /// In chunks; else it ends with the connection, as it must in HTTP/1.0.
+    pub chunked: bool,
+    /// What its session sends are messages, which are framed here, pings among them; else it sends parts of
+    /// the stream, and the connection shows that it is alive.
+    pub messages: bool,
+}
 
-    const fn is_chunked(self) -> bool {
-        matches!(self, Self::Events | Self::Lines)
-    }
-
+impl Stream {
     /// What shows a stream's client that the connection is alive.
     const fn heartbeat(self) -> &'static [u8] {
-        match self {
-            Self::Events | Self::EventsUnchunked => HEARTBEAT,
-            Self::Lines | Self::LinesUnchunked => EMPTY_LINE,
-            Self::Echo | Self::Chat | Self::Centrifuge => b"",
+        match self.kind {
+            StreamKind::Events => HEARTBEAT,
+            StreamKind::Lines => EMPTY_LINE,
         }
     }
 }
@@ -34,41 +33,51 @@ impl Endpoint {
 const EMPTY_LINE: &[u8] = b"{}\n";
 
 impl Conn {
-    /// Whether it is a stream of HTTP.
-    pub fn is_stream(&self) -> bool {
-        self.endpoint.is_some_and(Endpoint::is_stream)
+    /// The stream of HTTP that it is, if it is one.
+    pub const fn stream(&self) -> Option<Stream> {
+        match self.endpoint {
+            Some(Endpoint::Stream(stream)) => Some(stream),
+            Some(Endpoint::Echo | Endpoint::Chat | Endpoint::Centrifuge) | None => None,
+        }
     }
 
     /// It is a stream from now on; its head is in the outbox. `heartbeat_at`: when its client is to be shown
     /// that it is alive.
-    pub fn begin_stream(&mut self, endpoint: Endpoint, heartbeat_at: Time) {
+    pub fn begin_stream(&mut self, stream: Stream, heartbeat_at: Time) {
         debug_assert_eq!(self.state, State::Waiting);
         self.state = State::Open;
-        self.endpoint = Some(endpoint);
+        self.endpoint = Some(Endpoint::Stream(stream));
         self.set_ping(heartbeat_at);
     }
 
     /// Appends what its session sends: a message, or a part of its stream.
     pub fn send_payload(&mut self, payload: &[u8]) {
-        match self.endpoint {
-            Some(endpoint) if endpoint.is_stream() => self.send_part(endpoint, payload),
-            _ => self.send(Opcode::Text, payload),
+        let Some(stream) = self.stream() else { return self.send(Opcode::Text, payload) };
+        if stream.messages {
+            let mut part = Vec::with_capacity(payload.len() + 16);
+            stream.kind.message_into(&mut part, payload);
+            self.send_part(stream, &part);
+        } else {
+            self.send_part(stream, payload);
         }
     }
 
-    fn send_part(&mut self, endpoint: Endpoint, payload: &[u8]) {
-        if endpoint.is_chunked() {
-            chunk_into(self.outbox.bytes(), &[payload]);
+    /// Appends a part of its stream.
+    pub fn send_part(&mut self, stream: Stream, part: &[u8]) {
+        if stream.chunked {
+            chunk_into(self.outbox.bytes(), &[part]);
         } else {
-            self.outbox.bytes().extend_from_slice(payload);
+            self.outbox.bytes().extend_from_slice(part);
         }
     }
 
     /// Ends a stream with `payload`, which has the reason.
     pub fn end_stream(&mut self, payload: &[u8], reason: CloseReason, options: &Options) -> Change {
-        if let (State::Open, Some(endpoint)) = (self.state, self.endpoint) {
-            self.send_part(endpoint, payload);
-            if endpoint.is_chunked() {
+        if let (State::Open, Some(stream)) = (self.state, self.stream()) {
+            if !payload.is_empty() {
+                self.send_payload(payload);
+            }
+            if stream.chunked {
                 self.outbox.bytes().extend_from_slice(LAST_CHUNK);
             }
         }
@@ -86,14 +95,14 @@ impl Conn {
 
     /// Shows a stream's client that the connection is alive. One whose socket has not even taken the last
     /// such sign is not.
-    pub(super) fn beat(&mut self, next: Time, endpoint: Endpoint, options: &Options) -> Change {
+    pub(super) fn beat(&mut self, next: Time, stream: Stream, options: &Options) -> Change {
         if self.blocked && self.ping_pending && !self.outbox.is_empty() {
             return self.end_stream(b"", CloseReason::PingTimeout, options);
         }
         self.ping_at = next;
         self.ping_pending = true;
         if self.outbox.is_empty() {
-            self.send_part(endpoint, endpoint.heartbeat());
+            self.send_part(stream, stream.heartbeat());
         }
         Change { flush: true, ..Change::default() }
     }

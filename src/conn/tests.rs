@@ -1,5 +1,6 @@
 //! Tests of a connection by itself: its states, and its changes.
 
+use crate::http::StreamKind;
 use proptest::prelude::*;
 
 use super::*;
@@ -100,22 +101,40 @@ fn queued_input_is_kept_once_without_its_used_prefix() {
     }
 }
 
-fn stream(endpoint: Endpoint) -> Conn {
+fn stream((kind, chunked): (StreamKind, bool)) -> Conn {
     let mut conn = Conn::new(NOW, false);
     conn.wait();
-    conn.begin_stream(endpoint, NOW);
+    conn.begin_stream(Stream { kind, chunked, messages: false }, NOW);
     conn
+}
+
+/// What its session sends are messages, which the stream frames; its end is one of them.
+#[test]
+fn a_stream_of_messages_frames_them() {
+    for (kind, chunked, expected) in [
+        (StreamKind::Lines, true, &b"3\r\n{}\n\r\n4\r\nbye\n\r\n0\r\n\r\n"[..]),
+        (StreamKind::Lines, false, b"{}\nbye\n"),
+        (StreamKind::Events, true, b"a\r\ndata: {}\n\n\r\nb\r\ndata: bye\n\n\r\n0\r\n\r\n"),
+        (StreamKind::Events, false, b"data: {}\n\ndata: bye\n\n"),
+    ] {
+        let mut conn = Conn::new(NOW, false);
+        conn.wait();
+        conn.begin_stream(Stream { kind, chunked, messages: true }, Time::NEVER);
+        conn.send_payload(b"{}");
+        let _ = conn.end_stream(b"bye", CloseReason::SlowConsumer, &options());
+        assert_eq!(flush(&mut conn).0, expected);
+    }
 }
 
 #[test]
 fn a_stream_ends_with_its_last_chunk() {
-    for (endpoint, expected) in [
-        (Endpoint::Lines, &b"3\r\n{}\n\r\n3\r\nbye\r\n0\r\n\r\n"[..]),
-        (Endpoint::LinesUnchunked, b"{}\nbye"),
-        (Endpoint::Events, b"3\r\n:\n\n\r\n3\r\nbye\r\n0\r\n\r\n"),
-        (Endpoint::EventsUnchunked, b":\n\nbye"),
+    for (parameters, expected) in [
+        ((StreamKind::Lines, true), &b"3\r\n{}\n\r\n3\r\nbye\r\n0\r\n\r\n"[..]),
+        ((StreamKind::Lines, false), b"{}\nbye"),
+        ((StreamKind::Events, true), b"3\r\n:\n\n\r\n3\r\nbye\r\n0\r\n\r\n"),
+        ((StreamKind::Events, false), b":\n\nbye"),
     ] {
-        let mut conn = stream(endpoint);
+        let mut conn = stream(parameters);
         assert!(conn.tick(NOW, Duration::from_secs(20), &options()).flush);
         assert_eq!(conn.due(), NOW + Duration::from_secs(20));
         let change = conn.end_stream(b"bye", CloseReason::SlowConsumer, &options());
@@ -127,7 +146,7 @@ fn a_stream_ends_with_its_last_chunk() {
 
 #[test]
 fn a_stream_whose_socket_stays_full_ends() {
-    let mut conn = stream(Endpoint::Lines);
+    let mut conn = stream((StreamKind::Lines, true));
     let mut now = NOW;
     for _ in 0..3 {
         assert!(conn.tick(now, Duration::from_secs(20), &options()).flush);
@@ -143,7 +162,7 @@ fn a_stream_whose_socket_stays_full_ends() {
 
 #[test]
 fn input_on_a_stream_is_bounded() {
-    let mut conn = stream(Endpoint::Events);
+    let mut conn = stream((StreamKind::Events, true));
     let mut sent = 0;
     while conn.ignored(10_000).close.is_none() {
         sent += 10_000;

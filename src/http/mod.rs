@@ -6,20 +6,20 @@
 mod body;
 mod cors;
 mod date;
-mod event_stream;
 mod extension;
 mod field;
 mod handshake;
 mod head;
 mod response;
+mod stream;
 mod target;
 
 pub use ::http::StatusCode;
 pub use body::{BodyReader, Framing, IGNORED_BYTES_MAX, LAST_CHUNK, chunk_into};
 pub use cors::{Cors, Fields};
 pub use date::Date;
-pub use event_stream::{EVENT_STREAM, HEARTBEAT, ServerEvent};
 pub use extension::{Agreed, negotiate};
 pub use handshake::{OriginRule, OriginRules, Upgrade, accept_into, check_upgrade, is_upgrade};
 pub use head::{Head, HeadLimits, Precondition, is_head_request, parse_head, percent_decode, query_value};
 pub use response::{AnswerOptions, CONTINUE, Reject, Response, StreamHead};
+pub use stream::{EVENT_STREAM, HEARTBEAT, ServerEvent, StreamKind};

@@ -42,6 +42,12 @@ pub enum Reject {
     IdempotencyKey,
     /// `session` in the query is none of this server's.
     Session,
+    /// There are no commands where they should be.
+    Commands,
+    /// The session for which commands are meant is not on this server, or has ended.
+    UnknownSession,
+    /// As many commands wait for the session as may.
+    Full,
     /// Another method than these, which `Allow` lists.
     Method(&'static str),
     /// Nothing is there.
@@ -98,7 +104,7 @@ const RATE_RETRY_AFTER_S: &str = "1";
 
 impl Reject {
     /// Every refusal; the name's with a sentence that stands for all of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 43] = [
         Self::Malformed,
         Self::HeadTooLong,
         Self::TargetTooLong,
@@ -116,6 +122,9 @@ impl Reject {
         Self::Json,
         Self::IdempotencyKey,
         Self::Session,
+        Self::Commands,
+        Self::UnknownSession,
+        Self::Full,
         Self::Method("GET, HEAD"),
         Self::NotFound,
         Self::UpgradeRequired,
@@ -153,6 +162,7 @@ impl Reject {
             | Self::Json
             | Self::IdempotencyKey
             | Self::Session
+            | Self::Commands
             | Self::Connection
             | Self::Key
             | Self::Name(_)
@@ -164,7 +174,7 @@ impl Reject {
             Self::Origin | Self::OtherUser | Self::Room | Self::Publish | Self::Denied => {
                 StatusCode::FORBIDDEN
             }
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::UnknownSession => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -176,7 +186,9 @@ impl Reject {
             Self::UpgradeRequired | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany | Self::RateLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Overloaded | Self::ShuttingDown | Self::TryAgain => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::ShuttingDown | Self::TryAgain | Self::Full => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -199,6 +211,9 @@ impl Reject {
             Self::BodyEncoding => "body_encoding",
             Self::Json => "json",
             Self::IdempotencyKey => "idempotency_key",
+            Self::Commands => "commands",
+            Self::UnknownSession => "unknown_session",
+            Self::Full => "session_full",
             Self::Session => "session",
             Self::Method(_) => "method",
             Self::NotFound => "not_found",
@@ -250,6 +265,11 @@ impl Reject {
             Self::Json => "The content is not JSON.",
             Self::IdempotencyKey => "An Idempotency-Key is 1 to 128 visible ASCII characters, once.",
             Self::Session => "The session is not one that this server has named.",
+            Self::Commands => {
+                "Commands are lines of JSON: in the content or cf_connect, or in `data` beside `session` and `node`."
+            }
+            Self::UnknownSession => "There is no such session here: connect again.",
+            Self::Full => "Too many commands of this session wait: connect again.",
             Self::Method(_) => "This method is not served here: see Allow.",
             Self::NotFound => "There is nothing here.",
             Self::UpgradeRequired => "This is a WebSocket endpoint: connect with ws:// or wss://.",

@@ -68,6 +68,13 @@ fn advice(cause: &str) -> &'static str {
         "room" => "the room's `subscribe` does not permit it; see the [[room]] tables",
         "publish" => "the room's `publish` does not permit it; see the [[room]] tables",
         "denied" => "the auth backend refuses the clients; its log has the reason",
+        "commands" => "what arrives at /emulation or in cf_connect is of no Centrifuge client",
+        "unknown_session" => {
+            "POST /emulation reaches another server than the client's stream, or comes after its end: is the load balancer sticky?"
+        }
+        "session_full" => {
+            "a client sends commands faster than they are done, or a room's home does not answer"
+        }
         "rate_limit" => "max_session_messages_per_second, or max_messages_per_second of the room",
         "try_again" => "a shard or the auth backend does not answer in time: command_timeout, hook_timeout",
         "too_many_connections" => {

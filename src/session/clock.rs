@@ -79,7 +79,7 @@ impl Session {
             // One ping at a time: a second one would put off the end of the first one's time, and its pong be
             // one too many.
             state.ping_at = now + ctx.options.ping_interval.max(pong_timeout);
-            state.pong_by = now + pong_timeout;
+            state.pong_by = if state.is_push { Time::NEVER } else { now + pong_timeout };
             if state.frame_pings {
                 ctx.effects.push(Effect::Ping);
             } else {
@@ -113,8 +113,7 @@ impl Session {
                 Protocol::Json(state) => {
                     let phase = std::mem::replace(&mut state.phase, Phase::Refused);
                     if let Phase::Entering(connecting) = phase {
-                        let id = connecting.command;
-                        ctx.effects.error(id, ErrorCode::Internal);
+                        self.error(ctx.effects, connecting.command, ErrorCode::Internal);
                     }
                     return self.ended(ctx.effects);
                 }

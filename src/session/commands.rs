@@ -3,17 +3,20 @@
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-use super::identity::{grant, may_publish};
+use super::identity::{grant, may_join, may_publish};
 use super::json::{Connecting, Outcome, Phase};
 use super::{Context, EXPIRY_GRACE, Effect, Join, Session};
+use crate::app::Protocol as Wire;
 use crate::app::json::command::{
     Connect, DeliveryQuery, HistoryQuery, Introduction, Publish, Rpc, SubRefresh, Subscribe,
 };
 use crate::app::json::{self, Disconnect, Empty, ErrorCode, Refusal, Reply};
 use crate::base::Time;
 use crate::chat::{
-    self, AuthMode, Body, Draft, Identity, Member, Person, RateDecision, RecoveryRequest, TokenError,
+    self, AuthMode, Body, Draft, Grant, Identity, Member, Person, RateDecision, RecoveryRequest, ServerRoom,
+    TokenError,
 };
+use crate::options::Options;
 use crate::room::Query;
 
 impl Session {
@@ -87,14 +90,19 @@ impl Session {
         let Identity { user, name, info, expires_in, rooms } = identity;
         if rooms.len() > ctx.options.rooms_per_client_max {
             self.set_phase(Phase::Refused);
-            return ctx.effects.error(connecting.command, ErrorCode::LimitExceeded);
+            return self.error(ctx.effects, connecting.command, ErrorCode::LimitExceeded);
         }
+        let requested = match self.requested_rooms(ctx.options, &user, &rooms, &connecting) {
+            Ok(requested) => requested,
+            Err(why) => return ctx.effects.disconnect(why),
+        };
         self.person = Arc::new(Person::new(self.person.client, user, name, info));
         self.expire_at(expires_in.map_or(Time::NEVER, |time| ctx.now + time + EXPIRY_GRACE));
         let positions = std::mem::take(&mut connecting.positions);
-        connecting.missing = rooms.len();
+        connecting.missing = rooms.len() + requested.len();
         self.set_phase(Phase::Entering(Box::new(connecting)));
-        for room in rooms {
+        let granted_count = rooms.len();
+        for (index, room) in rooms.into_iter().chain(requested).enumerate() {
             if self.index_of(&room.name).is_some() {
                 debug_assert!(false, "an identity names each room once");
                 self.room_entered();
@@ -105,10 +113,42 @@ impl Session {
                 .map_or((RecoveryRequest::None, None), |(_, recovery_request, offset)| {
                     (*recovery_request, Some(*offset))
                 });
-            let how = Join { requested_offset, by_server: true, granted: true, ..Join::default() };
+            let granted = index < granted_count;
+            let how = Join { requested_offset, by_server: true, granted, ..Join::default() };
             self.join(ctx, &room.name, room.grant, recovery_request, how);
         }
         self.confirm_if_complete(ctx);
+    }
+
+    /// The rooms beside `rooms` into which a client that only listens asks to be put: those to whose
+    /// positions it refers. All must be open to it.
+    fn requested_rooms(
+        &self,
+        options: &Options,
+        user: &str,
+        rooms: &[ServerRoom],
+        connecting: &Connecting,
+    ) -> Result<Vec<ServerRoom>, Disconnect> {
+        if self.format.protocol() != Wire::Push {
+            return Ok(Vec::new()); // it subscribes by itself
+        }
+        let mut requested = Vec::new();
+        for (name, ..) in &connecting.positions {
+            if rooms.iter().any(|room| *room.name == **name) {
+                continue;
+            }
+            if chat::check_room(name, options.room_bytes_max).is_err() {
+                return Err(Disconnect::BadRequest);
+            }
+            if !may_join(options.rooms.of(name), user) {
+                return Err(Disconnect::PermissionDenied);
+            }
+            requested.push(ServerRoom { name: Arc::from(&**name), grant: Grant::default() });
+        }
+        if rooms.len() + requested.len() > options.rooms_per_client_max {
+            return Err(Disconnect::BadRequest);
+        }
+        Ok(requested)
     }
 
     pub(super) fn subscribe(

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use super::identity::{may_join, may_publish};
 use super::{Context, Effect, Session};
-use crate::app::{WireFormat, json, plain};
+use crate::app::{Framing, WireFormat, json, plain};
 use crate::base::Time;
 use crate::base::hash::Seed;
 use crate::chat::{Body, ClientId, Draft, IdempotencyKey, Member, Position, RateDecision, Recovered};
+use crate::http::StreamKind;
 
 /// How long a client that polls is still a member after the time that a poll may take, until its next one.
 pub const POLL_PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -122,9 +123,9 @@ impl Session {
     }
 
     /// A stream's head goes out, and what an `EventSource` is to do when it ends.
-    pub(super) fn begin_stream(&self, ctx: &mut Context<'_>) {
+    pub(super) fn begin_stream(ctx: &mut Context<'_>, kind: StreamKind) {
         ctx.effects.push(Effect::Begin);
-        if self.format.protocol() == crate::app::Protocol::Events {
+        if kind == StreamKind::Events {
             ctx.effects.send(|out| out.extend_from_slice(plain::RETRY));
         }
     }
@@ -142,7 +143,7 @@ impl Session {
         }
         let mut entries = Vec::new();
         for publication in &recovery.publications {
-            plain::publication_into(&mut entries, crate::app::Protocol::Batches, publication);
+            plain::publication_into(&mut entries, Framing::Entries, publication);
         }
         let content = plain::batch(&entries, recovery.top, gap);
         ctx.effects.batch(Some(recovery.top), |out| out.extend_from_slice(&content));

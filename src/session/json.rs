@@ -1,12 +1,13 @@
 //! The Centrifuge protocol in JSON: a message is lines, each of them a command. A command that cannot be
 //! executed gets its error, and nothing else happens; one that is none ends the connection.
 
-use super::{Context, Protocol, Session, Taken};
-use crate::app::WireFormat;
-use crate::app::json::command;
+use super::{Context, Effects, Protocol, Session, Taken};
+use crate::app::json::command::{self, Connect};
 use crate::app::json::{Command, Disconnect, ErrorCode, Method, Refusal, Reply, ServerSubscription};
+use crate::app::{Protocol as Wire, WireFormat};
 use crate::base::Time;
 use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, RecoveryRequest};
+use crate::metrics::CloseReason;
 use std::sync::Arc;
 
 /// Commands of one session that may wait for a reply at a time, `subscribe` among them; what it sends beyond
@@ -85,6 +86,8 @@ pub(super) struct Json {
     pub(super) ping_at: Time,
     /// Until when the last ping must be answered.
     pub(super) pong_by: Time,
+    /// Its client only listens.
+    pub(super) is_push: bool,
 }
 
 impl Json {
@@ -119,6 +122,7 @@ impl Session {
             frame_pings,
             ping_at: deadline,
             pong_by: Time::NEVER,
+            is_push: format.protocol() == Wire::Push,
         };
         Self { due: deadline, ..Self::new(person, format, Protocol::Json(Box::new(json))) }
     }
@@ -152,6 +156,9 @@ impl Session {
     }
 
     pub(super) fn json_message(&mut self, ctx: &mut Context<'_>, message: &str) -> Taken {
+        if self.format.protocol() == Wire::Push {
+            return self.introduction(ctx, message);
+        }
         let taken = self.json_state().map_or(0, |json| json.lines_taken);
         let mut lines = command::lines(message).skip(taken);
         let (mut count, mut outcome) = (taken, Taken::All);
@@ -174,6 +181,24 @@ impl Session {
             json.lines_taken = if outcome == Taken::Later { count } else { 0 };
         }
         outcome
+    }
+
+    /// The one message of a client that only listens: what others send in `connect`. It has nothing else to
+    /// say, so what follows is of no consequence.
+    fn introduction(&mut self, ctx: &mut Context<'_>, message: &str) -> Taken {
+        if !self.json_state().is_some_and(|json| matches!(json.phase, Phase::New)) {
+            return Taken::All;
+        }
+        let Some(connect) = Connect::read(message) else {
+            ctx.effects.disconnect(Disconnect::BadRequest);
+            return Taken::All;
+        };
+        match self.connect(ctx, 0, &connect) {
+            Ok(_) => {}
+            Err(Refusal::Error(code)) => self.error(ctx.effects, 0, code),
+            Err(Refusal::Disconnect(disconnect)) => ctx.effects.disconnect(disconnect),
+        }
+        Taken::All
     }
 
     fn command(&mut self, ctx: &mut Context<'_>, line: &str) -> Taken {
@@ -201,7 +226,7 @@ impl Session {
         match outcome {
             Ok(Outcome::Reply(reply)) => ctx.effects.reply(id, &reply),
             Ok(Outcome::Nothing) => {}
-            Err(Refusal::Error(code)) => ctx.effects.error(id, code),
+            Err(Refusal::Error(code)) => self.error(ctx.effects, id, code),
             Err(Refusal::Disconnect(disconnect)) => ctx.effects.disconnect(disconnect),
         }
         Taken::All
@@ -293,5 +318,35 @@ impl Session {
             json.pending.shrink_to(1);
         }
         Some(id)
+    }
+
+    /// Answers a command with an error.
+    pub(super) fn error(&self, effects: &mut Effects, id: u32, code: ErrorCode) {
+        let (number, message, temporary) = code.parts();
+        self.other_error(effects, id, number, message, temporary);
+    }
+
+    /// The same, with a number that the auth backend has chosen. For a client that only listens, and to whose
+    /// `connect` there is no reply, the connection ends.
+    pub(super) fn other_error(
+        &self,
+        effects: &mut Effects,
+        id: u32,
+        code: u16,
+        message: &str,
+        temporary: bool,
+    ) {
+        if self.format.protocol() != Wire::Push {
+            return effects.other_error(id, code, message, temporary);
+        }
+        effects.count_error(code);
+        let (disconnect, why) = if temporary {
+            (Disconnect::Internal, CloseReason::AuthTimeout)
+        } else if code == ErrorCode::TokenExpired.parts().0 {
+            (Disconnect::Expired, CloseReason::Expired)
+        } else {
+            (Disconnect::PermissionDenied, CloseReason::Unauthorized)
+        };
+        effects.close(u16::from(disconnect.parts().0), message.to_owned(), why);
     }
 }

@@ -30,6 +30,7 @@ mod http;
 mod identity;
 mod json;
 mod limits;
+mod relay;
 mod replies;
 mod slow;
 #[cfg(test)]
@@ -45,9 +46,10 @@ pub use clock::jittered;
 pub use effects::{Budget, Context, Effect, Effects, JoinRequest};
 pub use http::{Content, POLL_PAUSE_MAX, PostError, Posted};
 pub use identity::{AuthOutcome, TextHandshake};
+pub use relay::{Relayed, SessionId, Ticket, node};
 pub use text::PendingJoin;
 
-use crate::app::WireFormat;
+use crate::app::{Framing, Protocol as Wire, WireFormat};
 use crate::base::connection_counter::Permit;
 use crate::base::{ConnKey, RoomId, SubId, Time};
 use crate::chat::{
@@ -100,6 +102,8 @@ struct Rare {
     poll: Option<Box<http::Poll>>,
     /// It publishes by request only.
     publisher: Option<http::Publisher>,
+    /// Its commands come by request.
+    inbox: Option<Box<relay::Inbox>>,
 }
 
 impl Default for Rare {
@@ -113,6 +117,7 @@ impl Default for Rare {
             user: None,
             poll: None,
             publisher: None,
+            inbox: None,
         }
     }
 }
@@ -225,9 +230,12 @@ impl Session {
         self.format
     }
 
-    /// Whether its client is pinged with WebSocket pings by its connection, not by the session.
-    pub const fn is_pinged_by_connection(&self) -> bool {
-        matches!(self.protocol, Protocol::Text)
+    /// Whether its client is shown by its connection that this is alive, not by the session alone.
+    pub fn is_pinged_by_connection(&self) -> bool {
+        match self.format.parts() {
+            (Wire::Text | Wire::Plain, _) | (Wire::Push, Framing::Frames(_)) => true,
+            (Wire::Json | Wire::Push, _) => false,
+        }
     }
 
     /// The subscriptions that the fan-out has of it.

@@ -86,7 +86,7 @@ impl Session {
                 self.identified(ctx, identity, Connecting { data, ..*connecting });
             }
             AuthDecision::Reject { code, message, temporary } => {
-                ctx.effects.other_error(connecting.command, code, &message, temporary);
+                self.other_error(ctx.effects, connecting.command, code, &message, temporary);
             }
             AuthDecision::Disconnect { code, reason } => {
                 ctx.effects.close(code, reason.into_string(), CloseReason::Unauthorized);
@@ -142,8 +142,17 @@ impl Session {
         let Phase::Entering(connecting) = std::mem::replace(&mut state.phase, Phase::Open) else { return };
         let ping = if state.frame_pings { std::time::Duration::ZERO } else { ctx.options.ping_interval };
         let left = (expires != Time::NEVER).then(|| expires.since(ctx.now).saturating_sub(EXPIRY_GRACE));
-        let result = Connected::new(client, ping, left, connecting.data.as_deref(), &connecting.subs);
-        ctx.effects.reply(connecting.command, &Reply::Connect(result));
+        let is_push = state.is_push;
+        let node = super::node(ctx.seed);
+        let mut result = Connected::new(client, ping, left, connecting.data.as_deref(), &connecting.subs);
+        result.pong &= !is_push;
+        result.session = self.session_id();
+        result.node = result.session.map(|_| node.as_str());
+        if is_push {
+            ctx.effects.send(|out| json::connected_into(out, result));
+        } else {
+            ctx.effects.reply(connecting.command, &Reply::Connect(result));
+        }
         ctx.effects.push(Effect::Confirmed);
         self.begin_pings(ctx);
     }
@@ -204,6 +213,7 @@ impl Session {
             // positions.
             return effects.disconnect(Disconnect::InsufficientState);
         }
-        effects.send(|out| json::unsubscribe_into(out, &room, why));
+        let is_bare = self.format.protocol() == super::Wire::Push;
+        effects.send(|out| json::unsubscribe_into(out, &room, why, is_bare));
     }
 }

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::app::Protocol as Wire;
 use crate::base::connection_counter::ConnectionCounter;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
@@ -71,7 +70,7 @@ impl World {
 
     fn json(options: Options) -> Self {
         let deadline = Time::ZERO + Duration::from_secs(1015);
-        let format = WireFormat::new(Wire::Json, None);
+        let format = WireFormat::Json;
         Self::new(Session::json(ClientId::new(0, ID), format, deadline, false), options)
     }
 
@@ -485,7 +484,7 @@ fn expiring_subscriptions_that_come_and_go_leave_nothing_behind() {
 #[test]
 fn a_plain_client_ends_with_its_token() {
     for ping_interval in [Duration::ZERO, Duration::from_secs(25)] {
-        let session = Session::text(ClientId::new(0, ID), WireFormat::new(Wire::Text, None));
+        let session = Session::text(ClientId::new(0, ID), WireFormat::Text);
         let mut world = World::new(session, Options { ping_interval, ..options() });
         let identity = Identity {
             user: "ann".into(),

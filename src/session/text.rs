@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::identity::{may_publish, plain_grant};
 use super::{Context, Effect, Effects, Join, Joining, Protocol, Session, Taken};
 use crate::app::json::ErrorCode;
-use crate::app::{Protocol as Wire, WireFormat, plain, text};
+use crate::app::{Framing, WireFormat, plain};
 use crate::base::Time;
 use crate::base::connection_counter::ConnectionCounter;
 use crate::chat::{
@@ -148,34 +148,29 @@ impl Session {
     /// It has joined. If it requested the history it gets that, and the room's position: from there on, each
     /// message is one offset.
     pub(super) fn text_joined(&mut self, ctx: &mut Context<'_>, recovery: &Recovered, joining: &Joining) {
-        let protocol = self.format.protocol();
-        match protocol {
-            Wire::Batches => return self.poll_joined(ctx, recovery),
-            Wire::Events | Wire::Lines => self.begin_stream(ctx),
-            Wire::Text | Wire::Json => {}
+        let framing = self.format.framing();
+        match framing {
+            Framing::Entries => return self.poll_joined(ctx, recovery),
+            Framing::Stream(kind, _) => Self::begin_stream(ctx, kind),
+            Framing::Frames(_) => {}
         }
-        if joining.requested_offset.is_some() || protocol != Wire::Text {
+        if joining.requested_offset.is_some() || matches!(framing, Framing::Stream(..)) {
             if recovery.recovered == Some(false) {
                 self.plain_notice(ctx.effects, "messages may be missing here");
             }
             for publication in &recovery.publications {
-                ctx.effects.send(|out| match protocol {
-                    Wire::Text => out.extend_from_slice(&text::payload(publication)),
-                    Wire::Events | Wire::Lines | Wire::Batches | Wire::Json => {
-                        plain::publication_into(out, protocol, publication);
-                    }
-                });
+                ctx.effects.send(|out| plain::publication_into(out, framing, publication));
             }
-            ctx.effects.send(|out| plain::position_into(out, protocol, recovery.top));
+            ctx.effects.send(|out| plain::position_into(out, framing, recovery.top));
         }
         ctx.effects.push(Effect::Confirmed);
     }
 
     /// Sends a server notice.
     pub(super) fn plain_notice(&self, effects: &mut Effects, notice: &str) {
-        let protocol = self.format.protocol();
-        if protocol != Wire::Batches {
-            effects.send(|out| plain::notice_into(out, protocol, notice));
+        let framing = self.format.framing();
+        if framing != Framing::Entries {
+            effects.send(|out| plain::notice_into(out, framing, notice));
         }
     }
 

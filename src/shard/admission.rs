@@ -79,7 +79,7 @@ impl Shard {
             self.metrics.connections.sub(1);
         }
         match conn.endpoint() {
-            Some(endpoint) if endpoint.is_stream() => self.metrics.streams.sub(1),
+            Some(crate::conn::Endpoint::Stream(_)) => self.metrics.streams.sub(1),
             Some(_) => self.metrics.websockets.sub(1),
             None => {}
         }

@@ -26,6 +26,8 @@ pub struct Audit {
     pub commands: usize,
     /// Bytes that a session keeps for a `connect` that is not answered.
     pub connect_bytes: usize,
+    /// Bytes of relayed messages that a session keeps until it takes them.
+    pub inbox_bytes: usize,
     /// Auth requests that are not sent yet.
     pub auth_requests: usize,
     /// Counts of members that are in flight.
@@ -80,6 +82,10 @@ impl Shard {
             let (commands, connect_bytes) = session.map_or((0, 0), Session::pending_work);
             audit.commands = audit.commands.max(commands);
             audit.connect_bytes = audit.connect_bytes.max(connect_bytes);
+            audit.inbox_bytes = audit.inbox_bytes.max(session.map_or(0, Session::inbox_bytes));
+            let takes_relayed = session.is_some_and(Session::takes_relayed);
+            let is_ready = slot.session.is_some_and(|key| self.relays_ready.contains(&key));
+            assert!(!takes_relayed || is_ready, "a session takes what was relayed to it");
             let subs: Vec<_> = session.into_iter().flat_map(Session::subs).collect();
             members += subs.len() as u64;
             lagging += if conn.blocked { subs.len() as u64 } else { 0 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::rooms::Parked;
 use super::{Counting, Shard, Slot};
-use crate::app::WireFormat;
+use crate::app::{Protocol, WireFormat, json};
 use crate::base::{ConnKey, RoomId, SessionKey, SubId, Time};
 use crate::chat::{AuthRequest, ClientId, Draft, Overrides};
 use crate::conn::{Change, Conn, State};
@@ -32,6 +32,9 @@ impl Shard {
         if let Some(conn) = conn {
             self.rearm(conn);
             self.offer_later(conn);
+        }
+        if self.sessions.get(key).is_some_and(Session::takes_relayed) && !self.relays_ready.contains(&key) {
+            self.relays_ready.push_back(key);
         }
     }
 
@@ -247,14 +250,22 @@ impl Shard {
         while let Some(effect) = effects.pop() {
             self.effect(session, Some(key), &effects, effect);
         }
+        self.refuse_relayed(session);
         self.sessions.remove(session);
     }
 
     /// A session ends its connection.
     fn close_session(&mut self, key: ConnKey, code: CloseCode, reason: &str, why: CloseReason) {
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        let Some(Slot { conn, session, .. }) = self.conns.get_mut(key) else { return };
         if !conn.is_open() {
             return;
+        }
+        let session = session.and_then(|session| self.sessions.get(session));
+        if session.is_some_and(|session| session.format().protocol() == Protocol::Push) {
+            // As on a stream: its client reads the reason as it reads everything.
+            let mut payload = Vec::new();
+            json::disconnect_into(&mut payload, code.into(), reason, true);
+            conn.send_payload(&payload);
         }
         let change = if why == CloseReason::Shutdown {
             conn.begin_close(code, reason, why, &self.options)
@@ -273,12 +284,14 @@ impl Shard {
 
     /// Sets a connection's one timer to the next thing that is due for it or its session.
     pub(super) fn rearm(&mut self, key: ConnKey) {
-        let Some(Slot { conn, session, .. }) = self.conns.get(key) else { return };
+        let Some(slot) = self.conns.get(key) else { return };
+        let Slot { conn, session, .. } = slot;
+        let relay_due = Self::relay_due(slot);
         if !conn.is_open() && conn.state() != State::Waiting {
             return;
         }
         let session = session.and_then(|session| self.sessions.get(session));
-        let due = session.map_or(Time::NEVER, Session::due).min(conn.due());
+        let due = session.map_or(Time::NEVER, Session::due).min(conn.due()).min(relay_due);
         if due == Time::NEVER {
             self.wheel.cancel(key.index());
         } else {

@@ -60,6 +60,7 @@ impl Shard {
                 let backlog = self.backlog(&room, offset);
                 self.mesh.send_down(from, Down::Counted { reply_to, backlog });
             }
+            Up::Relay { session, message, ticket } => self.receive_relayed(session, message, ticket),
         }
     }
 
@@ -91,6 +92,7 @@ impl Shard {
                 self.call_session(reply_to.session, answered);
             }
             Down::Counted { reply_to, backlog } => self.counted(reply_to, backlog),
+            Down::Relayed { ticket, outcome } => self.relayed(ticket, outcome),
         }
     }
 
@@ -102,7 +104,7 @@ impl Shard {
         for (format, audience) in room.audiences() {
             if let Some(frame) = encodings.get(format) {
                 self.fanout.publish(self.now, audience, frame, position);
-                if format == WireFormat::Batches {
+                if format == WireFormat::PlainEntries {
                     polls = Some(audience);
                 }
             }

@@ -143,7 +143,7 @@ impl Shard {
         let Some(slot) = self.conns.get_mut(key) else { return Used::All };
         match slot.conn.state() {
             State::Waiting => Used::Later,
-            State::Open if slot.conn.is_stream() => {
+            State::Open if slot.conn.stream().is_some() => {
                 let change = slot.conn.ignored(input.len());
                 self.apply(key, change);
                 Used::All

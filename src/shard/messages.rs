@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::fanout::Backlog;
 use super::mesh;
 use crate::app::Encodings;
+use crate::base::SessionKey;
 use crate::base::spsc::Weigh;
 use crate::chat::Position;
 use crate::engine::ReplyTo;
 use crate::room::{Answer, Reply, Request};
+use crate::session::{Relayed, Ticket};
 
 /// The ends of one shard's rings.
 pub type Mesh = mesh::Mesh<Up, Down>;
@@ -34,6 +36,16 @@ pub enum Up {
         offset: u64,
         /// The command that waits.
         reply_to: ReplyTo,
+    },
+    /// A client's message to one of your sessions, which has come by a request of its own:
+    /// [`Down::Relayed`].
+    Relay {
+        /// The session.
+        session: SessionKey,
+        /// The message.
+        message: Box<str>,
+        /// The request.
+        ticket: Ticket,
     },
 }
 
@@ -65,12 +77,20 @@ pub enum Down {
         /// How far.
         backlog: Backlog,
     },
+    /// What has become of a message that a request has brought.
+    Relayed {
+        /// The request.
+        ticket: Ticket,
+        /// What.
+        outcome: Relayed,
+    },
 }
 
 impl Weigh for Up {
     fn weight(&self) -> usize {
         let more = match self {
             Self::Room { request: Request::Publish { draft, .. }, .. } => draft.weight(),
+            Self::Relay { message, .. } => message.len(),
             Self::Room { .. } | Self::Count { .. } => 0,
         };
         size_of::<Self>() + more
@@ -83,7 +103,9 @@ impl Weigh for Down {
             Self::Publication { encodings, .. } | Self::Presence { encodings, .. } => encodings.weight(),
             Self::Reply(Reply::Joined { recovery, .. }) => recovery.weight(),
             Self::Reply(Reply::Answer { answer: Ok(answer), .. }) => weight_of(answer),
-            Self::Reply(Reply::Answer { .. } | Reply::Completed { .. }) | Self::Counted { .. } => 0,
+            Self::Reply(Reply::Answer { .. } | Reply::Completed { .. })
+            | Self::Counted { .. }
+            | Self::Relayed { .. } => 0,
         };
         size_of::<Self>() + more
     }

@@ -33,7 +33,9 @@
 //! | `admission` | connections that are served, and those that are only answered |
 //! | `input` | bytes to requests and messages, and those to sessions |
 //! | `requests`, `refusals` | HTTP requests and their responses; those that are refused, for the log |
+//! | `http`, `content` | the other kinds of requests, and how they are answered; their content |
 //! | `plain`, `publish` | the plain protocol over HTTP: streams, long polls; messages published by request |
+//! | `emulation` | the Centrifuge protocol over streams, and commands that come by request |
 //! | `effects` | effects of connections and sessions on the other parts |
 //! | `exchange` | messages of the mesh, to homes, sessions and the fan-out |
 //! | `output` | bytes for the kernel, and connections to be closed |
@@ -46,9 +48,12 @@
 
 mod admission;
 mod audit;
+mod content;
 mod effects;
+mod emulation;
 mod exchange;
 pub mod fanout;
+mod http;
 mod input;
 mod limits;
 pub mod mesh;
@@ -114,20 +119,20 @@ struct Slot {
 struct Details {
     peer: Option<PeerAddress>,
     name: Option<Arc<str>>,
-    /// What is in progress of the plain protocol over HTTP.
-    http: Option<Box<plain::Http>>,
+    /// What is in progress of HTTP.
+    http: Option<Box<http::Http>>,
 }
 
 impl Slot {
-    fn http(&self) -> Option<&plain::Http> {
+    fn http(&self) -> Option<&http::Http> {
         self.details.as_ref()?.http.as_deref()
     }
 
-    fn http_mut(&mut self) -> Option<&mut plain::Http> {
+    fn http_mut(&mut self) -> Option<&mut http::Http> {
         self.details.as_mut()?.http.as_deref_mut()
     }
 
-    fn http_or_new(&mut self) -> &mut plain::Http {
+    fn http_or_new(&mut self) -> &mut http::Http {
         self.details.get_or_insert_default().http.get_or_insert_default()
     }
 }
@@ -188,6 +193,8 @@ pub struct Shard {
     nameless: Arc<str>,
     /// Audiences with publications for polls.
     polls_due: VecDeque<AudienceId>,
+    /// Sessions to which something was relayed, or which may take what waits.
+    relays_ready: VecDeque<SessionKey>,
     /// Requests refused in this turn.
     refusals: VecDeque<Refusal>,
     countings: Vec<Counting>,
@@ -240,6 +247,7 @@ impl Shard {
             draining: None,
             nameless: Arc::from(""),
             polls_due: VecDeque::new(),
+            relays_ready: VecDeque::new(),
             refusals: VecDeque::new(),
             countings: Vec::new(),
             auth_requests: VecDeque::new(),
@@ -316,6 +324,7 @@ impl Shard {
         self.homes.tick(self.now);
         self.drain_some();
         self.take_ready();
+        self.take_relayed();
         self.exchange();
         self.answer_polls();
         self.count_homes();
@@ -365,7 +374,7 @@ impl Shard {
             || !self.polls_due.is_empty()
             || self.mesh.has_own()
             || self.homes.has_output()
-            || (!self.ready.is_empty() && self.mesh.is_clear())
+            || (!(self.ready.is_empty() && self.relays_ready.is_empty()) && self.mesh.is_clear())
             || self.draining.is_some_and(|next| next < self.conns.slots())
     }
 

@@ -8,15 +8,17 @@ use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::content::Purpose;
+use super::http::{Exchange, JSON, explain};
 use super::input::Used;
-use super::plain::{Exchange, JSON, explain, owned};
+use super::plain::owned;
 use super::{Shard, Slot};
 use crate::app::plain::position_body;
 use crate::base::{ConnKey, Time};
 use crate::chat::{IdempotencyKey, Position, RecoveryRequest};
 use crate::conn::State;
 use crate::engine::PublishOutcome;
-use crate::http::{AnswerOptions, BodyReader, CONTINUE, Head, Reject, Response, StatusCode};
+use crate::http::{AnswerOptions, Head, Reject, Response, StatusCode};
 use crate::session::{AuthOutcome, Content, PostError, Posted, Session, TextHandshake};
 
 /// Messages of one connection that are in flight; further requests wait.
@@ -36,7 +38,7 @@ pub(super) struct Publisher {
 }
 
 /// What is known of a message before its content.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Envelope {
     is_json: bool,
     idempotency_key: Option<IdempotencyKey>,
@@ -51,10 +53,9 @@ struct Post {
     envelope: Envelope,
 }
 
-/// A request whose content is being read.
+/// A message whose content is being read.
 #[derive(Debug)]
-pub(super) struct Receiving {
-    reader: BodyReader,
+pub(super) struct Publication {
     client: TextHandshake<'static>,
     envelope: Envelope,
 }
@@ -69,13 +70,6 @@ struct Answer {
     wants_position: bool,
     exchange: Exchange,
     outcome: Option<Result<Option<Position>, Reject>>,
-}
-
-impl Receiving {
-    /// Bytes on the heap.
-    pub(super) const fn capacity(&self) -> usize {
-        self.reader.capacity()
-    }
 }
 
 impl Publisher {
@@ -142,81 +136,57 @@ impl Shard {
         rest: &[u8],
     ) -> Used {
         // An interim answer must not come before the answers to earlier requests.
-        let expects_continue = head.expects_continue();
-        let limit = if expects_continue == Ok(true) { 1 } else { POSTS_IN_FLIGHT_MAX };
+        let limit = if head.expects_continue() == Ok(true) { 1 } else { POSTS_IN_FLIGHT_MAX };
         if self.posts_in_flight(key) >= limit && self.holds_for_answers(key) {
             return Used::Later;
         }
-        let opened = self.open_post(head, name, exchange.clone(), expects_continue);
-        let (client, envelope, mut reader) = match opened {
+        let opened = self.open_post(head, name, exchange.clone());
+        let (client, envelope) = match opened {
             Ok(opened) => opened,
-            Err(reject) => return self.refuse_plain(key, head, reject, &exchange),
+            Err(reject) => return self.refuse_request(key, head, reject, &exchange),
         };
         // What another client has in flight is answered first, as its session ends.
         let is_other = self.publishing(key).is_some_and(|publisher| !publisher.is(&client).1);
         if is_other && self.holds_for_answers(key) {
             return Used::Later;
         }
-        let (used, is_complete) = match reader.read(rest) {
-            Ok(read) => read,
-            Err(reject) => return self.refuse_plain(key, head, reject, &exchange),
-        };
-        if is_complete {
-            self.post(key, &client, envelope, reader.into_bytes());
-            return Used::Some(head.len + used);
+        let purpose = || Purpose::Publish(Publication { client: owned(&client), envelope: envelope.clone() });
+        match self.begin_content(key, head, &exchange, rest, purpose) {
+            Ok((content, used)) => {
+                self.post(key, &client, envelope, content);
+                Used::Some(used)
+            }
+            Err(used) => used,
         }
-        let Some(slot) = self.conns.get_mut(key) else { return Used::All };
-        if expects_continue == Ok(true) && rest.is_empty() {
-            slot.conn.outbox.bytes().extend_from_slice(CONTINUE);
-        }
-        slot.conn.expect_body();
-        let receiving = Receiving { reader, client: owned(&client), envelope };
-        slot.http_or_new().receiving = Some(receiving);
-        self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
-        self.flush_later(key);
-        Used::Some(head.len + used)
     }
 
-    /// What a request's head says of its message, and the reader of its content.
+    /// What a request's head says of its message.
     fn open_post<'b>(
         &self,
         head: &Head<'b>,
         name: &'b str,
         exchange: Exchange,
-        expects_continue: Result<bool, Reject>,
-    ) -> Result<(TextHandshake<'b>, Envelope, BodyReader), Reject> {
-        expects_continue?;
+    ) -> Result<(TextHandshake<'b>, Envelope), Reject> {
         let mut client = self.text_handshake(name, head)?;
         client.recovery_request = RecoveryRequest::None;
-        let envelope = envelope(head, exchange)?;
-        let reader = BodyReader::new(head.framing, self.options.message.message_bytes_max)?;
-        Ok((client, envelope, reader))
+        Ok((client, envelope(head, exchange)?))
     }
 
-    /// Uses a part of a request's content.
-    pub(super) fn take_content(&mut self, key: ConnKey, input: &[u8]) -> Used {
-        let Some(slot) = self.conns.get_mut(key) else { return Used::All };
-        let receiving = slot.http_mut().and_then(|http| http.receiving.as_mut());
-        let Some(receiving) = receiving else { return Used::All };
-        let read = receiving.reader.read(input);
-        if matches!(read, Ok((_, false))) {
-            return Used::All;
-        }
-        let receiving = slot.http_mut().and_then(|http| http.receiving.take());
-        let Some(Receiving { reader, client, envelope }) = receiving else { return Used::All };
-        slot.conn.next_request();
-        match read {
-            Ok((used, _)) => {
-                self.budget.messages = self.budget.messages.saturating_sub(1);
-                self.post(key, &client, envelope, reader.into_bytes());
-                Used::Some(used)
-            }
+    /// Uses the content of a message, or refuses it.
+    pub(super) fn publish_content(
+        &mut self,
+        key: ConnKey,
+        publication: Publication,
+        content: Result<Vec<u8>, Reject>,
+    ) {
+        let Publication { client, envelope } = publication;
+        match content {
+            Ok(content) => self.post(key, &client, envelope, content),
             Err(reject) => {
                 // Behind the answers to earlier requests; nothing after it is used.
                 let exchange = Exchange { keep_alive: false, ..envelope.exchange };
                 self.queue_answer(key, &client, Answer::refused(exchange, reject));
                 self.answer_posts(key);
-                Used::All
             }
         }
     }

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::http::Kind;
 use super::input::Used;
-use super::plain::Kind;
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
-use crate::app::{Protocol, WireFormat, json, text};
+use crate::app::{self, Protocol, WireFormat, json, text};
 use crate::base::{ConnKey, Time};
 use crate::chat::{self, BadName};
 use crate::conn::{Ending, Endpoint};
@@ -44,6 +44,8 @@ enum Opening<'a> {
         /// It needs pings as frames.
         frame_pings: bool,
     },
+    /// The same for a client that only listens.
+    Push,
 }
 
 impl Opening<'_> {
@@ -51,7 +53,7 @@ impl Opening<'_> {
         match self {
             Self::Echo => Endpoint::Echo,
             Self::Chat(_) => Endpoint::Chat,
-            Self::Centrifuge { .. } => Endpoint::Centrifuge,
+            Self::Centrifuge { .. } | Self::Push => Endpoint::Centrifuge,
         }
     }
 
@@ -59,7 +61,7 @@ impl Opening<'_> {
     fn subprotocol(&self, head: &Head<'_>) -> Result<Option<&'static str>, Reject> {
         let offers = |name| head.offers_subprotocol(name);
         match self {
-            Self::Echo => Ok(None),
+            Self::Echo | Self::Push => Ok(None),
             Self::Chat(_) => Ok(offers(text::SUBPROTOCOL).then_some(text::SUBPROTOCOL)),
             Self::Centrifuge { .. } if offers(json::SUBPROTOCOL) => Ok(Some(json::SUBPROTOCOL)),
             Self::Centrifuge { .. } if offers(json::OTHER_SUBPROTOCOL) => Err(Reject::Subprotocol),
@@ -72,7 +74,7 @@ impl Opening<'_> {
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                            connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const PLAIN: &str = "text/plain; charset=utf-8";
+pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 
 impl Shard {
     /// Uses the request at the front of `input`.
@@ -88,7 +90,7 @@ impl Shard {
         };
         self.budget.messages = self.budget.messages.saturating_sub(1);
         if let Some(at) = Kind::at(head.path) {
-            return self.take_plain(key, &head, at, &input[head.len..]);
+            return self.take_http(key, &head, at, &input[head.len..]);
         }
         if self.holds_for_answers(key) {
             return Used::Later;
@@ -179,6 +181,7 @@ impl Shard {
                 let frame_pings = query_value(head.query, "cf_ws_frame_ping_pong")?;
                 Target::Upgrade(Opening::Centrifuge { frame_pings: frame_pings.as_deref() == Some("true") })
             }
+            "/connection/uni_websocket" => Target::Upgrade(Opening::Push),
             "/healthz" => Target::Health,
             "/readyz" => Target::Ready,
             "/metrics" => Target::Metrics,
@@ -234,13 +237,16 @@ impl Shard {
         let session = match to {
             Opening::Echo => None,
             Opening::Chat(text_handshake) => {
-                let session = Session::text(client, WireFormat::new(Protocol::Text, window));
+                let session =
+                    Session::text(client, WireFormat::new(Protocol::Text, app::Framing::Frames(window)));
                 Some(self.admit(session, text_handshake)?)
             }
-            Opening::Centrifuge { frame_pings } => {
+            Opening::Centrifuge { .. } | Opening::Push => {
+                let frame_pings = matches!(to, Opening::Centrifuge { frame_pings: true });
+                let protocol = if matches!(to, Opening::Push) { Protocol::Push } else { Protocol::Json };
                 let deadline = self.now + self.options.handshake_timeout;
-                let format = WireFormat::new(Protocol::Json, window);
-                Some((Session::json(client, format, deadline, *frame_pings), None))
+                let format = WireFormat::new(protocol, app::Framing::Frames(window));
+                Some((Session::json(client, format, deadline, frame_pings), None))
             }
         };
         let interval = self.options.ping_interval;

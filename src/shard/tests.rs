@@ -3,6 +3,7 @@
 
 mod admission;
 mod empty_rooms;
+mod emulation;
 mod faults;
 mod late_decision;
 mod plain;

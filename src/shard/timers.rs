@@ -53,6 +53,9 @@ impl Shard {
         if conn.state() == State::Head && self.posts_timed_out(key) {
             return;
         }
+        if self.relay_timed_out(key) {
+            return;
+        }
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         if let Some(change) = conn.timed_out(self.now, date, &self.options) {
             let is_http = matches!(conn.state(), State::Finishing(_)) && conn.endpoint().is_none();

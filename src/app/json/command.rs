@@ -63,6 +63,13 @@ pub struct Connect<'a> {
     pub subs: Positions<'a>,
 }
 
+impl<'a> Connect<'a> {
+    /// Reads it outside of a command; `None`: it is none.
+    pub fn read(json: &'a str) -> Option<Self> {
+        from_object(json)
+    }
+}
+
 /// Positions by room.
 pub type Positions<'a> = BTreeMap<Cow<'a, str>, Recovery<'a>>;
 

@@ -18,7 +18,9 @@ use std::borrow::Cow;
 use self::field::{Object, Text};
 pub use codes::{Disconnect, ErrorCode, Refusal, Unsubscribe};
 pub use command::{Command, Method};
-pub use push::{presence_events, publication, push, unsubscribe_into};
+pub use push::{
+    bare_push, connected_into, disconnect_into, presence_events, publication, push, unsubscribe_into,
+};
 pub use reply::{
     Connected, Delivery, Empty, ErrorReply, Expiry, HistoryPage, PresencePage, PresenceStats, Reply,
     RpcResult, ServerSubscription, Subscribed, reply_into,

@@ -1,9 +1,12 @@
-//! Pushes: what all members of a room get alike, and the end of a subscription.
+//! Pushes: what all members of a room get alike, and how subscriptions and connections end.
+//!
+//! A client that only listens (a *unidirectional* one) gets them bare, without the member `push` around them.
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::Unsubscribe;
+use super::reply::Connected;
 use crate::app::encode::{Raw, Shown, write};
 use crate::chat::{Body, ClientId, Member, PresenceEvent, Publication};
 
@@ -15,7 +18,8 @@ struct Line<'a> {
 
 #[derive(Serialize)]
 struct Push<'a> {
-    channel: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
     #[serde(flatten)]
     event: Event<'a>,
 }
@@ -26,7 +30,9 @@ enum Event<'a> {
     Pub(Raw<'a>),
     Join(Presence<'a>),
     Leave(Presence<'a>),
-    Unsubscribe(UnsubscribePush),
+    Unsubscribe(End<'a>),
+    Disconnect(End<'a>),
+    Connect(Connected<'a>),
 }
 
 #[derive(Serialize)]
@@ -35,9 +41,9 @@ struct Presence<'a> {
 }
 
 #[derive(Serialize)]
-struct UnsubscribePush {
+struct End<'a> {
     code: u16,
-    reason: &'static str,
+    reason: &'a str,
 }
 
 /// The protocol's `Publication`.
@@ -104,12 +110,20 @@ pub fn publication(publication: &Publication, positioned: bool) -> Bytes {
 /// A publication's push to the members of `channel`: the payload of a frame.
 pub fn push(channel: &str, publication: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(channel.len() + publication.len() + 40);
-    push_into(&mut out, channel, Event::Pub(Raw(publication)));
+    push_into(&mut out, Some(channel), Event::Pub(Raw(publication)), false);
     out
 }
 
-/// Presence events for the members of `channel`: the payload of a frame, a line each.
-pub fn presence_events(channel: &str, presence_events: &[PresenceEvent]) -> Vec<u8> {
+/// The same for a client that only listens.
+pub fn bare_push(channel: &str, publication: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(channel.len() + publication.len() + 30);
+    push_into(&mut out, Some(channel), Event::Pub(Raw(publication)), true);
+    out
+}
+
+/// Presence events for the members of `channel`: the payload of a frame, a line each. `is_bare`: for clients
+/// that only listen.
+pub fn presence_events(channel: &str, presence_events: &[PresenceEvent], is_bare: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(presence_events.len() * (channel.len() + 140));
     for (index, event) in presence_events.iter().enumerate() {
         if index > 0 {
@@ -120,17 +134,28 @@ pub fn presence_events(channel: &str, presence_events: &[PresenceEvent]) -> Vec<
             PresenceEvent::Join(_) => Event::Join(presence),
             PresenceEvent::Leave(_) => Event::Leave(presence),
         };
-        push_into(&mut out, channel, event);
+        push_into(&mut out, Some(channel), event, is_bare);
     }
     out
 }
 
 /// Appends a line that ends a member's subscription.
-pub fn unsubscribe_into(out: &mut Vec<u8>, channel: &str, why: Unsubscribe) {
+pub fn unsubscribe_into(out: &mut Vec<u8>, channel: &str, why: Unsubscribe, is_bare: bool) {
     let (code, reason) = why.parts();
-    push_into(out, channel, Event::Unsubscribe(UnsubscribePush { code, reason }));
+    push_into(out, Some(channel), Event::Unsubscribe(End { code, reason }), is_bare);
 }
 
-fn push_into(out: &mut Vec<u8>, channel: &str, event: Event<'_>) {
-    write(out, &Line { push: Push { channel, event } });
+/// Appends a line that ends a connection which has no Close frame.
+pub fn disconnect_into(out: &mut Vec<u8>, code: u16, reason: &str, is_bare: bool) {
+    push_into(out, None, Event::Disconnect(End { code, reason }), is_bare);
+}
+
+/// Appends the line that a client which only listens gets in place of a reply to `connect`.
+pub fn connected_into(out: &mut Vec<u8>, connected: Connected<'_>) {
+    push_into(out, None, Event::Connect(connected), true);
+}
+
+fn push_into(out: &mut Vec<u8>, channel: Option<&str>, event: Event<'_>, is_bare: bool) {
+    let push = Push { channel, event };
+    if is_bare { write(out, &push) } else { write(out, &Line { push }) }
 }

@@ -94,8 +94,15 @@ pub struct Connected<'a> {
     version: &'static str,
     #[serde(skip_serializing_if = "is_default")]
     ping: u64,
+    /// It is to answer pings.
     #[serde(skip_serializing_if = "is_default")]
-    pong: bool,
+    pub pong: bool,
+    /// What its commands name when they come by requests of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<&'a str>,
+    /// The server that knows that session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<&'a str>,
     #[serde(flatten)]
     expiry: Expiry,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +130,8 @@ impl<'a> Connected<'a> {
             version: concat!("stentor ", env!("CARGO_PKG_VERSION")),
             ping: if pings { seconds(ping) } else { 0 },
             pong: pings,
+            session: None,
+            node: None,
             expiry: expires_in.into(),
             data: data.map(Raw),
             subs,

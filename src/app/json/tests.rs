@@ -104,8 +104,8 @@ fn json_for_plain_members() {
 
 #[test]
 fn presence_events_are_a_line_each() {
-    let lines =
-        presence_events("r", &[PresenceEvent::Join(member(Some("5"))), PresenceEvent::Leave(member(None))]);
+    let events = [PresenceEvent::Join(member(Some("5"))), PresenceEvent::Leave(member(None))];
+    let lines = presence_events("r", &events, false);
     let lines: Vec<_> = lines.split(|&byte| byte == b'\n').collect();
     assert_eq!(lines.len(), 2);
     check(
@@ -113,14 +113,32 @@ fn presence_events_are_a_line_each() {
         r#"{"push":{"channel":"r","join":{"info":{"user":"u\"1","client":"CLIENT","conn_info":5}}}}"#,
     );
     check(lines[1], r#"{"push":{"channel":"r","leave":{"info":AUTHOR}}}"#);
-    assert!(presence_events("r", &[]).is_empty());
+    assert!(presence_events("r", &[], false).is_empty());
 }
 
 #[test]
 fn the_end_of_a_subscription_has_its_reason() {
     let mut line = Vec::new();
-    unsubscribe_into(&mut line, "r", Unsubscribe::Insufficient);
+    unsubscribe_into(&mut line, "r", Unsubscribe::Insufficient, false);
     check(&line, r#"{"push":{"channel":"r","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#);
+}
+
+#[test]
+fn clients_that_only_listen_get_pushes_without_the_envelope() {
+    let bare = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut line = Vec::new();
+        write(&mut line);
+        String::from_utf8(line).unwrap()
+    };
+    assert_eq!(bare_push("r", b"{}"), br#"{"channel":"r","pub":{}}"#);
+    let left = PresenceEvent::Leave(member(None));
+    check(&presence_events("r", &[left], true), r#"{"channel":"r","leave":{"info":AUTHOR}}"#);
+    let end = bare(&|out| unsubscribe_into(out, "r", Unsubscribe::Expired, true));
+    assert_eq!(end, r#"{"channel":"r","unsubscribe":{"code":2501,"reason":"subscription expired"}}"#);
+    let end = bare(&|out| disconnect_into(out, 3001, "shutdown", true));
+    assert_eq!(end, r#"{"disconnect":{"code":3001,"reason":"shutdown"}}"#);
+    let end = bare(&|out| disconnect_into(out, 3001, "shutdown", false));
+    assert_eq!(end, r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#);
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl Fanout {
     /// the slot of each one's connection, the entries, and the position of the last one.
     pub fn unanswered(&self, id: AudienceId, count_max: usize) -> Vec<(usize, Entries, Option<Position>)> {
         let Some(audience) = self.audiences.get(id.0 as usize) else { return Vec::new() };
-        if audience.format != WireFormat::Batches {
+        if audience.format != WireFormat::PlainEntries {
             return Vec::new(); // another one has its place
         }
         let head = audience.log.head();

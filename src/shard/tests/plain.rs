@@ -9,7 +9,7 @@ fn get(target: &str, version: u8) -> String {
     format!("GET {target} HTTP/1.{version}\r\nHost: h\r\n\r\n")
 }
 
-fn post(target: &str, lines: &str, body: &str) -> String {
+pub(super) fn post(target: &str, lines: &str, body: &str) -> String {
     format!("POST {target} HTTP/1.1\r\nHost: h\r\n{lines}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -23,7 +23,7 @@ fn stream(world: &mut World, shard: usize, target: &str, version: u8) -> usize {
 }
 
 /// The content of the answer that a peer has got so far.
-fn content(world: &World, peer: usize) -> String {
+pub(super) fn content(world: &World, peer: usize) -> String {
     let received = &world.peers[peer].received;
     let head = received.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
     let is_chunked = String::from_utf8_lossy(&received[..head]).contains("Transfer-Encoding: chunked\r\n");
@@ -56,14 +56,14 @@ fn messages(content: &str) -> (Vec<String>, Vec<u64>) {
 }
 
 /// Checks every shard from inside.
-fn audit(world: &World) {
+pub(super) fn audit(world: &World) {
     for shard in &world.shards {
         let _ = shard.audit();
     }
 }
 
 /// The answers that a peer has got, each with its status, its head and its content.
-fn answers(received: &[u8]) -> Vec<(u16, String, String)> {
+pub(super) fn answers(received: &[u8]) -> Vec<(u16, String, String)> {
     let (mut answers, mut rest) = (Vec::new(), String::from_utf8(received.to_vec()).unwrap());
     while let Some((head, after)) = rest.split_once("\r\n\r\n") {
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));

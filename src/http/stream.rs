@@ -1,4 +1,27 @@
-//! The format of `text/event-stream` (HTML Standard §9.2.6, "Interpreting an event stream").
+//! Answers that go on: event streams (`text/event-stream`, HTML Standard §9.2.6, "Interpreting an event
+//! stream") and streams of lines.
+
+/// The two kinds of streams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamKind {
+    /// Events.
+    Events,
+    /// Lines.
+    Lines,
+}
+
+impl StreamKind {
+    /// Appends a message, or several with a line each.
+    pub fn message_into(self, out: &mut Vec<u8>, message: &[u8]) {
+        match self {
+            Self::Events => ServerEvent { data: Some(message), ..ServerEvent::default() }.write_into(out),
+            Self::Lines => {
+                out.extend_from_slice(message);
+                out.push(b'\n');
+            }
+        }
+    }
+}
 
 /// The media type.
 pub const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
@@ -54,6 +77,17 @@ mod tests {
         let mut out = Vec::new();
         event.write_into(&mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn messages() {
+        let message = |kind: StreamKind, message: &[u8]| {
+            let mut out = Vec::new();
+            kind.message_into(&mut out, message);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(message(StreamKind::Lines, b"{}\n[]"), "{}\n[]\n");
+        assert_eq!(message(StreamKind::Events, b"{}\n[]"), "data: {}\ndata: []\n\n");
     }
 
     #[test]
