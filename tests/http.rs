@@ -409,6 +409,22 @@ fn a_poll_need_not_wait() {
 }
 
 #[test]
+fn a_room_without_a_history_has_one_position_for_all_polls() {
+    let (_file, path) = support::file("[[room]]\npattern = \"live\"\nhistory = 0\n");
+    let server = Server::start(&["--shards", "2", "--config", &path]);
+    let (mut http, poll) = (Http::connect(&server), "GET /poll/ann?room=live&session=s&wait=0");
+    let top = http.ask(poll, "", "").field("Stentor-Position").expect("a position").to_owned();
+    for _ in 0..3 {
+        let answer = http.ask(&format!("{poll}&since={top}"), "", "");
+        assert_eq!((answer.status, answer.field("Stentor-Position")), (204, Some(&*top)), "{answer:?}");
+    }
+    // It keeps nothing: what is published between two polls is missing, and the next one says so.
+    http.ask("POST /send/bob?room=live", "", "missed");
+    let answer = http.ask(&format!("{poll}&since={top}"), "", "");
+    assert_eq!((position(&answer.body).1, answer.body.contains("\"gap\":true")), (1, true), "{answer:?}");
+}
+
+#[test]
 fn a_client_that_polls_is_present_between_two_polls() {
     let server = Server::start(&["--shards", "3", "--poll-timeout", "100ms"]);
     let mut watcher = Client::connect(&server, "watcher");
