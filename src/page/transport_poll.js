@@ -13,6 +13,8 @@ const POLLS_MAX = 2;
 const TURN_S = 2;
 // The server answers all other requests at once.
 const ANSWER_TIMEOUT_MS = 8000;
+// A room that keeps no history may lose messages between any two polls: its loss is reported at most this often.
+const LOSS_INTERVAL_MS = 1000;
 // As many as a room has.
 const ALL = 1_000_000;
 
@@ -30,6 +32,33 @@ const randomId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte
 // The page is one client in all its polls, before and after a reconnect.
 const SESSION = randomId();
 
+// The page's own messages, which it knows by the positions in the answers to its requests: the newest ones.
+const OWN_MAX = 200;
+const own = [];
+
+class OwnMessage {
+  constructor(channel, { epoch, offset }, data) {
+    Object.assign(this, { channel, epoch, offset, data, isDelivered: false });
+    this.delivery = new Promise((resolve) => (this.resolve = resolve));
+    own.push(this);
+    if (own.length > OWN_MAX) own.shift();
+  }
+
+  delivered() {
+    this.isDelivered = true;
+    this.resolve();
+  }
+}
+
+/** Marks a publication that is the page's own. */
+function claim(channel, epoch, one) {
+  const mine = own.find((message) => message.offset === one.offset && message.epoch === epoch && message.channel === channel);
+  if (!mine) return one;
+  mine.delivered();
+  one.info.client = SESSION;
+  return one;
+}
+
 /** A command is refused: an error of the protocol. Everything else that is thrown here ends the connection. */
 class Refusal extends Error {
   constructor(code, message) {
@@ -45,7 +74,7 @@ class PolledRoom {
     this.position = position; // where the next poll goes on: {epoch, offset}
     this.abort = null; // of the poll that waits
     this.sending = new Set(); // promises of messages that have no answer yet
-    this.own = new Set(); // offsets of messages of this page that no poll has brought yet
+    this.isLost = false; // messages are missing, and the subscription is to end
   }
 }
 
@@ -146,11 +175,10 @@ export class PollTransport {
     const room = new PolledRoom(channel, batch.position);
     this.rooms.set(channel, room);
     this.queue.push(room);
-    // The poll that has waited longest gives its turn to it.
-    if (this.polls >= POLLS_MAX) [...this.rooms.values()].find(({ abort }) => abort)?.abort.abort();
-    queueMicrotask(() => this.pollNext());
+    queueMicrotask(() => this.hurry(room));
     const recovered = recover && !batch.gap;
-    return { recoverable: true, ...batch.position, recovered, publications: recovered ? batch.messages.map(publication) : [] };
+    const publications = recovered ? this.publications(channel, batch) : [];
+    return { recoverable: true, ...batch.position, recovered, publications };
   }
 
   unsubscribe({ channel }) {
@@ -166,7 +194,7 @@ export class PollTransport {
     const query = since ? { since: show({ ...since, offset: Math.max(0, since.offset - 1 - limit) }) } : { history: limit };
     let batch = await this.poll(channel, { wait: 0, ...query });
     if (batch.gap) batch = await this.poll(channel, { wait: 0, history: ALL });
-    const publications = batch.messages.map(publication).filter((one) => !since || one.offset < since.offset);
+    const publications = this.publications(channel, batch).filter(({ offset }) => !since || offset < since.offset);
     return { ...batch.position, publications: publications.slice(-limit).reverse() };
   }
 
@@ -174,14 +202,16 @@ export class PollTransport {
     // Whether the user may publish here, its first message finds out.
     if (data === undefined) return {};
     const room = this.rooms.get(channel);
-    const sent = this.sendMessage(channel, JSON.stringify(data));
-    const settled = sent.then(
-      (position) => room?.own.add(position?.offset),
-      () => {},
-    );
+    const sent = this.sendMessage(channel, JSON.stringify(data)).then((position) => new OwnMessage(channel, position, data));
+    const settled = sent.catch(() => {});
     room?.sending.add(settled);
     settled.then(() => room?.sending.delete(settled));
-    await sent;
+    const { delivery } = await sent;
+    if (room && this.isPolled(room)) {
+      // Before its delivery, the client would not know the message for its own over another transport.
+      this.hurry(room);
+      await delivery;
+    }
     return {};
   }
 
@@ -192,8 +222,7 @@ export class PollTransport {
     const response = await send().catch((error) => (this.requests.signal.aborted ? Promise.reject(error) : send()));
     if (response.status === 429) throw new Refusal(TOO_MANY_REQUESTS, "too many requests");
     await this.check(response);
-    const { position } = await response.json();
-    return position && parse(position);
+    return parse((await response.json()).position);
   }
 
   // ---- polls
@@ -206,10 +235,18 @@ export class PollTransport {
         .catch((error) => (error instanceof Refusal ? this.lose(room, error) : this.end(error.message)))
         .finally(() => {
           this.polls -= 1;
-          if (this.isPolled(room)) this.queue.push(room);
+          if (this.isPolled(room) && !room.isLost) this.queue.push(room);
           this.pollNext();
         });
     }
+  }
+
+  /** A room is polled next: if it waits for its turn, it gets that of the poll that has waited longest. */
+  hurry(room) {
+    if (!this.queue.includes(room)) return;
+    this.queue = [room, ...this.queue.filter((other) => other !== room)];
+    if (this.polls >= POLLS_MAX) [...this.rooms.values()].find(({ abort }) => abort)?.abort.abort();
+    this.pollNext();
   }
 
   isPolled(room) {
@@ -233,13 +270,34 @@ export class PollTransport {
     // Which of the messages are this page's own, the answers to its requests say.
     await Promise.all(room.sending);
     if (!this.isPolled(room)) return;
-    if (batch.gap) return this.lose(room, new Refusal(INSUFFICIENT_STATE, "insufficient state"));
-    for (const message of batch.messages) this.deliver(room, publication(message));
+    if (batch.gap && !(await this.bridge(room, batch.position))) {
+      setTimeout(() => this.lose(room, new Refusal(INSUFFICIENT_STATE, "insufficient state")), LOSS_INTERVAL_MS);
+      room.isLost = true;
+      return;
+    }
+    for (const one of this.publications(room.channel, batch)) this.deliver(room, one);
     room.position = batch.position;
   }
 
+  /** Over a gap up to `position`: of a room that keeps nothing, the page has its own messages. Returns whether these are all. */
+  async bridge(room, { epoch, offset }) {
+    const { messages } = await this.poll(room.channel, { wait: 0, history: 1 });
+    if (messages.length || epoch !== room.position.epoch || !this.isPolled(room)) return false;
+    const isMissing = (mine) => mine.channel === room.channel && mine.epoch === epoch && !mine.isDelivered && mine.offset <= offset;
+    const missing = own.filter(isMissing).sort((one, other) => one.offset - other.offset);
+    for (const mine of missing) {
+      this.deliver(room, claim(room.channel, epoch, { data: mine.data, info: {}, time: Date.now(), offset: mine.offset }));
+    }
+    return missing.length === offset - room.position.offset;
+  }
+
+  /** The messages of a batch as publications of the protocol. */
+  publications(channel, { messages, position: { epoch } }) {
+    return messages.map(({ position, name, text, time, client }) =>
+      claim(channel, epoch, { data: { name, text }, info: { client }, time, ...(position && { offset: parse(position).offset }) }));
+  }
+
   deliver(room, one) {
-    if (room.own.delete(one.offset)) one.info.client = SESSION;
     this.reply({ push: { channel: room.channel, pub: one } });
   }
 
@@ -281,9 +339,4 @@ export class PollTransport {
     if ([400, 413, 415].includes(status)) throw new Refusal(BAD_REQUEST, sentence || `status ${status}`);
     throw new Error(`status ${status}`);
   }
-}
-
-/** A message of a batch as a publication of the protocol. */
-function publication({ position, name, text, time, client }) {
-  return { data: { name, text }, info: { client }, time, ...(position && { offset: parse(position).offset }) };
 }

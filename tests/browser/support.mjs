@@ -22,6 +22,9 @@ async function freePort() {
   return port;
 }
 
+// How much of a stalled answer is passed on.
+const BEGINNING_MS = 500;
+
 /** The server under test. It keeps its port across restarts. */
 export class Server {
   /** `settings`: additional settings, as environment variables. `rooms`: the `[[room]]` tables of its configuration file. */
@@ -143,6 +146,7 @@ export class TcpProxy {
     this.server = server;
     this.isUp = true;
     this.refuses = null; // an expression for requests that end their connection
+    this.stalls = null; // an expression for requests of whose answers only the beginning is passed on
     this.host = ""; // what the Host header of each connection's first request is replaced by, unless it is empty
     this.pairs = new Set();
   }
@@ -166,7 +170,8 @@ export class TcpProxy {
       this.pairs.delete(pair);
     };
     for (const socket of [client, upstream]) socket.on("error", end).on("close", end);
-    client.pipe(new RequestFilter(this, end)).pipe(upstream).pipe(client);
+    const stall = () => setTimeout(() => upstream.unpipe().resume(), BEGINNING_MS);
+    client.pipe(new RequestFilter(this, end, stall)).pipe(upstream).pipe(client);
   }
 
   /** Closes all connections and refuses new ones until `restore`. */
@@ -196,14 +201,15 @@ export class TcpProxy {
 
 /** What a proxy does to the bytes of a client. A request's head is taken to be at the beginning of what is read at once. */
 class RequestFilter extends Transform {
-  constructor(proxy, end) {
+  constructor(proxy, end, stall) {
     super();
-    Object.assign(this, { proxy, end });
+    Object.assign(this, { proxy, end, stall });
   }
 
   _transform(data, encoding, done) {
-    const { refuses, host } = this.proxy;
+    const { refuses, stalls, host } = this.proxy;
     if (refuses?.test(String(data))) return this.end();
+    if (stalls?.test(String(data))) this.stall();
     done(null, host ? String(data).replace(/^Host: .*$/im, `Host: ${host}`) : data);
   }
 }
@@ -235,8 +241,10 @@ export class Nginx {
     }
   }
 
-  stop() {
-    this.child?.kill("SIGTERM");
+  async stop() {
+    const ended = once(this.child, "exit");
+    this.child.kill("SIGTERM");
+    await ended;
     rmSync(this.folder, { recursive: true });
   }
 }

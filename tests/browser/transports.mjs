@@ -18,7 +18,7 @@ const PHONE = { viewport: { width: 360, height: 640 }, hasTouch: true, isMobile:
 const WEBSOCKET = /^GET \/connection\/websocket HTTP.*^upgrade:/ims;
 const STREAM = /^GET \/connection\/(websocket HTTP.*^upgrade:|sse)/ims;
 
-const server = new Server(stentor);
+const server = new Server(stentor, {}, '[[room]]\npattern = "live"\nhistory = 0\n');
 const tokenServer = new Server(stentor, { STENTOR_AUTH: "token", STENTOR_TOKEN_HMAC_SECRET: SECRET });
 const servers = [server, tokenServer];
 for (const one of servers) await one.start();
@@ -161,6 +161,16 @@ try {
     await page.context().close();
   });
 
+  await test("a proxy that passes on the beginning of a stream only: long polling, when no ping comes", async () => {
+    proxy.refuses = WEBSOCKET;
+    proxy.stalls = /^GET \/connection\/sse/;
+    const page = await browser.open();
+    await signIn(page, "Ann", "stalled");
+    await uses(page, "Long polling");
+    proxy.stalls = null;
+    await page.context().close();
+  });
+
   proxy.refuses = STREAM;
 
   await test("polling: more rooms than polls, each with its messages", async () => {
@@ -186,6 +196,18 @@ try {
     await roomButton(page, "room 1").click();
     await message(page, "Bob", "again, room 1").waitFor();
     for (const one of [page, other]) await one.context().close();
+  });
+
+  await test("polling: a room without a history", async () => {
+    const page = await browser.open();
+    await signIn(page, "Ann", "live");
+    await uses(page, "Long polling");
+    for (const number of [1, 2, 3]) {
+      await publish(page, `live ${number}`);
+      await page.locator("#log .message.own", { hasText: `live ${number}` }).waitFor();
+    }
+    assert.equal(await page.locator("#log .gap, .unsent").count(), 0);
+    await page.context().close();
   });
 
   await test("polling: a message whose answer is lost is published once", async () => {
@@ -275,6 +297,6 @@ try {
 } finally {
   await browser.stop();
   proxy.stop();
-  for (const nginx of nginxes) nginx.stop();
+  for (const nginx of nginxes) await nginx.stop();
   for (const one of servers) one.kill();
 }
