@@ -68,7 +68,7 @@ fn advice(cause: &str) -> &'static str {
         "room" => "the room's `subscribe` does not permit it; see the [[room]] tables",
         "publish" => "the room's `publish` does not permit it; see the [[room]] tables",
         "denied" => "the auth backend refuses the clients; its log has the reason",
-        "commands" => "what arrives at /emulation or in cf_connect is of no Centrifuge client",
+        "commands" => "the content of /emulation, or cf_connect, is of no Centrifuge client",
         "unknown_session" => {
             "POST /emulation reaches another server than the client's stream, or comes after its end: is the load balancer sticky?"
         }

@@ -8,11 +8,12 @@ use super::{Context, Session, Taken};
 use crate::base::hash::Seed;
 use crate::base::{ConnKey, SHARDS_MAX, SessionKey};
 
-/// Messages that have been relayed to one session and that it has not taken yet.
-const INBOX_MESSAGES_MAX: usize = 16;
+/// Messages that have been relayed to one session and that it has not taken yet. SDKs send each command by a
+/// request of its own, all at once, and take a refusal for the end of their session.
+const INBOX_MESSAGES_MAX: usize = 256;
 
 /// Bytes of those messages. One message alone may have as many as the content of a request.
-const INBOX_BYTES_MAX: usize = 64 * 1024;
+const INBOX_BYTES_MAX: usize = 256 * 1024;
 
 /// What a client names its session by in other requests. Only this process can make one, and a client learns
 /// its own only: who has it may speak for the session.

@@ -41,8 +41,7 @@ impl Client {
         world.run_until_idle();
         let replies = received(world, stream);
         let [reply] = &replies[..] else { panic!("{replies:?}") };
-        let text =
-            |name: &str| reply["connect"][name].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned();
+        let text = |name: &str| reply["connect"][name].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned();
         Self { stream, session: text("session"), node: text("node") }
     }
 
@@ -113,31 +112,32 @@ fn what_is_relayed_beyond_the_bound_is_refused() {
     let seed = world.shards[0].mesh.seed().clone();
     let session = crate::session::SessionId { shard: 0, key: session_key }.to_text(&seed);
     let client = Client { stream, session, node: crate::session::node(&seed) };
-    let peers: Vec<_> = (0..20).map(|_| world.connect(0)).collect();
+    let peers: Vec<_> = (0..260).map(|_| world.connect(0)).collect();
     for (index, &peer) in peers.iter().enumerate() {
         let id = index + 2;
-        client.send(
-            &mut world,
-            peer,
-            &format!(r#"{{"id":{id},"publish":{{"channel":"r","data":{index}}}}}"#),
-        );
+        client.send(&mut world, peer, &format!(r#"{{"id":{id},"publish":{{"channel":"r","data":{index}}}}}"#));
     }
     world.run_until_idle();
     let statuses = |world: &World| -> Vec<Option<u16>> {
         peers.iter().map(|&peer| answers(&world.peers[peer].received).first().map(|it| it.0)).collect()
     };
-    assert_eq!(statuses(&world), [vec![None; 16], vec![Some(503); 4]].concat());
-    assert!(world.shards[0].audit().inbox_bytes > 16 * 30);
-    let identity =
-        Identity { user: "u".into(), name: "u".into(), info: None, expires_in: None, rooms: Vec::new() };
+    assert_eq!(statuses(&world), [vec![None; 256], vec![Some(503); 4]].concat());
+    assert!(world.shards[0].audit().inbox_bytes > 256 * 30);
+    let identity = Identity {
+        user: "u".into(),
+        name: "u".into(),
+        info: None,
+        expires_in: None,
+        rooms: Vec::new(),
+    };
     world.shards[0].begin_turn(world.now);
     world.shards[0].decided(request, AuthDecision::Accept { identity, data: None });
     world.run_until_idle();
-    assert_eq!(statuses(&world), [vec![Some(204); 16], vec![Some(503); 4]].concat());
+    assert_eq!(statuses(&world), [vec![Some(204); 256], vec![Some(503); 4]].concat());
     let replies = received(&world, stream);
     // It is no member of the room: each of its commands gets this error.
     let ids = replies.iter().filter(|it| it["error"]["code"] == 103).map(|it| it["id"].as_u64().unwrap());
-    assert_eq!(ids.collect::<Vec<_>>(), (2..18).collect::<Vec<_>>(), "{replies:?}");
+    assert_eq!(ids.collect::<Vec<_>>(), (2..258).collect::<Vec<_>>(), "{replies:?}");
     assert!(world.shards[0].audit().inbox_bytes == 0);
 }
 
@@ -188,10 +188,7 @@ fn listeners_get_bare_pushes() {
         let peer = world.connect(shard);
         let query = percent_encoded(connect);
         match transport {
-            0 => world.send(
-                peer,
-                format!("GET /connection/uni_sse?cf_connect={query} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes(),
-            ),
+            0 => world.send(peer, format!("GET /connection/uni_sse?cf_connect={query} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()),
             1 => world.send(peer, post("/connection/uni_sse", "", connect).as_bytes()),
             2 => world.send(peer, post("/connection/uni_http_stream", "", connect).as_bytes()),
             _ => {
@@ -215,8 +212,7 @@ fn listeners_get_bare_pushes() {
         } else {
             received(&world, peer)
         };
-        let of =
-            |name: &str| -> Vec<&Value> { received.iter().filter_map(|it: &Value| it.get(name)).collect() };
+        let of = |name: &str| -> Vec<&Value> { received.iter().filter_map(|it: &Value| it.get(name)).collect() };
         let connected = of("connect");
         assert_eq!(connected.len(), 1, "{received:?}");
         let subs = connected[0]["subs"].as_object().unwrap();
