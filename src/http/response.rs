@@ -186,9 +186,7 @@ impl Reject {
             Self::UpgradeRequired | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany | Self::RateLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Overloaded | Self::ShuttingDown | Self::TryAgain | Self::Full => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded | Self::ShuttingDown | Self::TryAgain | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::identity::{grant, may_join, may_publish};
 use super::json::{Connecting, Outcome, Phase};
 use super::{Context, EXPIRY_GRACE, Effect, Join, Session};
-use crate::app::Protocol as Wire;
 use crate::app::json::command::{
     Connect, DeliveryQuery, HistoryQuery, Introduction, Publish, Rpc, SubRefresh, Subscribe,
 };
@@ -16,6 +15,7 @@ use crate::chat::{
     self, AuthMode, Body, Draft, Grant, Identity, Member, Person, RateDecision, RecoveryRequest, ServerRoom,
     TokenError,
 };
+use crate::app::Protocol as Wire;
 use crate::options::Options;
 use crate::room::Query;
 

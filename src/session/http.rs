@@ -14,8 +14,8 @@ use super::{Context, Effect, Session};
 use crate::app::{Framing, WireFormat, json, plain};
 use crate::base::Time;
 use crate::base::hash::Seed;
-use crate::chat::{Body, ClientId, Draft, IdempotencyKey, Member, Position, RateDecision, Recovered};
 use crate::http::StreamKind;
+use crate::chat::{Body, ClientId, Draft, IdempotencyKey, Member, Position, RateDecision, Recovered};
 
 /// How long a client that polls is still a member after the time that a poll may take, until its next one.
 pub const POLL_PAUSE_MAX: Duration = Duration::from_secs(10);

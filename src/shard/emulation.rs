@@ -55,7 +55,9 @@ impl Envelope<'_> {
         let data = self.data.get();
         match data.as_bytes().first() {
             Some(b'"') => serde_json::from_str::<String>(data).map(Into::into).map_err(|_| Reject::Commands),
-            Some(b'{') => String::from_utf8(compact(data)).map(Into::into).map_err(|_| Reject::Commands),
+            Some(b'{') => {
+                String::from_utf8(compact(data)).map(Into::into).map_err(|_| Reject::Commands)
+            }
             _ => Err(Reject::Commands),
         }
     }

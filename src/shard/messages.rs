@@ -103,9 +103,7 @@ impl Weigh for Down {
             Self::Publication { encodings, .. } | Self::Presence { encodings, .. } => encodings.weight(),
             Self::Reply(Reply::Joined { recovery, .. }) => recovery.weight(),
             Self::Reply(Reply::Answer { answer: Ok(answer), .. }) => weight_of(answer),
-            Self::Reply(Reply::Answer { .. } | Reply::Completed { .. })
-            | Self::Counted { .. }
-            | Self::Relayed { .. } => 0,
+            Self::Reply(Reply::Answer { .. } | Reply::Completed { .. }) | Self::Counted { .. } | Self::Relayed { .. } => 0,
         };
         size_of::<Self>() + more
     }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::http::Kind;
 use super::input::Used;
+use super::http::Kind;
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
 use crate::app::{self, Protocol, WireFormat, json, text};
 use crate::base::{ConnKey, Time};
@@ -237,8 +237,7 @@ impl Shard {
         let session = match to {
             Opening::Echo => None,
             Opening::Chat(text_handshake) => {
-                let session =
-                    Session::text(client, WireFormat::new(Protocol::Text, app::Framing::Frames(window)));
+                let session = Session::text(client, WireFormat::new(Protocol::Text, app::Framing::Frames(window)));
                 Some(self.admit(session, text_handshake)?)
             }
             Opening::Centrifuge { .. } | Opening::Push => {

@@ -2,8 +2,8 @@
 //! own, a clock that only the test moves. A seed replays everything.
 
 mod admission;
-mod empty_rooms;
 mod emulation;
+mod empty_rooms;
 mod faults;
 mod late_decision;
 mod plain;
