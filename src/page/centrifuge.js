@@ -123,6 +123,7 @@ export class Client {
     this.outgoing = [];
     this.attempts = 0;
     this.failures = 0;
+    this.beginnings = 0; // connections in a row of which only the beginning has arrived
     this.timer = null;
     this.connectTimer = null;
     this.pingTimer = null;
@@ -332,6 +333,7 @@ export class Client {
     this.isConnected = false;
     this.outgoing = [];
     for (const timer of [this.connectTimer, this.pingTimer, this.upgradeTimer]) clearTimeout(timer);
+    this.checkBeginning(code);
     if (this.connectedAt && performance.now() - this.connectedAt > STABLE_MS) this.attempts = 0;
     const pending = [...this.pending.values()];
     this.pending.clear();
@@ -347,6 +349,19 @@ export class Client {
     } else {
       this.reconnect({ code, message: reason, reached: this.connectedAt > 0 });
     }
+  }
+
+  /** A proxy may pass on no more than the beginning of a stream: a connection of which only that has arrived, the second one
+   * in a row, counts as one that was not established. */
+  checkBeginning(code) {
+    if (!this.connectedAt) return;
+    const { isFirst, current } = this.transports;
+    const hasOnlyBegun = !isFirst && current.isStream && !isFromServer(code) && this.receivedAt < this.connectedAt + BEGINNING_MS;
+    this.beginnings = hasOnlyBegun ? this.beginnings + 1 : 0;
+    if (this.beginnings < 2) return;
+    this.beginnings = 0;
+    this.connectedAt = 0;
+    this.isAnswered = false;
   }
 
   /** Tries the next transport at once if it is the present one that fails; else the same again, later. */
@@ -410,18 +425,8 @@ export class Client {
     clearTimeout(this.pingTimer);
     if (!this.isConnected || !this.pingMs) return;
     const remaining = this.receivedAt + this.pingMs + PING_GRACE_MS - performance.now();
-    if (remaining <= 0) this.endSilent();
+    if (remaining <= 0) this.close(NO_PING, "no ping");
     else this.pingTimer = setTimeout(() => this.checkPings(), remaining);
-  }
-
-  /** Nothing arrives any more. If nothing has since the connection began, a proxy lets nothing more of a stream through. */
-  endSilent() {
-    const hasOnlyBegun = !this.transports.isFirst && this.receivedAt < this.connectedAt + BEGINNING_MS;
-    if (hasOnlyBegun) {
-      this.connectedAt = 0;
-      this.isAnswered = false;
-    }
-    this.close(NO_PING, "no ping");
   }
 
   // ---- subscriptions
