@@ -146,6 +146,8 @@ pub struct ShardMetrics {
     pub accept_pauses: Cell,
     /// HTTP responses, without upgrades.
     pub requests: Cell,
+    /// Connections that went to another shard, where their sessions are.
+    pub moves: Cell,
     /// Wake-ups that this shard sent to others.
     pub wakes: Cell,
     /// Times that this shard panicked and was replaced.

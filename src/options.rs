@@ -62,6 +62,8 @@ pub struct Options {
     pub deflate: bool,
     /// Publications shorter than this are not compressed.
     pub deflate_bytes_min: usize,
+    /// The address of SockJS's client for pages, which the page for other origins loads.
+    pub sockjs_script: Arc<str>,
     /// Whether `/echo` is there.
     pub echo: bool,
     /// Whether `/` is there.
@@ -96,6 +98,7 @@ impl Default for Options {
             origins: OriginRules::default(),
             deflate: true,
             deflate_bytes_min: 128,
+            sockjs_script: SOCKJS_SCRIPT.into(),
             echo: false,
             page: true,
         }
@@ -115,3 +118,6 @@ impl Options {
         self.log_bytes_max() / 4
     }
 }
+
+/// Where SockJS's client is served for everybody, in the version whose pages and frames are tested.
+const SOCKJS_SCRIPT: &str = "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js";

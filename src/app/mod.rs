@@ -5,6 +5,7 @@
 mod encode;
 pub mod json;
 pub mod plain;
+pub mod sockjs;
 pub mod text;
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub enum Protocol {
     Json,
     /// [`json`], for clients that only listen: pushes without their envelope.
     Push,
+    /// [`text`], as SockJS quotes it.
+    Quoted,
 }
 
 /// How payloads are told apart on a connection.
@@ -67,6 +70,8 @@ pub enum WireFormat {
     PushEventsUnchunked,
     PushLines,
     PushLinesUnchunked,
+    Quoted,
+    QuotedEntries,
 }
 
 impl WireFormat {
@@ -74,7 +79,7 @@ impl WireFormat {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every format, in the order of its discriminant.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Text,
         Self::TextDeflated,
         Self::TextDeflatedSmall,
@@ -97,6 +102,8 @@ impl WireFormat {
         Self::PushEventsUnchunked,
         Self::PushLines,
         Self::PushLinesUnchunked,
+        Self::Quoted,
+        Self::QuotedEntries,
     ];
 
     /// The format of a protocol with a framing.
@@ -111,7 +118,7 @@ impl WireFormat {
     /// Its protocol and its framing.
     pub const fn parts(self) -> (Protocol, Framing) {
         use Framing::{Entries, Frames, Stream};
-        use Protocol::{Json, Plain, Push, Text};
+        use Protocol::{Json, Plain, Push, Quoted, Text};
         use StreamKind::{Events, Lines};
         let (full, small) = (Frames(Some(Window::Full)), Frames(Some(Window::Small)));
         match self {
@@ -137,6 +144,8 @@ impl WireFormat {
             Self::PushEventsUnchunked => (Push, Stream(Events, false)),
             Self::PushLines => (Push, Stream(Lines, true)),
             Self::PushLinesUnchunked => (Push, Stream(Lines, false)),
+            Self::Quoted => (Quoted, Frames(None)),
+            Self::QuotedEntries => (Quoted, Entries),
         }
     }
 
@@ -203,6 +212,11 @@ impl Encoder {
                 self.encode(&mut encodings, formats, &push(room, object));
             }
         }
+        let quoted = formats.intersection(formats_of(Protocol::Quoted));
+        if !quoted.is_empty() {
+            let text = String::from_utf8(text::payload(publication)).unwrap_or_default();
+            self.encode_quoted(&mut encodings, quoted, &text);
+        }
         let plain = formats.intersection(formats_of(Protocol::Plain));
         for format in of(plain) {
             encodings.add(format, |out| plain::publication_into(out, format.framing(), publication));
@@ -228,6 +242,21 @@ impl Encoder {
         encodings
     }
 
+    /// A text as SockJS quotes it: a frame of its own, or an entry of one.
+    fn encode_quoted(&mut self, encodings: &mut Encodings, formats: Forms, text: &str) {
+        if formats.contains(WireFormat::Quoted as u8) {
+            let mut frame = Vec::with_capacity(text.len() + 16);
+            sockjs::message_into(&mut frame, text);
+            self.encode(encodings, Forms::default().with(WireFormat::Quoted as u8), &frame);
+        }
+        if formats.contains(WireFormat::QuotedEntries as u8) {
+            encodings.add(WireFormat::QuotedEntries, |out| {
+                sockjs::quote_into(out, text);
+                out.push(b',');
+            });
+        }
+    }
+
     /// One payload, in each of `formats`.
     fn encode(&mut self, encodings: &mut Encodings, formats: Forms, payload: &[u8]) {
         let mut plain = None;
@@ -238,7 +267,7 @@ impl Encoder {
                     encodings.add(format, |out| kind.message_into(out, payload));
                     continue;
                 }
-                Framing::Entries => continue, // of the plain protocol alone
+                Framing::Entries => continue, // they are made by themselves
             };
             let plain = plain.get_or_insert_with(|| {
                 let mut frame = Vec::with_capacity(payload.len() + ws::FRAME_HEAD_BYTES_MAX);

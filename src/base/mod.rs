@@ -15,5 +15,5 @@ pub mod timer_wheel;
 
 pub use handles::{AudienceId, Index, RoomId, SubId};
 pub use shard_set::{SHARDS_MAX, ShardSet};
-pub use table::{ConnKey, HomeKey, SessionKey, Table};
+pub use table::{ConnKey, HomeKey, OutletKey, SessionKey, Table};
 pub use time::Time;

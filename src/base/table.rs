@@ -62,6 +62,11 @@ key! {
 }
 
 key! {
+    /// Identifies where the messages of a session go that has no connection of its own; never reused.
+    OutletKey
+}
+
+key! {
     /// Names a room at its home shard for as long as it is kept there.
     HomeKey
 }

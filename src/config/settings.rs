@@ -78,6 +78,12 @@ pub const ALL: &[Setting] = &[
     live("echo", Kind::Switch, "false", "Serve /echo, which sends every message back, for tests."),
     live("page", Kind::Switch, "true", "Serve the chat page at /."),
     live(
+        "sockjs_script",
+        Kind::Text,
+        r#""https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js""#,
+        "Address of SockJS's client script, which /sockjs/iframe.html loads for pages of other origins in old browsers.",
+    ),
+    live(
         "origins",
         Kind::List,
         r#"["same-host"]"#,

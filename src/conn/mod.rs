@@ -84,6 +84,8 @@ pub enum Endpoint {
     Chat,
     /// The Centrifuge protocol, in JSON.
     Centrifuge,
+    /// The plain text protocol in SockJS's frames, or their echo.
+    SockJs,
     /// A stream of HTTP.
     Stream(Stream),
 }

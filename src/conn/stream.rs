@@ -37,7 +37,7 @@ impl Conn {
     pub const fn stream(&self) -> Option<Stream> {
         match self.endpoint {
             Some(Endpoint::Stream(stream)) => Some(stream),
-            Some(Endpoint::Echo | Endpoint::Chat | Endpoint::Centrifuge) | None => None,
+            Some(Endpoint::Echo | Endpoint::Chat | Endpoint::Centrifuge | Endpoint::SockJs) | None => None,
         }
     }
 

@@ -11,11 +11,12 @@ use std::sync::Arc;
 #[cfg(debug_assertions)]
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::event_loop::Loop;
 use super::host::{AcceptProblem, Host, Replacement};
+use super::passing::{PASSING_MAX, Passing};
 use super::{AuthCommand, AuthSender, Control, epoll, uring};
 use crate::base::{ConnKey, Time};
 use crate::chat::AuthRequest;
@@ -36,6 +37,10 @@ pub struct Parts {
     pub control: Receiver<Control>,
     /// The wakers of all shards, by number.
     pub wakers: Arc<[Waker]>,
+    /// The connections that other shards pass on to this one.
+    pub arrivals: Arrivals,
+    /// The ways to all shards, by number.
+    pub departures: Departures,
     /// The origin of this process's time.
     pub origin: Instant,
     /// Takes the shard's auth requests.
@@ -46,6 +51,18 @@ pub struct Parts {
     pub rebuild: Rebuild,
     /// Called once a drain has closed every connection of the shard that it waits for, perhaps many times.
     pub drained: Box<dyn FnMut() + Send>,
+}
+
+/// The connections that other shards pass on to one.
+pub type Arrivals = Receiver<Passing<OwnedFd>>;
+
+/// The ways on which connections are passed on to each shard.
+pub type Departures = Arc<[SyncSender<Passing<OwnedFd>>]>;
+
+/// The ways between `shards` shards, on which connections are passed on.
+pub fn passages(shards: usize) -> (Departures, Vec<Arrivals>) {
+    let (departures, arrivals): (Vec<_>, Vec<_>) = (0..shards).map(|_| sync_channel(PASSING_MAX)).unzip();
+    (departures.into(), arrivals)
 }
 
 /// Makes a shard that replaces one that has panicked.
@@ -96,11 +113,15 @@ impl IoBackend {
     /// # Errors
     /// The kernel refuses to wait, which it has no reason to.
     pub fn run(self, parts: Parts) -> io::Result<()> {
-        let Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild, drained } = parts;
+        let Parts { shard, id, listeners, .. } = parts;
+        let Parts { control, wakers, arrivals, departures, .. } = parts;
+        let Parts { origin, auth, metrics, rebuild, drained, .. } = parts;
         let process = ProcessHost {
             id,
             control,
             wakers,
+            arrivals,
+            departures,
             origin,
             auth,
             metrics,
@@ -154,6 +175,8 @@ pub(super) struct ProcessHost {
     id: usize,
     control: Receiver<Control>,
     wakers: Arc<[Waker]>,
+    arrivals: Arrivals,
+    departures: Departures,
     origin: Instant,
     auth: AuthSender,
     metrics: Arc<ShardMetrics>,
@@ -191,6 +214,8 @@ impl ProcessHost {
 }
 
 impl Host for ProcessHost {
+    type Carrier = OwnedFd;
+
     #[expect(clippy::disallowed_methods, reason = "this is where the clock is read for a whole shard")]
     fn now(&self) -> Time {
         Time::ZERO + Instant::now().duration_since(self.origin)
@@ -208,6 +233,19 @@ impl Host for ProcessHost {
 
     fn wake(&mut self, shard: usize) {
         self.wakers[shard].wake();
+    }
+
+    fn pass(&mut self, shard: usize, passing: Passing<OwnedFd>) -> Result<(), Passing<OwnedFd>> {
+        match self.departures[shard].try_send(passing) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(passing)) => Err(passing),
+            // That shard has ended, and its sockets are closed.
+            Err(TrySendError::Disconnected(_)) => Ok(()),
+        }
+    }
+
+    fn next_arrival(&mut self) -> Option<Passing<OwnedFd>> {
+        self.arrivals.try_recv().ok()
     }
 
     fn request_auth(&mut self, auth_request: AuthRequest) {

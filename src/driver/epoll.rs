@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use socket2::Socket;
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::backend::is_shortage;
@@ -92,6 +92,7 @@ const _: () = assert!(cfg!(debug_assertions) || size_of::<Option<super::slots::S
 impl Sockets for EpollSockets {
     type Socket = TcpStream;
     type Completion = std::convert::Infallible;
+    type Carrier = OwnedFd;
 
     fn wait(
         &mut self,
@@ -215,6 +216,21 @@ impl Sockets for EpollSockets {
 
     fn stop_reading(&mut self, _key: ConnKey, _stream: &mut TcpStream) -> io::Result<()> {
         Ok(())
+    }
+
+    fn is_quiet(&self, _stream: &TcpStream) -> bool {
+        true
+    }
+
+    fn detach(&mut self, mut stream: TcpStream) -> io::Result<Result<OwnedFd, TcpStream>> {
+        Ok(match self.poll.registry().deregister(&mut stream) {
+            Ok(()) => Ok(stream.into()),
+            Err(_) => Err(stream),
+        })
+    }
+
+    fn adopt(&mut self, carrier: OwnedFd) -> io::Result<Option<TcpStream>> {
+        Ok(Some(TcpStream::from_std(Socket::from(carrier).into())))
     }
 
     fn writes_at_once(&mut self) -> usize {

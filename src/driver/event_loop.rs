@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::context::{ControlAction, Due, LoopContext};
 use super::host::{AcceptProblem, Host};
+use super::passing::Leaving;
 use super::slots::{Slots, SocketId};
 use super::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::base::{ConnKey, Time};
@@ -25,18 +26,22 @@ const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 #[derive(Debug)]
 pub(super) struct Loop<S: Sockets, H> {
     // First, so that it is dropped first: what operations of the kernel point to outlives it.
-    sockets: S,
-    context: LoopContext<H>,
-    slots: Slots<S::Socket>,
+    pub(super) sockets: S,
+    pub(super) context: LoopContext<H>,
+    pub(super) slots: Slots<S::Socket>,
     /// What the last wait has brought.
     events: Vec<Event<S::Completion>>,
     /// Connections that are to be read from.
     readable: VecDeque<ConnKey>,
     /// Writes in flight.
     writes: Vec<Writing>,
+    /// Connections that are about to go to other shards.
+    pub(super) leaving: Leaving,
+    /// More have come from other shards than one turn takes over.
+    pub(super) takes_over_again: bool,
 }
 
-impl<S: Sockets, H: Host> Loop<S, H> {
+impl<S: Sockets, H: Host<Carrier = S::Carrier>> Loop<S, H> {
     pub(super) fn new(sockets: S, shard: Shard, host: H) -> Self {
         Self {
             sockets,
@@ -45,6 +50,8 @@ impl<S: Sockets, H: Host> Loop<S, H> {
             events: Vec::new(),
             readable: VecDeque::new(),
             writes: Vec::new(),
+            leaving: Leaving::new(),
+            takes_over_again: false,
         }
     }
 
@@ -85,6 +92,12 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         &mut self.sockets
     }
 
+    /// The process around it.
+    #[cfg(feature = "sim")]
+    pub(super) const fn host(&self) -> &H {
+        &self.context.host
+    }
+
     /// The process around it, between two turns.
     #[cfg(feature = "sim")]
     pub(super) const fn host_mut(&mut self) -> &mut H {
@@ -98,7 +111,8 @@ impl<S: Sockets, H: Host> Loop<S, H> {
 
     /// When the next turn is due even if the kernel has no event.
     pub(super) fn due(&self) -> Due {
-        if self.has_connection() || !self.readable.is_empty() { Due::Now } else { self.context.due() }
+        let has_more = !self.readable.is_empty() || self.takes_over_again;
+        if self.has_connection() || has_more { Due::Now } else { self.context.due() }
     }
 
     /// One turn, after a wait of at most `timeout`: all events go into the shard, all its outputs come out.
@@ -116,12 +130,15 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         }
         self.events = events;
         self.accept_some(begun)?;
+        self.takes_over_again = false;
+        self.take_over()?;
         self.read_some()?;
         self.context.shard.run();
         self.context.ask_all();
         self.report_refusals()?;
         self.write_all()?;
         self.close_all()?;
+        self.pass_on()?;
         while let Some(key) = self.context.shard.poll_resume() {
             self.queue_read(key);
         }
@@ -177,7 +194,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(())
     }
 
-    fn queue_read(&mut self, key: ConnKey) {
+    pub(super) fn queue_read(&mut self, key: ConnKey) {
         if self.slots.get_mut(key).is_some_and(|slot| slot.enqueue()) {
             self.readable.push_back(key);
         }
@@ -341,7 +358,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         Ok(self.sockets.peer_address(&mut slot.socket)?.map(|address| address.to_canonical()))
     }
 
-    fn close_all(&mut self) -> io::Result<()> {
+    pub(super) fn close_all(&mut self) -> io::Result<()> {
         while let Some(Close { key, how, reason, name }) = self.context.shard.poll_close() {
             if how == CloseMethod::Shutdown {
                 if let Some(slot) = self.slots.get_mut(key) {

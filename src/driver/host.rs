@@ -4,6 +4,7 @@ use core::net::IpAddr;
 use std::io;
 
 use super::Control;
+use super::passing::Passing;
 use crate::base::{ConnKey, Time};
 use crate::chat::AuthRequest;
 use crate::metrics::CloseReason;
@@ -32,6 +33,9 @@ pub(super) enum Replacement {
 
 /// The process around a loop; or the simulation of one.
 pub(super) trait Host {
+    /// A socket on its way from one loop to another.
+    type Carrier;
+
     /// The time, as the shard counts it.
     fn now(&self) -> Time;
 
@@ -43,6 +47,12 @@ pub(super) trait Host {
 
     /// Wakes another shard.
     fn wake(&mut self, shard: usize);
+
+    /// Passes a connection on to another shard; `Err`: too many are on their way there.
+    fn pass(&mut self, shard: usize, passing: Passing<Self::Carrier>) -> Result<(), Passing<Self::Carrier>>;
+
+    /// The next connection that another shard has passed on.
+    fn next_arrival(&mut self) -> Option<Passing<Self::Carrier>>;
 
     /// Sends an auth request to the auth backend. The answer comes as [`Control::AuthDecided`].
     fn request_auth(&mut self, auth_request: AuthRequest);

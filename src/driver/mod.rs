@@ -38,6 +38,8 @@ pub mod epoll;
 mod event_loop;
 #[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
 mod host;
+#[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
+mod passing;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg_attr(not(feature = "edges"), allow(dead_code, reason = "the simulation needs less than a kernel does"))]
@@ -48,7 +50,7 @@ mod sockets;
 pub mod uring;
 
 #[cfg(feature = "edges")]
-pub use backend::{IoBackend, Parts, Rebuild, RepeatedPanic, Waker};
+pub use backend::{Arrivals, Departures, IoBackend, Parts, Rebuild, RepeatedPanic, Waker, passages};
 
 use std::sync::Arc;
 use std::time::Duration;

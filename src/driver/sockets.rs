@@ -23,6 +23,8 @@ pub(super) trait Sockets {
     /// Something that the kernel has done for a connection by itself. Each is given to [`Sockets::complete`],
     /// or to [`Sockets::release`] alone when its connection is gone.
     type Completion: Copy;
+    /// A socket on its way from one loop to another.
+    type Carrier;
 
     /// Waits until something has happened, but at most `timeout` (`None`: however long), and appends what
     /// has. With nothing to report it may return early. What another thread or shard wakes the loop for is
@@ -73,6 +75,15 @@ pub(super) trait Sockets {
 
     /// Where bytes come by themselves: they are not to for now. Some may still come, and are to be taken.
     fn stop_reading(&mut self, key: ConnKey, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// Whether nothing is done for a socket by itself: it may be taken out.
+    fn is_quiet(&self, socket: &Self::Socket) -> bool;
+
+    /// Takes a socket out, so that another loop can have it; `Err`: that cannot be done now.
+    fn detach(&mut self, socket: Self::Socket) -> io::Result<Result<Self::Carrier, Self::Socket>>;
+
+    /// Takes a socket in that another loop has had; `None`: there is no place for it, and it is closed.
+    fn adopt(&mut self, carrier: Self::Carrier) -> io::Result<Option<Self::Socket>>;
 
     /// Writes that may be in flight together.
     fn writes_at_once(&mut self) -> usize;

@@ -66,6 +66,12 @@ impl Cors {
         }
     }
 
+    /// What holds where pages of all origins may do everything: for tests.
+    pub fn any_with_credentials(head: &Head<'_>) -> Self {
+        let origin = head.only_field("Origin").and_then(|origin| std::str::from_utf8(origin).ok());
+        origin.map_or(Self::None, |origin| Self::Origin { origin: origin.into(), credentials: true })
+    }
+
     /// The fields of an answer. A cache must not give one page's answer to another one: so `Vary` is there
     /// even without an origin.
     pub fn fields(&self) -> Fields<'_> {

@@ -48,6 +48,16 @@ pub enum Reject {
     UnknownSession,
     /// As many commands wait for the session as may.
     Full,
+    /// A WebSocket of SockJS, without `Upgrade`.
+    NoUpgrade,
+    /// A request of SockJS has no content.
+    Payload,
+    /// Its content is no array of texts.
+    Messages,
+    /// It does not name the page's function.
+    NoCallback,
+    /// What it names is none.
+    Callback,
     /// Another method than these, which `Allow` lists.
     Method(&'static str),
     /// Nothing is there.
@@ -104,7 +114,7 @@ const RATE_RETRY_AFTER_S: &str = "1";
 
 impl Reject {
     /// Every refusal; the name's with a sentence that stands for all of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 48] = [
         Self::Malformed,
         Self::HeadTooLong,
         Self::TargetTooLong,
@@ -125,6 +135,11 @@ impl Reject {
         Self::Commands,
         Self::UnknownSession,
         Self::Full,
+        Self::NoUpgrade,
+        Self::Payload,
+        Self::Messages,
+        Self::NoCallback,
+        Self::Callback,
         Self::Method("GET, HEAD"),
         Self::NotFound,
         Self::UpgradeRequired,
@@ -163,6 +178,7 @@ impl Reject {
             | Self::IdempotencyKey
             | Self::Session
             | Self::Commands
+            | Self::NoUpgrade
             | Self::Connection
             | Self::Key
             | Self::Name(_)
@@ -179,6 +195,10 @@ impl Reject {
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            // As the clients of SockJS expect it.
+            Self::Payload | Self::Messages | Self::NoCallback | Self::Callback => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Precondition => StatusCode::PRECONDITION_FAILED,
@@ -212,6 +232,11 @@ impl Reject {
             Self::Commands => "commands",
             Self::UnknownSession => "unknown_session",
             Self::Full => "session_full",
+            Self::NoUpgrade => "no_upgrade",
+            Self::Payload => "payload",
+            Self::Messages => "messages",
+            Self::NoCallback => "no_callback",
+            Self::Callback => "callback",
             Self::Session => "session",
             Self::Method(_) => "method",
             Self::NotFound => "not_found",
@@ -267,6 +292,11 @@ impl Reject {
                 "Commands are lines of JSON: in the content or cf_connect, or in `data` beside `session` and `node`."
             }
             Self::UnknownSession => "There is no such session here: connect again.",
+            Self::NoUpgrade => "Can \"Upgrade\" only to \"WebSocket\".",
+            Self::Payload => "Payload expected.",
+            Self::Messages => "Broken JSON encoding.",
+            Self::NoCallback => "\"callback\" parameter required",
+            Self::Callback => "invalid \"callback\" parameter",
             Self::Full => "Too many commands of this session wait: connect again.",
             Self::Method(_) => "This method is not served here: see Allow.",
             Self::NotFound => "There is nothing here.",
@@ -430,14 +460,14 @@ impl StreamHead<'_> {
         status_into(out, StatusCode::OK, self.date);
         field_into(out, "Content-Type", self.content_type);
         field_into(out, "X-Content-Type-Options", "nosniff");
-        field_into(out, "Cache-Control", "no-store, no-transform");
+        field_into(out, "Cache-Control", "no-store, no-cache, no-transform, must-revalidate, max-age=0");
         field_into(out, "X-Accel-Buffering", "no");
         self.fields.iter().for_each(|(name, value)| field_into(out, name, value));
         if self.chunked {
             field_into(out, "Transfer-Encoding", "chunked");
-        } else {
-            field_into(out, "Connection", "close");
         }
+        // The connection ends with the content (RFC 9112 §9.6): nobody is to send another request on it.
+        field_into(out, "Connection", "close");
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -99,7 +99,7 @@ impl CloseReason {
 pub const ERROR_CODES: [u16; 10] = [100, 103, 104, 105, 106, 107, 108, 109, 111, 112];
 
 /// Why a request is refused, as `(status, cause)`: the labels of `stentor_http_refusals_total`.
-pub const REFUSALS: [(u16, &str); 43] = [
+pub const REFUSALS: [(u16, &str); 48] = [
     (400, "malformed"),
     (431, "head_too_long"),
     (414, "target_too_long"),
@@ -120,6 +120,11 @@ pub const REFUSALS: [(u16, &str); 43] = [
     (400, "commands"),
     (404, "unknown_session"),
     (503, "session_full"),
+    (400, "no_upgrade"),
+    (500, "payload"),
+    (500, "messages"),
+    (500, "no_callback"),
+    (500, "callback"),
     (405, "method"),
     (404, "not_found"),
     (426, "upgrade_required"),

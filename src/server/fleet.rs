@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::{EXIT_SOFTWARE, Failure, failure};
 use crate::base::hash::Seed;
 use crate::config::Config;
-use crate::driver::{AuthCommand, Control, IoBackend, Parts, Rebuild, RepeatedPanic, Waker};
+use crate::driver::{AuthCommand, Control, IoBackend, Parts, Rebuild, RepeatedPanic, Waker, passages};
 use crate::edge::Edge;
 use crate::engine::Memory;
 use crate::identity::hook::{Decided, HookClient};
@@ -62,6 +62,7 @@ impl Fleet {
             return Err(failure("no shards", &"at least one is required"));
         };
         let limits = ConnectionLimits::new(&seed);
+        let (departures, arrivals) = passages(shards);
         let fleet = Shard::fleet(meshes, &limits, options, registry, random);
         let current = Arc::new(Mutex::new(Arc::clone(options)));
         let factory = ShardFactory {
@@ -72,8 +73,9 @@ impl Fleet {
             controls: controls.clone(),
             wakers: Arc::clone(&wakers),
         };
-        let parts = fleet.into_iter().enumerate().zip(backends).zip(listeners).zip(receivers);
-        for ((((id, shard), backend), listeners), control) in parts {
+        let ways = receivers.into_iter().zip(arrivals);
+        let parts = fleet.into_iter().enumerate().zip(backends).zip(listeners).zip(ways);
+        for ((((id, shard), backend), listeners), (control, arrivals)) in parts {
             let hook_client = Arc::clone(&hook);
             let auth = Box::new(move |command| match command {
                 AuthCommand::Request(auth_request) => hook_client.submit(id, auth_request),
@@ -83,8 +85,21 @@ impl Fleet {
             let (metrics, rebuild) = (registry.shard(id), factory.clone().rebuild(id));
             let mut last = Some(Arc::clone(&last));
             let drained = Box::new(move || drop(last.take()));
-            let parts =
-                Parts { shard, id, listeners, control, wakers, origin, auth, metrics, rebuild, drained };
+            let departures = Arc::clone(&departures);
+            let parts = Parts {
+                shard,
+                id,
+                listeners,
+                control,
+                wakers,
+                arrivals,
+                departures,
+                origin,
+                auth,
+                metrics,
+                rebuild,
+                drained,
+            };
             let ended = Ended { watch: watch.clone(), fine: false };
             threads.push(spawn(backend, parts, ended)?);
         }

@@ -303,6 +303,7 @@ fn options(config: &Config, connections_max: u64) -> Options {
         deflate_bytes_min: config.deflate_min,
         echo: config.echo,
         page: config.page,
+        sockjs_script: config.sockjs_script.as_str().into(),
     }
 }
 

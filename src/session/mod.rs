@@ -30,6 +30,7 @@ mod http;
 mod identity;
 mod json;
 mod limits;
+mod quoted;
 mod relay;
 mod replies;
 mod slow;
@@ -51,7 +52,7 @@ pub use text::PendingJoin;
 
 use crate::app::{Framing, Protocol as Wire, WireFormat};
 use crate::base::connection_counter::Permit;
-use crate::base::{ConnKey, RoomId, SubId, Time};
+use crate::base::{ConnKey, OutletKey, RoomId, SubId, Time};
 use crate::chat::{
     ClientId, Grant, Member, Overrides, Person, Position, RateLimiter, Recovered, RecoveryRequest,
     RoomOptions,
@@ -104,6 +105,10 @@ struct Rare {
     publisher: Option<http::Publisher>,
     /// Its commands come by request.
     inbox: Option<Box<relay::Inbox>>,
+    /// Messages of the present array that have been taken.
+    quoted_taken: usize,
+    /// It has no connection of its own: what it sends goes there.
+    outlet: Option<OutletKey>,
 }
 
 impl Default for Rare {
@@ -118,6 +123,8 @@ impl Default for Rare {
             poll: None,
             publisher: None,
             inbox: None,
+            quoted_taken: 0,
+            outlet: None,
         }
     }
 }
@@ -233,7 +240,7 @@ impl Session {
     /// Whether its client is shown by its connection that this is alive, not by the session alone.
     pub fn is_pinged_by_connection(&self) -> bool {
         match self.format.parts() {
-            (Wire::Text | Wire::Plain, _) | (Wire::Push, Framing::Frames(_)) => true,
+            (Wire::Text | Wire::Plain | Wire::Quoted, _) | (Wire::Push, Framing::Frames(_)) => true,
             (Wire::Json | Wire::Push, _) => false,
         }
     }
@@ -301,6 +308,7 @@ impl Session {
             return Taken::Later;
         }
         match self.protocol {
+            Protocol::Text if self.is_quoted() => self.quoted_message(ctx, message),
             Protocol::Text => self.text_message(ctx, message),
             Protocol::Json(_) => self.json_message(ctx, message),
         }
@@ -418,6 +426,17 @@ impl Session {
             overrides,
             lease: self.poll().map(|_| ctx.options.poll_timeout + POLL_PAUSE_MAX),
         }));
+    }
+
+    /// Has what it sends go to an outlet, which has a connection now and then.
+    pub fn set_outlet(&mut self, outlet: OutletKey) {
+        self.rare().outlet = Some(outlet);
+        self.take_relayed(String::new());
+    }
+
+    /// Where what it sends goes, if it has no connection of its own.
+    pub fn outlet(&self) -> Option<OutletKey> {
+        self.rare.as_ref()?.outlet
     }
 
     fn rare(&mut self) -> &mut Rare {

@@ -148,7 +148,8 @@ impl Session {
     /// It has joined. If it requested the history it gets that, and the room's position: from there on, each
     /// message is one offset.
     pub(super) fn text_joined(&mut self, ctx: &mut Context<'_>, recovery: &Recovered, joining: &Joining) {
-        let framing = self.format.framing();
+        // SockJS's frames are made where they go out.
+        let framing = if self.is_quoted() { Framing::Frames(None) } else { self.format.framing() };
         match framing {
             Framing::Entries => return self.poll_joined(ctx, recovery),
             Framing::Stream(kind, _) => Self::begin_stream(ctx, kind),
@@ -168,7 +169,7 @@ impl Session {
 
     /// Sends a server notice.
     pub(super) fn plain_notice(&self, effects: &mut Effects, notice: &str) {
-        let framing = self.format.framing();
+        let framing = if self.is_quoted() { Framing::Frames(None) } else { self.format.framing() };
         if framing != Framing::Entries {
             effects.send(|out| plain::notice_into(out, framing, notice));
         }

@@ -28,6 +28,10 @@ pub struct Audit {
     pub connect_bytes: usize,
     /// Bytes of relayed messages that a session keeps until it takes them.
     pub inbox_bytes: usize,
+    /// Outlets, and the bytes that one of them holds of its session's own messages.
+    pub outlets: usize,
+    /// See there.
+    pub outlet_bytes: usize,
     /// Auth requests that are not sent yet.
     pub auth_requests: usize,
     /// Counts of members that are in flight.
@@ -102,7 +106,15 @@ impl Shard {
             let will_go_on = conn.ready || self.resumed.contains(&key);
             assert!(!may_go_on || will_go_on, "a connection's input may go on, and does not");
         }
-        assert_eq!(sessions, self.sessions.len(), "a connection for each session");
+        for (outlet, session) in self.outlets.sessions() {
+            let session = self.sessions.get(session).expect("a session of its own");
+            assert!(session.outlet() == Some(outlet) && session.conn.is_none(), "a session knows its outlet");
+            members += session.subs().count() as u64;
+            sessions += 1;
+        }
+        audit.outlets = self.outlets.len();
+        audit.outlet_bytes = self.outlets.bytes_max();
+        assert_eq!(sessions, self.sessions.len(), "a connection or an outlet for each session");
         assert_eq!(members, self.metrics.members.value());
         assert_eq!(lagging, self.metrics.lagging.value());
         assert_eq!(over_limit, self.over_limit);

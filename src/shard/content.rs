@@ -4,6 +4,7 @@ use super::emulation::Commands;
 use super::http::Exchange;
 use super::input::Used;
 use super::publish::Publication;
+use super::sockjs::{Receive, Sending};
 use super::{Shard, Slot};
 use crate::base::ConnKey;
 use crate::http::{BodyReader, CONTINUE, Head, Reject};
@@ -22,6 +23,10 @@ pub(super) enum Purpose {
     Publish(Publication),
     /// Commands for a session.
     Commands(Commands),
+    /// Messages for a SockJS session.
+    Sending(Sending),
+    /// Nothing: the request receives for a SockJS session.
+    Receive(Box<Receive>),
 }
 
 impl Receiving {
@@ -87,6 +92,8 @@ impl Shard {
         match purpose {
             Purpose::Publish(publication) => self.publish_content(key, publication, content),
             Purpose::Commands(commands) => self.use_commands(key, commands, content),
+            Purpose::Sending(sending) => self.use_sending(key, sending, content),
+            Purpose::Receive(receive) => self.use_receive(key, *receive, content),
         }
         used
     }

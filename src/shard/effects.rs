@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::rooms::Parked;
 use super::{Counting, Shard, Slot};
-use crate::app::{Protocol, WireFormat, json};
+use crate::app::{Protocol, WireFormat, json, sockjs};
 use crate::base::{ConnKey, RoomId, SessionKey, SubId, Time};
 use crate::chat::{AuthRequest, ClientId, Draft, Overrides};
 use crate::conn::{Change, Conn, State};
@@ -33,17 +33,26 @@ impl Shard {
             self.rearm(conn);
             self.offer_later(conn);
         }
-        if self.sessions.get(key).is_some_and(Session::takes_relayed) && !self.relays_ready.contains(&key) {
+        if let Some(outlet) = self.sessions.get(key).and_then(Session::outlet) {
+            self.rearm_outlet(outlet);
+        }
+        if self.takes_relayed(key) && !self.relays_ready.contains(&key) {
             self.relays_ready.push_back(key);
         }
     }
 
     fn effect(&mut self, key: SessionKey, conn: Option<ConnKey>, effects: &Effects, effect: Effect) {
         match effect {
-            Effect::Send(range) => self.on_open(conn, |conn| conn.send_payload(effects.payload(range))),
-            Effect::Notice => self.on_open(conn, |conn| conn.outbox.notice_later()),
+            Effect::Send(range) => self.send(key, conn, effects.payload(range)),
+            Effect::Notice => match self.sessions.get(key).and_then(Session::outlet) {
+                Some(outlet) => self.deliver_later(outlet),
+                None => self.on_open(conn, |conn| conn.outbox.notice_later()),
+            },
             Effect::Ping => self.on_open(conn, Conn::ping),
             Effect::Close { code, reason, why } => {
+                if let Some(outlet) = self.sessions.get(key).and_then(Session::outlet) {
+                    return self.close_outlet(outlet, sockjs::close_code(code), &reason);
+                }
                 if let Some(conn) = conn
                     && !self.end_by_request(conn, code, &reason, why)
                 {
@@ -67,6 +76,9 @@ impl Shard {
                 self.count_delivery(self.reply_to(key, command), &room, offset);
             }
             Effect::Authenticate { protocol, name, token, data } => {
+                let detached = self.authenticating.filter(|_| conn.is_none());
+                self.auth_waits.extend(detached.map(|conn| (conn, key)));
+                let conn = conn.or(detached);
                 let Some(slot) = conn.and_then(|conn| self.conns.get(conn)) else { return };
                 let Some(session) = self.sessions.get(key) else { return };
                 let (Some(conn), client) = (conn, session.client().to_string().into()) else { return };
@@ -92,6 +104,36 @@ impl Shard {
                     self.published(conn, command, outcome, position);
                 }
             }
+        }
+    }
+
+    /// Sends a session's client a message of its protocol.
+    fn send(&mut self, key: SessionKey, conn: Option<ConnKey>, payload: &[u8]) {
+        let session = self.sessions.get(key);
+        if let Some(outlet) = session.and_then(Session::outlet) {
+            return self.send_to_outlet(outlet, payload);
+        }
+        if session.is_some_and(|session| session.format() == WireFormat::Quoted) {
+            let mut frame = Vec::with_capacity(payload.len() + 16);
+            sockjs::message_into(&mut frame, std::str::from_utf8(payload).unwrap_or_default());
+            return self.on_open(conn, |conn| conn.send_payload(&frame));
+        }
+        self.on_open(conn, |conn| conn.send_payload(payload));
+    }
+
+    /// Cancels the auth request of a session that has no connection of its own.
+    pub(super) fn cancel_detached_auth(&mut self, key: SessionKey) {
+        let Some(index) = self.auth_waits.iter().position(|(_, session)| *session == key) else { return };
+        let (conn, _) = self.auth_waits.swap_remove(index);
+        self.cancel_auth(conn);
+    }
+
+    /// The auth backend's decision about a connection's client is no longer needed.
+    fn cancel_auth(&mut self, key: ConnKey) {
+        let waiting = self.auth_requests.len();
+        self.auth_requests.retain(|auth_request| auth_request.conn != key);
+        if self.auth_requests.len() == waiting {
+            self.cancelled.push(key);
         }
     }
 
@@ -212,6 +254,7 @@ impl Shard {
         let Change { leaves, flush, close, timer } = change;
         if leaves {
             self.end_session(key);
+            self.receiver_ended(key);
         }
         if let Some(timer) = timer {
             self.wheel.set(key.index(), self.now + timer);
@@ -235,23 +278,27 @@ impl Shard {
         let Some(slot) = self.conns.get_mut(key) else { return };
         let Some(session) = slot.session.take() else { return };
         let mut effects = Effects::default();
+        let mut authenticates = false;
         if let Some(ending) = self.sessions.get_mut(session) {
             if ending.is_authenticating() {
-                // The backend's decision is no longer needed.
-                let waiting = self.auth_requests.len();
-                self.auth_requests.retain(|auth_request| auth_request.conn != key);
-                if self.auth_requests.len() == waiting {
-                    self.cancelled.push(key);
-                }
+                authenticates = true;
             }
             ending.ended(&mut effects);
             slot.details.get_or_insert_default().name = Some(Arc::clone(ending.name()));
         }
-        while let Some(effect) = effects.pop() {
-            self.effect(session, Some(key), &effects, effect);
+        if authenticates {
+            self.cancel_auth(key);
         }
+        self.run_effects(session, Some(key), effects);
         self.refuse_relayed(session);
         self.sessions.remove(session);
+    }
+
+    /// Carries out what a session does last.
+    pub(super) fn run_effects(&mut self, key: SessionKey, conn: Option<ConnKey>, mut effects: Effects) {
+        while let Some(effect) = effects.pop() {
+            self.effect(key, conn, &effects, effect);
+        }
     }
 
     /// A session ends its connection.
@@ -261,10 +308,16 @@ impl Shard {
             return;
         }
         let session = session.and_then(|session| self.sessions.get(session));
-        if session.is_some_and(|session| session.format().protocol() == Protocol::Push) {
-            // As on a stream: its client reads the reason as it reads everything.
-            let mut payload = Vec::new();
-            json::disconnect_into(&mut payload, code.into(), reason, true);
+        // As on a stream: its client reads the reason as it reads everything.
+        let mut payload = Vec::new();
+        match session.map(|session| session.format().protocol()) {
+            Some(Protocol::Push) => json::disconnect_into(&mut payload, code.into(), reason, true),
+            Some(Protocol::Quoted) => {
+                sockjs::close_into(&mut payload, sockjs::close_code(code.into()), reason);
+            }
+            Some(Protocol::Text | Protocol::Plain | Protocol::Json) | None => {}
+        }
+        if !payload.is_empty() {
             conn.send_payload(&payload);
         }
         let change = if why == CloseReason::Shutdown {

@@ -12,6 +12,7 @@ use super::content::Purpose;
 use super::http::{Exchange, Kind};
 use super::input::Used;
 use super::messages::{Down, Up};
+use super::sockjs::TEXT;
 use super::{Shard, Slot};
 use crate::app::Protocol;
 use crate::app::json::compact;
@@ -36,6 +37,8 @@ pub(super) struct Relaying {
     number: u32,
     /// Until when the present one is to be answered; `None`: none waits.
     deadline: Option<Time>,
+    /// The answer says `ok`, as a page's form can read it.
+    is_form: bool,
 }
 
 /// The content of `POST /emulation`.
@@ -161,13 +164,14 @@ impl Shard {
         let is_here = *envelope.node == node(seed);
         let id = SessionId::parse(&envelope.session, seed).filter(|id| id.shard < self.mesh.shards());
         let Some(id) = id.filter(|_| is_here) else { return Err(Reject::UnknownSession) };
-        let ticket = self.expect_relayed(key, exchange);
+        let ticket = self.expect_relayed(key, exchange, false);
         self.mesh.send_up(id.shard, Up::Relay { session: id.key, message, ticket });
         Ok(())
     }
 
     /// A request of a connection waits until a session has taken what it has brought.
-    fn expect_relayed(&mut self, key: ConnKey, exchange: &Exchange) -> Ticket {
+    /// `is_form`: it is a form of a page.
+    pub(super) fn expect_relayed(&mut self, key: ConnKey, exchange: &Exchange, is_form: bool) -> Ticket {
         self.wait_for_answer(key, exchange.clone());
         let deadline = self.now + self.options.command_timeout;
         let shard = self.mesh.me();
@@ -175,6 +179,7 @@ impl Shard {
         let relaying = &mut slot.http_or_new().relaying;
         relaying.number = relaying.number.wrapping_add(1);
         relaying.deadline = Some(deadline);
+        relaying.is_form = is_form;
         let number = relaying.number;
         self.wheel.set(key.index(), deadline);
         Ticket { shard, conn: key, number }
@@ -196,7 +201,7 @@ impl Shard {
     pub(super) fn take_relayed(&mut self) {
         for _ in 0..self.relays_ready.len().min(RELAYS_PER_TURN) {
             let Some(key) = self.relays_ready.pop_front() else { return };
-            while self.sessions.get(key).is_some_and(Session::takes_relayed) {
+            while self.takes_relayed(key) {
                 if self.budget.is_spent() || !self.mesh.is_clear() {
                     self.relays_ready.push_front(key);
                     return;
@@ -210,7 +215,14 @@ impl Shard {
         }
     }
 
-    fn answer_relay(&mut self, ticket: Ticket, outcome: Relayed) {
+    /// Whether a session takes what was relayed to it. One whose outlet is full does not.
+    pub(super) fn takes_relayed(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            session.takes_relayed() && !session.outlet().is_some_and(|outlet| self.outlets.is_full(outlet))
+        })
+    }
+
+    pub(super) fn answer_relay(&mut self, ticket: Ticket, outcome: Relayed) {
         self.mesh.send_down(ticket.shard, Down::Relayed { ticket, outcome });
     }
 
@@ -229,11 +241,17 @@ impl Shard {
             return; // its time was up
         };
         relaying.deadline = None;
+        let is_form = relaying.is_form;
         let Some(exchange) = self.take_exchange(ticket.conn) else { return };
         let reject = match outcome {
             Relayed::Taken => {
+                let response = match (is_form, &exchange.sockjs) {
+                    (true, _) => Response::new(StatusCode::OK, TEXT, b"ok"),
+                    (false, Some(_)) => Response::new(StatusCode::NO_CONTENT, TEXT, b""),
+                    (false, None) => Response::new(StatusCode::NO_CONTENT, "", b""),
+                };
                 return self.respond(ticket.conn, &exchange, true, |out, options| {
-                    Response::new(StatusCode::NO_CONTENT, "", b"").with(options).write_into(out);
+                    response.with(options).write_into(out);
                 });
             }
             Relayed::Unknown => Reject::UnknownSession,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::fanout::Backlog;
 use super::messages::{Down, Up};
-use crate::app::{Encodings, WireFormat};
+use crate::app::{Encodings, Framing};
 use crate::chat::{Position, Recovered};
 use crate::engine::ReplyTo;
 use crate::room::{Counts, Output, Reply, Request};
@@ -60,6 +60,7 @@ impl Shard {
                 let backlog = self.backlog(&room, offset);
                 self.mesh.send_down(from, Down::Counted { reply_to, backlog });
             }
+            Up::Sent { outlet, message, ticket } => self.receive_sent(&outlet, message, ticket),
             Up::Relay { session, message, ticket } => self.receive_relayed(session, message, ticket),
         }
     }
@@ -100,18 +101,16 @@ impl Shard {
     /// in while this was in flight, and gets what comes after.
     fn distribute(&mut self, id: crate::base::RoomId, position: Option<Position>, encodings: &Encodings) {
         let Some(room) = self.rooms.get(id) else { return };
-        let mut polls = None;
+        let mut received = smallvec::SmallVec::<[_; 2]>::new();
         for (format, audience) in room.audiences() {
             if let Some(frame) = encodings.get(format) {
                 self.fanout.publish(self.now, audience, frame, position);
-                if format == WireFormat::PlainEntries {
-                    polls = Some(audience);
+                if format.framing() == Framing::Entries {
+                    received.push(audience);
                 }
             }
         }
-        if let Some(audience) = polls {
-            self.poll_later(audience);
-        }
+        received.into_iter().for_each(|audience| self.poll_later(audience));
     }
 
     /// A room's home has let a client in: what is published from now on is for it.
@@ -121,7 +120,11 @@ impl Shard {
         let (conn, shared) = (session.conn, session.is_shared());
         let others: smallvec::SmallVec<[_; 8]> = session.subs().collect();
         let Some(audience) = self.rooms.audience(id, format) else { return };
+        let outlet = session.outlet();
         let sub = self.fanout.subscribe(audience, conn, shared);
+        if let Some(outlet) = outlet {
+            self.fanout.set_slot(sub, outlet.index());
+        }
         if shared {
             others.into_iter().for_each(|other| self.fanout.share(other));
         }

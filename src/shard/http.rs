@@ -7,11 +7,12 @@ use super::content::Receiving;
 use super::emulation::Relaying;
 use super::input::Used;
 use super::publish::Publisher;
+use super::sockjs::Answers;
 use super::{Shard, Slot};
 use crate::app::{Framing as WireFraming, Protocol, WireFormat};
-use crate::base::ConnKey;
+use crate::base::{ConnKey, OutletKey};
 use crate::conn::State;
-use crate::http::{AnswerOptions, Cors, Framing, Head, Reject, Response, StatusCode, StreamKind};
+use crate::http::{AnswerOptions, Cors, Fields, Framing, Head, Reject, Response, StatusCode, StreamKind};
 use crate::metrics::CloseReason;
 
 /// What a request asks for.
@@ -94,6 +95,10 @@ pub(super) struct Http {
     pub(super) receiving: Option<Receiving>,
     /// What it publishes by request.
     pub(super) publisher: Option<Publisher>,
+    /// The shard that its next request is for.
+    pub(super) moving_to: Option<usize>,
+    /// Whose messages its present request receives.
+    pub(super) outlet: Option<OutletKey>,
     /// The commands that it has passed on to a session.
     pub(super) relaying: Relaying,
 }
@@ -105,9 +110,20 @@ pub(super) struct Exchange {
     pub(super) keep_alive: bool,
     pub(super) is_old: bool,
     pub(super) head_only: bool,
+    /// What SockJS's answers have.
+    pub(super) sockjs: Option<Box<Answers>>,
 }
 
 impl Exchange {
+    /// The fields that its answer has by itself; `is_cached`: something else decides what caches do.
+    pub(super) fn fields(&self, is_cached: bool) -> Fields<'_> {
+        let mut fields = self.cors.fields();
+        if let Some(answers) = &self.sockjs {
+            answers.fields_into(&mut fields, is_cached);
+        }
+        fields
+    }
+
     /// Why the connection ends with the answer; `None`: it goes on.
     pub(super) fn ending(&self) -> Option<CloseReason> {
         (!self.keep_alive).then_some(CloseReason::RequestComplete)
@@ -178,18 +194,19 @@ impl Shard {
         if goes_on { Used::Some(head.len) } else { Used::All }
     }
 
-    fn exchange_of(&self, key: ConnKey, head: &Head<'_>) -> Exchange {
+    pub(super) fn exchange_of(&self, key: ConnKey, head: &Head<'_>) -> Exchange {
         let over_limit = self.conns.get(key).is_some_and(|slot| slot.conn.over_limit);
         Exchange {
             cors: Cors::None,
             keep_alive: head.keep_alive() && self.draining.is_none() && !over_limit,
             is_old: head.minor_version == 0,
             head_only: head.method == "HEAD",
+            sockjs: None,
         }
     }
 
     /// Whether the connection is served at all.
-    fn check_service(&self, key: ConnKey) -> Result<(), Reject> {
+    pub(super) fn check_service(&self, key: ConnKey) -> Result<(), Reject> {
         let Some(Slot { conn, details, .. }) = self.conns.get(key) else { return Ok(()) };
         if conn.over_limit {
             return Err(self.surplus_refusal());
@@ -229,7 +246,7 @@ impl Shard {
         goes_on: bool,
         write: impl FnOnce(&mut Vec<u8>, &AnswerOptions<'_>),
     ) {
-        let fields = exchange.cors.fields();
+        let fields = exchange.fields(false);
         let keep_alive = exchange.keep_alive && goes_on && self.draining.is_none();
         let options = AnswerOptions { keep_alive, fields: &fields, ..self.answer_options_of(exchange) };
         let reason = if goes_on { CloseReason::RequestComplete } else { CloseReason::RequestRejected };
@@ -264,6 +281,13 @@ impl Shard {
         slot.http_or_new().exchange = Some(exchange);
         self.metrics.requests.add(1);
         self.metrics.waiting_requests.add(1);
+    }
+
+    /// Refuses the request that waits for its answer.
+    pub(super) fn refuse_waiting(&mut self, key: ConnKey, reject: Reject) {
+        let Some(exchange) = self.take_exchange(key) else { return };
+        self.note_refusal(key, None, reject);
+        self.respond(key, &exchange, true, |out, options| reject.response_into(out, options));
     }
 
     /// The request that waits for its answer.

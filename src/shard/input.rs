@@ -6,6 +6,7 @@
 //! read. Until then the connection is not read from, and TCP slows its sender down.
 
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
+use crate::app::sockjs;
 use crate::base::{ConnKey, SessionKey, Table};
 use crate::conn::{Endpoint, State};
 use crate::metrics::CloseReason;
@@ -249,6 +250,7 @@ impl Shard {
             Event::Text(text) if is_open => match (endpoint, session) {
                 (_, Some(session)) => return self.message(key, session, text),
                 (Some(Endpoint::Echo), None) => self.echo(key, Opcode::Text, text.as_bytes()),
+                (Some(Endpoint::SockJs), None) => self.echo_messages(key, text),
                 // A stream's input is no frames.
                 (Some(_) | None, None) => {}
             },
@@ -279,6 +281,21 @@ impl Shard {
             return Handled::Later;
         }
         Handled::Used
+    }
+
+    /// Sends back each message of an array.
+    fn echo_messages(&mut self, key: ConnKey, content: &str) {
+        let Ok(messages) = sockjs::parse(content) else {
+            let sentence = "Broken JSON encoding.";
+            return self.fail(key, CloseCode::Invalid, sentence, CloseReason::InvalidCommand);
+        };
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        for message in messages {
+            let mut frame = Vec::with_capacity(message.len() + 16);
+            sockjs::message_into(&mut frame, &message);
+            conn.send(Opcode::Text, &frame);
+        }
+        self.flush_later(key);
     }
 
     fn echo(&mut self, key: ConnKey, opcode: Opcode, payload: &[u8]) {

@@ -37,6 +37,15 @@ pub enum Up {
         /// The command that waits.
         reply_to: ReplyTo,
     },
+    /// The same for a session of SockJS.
+    Sent {
+        /// Its outlet's name.
+        outlet: Box<str>,
+        /// An array of messages.
+        message: Box<str>,
+        /// The request.
+        ticket: Ticket,
+    },
     /// A client's message to one of your sessions, which has come by a request of its own:
     /// [`Down::Relayed`].
     Relay {
@@ -90,7 +99,7 @@ impl Weigh for Up {
     fn weight(&self) -> usize {
         let more = match self {
             Self::Room { request: Request::Publish { draft, .. }, .. } => draft.weight(),
-            Self::Relay { message, .. } => message.len(),
+            Self::Relay { message, .. } | Self::Sent { message, .. } => message.len(),
             Self::Room { .. } | Self::Count { .. } => 0,
         };
         size_of::<Self>() + more

@@ -39,6 +39,8 @@
 //! | `effects` | effects of connections and sessions on the other parts |
 //! | `exchange` | messages of the mesh, to homes, sessions and the fan-out |
 //! | `output` | bytes for the kernel, and connections to be closed |
+//! | `sockjs` | SockJS: its paths, and sessions that have a connection now and then |
+//! | `moving` | connections that go to another shard |
 //! | `slow` | the slow-consumer policy |
 //! | `timers` | what is due, and the drain |
 //! | `repair` | the losses after another shard was rebuilt |
@@ -58,6 +60,7 @@ mod input;
 mod limits;
 pub mod mesh;
 pub mod messages;
+mod moving;
 mod output;
 mod plain;
 mod publish;
@@ -67,6 +70,7 @@ mod replacement;
 mod requests;
 pub mod rooms;
 mod slow;
+mod sockjs;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -80,13 +84,14 @@ pub use admission::{Admission, OVER_LIMIT_MAX};
 pub use audit::Audit;
 pub use limits::ConnectionLimits;
 pub use messages::{Mesh, PeerEnds};
+pub use moving::Moved;
 pub use output::{Close, SLICES_MAX, Write, WriteId};
 pub use refusals::Refusal;
 
 use crate::app::Encoder;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
-use crate::base::{AudienceId, ConnKey, SessionKey, Table, Time};
+use crate::base::{AudienceId, ConnKey, OutletKey, SessionKey, Table, Time};
 use crate::chat::{AuthDecision, AuthRequest, ClientId};
 use crate::conn::Conn;
 use crate::engine::{Engine, Memory, ReplyTo};
@@ -97,6 +102,7 @@ use crate::session::{Budget, Context, Effects, Session};
 use crate::ws::Inflater;
 use fanout::{Backlog, Fanout};
 use limits::PeerAddress;
+use sockjs::Outlets;
 use output::Deferred;
 use rooms::Rooms;
 
@@ -193,6 +199,18 @@ pub struct Shard {
     nameless: Arc<str>,
     /// Audiences with publications for polls.
     polls_due: VecDeque<AudienceId>,
+    /// Connections that go to other shards, and to which.
+    moves: VecDeque<(ConnKey, usize)>,
+    /// What the sessions of SockJS over HTTP have for their clients.
+    outlets: Outlets,
+    /// Those that have something to deliver.
+    outlets_due: VecDeque<OutletKey>,
+    /// Those whose sessions have fallen too far behind.
+    outlets_overdue: Vec<OutletKey>,
+    /// The connection whose request begins a session that has none of its own.
+    authenticating: Option<ConnKey>,
+    /// Such sessions about which the auth backend decides, and the connections that its requests name.
+    auth_waits: Vec<(ConnKey, SessionKey)>,
     /// Sessions to which something was relayed, or which may take what waits.
     relays_ready: VecDeque<SessionKey>,
     /// Requests refused in this turn.
@@ -216,6 +234,7 @@ impl Shard {
     ) -> Self {
         let mut rng = Rng::new(entropy);
         let shards = mesh.shards();
+        let outlets = Outlets::new(mesh.seed());
         Self {
             now: Time::ZERO,
             unix_origin_ms: 0,
@@ -247,6 +266,12 @@ impl Shard {
             draining: None,
             nameless: Arc::from(""),
             polls_due: VecDeque::new(),
+            moves: VecDeque::new(),
+            outlets,
+            outlets_due: VecDeque::new(),
+            outlets_overdue: Vec::new(),
+            authenticating: None,
+            auth_waits: Vec::new(),
             relays_ready: VecDeque::new(),
             refusals: VecDeque::new(),
             countings: Vec::new(),
@@ -327,6 +352,7 @@ impl Shard {
         self.take_relayed();
         self.exchange();
         self.answer_polls();
+        self.deliver_some();
         self.count_homes();
     }
 
@@ -342,6 +368,11 @@ impl Shard {
 
     /// What the auth backend has decided about a client. If it is gone, or going, nothing happens.
     pub fn decided(&mut self, conn: ConnKey, decision: AuthDecision) {
+        if let Some(index) = self.auth_waits.iter().position(|(of, _)| *of == conn) {
+            let (_, session) = self.auth_waits.swap_remove(index);
+            self.call_session(session, |session, ctx| session.decided(ctx, decision));
+            return;
+        }
         if self.conns.get(conn).is_some_and(|slot| !slot.conn.state().is_ending()) {
             self.with_session(conn, |session, ctx| session.decided(ctx, decision));
         }
@@ -368,10 +399,13 @@ impl Shard {
             || !self.flush.is_empty()
             || !self.resumed.is_empty()
             || !self.closing.is_empty()
+            || !self.moves.is_empty()
             || !self.auth_requests.is_empty()
             || !self.cancelled.is_empty()
             || !self.deferred.is_empty()
             || !self.polls_due.is_empty()
+            || !self.outlets_due.is_empty()
+            || !self.outlets_overdue.is_empty()
             || self.mesh.has_own()
             || self.homes.has_output()
             || (!(self.ready.is_empty() && self.relays_ready.is_empty()) && self.mesh.is_clear())
@@ -382,8 +416,9 @@ impl Shard {
     pub fn next_deadline(&self) -> Option<Time> {
         // What waits for room in another shard's ring is looked at again soon.
         let soon = (!self.mesh.is_clear()).then(|| self.now + RING_RETRY_INTERVAL);
-        let all = [self.wheel.next_deadline(), self.fanout.next_deadline(), soon, self.homes.next_deadline()];
-        all.into_iter().flatten().min()
+        let timers = [self.wheel.next_deadline(), self.outlets.next_deadline()];
+        let all = [self.fanout.next_deadline(), soon, self.homes.next_deadline()];
+        timers.into_iter().chain(all).flatten().min()
     }
 
     /// Announces that the driver is about to sleep; false when another shard has sent something meanwhile.

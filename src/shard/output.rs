@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::fanout::{Offer, Sweep};
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
+use crate::app::WireFormat;
 use crate::base::{AudienceId, ConnKey, SubId};
 use crate::conn::{CloseMethod, State};
 use crate::metrics::CloseReason;
@@ -302,6 +303,10 @@ impl Shard {
         if !conn.blocked {
             let change = conn.flushed();
             self.apply(key, change);
+            self.move_if_flushed(key);
+            if let Some(outlet) = self.conns.get(key).and_then(Slot::outlet) {
+                self.deliver_later(outlet);
+            }
         }
     }
 
@@ -313,6 +318,9 @@ impl Shard {
                     return None;
                 }
                 Sweep::Write(sub) => return Some(Writing::Sweep(sub)),
+                Sweep::Overdue(sub) if self.is_of_outlet(sub) => {
+                    self.outlets_overdue.extend(self.outlets.key_at(self.fanout.conn(sub)));
+                }
                 Sweep::Overdue(sub) => {
                     let key = self.conns.key_at(self.fanout.conn(sub));
                     let audience = self.fanout.audience_of(sub);
@@ -324,6 +332,10 @@ impl Shard {
                 Sweep::Idle => return None,
             }
         }
+    }
+
+    fn is_of_outlet(&self, sub: SubId) -> bool {
+        self.fanout[self.fanout.audience_of(sub)].format == WireFormat::QuotedEntries
     }
 
     /// Whether the connection of this member, whose session is in other rooms as well, has no write in

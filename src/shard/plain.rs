@@ -66,7 +66,7 @@ impl Shard {
         let Some(slot) = self.conns.get_mut(key) else { return Ok(()) };
         slot.session = Some(session_key);
         self.wait_for_answer(key, exchange.clone());
-        self.open_session(key, &handshake, admission);
+        self.open_session(session_key, &handshake, admission);
         self.rearm(key);
         Ok(())
     }
@@ -179,7 +179,7 @@ impl Shard {
                     Some((Protocol::Json, _)) => json::disconnect_into(&mut payload, code, reason, false),
                     Some((Protocol::Push, _)) => json::disconnect_into(&mut payload, code, reason, true),
                     Some((Protocol::Plain, framing)) => end_into(&mut payload, framing, code, reason),
-                    Some((Protocol::Text, _)) | None => {}
+                    Some((Protocol::Text | Protocol::Quoted, _)) | None => {}
                 }
                 let change = conn.end_stream(&payload, why, &self.options);
                 self.apply(key, change);
@@ -208,6 +208,10 @@ impl Shard {
         let mut left = POLLS_PER_TURN;
         for _ in 0..self.polls_due.len() {
             let Some(id) = self.polls_due.pop_front() else { return };
+            if self.deliver_audience(id, &mut left) {
+                self.polls_due.push_front(id);
+                return;
+            }
             let due = self.fanout.unanswered(id, left);
             left -= due.len();
             let is_rest = left == 0;

@@ -246,7 +246,7 @@ impl Shard {
         let answers = publisher.take().map(|publisher| publisher.answers).unwrap_or_default();
         let client_owned = owned(client);
         *publisher = Some(Publisher { client: client_owned, waiting: None, answers, holds: false });
-        self.open_session(key, client, admission);
+        self.open_session(session, client, admission);
         Ok(waits)
     }
 
@@ -435,6 +435,7 @@ impl Shard {
     /// something follows the request: so its client's end is noticed.
     pub(super) fn is_held(slot: &Slot) -> bool {
         (slot.conn.state() == State::Waiting && slot.conn.has_waiting_input())
+            || slot.moving_to().is_some()
             || slot.http().and_then(|it| it.publisher.as_ref()).is_some_and(|it| it.holds)
     }
 

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use super::input::Used;
 use super::http::Kind;
+use super::sockjs::{self, Service};
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
 use crate::app::{self, Protocol, WireFormat, json, text};
-use crate::base::{ConnKey, Time};
+use crate::base::{ConnKey, SessionKey, Time};
 use crate::chat::{self, BadName};
 use crate::conn::{Ending, Endpoint};
 use crate::http::{
-    AnswerOptions, Date, Framing, Head, Precondition, Reject, Response, StatusCode, accept_into,
+    AnswerOptions, Date, Framing, Head, OriginRule, OriginRules, Precondition, Reject, Response, StatusCode, accept_into,
     check_upgrade, is_head_request, is_upgrade, parse_head, percent_decode, query_value,
 };
 use crate::metrics::CloseReason;
 use crate::page;
 use crate::session::{AuthOutcome, PendingJoin, Session, TextHandshake, jittered};
-use crate::ws::{Step, Window};
+use crate::ws::{CloseCode, Opcode, Step, Window};
 
 /// The target of a request.
 enum Target<'a> {
@@ -46,6 +47,10 @@ enum Opening<'a> {
     },
     /// The same for a client that only listens.
     Push,
+    /// To a room, through SockJS.
+    Quoted(TextHandshake<'a>),
+    /// To a service of SockJS for tests.
+    Test(Endpoint),
 }
 
 impl Opening<'_> {
@@ -53,6 +58,8 @@ impl Opening<'_> {
         match self {
             Self::Echo => Endpoint::Echo,
             Self::Chat(_) => Endpoint::Chat,
+            Self::Quoted(_) => Endpoint::SockJs,
+            Self::Test(endpoint) => *endpoint,
             Self::Centrifuge { .. } | Self::Push => Endpoint::Centrifuge,
         }
     }
@@ -61,7 +68,7 @@ impl Opening<'_> {
     fn subprotocol(&self, head: &Head<'_>) -> Result<Option<&'static str>, Reject> {
         let offers = |name| head.offers_subprotocol(name);
         match self {
-            Self::Echo | Self::Push => Ok(None),
+            Self::Echo | Self::Push | Self::Quoted(_) | Self::Test(_) => Ok(None),
             Self::Chat(_) => Ok(offers(text::SUBPROTOCOL).then_some(text::SUBPROTOCOL)),
             Self::Centrifuge { .. } if offers(json::SUBPROTOCOL) => Ok(Some(json::SUBPROTOCOL)),
             Self::Centrifuge { .. } if offers(json::OTHER_SUBPROTOCOL) => Err(Reject::Subprotocol),
@@ -89,6 +96,9 @@ impl Shard {
             }
         };
         self.budget.messages = self.budget.messages.saturating_sub(1);
+        if let Some(at) = sockjs::service_at(head.path, self.options.echo) {
+            return self.take_sockjs(key, &head, at, &input[head.len..]);
+        }
         if let Some(at) = Kind::at(head.path) {
             return self.take_http(key, &head, at, &input[head.len..]);
         }
@@ -210,7 +220,15 @@ impl Shard {
         if name.contains('/') {
             return Err(Reject::NotFound);
         }
-        let name = percent_decode(name)?;
+        self.text_client(percent_decode(name)?, head)
+    }
+
+    /// The same for a client that is called `name`.
+    pub(super) fn text_client<'b>(
+        &self,
+        name: Cow<'b, str>,
+        head: &Head<'b>,
+    ) -> Result<TextHandshake<'b>, Reject> {
         let room = query_value(head.query, "room")?.filter(|room| !room.is_empty());
         let room = room.unwrap_or(Cow::Borrowed(chat::DEFAULT_ROOM));
         let bad_name = |bad: BadName| Reject::Name(bad.sentence());
@@ -226,8 +244,51 @@ impl Shard {
         Ok(TextHandshake { name, room, recovery_request, token })
     }
 
+    /// A WebSocket of SockJS, or (not `is_framed`) without its frames.
+    pub(super) fn open_sockjs_websocket(
+        &mut self,
+        key: ConnKey,
+        head: &Head<'_>,
+        service: Service,
+        is_framed: bool,
+    ) -> Result<(), Reject> {
+        let opening = match (service, is_framed) {
+            (Service::Rooms, true) => Opening::Quoted(self.text_client(sockjs::name_of(head)?, head)?),
+            (Service::Rooms, false) => Opening::Chat(self.text_client(sockjs::name_of(head)?, head)?),
+            (Service::Echo { .. } | Service::Close, true) => Opening::Test(Endpoint::SockJs),
+            (Service::Echo { .. } | Service::Close, false) => Opening::Echo,
+        };
+        self.upgrade(key, head, &opening)?;
+        if is_framed && let Some(Slot { conn, .. }) = self.conns.get_mut(key) {
+            conn.send(Opcode::Text, app::sockjs::OPEN);
+        }
+        if service == Service::Close {
+            self.go_away(key, is_framed);
+        }
+        Ok(())
+    }
+
+    /// Ends a WebSocket of the service that does nothing else.
+    fn go_away(&mut self, key: ConnKey, is_framed: bool) {
+        let (code, reason) = (3000, "Go away!");
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        if is_framed {
+            let mut frame = Vec::new();
+            app::sockjs::close_into(&mut frame, code, reason);
+            conn.send(Opcode::Text, &frame);
+        }
+        self.fail(key, CloseCode::from(code), reason, CloseReason::RequestComplete);
+    }
+
     fn upgrade(&mut self, key: ConnKey, head: &Head<'_>, to: &Opening<'_>) -> Result<(), Reject> {
-        let upgrade = check_upgrade(head, &self.options.origins, self.options.deflate)?;
+        // SockJS's frames are not compressed, and its services for tests are for pages of all origins.
+        let any = OriginRules(vec![OriginRule::Any, OriginRule::Null]);
+        let (origins, deflate) = match to {
+            Opening::Test(_) => (&any, false),
+            Opening::Quoted(_) => (&self.options.origins, false),
+            _ => (&self.options.origins, self.options.deflate),
+        };
+        let upgrade = check_upgrade(head, origins, deflate)?;
         if self.draining.is_some() {
             return Err(Reject::ShuttingDown);
         }
@@ -235,10 +296,13 @@ impl Shard {
         let window: Option<Window> = upgrade.deflate.and_then(|agreed| agreed.window);
         let client = self.new_client_id();
         let session = match to {
-            Opening::Echo => None,
+            Opening::Echo | Opening::Test(_) => None,
+            Opening::Quoted(text_handshake) => {
+                Some(self.admit(Session::text(client, WireFormat::Quoted), text_handshake)?)
+            }
             Opening::Chat(text_handshake) => {
-                let session = Session::text(client, WireFormat::new(Protocol::Text, app::Framing::Frames(window)));
-                Some(self.admit(session, text_handshake)?)
+                let format = WireFormat::new(Protocol::Text, app::Framing::Frames(window));
+                Some(self.admit(Session::text(client, format), text_handshake)?)
             }
             Opening::Centrifuge { .. } | Opening::Push => {
                 let frame_pings = matches!(to, Opening::Centrifuge { frame_pings: true });
@@ -258,9 +322,10 @@ impl Shard {
         self.metrics.websockets.add(1);
         if let Some((mut session, admission)) = session {
             session.conn = Some(key);
-            slot.session = Some(self.sessions.insert(session));
-            if let Opening::Chat(text_handshake) = to {
-                self.open_session(key, text_handshake, admission);
+            let session = self.sessions.insert(session);
+            slot.session = Some(session);
+            if let Opening::Chat(text_handshake) | Opening::Quoted(text_handshake) = to {
+                self.open_session(session, text_handshake, admission);
             }
         }
         self.rearm(key);
@@ -295,7 +360,7 @@ impl Shard {
     /// A plain client's WebSocket is open: it joins its room, or the auth backend decides.
     pub(super) fn open_session(
         &mut self,
-        key: ConnKey,
+        key: SessionKey,
         text_handshake: &TextHandshake<'_>,
         admission: Option<AuthOutcome>,
     ) {
@@ -303,7 +368,7 @@ impl Shard {
             room: Arc::from(&*text_handshake.room),
             recovery_request: text_handshake.recovery_request,
         };
-        self.with_session(key, |session, ctx| match admission {
+        self.call_session(key, |session, ctx| match admission {
             Some(AuthOutcome::Known(identity, grant)) => {
                 session.authenticated(ctx, identity, grant, &pending_join)
             }

@@ -7,6 +7,7 @@ mod empty_rooms;
 mod faults;
 mod late_decision;
 mod plain;
+mod sockjs;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ struct World {
     rng: Rng,
     /// Connections whose auth requests were cancelled.
     cancelled: Vec<ConnKey>,
+    /// Connections on their way to another shard: to which, whose, and what goes with them.
+    moving: Vec<(usize, usize, Moved)>,
     /// Longest read and longest write; small ones tear everything apart.
     piece: u64,
 }
@@ -84,7 +87,7 @@ impl World {
             &registry,
             || seed,
         );
-        Self { shards, peers: Vec::new(), cancelled: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
+        Self { shards, peers: Vec::new(), cancelled: Vec::new(), moving: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
     }
 
     fn connect(&mut self, shard: usize) -> usize {
@@ -157,6 +160,11 @@ impl World {
     fn turn_of(&mut self, id: usize) -> bool {
         let mut moved = false;
         self.shards[id].begin_turn(self.now);
+        for (_, peer, arriving) in self.moving.extract_if(.., |(to, ..)| *to == id) {
+            (self.peers[peer].shard, self.peers[peer].key) = (id, self.shards[id].arrived(arriving));
+            (self.peers[peer].blocked, self.peers[peer].paused) = (false, false);
+            moved = true;
+        }
         for peer in 0..self.peers.len() {
             moved |= self.peers[peer].shard == id && self.input(peer);
         }
@@ -238,6 +246,15 @@ impl World {
             } else {
                 peer.closed = Some(reason);
                 shard.closed(key);
+            }
+        }
+        while let Some((key, to)) = shard.poll_move() {
+            moved = true;
+            let peer = self.peers.iter().rposition(|peer| peer.shard == id && peer.key == key);
+            let peer = peer.filter(|_| shard.is_moving(key));
+            self.moving.extend(peer.map(|peer| (to, peer, shard.departed(key).expect("it goes"))));
+            if let Some(peer) = peer {
+                self.peers[peer].shard = usize::MAX; // on no shard
             }
         }
         while let Some(key) = shard.poll_resume() {

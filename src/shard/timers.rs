@@ -37,6 +37,7 @@ impl Shard {
                 self.timed_out(key);
             }
         }
+        self.expire_outlets();
     }
 
     fn timed_out(&mut self, key: ConnKey) {
@@ -90,6 +91,9 @@ impl Shard {
 
     pub(super) fn drain_some(&mut self) {
         let Some(first) = self.draining else { return };
+        if first == 0 {
+            self.drain_outlets();
+        }
         let next = self.conns.slots().min(first + DRAINS_PER_TURN);
         for index in first..next {
             let Some(key) = self.conns.key_at(index) else { continue };
@@ -105,7 +109,12 @@ impl Shard {
                 }
                 // Messages that are in flight are answered first, and the connection ends with that.
                 State::Head if awaits_answers => {}
-                State::Open | State::Waiting => {
+                State::Open if conn.stream().is_some() => {
+                    let change = conn.end_stream(b"", CloseReason::Shutdown, &self.options);
+                    self.apply(key, change);
+                }
+                State::Waiting => self.refuse_waiting(key, Reject::ShuttingDown),
+                State::Open => {
                     let (code, sentence) = (crate::ws::CloseCode::Away, "server is going away");
                     let change = conn.begin_close(code, sentence, CloseReason::Shutdown, &self.options);
                     self.apply(key, change);

@@ -16,7 +16,7 @@ use crate::shard::Shard;
 /// §7.4.1).
 const CLOSE_INTERNAL_ERROR: &[u8] = b"\x88\x02\x03\xf3";
 
-impl<S: Sockets, H: Host> Loop<S, H> {
+impl<S: Sockets, H: Host<Carrier = S::Carrier>> Loop<S, H> {
     /// One turn, and how long to wait before the next one. When the shard panics in it, the next turn is
     /// another shard's.
     ///
@@ -68,6 +68,7 @@ impl<S: Sockets, H: Host> Loop<S, H> {
         self.sockets.abandon()?;
         self.events.clear();
         self.readable.clear();
+        self.leaving.clear();
         // How far these writes have come the shard may not know.
         let unanswered: Vec<_> = self.writes.drain(..).map(|writing| writing.conn).collect();
         for index in 0..self.slots.len() {

@@ -15,6 +15,7 @@ use crate::base::{ConnKey, Time};
 use crate::chat::AuthRequest;
 use crate::driver::Control;
 use crate::driver::host::{AcceptProblem, Host, Replacement};
+use crate::driver::passing::Passing;
 use crate::driver::sockets::{Accept, Event, Input, Opened, Outcome, Sockets, Writing};
 use crate::metrics::CloseReason;
 use crate::shard::{Refusal, SLICES_MAX, Write};
@@ -126,6 +127,7 @@ impl SimSockets {
 impl Sockets for SimSockets {
     type Socket = usize;
     type Completion = Done;
+    type Carrier = usize;
 
     fn wait(&mut self, _timeout: Option<Duration>, events: &mut Vec<Event<Done>>) -> io::Result<()> {
         let mut ready = std::mem::take(&mut self.ready);
@@ -258,6 +260,29 @@ impl Sockets for SimSockets {
         Ok(())
     }
 
+    fn is_quiet(&self, pipe: &usize) -> bool {
+        self.kernel.pipes[*pipe].receiving == Receiving::No
+    }
+
+    /// What is not reported yet is not lost: where it is taken in, a socket is reported as it is.
+    fn detach(&mut self, pipe: usize) -> io::Result<Result<usize, usize>> {
+        let Kernel { pipes, rng, faults, moved, .. } = &mut self.kernel;
+        if one_in(rng, faults.refused_one_in) {
+            return Ok(Err(pipe)); // there is no descriptor for it
+        }
+        self.ready.retain(|&other| other != pipe);
+        let it = &mut pipes[pipe];
+        (it.key, it.ready) = (None, false);
+        *moved = true;
+        Ok(Ok(pipe))
+    }
+
+    fn adopt(&mut self, pipe: usize) -> io::Result<Option<usize>> {
+        self.kernel.pipes[pipe].shard = self.id;
+        self.kernel.moved = true;
+        Ok(Some(pipe))
+    }
+
     /// One, as epoll has it, or several, as a ring has.
     fn writes_at_once(&mut self) -> usize {
         1 + index_below(&mut self.kernel.rng, self.kernel.faults.writes_at_once)
@@ -370,6 +395,10 @@ pub(super) struct SimHost {
     pub(super) now: Time,
     /// Its pending control messages.
     pub(super) controls: VecDeque<Control>,
+    /// Connections that other shards have passed on to it.
+    pub(super) arrivals: VecDeque<Passing<usize>>,
+    /// Those that it has passed on in this turn, and to which shards.
+    pub(super) passed: Vec<(usize, Passing<usize>)>,
     /// The shards that the shard has woken in this turn.
     pub(super) woken: Vec<usize>,
     /// Its auth requests in this turn.
@@ -383,6 +412,8 @@ pub(super) struct SimHost {
 }
 
 impl Host for SimHost {
+    type Carrier = usize;
+
     fn now(&self) -> Time {
         self.now
     }
@@ -397,6 +428,18 @@ impl Host for SimHost {
 
     fn wake(&mut self, shard: usize) {
         self.woken.push(shard);
+    }
+
+    fn pass(&mut self, shard: usize, passing: Passing<usize>) -> Result<(), Passing<usize>> {
+        if self.passed.len() > 2 {
+            return Err(passing); // the way there is full
+        }
+        self.passed.push((shard, passing));
+        Ok(())
+    }
+
+    fn next_arrival(&mut self) -> Option<Passing<usize>> {
+        self.arrivals.pop_front()
     }
 
     fn request_auth(&mut self, auth_request: AuthRequest) {

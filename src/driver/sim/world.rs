@@ -245,7 +245,8 @@ impl World {
 
     /// Whether the kernel has an event for a shard.
     pub fn has_edges(&self, shard: usize) -> bool {
-        self.loops[shard].has_connection() || self.loops[shard].sockets().has_edges()
+        let it = &self.loops[shard];
+        it.has_connection() || it.sockets().has_edges() || !it.host().arrivals.is_empty()
     }
 
     fn mark_ready(&mut self, pipe: usize) {
@@ -271,6 +272,10 @@ impl World {
         }
         self.kernel.moved |= self.engines.get(id).is_some_and(LateEngine::has_published);
         let due = it.due();
+        for (shard, passing) in std::mem::take(&mut it.host_mut().passed) {
+            self.loops[shard].host_mut().arrivals.push_back(passing);
+        }
+        let it = &mut self.loops[id];
         let host = it.host_mut();
         Turn {
             moved: self.kernel.moved,

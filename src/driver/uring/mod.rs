@@ -24,7 +24,7 @@ use socket2::Socket;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,6 +160,7 @@ impl RingSockets {
 impl Sockets for RingSockets {
     type Socket = RingSocket;
     type Completion = Completion;
+    type Carrier = OwnedFd;
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event<Completion>>) -> io::Result<()> {
         self.ring.wait(if self.completed.is_empty() { timeout } else { Some(Duration::ZERO) })?;
@@ -261,6 +262,26 @@ impl Sockets for RingSockets {
         }
         socket.receiving = Receiving::Stopping;
         self.ring.cancel(Op::Receive(key.into()))
+    }
+
+    fn is_quiet(&self, socket: &RingSocket) -> bool {
+        socket.receiving == Receiving::No && !socket.blocked
+    }
+
+    fn detach(&mut self, socket: RingSocket) -> io::Result<Result<OwnedFd, RingSocket>> {
+        match self.ring.install(socket.file, |completion| self.completed.push(completion))? {
+            Some(descriptor) => {
+                self.drop_file(socket.file)?;
+                Ok(Ok(descriptor))
+            }
+            None => Ok(Err(socket)),
+        }
+    }
+
+    fn adopt(&mut self, carrier: OwnedFd) -> io::Result<Option<RingSocket>> {
+        let file = self.ring.take_in(&carrier, |completion| self.completed.push(completion))?;
+        self.open += usize::from(file.is_some());
+        Ok(file.map(|file| RingSocket { file, receiving: Receiving::No, blocked: false }))
     }
 
     fn writes_at_once(&mut self) -> usize {

@@ -20,13 +20,14 @@ const COMPLETIONS: u32 = 4096;
 
 /// What is needed, and the youngest of it, which the kernel has since 6.8. What it does not announce is
 /// older: multishot receive and work that is deferred (6.1), socket options (6.7).
-const NEEDED: [(u8, &str); 7] = [
+const NEEDED: [(u8, &str); 8] = [
     (opcode::AcceptMulti::CODE, "accept"),
     (opcode::RecvMulti::CODE, "recv"),
     (opcode::SendMsg::CODE, "sendmsg"),
     (opcode::PollAdd::CODE, "poll"),
     (opcode::AsyncCancel2::CODE, "cancel"),
     (opcode::SetSockOpt::CODE, "setsockopt"),
+    (opcode::FilesUpdate::CODE, "files-update"),
     (opcode::FixedFdInstall::CODE, "fixed-fd-install, which Linux 6.8 has"),
 ];
 
@@ -186,6 +187,31 @@ impl Ring {
         mut others: impl FnMut(Completion),
     ) -> io::Result<Option<OwnedFd>> {
         self.queue(opcode::FixedFdInstall::new(Fixed(file), 0).build(), Op::Install)?;
+        let installed = self.outcome_of_install(&mut others)?;
+        // SAFETY: the kernel has just made this descriptor for us, and nothing else knows it.
+        Ok(installed.ok().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor.cast_signed()) }))
+    }
+
+    /// Takes a socket into the table; returns its index there; none when the table is full. Completions of
+    /// other operations go to `others`.
+    pub(super) fn take_in(
+        &mut self,
+        socket: &OwnedFd,
+        mut others: impl FnMut(Completion),
+    ) -> io::Result<Option<u32>> {
+        let mut index = socket.as_raw_fd();
+        let entry = opcode::FilesUpdate::new((&raw mut index).cast_const(), 1).offset(ANY_INDEX).build();
+        // SAFETY: `index`, into which the kernel writes, stays where it is until the operation has completed.
+        unsafe { self.push(&entry.user_data(Op::Install.to_bits())) }?;
+        let taken = self.outcome_of_install(&mut others)?;
+        Ok(taken.ok().filter(|&count| count == 1).and_then(|_| u32::try_from(index).ok()))
+    }
+
+    /// Waits for the one operation that is queued as [`Op::Install`].
+    fn outcome_of_install(
+        &mut self,
+        others: &mut impl FnMut(Completion),
+    ) -> io::Result<Result<u32, Errno>> {
         self.submit()?;
         let mut outcome = None;
         loop {
@@ -197,11 +223,7 @@ impl Ring {
                 }
             });
             match outcome {
-                Some(Ok(descriptor)) => {
-                    // SAFETY: the kernel has just made this descriptor for us, and nothing else knows it.
-                    return Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor.cast_signed()) }));
-                }
-                Some(Err(_)) => return Ok(None),
+                Some(outcome) => return Ok(outcome),
                 None => self.wait(None)?,
             }
         }
@@ -248,6 +270,8 @@ impl Ring {
     }
 }
 
+/// Has the kernel choose an index of the table (`IORING_FILE_INDEX_ALLOC`).
+const ANY_INDEX: i32 = -1;
 const POLLIN: u32 = libc::POLLIN as u32;
 const POLLOUT: u32 = libc::POLLOUT as u32;
 const SOL_SOCKET: u32 = libc::SOL_SOCKET as u32;

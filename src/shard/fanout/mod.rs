@@ -116,6 +116,11 @@ impl Fanout {
         sub
     }
 
+    /// Names a member that has no connection of its own by another slot.
+    pub fn set_slot(&mut self, sub: SubId, slot: usize) {
+        self.subscriptions[sub.index()].conn = u32::try_from(slot).unwrap_or(NO_CONN);
+    }
+
     /// Takes a member out. Returns the rest of a frame that has begun to go out to it, which must still
     /// follow.
     pub fn unsubscribe(&mut self, sub: SubId) -> Vec<u8> {

@@ -191,6 +191,33 @@ impl Fanout {
             .collect()
     }
 
+    /// The slots of the members of an audience that have not been sent everything, where it is one of SockJS
+    /// over HTTP.
+    pub fn behind_in(&self, id: AudienceId) -> impl Iterator<Item = usize> + '_ {
+        let audience = self.audiences.get(id.0 as usize);
+        let audience = audience.filter(|audience| audience.format == WireFormat::QuotedEntries);
+        audience.into_iter().flat_map(move |audience| {
+            let head = audience.log.head();
+            let behind = audience.members.iter().filter(move |member| member.cursor != head);
+            behind.map(|member| self.subscriptions[member.sub.index()].conn as usize)
+        })
+    }
+
+    /// Takes what a member has not been sent: at most `bytes_max`, or one publication; and how many they are.
+    pub fn take_entries(&mut self, sub: SubId, bytes_max: u64) -> (Vec<u8>, u64) {
+        let (audience, member) = self.member(sub);
+        let (from, head) = (member.cursor, audience.log.head());
+        let to = if head.since(from) <= bytes_max {
+            head
+        } else {
+            let most = from.plus(usize::try_from(bytes_max).unwrap_or(usize::MAX));
+            audience.log.frame_boundary(most)
+        };
+        let bytes = audience.log.copy_range(from, to);
+        let progress = self.wrote(sub, bytes.len());
+        (bytes, progress.delivered)
+    }
+
     /// The member that is in the middle of a frame, among those of one connection.
     pub fn mid_frame_among(&self, subs: impl Iterator<Item = SubId>) -> Option<SubId> {
         subs.into_iter().find(|&sub| self.is_mid_frame(sub))
