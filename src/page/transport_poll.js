@@ -1,6 +1,6 @@
 // The transport for networks that let neither a WebSocket nor a stream through: long polling and requests of the plain
-// protocol. To the client it speaks the same protocol as the others, for which it answers the commands itself, as far as requests
-// go: messages, their history and recovery. Who is in a room it cannot tell.
+// protocol. The client uses the same protocol with it as with the others: it answers the commands itself, as far as
+// requests go: messages, their history and recovery. Who is in a room it cannot say.
 "use strict";
 
 import { ABNORMAL } from "./stream_source.js";
@@ -203,9 +203,9 @@ export class PollTransport {
     if (data === undefined) return {};
     const room = this.rooms.get(channel);
     const sent = this.sendMessage(channel, JSON.stringify(data)).then((position) => new OwnMessage(channel, position, data));
-    const settled = sent.catch(() => {});
-    room?.sending.add(settled);
-    settled.then(() => room?.sending.delete(settled));
+    const answered = sent.catch(() => {});
+    room?.sending.add(answered);
+    answered.then(() => room?.sending.delete(answered));
     const { delivery } = await sent;
     if (room && this.isPolled(room)) {
       // Before its delivery, the client would not know the message for its own over another transport.

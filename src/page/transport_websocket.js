@@ -32,13 +32,13 @@ export class WebSocketTransport {
   /** Whether a WebSocket can be opened: tried with one that is closed at once. */
   static isAvailable(base, timeoutMs) {
     return new Promise((resolve) => {
-      const settle = (available) => {
+      const resolveOnce = (available) => {
         clearTimeout(timer);
         stream.close(1000, "");
         resolve(available);
       };
-      const timer = setTimeout(() => settle(false), timeoutMs);
-      const stream = openStream(urlOf(base), { opened: () => settle(true), received() {}, closed: () => settle(false) });
+      const timer = setTimeout(() => resolveOnce(false), timeoutMs);
+      const stream = openStream(urlOf(base), { opened: () => resolveOnce(true), received() {}, closed: () => resolveOnce(false) });
     });
   }
 }

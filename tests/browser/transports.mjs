@@ -284,7 +284,7 @@ try {
     const phone = await browser.open(PHONE);
     await signIn(phone, "Ann", "pocket");
     await uses(phone, "Long polling");
-    await publish(phone, "On the train, with the ticket office's WLAN.");
+    await publish(phone, "On the train, with its WLAN.");
     await message(phone, "Ann", "On the train").waitFor();
     await assertFitsScreen(phone);
     await picture(phone, "poll-phone");
