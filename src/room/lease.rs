@@ -33,6 +33,7 @@ impl Homes {
             }
             home.leave(client);
             self.announce_soon(key, now);
+            self.keep_or_forget(key, now);
         }
     }
 

@@ -5,6 +5,7 @@
 //! WebSocket.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::http::{Exchange, JSON, Kind, NO_STORE, explain};
 use super::requests::PLAIN;
@@ -47,7 +48,7 @@ impl Shard {
         let client = self.new_client_id();
         let session = match kind {
             Kind::Poll => {
-                let until = self.now + self.options.poll_timeout;
+                let until = self.now + poll_wait(head)?.min(self.options.poll_timeout);
                 Session::poll_of(client, format, &self.poll_session(head)?, until)
             }
             Kind::Events | Kind::Lines | Kind::Send | Kind::Centrifuge(..) | Kind::Relay => {
@@ -229,6 +230,14 @@ impl Shard {
             }
         }
     }
+}
+
+/// How long a poll may wait at most, of `wait` in its query, in seconds.
+fn poll_wait(head: &Head<'_>) -> Result<Duration, Reject> {
+    let Some(wait) = query_value(head.query, "wait")? else { return Ok(Duration::MAX) };
+    // A number that is too large for its type is more than any poll waits, and no mistake.
+    let is_number = !wait.is_empty() && wait.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { Ok(wait.parse().map_or(Duration::MAX, Duration::from_secs)) } else { Err(Reject::Query) }
 }
 
 /// The refusal for what a WebSocket would be closed with.
