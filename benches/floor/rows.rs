@@ -36,14 +36,16 @@ pub struct Plan {
     rows: Vec<String>,
     /// How often each row is measured.
     pub rounds: usize,
-    time: Duration,
+    /// How long each row is measured.
+    pub time: Duration,
     /// An older build and its arguments: it is compared with this one, and there is no floor.
     old: Option<(String, String)>,
     program: String,
     arguments: String,
     /// What Stentor runs on, one after the other in each round. Another server is run as it is.
     drivers: Vec<String>,
-    recorder: Recorder,
+    /// Where what is measured is written.
+    pub recorder: Recorder,
 }
 
 impl Plan {
@@ -90,7 +92,8 @@ impl Plan {
         plan
     }
 
-    fn wants(&self, row: &str) -> bool {
+    /// Whether a row is to be measured.
+    pub fn wants(&self, row: &str) -> bool {
         self.rows.is_empty() || self.rows.iter().any(|wanted| wanted == row)
     }
 
@@ -104,7 +107,8 @@ impl Plan {
         }
     }
 
-    fn serve(&self, driver: &str, more: &[&str]) -> Server {
+    /// This build on `driver`, with more arguments.
+    pub fn serve(&self, driver: &str, more: &[&str]) -> Server {
         let driver = if driver.is_empty() { Vec::new() } else { vec!["--driver", driver] };
         Server::start(&self.program, &self.arguments, &[more, &driver].concat())
     }
@@ -200,6 +204,7 @@ pub fn run(plan: &Plan) -> bool {
         between(plan, driver, "ten-two-shards", Pace::Closed { publishers: 10, window: 1 }, (&one, &two));
         deflate(plan, driver);
         idle(plan, driver);
+        super::posts::run(plan, driver);
     }
     true
 }
@@ -425,12 +430,14 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
+/// A count as a figure.
 #[expect(clippy::cast_precision_loss, reason = "figures for readers")]
-fn to_f64(value: u64) -> f64 {
+pub fn to_f64(value: u64) -> f64 {
     value as f64
 }
 
-fn medians(rounds: &[[f64; 4]]) -> [f64; 4] {
+/// The median of each column.
+pub fn medians(rounds: &[[f64; 4]]) -> [f64; 4] {
     std::array::from_fn(|column| {
         let mut values: Vec<f64> = rounds.iter().map(|round| round[column]).collect();
         values.sort_by(f64::total_cmp);
