@@ -5,6 +5,7 @@
 mod support;
 
 use support::server::{ERROR_METRICS, Stentor, check_clean};
+use support::sockjs::SockJsServer;
 use support::{Live, Run};
 
 const TRANSPORTS: [&str; 3] = ["sse", "stream", "poll"];
@@ -43,7 +44,8 @@ fn publishers_may_have_another_transport_in_the_same_room() {
 
 #[test]
 fn a_closed_loop_publishes_by_pipelined_requests() {
-    let server = Stentor::start(&[]);
+    // A client that polls takes from the history what was published since its last poll.
+    let server = Stentor::start(&["--history", "10000", "--history-bytes", "8MiB"]);
     for transport in TRANSPORTS {
         let load = ["--in-flight", "8", "--publishers", "4", "--clients", "40", "--duration", "500ms"];
         let run = run("chat", &server, transport, &load);
@@ -51,6 +53,16 @@ fn a_closed_loop_publishes_by_pipelined_requests() {
         assert!(run.metric("published") > 100.0, "{}", run.table);
         assert_eq!(run.metric("deliveries"), run.metric("published") * 40.0, "{}", run.table);
     }
+}
+
+#[test]
+fn an_idle_connection_for_requests_is_replaced() {
+    // The server closes it after two seconds without a request.
+    let server = Stentor::start(&["--handshake-timeout", "2s"]);
+    let load = ["--publishers", "1", "--rate", "0.3/s", "--clients", "5", "--duration", "4s"];
+    let run = run("chat", &server, "stream", &load);
+    check_clean(&run);
+    assert_eq!(run.metrics(["published", "deliveries"]), [2.0, 10.0], "{}", run.table);
 }
 
 #[test]
@@ -64,6 +76,8 @@ fn echo_connect_and_idle() {
             run("connect", &server, transport, &["--close", "--clients", "50", "--duration", "500ms"]);
         assert_eq!((connect.metric("errors"), connect.code), (0.0, Some(0)), "{}", connect.table);
         assert!(connect.metric("handshakes") > 100.0, "{}", connect.table);
+        // One without memory of earlier clients.
+        let server = Stentor::start(&[]);
         let pid = server.pid();
         let idle = run(
             "idle",
@@ -98,6 +112,28 @@ fn a_storm_is_recovered_from_exactly() {
             assert!(run.metric("recovered_messages") >= 29_000.0, "{}", run.table);
         }
     }
+}
+
+#[test]
+fn a_session_of_sockjs_goes_on_from_one_response_to_the_next() {
+    let server = SockJsServer::start();
+    let load = ["--publishers", "4", "--rate", "400", "--clients", "20", "--duration", "1s"];
+    let run = Run::new(&[&["chat", &server.url, "--transport", "sockjs"][..], &load].concat());
+    check_clean(&run);
+    assert_eq!(run.metric("deliveries"), 8000.0, "{}", run.table);
+    assert!(server.ended() > 100, "{}", server.ended());
+}
+
+#[test]
+fn clients_of_sockjs_recover_exactly() {
+    let server = SockJsServer::start();
+    let clients = ["--resume", "--clients", "40", "--publishers", "10", "--rate", "100"];
+    let storm = ["--duration", "3s", "--downtime", "100"];
+    let run = Run::new(&[&["storm", &server.url, "--transport", "sockjs"][..], &clients, &storm].concat());
+    check_clean(&run);
+    assert_eq!(run.metrics(["connected", "recovered", "not_recovered"]), [40.0, 30.0, 0.0], "{}", run.table);
+    assert_eq!(run.metric("deliveries"), 12_000.0, "{}", run.table);
+    assert!(run.metric("recovered_messages") >= 3000.0, "{}", run.table);
 }
 
 #[test]
@@ -158,10 +194,10 @@ fn a_refusal_names_its_reason() {
     let url = server.url.replace("ws://", "http://");
     for transport in TRANSPORTS {
         let path = format!("{url}/{transport}/%FF?room={{room}}");
-        let run =
-            Run::new(&["chat", &path, "--transport", transport, "--clients", "5", "--duration", "100ms"]);
-        assert_eq!(run.code, Some(1), "{}", run.table);
-        assert!(run.table.contains("the request was refused with 400"), "{}", run.table);
+        let (code, sentence) =
+            support::rejected(&["chat", &path, "--transport", transport, "--clients", "5"]);
+        assert_eq!(code, Some(2), "{sentence}");
+        assert!(sentence.contains("the request was refused with 400 Bad Request: The path"), "{sentence}");
     }
 }
 

@@ -35,8 +35,6 @@ pub use websocket::WebSocket;
 /// A member of a JSON object, as text; of a string its content, without escapes.
 fn json_member(object: &str, name: &str) -> Option<String> {
     let object: serde_json::Value = serde_json::from_str(object).ok()?;
-    match object.get(name)? {
-        serde_json::Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
+    let value = object.get(name)?;
+    Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }

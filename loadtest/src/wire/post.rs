@@ -5,6 +5,9 @@ use super::cause;
 use super::http::answer;
 use super::sockjs;
 
+/// The status with which a server closes an idle connection.
+const IDLE: u16 = 408;
+
 /// What the content of a request is made of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PostFormat {
@@ -31,6 +34,8 @@ pub enum Posted {
     Accepted,
     /// It is not, for this reason.
     Refused(String),
+    /// Nothing was requested, for so long that the server closes the connection (408, RFC 9110 §15.5.9).
+    Idle,
 }
 
 impl Posts {
@@ -73,6 +78,9 @@ impl Posts {
             Err(Err(why)) => return Err(why),
         };
         if self.unanswered == 0 {
+            if answer.head.status == IDLE {
+                return Ok(Some((Posted::Idle, answer.len)));
+            }
             return Err(cause::refused(&answer.head, &answer.content));
         }
         self.unanswered -= 1;
@@ -107,6 +115,8 @@ mod tests {
         assert!(why.contains("429 Slow: no."), "{why}");
         assert_eq!(posts.unanswered(), 0);
         assert!(posts.answered(answers).is_err(), "nothing was asked");
+        let idle = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(posts.answered(idle), Ok(Some((Posted::Idle, idle.len()))));
     }
 
     #[test]

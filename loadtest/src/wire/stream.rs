@@ -26,6 +26,9 @@ pub struct Stream {
     partial: Vec<u8>,
 }
 
+/// The bytes of a whole unit.
+type Complete<'b> = Cow<'b, [u8]>;
+
 /// What one unit of a stream is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Unit {
@@ -96,7 +99,7 @@ impl Stream {
 
     /// How much of `data` belongs to the next unit, and that unit, if it is complete with it. Otherwise what has
     /// arrived of it is kept.
-    fn partial_or_unit<'b>(&mut self, data: &'b [u8]) -> Result<(usize, Option<Cow<'b, [u8]>>), Ending> {
+    fn partial_or_unit<'b>(&mut self, data: &'b [u8]) -> Result<(usize, Option<Complete<'b>>), Ending> {
         let before = self.partial.len();
         if before == 0
             && let Some(end) = self.format.end(data)

@@ -75,8 +75,10 @@ impl Uplink {
             let mut used = 0;
             while let Some((posted, len)) = self.posts.answered(&self.tail[used..]).map_err(Some)? {
                 used += len;
-                if let Posted::Refused(why) = posted {
-                    refused(why);
+                match posted {
+                    Posted::Accepted => {}
+                    Posted::Refused(why) => refused(why),
+                    Posted::Idle => return Err(None),
                 }
             }
             self.tail.drain(..used);
