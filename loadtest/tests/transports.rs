@@ -4,6 +4,7 @@
 
 mod support;
 
+use support::proxy::{ChunkFault, proxy};
 use support::server::{ERROR_METRICS, Stentor, check_clean};
 use support::sockjs::SockJsServer;
 use support::{Live, Run};
@@ -111,6 +112,39 @@ fn a_storm_is_recovered_from_exactly() {
             assert_eq!(run.metric("deliveries"), 90_000.0, "{}", run.table);
             assert!(run.metric("recovered_messages") >= 29_000.0, "{}", run.table);
         }
+    }
+}
+
+/// Lost and duplicated messages of a run through a proxy, whose exit code is 1.
+fn run_with_fault(server: &Stentor, fault: ChunkFault, arguments: &[&str]) -> [f64; 2] {
+    let url = proxy(&server.url, fault);
+    let transports = ["--transport", "sse", "--publishers-transport", "ws"];
+    let run = Run::new(&[&arguments[..1], &[&url], &transports, &arguments[1..]].concat());
+    assert_eq!(run.code, Some(1), "{}", run.table);
+    assert_eq!(run.metrics(["reordered", "misdelivered", "errors"]), [0.0; 3], "{}", run.table);
+    run.metrics(["lost", "duplicated"])
+}
+
+#[test]
+fn one_lost_and_one_duplicated_event_are_found() {
+    let server = Stentor::start(&[]);
+    let chat = ["chat", "--clients", "10", "--publishers", "2", "--rate", "100", "--duration", "500ms"];
+    for (copies, expected) in [(0, [1.0, 0.0]), (2, [0.0, 1.0])] {
+        // Behind the time until the next connection, and the room's position.
+        let fault = ChunkFault { stream: 3, chunk: 12, copies };
+        assert_eq!(run_with_fault(&server, fault, &chat), expected);
+    }
+}
+
+#[test]
+fn one_lost_and_one_duplicated_event_of_a_recovery_are_found() {
+    let server = Stentor::start(&["--history", "1000", "--history-bytes", "4MiB"]);
+    let clients = ["storm", "--resume", "--clients", "30", "--publishers", "10"];
+    let storm = [&clients[..], &["--rate", "100", "--duration", "3s", "--downtime", "100"]].concat();
+    for (copies, expected) in [(0, [1.0, 0.0]), (2, [0.0, 1.0])] {
+        // The streams from 20 on are those after the storm, and begin with what was missed.
+        let fault = ChunkFault { stream: 25, chunk: 40, copies };
+        assert_eq!(run_with_fault(&server, fault, &storm), expected);
     }
 }
 

@@ -7,6 +7,7 @@
     reason = "tests fail by panicking, and use a part of this module"
 )]
 
+pub mod proxy;
 pub mod server;
 pub mod sockjs;
 
