@@ -100,7 +100,7 @@ impl Senders {
         Self { poll, streams, requests, owed, answer_bytes, in_flight, buffer: vec![0; 64 * 1024] }
     }
 
-    /// Sends for `time`, then receives what is owed. Returns how many answers have come, and the time it took.
+    /// Sends for `time`, then receives what is owed. Returns the number of answers, and the time it took.
     #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
     fn send_for(&mut self, time: Duration) -> (u64, Duration) {
         let begun = Instant::now();

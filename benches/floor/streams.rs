@@ -58,8 +58,8 @@ fn chunks(bytes: &[u8], each: &mut impl FnMut(&[u8])) -> usize {
     used
 }
 
-/// The request of a member, and in `answered` its answer.
-pub fn request(topology: &Topology, member: usize, room: usize) -> String {
+/// The request of a member.
+fn request(topology: &Topology, member: usize, room: usize) -> String {
     let path = match topology.protocol {
         Protocol::Events => "sse",
         Protocol::Lines => "stream",
@@ -68,8 +68,8 @@ pub fn request(topology: &Topology, member: usize, room: usize) -> String {
     format!("GET /{path}/{}?room={} HTTP/1.1\r\nHost: localhost\r\n\r\n", name_of(member), room_of(room))
 }
 
-/// Reads an answer up to the room's position, with which the member has joined. Nothing is published yet, so nothing
-/// follows.
+/// Reads an answer up to the room's position, with which the member has joined. Nothing is published yet, so
+/// nothing follows.
 pub fn answered(socket: &mut socket2::Socket) {
     let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
     let has_joined = |answer: &[u8]| {

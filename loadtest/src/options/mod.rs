@@ -18,8 +18,8 @@ use crate::units::{Downtime, Rate, Sizes, Span};
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// URL of the server, ws:// or wss://, with other transports http:// or https:// too; {name} and {room} are replaced for each client [default: the
-    /// preset's usual address]
+    /// URL of the server, ws:// or wss://, with other transports http:// or https:// too; {name} and {room}
+    /// are replaced for each client [default: the preset's usual address]
     pub url: Option<String>,
 
     /// Protocol of the server [default: stentor]

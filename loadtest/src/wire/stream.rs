@@ -97,8 +97,8 @@ impl Stream {
         }
     }
 
-    /// How much of `data` belongs to the next unit, and that unit, if it is complete with it. Otherwise what has
-    /// arrived of it is kept.
+    /// How much of `data` belongs to the next unit, and that unit, if it is complete with it. Otherwise what
+    /// has arrived of it is kept.
     fn partial_or_unit<'b>(&mut self, data: &'b [u8]) -> Result<(usize, Option<Complete<'b>>), Ending> {
         let before = self.partial.len();
         if before == 0

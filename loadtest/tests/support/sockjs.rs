@@ -1,5 +1,6 @@
-//! A server of `SockJS` sessions without WebSocket, with one room in which the plain text protocol is spoken: a
-//! thread for each connection. A response is ended after so many bytes, and a session goes on in the next one.
+//! A server of `SockJS` sessions without WebSocket, with one room in which the plain text protocol is spoken:
+//! a thread for each connection. A response is ended after so many bytes, and a session goes on in the next
+//! one.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
