@@ -150,17 +150,20 @@ fn one_lost_and_one_duplicated_event_of_a_recovery_are_found() {
 
 #[test]
 fn a_session_of_sockjs_goes_on_from_one_response_to_the_next() {
-    let server = SockJsServer::start();
-    let load = ["--publishers", "4", "--rate", "400", "--clients", "20", "--duration", "1s"];
-    let run = Run::new(&[&["chat", &server.url, "--transport", "sockjs"][..], &load].concat());
-    check_clean(&run);
-    assert_eq!(run.metric("deliveries"), 8000.0, "{}", run.table);
-    assert!(server.ended() > 100, "{}", server.ended());
+    for closes in [false, true] {
+        let server = SockJsServer::start(closes);
+        let load = ["--publishers", "4", "--rate", "400", "--clients", "20", "--duration", "1s"];
+        let run = Run::new(&[&["chat", &server.url, "--transport", "sockjs"][..], &load].concat());
+        check_clean(&run);
+        assert_eq!(run.metric("deliveries"), 8000.0, "{}", run.table);
+        assert!(server.ended() > 100, "{}", server.ended());
+        assert_eq!(run.metrics(["handshakes", "connected"]), [20.0, 20.0], "{}", run.table);
+    }
 }
 
 #[test]
 fn clients_of_sockjs_recover_exactly() {
-    let server = SockJsServer::start();
+    let server = SockJsServer::start(true);
     let clients = ["--resume", "--clients", "40", "--publishers", "10", "--rate", "100"];
     let storm = ["--duration", "3s", "--downtime", "100"];
     let run = Run::new(&[&["storm", &server.url, "--transport", "sockjs"][..], &clients, &storm].concat());
@@ -211,12 +214,12 @@ fn a_server_that_is_lost_is_an_error_of_each_client() {
 
 #[test]
 fn slow_readers_of_streams_are_counted() {
-    let policy = ["--slow-member", "disconnect", "--room-log", "64KiB", "--close-timeout", "300ms"];
+    let policy = ["--slow-member", "disconnect", "--room-log", "2MiB", "--close-timeout", "300ms"];
     for transport in ["sse", "stream"] {
         let server = Stentor::start(&policy);
-        let slow = ["--clients", "20", "--never-read", "3", "--publishers", "4", "--rate", "800"];
+        let slow = ["--clients", "20", "--never-read", "3", "--publishers", "4", "--rate", "200"];
         let run =
-            run("slow", &server, transport, &[&slow[..], &["--size", "30000", "--duration", "3s"]].concat());
+            run("slow", &server, transport, &[&slow[..], &["--size", "30000", "--duration", "4s"]].concat());
         assert_eq!(run.metrics(ERROR_METRICS), [0.0; 6], "{}", run.table);
         assert_eq!(run.metrics(["slow_clients", "slow_closed"]), [3.0, 3.0], "{}", run.table);
     }

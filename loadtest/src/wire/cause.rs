@@ -9,12 +9,14 @@ use super::http::ResponseHead;
 pub const HANDSHAKE_TIMEOUT: &str =
     "the handshake timed out: the server is overloaded, or needs a longer --handshake-timeout";
 
-/// No message that marks the client as connected.
-pub const JOIN_TIMEOUT: &str = "the join timed out: no message contained --ready-match; try another --preset, or --join and --ready-match";
-
-/// No position, which marks a client of HTTP as connected.
-pub const POSITION_TIMEOUT: &str =
-    "the join timed out: the server has answered the request, and sent no position";
+/// No message, or no position, that marks the client as connected.
+pub const fn join_timeout(has_positions: bool) -> &'static str {
+    if has_positions {
+        "the join timed out: the server has answered the request, and sent no position"
+    } else {
+        "the join timed out: no message contained --ready-match; try another --preset, or --join and --ready-match"
+    }
+}
 
 /// The connection has ended without a response to the handshake.
 pub const CLOSED_IN_HANDSHAKE: &str =

@@ -75,6 +75,8 @@ pub struct Step<'b> {
 pub enum Ending {
     /// The server has closed, and says this about it.
     Closed(String),
+    /// The connection ends, and the session goes on over another one.
+    Reopen,
     /// The server has refused the client, or has broken the protocol.
     Failed(String),
 }
@@ -98,6 +100,14 @@ impl Channel {
             Self::Stream(stream) => stream.next(bytes),
             Self::Poll(poll) => poll.next(bytes, out),
             Self::SockJs(session) => session.next(bytes, out),
+        }
+    }
+
+    /// What is requested first over another connection, after [`Ending::Reopen`].
+    pub fn reopening_request(&self) -> Vec<u8> {
+        match self {
+            Self::SockJs(session) => session.first_request(),
+            Self::WebSocket(_) | Self::Stream(_) | Self::Poll(_) => Vec::new(),
         }
     }
 

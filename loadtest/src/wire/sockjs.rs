@@ -38,13 +38,13 @@ impl SockJs {
         }
     }
 
-    /// The first request.
+    /// The first request of a connection.
     pub fn first_request(&self) -> Vec<u8> {
         self.request.as_bytes().to_vec()
     }
 
     /// Decodes the next item at the front of `bytes`; appends the next request to `out` when a response has
-    /// ended.
+    /// ended, unless the connection ends with it.
     ///
     /// # Errors
     /// The server has closed the session, or has broken the protocol.
@@ -74,11 +74,11 @@ impl SockJs {
             match content.next(rest).map_err(Ending::Failed)? {
                 Piece::NeedMore => return Ok(Step { used, item: Item::NeedMore(0) }),
                 Piece::Coding(len) => used += len,
-                Piece::End if self.closes => {
-                    return Err(Ending::Closed("the server ended the connection with a response".to_owned()));
-                }
                 Piece::End => {
                     self.content = None;
+                    if self.closes {
+                        return Err(Ending::Reopen);
+                    }
                     out.extend_from_slice(self.request.as_bytes());
                 }
                 Piece::Data(len) => {
@@ -194,6 +194,9 @@ mod tests {
     fn the_server_closes() {
         let (_, _, ending) = decoded(&response(&["o".to_owned(), "c[3000,\"Go away!\"]".to_owned()]), &[]);
         assert_eq!(ending, Some(Ending::Closed("the server closed with 3000 Go away!".to_owned())));
+        let last = String::from_utf8(response(&["o".to_owned()])).unwrap();
+        let last = last.replace("chunked", "chunked\r\nConnection: close");
+        assert_eq!(decoded(last.as_bytes(), &[]), (Vec::new(), 0, Some(Ending::Reopen)));
         let (_, _, ending) = decoded(&response(&["x".to_owned()]), &[]);
         assert!(matches!(ending, Some(Ending::Failed(_))), "{ending:?}");
         let (_, _, ending) = decoded(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", &[]);

@@ -66,6 +66,8 @@ pub enum Disconnect {
     Closed,
     /// A storm dropped it; the client reconnects at this time.
     Dropped(u64),
+    /// Its session goes on over another connection.
+    Reopen,
     /// It failed, for this reason.
     Failed(String),
 }
@@ -122,6 +124,13 @@ impl Client {
             tail_needed: 0,
             send_buffer: request,
         }
+    }
+
+    /// Goes on over another connection, after [`Disconnect::Reopen`].
+    pub fn reopen(&mut self, socket: Socket) {
+        self.socket = socket;
+        self.tail.clear();
+        self.send_buffer = self.channel.reopening_request();
     }
 
     /// The socket.
@@ -257,7 +266,8 @@ impl Client {
 
     fn end(&self, ending: Ending) -> Disconnect {
         match ending {
-            Ending::Closed(_) if self.phase == Phase::Closing => Disconnect::Closed,
+            Ending::Closed(_) | Ending::Reopen if self.phase == Phase::Closing => Disconnect::Closed,
+            Ending::Reopen => Disconnect::Reopen,
             Ending::Closed(why) | Ending::Failed(why) => Disconnect::Failed(why),
         }
     }

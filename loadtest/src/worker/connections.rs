@@ -1,6 +1,6 @@
 //! A worker's clients with their connections: connecting, reading, publishing, disconnecting, and counting.
 
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
 use super::client::{Disconnect, Phase, ReadBuffer, Readiness};
 use super::dialer::{self, Dialer, Reconnect};
@@ -10,7 +10,7 @@ use super::publishers::Publishers;
 use super::receivers::Receivers;
 use super::recovery;
 use super::sources::DialError;
-use super::uplink::Uplinks;
+use super::uplink::{Uplinks, register};
 use crate::clock::{self, MILLISECOND, SECOND};
 use crate::message::Assignment;
 use crate::plan::{LoadModel, Plan, ReadMode};
@@ -270,9 +270,7 @@ impl Connections {
                 return Ok(());
             }
         };
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.registry.register(client.socket().socket(), Token(local), interest);
-        registered.map_err(|error| error.to_string())?;
+        register(&self.registry, client.socket(), Token(local))?;
         slot.client = Some(client);
         // If it cannot be opened now, the first message tries it again.
         let _ = self.open_uplink(local, now);
@@ -305,9 +303,8 @@ impl Connections {
                 self.disconnected(local, Disconnect::Failed(cause::HANDSHAKE_TIMEOUT.to_owned()))
             }
             Phase::Joining => {
-                let has_positions =
-                    self.plan().protocol(self.assignment.global(local)).transport.has_positions();
-                let why = if has_positions { cause::POSITION_TIMEOUT } else { cause::JOIN_TIMEOUT };
+                let protocol = self.plan().protocol(self.assignment.global(local));
+                let why = cause::join_timeout(protocol.transport.has_positions());
                 self.disconnected(local, Disconnect::Failed(why.to_owned()));
             }
             Phase::Closing => self.disconnected(local, Disconnect::Closed),
@@ -416,8 +413,20 @@ impl Connections {
         self.publish_again();
     }
 
+    /// Goes on with a client's session over another connection.
+    fn reopen(&mut self, local: usize) -> Result<(), String> {
+        let Some(client) = &mut self.receivers.slot_mut(local).client else { return Ok(()) };
+        let dialed = self.dialer.connect(&self.assignment.plan, clock::now());
+        client.reopen(dialed.map_err(DialError::reason)?);
+        register(&self.registry, client.socket(), Token(local))
+    }
+
     /// Removes a connection that has ended.
-    fn disconnected(&mut self, local: usize, reason: Disconnect) {
+    fn disconnected(&mut self, local: usize, mut reason: Disconnect) {
+        if let Disconnect::Reopen = reason {
+            let Err(why) = self.reopen(local) else { return };
+            reason = Disconnect::Failed(why);
+        }
         let (slot, deliveries) = self.receivers.slot_and_deliveries(local);
         let Some(client) = slot.client.take() else { return };
         self.uplinks.close(local);
@@ -435,13 +444,13 @@ impl Connections {
         }
         self.publishers.disconnected(plan, global, room);
         let next = match reason {
-            Disconnect::Closed => Reconnect::Immediately,
+            Disconnect::Closed | Disconnect::Reopen => Reconnect::Immediately,
             Disconnect::Dropped(reconnect_ns) => Reconnect::At(reconnect_ns),
             Disconnect::Failed(_) if plan.reconnect => Reconnect::Retry,
             Disconnect::Failed(_) => Reconnect::Never,
         };
         match reason {
-            Disconnect::Closed | Disconnect::Dropped(_) => {}
+            Disconnect::Closed | Disconnect::Reopen | Disconnect::Dropped(_) => {}
             Disconnect::Failed(_) if was_open && !reads_immediately => self.stats.slow_closed += 1,
             Disconnect::Failed(why) => self.stats.error(why),
         }

@@ -369,7 +369,11 @@ impl Dialer {
         Ok(Client::new(socket, channel, request, now))
     }
 
-    fn connect(&mut self, plan: &Plan, now: u64) -> Result<Socket, DialError> {
+    /// Opens a socket to the server.
+    ///
+    /// # Errors
+    /// This connection, or every connection, cannot be opened.
+    pub fn connect(&mut self, plan: &Plan, now: u64) -> Result<Socket, DialError> {
         let stream = self.sources.connect(plan.target.address, now)?;
         Socket::new(stream, self.tls.as_ref()).map_err(|error| DialError::Fatal(error.to_string()))
     }

@@ -91,6 +91,15 @@ impl Uplink {
     }
 }
 
+/// Registers a socket for both directions.
+///
+/// # Errors
+/// One sentence.
+pub fn register(registry: &Registry, socket: &mut Socket, token: Token) -> Result<(), String> {
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    registry.register(socket.socket(), token, interest).map_err(|error| error.to_string())
+}
+
 /// Marks the token of an uplink; the rest of it is its client's local index.
 pub const UPLINK: usize = 1 << (usize::BITS - 2);
 
@@ -120,14 +129,8 @@ impl Uplinks {
         dialed: Result<Uplink, DialError>,
         registry: &Registry,
     ) -> Result<(), String> {
-        let mut uplink = match dialed {
-            Ok(uplink) => uplink,
-            Err(DialError::Fatal(why) | DialError::Refused(why)) => return Err(why),
-            Err(DialError::NoPort) => return Err("no port was free to publish from".to_owned()),
-        };
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = registry.register(uplink.socket.socket(), Token(UPLINK | local), interest);
-        registered.map_err(|error| error.to_string())?;
+        let mut uplink = dialed.map_err(DialError::reason)?;
+        register(registry, &mut uplink.socket, Token(UPLINK | local))?;
         self.0.insert(local, uplink);
         Ok(())
     }

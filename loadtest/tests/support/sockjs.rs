@@ -42,7 +42,8 @@ pub struct SockJsServer {
 }
 
 impl SockJsServer {
-    pub fn start() -> Self {
+    /// `closes`: a connection ends with its response.
+    pub fn start(closes: bool) -> Self {
         let listener = Listener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::<(Mutex<Room>, Condvar)>::default();
@@ -50,7 +51,7 @@ impl SockJsServer {
         spawn(move || {
             for socket in listener.incoming().flatten() {
                 let shared = Arc::clone(&rooms);
-                spawn(move || serve(&socket, &shared));
+                spawn(move || serve(&socket, &shared, closes));
             }
         });
         Self { url, shared }
@@ -72,7 +73,7 @@ fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
 }
 
 /// Serves the requests of one connection.
-fn serve(socket: &Stream, shared: &(Mutex<Room>, Condvar)) {
+fn serve(socket: &Stream, shared: &(Mutex<Room>, Condvar), closes: bool) {
     socket.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(socket.try_clone().unwrap());
     let mut own = None;
@@ -94,8 +95,11 @@ fn serve(socket: &Stream, shared: &(Mutex<Room>, Condvar)) {
             post(socket, shared, session, &content).is_ok()
         } else {
             own = Some(session.to_owned());
-            stream(socket, shared, session, query).is_ok()
+            stream(socket, shared, session, query, closes).is_ok()
         };
+        if is_alive && closes && kind != "xhr_send" {
+            return;
+        }
         if !is_alive {
             own.map(|session| shared.0.lock().unwrap().sessions.remove(&session));
             return;
@@ -126,13 +130,15 @@ fn stream(
     (room, changed): &(Mutex<Room>, Condvar),
     session: &str,
     query: &str,
+    closes: bool,
 ) -> std::io::Result<()> {
     let mut chunks = socket.try_clone()?;
     let mut chunk = |frame: &str| {
         let bytes = format!("{:x}\r\n{frame}\n\r\n", frame.len() + 1);
         chunks.write_all(bytes.as_bytes()).map(|()| bytes.len())
     };
-    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let connection = if closes { "close" } else { "keep-alive" };
+    let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: {connection}\r\n\r\n");
     let mut out = socket.try_clone()?;
     out.write_all(head.as_bytes())?;
     chunk(&"h".repeat(2048))?;
