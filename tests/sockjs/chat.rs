@@ -136,7 +136,7 @@ fn pages_of_other_origins() {
         let refused = server.try_client("/sockjs/000/s/websocket?name=ann&room=tea", &[("Origin", origin)]);
         assert!(refused.is_err_and(|error| error.contains("403")), "{origin}");
     }
-    // What a page sends without telling its origin.
+    // What a page sends without its origin.
     let cross_site = "Sec-Fetch-Site: cross-site\r\n";
     assert_eq!(ask(&server, &path("s0", "xhr_send"), cross_site, "[\"x\"]").status, 403);
 }
