@@ -273,6 +273,20 @@ fn a_client_that_polls_is_a_member_until_its_lease_ends() {
 }
 
 #[test]
+fn a_room_is_kept_for_a_client_between_two_polls() {
+    let options = RoomOptions { history_count_max: 0, ..RoomOptions::default() };
+    let mut world = World::new(Box::new(Memory::default()), limits(options, 1 << 20));
+    world.listen(0, "r", true);
+    world.poll_room(0, 9, "r", Duration::from_secs(30));
+    world.listen(0, "r", false);
+    world.leave(9, "r");
+    world.advance(Duration::from_secs(29));
+    assert!(!world.homes.is_empty(), "its next poll goes on from its position");
+    world.advance(Duration::from_secs(2));
+    assert!(world.homes.is_empty());
+}
+
+#[test]
 fn leases_are_bounded() {
     let mut world = World::new(Box::new(Memory::default()), limits(RoomOptions::default(), 1 << 20));
     world.listen(0, "r", true);
