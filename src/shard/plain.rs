@@ -237,7 +237,6 @@ impl Shard {
         slot.session = Some(session_key);
         slot.conn.wait();
         slot.http_or_new().exchange = Some(exchange.clone());
-        self.metrics.requests.add(1);
         self.metrics.waiting_requests.add(1);
         self.open_session(key, &handshake, admission);
         self.rearm(key);
@@ -328,6 +327,7 @@ impl Shard {
             if interval.is_zero() { Time::NEVER } else { self.now + jittered(&mut self.rng, interval) };
         // A session that joins anew, as its room's home was lost, goes on with its stream.
         let Some(Exchange { cors, .. }) = self.take_exchange(key) else { return };
+        self.metrics.requests.add(1);
         let Some(Slot { conn, details, .. }) = self.conns.get_mut(key) else { return };
         let (endpoint, content_type) = match (format.protocol() == Protocol::Events, format.is_chunked()) {
             (true, true) => (Endpoint::Events, EVENT_STREAM),
@@ -358,6 +358,7 @@ impl Shard {
         position: Option<Position>,
     ) {
         let Some(exchange) = self.take_exchange(key) else { return };
+        self.metrics.requests.add(1);
         let name = self.sessions.get(session).and_then(Session::poll_session).unwrap_or_default().to_owned();
         let position = position.map(|position| position.to_string());
         let mut fields = vec![NO_STORE, ("Stentor-Session", name.as_str())];
