@@ -279,7 +279,6 @@ impl Shard {
         let Some(slot) = self.conns.get_mut(key) else { return };
         slot.conn.wait();
         slot.http_or_new().exchange = Some(exchange);
-        self.metrics.requests.add(1);
         self.metrics.waiting_requests.add(1);
     }
 

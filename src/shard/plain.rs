@@ -118,6 +118,7 @@ impl Shard {
             if interval.is_zero() { Time::NEVER } else { self.now + jittered(&mut self.rng, interval) };
         // A session that joins anew, as its room's home was lost, goes on with its stream.
         let Some(Exchange { cors, .. }) = self.take_exchange(key) else { return };
+        self.metrics.requests.add(1);
         let Some(slot) = self.conns.get_mut(key) else { return };
         let Framing::Stream(kind, chunked) = format.framing() else { return };
         let messages = format.protocol() != Protocol::Plain;
@@ -149,6 +150,7 @@ impl Shard {
         position: Option<Position>,
     ) {
         let Some(exchange) = self.take_exchange(key) else { return };
+        self.metrics.requests.add(1);
         let name = self.sessions.get(session).and_then(Session::poll_session).unwrap_or_default().to_owned();
         let position = position.map(|position| position.to_string());
         let mut fields = vec![NO_STORE, ("Stentor-Session", name.as_str())];
