@@ -1,5 +1,6 @@
-//! The JSON protocol without WebSocket, over real sockets: replies on a stream, commands by `POST /emulation`, and the
-//! unidirectional endpoints. Each command has a connection of its own, and so arrives on any shard.
+//! The JSON protocol without WebSocket, over real sockets: replies on a stream, commands by
+//! `POST /emulation`, and the unidirectional endpoints. Each command has a connection of its own, and so
+//! arrives on any shard.
 
 mod support;
 
