@@ -104,6 +104,8 @@ pub struct ShardMetrics {
     pub waiting_requests: Cell,
     /// Members of rooms whose home is this shard that poll.
     pub leases: Cell,
+    /// SockJS sessions over HTTP.
+    pub outlets: Cell,
     /// Idempotency keys that are kept.
     pub idempotency_keys: Cell,
     /// Rooms with members on this shard.
@@ -193,6 +195,7 @@ impl ShardMetrics {
             &self.streams,
             &self.waiting_requests,
             &self.leases,
+            &self.outlets,
             &self.idempotency_keys,
             &self.rooms,
             &self.members,

@@ -119,5 +119,5 @@ impl Options {
     }
 }
 
-/// Where SockJS's client is served for everybody, in the version whose pages and frames are tested.
+/// A public address of SockJS's client, in the version whose pages and frames are tested.
 const SOCKJS_SCRIPT: &str = "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js";

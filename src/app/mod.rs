@@ -13,7 +13,8 @@ use smallvec::SmallVec;
 
 use crate::base::spsc::Weigh;
 use crate::chat::{Forms, PresenceEvent, Publication};
-use crate::http::{StreamKind, chunk_into};
+pub use crate::http::StreamKind;
+use crate::http::chunk_into;
 use crate::ws::{self, Deflater, Opcode, Window};
 
 /// An application protocol: what a publication looks like to its members.
@@ -31,7 +32,7 @@ pub enum Protocol {
     Quoted,
 }
 
-/// How payloads are told apart on a connection.
+/// How payloads are separated on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
     /// Frames of WebSocket, compressed with a window (RFC 7692), if one was agreed on.
@@ -285,8 +286,11 @@ impl Encoder {
 }
 
 /// The two forms of a push.
-const JSON_PUSHES: [(Protocol, fn(&str, &[u8]) -> Vec<u8>); 2] =
+const JSON_PUSHES: [(Protocol, PushPayload); 2] =
     [(Protocol::Json, json::push), (Protocol::Push, json::bare_push)];
+
+/// Makes the payload of a push to a room, of a publication.
+type PushPayload = fn(&str, &[u8]) -> Vec<u8>;
 
 /// The formats among `forms`.
 fn of(forms: Forms) -> impl Iterator<Item = WireFormat> {

@@ -72,10 +72,22 @@ pub const fn close_code(code: u16) -> u16 {
 pub struct InvalidMessages;
 
 /// The messages that a client has sent: an array of strings, or a single one. No message at all is fine.
+/// Half a surrogate pair, which scripts can have in their strings, is read as U+FFFD, as browsers send it.
 ///
 /// # Errors
 /// It is something else.
 pub fn parse(content: &str) -> Result<Vec<Cow<'_, str>>, InvalidMessages> {
+    match parse_json(content) {
+        Err(InvalidMessages) if content.contains("\\u") => {
+            let whole = without_half_pairs(content);
+            let messages = parse_json(&whole)?;
+            Ok(messages.into_iter().map(|text| Cow::Owned(text.into_owned())).collect())
+        }
+        outcome => outcome,
+    }
+}
+
+fn parse_json(content: &str) -> Result<Vec<Cow<'_, str>>, InvalidMessages> {
     #[derive(Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
     let content = content.trim_matches([' ', '\t', '\r', '\n']);
@@ -88,6 +100,30 @@ pub fn parse(content: &str) -> Result<Vec<Cow<'_, str>>, InvalidMessages> {
     }
     let messages: Vec<Text<'_>> = serde_json::from_str(content).map_err(|_| InvalidMessages)?;
     Ok(messages.into_iter().map(|Text(text)| text).collect())
+}
+
+/// `json` with U+FFFD in place of every escaped surrogate that has no other half.
+fn without_half_pairs(json: &str) -> String {
+    let unit = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut out, mut at) = (String::with_capacity(json.len()), 0);
+    while let Some(found) = json[at..].find('\\') {
+        out.push_str(&json[at..at + found]);
+        at += found;
+        let is_pair = matches!((unit(at), unit(at + 6)), (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)));
+        let (len, half) = match unit(at) {
+            _ if is_pair => (12, false),
+            Some(0xD800..=0xDFFF) => (6, true),
+            // Any other escape: what it escapes begins no other one.
+            _ => (1 + json[at + 1..].chars().next().map_or(0, char::len_utf8), false),
+        };
+        out.push_str(if half { "\\ufffd" } else { &json[at..at + len] });
+        at += len;
+    }
+    out.push_str(&json[at..]);
+    out
 }
 
 #[cfg(test)]
@@ -105,7 +141,10 @@ mod tests {
         assert_eq!(written(|out| messages_into(out, b"\"a\",\"b\",")), r#"a["a","b"]"#);
         assert_eq!(written(|out| message_into(out, "\" \u{0}\n\u{1F}é😀%")), r#"a["\" \u0000\n\u001fé😀%"]"#);
         assert_eq!(written(|out| close_into(out, 3000, "Go away!")), r#"c[3000,"Go away!"]"#);
-        assert_eq!([1000, 1001, 1008, 1013, 3001, 4000, 5000, 0].map(close_code), [1000, 3001, 3008, 3013, 3001, 4000, 3000, 3000]);
+        assert_eq!(
+            [1000, 1001, 1008, 1013, 3001, 4000, 5000, 0].map(close_code),
+            [1000, 3001, 3008, 3013, 3001, 4000, 3000, 3000]
+        );
     }
 
     #[test]
@@ -124,10 +163,26 @@ mod tests {
         let parsed = |content| parse(content).map(|messages| messages.join("|"));
         assert_eq!(parsed(r#"["x","y\n\u0041"]"#), Ok("x|y\nA".to_owned()));
         assert_eq!(parsed(r#""x""#), Ok("x".to_owned()));
+        assert_eq!(
+            parsed(r#"["\ud83d","\ude00a","\ud83d\ude00","\\ud83d","\ud83dx"]"#),
+            Ok("\u{FFFD}|\u{FFFD}a|😀|\\ud83d|\u{FFFD}x".to_owned())
+        );
         for nothing in ["", " \n", "[]"] {
             assert_eq!(parse(nothing), Ok(Vec::new()), "{nothing}");
         }
-        for bad in ["[\"x\"", "x", "{}", "[1]", "[null]", "null", "[\"a\"]x", "\"", "[\"\\ud800\"]", "[[]]", "\"a\"\"b\""] {
+        for bad in [
+            "[\"x\"",
+            "x",
+            "{}",
+            "[1]",
+            "[null]",
+            "null",
+            "[\"a\"]x",
+            "\"",
+            "[\"\\ud800\"]",
+            "[[]]",
+            "\"a\"\"b\"",
+        ] {
             assert_eq!(parse(bad), Err(InvalidMessages), "{bad}");
         }
     }

@@ -37,10 +37,8 @@ pub struct Parts {
     pub control: Receiver<Control>,
     /// The wakers of all shards, by number.
     pub wakers: Arc<[Waker]>,
-    /// The connections that other shards pass on to this one.
-    pub arrivals: Arrivals,
-    /// The ways to all shards, by number.
-    pub departures: Departures,
+    /// The ways on which connections come from other shards, and go to them.
+    pub passages: Passages,
     /// The origin of this process's time.
     pub origin: Instant,
     /// Takes the shard's auth requests.
@@ -53,16 +51,21 @@ pub struct Parts {
     pub drained: Box<dyn FnMut() + Send>,
 }
 
-/// The connections that other shards pass on to one.
-pub type Arrivals = Receiver<Passing<OwnedFd>>;
+/// The ways on which connections come to a shard from others, and go to them.
+#[derive(Debug)]
+pub struct Passages {
+    arrivals: Receiver<Passing<OwnedFd>>,
+    /// To each shard, by number.
+    departures: Arc<[SyncSender<Passing<OwnedFd>>]>,
+}
 
-/// The ways on which connections are passed on to each shard.
-pub type Departures = Arc<[SyncSender<Passing<OwnedFd>>]>;
-
-/// The ways between `shards` shards, on which connections are passed on.
-pub fn passages(shards: usize) -> (Departures, Vec<Arrivals>) {
-    let (departures, arrivals): (Vec<_>, Vec<_>) = (0..shards).map(|_| sync_channel(PASSING_MAX)).unzip();
-    (departures.into(), arrivals)
+impl Passages {
+    /// Those of each of `shards` shards.
+    pub fn between(shards: usize) -> Vec<Self> {
+        let (departures, arrivals): (Vec<_>, Vec<_>) = (0..shards).map(|_| sync_channel(PASSING_MAX)).unzip();
+        let departures: Arc<[_]> = departures.into();
+        arrivals.into_iter().map(|arrivals| Self { arrivals, departures: Arc::clone(&departures) }).collect()
+    }
 }
 
 /// Makes a shard that replaces one that has panicked.
@@ -114,14 +117,13 @@ impl IoBackend {
     /// The kernel refuses to wait, which it has no reason to.
     pub fn run(self, parts: Parts) -> io::Result<()> {
         let Parts { shard, id, listeners, .. } = parts;
-        let Parts { control, wakers, arrivals, departures, .. } = parts;
+        let Parts { control, wakers, passages, .. } = parts;
         let Parts { origin, auth, metrics, rebuild, drained, .. } = parts;
         let process = ProcessHost {
             id,
             control,
             wakers,
-            arrivals,
-            departures,
+            passages,
             origin,
             auth,
             metrics,
@@ -175,8 +177,7 @@ pub(super) struct ProcessHost {
     id: usize,
     control: Receiver<Control>,
     wakers: Arc<[Waker]>,
-    arrivals: Arrivals,
-    departures: Departures,
+    passages: Passages,
     origin: Instant,
     auth: AuthSender,
     metrics: Arc<ShardMetrics>,
@@ -236,7 +237,7 @@ impl Host for ProcessHost {
     }
 
     fn pass(&mut self, shard: usize, passing: Passing<OwnedFd>) -> Result<(), Passing<OwnedFd>> {
-        match self.departures[shard].try_send(passing) {
+        match self.passages.departures[shard].try_send(passing) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(passing)) => Err(passing),
             // That shard has ended, and its sockets are closed.
@@ -245,7 +246,7 @@ impl Host for ProcessHost {
     }
 
     fn next_arrival(&mut self) -> Option<Passing<OwnedFd>> {
-        self.arrivals.try_recv().ok()
+        self.passages.arrivals.try_recv().ok()
     }
 
     fn request_auth(&mut self, auth_request: AuthRequest) {

@@ -33,7 +33,7 @@ pub(super) enum Replacement {
 
 /// The process around a loop; or the simulation of one.
 pub(super) trait Host {
-    /// A socket on its way from one loop to another.
+    /// A socket between two loops.
     type Carrier;
 
     /// The time, as the shard counts it.
@@ -48,7 +48,7 @@ pub(super) trait Host {
     /// Wakes another shard.
     fn wake(&mut self, shard: usize);
 
-    /// Passes a connection on to another shard; `Err`: too many are on their way there.
+    /// Passes a connection on to another shard; `Err`: too many are in flight there.
     fn pass(&mut self, shard: usize, passing: Passing<Self::Carrier>) -> Result<(), Passing<Self::Carrier>>;
 
     /// The next connection that another shard has passed on.

@@ -50,7 +50,7 @@ mod sockets;
 pub mod uring;
 
 #[cfg(feature = "edges")]
-pub use backend::{Arrivals, Departures, IoBackend, Parts, Rebuild, RepeatedPanic, Waker, passages};
+pub use backend::{IoBackend, Parts, Passages, Rebuild, RepeatedPanic, Waker};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,16 +9,16 @@ use super::sockets::{Opened, Sockets};
 use crate::base::ConnKey;
 use crate::shard::Moved;
 
-/// A connection on its way.
+/// A connection in flight between two loops.
 #[derive(Debug)]
-pub struct Passing<C> {
+pub(super) struct Passing<C> {
     /// Its socket, as it travels between two loops.
     pub(super) carrier: C,
     /// What its shard knows of it.
     pub(super) moved: Moved,
 }
 
-/// Connections on their way to one shard; further ones wait where they are.
+/// Connections in flight to one shard; further ones wait where they are.
 pub(super) const PASSING_MAX: usize = 256;
 
 /// Connections taken over in one turn.
@@ -89,7 +89,7 @@ impl<S: Sockets, H: Host<Carrier = S::Carrier>> Loop<S, H> {
                 self.context.host.wake(shard);
                 Ok(())
             }
-            // Too many are on their way: it comes back, and tries again.
+            // Too many are in flight: it stays here, and tries again.
             Err(passing) => self.adopt(passing),
         }
     }

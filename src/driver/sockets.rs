@@ -23,7 +23,7 @@ pub(super) trait Sockets {
     /// Something that the kernel has done for a connection by itself. Each is given to [`Sockets::complete`],
     /// or to [`Sockets::release`] alone when its connection is gone.
     type Completion: Copy;
-    /// A socket on its way from one loop to another.
+    /// A socket between two loops.
     type Carrier;
 
     /// Waits until something has happened, but at most `timeout` (`None`: however long), and appends what

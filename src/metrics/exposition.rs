@@ -124,7 +124,7 @@ impl Registry {
 type Pick = fn(&ShardMetrics) -> &Cell;
 
 /// Every plain family: name without prefix, type, help, where it is.
-const FAMILIES: [(&str, &str, &str, Pick); 30] = [
+const FAMILIES: [(&str, &str, &str, Pick); 32] = [
     ("connections_accepted_total", "counter", "Connections accepted.", |s| &s.accepted),
     ("connections", "gauge", "Connections open now, without the surplus ones.", |s| &s.connections),
     (
@@ -144,6 +144,7 @@ const FAMILIES: [(&str, &str, &str, Pick); 30] = [
     ("polling_members", "gauge", "Members of rooms that use long polling, between two polls too.", |s| {
         &s.leases
     }),
+    ("sockjs_sessions", "gauge", "SockJS sessions over HTTP, between two requests too.", |s| &s.outlets),
     ("idempotency_keys", "gauge", "Idempotency keys that are kept.", |s| &s.idempotency_keys),
     ("rooms", "gauge", "Rooms with members on the shard.", |s| &s.rooms),
     ("members", "gauge", "Members of rooms.", |s| &s.members),
@@ -195,6 +196,12 @@ const FAMILIES: [(&str, &str, &str, Pick); 30] = [
     ),
     ("http_requests_total", "counter", "HTTP requests answered, without upgrades.", |s| &s.requests),
     ("shard_panics_total", "counter", "Shard panics.", |s| &s.panics),
+    (
+        "connections_moved_total",
+        "counter",
+        "Connections that went to another shard, to their session.",
+        |s| &s.moves,
+    ),
     ("mesh_wakeups_total", "counter", "Wake-ups sent to other shards.", |s| &s.wakes),
 ];
 

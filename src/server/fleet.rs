@@ -13,7 +13,9 @@ use std::time::Instant;
 use super::{EXIT_SOFTWARE, Failure, failure};
 use crate::base::hash::Seed;
 use crate::config::Config;
-use crate::driver::{AuthCommand, Control, IoBackend, Parts, Rebuild, RepeatedPanic, Waker, passages};
+use crate::driver::{
+    AuthCommand, AuthSender, Control, IoBackend, Parts, Passages, Rebuild, RepeatedPanic, Waker,
+};
 use crate::edge::Edge;
 use crate::engine::Memory;
 use crate::identity::hook::{Decided, HookClient};
@@ -56,13 +58,11 @@ impl Fleet {
         let hook = Arc::new(HookClient::new(edge.handle().clone(), decided));
         hook.open(config.hook.as_ref(), &config.policy)
             .map_err(|error| failure("hook client setup failed", &error))?;
-        let mut threads = Vec::new();
-        let last = Arc::new(CloseOnDrop(watch.clone()));
+        let (mut threads, last) = (Vec::new(), Arc::new(CloseOnDrop(watch.clone())));
         let Some(blueprint) = meshes.first().map(Mesh::blueprint) else {
             return Err(failure("no shards", &"at least one is required"));
         };
         let limits = ConnectionLimits::new(&seed);
-        let (departures, arrivals) = passages(shards);
         let fleet = Shard::fleet(meshes, &limits, options, registry, random);
         let current = Arc::new(Mutex::new(Arc::clone(options)));
         let factory = ShardFactory {
@@ -73,27 +73,19 @@ impl Fleet {
             controls: controls.clone(),
             wakers: Arc::clone(&wakers),
         };
-        let ways = receivers.into_iter().zip(arrivals);
+        let ways = receivers.into_iter().zip(Passages::between(shards));
         let parts = fleet.into_iter().enumerate().zip(backends).zip(listeners).zip(ways);
-        for ((((id, shard), backend), listeners), (control, arrivals)) in parts {
-            let hook_client = Arc::clone(&hook);
-            let auth = Box::new(move |command| match command {
-                AuthCommand::Request(auth_request) => hook_client.submit(id, auth_request),
-                AuthCommand::Cancel(conn) => hook_client.cancel(id, conn),
-            });
-            let wakers = Arc::clone(&wakers);
+        for ((((id, shard), backend), listeners), (control, passages)) in parts {
+            let (auth, wakers) = (auth_sender(&hook, id), Arc::clone(&wakers));
             let (metrics, rebuild) = (registry.shard(id), factory.clone().rebuild(id));
-            let mut last = Some(Arc::clone(&last));
-            let drained = Box::new(move || drop(last.take()));
-            let departures = Arc::clone(&departures);
+            let drained = drop_once(&last);
             let parts = Parts {
                 shard,
                 id,
                 listeners,
                 control,
                 wakers,
-                arrivals,
-                departures,
+                passages,
                 origin,
                 auth,
                 metrics,
@@ -147,6 +139,21 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Drops a share of what it is given when it is first called.
+fn drop_once(shared: &Arc<CloseOnDrop>) -> Box<dyn FnMut() + Send> {
+    let mut share = Some(Arc::clone(shared));
+    Box::new(move || drop(share.take()))
+}
+
+/// Passes the auth requests of shard `id` on to the hook.
+fn auth_sender(hook: &Arc<HookClient>, id: usize) -> AuthSender {
+    let hook = Arc::clone(hook);
+    Box::new(move |command| match command {
+        AuthCommand::Request(auth_request) => hook.submit(id, auth_request),
+        AuthCommand::Cancel(conn) => hook.cancel(id, conn),
+    })
 }
 
 /// Runs a shard on a thread of its own.

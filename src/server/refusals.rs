@@ -75,7 +75,9 @@ fn advice(cause: &str) -> &'static str {
         "no_upgrade" | "payload" | "messages" | "no_callback" | "callback" => {
             "the client at /sockjs is none of SockJS, or a proxy has changed what it sends"
         }
-        "session_full" => "a client sends commands faster than they are done, or a room's home does not answer",
+        "session_full" => {
+            "a client sends commands faster than they are done, or a room's home does not answer"
+        }
         "rate_limit" => "max_session_messages_per_second, or max_messages_per_second of the room",
         "try_again" => "a shard or the auth backend does not answer in time: command_timeout, hook_timeout",
         "too_many_connections" => {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::identity::{grant, may_join, may_publish};
 use super::json::{Connecting, Outcome, Phase};
-use super::{Context, EXPIRY_GRACE, Effect, Join, Session};
+use super::{Client, Context, EXPIRY_GRACE, Effect, Join, Session};
+use crate::app::Protocol as Wire;
 use crate::app::json::command::{
     Connect, DeliveryQuery, HistoryQuery, Introduction, Publish, Rpc, SubRefresh, Subscribe,
 };
@@ -15,7 +16,6 @@ use crate::chat::{
     self, AuthMode, Body, Draft, Grant, Identity, Member, Person, RateDecision, RecoveryRequest, ServerRoom,
     TokenError,
 };
-use crate::app::Protocol as Wire;
 use crate::options::Options;
 use crate::room::Query;
 
@@ -69,7 +69,7 @@ impl Session {
                 let name = Introduction::read(connect.data).name.map(Box::from);
                 let token = (!connect.token.is_empty()).then(|| Box::from(&*connect.token));
                 let data = connect.data.map(|data| Box::from(RawValue::get(data)));
-                ctx.effects.push(Effect::Authenticate { protocol: "json", name, token, data });
+                ctx.effects.push(Effect::Authenticate(Client { protocol: "json", name, token, data }));
                 return Ok(Outcome::Nothing);
             }
         };

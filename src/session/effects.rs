@@ -79,6 +79,19 @@ pub struct JoinRequest {
     pub lease: Option<Duration>,
 }
 
+/// A client, as the auth backend gets to know it.
+#[derive(Debug)]
+pub struct Client {
+    /// The protocol: `text` or `json`.
+    pub protocol: &'static str,
+    /// The requested name.
+    pub name: Option<Box<str>>,
+    /// Its token.
+    pub token: Option<Box<str>>,
+    /// The client's own data: JSON.
+    pub data: Option<Box<str>>,
+}
+
 /// Something that a session does.
 #[derive(Debug)]
 pub enum Effect {
@@ -140,16 +153,7 @@ pub enum Effect {
         offset: u64,
     },
     /// Sends an auth request.
-    Authenticate {
-        /// The protocol: `text` or `json`.
-        protocol: &'static str,
-        /// The requested name.
-        name: Option<Box<str>>,
-        /// Its token.
-        token: Option<Box<str>>,
-        /// The client's own data: JSON.
-        data: Option<Box<str>>,
-    },
+    Authenticate(Client),
     /// It is in: what its rooms publish may follow what it was sent.
     Confirmed,
     /// Pings its client with a WebSocket ping.

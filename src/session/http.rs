@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use super::identity::{may_join, may_publish};
 use super::{Context, Effect, Session};
-use crate::app::{Framing, WireFormat, json, plain};
+use crate::app::{self, Framing, WireFormat, json, plain};
 use crate::base::Time;
 use crate::base::hash::Seed;
-use crate::http::StreamKind;
 use crate::chat::{Body, ClientId, Draft, IdempotencyKey, Member, Position, RateDecision, Recovered};
 
 /// How long a client that polls is still a member after the time that a poll may take, until its next one.
@@ -123,9 +122,9 @@ impl Session {
     }
 
     /// A stream's head goes out, and what an `EventSource` is to do when it ends.
-    pub(super) fn begin_stream(ctx: &mut Context<'_>, kind: StreamKind) {
+    pub(super) fn begin_stream(ctx: &mut Context<'_>, kind: app::StreamKind) {
         ctx.effects.push(Effect::Begin);
-        if kind == StreamKind::Events {
+        if kind == app::StreamKind::Events {
             ctx.effects.send(|out| out.extend_from_slice(plain::RETRY));
         }
     }

@@ -2,9 +2,9 @@
 //! executed gets its error, and nothing else happens; one that is none ends the connection.
 
 use super::{Context, Effects, Protocol, Session, Taken};
-use crate::app::{Protocol as Wire, WireFormat};
 use crate::app::json::command::{self, Connect};
 use crate::app::json::{Command, Disconnect, ErrorCode, Method, Refusal, Reply, ServerSubscription};
+use crate::app::{Protocol as Wire, WireFormat};
 use crate::base::Time;
 use crate::chat::{ClientId, Person, RateDecision, RateLimit, RateLimiter, RecoveryRequest};
 use crate::metrics::CloseReason;

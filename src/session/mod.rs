@@ -44,10 +44,10 @@ use std::time::Duration;
 
 pub use crate::app::json::Delivery;
 pub use clock::jittered;
-pub use effects::{Budget, Context, Effect, Effects, JoinRequest};
+pub use effects::{Budget, Client, Context, Effect, Effects, JoinRequest};
 pub use http::{Content, POLL_PAUSE_MAX, PostError, Posted};
 pub use identity::{AuthOutcome, TextHandshake};
-pub use relay::{Relayed, SessionId, Ticket, node};
+pub use relay::{Relayed, RequestId, SessionId, node};
 pub use text::PendingJoin;
 
 use crate::app::{Framing, Protocol as Wire, WireFormat};
@@ -426,17 +426,6 @@ impl Session {
             overrides,
             lease: self.poll().map(|_| ctx.options.poll_timeout + POLL_PAUSE_MAX),
         }));
-    }
-
-    /// Has what it sends go to an outlet, which has a connection now and then.
-    pub fn set_outlet(&mut self, outlet: OutletKey) {
-        self.rare().outlet = Some(outlet);
-        self.take_relayed(String::new());
-    }
-
-    /// Where what it sends goes, if it has no connection of its own.
-    pub fn outlet(&self) -> Option<OutletKey> {
-        self.rare.as_ref()?.outlet
     }
 
     fn rare(&mut self) -> &mut Rare {

@@ -2,10 +2,22 @@
 
 use super::{Context, Session, Taken};
 use crate::app::{Protocol as Wire, sockjs};
+use crate::base::OutletKey;
 use crate::metrics::CloseReason;
 
 impl Session {
-    /// Whether it speaks SockJS.
+    /// Has what it sends go to an outlet, which has a connection now and then.
+    pub fn set_outlet(&mut self, outlet: OutletKey) {
+        self.rare().outlet = Some(outlet);
+        self.take_relayed(String::new());
+    }
+
+    /// Where what it sends goes, if it has no connection of its own.
+    pub fn outlet(&self) -> Option<OutletKey> {
+        self.rare.as_ref()?.outlet
+    }
+
+    /// Whether its client uses SockJS.
     pub(super) fn is_quoted(&self) -> bool {
         self.format.protocol() == Wire::Quoted
     }

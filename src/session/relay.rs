@@ -1,5 +1,5 @@
 //! Sessions whose commands come by requests of their own, because their connection is a stream on which a
-//! client can send nothing: on which shard ever such a request arrives, its content is relayed to the session.
+//! client can send nothing: whichever shard such a request arrives on, its content is relayed to the session.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ const INBOX_MESSAGES_MAX: usize = 256;
 const INBOX_BYTES_MAX: usize = 256 * 1024;
 
 /// What a client names its session by in other requests. Only this process can make one, and a client learns
-/// its own only: who has it may speak for the session.
+/// its own only: who has it may send for the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionId {
     /// The shard that has the session.
@@ -55,7 +55,7 @@ pub fn node(seed: &Seed) -> String {
 
 /// The request that has brought a message: where its answer goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ticket {
+pub struct RequestId {
     /// The shard of its connection.
     pub shard: usize,
     /// Its connection.
@@ -64,7 +64,7 @@ pub struct Ticket {
     pub number: u32,
 }
 
-/// What has become of a message that was relayed.
+/// The outcome of a message that was relayed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Relayed {
     /// Its session has taken it.
@@ -80,7 +80,7 @@ pub enum Relayed {
 pub(super) struct Inbox {
     /// The session's own name.
     id: Box<str>,
-    waiting: VecDeque<(Box<str>, Option<Ticket>)>,
+    waiting: VecDeque<(Box<str>, Option<RequestId>)>,
     bytes: usize,
 }
 
@@ -103,14 +103,14 @@ impl Session {
     /// Bytes of relayed messages that wait, as they are allocated, with their list.
     pub fn inbox_bytes(&self) -> usize {
         let inbox = self.rare.as_ref().and_then(|rare| rare.inbox.as_ref());
-        inbox.map_or(0, |it| it.bytes + it.waiting.capacity() * size_of::<(Box<str>, Option<Ticket>)>())
+        inbox.map_or(0, |it| it.bytes + it.waiting.capacity() * size_of::<(Box<str>, Option<RequestId>)>())
     }
 
     /// A message has been relayed to it. It waits for its turn.
     ///
     /// # Errors
     /// What the request is to be answered at once.
-    pub fn relayed(&mut self, message: Box<str>, ticket: Option<Ticket>) -> Result<(), Relayed> {
+    pub fn relayed(&mut self, message: Box<str>, request: Option<RequestId>) -> Result<(), Relayed> {
         let inbox = self.inbox().ok_or(Relayed::Unknown)?;
         let is_full = inbox.waiting.len() >= INBOX_MESSAGES_MAX
             || (!inbox.waiting.is_empty() && inbox.bytes + message.len() > INBOX_BYTES_MAX);
@@ -118,7 +118,7 @@ impl Session {
             return Err(Relayed::Full);
         }
         inbox.bytes += message.len();
-        inbox.waiting.push_back((message, ticket));
+        inbox.waiting.push_back((message, request));
         Ok(())
     }
 
@@ -130,25 +130,25 @@ impl Session {
 
     /// Takes the message that has waited longest, or a part of it. Returns the request that has brought it,
     /// once it is taken whole.
-    pub fn take_next(&mut self, ctx: &mut Context<'_>) -> Option<Ticket> {
-        let (message, ticket) = self.inbox()?.waiting.pop_front()?;
+    pub fn take_next(&mut self, ctx: &mut Context<'_>) -> Option<RequestId> {
+        let (message, request) = self.inbox()?.waiting.pop_front()?;
         let taken = self.message(ctx, &message);
         let inbox = self.inbox()?;
         if taken == Taken::Later {
-            inbox.waiting.push_front((message, ticket));
+            inbox.waiting.push_front((message, request));
             return None;
         }
         inbox.bytes -= message.len();
         if inbox.waiting.is_empty() {
             inbox.waiting = VecDeque::new();
         }
-        ticket
+        request
     }
 
     /// It ends: the requests whose messages it does not take any more.
-    pub fn give_up_relayed(&mut self) -> impl Iterator<Item = Ticket> + use<> {
+    pub fn give_up_relayed(&mut self) -> impl Iterator<Item = RequestId> + use<> {
         let waiting = self.inbox().map(|inbox| std::mem::take(&mut inbox.waiting)).unwrap_or_default();
-        waiting.into_iter().filter_map(|(_, ticket)| ticket)
+        waiting.into_iter().filter_map(|(_, request)| request)
     }
 }
 

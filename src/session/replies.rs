@@ -144,8 +144,7 @@ impl Session {
         let left = (expires != Time::NEVER).then(|| expires.since(ctx.now).saturating_sub(EXPIRY_GRACE));
         let is_push = state.is_push;
         let node = super::node(ctx.seed);
-        let mut result =
-            Connected::new(client, ping, left, connecting.data.as_deref(), &connecting.subs);
+        let mut result = Connected::new(client, ping, left, connecting.data.as_deref(), &connecting.subs);
         result.pong &= !is_push;
         result.session = self.session_id();
         result.node = result.session.map(|_| node.as_str());

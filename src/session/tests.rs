@@ -111,7 +111,7 @@ impl World {
                 | Effect::Publish { .. }
                 | Effect::Query { .. }
                 | Effect::CountDelivery { .. }
-                | Effect::Authenticate { .. } => self.pending.push(effect),
+                | Effect::Authenticate(_) => self.pending.push(effect),
                 Effect::Leave { .. }
                 | Effect::Notice
                 | Effect::Confirmed
@@ -165,7 +165,7 @@ impl World {
             | Effect::Notice
             | Effect::Close { .. }
             | Effect::Leave { .. }
-            | Effect::Authenticate { .. }
+            | Effect::Authenticate(_)
             | Effect::Confirmed
             | Effect::Ping
             | Effect::Begin
@@ -509,7 +509,7 @@ fn a_plain_client_ends_with_its_token() {
 fn connect_is_answered_once_all_rooms_of_the_server_are_entered() {
     let mut world = World::json(Options { auth_mode: crate::chat::AuthMode::Hook, ..options() });
     world.send_text("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"presence\":{\"channel\":\"b\"}}");
-    assert!(matches!(world.pending.remove(0), Effect::Authenticate { .. }));
+    assert!(matches!(world.pending.remove(0), Effect::Authenticate(_)));
     assert!(!world.session.can_take());
     let room = |name: &str| ServerRoom { name: name.into(), grant: Grant::default() };
     let identity = Identity {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 use super::identity::{may_publish, plain_grant};
-use super::{Context, Effect, Effects, Join, Joining, Protocol, Session, Taken};
+use super::{Client, Context, Effect, Effects, Join, Joining, Protocol, Session, Taken};
 use crate::app::json::ErrorCode;
 use crate::app::{Framing, WireFormat, plain};
 use crate::base::Time;
@@ -71,7 +71,7 @@ impl Session {
         // It is authenticated until then, or never.
         self.expire_at(ctx.now + ctx.options.command_timeout);
         let (name, token) = (Some(Box::from(name)), token.map(Box::from));
-        ctx.effects.push(Effect::Authenticate { protocol: "text", name, token, data: None });
+        ctx.effects.push(Effect::Authenticate(Client { protocol: "text", name, token, data: None }));
     }
 
     /// Counts it among the connections of `user`. False: there are too many.

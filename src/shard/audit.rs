@@ -2,6 +2,7 @@
 //! and the simulator; it costs a walk over every connection.
 
 use super::{Shard, Slot};
+use crate::base::SubId;
 use crate::conn::State;
 use crate::room::RoomUsage;
 use crate::session::Session;
@@ -93,25 +94,13 @@ impl Shard {
             let subs: Vec<_> = session.into_iter().flat_map(Session::subs).collect();
             members += subs.len() as u64;
             lagging += if conn.blocked { subs.len() as u64 } else { 0 };
-            let mid_frame = subs.iter().filter(|&&sub| self.fanout.is_mid_frame(sub)).count();
-            assert!(mid_frame <= 1, "a connection is in the middle of one frame");
-            let behind = subs.iter().any(|&sub| self.fanout.behind(sub) > 0 && !self.fanout.is_ready(sub));
-            let owes = !conn.outbox.is_empty() || mid_frame > 0 || behind;
-            // The answer to a handshake waits until its client is in its room, publications until `connect`
-            // is answered.
-            let waits = session.is_some_and(|session| session.is_joining() || !session.is_confirmed());
-            let will_be_flushed = conn.queued || conn.blocked || conn.state() == State::Closed || waits;
-            assert!(!owes || will_be_flushed, "a connection has bytes to send, and is not scheduled");
+            self.audit_output(slot, session, &subs);
             let may_go_on = self.may_go_on(slot) && (conn.has_waiting_input() || conn.paused);
             let will_go_on = conn.ready || self.resumed.contains(&key);
             assert!(!may_go_on || will_go_on, "a connection's input may go on, and does not");
         }
-        for (outlet, session) in self.outlets.sessions() {
-            let session = self.sessions.get(session).expect("a session of its own");
-            assert!(session.outlet() == Some(outlet) && session.conn.is_none(), "a session knows its outlet");
-            members += session.subs().count() as u64;
-            sessions += 1;
-        }
+        let (of_outlets, members_there) = self.audit_outlets();
+        (sessions, members) = (sessions + of_outlets, members + members_there);
         audit.outlets = self.outlets.len();
         audit.outlet_bytes = self.outlets.bytes_max();
         assert_eq!(sessions, self.sessions.len(), "a connection or an outlet for each session");
@@ -120,6 +109,29 @@ impl Shard {
         assert_eq!(over_limit, self.over_limit);
         assert_eq!(self.rooms.occupied() as u64, self.metrics.rooms.value());
         audit
+    }
+
+    /// Checks that what a connection has to send will be sent.
+    fn audit_output(&self, slot: &Slot, session: Option<&Session>, subs: &[SubId]) {
+        let conn = &slot.conn;
+        let mid_frame = subs.iter().filter(|&&sub| self.fanout.is_mid_frame(sub)).count();
+        assert!(mid_frame <= 1, "a connection is in the middle of one frame");
+        let behind = subs.iter().any(|&sub| self.fanout.behind(sub) > 0 && !self.fanout.is_ready(sub));
+        let owes = !conn.outbox.is_empty() || mid_frame > 0 || behind;
+        // The answer to a handshake waits until its client is in its room, publications until `connect` is
+        // answered.
+        let waits = session.is_some_and(|session| session.is_joining() || !session.is_confirmed());
+        let will_be_flushed = conn.queued || conn.blocked || conn.state() == State::Closed || waits;
+        assert!(!owes || will_be_flushed, "a connection has bytes to send, and is not scheduled");
+    }
+
+    /// How many sessions have outlets, and how many members they are.
+    fn audit_outlets(&self) -> (usize, u64) {
+        self.outlets.sessions().fold((0, 0), |(sessions, members), (outlet, session)| {
+            let session = self.sessions.get(session).expect("a session of its own");
+            assert!(session.outlet() == Some(outlet) && session.conn.is_none(), "a session knows its outlet");
+            (sessions + 1, members + session.subs().count() as u64)
+        })
     }
 
     /// Whether nothing of its own holds a connection's input back.

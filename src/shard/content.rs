@@ -86,7 +86,7 @@ impl Shard {
         self.budget.messages = self.budget.messages.saturating_sub(1);
         let (content, used) = match read {
             Ok((used, _)) => (Ok(reader.into_bytes()), Used::Some(used)),
-            // Nothing that follows can be told apart from it.
+            // Where it ends, and the next request begins, is not known.
             Err(reject) => (Err(reject), Used::All),
         };
         match purpose {

@@ -11,7 +11,7 @@ use crate::conn::{Change, Conn, State};
 use crate::engine::ReplyTo;
 use crate::metrics::CloseReason;
 use crate::room::Request;
-use crate::session::{Effect, Effects, JoinRequest, Session};
+use crate::session::{Client, Effect, Effects, JoinRequest, Session};
 use crate::shard::fanout::Backlog;
 use crate::shard::messages::Up;
 use crate::ws::CloseCode;
@@ -75,18 +75,7 @@ impl Shard {
             Effect::CountDelivery { command, room, offset } => {
                 self.count_delivery(self.reply_to(key, command), &room, offset);
             }
-            Effect::Authenticate { protocol, name, token, data } => {
-                let detached = self.authenticating.filter(|_| conn.is_none());
-                self.auth_waits.extend(detached.map(|conn| (conn, key)));
-                let conn = conn.or(detached);
-                let Some(slot) = conn.and_then(|conn| self.conns.get(conn)) else { return };
-                let Some(session) = self.sessions.get(key) else { return };
-                let (Some(conn), client) = (conn, session.client().to_string().into()) else { return };
-                let peer = slot.details.as_ref().and_then(|details| details.peer.as_ref());
-                let address = peer.map(|peer| peer.address);
-                let request = AuthRequest { conn, client, protocol, name, token, data, address };
-                self.auth_requests.push_back(request);
-            }
+            Effect::Authenticate(client) => self.authenticate(key, conn, client),
             Effect::Confirmed => self.confirmed(conn),
             Effect::Begin => {
                 if let Some(conn) = conn {
@@ -107,6 +96,19 @@ impl Shard {
         }
     }
 
+    /// Requests the auth backend's decision about a client.
+    fn authenticate(&mut self, key: SessionKey, conn: Option<ConnKey>, client: Client) {
+        let conn = conn.or_else(|| self.outlets.authenticate(key));
+        let Some(slot) = conn.and_then(|conn| self.conns.get(conn)) else { return };
+        let Some(session) = self.sessions.get(key) else { return };
+        let (Some(conn), id) = (conn, session.client().to_string().into()) else { return };
+        let peer = slot.details.as_ref().and_then(|details| details.peer.as_ref());
+        let address = peer.map(|peer| peer.address);
+        let Client { protocol, name, token, data } = client;
+        let request = AuthRequest { conn, client: id, protocol, name, token, data, address };
+        self.auth_requests.push_back(request);
+    }
+
     /// Sends a session's client a message of its protocol.
     fn send(&mut self, key: SessionKey, conn: Option<ConnKey>, payload: &[u8]) {
         let session = self.sessions.get(key);
@@ -123,9 +125,9 @@ impl Shard {
 
     /// Cancels the auth request of a session that has no connection of its own.
     pub(super) fn cancel_detached_auth(&mut self, key: SessionKey) {
-        let Some(index) = self.auth_waits.iter().position(|(_, session)| *session == key) else { return };
-        let (conn, _) = self.auth_waits.swap_remove(index);
-        self.cancel_auth(conn);
+        if let Some(conn) = self.outlets.take_authenticating(key) {
+            self.cancel_auth(conn);
+        }
     }
 
     /// The auth backend's decision about a connection's client is no longer needed.

@@ -18,7 +18,7 @@ use crate::app::Protocol;
 use crate::app::json::compact;
 use crate::base::{ConnKey, SessionKey, Time};
 use crate::http::{Framing, Head, Reject, Response, StatusCode, query_value};
-use crate::session::{Relayed, Session, SessionId, Ticket, node};
+use crate::session::{Relayed, RequestId, Session, SessionId, node};
 
 /// Sessions whose relayed messages are taken in one turn; the others wait for the next one.
 const RELAYS_PER_TURN: usize = 1024;
@@ -58,9 +58,7 @@ impl Envelope<'_> {
         let data = self.data.get();
         match data.as_bytes().first() {
             Some(b'"') => serde_json::from_str::<String>(data).map(Into::into).map_err(|_| Reject::Commands),
-            Some(b'{') => {
-                String::from_utf8(compact(data)).map(Into::into).map_err(|_| Reject::Commands)
-            }
+            Some(b'{') => String::from_utf8(compact(data)).map(Into::into).map_err(|_| Reject::Commands),
             _ => Err(Reject::Commands),
         }
     }
@@ -101,7 +99,9 @@ impl Shard {
         let content = String::from_utf8(content).map_err(|_| Reject::BodyEncoding);
         let outcome = content.and_then(|content| match kind {
             Kind::Relay => self.relay(key, &content, &exchange),
-            _ => self.open_centrifuge(key, kind, &content, &exchange),
+            Kind::Events | Kind::Lines | Kind::Poll | Kind::Send | Kind::Centrifuge(..) => {
+                self.open_centrifuge(key, kind, &content, &exchange)
+            }
         });
         if let Err(reject) = outcome {
             self.note_refusal(key, None, reject);
@@ -164,36 +164,36 @@ impl Shard {
         let is_here = *envelope.node == node(seed);
         let id = SessionId::parse(&envelope.session, seed).filter(|id| id.shard < self.mesh.shards());
         let Some(id) = id.filter(|_| is_here) else { return Err(Reject::UnknownSession) };
-        let ticket = self.expect_relayed(key, exchange, false);
-        self.mesh.send_up(id.shard, Up::Relay { session: id.key, message, ticket });
+        let request = self.expect_relayed(key, exchange, false);
+        self.mesh.send_up(id.shard, Up::Relay { session: id.key, message, request });
         Ok(())
     }
 
     /// A request of a connection waits until a session has taken what it has brought.
     /// `is_form`: it is a form of a page.
-    pub(super) fn expect_relayed(&mut self, key: ConnKey, exchange: &Exchange, is_form: bool) -> Ticket {
+    pub(super) fn expect_relayed(&mut self, key: ConnKey, exchange: &Exchange, is_form: bool) -> RequestId {
         self.wait_for_answer(key, exchange.clone());
         let deadline = self.now + self.options.command_timeout;
         let shard = self.mesh.me();
-        let Some(slot) = self.conns.get_mut(key) else { return Ticket { shard, conn: key, number: 0 } };
+        let Some(slot) = self.conns.get_mut(key) else { return RequestId { shard, conn: key, number: 0 } };
         let relaying = &mut slot.http_or_new().relaying;
         relaying.number = relaying.number.wrapping_add(1);
         relaying.deadline = Some(deadline);
         relaying.is_form = is_form;
         let number = relaying.number;
         self.wheel.set(key.index(), deadline);
-        Ticket { shard, conn: key, number }
+        RequestId { shard, conn: key, number }
     }
 
     /// A message has come for a session of this shard.
-    pub(super) fn receive_relayed(&mut self, key: SessionKey, message: Box<str>, ticket: Ticket) {
+    pub(super) fn receive_relayed(&mut self, key: SessionKey, message: Box<str>, request: RequestId) {
         let outcome = match self.sessions.get_mut(key) {
-            Some(session) => session.relayed(message, Some(ticket)),
+            Some(session) => session.relayed(message, Some(request)),
             None => Err(Relayed::Unknown),
         };
         match outcome {
             Ok(()) => self.relays_ready.push_back(key),
-            Err(outcome) => self.answer_relay(ticket, outcome),
+            Err(outcome) => self.answer_relay(request, outcome),
         }
     }
 
@@ -207,9 +207,9 @@ impl Shard {
                     return;
                 }
                 self.budget.messages = self.budget.messages.saturating_sub(1);
-                let ticket = self.call_session(key, Session::take_next).flatten();
-                if let Some(ticket) = ticket {
-                    self.answer_relay(ticket, Relayed::Taken);
+                let request = self.call_session(key, Session::take_next).flatten();
+                if let Some(request) = request {
+                    self.answer_relay(request, Relayed::Taken);
                 }
             }
         }
@@ -222,27 +222,28 @@ impl Shard {
         })
     }
 
-    pub(super) fn answer_relay(&mut self, ticket: Ticket, outcome: Relayed) {
-        self.mesh.send_down(ticket.shard, Down::Relayed { ticket, outcome });
+    pub(super) fn answer_relay(&mut self, request: RequestId, outcome: Relayed) {
+        self.mesh.send_down(request.shard, Down::Relayed { request, outcome });
     }
 
     /// A session ends: what was relayed to it and waits is refused.
     pub(super) fn refuse_relayed(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        for ticket in session.give_up_relayed() {
-            self.mesh.send_down(ticket.shard, Down::Relayed { ticket, outcome: Relayed::Unknown });
+        for request in session.give_up_relayed() {
+            self.mesh.send_down(request.shard, Down::Relayed { request, outcome: Relayed::Unknown });
         }
     }
 
     /// What a connection has relayed has found its session, or not.
-    pub(super) fn relayed(&mut self, ticket: Ticket, outcome: Relayed) {
-        let relaying = self.conns.get_mut(ticket.conn).and_then(Slot::http_mut).map(|it| &mut it.relaying);
-        let Some(relaying) = relaying.filter(|it| it.number == ticket.number && it.deadline.is_some()) else {
+    pub(super) fn relayed(&mut self, request: RequestId, outcome: Relayed) {
+        let relaying = self.conns.get_mut(request.conn).and_then(Slot::http_mut).map(|it| &mut it.relaying);
+        let Some(relaying) = relaying.filter(|it| it.number == request.number && it.deadline.is_some())
+        else {
             return; // its time was up
         };
         relaying.deadline = None;
         let is_form = relaying.is_form;
-        let Some(exchange) = self.take_exchange(ticket.conn) else { return };
+        let Some(exchange) = self.take_exchange(request.conn) else { return };
         let reject = match outcome {
             Relayed::Taken => {
                 let response = match (is_form, &exchange.sockjs) {
@@ -250,15 +251,15 @@ impl Shard {
                     (false, Some(_)) => Response::new(StatusCode::NO_CONTENT, TEXT, b""),
                     (false, None) => Response::new(StatusCode::NO_CONTENT, "", b""),
                 };
-                return self.respond(ticket.conn, &exchange, true, |out, options| {
+                return self.respond(request.conn, &exchange, true, |out, options| {
                     response.with(options).write_into(out);
                 });
             }
             Relayed::Unknown => Reject::UnknownSession,
             Relayed::Full => Reject::Full,
         };
-        self.note_refusal(ticket.conn, None, reject);
-        self.respond(ticket.conn, &exchange, true, |out, options| reject.response_into(out, options));
+        self.note_refusal(request.conn, None, reject);
+        self.respond(request.conn, &exchange, true, |out, options| reject.response_into(out, options));
     }
 
     /// The time of a relayed request is up, if one waits on this connection.

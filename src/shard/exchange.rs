@@ -60,8 +60,8 @@ impl Shard {
                 let backlog = self.backlog(&room, offset);
                 self.mesh.send_down(from, Down::Counted { reply_to, backlog });
             }
-            Up::Sent { outlet, message, ticket } => self.receive_sent(&outlet, message, ticket),
-            Up::Relay { session, message, ticket } => self.receive_relayed(session, message, ticket),
+            Up::Sent { outlet, message, request } => self.receive_sent(&outlet, message, request),
+            Up::Relay { session, message, request } => self.receive_relayed(session, message, request),
         }
     }
 
@@ -93,7 +93,7 @@ impl Shard {
                 self.call_session(reply_to.session, answered);
             }
             Down::Counted { reply_to, backlog } => self.counted(reply_to, backlog),
-            Down::Relayed { ticket, outcome } => self.relayed(ticket, outcome),
+            Down::Relayed { request, outcome } => self.relayed(request, outcome),
         }
     }
 
@@ -205,6 +205,7 @@ impl Shard {
         self.metrics.delayed.add(delayed);
         self.metrics.history_bytes.set(self.homes.history_bytes());
         self.metrics.homes.set(self.homes.len() as u64);
+        self.metrics.outlets.set(self.outlets.len() as u64);
         self.metrics.leases.set(self.homes.leases() as u64);
         self.metrics.idempotency_keys.set(self.homes.idempotency_keys() as u64);
         self.metrics.parked_bytes.set(self.rooms.parked().1);

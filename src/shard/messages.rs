@@ -10,7 +10,7 @@ use crate::base::spsc::Weigh;
 use crate::chat::Position;
 use crate::engine::ReplyTo;
 use crate::room::{Answer, Reply, Request};
-use crate::session::{Relayed, Ticket};
+use crate::session::{Relayed, RequestId};
 
 /// The ends of one shard's rings.
 pub type Mesh = mesh::Mesh<Up, Down>;
@@ -44,7 +44,7 @@ pub enum Up {
         /// An array of messages.
         message: Box<str>,
         /// The request.
-        ticket: Ticket,
+        request: RequestId,
     },
     /// A client's message to one of your sessions, which has come by a request of its own:
     /// [`Down::Relayed`].
@@ -54,7 +54,7 @@ pub enum Up {
         /// The message.
         message: Box<str>,
         /// The request.
-        ticket: Ticket,
+        request: RequestId,
     },
 }
 
@@ -86,10 +86,10 @@ pub enum Down {
         /// How far.
         backlog: Backlog,
     },
-    /// What has become of a message that a request has brought.
+    /// The outcome of a message that a request has brought.
     Relayed {
         /// The request.
-        ticket: Ticket,
+        request: RequestId,
         /// What.
         outcome: Relayed,
     },
@@ -112,7 +112,9 @@ impl Weigh for Down {
             Self::Publication { encodings, .. } | Self::Presence { encodings, .. } => encodings.weight(),
             Self::Reply(Reply::Joined { recovery, .. }) => recovery.weight(),
             Self::Reply(Reply::Answer { answer: Ok(answer), .. }) => weight_of(answer),
-            Self::Reply(Reply::Answer { .. } | Reply::Completed { .. }) | Self::Counted { .. } | Self::Relayed { .. } => 0,
+            Self::Reply(Reply::Answer { .. } | Reply::Completed { .. })
+            | Self::Counted { .. }
+            | Self::Relayed { .. } => 0,
         };
         size_of::<Self>() + more
     }

@@ -91,7 +91,7 @@ pub use refusals::Refusal;
 use crate::app::Encoder;
 use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
-use crate::base::{AudienceId, ConnKey, OutletKey, SessionKey, Table, Time};
+use crate::base::{AudienceId, ConnKey, SessionKey, Table, Time};
 use crate::chat::{AuthDecision, AuthRequest, ClientId};
 use crate::conn::Conn;
 use crate::engine::{Engine, Memory, ReplyTo};
@@ -102,9 +102,9 @@ use crate::session::{Budget, Context, Effects, Session};
 use crate::ws::Inflater;
 use fanout::{Backlog, Fanout};
 use limits::PeerAddress;
-use sockjs::Outlets;
 use output::Deferred;
 use rooms::Rooms;
+use sockjs::Outlets;
 
 /// Bytes of its own that may wait in a connection before its input waits.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
@@ -203,14 +203,6 @@ pub struct Shard {
     moves: VecDeque<(ConnKey, usize)>,
     /// What the sessions of SockJS over HTTP have for their clients.
     outlets: Outlets,
-    /// Those that have something to deliver.
-    outlets_due: VecDeque<OutletKey>,
-    /// Those whose sessions have fallen too far behind.
-    outlets_overdue: Vec<OutletKey>,
-    /// The connection whose request begins a session that has none of its own.
-    authenticating: Option<ConnKey>,
-    /// Such sessions about which the auth backend decides, and the connections that its requests name.
-    auth_waits: Vec<(ConnKey, SessionKey)>,
     /// Sessions to which something was relayed, or which may take what waits.
     relays_ready: VecDeque<SessionKey>,
     /// Requests refused in this turn.
@@ -268,10 +260,6 @@ impl Shard {
             polls_due: VecDeque::new(),
             moves: VecDeque::new(),
             outlets,
-            outlets_due: VecDeque::new(),
-            outlets_overdue: Vec::new(),
-            authenticating: None,
-            auth_waits: Vec::new(),
             relays_ready: VecDeque::new(),
             refusals: VecDeque::new(),
             countings: Vec::new(),
@@ -368,8 +356,7 @@ impl Shard {
 
     /// What the auth backend has decided about a client. If it is gone, or going, nothing happens.
     pub fn decided(&mut self, conn: ConnKey, decision: AuthDecision) {
-        if let Some(index) = self.auth_waits.iter().position(|(of, _)| *of == conn) {
-            let (_, session) = self.auth_waits.swap_remove(index);
+        if let Some(session) = self.outlets.take_authenticated(conn) {
             self.call_session(session, |session, ctx| session.decided(ctx, decision));
             return;
         }
@@ -404,8 +391,7 @@ impl Shard {
             || !self.cancelled.is_empty()
             || !self.deferred.is_empty()
             || !self.polls_due.is_empty()
-            || !self.outlets_due.is_empty()
-            || !self.outlets_overdue.is_empty()
+            || self.outlets.has_work()
             || self.mesh.has_own()
             || self.homes.has_output()
             || (!(self.ready.is_empty() && self.relays_ready.is_empty()) && self.mesh.is_clear())

@@ -10,7 +10,7 @@ use crate::base::ConnKey;
 use crate::conn::{Conn, State};
 use crate::http::Reject;
 
-/// A connection on its way: plain data. Its socket travels beside it.
+/// A connection between two shards: plain data. Its socket travels beside it.
 #[derive(Debug)]
 pub struct Moved {
     input: Vec<u8>,

@@ -319,7 +319,7 @@ impl Shard {
                 }
                 Sweep::Write(sub) => return Some(Writing::Sweep(sub)),
                 Sweep::Overdue(sub) if self.is_of_outlet(sub) => {
-                    self.outlets_overdue.extend(self.outlets.key_at(self.fanout.conn(sub)));
+                    self.outlets.overdue.extend(self.outlets.key_at(self.fanout.conn(sub)));
                 }
                 Sweep::Overdue(sub) => {
                     let key = self.conns.key_at(self.fanout.conn(sub));

@@ -14,9 +14,7 @@ use crate::app::{Framing, Protocol, WireFormat, json};
 use crate::base::{AudienceId, ConnKey, SessionKey, Time};
 use crate::chat::{Position, RecoveryRequest};
 use crate::conn::{State, Stream};
-use crate::http::{
-    EVENT_STREAM, Head, Reject, Response, StatusCode, StreamHead, StreamKind, query_value,
-};
+use crate::http::{EVENT_STREAM, Head, Reject, Response, StatusCode, StreamHead, StreamKind, query_value};
 use crate::metrics::CloseReason;
 use crate::session::{Session, TextHandshake, jittered};
 
@@ -52,7 +50,9 @@ impl Shard {
                 let until = self.now + self.options.poll_timeout;
                 Session::poll_of(client, format, &self.poll_session(head)?, until)
             }
-            _ => Session::text(client, format),
+            Kind::Events | Kind::Lines | Kind::Send | Kind::Centrifuge(..) | Kind::Relay => {
+                Session::text(client, format)
+            }
         };
         let (session, admission) = self.admit(session, &handshake)?;
         if exchange.head_only {
@@ -99,10 +99,12 @@ impl Shard {
                 let ending = exchange.ending().or_else(|| (!chunked).then_some(CloseReason::RequestComplete));
                 self.write_answer(key, ending, |out| head.write_into(out));
             }
-            _ => self.respond(key, exchange, true, |out, options| {
-                let response = Response::new(StatusCode::NO_CONTENT, "", b"");
-                Response { fields: &[NO_STORE], ..response }.with(options).write_into(out);
-            }),
+            Kind::Poll | Kind::Send | Kind::Centrifuge(..) | Kind::Relay => {
+                self.respond(key, exchange, true, |out, options| {
+                    let response = Response::new(StatusCode::NO_CONTENT, "", b"");
+                    Response { fields: &[NO_STORE], ..response }.with(options).write_into(out);
+                })
+            }
         }
     }
 

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::input::Used;
 use super::content::Purpose;
 use super::http::{Exchange, JSON, explain};
+use super::input::Used;
 use super::plain::owned;
 use super::{Shard, Slot};
 use crate::app::plain::position_body;
@@ -150,9 +150,7 @@ impl Shard {
         if is_other && self.holds_for_answers(key) {
             return Used::Later;
         }
-        let purpose = || {
-            Purpose::Publish(Publication { client: owned(&client), envelope: envelope.clone() })
-        };
+        let purpose = || Purpose::Publish(Publication { client: owned(&client), envelope: envelope.clone() });
         match self.begin_content(key, head, &exchange, rest, purpose) {
             Ok((content, used)) => {
                 self.post(key, &client, envelope, content);

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::input::Used;
 use super::http::Kind;
+use super::input::Used;
 use super::sockjs::{self, Service};
 use super::{OUTBOX_PAUSE_BYTES, Shard, Slot};
 use crate::app::{self, Protocol, WireFormat, json, text};
@@ -12,8 +12,8 @@ use crate::base::{ConnKey, SessionKey, Time};
 use crate::chat::{self, BadName};
 use crate::conn::{Ending, Endpoint};
 use crate::http::{
-    AnswerOptions, Date, Framing, Head, OriginRule, OriginRules, Precondition, Reject, Response, StatusCode, accept_into,
-    check_upgrade, is_head_request, is_upgrade, parse_head, percent_decode, query_value,
+    AnswerOptions, Date, Framing, Head, OriginRule, OriginRules, Precondition, Reject, Response, StatusCode,
+    accept_into, check_upgrade, is_head_request, is_upgrade, parse_head, percent_decode, query_value,
 };
 use crate::metrics::CloseReason;
 use crate::page;
@@ -286,7 +286,9 @@ impl Shard {
         let (origins, deflate) = match to {
             Opening::Test(_) => (&any, false),
             Opening::Quoted(_) => (&self.options.origins, false),
-            _ => (&self.options.origins, self.options.deflate),
+            Opening::Echo | Opening::Chat(_) | Opening::Centrifuge { .. } | Opening::Push => {
+                (&self.options.origins, self.options.deflate)
+            }
         };
         let upgrade = check_upgrade(head, origins, deflate)?;
         if self.draining.is_some() {

@@ -2,8 +2,8 @@
 //! own, a clock that only the test moves. A seed replays everything.
 
 mod admission;
-mod emulation;
 mod empty_rooms;
+mod emulation;
 mod faults;
 mod late_decision;
 mod plain;
@@ -87,7 +87,15 @@ impl World {
             &registry,
             || seed,
         );
-        Self { shards, peers: Vec::new(), cancelled: Vec::new(), moving: Vec::new(), now: Time::ZERO, rng: Rng::new(seed), piece }
+        Self {
+            shards,
+            peers: Vec::new(),
+            cancelled: Vec::new(),
+            moving: Vec::new(),
+            now: Time::ZERO,
+            rng: Rng::new(seed),
+            piece,
+        }
     }
 
     fn connect(&mut self, shard: usize) -> usize {

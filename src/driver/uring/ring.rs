@@ -208,10 +208,7 @@ impl Ring {
     }
 
     /// Waits for the one operation that is queued as [`Op::Install`].
-    fn outcome_of_install(
-        &mut self,
-        others: &mut impl FnMut(Completion),
-    ) -> io::Result<Result<u32, Errno>> {
+    fn outcome_of_install(&mut self, others: &mut impl FnMut(Completion)) -> io::Result<Result<u32, Errno>> {
         self.submit()?;
         let mut outcome = None;
         loop {

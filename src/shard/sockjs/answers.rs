@@ -128,9 +128,14 @@ impl Shard {
     ) {
         let requested = head.only_field("Access-Control-Request-Headers").unwrap_or_default();
         let is_field_list = |it: &u8| it.is_ascii_alphanumeric() || b"-_, ".contains(it);
-        let requested = std::str::from_utf8(requested).ok().filter(|it| it.bytes().all(|it| is_field_list(&it)));
+        let requested =
+            std::str::from_utf8(requested).ok().filter(|it| it.bytes().all(|it| is_field_list(&it)));
         let max_age = if service == Service::Rooms { PREFLIGHT_MAX_AGE_S } else { YEAR };
-        let mut fields = vec![("Allow", methods), ("Access-Control-Allow-Methods", methods), ("Access-Control-Max-Age", max_age)];
+        let mut fields = vec![
+            ("Allow", methods),
+            ("Access-Control-Allow-Methods", methods),
+            ("Access-Control-Max-Age", max_age),
+        ];
         if service != Service::Rooms {
             fields.extend([KEPT, EXPIRES]);
         }

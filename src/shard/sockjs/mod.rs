@@ -7,13 +7,14 @@
 
 mod answers;
 mod delivery;
+mod life;
 mod outlet;
+mod transport;
 
 pub(super) use outlet::Outlets;
 
 use std::borrow::Cow;
 
-use crate::session::TextHandshake;
 use super::content::Purpose;
 use super::http::Exchange;
 use super::input::Used;
@@ -22,8 +23,9 @@ use super::{Shard, Slot};
 use crate::app::sockjs;
 use crate::base::ConnKey;
 use crate::http::{Cors, Framing, Head, Reject, StatusCode, is_upgrade, percent_decode, query_value};
-pub(super) use answers::{Answers, TEXT};
+use crate::session::TextHandshake;
 use answers::cookie_of;
+pub(super) use answers::{Answers, TEXT};
 pub(super) use outlet::Receive;
 
 /// A service: what a session under its prefix does.
@@ -31,7 +33,7 @@ pub(super) use outlet::Receive;
 pub(super) enum Service {
     /// It is in a room.
     Rooms,
-    /// Every message comes back: for tests.
+    /// Every message is sent back: for tests.
     Echo {
         /// Over WebSocket too.
         websocket: bool,
@@ -92,7 +94,8 @@ impl Resource<'_> {
         match self {
             Self::Greeting | Self::Iframe => "GET, HEAD",
             Self::RawWebSocket | Self::WebSocket | Self::Nothing => "GET",
-            Self::Info | Self::Receive(Transport::EventSource | Transport::HtmlFile | Transport::Jsonp, _) => {
+            Self::Info
+            | Self::Receive(Transport::EventSource | Transport::HtmlFile | Transport::Jsonp, _) => {
                 "OPTIONS, GET"
             }
             Self::Receive(Transport::Xhr | Transport::XhrStreaming, _) | Self::Send(..) => "OPTIONS, POST",
@@ -253,8 +256,14 @@ impl Shard {
             let recovery_request = client.recovery_request;
             TextHandshake { recovery_request, ..owned(&client) }
         });
-        let receive =
-            Receive { service, session: session.into(), transport, callback, client, exchange: exchange.clone() };
+        let receive = Receive {
+            service,
+            session: session.into(),
+            transport,
+            callback,
+            client,
+            exchange: exchange.clone(),
+        };
         // What such a request brings is of no consequence, but where the next one begins.
         let mut receive = Some(receive);
         let begun = self.begin_content(key, head, &exchange, rest, || {
@@ -283,9 +292,8 @@ impl Shard {
     fn take_sending(&mut self, key: ConnKey, head: &Head<'_>, sending: Sending, rest: &[u8]) -> Used {
         let exchange = sending.exchange.clone();
         let mut sending = Some(sending);
-        let begun = self.begin_content(key, head, &exchange, rest, || {
-            Purpose::Sending(sending.take().expect("once"))
-        });
+        let begun = self
+            .begin_content(key, head, &exchange, rest, || Purpose::Sending(sending.take().expect("once")));
         match begun {
             Ok((content, used)) => {
                 if let Some(sending) = sending {
@@ -298,12 +306,7 @@ impl Shard {
     }
 
     /// Passes on what a request has brought, or refuses it.
-    pub(super) fn use_sending(
-        &mut self,
-        key: ConnKey,
-        sending: Sending,
-        content: Result<Vec<u8>, Reject>,
-    ) {
+    pub(super) fn use_sending(&mut self, key: ConnKey, sending: Sending, content: Result<Vec<u8>, Reject>) {
         let Sending { service, session, is_form, exchange } = sending;
         let content = match content {
             Ok(content) => content,
@@ -313,8 +316,8 @@ impl Shard {
         let content = content.and_then(|content| messages_of(content, is_form));
         match content {
             Ok(content) => {
-                let ticket = self.expect_relayed(key, &exchange, is_form.is_some());
-                self.relay_to_outlet(service, &session, content, ticket);
+                let request = self.expect_relayed(key, &exchange, is_form.is_some());
+                self.relay_to_outlet(service, &session, content, request);
             }
             Err(reject) => {
                 self.note_refusal(key, None, reject);
@@ -323,7 +326,7 @@ impl Shard {
         }
     }
 
-    /// Refuses a request. What is wrong with the method is told by the status and `Allow` alone.
+    /// Refuses a request. A method that is not served has no sentence, but the status and `Allow`.
     fn refuse_sockjs(&mut self, key: ConnKey, head: &Head<'_>, reject: Reject, exchange: &Exchange) -> Used {
         let Reject::Method(allow) = reject else { return self.refuse_request(key, head, reject, exchange) };
         self.note_refusal(key, Some(head), reject);
@@ -416,13 +419,32 @@ mod tests {
         }
         assert_eq!(resource_at("/000/abc/xhr"), Resource::Receive(Transport::Xhr, "abc"));
         assert_eq!(resource_at("/a_-%20/b/jsonp_send"), Resource::Send("b", true));
-        for iframe in ["/iframe.html", "/iframe-a.html", "/iframe-.html", "/iframe-0.1.2abc-dirty.2144.html"] {
+        for iframe in ["/iframe.html", "/iframe-a.html", "/iframe-.html", "/iframe-0.1.2abc-dirty.2144.html"]
+        {
             assert_eq!(resource_at(iframe), Resource::Iframe, "{iframe}");
         }
         for nothing in [
-            "/a", "/a.html", "//", "///", "/a/a", "/a/a/", "/a/", "///xhr", "/a./a/xhr", "/a/a./xhr", "/././/xhr",
-            "//xhr", "////xhr", "/iframe.htm", "/iframe", "/IFRAME.HTML", "/iframe.HTML", "/iframe-/.html",
-            "/a/a/xhr/", "/a/a/other", "/iframeA.html",
+            "/a",
+            "/a.html",
+            "//",
+            "///",
+            "/a/a",
+            "/a/a/",
+            "/a/",
+            "///xhr",
+            "/a./a/xhr",
+            "/a/a./xhr",
+            "/././/xhr",
+            "//xhr",
+            "////xhr",
+            "/iframe.htm",
+            "/iframe",
+            "/IFRAME.HTML",
+            "/iframe.HTML",
+            "/iframe-/.html",
+            "/a/a/xhr/",
+            "/a/a/other",
+            "/iframeA.html",
         ] {
             assert_eq!(resource_at(nothing), Resource::Nothing, "{nothing}");
         }

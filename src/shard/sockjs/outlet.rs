@@ -8,6 +8,7 @@ use crate::base::{ConnKey, OutletKey, SessionKey, Table, Time};
 use crate::http::Reject;
 use crate::session::TextHandshake;
 use crate::shard::http::Exchange;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How long a session lives without a request that receives.
@@ -49,7 +50,7 @@ pub(super) struct Receiver {
 pub(super) enum State {
     /// It is open.
     Open,
-    /// It has ended: whoever receives is told so.
+    /// It has ended: every request that receives gets this.
     Closed(u16, Box<str>),
 }
 
@@ -81,11 +82,52 @@ pub(in crate::shard) struct Outlets {
     table: Table<OutletKey, Outlet>,
     by_name: Map<Box<str>, OutletKey>,
     pub(super) wheel: TimerWheel,
+    /// Those that have something to deliver.
+    pub(super) due: VecDeque<OutletKey>,
+    /// Those whose sessions have fallen too far behind.
+    pub(in crate::shard) overdue: Vec<OutletKey>,
+    /// The connection whose request begins a session.
+    pub(super) beginning: Option<ConnKey>,
+    /// Sessions about which the auth backend decides, and the connections that its requests name.
+    authenticating: Vec<(ConnKey, SessionKey)>,
 }
 
 impl Outlets {
     pub(in crate::shard) fn new(seed: &Seed) -> Self {
-        Self { table: Table::default(), by_name: seed.map(), wheel: TimerWheel::default() }
+        Self {
+            table: Table::default(),
+            by_name: seed.map(),
+            wheel: TimerWheel::default(),
+            due: VecDeque::new(),
+            overdue: Vec::new(),
+            beginning: None,
+            authenticating: Vec::new(),
+        }
+    }
+
+    /// Whether there is something to do for one of them at once.
+    pub(in crate::shard) fn has_work(&self) -> bool {
+        !self.due.is_empty() || !self.overdue.is_empty()
+    }
+
+    /// The auth backend is requested to decide about a session that is beginning. Returns the connection that
+    /// stands for it meanwhile.
+    pub(in crate::shard) fn authenticate(&mut self, session: SessionKey) -> Option<ConnKey> {
+        let conn = self.beginning?;
+        self.authenticating.push((conn, session));
+        Some(conn)
+    }
+
+    /// The session about which the auth backend has decided under the name of `conn`, if there is one.
+    pub(in crate::shard) fn take_authenticated(&mut self, conn: ConnKey) -> Option<SessionKey> {
+        let index = self.authenticating.iter().position(|(of, _)| *of == conn)?;
+        Some(self.authenticating.swap_remove(index).1)
+    }
+
+    /// The connection that stands for a session about which the auth backend decides; it does no more.
+    pub(in crate::shard) fn take_authenticating(&mut self, session: SessionKey) -> Option<ConnKey> {
+        let index = self.authenticating.iter().position(|(_, of)| *of == session)?;
+        Some(self.authenticating.swap_remove(index).0)
     }
 
     /// How many there are.

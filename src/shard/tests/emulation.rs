@@ -41,7 +41,8 @@ impl Client {
         world.run_until_idle();
         let replies = received(world, stream);
         let [reply] = &replies[..] else { panic!("{replies:?}") };
-        let text = |name: &str| reply["connect"][name].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned();
+        let text =
+            |name: &str| reply["connect"][name].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned();
         Self { stream, session: text("session"), node: text("node") }
     }
 
@@ -115,7 +116,11 @@ fn what_is_relayed_beyond_the_bound_is_refused() {
     let peers: Vec<_> = (0..260).map(|_| world.connect(0)).collect();
     for (index, &peer) in peers.iter().enumerate() {
         let id = index + 2;
-        client.send(&mut world, peer, &format!(r#"{{"id":{id},"publish":{{"channel":"r","data":{index}}}}}"#));
+        client.send(
+            &mut world,
+            peer,
+            &format!(r#"{{"id":{id},"publish":{{"channel":"r","data":{index}}}}}"#),
+        );
     }
     world.run_until_idle();
     let statuses = |world: &World| -> Vec<Option<u16>> {
@@ -125,13 +130,8 @@ fn what_is_relayed_beyond_the_bound_is_refused() {
     let count = |statuses: &[Option<u16>], status| statuses.iter().filter(|it| **it == status).count();
     assert_eq!((count(&waiting, None), count(&waiting, Some(503))), (256, 4), "{waiting:?}");
     assert!(world.shards[0].audit().inbox_bytes > 256 * 30);
-    let identity = Identity {
-        user: "u".into(),
-        name: "u".into(),
-        info: None,
-        expires_in: None,
-        rooms: Vec::new(),
-    };
+    let identity =
+        Identity { user: "u".into(), name: "u".into(), info: None, expires_in: None, rooms: Vec::new() };
     world.shards[0].begin_turn(world.now);
     world.shards[0].decided(request, AuthDecision::Accept { identity, data: None });
     world.run_until_idle();
@@ -194,7 +194,10 @@ fn listeners_get_bare_pushes() {
         let peer = world.connect(shard);
         let query = percent_encoded(connect);
         match transport {
-            0 => world.send(peer, format!("GET /connection/uni_sse?cf_connect={query} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()),
+            0 => world.send(
+                peer,
+                format!("GET /connection/uni_sse?cf_connect={query} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes(),
+            ),
             1 => world.send(peer, post("/connection/uni_sse", "", connect).as_bytes()),
             2 => world.send(peer, post("/connection/uni_http_stream", "", connect).as_bytes()),
             _ => {
@@ -218,7 +221,8 @@ fn listeners_get_bare_pushes() {
         } else {
             received(&world, peer)
         };
-        let of = |name: &str| -> Vec<&Value> { received.iter().filter_map(|it: &Value| it.get(name)).collect() };
+        let of =
+            |name: &str| -> Vec<&Value> { received.iter().filter_map(|it: &Value| it.get(name)).collect() };
         let connected = of("connect");
         assert_eq!(connected.len(), 1, "{received:?}");
         let subs = connected[0]["subs"].as_object().unwrap();

@@ -122,10 +122,9 @@ fn a_session_lives_five_seconds_without_a_request() {
     let held: usize = world.shards.iter().map(|shard| shard.audit().outlets).sum();
     assert_eq!(held, 1);
     world.advance(Duration::from_millis(5100));
-    let (held, members): (usize, u64) = world
-        .shards
-        .iter()
-        .fold((0, 0), |(held, members), it| (held + it.audit().outlets, members + it.metrics.members.value()));
+    let (held, members): (usize, u64) = world.shards.iter().fold((0, 0), |(held, members), it| {
+        (held + it.audit().outlets, members + it.metrics.members.value())
+    });
     assert_eq!((held, members), (0, 1));
 }
 
@@ -137,7 +136,7 @@ fn one_request_receives_at_a_time() {
     world.advance(Duration::from_millis(50));
     let busy = "c[2010,\"Another connection still open\"]\n";
     assert_eq!(answers(&world.peers[second].received)[0].2, busy);
-    // The first one is aborted: whoever comes then is told so, even if it was there before.
+    // The first one is aborted: the next one gets that, even if it was there before.
     let third = request_on(&mut world, 1, &receive("s", "xhr", "ann"));
     world.peers[first].shut = true;
     world.run_until_idle();
@@ -159,7 +158,7 @@ fn a_silent_session_is_shown_to_be_alive() {
     assert!(content(&world, stream).ends_with("\no\nh\n"));
 }
 
-/// What a client may not do is told on its session, where it can read it.
+/// What a client may not do is announced on its session, where it can read it.
 #[test]
 fn refusals_end_the_session() {
     let mut world = World::new(2, 1, 5000, options());
@@ -195,7 +194,9 @@ fn a_session_that_receives_nothing_meets_the_rooms_policy() {
         world.run_until_idle();
         let content = content(&world, stuck);
         match policy {
-            SlowMember::Disconnect => assert!(content.ends_with("c[3013,\"this connection reads too slowly for the room\"]\n")),
+            SlowMember::Disconnect => {
+                assert!(content.ends_with("c[3013,\"this connection reads too slowly for the room\"]\n"))
+            }
             SlowMember::Skip => assert!(content.contains("messages were skipped")),
             SlowMember::Conflate => {
                 // The answer was long enough: the newest message is in the next one.
