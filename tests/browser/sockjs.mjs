@@ -41,7 +41,8 @@ async function open(origin, prepare = async () => {}) {
   const context = await browser.newContext();
   await context.route(`${home}/page-of-a-test`, (route) => route.fulfill({ contentType: "text/html", body: HTML }));
   const page = await context.newPage();
-  page.on("pageerror", (error) => console.log(`  in the page: ${error}`));
+  // A script that is being loaded cannot be aborted: it calls a function of a session that is closed.
+  page.on("pageerror", (error) => /_jp\.\w+ is not a function/.test(error) || console.log(`  in the page: ${error}`));
   await prepare(page);
   await page.goto(`${origin}/page-of-a-test`);
   await page.evaluate(() => {
@@ -160,9 +161,10 @@ try {
       await send(page, "ann", ["one"]);
       await received(page, "ann", 2);
       proxy.cut();
-      const [code, , wasClean] = await closed(page, "ann");
-      assert(code !== 1000 && wasClean !== true, `${transport}: ${code} ${wasClean}`);
       proxy.restore();
+      // The library's own code, or what the server tells the next request.
+      const [code] = await closed(page, "ann");
+      assert([1002, 1006].includes(code), `${transport}: ${code}`);
       const since = line.split("since=")[1];
       assert.equal(await join(page, "again", `${url}&since=${since}`, transport), transport);
       assert.deepEqual((await received(page, "again", 2))[0], "ann: one");

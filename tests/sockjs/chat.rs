@@ -3,7 +3,7 @@
 use tungstenite::Message;
 
 use super::support::http::{Answer, Http, request};
-use super::support::{Server, text};
+use super::support::{SECRET, Server, text, token};
 use super::{ask, is_allowed_for};
 
 /// A member that polls; each of its requests has a connection of its own.
@@ -139,4 +139,42 @@ fn pages_of_other_origins() {
     // What a page sends without its origin.
     let cross_site = "Sec-Fetch-Site: cross-site\r\n";
     assert_eq!(ask(&server, &path("s0", "xhr_send"), cross_site, "[\"x\"]").status, 403);
+}
+
+#[test]
+fn tokens_and_limits() {
+    let server = Server::start(&["--shards", "2", "--auth", "token", "--token-hmac-secret-files", SECRET]);
+    let token = token(&["--user", "ann", "--name", "ann"]);
+    let receive =
+        |id: &str, query: &str| ask(&server, &format!("POST /sockjs/000/{id}/xhr?{query}"), "", "").body;
+    let allowed = format!("name=ann&room=tea&token={token}");
+    assert_eq!(receive("ann", &allowed), "o\n");
+    let send = |messages: &str| ask(&server, "POST /sockjs/000/ann/xhr_send", "", messages);
+    assert_eq!(send("[\"hi\"]").status, 204);
+    assert_eq!(receive("ann", ""), "a[\"ann: hi\"]\n");
+    assert_eq!(send(&format!("[\"{}\"]", "x".repeat(70_000))).status, 413);
+    for (id, query, code) in
+        [("none", "name=ann&room=tea", 4401), ("bob", allowed.replace("name=ann", "name=bob").as_str(), 4403)]
+    {
+        assert_eq!(receive(id, query), "o\n");
+        let end = receive(id, query);
+        assert!(end.starts_with(&format!("c[{code},")), "{query}: {end}");
+    }
+}
+
+/// What is published while no request receives is bounded as that of a slow member is.
+#[test]
+fn a_member_that_does_not_receive_is_disconnected() {
+    let server = Server::start(&["--shards", "2", "--room-log", "256KiB"]);
+    let ann = Member::join(&server, "ann", "name=ann&room=tea");
+    let mut plain = server.client("/ws/bob?room=tea");
+    wait_for(&server, "stentor_members", 2);
+    let message = "x".repeat(16 * 1024);
+    for _ in 0..64 {
+        plain.send(Message::text(message.as_str())).unwrap();
+        text(&mut plain);
+    }
+    let end = (0..64).map(|_| ann.poll()).find(|body| body.starts_with('c')).expect("an end");
+    assert!(end.starts_with("c[3013,"), "{end}");
+    wait_for(&server, "stentor_members", 1);
 }
