@@ -12,7 +12,6 @@ use super::session::{Session, Stage, SubStage};
 use super::simulation::{Due, Simulation};
 use super::transport::{Answer, Asked, Http, Message, Purpose, Request};
 use crate::chat::SlowMember;
-use crate::metrics::CloseReason;
 use crate::session::POLL_PAUSE_MAX;
 
 /// What a stream brings.
@@ -123,7 +122,7 @@ impl Simulation<'_> {
             Asked::Stream if answer.status < 300 => {
                 // One that takes nothing is given up without more to write.
                 let it = &self.sessions[session];
-                let is_stuck = self.world.pipe(it.pipe).closed == Some(CloseReason::PingTimeout);
+                let is_stuck = self.circumstances.pings && it.is_late();
                 assert!(it.stage == Stage::Closed || is_stuck, "a stream ends without a reason");
             }
             Asked::Poll | Asked::Stream => {
