@@ -122,7 +122,8 @@ fn requests_that_are_no_handshake() {
             }
         }
     }
-    // The handshake of a draft (hixie-76), whose key is the request's content: RFC 6455 §4.2.1 requires version 13.
+    // The handshake of a draft (hixie-76), whose key is the request's content: RFC 6455 §4.2.1 requires
+    // version 13.
     let draft = "Upgrade: WebSocket\r\nConnection: Upgrade\r\nOrigin: http://h\r\n\
         Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n";
     let answer = ask(&server, &format!("GET {ECHO}/000/s/websocket"), draft, "");
