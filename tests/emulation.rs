@@ -1,5 +1,6 @@
-//! The JSON protocol without WebSocket, over real sockets: replies on a stream, commands by `POST /emulation`, and the
-//! unidirectional endpoints. Each command has a connection of its own, and so arrives on any shard.
+//! The JSON protocol without WebSocket, over real sockets: replies on a stream, commands by
+//! `POST /emulation`, and the unidirectional endpoints. Each command has a connection of its own, and so
+//! arrives on any shard.
 
 mod support;
 
@@ -318,7 +319,8 @@ fn violations_of_the_protocol_end_the_stream() {
     wait_for(&server, "stentor_http_streams", 0);
 }
 
-/// A client with a pool of connections takes one for idle after the last chunk of an answer, unless its head says otherwise.
+/// A client with a pool of connections takes one for idle after the last chunk of an answer, unless its head
+/// says otherwise.
 #[test]
 fn what_follows_the_end_of_a_stream() {
     let server = Server::start(&["--shards", "2"]);

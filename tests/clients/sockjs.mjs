@@ -116,7 +116,7 @@ const tests = {
     const exit = once(server.process, "exit");
     server.process.kill("SIGTERM");
     await until("its end", () => ann.closed);
-    // Codes below 3000 are those of a transport: 1001 is told as 3001.
+    // Codes below 3000 are those of a transport: 1001 becomes 3001.
     assert.deepEqual([ann.closed.code, ann.closed.wasClean], [3001, true]);
     await exit;
   },
@@ -126,8 +126,8 @@ const others = {
   async "four hundred sessions of all transports in one room"(server) {
     const all = await Promise.all(upTo(400).map((index) => member(server, TRANSPORTS[index % 4], `m${index}`, "large")));
     await until("no others", async () => (await count(server, "stentor_members")) === 400);
-    const speakers = all.slice(0, 20);
-    for (const number of upTo(5)) for (const speaker of speakers) speaker.send(`message ${number}`);
+    const publishers = all.slice(0, 20);
+    for (const number of upTo(5)) for (const publisher of publishers) publisher.send(`message ${number}`);
     await until("all", () => all.every(({ received }) => received.length >= 100));
     for (const { received, transport } of all) assert.deepEqual(received, all[0].received, `one order for all: ${transport}`);
     for (const index of upTo(20)) {
@@ -184,7 +184,7 @@ const others = {
     for (const one of all) one.close();
   },
 
-  async "a session that may not join is told why"(server) {
+  async "a session that may not join learns why"(server) {
     for (const transport of ["xhr-polling", "xhr-streaming", "eventsource"]) {
       for (const query of ["name=a%00b&room=tea", "room=tea", "name=ann&room=a%00b", "name=ann&since=x"]) {
         const socket = new SockJS(`http://127.0.0.1:${server.port}/sockjs?${query}`, null, { transports: transport, timeout: 4000 });

@@ -49,7 +49,7 @@ impl<'a> Member<'a> {
 
 /// Waits until a number of `/metrics` is `value`.
 fn wait_for(server: &Server, metric: &str, value: u64) {
-    let reached = (0..10_000).any(|_| server.metric(metric) == value);
+    let reached = (0..200_000).any(|_| server.metric(metric) == value);
     assert!(reached, "{metric} never becomes {value}");
 }
 
@@ -136,7 +136,7 @@ fn pages_of_other_origins() {
         let refused = server.try_client("/sockjs/000/s/websocket?name=ann&room=tea", &[("Origin", origin)]);
         assert!(refused.is_err_and(|error| error.contains("403")), "{origin}");
     }
-    // What a page sends without telling its origin.
+    // What a page sends without its origin.
     let cross_site = "Sec-Fetch-Site: cross-site\r\n";
     assert_eq!(ask(&server, &path("s0", "xhr_send"), cross_site, "[\"x\"]").status, 403);
 }

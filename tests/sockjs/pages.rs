@@ -1,4 +1,5 @@
-//! What a service answers outside of its sessions: the greeting, the page for iframes, capabilities, preflights.
+//! What a service answers outside of its sessions: the greeting, the page for iframes, capabilities,
+//! preflights.
 
 use super::support::Server;
 use super::support::http::Answer;

@@ -31,7 +31,8 @@ impl Session<'_> {
     }
 }
 
-/// A browser keeps a response as long as it lasts: it ends after a while, and the next one continues the session.
+/// A browser keeps a response as long as it lasts: it ends after a while, and the next one continues the
+/// session.
 #[test]
 fn streaming_responses_are_bounded() {
     let server = echo_server();

@@ -53,7 +53,7 @@ fn a_session_lasts_as_long_as_its_socket() {
 }
 
 #[test]
-fn a_close_is_told_in_a_frame_of_its_own() {
+fn a_close_has_a_frame_of_its_own() {
     let server = echo_server();
     let mut client = server.client("/sockjs-test/close/000/s/websocket");
     assert_eq!((text(&mut client), text(&mut client)), ("o".to_owned(), GO_AWAY.to_owned()));
@@ -122,7 +122,8 @@ fn requests_that_are_no_handshake() {
             }
         }
     }
-    // The handshake of a draft (hixie-76), whose key is the request's content: RFC 6455 §4.2.1 requires version 13.
+    // The handshake of a draft (hixie-76), whose key is the request's content: RFC 6455 §4.2.1 requires
+    // version 13.
     let draft = "Upgrade: WebSocket\r\nConnection: Upgrade\r\nOrigin: http://h\r\n\
         Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n";
     let answer = ask(&server, &format!("GET {ECHO}/000/s/websocket"), draft, "");
