@@ -191,9 +191,11 @@ step_proxies() {
 
 step_browser() {
   need chromium chromium && need npm nodejs npm || return
+  PATH=$PATH:/usr/sbin command -v nginx >/dev/null || apt_install_stopped nginx || return
   npm ci --prefix tests/browser --silent --no-audit --no-fund &&
     node tests/browser/chat.mjs "$STENTOR" "$CACHE/screenshots" &&
     node tests/browser/states.mjs "$STENTOR" "$CACHE/screenshots" &&
+    node tests/browser/transports.mjs "$STENTOR" "$CACHE/screenshots" &&
     node tests/browser/log.mjs "$STENTOR" &&
     node tests/browser/sockjs.mjs "$STENTOR" &&
     node tests/browser/report.mjs "$STENTOR" "$SWARM" "$CACHE/screenshots"

@@ -190,8 +190,14 @@ fn names_are_in_the_form_of_nicknames_or_refused() {
     assert_eq!(text(&mut plain), "bob: hi");
     for (path, sentence) in [
         ("/ws/%E2%80%8B", "A name must not contain invisible characters."),
-        ("/ws/%20", "The name is empty: it ends the path, as in /ws/{name}."),
-        ("/ws/%E2%A0%80", "The name is empty: it ends the path, as in /ws/{name}."),
+        (
+            "/ws/%20",
+            "The name is empty: it ends the path, as in /ws/{name}; with SockJS it is `name` in the query.",
+        ),
+        (
+            "/ws/%E2%A0%80",
+            "The name is empty: it ends the path, as in /ws/{name}; with SockJS it is `name` in the query.",
+        ),
         (
             "/ws/ann?room=lobby%20",
             "A room's name must not begin or end with a space, and has no other white space.",

@@ -358,28 +358,70 @@ fn a_poll_waits_for_messages() {
     assert_eq!(first.field("Stentor-Position"), Some(&*format!("{epoch}:1")));
     let session = first.field("Stentor-Session").expect("a name").to_owned();
     let poll = format!("GET /poll/ann?room=r&session={session}");
-    let entry = |offset: u64, text: &str| {
-        format!("{{\"position\":\"{epoch}:{offset}\",\"name\":\"bob\",\"text\":\"{text}\"}}")
+    // What differs from poll to poll, the time and the author's client id, stands at the end of an entry.
+    let check = |answer: &str, texts: &[(u64, &str)], offset: u64| {
+        let batch: serde_json::Value = serde_json::from_str(answer).expect("JSON");
+        let expected = texts.iter().map(|(offset, text)| {
+            format!("{{\"position\":\"{epoch}:{offset}\",\"name\":\"bob\",\"text\":\"{text}\",\"time\":")
+        });
+        assert_eq!(batch["messages"].as_array().map(Vec::len), Some(texts.len()), "{answer}");
+        assert!(expected.into_iter().all(|entry| answer.contains(&entry)), "{answer}");
+        assert_eq!(batch["position"], format!("{epoch}:{offset}"));
+        for entry in batch["messages"].as_array().into_iter().flatten() {
+            assert!(entry["time"].as_u64() > Some(1_700_000_000_000), "{answer}");
+            assert!(entry["client"].as_str().is_some_and(|client| client.len() == 36), "{answer}");
+        }
     };
-    let messages = |entries: &[String], offset: u64| {
-        format!("{{\"position\":\"{epoch}:{offset}\",\"messages\":[{}]}}\n", entries.join(","))
-    };
-    assert_eq!(first.body, messages(&[entry(1, "one")], 1));
+    check(&first.body, &[(1, "one")], 1);
     // Published between two polls: the next one is answered at once.
     publisher.ask("POST /send/bob?room=r", "", "two");
     publisher.ask("POST /send/bob?room=r", "", "three");
     let batch = poller.ask(&format!("{poll}&since={epoch}:1"), "", "");
-    assert_eq!(batch.body, messages(&[entry(2, "two"), entry(3, "three")], 3));
+    check(&batch.body, &[(2, "two"), (3, "three")], 3);
     assert_eq!(batch.field("Stentor-Session"), Some(&*session));
     // Published while one waits, with a request that follows it at once.
     poller.send(&(request(&format!("{poll}&since={epoch}:3"), "", "") + &request("GET /healthz", "", "")));
     wait_for(&server, "stentor_http_waiting_requests", 1);
     publisher.ask("POST /send/bob?room=r", "", "four");
-    assert_eq!(poller.answer().body, messages(&[entry(4, "four")], 4));
+    check(&poller.answer().body, &[(4, "four")], 4);
     assert_eq!(poller.answer().body, "ok\n");
     // A position that cannot be recovered from is announced.
     let gap = poller.ask(&format!("{poll}&since=other:1"), "", "");
     assert_eq!(gap.body, format!("{{\"position\":\"{epoch}:4\",\"gap\":true,\"messages\":[]}}\n"));
+}
+
+#[test]
+fn a_poll_need_not_wait() {
+    let server = Server::start(&["--shards", "2", "--poll-timeout", "600s"]);
+    let mut http = Http::connect(&server);
+    let answer = http.ask("GET /poll/ann?room=r&wait=0", "", "");
+    let top = answer.field("Stentor-Position").expect("a position").to_owned();
+    assert!(answer.status == 204 && top.ends_with(":0"), "{answer:?}");
+    http.ask("POST /send/bob?room=r", "", "one");
+    let answer = http.ask(&format!("GET /poll/ann?room=r&wait=0&since={top}"), "", "");
+    assert_eq!((answer.status, position(&answer.body).1), (200, 1), "{answer:?}");
+    assert_eq!(http.ask("GET /poll/ann?room=r&wait=1", "", "").status, 204);
+    for wrong in ["", "x", "-1", "0.5"] {
+        assert_eq!(http.ask(&format!("GET /poll/ann?wait={wrong}"), "", "").status, 400, "{wrong}");
+    }
+    http.send(&request("GET /poll/ann?wait=99999999999999999999", "", ""));
+    wait_for(&server, "stentor_http_waiting_requests", 1);
+}
+
+#[test]
+fn a_room_without_a_history_has_one_position_for_all_polls() {
+    let (_file, path) = support::file("[[room]]\npattern = \"live\"\nhistory = 0\n");
+    let server = Server::start(&["--shards", "2", "--config", &path]);
+    let (mut http, poll) = (Http::connect(&server), "GET /poll/ann?room=live&session=s&wait=0");
+    let top = http.ask(poll, "", "").field("Stentor-Position").expect("a position").to_owned();
+    for _ in 0..3 {
+        let answer = http.ask(&format!("{poll}&since={top}"), "", "");
+        assert_eq!((answer.status, answer.field("Stentor-Position")), (204, Some(&*top)), "{answer:?}");
+    }
+    // It keeps nothing: what is published between two polls is missing, and the next one says so.
+    http.ask("POST /send/bob?room=live", "", "missed");
+    let answer = http.ask(&format!("{poll}&since={top}"), "", "");
+    assert_eq!((position(&answer.body).1, answer.body.contains("\"gap\":true")), (1, true), "{answer:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 )]
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Once;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,15 +25,19 @@ const SHRINK_TRIES_MAX: usize = 400;
 
 /// Which seeds fail, and how the first ones do.
 fn survey(seeds: std::ops::Range<u64>) {
-    let mut failed = Vec::new();
+    let (mut failed, mut kinds) = (Vec::new(), BTreeMap::new());
     for seed in seeds.clone() {
         if let Err(failure) = quietly(|| sim::try_run(&Scenario::draw(seed))) {
+            *kinds.entry(failure.kind()).or_insert(0) += 1;
             failed.push((seed, failure.message));
         }
     }
     println!("{} of {} seeds fail", failed.len(), seeds.end - seeds.start);
     for (seed, message) in failed.iter().take(12) {
-        println!("seed {seed}: {message}");
+        println!("seed {seed}: {}", message.chars().take(300).collect::<String>());
+    }
+    for (kind, count) in kinds {
+        println!("{count} times: {}", kind.chars().take(150).collect::<String>());
     }
 }
 

@@ -1,6 +1,6 @@
 //! SockJS over real sockets: what the public protocol test-suite (sockjs-protocol 0.3.3) asks for, on the
-//! services of `--echo`, and what a chat adds. Each request has a connection of its own, and so arrives on
-//! any shard.
+//! services of `--echo`, and what a chat adds. Each request has a connection of its own: it arrives on any
+//! shard.
 
 mod support;
 

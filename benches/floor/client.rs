@@ -10,6 +10,7 @@ use stentor_testkit::{FrameReader, parse_response, upgrade_request};
 
 use super::process::Server;
 use super::protocol::Protocol;
+use super::streams::{self, Reader};
 
 /// A blocking connection from 127.0.0.`source`, so that ports do not run out.
 pub fn connect(to: SocketAddr, source: u8) -> io::Result<socket2::Socket> {
@@ -61,6 +62,11 @@ impl Topology {
         self.members * self.rooms_per_member / self.rooms
     }
 
+    /// The protocol of a member: those that publish have a WebSocket.
+    const fn protocol_of(&self, member: usize) -> Protocol {
+        if self.protocol.is_stream() && member < PUBLISHERS { Protocol::Plain } else { self.protocol }
+    }
+
     /// The rooms of a member. Two rooms have as few members in common as can be.
     fn rooms_of(&self, member: usize) -> Vec<usize> {
         (0..self.rooms_per_member)
@@ -71,13 +77,16 @@ impl Topology {
     /// The publisher of message number `turn`, and its room.
     fn publisher(&self, turn: usize) -> (usize, usize) {
         if self.rooms == 1 {
-            return (turn % 10, 0);
+            return (turn % PUBLISHERS, 0);
         }
         let publisher = turn * 7919 % self.members;
         let rooms = self.rooms_of(publisher);
         (publisher, rooms[turn % rooms.len()])
     }
 }
+
+/// The members that publish, where all are in one room.
+const PUBLISHERS: usize = 10;
 
 /// How many opening handshakes are in flight at a time.
 const HANDSHAKES: usize = 100;
@@ -90,7 +99,6 @@ pub fn upgrade(
     members: &[usize],
     settings: Settings,
 ) -> Vec<TcpStream> {
-    let protocol = topology.protocol;
     let mut streams = Vec::with_capacity(members.len());
     for members in members.chunks(HANDSHAKES) {
         let mut sockets: Vec<_> = members
@@ -98,14 +106,23 @@ pub fn upgrade(
             .map(|_| connect_with(server.address, source, settings.narrow).expect("the server listens"))
             .collect();
         for (socket, &member) in sockets.iter_mut().zip(members) {
+            let (protocol, room) = (topology.protocol_of(member), topology.rooms_of(member)[0]);
+            if protocol.is_stream() {
+                streams::ask(socket, &topology, member, room);
+                continue;
+            }
             let extension =
                 if settings.deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-            let path = protocol.path(member, topology.rooms_of(member)[0]);
+            let path = protocol.path(member, room);
             let request = upgrade_request(&path, extension);
             socket.write_all(request.as_bytes()).expect("the server reads");
         }
-        sockets.iter_mut().for_each(answered);
+        for (socket, &member) in sockets.iter_mut().zip(members) {
+            let is_stream = topology.protocol_of(member).is_stream();
+            if is_stream { streams::answered(socket) } else { answered(socket) }
+        }
         let replies = sockets.iter_mut().zip(members).map(|(socket, &member)| {
+            let protocol = topology.protocol_of(member);
             let (first_frame, replies) = protocol.first_frame(member, &topology.rooms_of(member));
             socket.write_all(&first_frame).expect("the server reads");
             replies
@@ -150,8 +167,8 @@ pub struct Client {
     topology: Topology,
     /// Members, by number.
     streams: Vec<TcpStream>,
-    /// What each has received of a frame that is not whole.
-    frames: Vec<FrameReader>,
+    /// What each has received of a frame, or of a chunk, that is not whole.
+    readers: Vec<Reader>,
     /// Against the bare loop, the connection that publishes.
     publisher: Option<TcpStream>,
     /// Every received frame has about this length.
@@ -219,7 +236,7 @@ impl Client {
             poll,
             events: Events::with_capacity(1024),
             topology,
-            frames: vec![FrameReader::default(); streams.len()],
+            readers: (0..streams.len()).map(|member| Reader::new(topology.protocol_of(member))).collect(),
             streams,
             publisher,
             frame_bytes,
@@ -305,10 +322,10 @@ impl Client {
     /// Receives what has arrived. Returns the publisher of each own message that was received.
     fn receive(&mut self, wait: Duration, seen: &mut Seen) -> Vec<usize> {
         self.poll.poll(&mut self.events, Some(wait)).expect("a poller");
-        let protocol = self.topology.protocol;
         let mut own = Vec::new();
         for event in &self.events {
             let index = event.token().0;
+            let protocol = self.topology.protocol_of(index);
             loop {
                 let len = match self.streams[index].read(&mut self.buffer) {
                     Ok(0) => panic!("the server closed connection {index}"),
@@ -318,10 +335,10 @@ impl Client {
                 };
                 #[expect(clippy::disallowed_methods, reason = "the client's own clock")]
                 let now = nanos(Instant::now().duration_since(self.origin));
-                self.frames[index].take(&self.buffer[..len], |frame| {
+                self.readers[index].take(&self.buffer[..len], |payload| {
                     if self.text.is_some() {
                         seen.deliveries += 1;
-                    } else if let Some((intended, publisher)) = protocol.received(frame.payload) {
+                    } else if let Some((intended, publisher)) = protocol.received(payload) {
                         seen.deliveries += 1;
                         seen.latencies.push(u32::try_from(now.saturating_sub(intended)).unwrap_or(u32::MAX));
                         if publisher == index {

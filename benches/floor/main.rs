@@ -8,6 +8,8 @@
 //! cargo bench --bench floor -- one flood       # these rows
 //! cargo bench --bench floor -- table           # the drivers beside the floor, by size and members
 //! cargo bench --bench floor -- json rooms      # JSON members in one room; many rooms of ten members
+//! cargo bench --bench floor -- streams      # server-sent events and lines of JSON, to WebSocket
+//! cargo bench --bench floor -- send send-pipelined   # messages by request, into rooms without members
 //! cargo bench --bench floor -- --driver uring  # on this driver only, or on several: uring,epoll
 //! cargo bench --bench floor -- --rounds 5      # more rounds; the median of each is printed
 //! cargo bench --bench floor -- --record FILE   # a line of JSON for each row, beside the table
@@ -23,10 +25,12 @@
 mod bare;
 mod client;
 mod compare;
+mod posts;
 mod process;
 mod protocol;
 mod record;
 mod rows;
+mod streams;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

@@ -11,7 +11,21 @@ pub enum Protocol {
     Plain,
     /// The Centrifuge protocol in JSON.
     Json,
+    /// Server-sent events at `/sse/{name}`.
+    Events,
+    /// Lines of JSON at `/stream/{name}`.
+    Lines,
 }
+
+/// What stands around the text of an event, or of a line, with the chunk's header; an offset has about five
+/// digits.
+const EVENT_BYTES: usize =
+    "a0\r\nid: 00000001:12345\ndata: {\"name\":\"member-0000\",\"text\":\"\"}\n\n\r\n".len();
+const LINE_BYTES: usize =
+    "a0\r\n{\"position\":\"00000001:12345\",\"name\":\"member-0000\",\"text\":\"\"}\n\r\n".len();
+
+/// What stands before the text in both.
+const BEFORE_TEXT: &[u8] = b"\"text\":\"";
 
 /// The name of a publisher has this length, so that what follows has a fixed offset.
 const NAME_BYTES: usize = 11;
@@ -34,6 +48,11 @@ pub fn room_of(index: usize) -> String {
 }
 
 impl Protocol {
+    /// Whether its members receive a chunked stream.
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Events | Self::Lines)
+    }
+
     /// What `publisher` sends to publish a stamped text in `room`, so that a frame of about `frame_bytes` is
     /// received.
     pub fn publish(self, frame_bytes: usize, intended: u64, publisher: usize, room: usize) -> Vec<u8> {
@@ -45,6 +64,8 @@ impl Protocol {
         match self {
             Self::Bare => server_frame(&format!("{name}: {stamp}{}", fill(around))),
             Self::Plain => self.publish_text(&format!("{stamp}{}", fill(around)), room),
+            Self::Events => self.publish_text(&format!("{stamp}{}", fill(EVENT_BYTES)), room),
+            Self::Lines => self.publish_text(&format!("{stamp}{}", fill(LINE_BYTES)), room),
             // 140 bytes of position, author and time follow.
             Self::Json => {
                 self.publish_text(&format!("{stamp}{}", fill(header + self.stamp_at() + 140)), room)
@@ -66,7 +87,9 @@ impl Protocol {
     pub fn path(self, index: usize, room: usize) -> String {
         match self {
             Self::Json => "/connection/websocket".to_owned(),
-            Self::Bare | Self::Plain => format!("/ws/{}?room={}", name_of(index), room_of(room)),
+            Self::Bare | Self::Plain | Self::Events | Self::Lines => {
+                format!("/ws/{}?room={}", name_of(index), room_of(room))
+            }
         }
     }
 
@@ -86,7 +109,11 @@ impl Protocol {
     /// The intended time of a received message, in nanoseconds, and its publisher. `None`: this is no stamped
     /// message.
     pub fn received(self, payload: &[u8]) -> Option<(u64, usize)> {
-        let at = self.stamp_at();
+        let at = if self.is_stream() {
+            memchr::memmem::find(payload, BEFORE_TEXT)? + BEFORE_TEXT.len()
+        } else {
+            self.stamp_at()
+        };
         if self == Self::Json && !payload.get(..at)?.ends_with(BEFORE_DATA.as_bytes()) {
             return None;
         }
@@ -96,7 +123,7 @@ impl Protocol {
 
     fn stamp_at(self) -> usize {
         match self {
-            Self::Bare | Self::Plain => NAME_BYTES + 2,
+            Self::Bare | Self::Plain | Self::Events | Self::Lines => NAME_BYTES + 2,
             Self::Json => "{\"push\":{\"channel\":\"room-00000".len() + BEFORE_DATA.len(),
         }
     }

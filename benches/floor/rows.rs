@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::client::{Client, Pace, Seen, Settings, Topology, connect, upgrade};
 use super::compare::{compare, print_head};
 use super::process::{Server, pin_client};
-use super::protocol::Protocol::{self, Json, Plain};
+use super::protocol::Protocol::{self, Events, Json, Lines, Plain};
 use super::record::Recorder;
 
 /// A frame as it arrives: 2 bytes of header, `member-0000: `, and the text.
@@ -17,6 +17,8 @@ const FRAME_BYTES: usize = 110;
 const LARGE_FRAME_BYTES: usize = 4096;
 /// A short text with the position, the author and the time that JSON members receive.
 const JSON_FRAME_BYTES: usize = 256;
+/// What a member of a stream receives of a message, with the chunk's header.
+const STREAM_BYTES: usize = 256;
 /// How long each row is measured, unless the command line says otherwise.
 const TIME: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(700);
@@ -25,10 +27,11 @@ const STENTOR: &str = "serve --listen {listen} --log error --ping-interval 0s --
      --max-session-messages-per-second 0 --max-session-commands-per-second 0";
 
 /// The rows of the tables in ARCHITECTURE.md and in docs/benchmarks.md.
-const TABLES: [(&str, &[&str]); 3] = [
+const TABLES: [(&str, &[&str]); 4] = [
     ("table", &["one", "open", "large", "one-4k", "open-4k", "large-4k"]),
     ("json", &["one-json", "open-json", "ten-json", "flood-json", "large-json"]),
     ("rooms", &["rooms-plain", "rooms-json"]),
+    ("streams", &["open-events", "open-lines", "flood-events", "flood-lines"]),
 ];
 
 /// What to measure.
@@ -36,14 +39,16 @@ pub struct Plan {
     rows: Vec<String>,
     /// How often each row is measured.
     pub rounds: usize,
-    time: Duration,
+    /// How long each row is measured.
+    pub time: Duration,
     /// An older build and its arguments: it is compared with this one, and there is no floor.
     old: Option<(String, String)>,
     program: String,
     arguments: String,
     /// What Stentor runs on, one after the other in each round. Another server is run as it is.
     drivers: Vec<String>,
-    recorder: Recorder,
+    /// Where what is measured is written.
+    pub recorder: Recorder,
 }
 
 impl Plan {
@@ -90,7 +95,8 @@ impl Plan {
         plan
     }
 
-    fn wants(&self, row: &str) -> bool {
+    /// Whether a row is to be measured.
+    pub fn wants(&self, row: &str) -> bool {
         self.rows.is_empty() || self.rows.iter().any(|wanted| wanted == row)
     }
 
@@ -104,7 +110,8 @@ impl Plan {
         }
     }
 
-    fn serve(&self, driver: &str, more: &[&str]) -> Server {
+    /// This build on `driver`, with more arguments.
+    pub fn serve(&self, driver: &str, more: &[&str]) -> Server {
         let driver = if driver.is_empty() { Vec::new() } else { vec!["--driver", driver] };
         Server::start(&self.program, &self.arguments, &[more, &driver].concat())
     }
@@ -200,6 +207,10 @@ pub fn run(plan: &Plan) -> bool {
         between(plan, driver, "ten-two-shards", Pace::Closed { publishers: 10, window: 1 }, (&one, &two));
         deflate(plan, driver);
         idle(plan, driver);
+        for (row, protocol, pace) in STREAMS {
+            stream(plan, driver, row, protocol, pace);
+        }
+        super::posts::run(plan, driver);
     }
     true
 }
@@ -271,6 +282,46 @@ fn between(plan: &Plan, driver: &str, row: &str, pace: Pace, (base, other): (&[&
         other / base
     );
     let values = [("one_shard_us", base), ("server_us", other), ("ratio", other / base), ("p99_ms", p99)];
+    plan.recorder.row(row, driver, &values);
+}
+
+/// Streams beside WebSocket.
+const STREAMS: [(&str, Protocol, Pace); 4] = [
+    ("open-events", Events, Pace::Open(200)),
+    ("open-lines", Lines, Pace::Open(200)),
+    ("flood-events", Events, Pace::Closed { publishers: 10, window: 16 }),
+    ("flood-lines", Lines, Pace::Closed { publishers: 10, window: 16 }),
+];
+
+/// Members that receive a stream, against members with a WebSocket, with as many bytes for each delivery.
+fn stream(plan: &Plan, driver: &str, row: &str, protocol: Protocol, pace: Pace) {
+    if !plan.wants(row) {
+        return;
+    }
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    for round in 0..plan.rounds {
+        let mut costs = [0.0; 4];
+        // The order changes, as the machine does.
+        for index in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+            let server = plan.serve(driver, &["--shards", "1"]);
+            let source = 2 + 2 * u8::try_from(round % 100).unwrap_or(0);
+            let topology = Topology::together([Plain, protocol][index], 1000);
+            let mut client = members_of(&server, topology, 0, source, Settings::default(), STREAM_BYTES);
+            let (cost, mut seen) = measure(plan, &server, &mut client, pace);
+            costs[index] = cost;
+            if index == 1 {
+                costs[3] = millis(seen.p99());
+            }
+        }
+        costs[2] = costs[1] / costs[0];
+        rounds.push(costs);
+    }
+    let [websocket, cost, ratio, p99] = medians(&rounds);
+    println!(
+        "{:<34}{websocket:>10.2}{cost:>10.2}{ratio:>8.3}  p99 {p99:.1} ms (the first column is WebSocket)",
+        label(row, driver),
+    );
+    let values = [("websocket_us", websocket), ("server_us", cost), ("ratio", ratio), ("p99_ms", p99)];
     plan.recorder.row(row, driver, &values);
 }
 
@@ -425,12 +476,14 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
+/// A count as a figure.
 #[expect(clippy::cast_precision_loss, reason = "figures for readers")]
-fn to_f64(value: u64) -> f64 {
+pub fn to_f64(value: u64) -> f64 {
     value as f64
 }
 
-fn medians(rounds: &[[f64; 4]]) -> [f64; 4] {
+/// The median of each column.
+pub fn medians(rounds: &[[f64; 4]]) -> [f64; 4] {
     std::array::from_fn(|column| {
         let mut values: Vec<f64> = rounds.iter().map(|round| round[column]).collect();
         values.sort_by(f64::total_cmp);

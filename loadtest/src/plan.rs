@@ -68,6 +68,8 @@ pub struct Target {
     pub deflate: bool,
     /// The application protocol.
     pub protocol: ServerProtocol,
+    /// That of publishers, if it is another one.
+    pub publishers_protocol: Option<ServerProtocol>,
 }
 
 /// When publishers publish.
@@ -165,6 +167,17 @@ impl Plan {
     /// The number of clients that should be connected at the end of the last stage.
     pub fn clients_at_end(&self) -> u32 {
         if self.connect_first { self.clients } else { self.stages.last().map_or(0, |stage| stage.clients.1) }
+    }
+
+    /// The application protocol of a client.
+    pub fn protocol(&self, client: u32) -> &ServerProtocol {
+        let of_publishers = self.target.publishers_protocol.as_ref().filter(|_| client < self.publishers);
+        of_publishers.unwrap_or(&self.target.protocol)
+    }
+
+    /// Whether publishers publish by requests of their own, over a second connection.
+    pub fn has_uplinks(&self) -> bool {
+        self.publishers > 0 && !self.receive_only && self.protocol(0).transport.posts()
     }
 
     /// The room of a client.

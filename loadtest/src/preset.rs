@@ -4,11 +4,66 @@ use serde::{Deserialize, Serialize};
 
 use crate::template::Template;
 
+/// How a client's messages travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// WebSocket
+    #[default]
+    Ws,
+    /// Server-sent events, and a POST for each published message
+    Sse,
+    /// A stream of lines of JSON, and a POST for each published message
+    Stream,
+    /// Long polling, and a POST for each published message
+    Poll,
+    /// SockJS without WebSocket: xhr_streaming and xhr_send
+    Sockjs,
+}
+
+impl Transport {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ws => "ws",
+            Self::Sse => "sse",
+            Self::Stream => "stream",
+            Self::Poll => "poll",
+            Self::Sockjs => "sockjs",
+        }
+    }
+
+    /// Whether messages are published by requests of their own, over a second connection.
+    pub const fn posts(self) -> bool {
+        !matches!(self, Self::Ws)
+    }
+
+    /// Whether the server sends a client's position when it has joined, which marks it as connected.
+    pub const fn has_positions(self) -> bool {
+        matches!(self, Self::Sse | Self::Stream | Self::Poll)
+    }
+
+    /// The part of a path that receives, and what stands there in the path that publishes.
+    pub const fn path_parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ws => ("", ""),
+            Self::Sse => ("/sse/", "/send/"),
+            Self::Stream => ("/stream/", "/send/"),
+            Self::Poll => ("/poll/", "/send/"),
+            Self::Sockjs => ("/xhr_streaming", "/xhr_send"),
+        }
+    }
+}
+
 /// The protocol of a kind of server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ServerProtocol {
-    /// Path and query.
+    /// How messages travel.
+    pub transport: Transport,
+    /// Path and query. `{session}` is a session of `SockJS`, another one for each connection.
     pub path: Template,
+    /// Path and query of requests that publish; `None`: messages are published where they are received.
+    pub post_path: Option<Template>,
     /// Additional request headers of the handshake, `Name: value`.
     pub headers: Vec<Template>,
     /// The offered subprotocol.
@@ -63,6 +118,8 @@ pub struct Recovery {
     pub query: Option<Template>,
     /// Query parameter of a reconnection.
     pub recovery_query: Option<Template>,
+    /// Request header of a reconnection.
+    pub recovery_header: Option<Template>,
     /// Messages after the handshake of an initial connection; empty: those of [`ServerProtocol::join`].
     pub join: Vec<Template>,
     /// Messages after the handshake of a reconnection; empty: those of [`ServerProtocol::join`].
@@ -124,16 +181,7 @@ impl Preset {
         match self {
             Self::Stentor => ServerProtocol {
                 path: "/ws/{name}?room={room}".into(),
-                recovery: Some(Recovery {
-                    query: Some("history=0".into()),
-                    recovery_query: Some("since={epoch}:{offset}".into()),
-                    join: Vec::new(),
-                    recovery_join: Vec::new(),
-                    ready_match: Some(": since=".to_owned()),
-                    position_patterns: vec![": since={epoch}:{offset}".into()],
-                    control_prefix: Some(": ".to_owned()),
-                    recovered_match: RecoveredMatch::Absent(": messages may be missing here".to_owned()),
-                }),
+                recovery: Some(text_recovery()),
                 ..plain()
             },
             Self::Broadcast => plain(),
@@ -165,9 +213,69 @@ impl Preset {
     }
 }
 
+/// Stentor's plain protocol over a transport that is not WebSocket.
+pub fn stentor_over(transport: Transport) -> ServerProtocol {
+    let (recovery, gap) = match transport {
+        Transport::Sse => (Some(("", "Last-Event-ID: {epoch}:{offset}")), MISSING),
+        Transport::Stream => (Some(("since={epoch}:{offset}", "")), MISSING),
+        // Its requests have their positions.
+        Transport::Poll => (Some(("", "")), "\"gap\":true"),
+        Transport::Sockjs | Transport::Ws => (None, ""),
+    };
+    let template = |text: &str| (!text.is_empty()).then(|| text.into());
+    let recovery = match recovery {
+        None => text_recovery(),
+        Some((query, header)) => Recovery {
+            recovery_query: template(query),
+            recovery_header: template(header),
+            recovered_match: RecoveredMatch::Absent(gap.to_owned()),
+            ..Recovery::default()
+        },
+    };
+    let (receives, publishes) = transport.path_parts();
+    let is_sockjs = transport == Transport::Sockjs;
+    let (path, post_path) = if is_sockjs {
+        let session = "/sockjs/000/{session}";
+        // The line with the position says that the client has joined.
+        (
+            format!("{session}{receives}?name={{name}}&room={{room}}&history=0"),
+            format!("{session}{publishes}"),
+        )
+    } else {
+        (format!("{receives}{{name}}?room={{room}}"), format!("{publishes}{{name}}?room={{room}}"))
+    };
+    ServerProtocol {
+        transport,
+        path: path.into(),
+        post_path: Some(post_path.into()),
+        ready_match: is_sockjs.then(|| SINCE.to_owned()),
+        recovery: Some(recovery),
+        ..plain()
+    }
+}
+
+/// What Stentor says before the room's position, and where messages are missing.
+const SINCE: &str = ": since=";
+const MISSING: &str = "messages may be missing here";
+
+/// How a client of Stentor's plain text protocol recovers.
+fn text_recovery() -> Recovery {
+    Recovery {
+        query: Some("history=0".into()),
+        recovery_query: Some("since={epoch}:{offset}".into()),
+        ready_match: Some(SINCE.to_owned()),
+        position_patterns: vec![": since={epoch}:{offset}".into()],
+        control_prefix: Some(": ".to_owned()),
+        recovered_match: RecoveredMatch::Absent(format!(": {MISSING}")),
+        ..Recovery::default()
+    }
+}
+
 fn plain() -> ServerProtocol {
     ServerProtocol {
+        transport: Transport::Ws,
         path: "/".into(),
+        post_path: None,
         headers: Vec::new(),
         subprotocol: None,
         join: Vec::new(),
@@ -189,14 +297,11 @@ fn centrifuge_recovery() -> Recovery {
         vec![Template::from(text)]
     };
     Recovery {
-        query: None,
-        recovery_query: None,
         join: join(r#""positioned":true,"recoverable":true"#),
         recovery_join: join(r#""recoverable":true,"recover":true,"epoch":"{epoch}","offset":{offset}"#),
-        ready_match: None,
         position_patterns: vec![r#""epoch":"{epoch}""#.into(), r#""offset":{offset}"#.into()],
-        control_prefix: None,
         recovered_match: RecoveredMatch::Present(r#""recovered":true"#.to_owned()),
+        ..Recovery::default()
     }
 }
 

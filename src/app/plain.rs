@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::encode::{Shown, write};
 use super::{Framing, json, text};
-use crate::chat::{Body, Position, Publication};
+use crate::chat::{Body, ClientId, Position, Publication};
 use crate::http::{ServerEvent, StreamKind};
 
 /// How long an `EventSource` waits before it reconnects: what a stream begins with.
@@ -22,6 +22,17 @@ struct Line<'a> {
     position: Option<Shown<Position>>,
     name: &'a str,
     text: &'a str,
+}
+
+/// An entry of a batch has more than a line: what a client of many rooms and transports knows its authors by,
+/// and when an old message was published.
+#[derive(Serialize)]
+struct Entry<'a> {
+    #[serde(flatten)]
+    line: Line<'a>,
+    /// Milliseconds since 1970.
+    time: u64,
+    client: Shown<ClientId>,
 }
 
 #[derive(Serialize)]
@@ -40,8 +51,8 @@ struct End<'a> {
     reason: &'a str,
 }
 
-/// `publication` as a JSON object, which is also an entry of a batch.
-pub fn object_into(out: &mut Vec<u8>, publication: &Publication, position: Option<Position>) {
+/// `publication` as a JSON object as `framing` has it.
+fn object_into(out: &mut Vec<u8>, framing: Framing, publication: &Publication, position: Option<Position>) {
     let data;
     let text: &str = match &publication.body {
         // It was checked when it came in.
@@ -51,8 +62,13 @@ pub fn object_into(out: &mut Vec<u8>, publication: &Publication, position: Optio
             &data
         }
     };
-    let name = &publication.author.person.name;
-    write(out, &Line { position: position.map(Shown), name, text });
+    let person = &publication.author.person;
+    let line = Line { position: position.map(Shown), name: &person.name, text };
+    if framing == Framing::Entries {
+        write(out, &Entry { line, time: publication.unix_ms, client: Shown(person.client) });
+    } else {
+        write(out, &line);
+    }
 }
 
 /// Appends a publication as `framing` has it: an event, a line, or an entry of a batch with a comma behind
@@ -62,16 +78,16 @@ pub fn publication_into(out: &mut Vec<u8>, framing: Framing, publication: &Publi
     match framing {
         Framing::Stream(StreamKind::Events, _) => {
             let mut data = Vec::with_capacity(publication.body.bytes().len() + 64);
-            object_into(&mut data, publication, None);
+            object_into(&mut data, framing, publication, None);
             let id = position.map(|position| position.to_string());
             ServerEvent { event: None, id: id.as_deref(), data: Some(&data) }.write_into(out);
         }
         Framing::Stream(StreamKind::Lines, _) => {
-            object_into(out, publication, position);
+            object_into(out, framing, publication, position);
             out.push(b'\n');
         }
         Framing::Entries => {
-            object_into(out, publication, position);
+            object_into(out, framing, publication, position);
             out.push(b',');
         }
         Framing::Frames(_) => out.extend_from_slice(&text::payload(publication)),
@@ -173,7 +189,9 @@ mod tests {
         check(EVENTS, &unpositioned, &format!("data: {{{object}\n\n"));
         check(LINES, &publication, &format!("{{\"position\":\"00000001:1\",{object}\n"));
         check(LINES, &unpositioned, &format!("{{{object}\n"));
-        check(Framing::Entries, &publication, &format!("{{\"position\":\"00000001:1\",{object},"));
+        let more = format!(r#","time":0,"client":"{}"}}"#, publication.author.person.client);
+        let entry = format!("{{\"position\":\"00000001:1\",{}{more},", object.trim_end_matches('}'));
+        check(Framing::Entries, &publication, &entry);
         let body = Body::Data(r#"{"text":"hi","x":1}"#.into());
         let data = Publication { body, position: None, ..publication_of("") };
         let out = written(|out| publication_into(out, LINES, &data));

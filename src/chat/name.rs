@@ -35,7 +35,9 @@ impl BadName {
     /// A message for the client that chose it.
     pub const fn sentence(self) -> &'static str {
         match self {
-            Self::Empty => "The name is empty: it ends the path, as in /ws/{name}.",
+            Self::Empty => {
+                "The name is empty: it ends the path, as in /ws/{name}; with SockJS it is `name` in the query."
+            }
             Self::TooLong => "The name is too long.",
             Self::Control => "A name must not contain control characters.",
             Self::Invisible => "A name must not contain invisible characters.",

@@ -1,9 +1,8 @@
-// A client of the Centrifuge JSON protocol over one WebSocket: the part of the protocol that a chat page needs.
+// A client of the Centrifuge JSON protocol over one transport at a time: the part of the protocol that a chat page needs.
 //
-// It reconnects automatically and recovers its subscriptions from their positions. It depends neither on chat nor on the page.
+// It reconnects automatically, by another transport if need be, and recovers its subscriptions from their positions. It depends
+// neither on chat nor on the page.
 "use strict";
-
-import { openSocket } from "./socket.js";
 
 // The delay before attempt n is random in 0 … min(cap, base × 2ⁿ): full jitter, so that the clients of a restarted server do
 // not reconnect at the same moment.
@@ -11,11 +10,16 @@ const BACKOFF_BASE_MS = 500;
 const BACKOFF_CAP_MS = 20_000;
 // After a connection that lasted this long, the backoff starts again at its base.
 const STABLE_MS = 10_000;
-// The server's time for the WebSocket handshake and the connect command, and for each other command.
-const CONNECT_TIMEOUT_MS = 10_000;
+// The server's time for a command; for the connect command the transports say it.
 const COMMAND_TIMEOUT_MS = 5_000;
+// While the transport is not that of first choice, the latter is tried again at this interval, on average.
+const UPGRADE_INTERVAL_MS = 4 * 60 * 1000;
+// How often the client looks whether no command is in flight, so that it may change the transport.
+const IDLE_CHECK_MS = 200;
 // A ping may be this much later than the announced interval.
 const PING_GRACE_MS = 10_000;
+// What arrives within this time after the connect command is the beginning of a connection.
+const BEGINNING_MS = 1000;
 // Commands of one turn are sent in one frame up to this length, because the server bounds the length of a message.
 const BATCH_LENGTH_MAX = 16 * 1024;
 // Commands whose round trip is the latency: those that the server answers without reading a history.
@@ -29,8 +33,12 @@ export const CLOSED = { code: 2, message: "the connection was lost" };
 const BAD_FRAME = 4000;
 const NO_PING = 4001;
 const TIMED_OUT = 4002;
+const CHANGED = 4005;
 
 // Codes of the server.
+const GOING_AWAY = 1001;
+const SERVICE_RESTART = 1012;
+const TRY_AGAIN = 1013;
 const MESSAGE_TOO_BIG = 1009;
 const UNRECOVERABLE_POSITION = 2502;
 const PERMISSION_DENIED = 103;
@@ -41,6 +49,10 @@ const ALREADY_SUBSCRIBED = 105;
 export const isFinal = (code) =>
   code === MESSAGE_TOO_BIG || (code >= 3500 && code < 4000) || (code >= 4500 && code < 5000);
 
+/** Whether the server has closed a connection with this code: then the transport works. */
+const isFromServer = (code) =>
+  [GOING_AWAY, SERVICE_RESTART, TRY_AGAIN].includes(code) || (code >= 3000 && ![BAD_FRAME, NO_PING, TIMED_OUT].includes(code));
+
 /** Whether a command that failed with this error may be repeated unchanged. */
 const isTemporary = (error) => error.temporary === true || error.code < 100;
 
@@ -48,9 +60,10 @@ const backoffMs = (attempts) => Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF
 
 /** The subscription to one channel, across connections. */
 class Subscription {
-  constructor(channel, handlers) {
+  constructor(channel, handlers, needsStream) {
     this.channel = channel;
     this.handlers = handlers;
+    this.needsStream = needsStream;
     this.active = false;
     // Made by the server: the client sends no subscribe command for it.
     this.serverSide = false;
@@ -86,30 +99,35 @@ class Subscription {
 }
 
 /**
- * The client. `handlers` are called on the events of the connection:
- * `connecting()`, `connected({client, transport, compressed})`, `latency(ms)` with the round trip of a command,
- * `waiting(ms, {code, message, reached, failures})` before the next attempt (`reached`: the connection that ended was
- * established; `failures`: attempts since then that have failed),
+ * The client. `transports`: see transports.js. `handlers` are called on the events of the connection:
+ * `connecting()`, `connected({client, isChange})` (`isChange`: the client itself has ended the connection before, for a better
+ * transport), `latency(ms)` with the round trip of a command,
+ * `waiting(ms, {code, message, reached, found})` before the next attempt (`reached`: the connection that ended was
+ * established; `found`: the reason that the transports have found for a failure),
  * `disconnected({code, message})` when the client does not reconnect,
  * and `serverSubscribed(channel)`, which returns the handlers of a server-side subscription.
  */
 export class Client {
-  constructor(url, { data, token = "" }, handlers) {
-    this.url = url;
+  constructor(transports, { data, token = "" }, handlers) {
+    this.transports = transports;
     this.credentials = { data, token };
     this.handlers = handlers;
     this.subscriptions = new Map();
-    this.socket = null;
-    this.isConnected = false; // the connect command has succeeded
+    this.transport = null;
+    this.isOpen = false; // the connect command has been sent
+    this.isConnected = false; // it has succeeded
+    this.isChange = false; // the client has closed the connection before, to change the transport
     this.isEnabled = false; // between connect() and a final close
     this.lastId = 0;
     this.pending = new Map(); // id → {method, resolve, reject, timer}
     this.outgoing = [];
     this.attempts = 0;
     this.failures = 0;
+    this.beginnings = 0; // connections in a row of which only the beginning has arrived
     this.timer = null;
     this.connectTimer = null;
     this.pingTimer = null;
+    this.upgradeTimer = null;
     this.pingMs = 0;
     this.receivedAt = 0;
     this.connectedAt = 0;
@@ -122,22 +140,25 @@ export class Client {
     this.isEnabled = true;
     clearTimeout(this.timer);
     this.timer = null;
-    if (!this.socket) this.openSocket();
+    if (!this.transport) this.open();
   }
 
   /** Disconnects and does not reconnect. */
   disconnect() {
     this.isEnabled = false;
     clearTimeout(this.timer);
-    this.closeSocket(1000, "");
+    this.close(1000, "");
   }
 
+  /** Whether the transport tells who is in a room. */
+  get hasMembers() { return this.transports.current.hasMembers; }
+
   /** Subscribes to `channel`. `handlers`: `subscribed(result, publications)`, `publication`, `join`, `leave`, `suspended()`,
-   * `unsubscribed({code, message})`. */
-  subscribe(channel, handlers) {
-    const subscription = new Subscription(channel, handlers);
+   * `unsubscribed({code, message})`. `needsStream`: only while the server can send by itself. */
+  subscribe(channel, handlers, { needsStream = false } = {}) {
+    const subscription = new Subscription(channel, handlers, needsStream);
     this.subscriptions.set(channel, subscription);
-    if (this.isConnected) this.sendSubscribe(subscription);
+    if (this.isOpen) this.sendSubscribe(subscription);
     return subscription;
   }
 
@@ -148,7 +169,7 @@ export class Client {
     clearTimeout(subscription.timer);
     this.subscriptions.delete(channel);
     // The ping timer detects a connection that does not answer this.
-    if (this.isConnected) this.request("unsubscribe", { channel }).catch(() => {});
+    if (this.isOpen) this.request("unsubscribe", { channel }).catch(() => {});
   }
 
   publish(channel, data) { return this.command("publish", { channel, data }); }
@@ -197,16 +218,16 @@ export class Client {
   flush() {
     const lines = this.outgoing;
     this.outgoing = [];
-    if (!this.socket?.isOpen) return;
+    if (!this.isOpen) return;
     let frame = "";
     for (const line of lines) {
       if (frame && frame.length + line.length > BATCH_LENGTH_MAX) {
-        this.socket.send(frame);
+        this.transport.send(frame);
         frame = "";
       }
       frame = frame ? `${frame}\n${line}` : line;
     }
-    if (frame) this.socket.send(frame);
+    if (frame) this.transport.send(frame);
   }
 
   receive(frame) {
@@ -215,12 +236,12 @@ export class Client {
     try {
       replies = frame.split("\n").filter(Boolean).map((line) => JSON.parse(line));
     } catch {
-      return this.closeSocket(BAD_FRAME, "bad frame");
+      return this.close(BAD_FRAME, "bad frame");
     }
-    const { socket } = this;
+    const { transport } = this;
     for (const reply of replies) {
       // What follows the end of the connection is not processed.
-      if (this.socket !== socket) return;
+      if (this.transport !== transport) return;
       if (reply.id) this.receiveReply(reply);
       else if (reply.push) this.receivePush(reply.push);
       else this.receivePing();
@@ -239,20 +260,22 @@ export class Client {
 
   // ---- the connection
 
-  openSocket() {
-    this.handlers.connecting();
+  open() {
+    if (!this.isChange) this.handlers.connecting();
     this.connectedAt = 0;
-    this.connectTimer = setTimeout(() => this.closeSocket(TIMED_OUT, "connect timed out"), CONNECT_TIMEOUT_MS);
-    const socket = openSocket(this.url, {
-      opened: () => this.socket === socket && this.sendConnect(),
-      received: (frame) => this.socket === socket && this.receive(frame),
-      closed: (code, reason) => this.socket === socket && this.socketClosed(code, reason),
+    this.isAnswered = false; // the server has answered the connect command
+    this.connectTimer = setTimeout(() => this.close(TIMED_OUT, "connect timed out"), this.transports.timeoutMs);
+    const transport = this.transports.open({
+      opened: () => this.transport === transport && this.sendConnect(),
+      received: (frame) => this.transport === transport && this.receive(frame),
+      closed: (code, reason) => this.transport === transport && this.closed(code, reason),
     });
-    this.socket = socket;
+    this.transport = transport;
   }
 
   /** Sends the connect command and all subscribe commands in one frame. */
   sendConnect() {
+    this.isOpen = true;
     const { data, token } = this.credentials;
     const subs = {};
     for (const { channel, serverSide, position } of this.subscriptions.values()) {
@@ -267,14 +290,17 @@ export class Client {
 
   connectSucceeded(result) {
     clearTimeout(this.connectTimer);
+    this.isAnswered = true;
+    this.transports.worked();
     this.isConnected = true;
     this.connectedAt = performance.now();
     this.pingMs = (result.ping ?? 0) * 1000;
     this.sendsPongs = result.pong === true;
     this.failures = 0;
     this.checkPings();
-    const compressed = this.socket.extensions.includes("permessage-deflate");
-    this.handlers.connected({ client: result.client, transport: "WebSocket", compressed });
+    this.scheduleUpgrade();
+    this.handlers.connected({ client: result.client, isChange: this.isChange });
+    this.isChange = false;
     const subs = result.subs ?? {};
     for (const [channel, sub] of Object.entries(subs)) this.addServerSubscription(channel, sub);
     for (const subscription of [...this.subscriptions.values()]) {
@@ -285,27 +311,29 @@ export class Client {
   }
 
   connectFailed(error) {
-    if (!this.socket || error === CLOSED) return;
-    if (error.code !== TOKEN_EXPIRED && isTemporary(error)) return this.closeSocket(TIMED_OUT, error.message);
+    if (!this.transport || error === CLOSED) return;
+    this.isAnswered = error.code >= 100;
+    if (error.code !== TOKEN_EXPIRED && isTemporary(error)) return this.close(TIMED_OUT, error.message);
     this.isEnabled = false;
-    this.closeSocket(1000, "");
+    this.close(1000, "");
     this.handlers.disconnected(error);
   }
 
-  /** Ends the connection without waiting for the server's Close frame: the server may be unreachable. */
-  closeSocket(code, reason) {
-    const socket = this.socket;
-    if (!socket) return;
-    socket.close(code, reason);
-    this.socketClosed(code, reason);
+  /** Ends the connection without waiting for the server: it may be unreachable. */
+  close(code, reason) {
+    const transport = this.transport;
+    if (!transport) return;
+    transport.close(code, reason);
+    this.closed(code, reason);
   }
 
-  socketClosed(code, reason) {
-    this.socket = null;
+  closed(code, reason) {
+    this.transport = null;
+    this.isOpen = false;
     this.isConnected = false;
     this.outgoing = [];
-    clearTimeout(this.connectTimer);
-    clearTimeout(this.pingTimer);
+    for (const timer of [this.connectTimer, this.pingTimer, this.upgradeTimer]) clearTimeout(timer);
+    this.checkBeginning(code);
     if (this.connectedAt && performance.now() - this.connectedAt > STABLE_MS) this.attempts = 0;
     const pending = [...this.pending.values()];
     this.pending.clear();
@@ -319,16 +347,71 @@ export class Client {
       this.isEnabled = false;
       this.handlers.disconnected({ code, message: reason });
     } else {
-      this.scheduleReconnect({ code, message: reason, reached: this.connectedAt > 0 });
+      this.reconnect({ code, message: reason, reached: this.connectedAt > 0 });
     }
   }
 
-  scheduleReconnect(reason) {
+  /** A proxy may pass on no more than the beginning of a stream: a connection of which only that has arrived, the second one
+   * in a row, counts as one that was not established. */
+  checkBeginning(code) {
+    if (!this.connectedAt) return;
+    const { isFirst, current } = this.transports;
+    const hasOnlyBegun = !isFirst && current.isStream && !isFromServer(code) && this.receivedAt < this.connectedAt + BEGINNING_MS;
+    this.beginnings = hasOnlyBegun ? this.beginnings + 1 : 0;
+    if (this.beginnings < 2) return;
+    this.beginnings = 0;
+    this.connectedAt = 0;
+    this.isAnswered = false;
+  }
+
+  /** Tries the next transport at once if it is the present one that fails; else the same again, later. */
+  async reconnect(reason) {
+    const isCurrent = () => this.isEnabled && !this.transport && this.timer === null;
+    if (reason.code === CHANGED) return this.connect();
+    this.isChange = false;
+    let found = null;
+    if (!reason.reached) {
+      this.failures += 1;
+      const mayBeTheTransport = !this.isAnswered && !isFromServer(reason.code);
+      found = await this.transports.failed(this.failures, mayBeTheTransport);
+      if (!isCurrent()) return;
+      if (found.isNext) return this.open();
+    }
     const delay = backoffMs(this.attempts);
     this.attempts += 1;
-    if (!reason.reached) this.failures += 1;
     this.timer = setTimeout(() => this.connect(), delay);
-    this.handlers.waiting(delay, { ...reason, failures: this.failures });
+    this.handlers.waiting(delay, { ...reason, found });
+  }
+
+  // ---- the transport of first choice
+
+  scheduleUpgrade() {
+    clearTimeout(this.upgradeTimer);
+    if (this.transports.isFirst) return;
+    this.upgradeTimer = setTimeout(() => this.upgrade(), UPGRADE_INTERVAL_MS * (0.5 + Math.random()));
+  }
+
+  /** Changes to the transport of first choice, if that is available by now. */
+  async upgrade() {
+    const { transport } = this;
+    if (!this.isConnected || this.transports.isFirst) return;
+    clearTimeout(this.upgradeTimer);
+    const isAvailable = await this.transports.isFirstAvailable();
+    if (this.transport !== transport) return;
+    if (isAvailable) this.changeWhenIdle(transport);
+    else this.scheduleUpgrade();
+  }
+
+  /** A command in flight would be lost with the connection: the client waits for its reply. */
+  changeWhenIdle(transport) {
+    if (this.transport !== transport) return;
+    if (this.pending.size || this.outgoing.length) {
+      this.upgradeTimer = setTimeout(() => this.changeWhenIdle(transport), IDLE_CHECK_MS);
+      return;
+    }
+    this.transports.useFirst();
+    this.isChange = true;
+    this.close(CHANGED, "another transport");
   }
 
   // ---- pings
@@ -342,13 +425,14 @@ export class Client {
     clearTimeout(this.pingTimer);
     if (!this.isConnected || !this.pingMs) return;
     const remaining = this.receivedAt + this.pingMs + PING_GRACE_MS - performance.now();
-    if (remaining <= 0) this.closeSocket(NO_PING, "no ping");
+    if (remaining <= 0) this.close(NO_PING, "no ping");
     else this.pingTimer = setTimeout(() => this.checkPings(), remaining);
   }
 
   // ---- subscriptions
 
   sendSubscribe(subscription) {
+    if (subscription.needsStream && !this.transports.current.isStream) return;
     const isCurrent = () => this.subscriptions.get(subscription.channel) === subscription;
     const succeeded = (result) => isCurrent() && subscription.activate(result);
     const failed = (error) => isCurrent() && this.subscribeFailed(subscription, error);
@@ -358,7 +442,7 @@ export class Client {
   subscribeFailed(subscription, error) {
     if (error.code === CLOSED.code) return; // sent again on the next connection
     if (error.code === ALREADY_SUBSCRIBED && subscription.serverSide) return;
-    if (error.code === TIMEOUT.code) return this.closeSocket(TIMED_OUT, "subscribe timed out");
+    if (error.code === TIMEOUT.code) return this.close(TIMED_OUT, "subscribe timed out");
     if (!isTemporary(error)) return this.endSubscription(subscription, error);
     const delay = backoffMs(subscription.attempts);
     subscription.attempts += 1;
@@ -382,7 +466,7 @@ export class Client {
   }
 
   receivePush({ channel = "", ...push }) {
-    if (push.disconnect) return this.closeSocket(push.disconnect.code, push.disconnect.reason);
+    if (push.disconnect) return this.close(push.disconnect.code, push.disconnect.reason);
     if (push.subscribe) return this.addServerSubscription(channel, push.subscribe);
     const subscription = this.subscriptions.get(channel);
     if (!subscription) return;

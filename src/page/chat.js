@@ -11,6 +11,7 @@ import { Room } from "./room.js";
 import { RoomList } from "./rooms.js";
 import { StateLine, reasonOf } from "./state.js";
 import { bytes, count, make, shownName, validationError } from "./text.js";
+import { Transports } from "./transports.js";
 import { Typing } from "./typing.js";
 
 const NAME_BYTES_MAX = 64;
@@ -21,6 +22,7 @@ const DEFAULT_ROOM = "lobby";
 // The mean interval between two queries for the number of members.
 const COUNT_INTERVAL_MS = 30_000;
 const MEMBERS_DRAW_DELAY_MS = 200;
+const NO_MEMBERS = "Long polling does not say who is here.";
 
 const PLACEHOLDER_NAME_MAX = 30;
 // The unread counts are drawn at most this often.
@@ -59,10 +61,9 @@ function saveToken(token) {
 
 function startSession(name, roomNames, shown) {
   wasConnected = false;
-  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const token = localStorage.getItem("stentor.token") ?? "";
   identity = new Identity(name, token !== "");
-  client = new Client(`${scheme}//${location.host}/connection/websocket`, { data: { name }, token }, connectionHandlers);
+  client = new Client(new Transports(location.origin), { data: { name }, token }, connectionHandlers);
   typing = new Typing(element("typing"), client, identity);
   refreshMe();
   showChat(true);
@@ -109,13 +110,13 @@ function saveSession() {
 // ---- the connection
 
 const connectionHandlers = {
-  connecting: () => state.connecting(wasConnected),
+  connecting: () => state.connecting(wasConnected, client.transports),
 
-  connected({ client: id, transport, compressed }) {
-    if (wasConnected) announcer.announce("Reconnected.");
+  connected({ client: id, isChange }) {
+    if (wasConnected && !isChange) announcer.announce("Reconnected.");
     wasConnected = true;
     identity.connected(id);
-    state.connected(transport, compressed);
+    state.connected(client.transports, client.transport.isCompressed);
   },
 
   latency: (ms) => state.latency(ms),
@@ -158,9 +159,9 @@ function connectNow() {
   element("text").focus();
 }
 
-/** Ends the wait for the next attempt when the user returns to the page or the network is available again. */
-function reconnectIfWaiting() {
-  if (client?.isEnabled && !client.socket && navigator.onLine) client.connect();
+/** The user has returned to the page, or the network is available again: ends the wait for the next attempt. */
+function resume() {
+  if (client?.isEnabled && !client.transport && navigator.onLine) client.connect();
 }
 
 // ---- rooms
@@ -362,7 +363,7 @@ function drawMembers() {
   element("members-count").textContent = known ? total : "–";
   element("members-heading").textContent = known ? `Members (${total})` : "Members";
   if (known) current.members.draw(element("members"));
-  else element("members").replaceChildren();
+  else element("members").replaceChildren(client && !client.hasMembers ? make("li.others", NO_MEMBERS) : "");
 }
 
 function scheduleCount() {
@@ -462,9 +463,13 @@ document.addEventListener("visibilitychange", () => {
   markRead(current);
   list.refresh(current, true);
   refreshUnread();
-  reconnectIfWaiting();
+  resume();
 });
-window.addEventListener("online", reconnectIfWaiting);
+window.addEventListener("online", () => {
+  resume();
+  // Another network may let through what the one before did not.
+  client?.upgrade();
+});
 
 function setTheme(theme) {
   element("theme").value = theme;

@@ -46,6 +46,12 @@ export class Members {
     for (const change of changes) change();
   }
 
+  /** The list has not arrived; `isUnavailable`: it never will. */
+  failed(isUnavailable) {
+    this.changes = null;
+    if (isUnavailable) this.known = false;
+  }
+
   clear() {
     this.clients.clear();
     this.authorsByName.clear();

@@ -22,7 +22,7 @@ pub fn asset(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-static ASSETS: LazyLock<[Asset; 21]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 26]> = LazyLock::new(|| {
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     [
         file("/", "text/html; charset=utf-8", include_bytes!("index.html")),
@@ -30,8 +30,13 @@ static ASSETS: LazyLock<[Asset; 21]> = LazyLock::new(|| {
         file("/favicon.svg", "image/svg+xml", include_bytes!("favicon.svg")),
         file("/chat.js", SCRIPT, include_bytes!("chat.js")),
         file("/centrifuge.js", SCRIPT, include_bytes!("centrifuge.js")),
-        file("/socket.js", SCRIPT, include_bytes!("socket.js")),
-        file("/socket_worker.js", SCRIPT, include_bytes!("socket_worker.js")),
+        file("/transports.js", SCRIPT, include_bytes!("transports.js")),
+        file("/transport_websocket.js", SCRIPT, include_bytes!("transport_websocket.js")),
+        file("/transport_sse.js", SCRIPT, include_bytes!("transport_sse.js")),
+        file("/transport_poll.js", SCRIPT, include_bytes!("transport_poll.js")),
+        file("/stream.js", SCRIPT, include_bytes!("stream.js")),
+        file("/stream_worker.js", SCRIPT, include_bytes!("stream_worker.js")),
+        file("/stream_source.js", SCRIPT, include_bytes!("stream_source.js")),
         file("/state.js", SCRIPT, include_bytes!("state.js")),
         file("/probe.js", SCRIPT, include_bytes!("probe.js")),
         file("/identity.js", SCRIPT, include_bytes!("identity.js")),

@@ -298,7 +298,7 @@ export class Room {
       const self = this.members.clients.get(this.identity.client);
       if (self && this.identity.identified({ user: self.info.user ?? "", name: self.name })) this.page.identified();
     } catch (error) {
-      if (error.code === NOT_AVAILABLE) this.members.known = false;
+      this.members.failed(error.code === NOT_AVAILABLE);
     }
     this.membersChanged();
   }

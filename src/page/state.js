@@ -1,8 +1,6 @@
 // The line about the connection: its state, transport and latency; and while there is none, why, and when the next attempt is.
 "use strict";
 
-import { probe } from "./probe.js";
-
 const REASONS = {
   109: "the token has expired",
   1001: "the server is going away",
@@ -17,6 +15,8 @@ const REASONS = {
   3507: "this server requires a token",
 };
 
+const FALLBACK = "No WebSocket can be opened from here. The page tries it again every few minutes.";
+
 const element = (id) => document.getElementById(id);
 
 /** Why a connection has ended, or could not be established. */
@@ -29,17 +29,16 @@ export class StateLine {
     Object.assign(this, { changed, explained });
     this.countdown = null;
     this.attemptAt = 0;
-    this.known = null; // {reason, advice}, of the last probe
   }
 
-  connecting(wasConnected) {
-    this.show(wasConnected ? "reconnecting" : "connecting", "Connecting …");
+  connecting(wasConnected, { isFirst, current }) {
+    this.show(wasConnected ? "reconnecting" : "connecting", isFirst ? "Connecting …" : `Connecting by ${current.label} …`);
   }
 
-  connected(transport, compressed) {
-    this.known = null;
-    this.show("connected", "Connected", { transport });
-    element("transport").title = compressed ? "Compressed with permessage-deflate" : "";
+  connected({ isFirst, current }, isCompressed) {
+    this.show("connected", "Connected", { transport: current.label });
+    element("state").classList.toggle("fallback", !isFirst);
+    element("transport").title = !isFirst ? FALLBACK : isCompressed ? "Compressed with permessage-deflate" : "";
   }
 
   /** The round trip of a command. */
@@ -50,21 +49,9 @@ export class StateLine {
 
   waiting(ms, end) {
     this.attemptAt = performance.now() + ms;
-    this.showWaiting(end.reached ? { reason: reasonOf(end) } : this.known ?? { reason: reasonOf(end) });
-    // A probe is a request to a server that may be overloaded: only of the first, second, fourth, eighth … failure in a row.
-    if (!end.reached && (end.failures & (end.failures - 1)) === 0) this.probe();
-  }
-
-  async probe() {
-    const found = await probe("/connection/websocket");
-    this.known = found;
-    if (element("state").dataset.state !== "waiting") return;
-    this.showWaiting(found);
-    this.explained(found.reason);
-  }
-
-  showWaiting({ reason, advice = "" }) {
+    const { reason, advice = "" } = end.found ?? { reason: reasonOf(end) };
     this.show("waiting", `Not connected: ${reason}.`, { button: "Try now", advice });
+    if (end.found) this.explained(reason);
     this.countdown = setInterval(() => this.refreshCountdown(), 250);
     this.refreshCountdown();
   }
@@ -75,7 +62,6 @@ export class StateLine {
 
   stop() {
     clearInterval(this.countdown);
-    this.known = null;
     element("state").dataset.state = "idle";
   }
 

@@ -41,7 +41,7 @@ export class Typing {
     // The user has opened that room itself.
     if (this.client.subscriptions.has(PREFIX + room.name)) return;
     this.channel = PREFIX + room.name;
-    this.client.subscribe(this.channel, this.handlers(room));
+    this.client.subscribe(this.channel, this.handlers(room), { needsStream: true });
   }
 
   handlers(room) {

@@ -222,11 +222,12 @@ impl Home {
         (waiting as u64 + self.submitted_bytes, self.joining.as_ref().map_or(0, |waiting| waiting.len()))
     }
 
-    /// Whether no shard has members, and nothing is in flight.
+    /// Whether it has no members, not even between two polls, and nothing is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.listeners.is_empty()
             && self.waiting.is_empty()
             && self.submitted.is_empty()
             && self.joining.is_none()
+            && self.leases.is_none()
     }
 }

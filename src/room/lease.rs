@@ -1,5 +1,5 @@
 //! Members that poll: between two polls they have neither a connection nor a session, and are members all the
-//! same, for as long as a lease. Each poll renews it.
+//! same, for as long as a lease. Each poll renews it. A room is kept for them as for others.
 
 use super::Homes;
 use crate::base::{HomeKey, Time};
@@ -33,6 +33,7 @@ impl Homes {
             }
             home.leave(client);
             self.announce_soon(key, now);
+            self.keep_or_forget(key, now);
         }
     }
 

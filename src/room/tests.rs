@@ -273,6 +273,30 @@ fn a_client_that_polls_is_a_member_until_its_lease_ends() {
 }
 
 #[test]
+fn a_room_is_the_same_between_two_polls_with_a_history_and_without_one() {
+    for history_count_max in [0, 100] {
+        let options = RoomOptions {
+            history_count_max,
+            history_age_max: Duration::from_secs(1),
+            ..RoomOptions::default()
+        };
+        let mut world = World::new(Box::new(Memory::default()), limits(options, 1 << 20));
+        for poll in 0..5 {
+            world.listen(0, "r", true);
+            world.poll_room(0, 9, "r", Duration::from_secs(30));
+            world.leave(9, "r");
+            world.listen(0, "r", false);
+            world.advance(Duration::from_secs(29));
+            assert!(!world.homes.is_empty(), "after poll {poll}, with a history of {history_count_max}");
+        }
+        for _ in 0..4 {
+            world.advance(Duration::from_secs(1));
+        }
+        assert!(world.homes.is_empty(), "with a history of {history_count_max}");
+    }
+}
+
+#[test]
 fn leases_are_bounded() {
     let mut world = World::new(Box::new(Memory::default()), limits(RoomOptions::default(), 1 << 20));
     world.listen(0, "r", true);

@@ -65,7 +65,7 @@ impl Shard {
             slot.conn.outbox.bytes().extend_from_slice(CONTINUE);
         }
         slot.conn.expect_body();
-        slot.http_or_new().receiving = Some(Receiving { reader, purpose: purpose() });
+        slot.http_or_new().receiving = Some(Box::new(Receiving { reader, purpose: purpose() }));
         self.wheel.set(key.index(), self.now + self.options.handshake_timeout);
         self.flush_later(key);
         Err(Used::Some(head.len + used))
@@ -81,7 +81,8 @@ impl Shard {
             return Used::All;
         }
         let receiving = slot.http_mut().and_then(|http| http.receiving.take());
-        let Some(Receiving { reader, purpose }) = receiving else { return Used::All };
+        let Some(receiving) = receiving else { return Used::All };
+        let Receiving { reader, purpose } = *receiving;
         slot.conn.next_request();
         self.budget.messages = self.budget.messages.saturating_sub(1);
         let (content, used) = match read {

@@ -246,6 +246,7 @@ impl Shard {
         let Some(exchange) = self.take_exchange(request.conn) else { return };
         let reject = match outcome {
             Relayed::Taken => {
+                self.metrics.requests.add(1);
                 let response = match (is_form, &exchange.sockjs) {
                     (true, _) => Response::new(StatusCode::OK, TEXT, b"ok"),
                     (false, Some(_)) => Response::new(StatusCode::NO_CONTENT, TEXT, b""),

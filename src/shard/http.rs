@@ -92,9 +92,9 @@ pub(super) struct Http {
     /// The request whose answer comes later.
     pub(super) exchange: Option<Exchange>,
     /// The request whose content is being read.
-    pub(super) receiving: Option<Receiving>,
+    pub(super) receiving: Option<Box<Receiving>>,
     /// What it publishes by request.
-    pub(super) publisher: Option<Publisher>,
+    pub(super) publisher: Option<Box<Publisher>>,
     /// The shard that its next request is for.
     pub(super) moving_to: Option<usize>,
     /// Whose messages its present request receives.
@@ -279,7 +279,6 @@ impl Shard {
         let Some(slot) = self.conns.get_mut(key) else { return };
         slot.conn.wait();
         slot.http_or_new().exchange = Some(exchange);
-        self.metrics.requests.add(1);
         self.metrics.waiting_requests.add(1);
     }
 

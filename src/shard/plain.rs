@@ -5,6 +5,7 @@
 //! WebSocket.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::http::{Exchange, JSON, Kind, NO_STORE, explain};
 use super::requests::PLAIN;
@@ -47,7 +48,7 @@ impl Shard {
         let client = self.new_client_id();
         let session = match kind {
             Kind::Poll => {
-                let until = self.now + self.options.poll_timeout;
+                let until = self.now + poll_wait(head)?.min(self.options.poll_timeout);
                 Session::poll_of(client, format, &self.poll_session(head)?, until)
             }
             Kind::Events | Kind::Lines | Kind::Send | Kind::Centrifuge(..) | Kind::Relay => {
@@ -117,6 +118,7 @@ impl Shard {
             if interval.is_zero() { Time::NEVER } else { self.now + jittered(&mut self.rng, interval) };
         // A session that joins anew, as its room's home was lost, goes on with its stream.
         let Some(Exchange { cors, .. }) = self.take_exchange(key) else { return };
+        self.metrics.requests.add(1);
         let Some(slot) = self.conns.get_mut(key) else { return };
         let Framing::Stream(kind, chunked) = format.framing() else { return };
         let messages = format.protocol() != Protocol::Plain;
@@ -148,6 +150,7 @@ impl Shard {
         position: Option<Position>,
     ) {
         let Some(exchange) = self.take_exchange(key) else { return };
+        self.metrics.requests.add(1);
         let name = self.sessions.get(session).and_then(Session::poll_session).unwrap_or_default().to_owned();
         let position = position.map(|position| position.to_string());
         let mut fields = vec![NO_STORE, ("Stentor-Session", name.as_str())];
@@ -229,6 +232,14 @@ impl Shard {
             }
         }
     }
+}
+
+/// How long a poll may wait at most, of `wait` in its query, in seconds.
+fn poll_wait(head: &Head<'_>) -> Result<Duration, Reject> {
+    let Some(wait) = query_value(head.query, "wait")? else { return Ok(Duration::MAX) };
+    // A number that is too large for its type is more than any poll waits, and no mistake.
+    let is_number = !wait.is_empty() && wait.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { Ok(wait.parse().map_or(Duration::MAX, Duration::from_secs)) } else { Err(Reject::Query) }
 }
 
 /// The refusal for what a WebSocket would be closed with.

@@ -243,7 +243,7 @@ impl Shard {
         let publisher = &mut slot.http_or_new().publisher;
         let answers = publisher.take().map(|publisher| publisher.answers).unwrap_or_default();
         let client_owned = owned(client);
-        *publisher = Some(Publisher { client: client_owned, waiting: None, answers, holds: false });
+        *publisher = Some(Box::new(Publisher { client: client_owned, waiting: None, answers, holds: false }));
         self.open_session(session, client, admission);
         Ok(waits)
     }
@@ -283,7 +283,7 @@ impl Shard {
         let Some(slot) = self.conns.get_mut(key) else { return };
         let publisher = slot.http_or_new().publisher.get_or_insert_with(|| {
             let (waiting, answers) = (None, VecDeque::new());
-            Publisher { client: owned(client), waiting, answers, holds: false }
+            Box::new(Publisher { client: owned(client), waiting, answers, holds: false })
         });
         publisher.push(answer);
     }
@@ -439,7 +439,7 @@ impl Shard {
 
     /// Whether messages of a connection are in flight.
     pub(super) fn awaits_answers(slot: &Slot) -> bool {
-        slot.http().and_then(|it| it.publisher.as_ref()).is_some_and(Publisher::is_busy)
+        slot.http().and_then(|it| it.publisher.as_deref()).is_some_and(Publisher::is_busy)
     }
 
     fn posts_in_flight(&mut self, key: ConnKey) -> usize {
@@ -447,7 +447,7 @@ impl Shard {
     }
 
     fn publishing(&mut self, key: ConnKey) -> Option<&mut Publisher> {
-        self.conns.get_mut(key)?.http_mut()?.publisher.as_mut()
+        self.conns.get_mut(key)?.http_mut()?.publisher.as_deref_mut()
     }
 }
 

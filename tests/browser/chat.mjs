@@ -208,8 +208,8 @@ try {
   await test("a reply keeps its place before the pushes behind it in one frame", async () => {
     const offsets = await bob.evaluate(async () => {
       const { Client } = await import("/centrifuge.js");
-      const client = new Client("ws://unused", {}, {});
-      Object.assign(client, { socket: { isOpen: true, send() {} }, isConnected: true });
+      const client = new Client({ current: { isStream: true } }, {}, {});
+      Object.assign(client, { transport: { send() {} }, isOpen: true, isConnected: true });
       const seen = [];
       client.subscribe("r", {
         subscribed: (_result, publications) => seen.push(...publications.map(({ offset }) => offset)),

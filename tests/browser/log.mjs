@@ -103,7 +103,7 @@ try {
 async function testSlowPage(page) {
   const closed = page.evaluate(() => new Promise((resolve) => {
     // A page that does not confirm any more that it has taken a batch, once it is a member.
-    const worker = new Worker("/socket_worker.js");
+    const worker = new Worker("/stream_worker.js", { type: "module" });
     worker.onmessage = ({ data }) => {
       if (data.opened) worker.postMessage({ id: 1, send: '{"id":1,"connect":{"data":{"name":"Sloth"}}}\n{"id":2,"subscribe":{"channel":"large"}}' });
       if (data.received?.includes('"id":2')) flood();

@@ -217,22 +217,24 @@ try {
 
   await test("what a probe finds", async () => {
     const page = await open();
-    const found = async (ready, endpoint) => {
-      for (const [path, status] of [["readyz", ready], ["connection/websocket", endpoint]]) {
+    const found = async (ready, endpoint, sending = 415) => {
+      for (const [path, status] of [["readyz", ready], ["connection/websocket", endpoint], ["send/-", sending]]) {
         await page.route(`**/${path}`, (route) => (status ? route.fulfill({ status }) : route.abort()));
       }
-      const { reason } = await page.evaluate(async () => (await import("/probe.js")).probe("/connection/websocket"));
+      const { reason, isServing = false } = await page.evaluate(async () => (await import("/probe.js")).probe("/connection/websocket"));
       await page.unrouteAll();
-      return reason;
+      return [reason, isServing];
     };
-    assert.equal(await found(0, 0), "the server cannot be reached");
-    assert.equal(await found(503, 426), "the server takes no new connections at the moment (status 503)");
-    assert.equal(await found(429, 426), "there are too many connections from this address (status 429)");
-    assert.equal(await found(502, 502), "the proxy in front of the server cannot reach it (status 502)");
-    assert.equal(await found(404, 426), "the server answers, but the WebSocket is refused");
-    assert.equal(await found(200, 404), "the WebSocket is refused (status 404)");
+    assert.deepEqual(await found(0, 0), ["the server cannot be reached", false]);
+    assert.deepEqual(await found(503, 426), ["the server takes no new connections at the moment (status 503)", false]);
+    assert.deepEqual(await found(429, 426), ["there are too many connections from this address (status 429)", false]);
+    assert.deepEqual(await found(502, 502), ["the proxy in front of the server cannot reach it (status 502)", false]);
+    assert.deepEqual(await found(404, 426), ["the server answers, but the WebSocket is refused", true]);
+    assert.deepEqual(await found(404, 426, 403), ["the server answers, but the WebSocket is refused", false]);
+    assert.deepEqual(await found(404, 426, 503), ["the server answers, but the WebSocket is refused", false]);
+    assert.deepEqual(await found(200, 404, 404), ["the WebSocket is refused (status 404)", true]);
     await page.context().setOffline(true);
-    assert.equal(await found(200, 426), "this device is offline");
+    assert.deepEqual(await found(200, 426), ["this device is offline", false]);
     await page.context().close();
   });
 

@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { createRequire } from "node:module";
+import { Transform } from "node:stream";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import assert from "node:assert/strict";
@@ -20,6 +21,9 @@ async function freePort() {
   await once(probe, "close");
   return port;
 }
+
+// How much of a stalled answer is passed on.
+const BEGINNING_MS = 500;
 
 /** The server under test. It keeps its port across restarts. */
 export class Server {
@@ -136,11 +140,13 @@ function textFrame(text) {
   return Buffer.concat([Buffer.from([0x81, 0x80 | payload.length, 0, 0, 0, 0]), payload]);
 }
 
-/** A TCP proxy in front of the server: it can cut its connections, refuse new ones, drop all bytes, or replace the Host. */
+/** A TCP proxy in front of the server: it can cut its connections, refuse new ones or some requests, drop all bytes, or replace the Host. */
 export class TcpProxy {
   constructor(server) {
     this.server = server;
     this.isUp = true;
+    this.refuses = null; // an expression for requests that end their connection
+    this.stalls = null; // an expression for requests of whose answers only the beginning is passed on
     this.host = ""; // what the Host header of each connection's first request is replaced by, unless it is empty
     this.pairs = new Set();
   }
@@ -164,9 +170,8 @@ export class TcpProxy {
       this.pairs.delete(pair);
     };
     for (const socket of [client, upstream]) socket.on("error", end).on("close", end);
-    if (!this.host) return client.pipe(upstream).pipe(client);
-    upstream.pipe(client);
-    client.on("data", (data) => upstream.write(String(data).replace(/^Host: .*$/im, `Host: ${this.host}`)));
+    const stall = () => setTimeout(() => upstream.unpipe().resume(), BEGINNING_MS);
+    client.pipe(new RequestFilter(this, end, stall)).pipe(upstream).pipe(client);
   }
 
   /** Closes all connections and refuses new ones until `restore`. */
@@ -183,14 +188,64 @@ export class TcpProxy {
   blackHole() {
     for (const pair of this.pairs) {
       pair.isBlackHole = true;
-      pair.client.unpipe(pair.upstream).resume();
-      pair.upstream.unpipe(pair.client).resume();
+      pair.client.unpipe().resume();
+      pair.upstream.unpipe().resume();
     }
   }
 
   stop() {
     this.cut();
     this.listener.close();
+  }
+}
+
+/** What a proxy does to the bytes of a client. A request's head is taken to be at the beginning of what is read at once. */
+class RequestFilter extends Transform {
+  constructor(proxy, end, stall) {
+    super();
+    Object.assign(this, { proxy, end, stall });
+  }
+
+  _transform(data, encoding, done) {
+    const { refuses, stalls, host } = this.proxy;
+    if (refuses?.test(String(data))) return this.end();
+    if (stalls?.test(String(data))) this.stall();
+    done(null, host ? String(data).replace(/^Host: .*$/im, `Host: ${host}`) : data);
+  }
+}
+
+/**
+ * An nginx in front of the server, as one that knows nothing of it: HTTP/1.0 to the server. `passesUpgrades`: WebSockets are
+ * let through; `buffers`: what comes is collected, whatever the server says.
+ */
+export class Nginx {
+  constructor(server) {
+    this.server = server;
+    this.folder = mkdtempSync(join(tmpdir(), "stentor-nginx-"));
+  }
+
+  async start({ passesUpgrades = false, buffers = false } = {}) {
+    this.port = await freePort();
+    const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((path) => `${path}_temp_path ${this.folder}/${path};`);
+    const upgrades = "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection;";
+    const location = `proxy_pass http://127.0.0.1:${this.server.port}; proxy_set_header Host $http_host;
+      ${passesUpgrades ? upgrades : "proxy_http_version 1.0;"} ${buffers ? "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;" : ""}`;
+    const http = `access_log off; ${temporary.join(" ")} server { listen 127.0.0.1:${this.port}; location / { ${location} } }`;
+    writeFileSync(join(this.folder, "nginx.conf"), `daemon off; pid ${this.folder}/pid; error_log stderr crit; events {} http { ${http} }`);
+    const path = `${process.env.PATH}:/usr/sbin`;
+    const flags = ["-p", this.folder, "-e", "stderr", "-c", join(this.folder, "nginx.conf")];
+    this.child = spawn("nginx", flags, { stdio: "inherit", env: { ...process.env, PATH: path } });
+    for (;;) {
+      if (this.child.exitCode !== null) throw new Error("nginx ended");
+      if (await fetch(`http://127.0.0.1:${this.port}/`).then((response) => response.ok, () => false)) return;
+    }
+  }
+
+  async stop() {
+    const ended = once(this.child, "exit");
+    this.child.kill("SIGTERM");
+    await ended;
+    rmSync(this.folder, { recursive: true });
   }
 }
 
@@ -220,9 +275,10 @@ export class Browser {
     const page = await context.newPage();
     page.on("pageerror", (error) => this.errors.push(String(error.stack)));
     page.on("console", (message) => {
-      // The browser itself logs an unreachable server, and the statuses of a probe. All other errors are the page's.
-      const isProbe = /\/(readyz|connection\/websocket)$/.test(message.location().url);
-      const isUnreachable = /ERR_CONNECTION|ERR_EMPTY_RESPONSE|ERR_INTERNET_DISCONNECTED|WebSocket connection to/.test(message.text());
+      // The browser itself logs an unreachable server, and statuses of a probe or of a transport that does not work. All
+      // other errors are the page's.
+      const isProbe = /\/(readyz|send\/-|poll\/.*|connection\/websocket|connection\/sse\?.*)$/.test(message.location().url);
+      const isUnreachable = /ERR_CONNECTION|ERR_SOCKET_NOT_CONNECTED|ERR_EMPTY_RESPONSE|ERR_INTERNET_DISCONNECTED|WebSocket connection to/.test(message.text());
       if (message.type() === "error" && !isProbe && !isUnreachable) this.errors.push(message.text());
     });
     page.on("dialog", (dialog) => {

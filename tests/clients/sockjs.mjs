@@ -116,7 +116,7 @@ const tests = {
     const exit = once(server.process, "exit");
     server.process.kill("SIGTERM");
     await until("its end", () => ann.closed);
-    // Codes below 3000 are those of a transport: 1001 becomes 3001.
+    // Codes below 3000 are those of a transport: 1001 is sent as 3001.
     assert.deepEqual([ann.closed.code, ann.closed.wasClean], [3001, true]);
     await exit;
   },
@@ -184,7 +184,7 @@ const others = {
     for (const one of all) one.close();
   },
 
-  async "a session that may not join learns why"(server) {
+  async "a session that may not join gets the reason"(server) {
     for (const transport of ["xhr-polling", "xhr-streaming", "eventsource"]) {
       for (const query of ["name=a%00b&room=tea", "room=tea", "name=ann&room=a%00b", "name=ann&since=x"]) {
         const socket = new SockJS(`http://127.0.0.1:${server.port}/sockjs?${query}`, null, { transports: transport, timeout: 4000 });

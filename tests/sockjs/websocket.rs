@@ -53,7 +53,7 @@ fn a_session_lasts_as_long_as_its_socket() {
 }
 
 #[test]
-fn a_close_has_a_frame_of_its_own() {
+fn a_close_is_sent_in_a_frame_of_its_own() {
     let server = echo_server();
     let mut client = server.client("/sockjs-test/close/000/s/websocket");
     assert_eq!((text(&mut client), text(&mut client)), ("o".to_owned(), GO_AWAY.to_owned()));

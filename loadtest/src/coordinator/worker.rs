@@ -21,7 +21,10 @@ const RESERVED_DESCRIPTORS: u64 = 32;
 /// One sentence: the requested number is too low.
 pub fn size(plan: &Plan, requested: Option<u32>) -> Result<u32, String> {
     let clients = if plan.publishers_apart() { plan.clients - plan.publishers } else { plan.clients };
-    let required = u32::try_from(u64::from(clients).div_ceil(clients_per_worker()?)).unwrap_or(u32::MAX);
+    let has_uplinks = plan.has_uplinks() && !plan.publishers_apart();
+    let uplinks = if has_uplinks { plan.publishers } else { 0 };
+    let sockets = u64::from(clients) + u64::from(uplinks);
+    let required = u32::try_from(sockets.div_ceil(clients_per_worker()?)).unwrap_or(u32::MAX);
     let cores =
         std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
     let server_is_local = plan.target.address.ip().is_loopback();

@@ -6,6 +6,7 @@ use super::{FileStage, Options};
 use crate::clock;
 use crate::pace::{self, Pace, Stage};
 use crate::plan::{LoadModel, Plan, Scenario, Storm};
+use crate::preset::Transport;
 use crate::tokens::Tokens;
 use crate::units::{Downtime, Rate, Sizes, Span};
 
@@ -38,6 +39,11 @@ impl Options {
         let stages = self.checked_stages(scenario, clients)?;
         let tokens = self.checked_tokens(clients)?;
         let target = self.target(tokens.is_some())?;
+        if target.protocol.transport == Transport::Poll && never_read + slow_read > 0 {
+            return Err(
+                "--transport poll has no slow readers: a client that polls gets what it asks for".to_owned()
+            );
+        }
         let warmup = self.checked_warmup(&stages)?;
         Ok(Plan {
             scenario,
@@ -271,5 +277,8 @@ mod tests {
         check(&Options { warmup: Some(Span::seconds(10)), ..some(5) }, Scenario::Chat, "leaves nothing");
         let claims = Options { token_claims: Some("{}".to_owned()), ..some(5) };
         check(&claims, Scenario::Chat, "--token-claims requires --token-key");
+        let polls = Options { transport: Some(Transport::Poll), ..Options::default() };
+        check(&polls, Scenario::Slow, "--transport poll has no slow readers");
+        assert!(polls.plan(Scenario::Storm).is_ok());
     }
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::plan::Scenario;
-use crate::preset::Preset;
+use crate::preset::{Preset, Transport};
 use crate::threshold::Threshold;
 use crate::units::{Downtime, Rate, Sizes, Span};
 
@@ -18,13 +18,19 @@ use crate::units::{Downtime, Rate, Sizes, Span};
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// URL of the server, ws:// or wss://; {name} and {room} are replaced for each client [default: the
-    /// preset's usual address]
+    /// URL of the server, ws:// or wss://, with other transports http:// or https:// too; {name} and {room}
+    /// are replaced for each client [default: the preset's usual address]
     pub url: Option<String>,
 
     /// Protocol of the server [default: stentor]
     #[arg(long, value_enum, help_heading = "Server")]
     pub preset: Option<Preset>,
+    /// How messages travel: all but ws are for the preset stentor [default: ws]
+    #[arg(long, value_enum, help_heading = "Server")]
+    pub transport: Option<Transport>,
+    /// How messages of publishers travel in both directions, if not like those of the others
+    #[arg(long, value_enum, value_name = "TRANSPORT", help_heading = "Server")]
+    pub publishers_transport: Option<Transport>,
     /// Room name, replaces {room} [default: swarm]
     #[arg(long, help_heading = "Server")]
     pub room: Option<String>,

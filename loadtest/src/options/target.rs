@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::Options;
 use crate::plan::Target;
-use crate::preset::{RecoveredMatch, ServerProtocol};
+use crate::preset::{Preset, RecoveredMatch, ServerProtocol, Transport, stentor_over};
 use crate::template::{Part, Template};
 
 impl Options {
-    fn protocol(&self, has_tokens: bool) -> Result<ServerProtocol, String> {
-        let mut protocol = self.preset.unwrap_or_default().protocol();
+    fn protocol(&self, transport: Transport, has_tokens: bool) -> Result<ServerProtocol, String> {
+        let mut protocol = self.base_protocol(transport)?;
         for header in &self.headers {
             if !header.contains(':') || header.contains(['\r', '\n']) {
                 return Err(format!("--header {header:?} is not of the form \"Name: value\""));
@@ -41,6 +41,53 @@ impl Options {
             self.place_token(&mut protocol)?;
         }
         Ok(protocol)
+    }
+
+    /// The preset's, over this transport.
+    fn base_protocol(&self, transport: Transport) -> Result<ServerProtocol, String> {
+        let preset = self.preset.unwrap_or_default();
+        if transport == Transport::Ws {
+            return Ok(preset.protocol());
+        }
+        let name = transport.name();
+        if preset != Preset::Stentor {
+            return Err(format!(
+                "--transport {name} is for --preset stentor: the other presets use WebSocket"
+            ));
+        }
+        let of_websocket = [
+            ("--deflate", self.deflate),
+            ("--subprotocol", self.subprotocol.is_some()),
+            ("--join", !self.join.is_empty()),
+            ("--ready-match", self.ready_match.is_some()),
+            ("--auto-reply", !self.auto_replies.is_empty()),
+            ("--binary", self.binary),
+            ("--rejoin", !self.rejoin.is_empty()),
+            ("--position-pattern", !self.position_patterns.is_empty()),
+            ("--recovered-match", self.recovered_match.is_some()),
+        ];
+        match of_websocket.iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => {
+                Err(format!("{option} is for WebSocket: it cannot be combined with --transport {name}"))
+            }
+            None => Ok(stentor_over(transport)),
+        }
+    }
+
+    /// Where messages are published by requests, if the URL has the path where they are received.
+    fn post_path(&self, url: &str, path: &str) -> Result<Option<Template>, String> {
+        let transport = self.transport.unwrap_or_default();
+        if !transport.posts() {
+            return Ok(None);
+        }
+        let (receives, publishes) = transport.path_parts();
+        let Some((before, after)) = path.split_once(receives) else {
+            return Err(format!(
+                "{url}: with --transport {} the path must have {receives}, in whose place {publishes} publishes",
+                transport.name()
+            ));
+        };
+        Ok(Some(format!("{before}{publishes}{after}").into()))
     }
 
     /// Adds `{token}` where the preset has it, unless an option does.
@@ -87,17 +134,29 @@ impl Options {
     }
 
     pub(super) fn target(&self, has_tokens: bool) -> Result<Target, String> {
-        let mut protocol = self.protocol(has_tokens)?;
+        let transport = self.transport.unwrap_or_default();
+        let mut protocol = self.protocol(transport, has_tokens)?;
+        let of_publishers = self.publishers_transport.filter(|&it| it != transport);
+        let publishers_protocol =
+            of_publishers.map(|transport| self.protocol(transport, has_tokens)).transpose()?;
         let url = self.url.as_deref().unwrap_or_else(|| self.preset.unwrap_or_default().default_origin());
-        let (tls, rest) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
-            (Some(rest), _) => (false, rest),
-            (_, Some(rest)) => (true, rest),
-            _ => return Err(format!("{url} is not a ws:// or wss:// URL")),
+        let (tls, rest) = match url.split_once("://") {
+            Some(("ws", rest)) => (false, rest),
+            Some(("wss", rest)) => (true, rest),
+            Some(("http", rest)) if transport != Transport::Ws => (false, rest),
+            Some(("https", rest)) if transport != Transport::Ws => (true, rest),
+            _ if transport == Transport::Ws => return Err(format!("{url} is not a ws:// or wss:// URL")),
+            _ => return Err(format!("{url} is not a ws://, wss://, http:// or https:// URL")),
         };
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
         if !matches!(path, "" | "/") {
-            protocol.path = if path.starts_with('/') { path.into() } else { format!("/{path}").into() };
+            if publishers_protocol.is_some() {
+                return Err(format!("{url}: with --publishers-transport the URL has no path: there are two"));
+            }
+            let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+            protocol.post_path = self.post_path(url, &path)?;
+            protocol.path = path.into();
         }
         let rendered = String::from(protocol.path.clone());
         if rendered.contains(|c: char| c.is_whitespace() || c.is_control()) {
@@ -119,7 +178,7 @@ impl Options {
             .collect();
         let address = first_that_accepts(&addresses).ok_or_else(|| format!("{authority} has no address"))?;
         Ok(Target {
-            url: format!("{}://{authority}{rendered}", if tls { "wss" } else { "ws" }),
+            url: format!("{}://{authority}{rendered}", scheme(transport, tls)),
             address,
             authority: authority.to_owned(),
             host,
@@ -128,7 +187,17 @@ impl Options {
             insecure: self.insecure,
             deflate: self.deflate,
             protocol,
+            publishers_protocol,
         })
+    }
+}
+
+const fn scheme(transport: Transport, tls: bool) -> &'static str {
+    match (transport, tls) {
+        (Transport::Ws, false) => "ws",
+        (Transport::Ws, true) => "wss",
+        (Transport::Sse | Transport::Stream | Transport::Poll | Transport::Sockjs, false) => "http",
+        (Transport::Sse | Transport::Stream | Transport::Poll | Transport::Sockjs, true) => "https",
     }
 }
 
@@ -181,5 +250,53 @@ mod tests {
             let error = target(url).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    fn over(transport: Transport, url: &str) -> Result<Target, String> {
+        Options { url: Some(url.to_owned()), transport: Some(transport), ..Options::default() }.target(false)
+    }
+
+    #[test]
+    fn a_transport_has_its_paths() {
+        let path = |template: &Template| String::from(template.clone());
+        for (transport, at) in
+            [(Transport::Sse, "sse"), (Transport::Stream, "stream"), (Transport::Poll, "poll")]
+        {
+            for url in ["ws://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
+                let found = over(transport, url).unwrap();
+                assert_eq!(found.url, format!("http://127.0.0.1:8080/{at}/{{name}}?room={{room}}"));
+                assert_eq!(path(found.protocol.post_path.as_ref().unwrap()), "/send/{name}?room={room}");
+            }
+            let found = over(transport, &format!("https://127.0.0.1/chat/{at}/a?room=b")).unwrap();
+            assert_eq!((found.tls, found.address.port()), (true, 443));
+            assert_eq!(path(found.protocol.post_path.as_ref().unwrap()), "/chat/send/a?room=b");
+            let error = over(transport, "ws://127.0.0.1/chat").unwrap_err();
+            assert!(error.contains(&format!("the path must have /{at}/")), "{error}");
+        }
+        let found = over(Transport::Sockjs, "ws://127.0.0.1").unwrap();
+        assert_eq!(path(found.protocol.post_path.as_ref().unwrap()), "/sockjs/000/{session}/xhr_send");
+        assert!(over(Transport::Ws, "http://127.0.0.1").is_err());
+    }
+
+    #[test]
+    fn what_is_for_websocket_alone_is_rejected() {
+        let check = |options: Options, part: &str| {
+            let error = options.target(false).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        };
+        let options = Options { transport: Some(Transport::Sse), ..Options::default() };
+        check(
+            Options { deflate: true, ..options.clone() },
+            "--deflate is for WebSocket: it cannot be combined",
+        );
+        check(Options { binary: true, ..options.clone() }, "--binary is for WebSocket");
+        check(
+            Options { preset: Some(Preset::Nats), ..options.clone() },
+            "--transport sse is for --preset stentor",
+        );
+        let mixed = Options { publishers_transport: Some(Transport::Ws), ..options };
+        let target = mixed.target(false).unwrap();
+        assert_eq!(target.publishers_protocol.unwrap().transport, Transport::Ws);
+        check(Options { url: Some("ws://127.0.0.1/sse/a".to_owned()), ..mixed }, "the URL has no path");
     }
 }

@@ -18,8 +18,11 @@ pub fn asked(plan: &Plan) -> BTreeMap<String, String> {
     let clients = if plan.connect_first { grouped(plan.clients.into()) } else { clients.join(", ") };
     let some = |is: bool, value: String| is.then_some(value);
     let storm = |storm: &crate::plan::Storm| in_seconds(storm.reconnect_at - storm.at);
+    let publishers = plan.target.publishers_protocol.as_ref();
     let entries = [
         ("scenario", Some(plan.scenario.name().to_owned())),
+        ("transport", Some(plan.target.protocol.transport.name().to_owned())),
+        ("publishers-transport", publishers.map(|protocol| protocol.transport.name().to_owned())),
         ("clients", Some(clients)),
         ("rooms", Some(grouped(plan.rooms.into()))),
         ("publishers", some(plan.publishers > 0, grouped(plan.publishers.into()))),

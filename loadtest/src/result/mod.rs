@@ -110,6 +110,8 @@ pub struct Report {
     pub version: String,
     /// The scenario.
     pub scenario: String,
+    /// How messages travelled.
+    pub transport: String,
     /// The URL of the server.
     pub url: String,
     /// The command line.
@@ -174,6 +176,7 @@ impl Report {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: plan.scenario.name().to_owned(),
+            transport: plan.target.protocol.transport.name().to_owned(),
             url: plan.target.url.clone(),
             command,
             finished_at: finished_at(),

@@ -279,6 +279,7 @@ mod tests {
         Report {
             version: text(),
             scenario: text(),
+            transport: text(),
             url: text(),
             command: text(),
             finished_at: text(),
@@ -305,7 +306,7 @@ mod tests {
         // The scenario and the URL stand in the title, too.
         let escaped =
             "&#34;&#39;&#62;&#60;/title&#62;&#60;script&#62;alert(&#39;1&#39;)&#60;/script&#62;&#38;";
-        assert_eq!(page.matches(escaped).count(), 11, "{page}");
+        assert_eq!(page.matches(escaped).count(), 13, "{page}");
         assert_eq!(page.matches("</title>\n<style>").count(), 1, "{page}");
         for template in
             [include_str!("../../templates/page.html"), include_str!("../../templates/chart.html")]
@@ -324,7 +325,7 @@ mod tests {
             ["Latency by percentile", "Latency over time", "Deliveries over time", "Connections over time"]
         );
         for text in [
-            "<h1>swarm <em>text</em>\n<span class=\"status bad\">failed</span></h1>",
+            "<h1>swarm <em>text</em> over text\n<span class=\"status bad\">failed</span></h1>",
             "<li class=\"bad\"><b>1</b>lost</li>",
             "<tr><th>text</th><td>1,234</td></tr>",
             "<tr><th>latency p99 <code>p99</code></th><td>30.0 ms</td></tr>",

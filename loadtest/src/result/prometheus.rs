@@ -11,7 +11,12 @@ const QUANTILES: [&str; 6] = ["0.5", "0.9", "0.95", "0.99", "0.999", "1"];
 
 /// Renders all metrics of the run as gauges, and its histograms as summaries.
 pub fn prometheus(report: &Report) -> String {
-    let labels = format!("scenario=\"{}\",url=\"{}\"", escaped(&report.scenario), escaped(&report.url));
+    let labels = format!(
+        "scenario=\"{}\",transport=\"{}\",url=\"{}\"",
+        escaped(&report.scenario),
+        escaped(&report.transport),
+        escaped(&report.url)
+    );
     let mut out = String::new();
     gauge(&mut out, "swarm_passed", "Whether all checks passed", &labels, f64::from(u8::from(report.passed)));
     let metrics = METRICS.iter().filter_map(|metric| Some((metric, report.metric(metric.name)?)));
@@ -65,6 +70,7 @@ mod tests {
             [("p99", 0.03), ("deliveries", 100.0), ("deliveries_per_s", 10.0), ("server_memory", 4096.0)];
         let report = Report {
             scenario: "chat".to_owned(),
+            transport: "ws".to_owned(),
             url: "ws://h/\"\n".to_owned(),
             passed: true,
             metrics: metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
@@ -72,7 +78,7 @@ mod tests {
             ..Report::default()
         };
         let text = prometheus(&report);
-        let labels = r#"scenario="chat",url="ws://h/\"\n""#;
+        let labels = r#"scenario="chat",transport="ws",url="ws://h/\"\n""#;
         for line in [
             format!("swarm_passed{{{labels}}} 1"),
             format!("swarm_p99_seconds{{{labels}}} 0.03"),

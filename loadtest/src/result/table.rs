@@ -26,7 +26,7 @@ const LINES: &[(&str, &[&str])] = &[
 
 /// Renders the summary for a terminal.
 pub fn table(report: &Report) -> String {
-    let mut out = format!("swarm {} {}\n", report.scenario, report.url);
+    let mut out = format!("swarm {} over {}: {}\n", report.scenario, report.transport, report.url);
     for (head, names) in LINES {
         let cells: Vec<_> = names.iter().filter_map(|name| cell(report, name)).collect();
         let only_zeros =

@@ -3,16 +3,30 @@
 use rustls::{CertificateError, Error as TlsError};
 use std::io::{Error as IoError, ErrorKind};
 
+use super::http::ResponseHead;
+
 /// No response to the opening handshake.
 pub const HANDSHAKE_TIMEOUT: &str =
     "the handshake timed out: the server is overloaded, or needs a longer --handshake-timeout";
 
-/// No message that marks the client as connected.
-pub const JOIN_TIMEOUT: &str = "the join timed out: no message contained --ready-match; try another --preset, or --join and --ready-match";
+/// No message, or no position, that marks the client as connected.
+pub const fn join_timeout(has_positions: bool) -> &'static str {
+    if has_positions {
+        "the join timed out: the server has answered the request, and sent no position"
+    } else {
+        "the join timed out: no message contained --ready-match; try another --preset, or --join and --ready-match"
+    }
+}
 
 /// The connection has ended without a response to the handshake.
 pub const CLOSED_IN_HANDSHAKE: &str =
     "the server closed the connection during the handshake; if it uses TLS on this port, use wss://";
+
+/// A WebSocket has ended without a closing handshake.
+pub const CLOSED_WITHOUT_FRAME: &str = "the server closed the connection without a Close frame";
+
+/// The connection of a stream or a poll has ended.
+pub const CLOSED_IN_RESPONSE: &str = "the server closed the connection in the middle of a response";
 
 /// The first bytes of a TLS alert (RFC 8446 §5.1), which answers a request without TLS.
 const TLS_ALERT: [u8; 2] = [0x15, 0x03];
@@ -38,27 +52,48 @@ pub fn connection(error: &IoError) -> String {
 
 /// A response to the opening handshake with a status other than 101. `body` is the beginning of its body.
 pub fn status(code: u16, phrase: &str, location: Option<&str>, body: &[u8]) -> String {
+    let advice = match code {
+        200..=299 => Some("this is a web page and no WebSocket endpoint: try another path"),
+        400 | 405 | 426 => {
+            Some("this may be no WebSocket endpoint: try another path, --preset or --subprotocol")
+        }
+        _ => None,
+    };
+    with_advice("the handshake", (code, phrase), location, body, advice)
+}
+
+/// A response that is not what was requested. `content` is the beginning of its content.
+pub fn refused(head: &ResponseHead<'_>, content: &[u8]) -> String {
+    with_advice("the request", (head.status, head.phrase), head.location, content, None)
+}
+
+fn with_advice(
+    what: &str,
+    (code, phrase): (u16, &str),
+    location: Option<&str>,
+    body: &[u8],
+    advice: Option<&str>,
+) -> String {
     let body = String::from_utf8_lossy(body);
     let why: String =
         body.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(120).collect();
     let colon = if why.is_empty() { "" } else { ": " };
     let advice = match code {
         _ if body.contains("HTTPS port") => "the port uses TLS: use wss://".to_owned(),
-        200..=299 => "this is a web page and no WebSocket endpoint: try another path".to_owned(),
         300..=399 => {
             format!("the server redirects to {}: use that URL", location.unwrap_or("an unknown place"))
-        }
-        400 | 405 | 426 => {
-            "this may be no WebSocket endpoint: try another path, --preset or --subprotocol".to_owned()
         }
         401 | 403 | 407 => {
             "try --token-key, --tokens or a --header that authenticates the clients".to_owned()
         }
         404 | 410 => "there is no such endpoint: try another path or --preset".to_owned(),
         429 | 503 => "the server is at a limit of connections, or not ready".to_owned(),
-        _ => return format!("the handshake was refused with {code} {phrase}{colon}{why}"),
+        _ => match advice {
+            Some(advice) => advice.to_owned(),
+            None => return format!("{what} was refused with {code} {phrase}{colon}{why}"),
+        },
     };
-    format!("the handshake was refused with {code} {phrase}{colon}{why} ({advice})")
+    format!("{what} was refused with {code} {phrase}{colon}{why} ({advice})")
 }
 
 /// A response that is not HTTP.
@@ -66,7 +101,7 @@ pub fn not_http(bytes: &[u8], error: httparse::Error) -> String {
     if bytes.starts_with(&TLS_ALERT) {
         "the server expects TLS on this port: use wss://".to_owned()
     } else {
-        format!("the response to the handshake is not HTTP: {error}")
+        format!("the response is not HTTP: {error}")
     }
 }
 

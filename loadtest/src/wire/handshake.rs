@@ -3,13 +3,8 @@
 use tungstenite::handshake::derive_accept_key;
 
 use super::cause;
+use super::http::{FIELDS_MAX, HEAD_BYTES_MAX};
 use crate::units::Rng;
-
-/// Maximum size of a response head.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-/// Maximum number of response headers.
-const HEADERS_MAX: usize = 64;
 
 /// The offer of permessage-deflate. Without context takeover a connection keeps no compression window.
 const OFFER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -80,7 +75,7 @@ pub enum HandshakeResponse {
 
 /// Parses the response at the front of `bytes` and checks it against the request.
 pub fn parse_response(bytes: &[u8], request: HandshakeRequest<'_>) -> HandshakeResponse {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let len = match response.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,
@@ -168,7 +163,7 @@ mod tests {
     fn tungstenite_accepts_the_request() {
         use tungstenite::handshake::server::create_response;
         let bytes = REQUEST.encode("h:1", "/ws/a?room=b", "X-Further: 1\r\n");
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
         assert!(parsed.parse(&bytes).unwrap().is_complete());
         let mut request = tungstenite::http::Request::builder().uri(parsed.path.unwrap());

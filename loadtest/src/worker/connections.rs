@@ -1,6 +1,6 @@
 //! A worker's clients with their connections: connecting, reading, publishing, disconnecting, and counting.
 
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
 use super::client::{Disconnect, Phase, ReadBuffer, Readiness};
 use super::dialer::{self, Dialer, Reconnect};
@@ -10,6 +10,7 @@ use super::publishers::Publishers;
 use super::receivers::Receivers;
 use super::recovery;
 use super::sources::DialError;
+use super::uplink::{Uplinks, register};
 use crate::clock::{self, MILLISECOND, SECOND};
 use crate::message::Assignment;
 use crate::plan::{LoadModel, Plan, ReadMode};
@@ -46,6 +47,7 @@ pub struct Connections {
     read_buffer: ReadBuffer,
     dialer: Dialer,
     publishers: Publishers,
+    uplinks: Uplinks,
     stage: Stage,
     /// Until this time a refused connection is tried again: the server may just have been started.
     retry_refused_until_ns: u64,
@@ -70,6 +72,7 @@ impl Connections {
             read_buffer: ReadBuffer::default(),
             dialer: Dialer::new(&assignment, now)?,
             publishers: Publishers::new(&assignment),
+            uplinks: Uplinks::default(),
             stage: Stage::Before,
             retry_refused_until_ns: now + START_NS,
             measured_from_ns: 0,
@@ -267,11 +270,27 @@ impl Connections {
                 return Ok(());
             }
         };
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.registry.register(client.transport().socket(), Token(local), interest);
-        registered.map_err(|error| error.to_string())?;
+        register(&self.registry, client.socket(), Token(local))?;
         slot.client = Some(client);
+        // If it cannot be opened now, the first message tries it again.
+        let _ = self.open_uplink(local, now);
         Ok(())
+    }
+
+    /// Opens the connection over which a client publishes, if it has one of its own, and it is not open.
+    fn open_uplink(&mut self, local: usize, now: u64) -> Result<(), String> {
+        let (plan, global) = (&self.assignment.plan, self.assignment.global(local));
+        let Some(client) = &self.receivers.slot(local).client else { return Ok(()) };
+        if global >= plan.publishers || !plan.has_uplinks() || self.uplinks.is_open(local, now) {
+            return Ok(());
+        }
+        let dialed = self.dialer.dial_uplink(plan, global, client.started_ns, now);
+        self.uplinks.open(local, dialed, &self.registry)
+    }
+
+    /// Handles the readiness of an uplink's socket.
+    pub fn uplink_ready(&mut self, local: usize, readiness: Readiness) {
+        self.uplinks.ready(local, readiness, &mut self.read_buffer, &mut self.stats);
     }
 
     /// Handles the timeout of the connection that was started at `started_ns`.
@@ -283,7 +302,11 @@ impl Connections {
             Phase::Handshake => {
                 self.disconnected(local, Disconnect::Failed(cause::HANDSHAKE_TIMEOUT.to_owned()))
             }
-            Phase::Joining => self.disconnected(local, Disconnect::Failed(cause::JOIN_TIMEOUT.to_owned())),
+            Phase::Joining => {
+                let protocol = self.plan().protocol(self.assignment.global(local));
+                let why = cause::join_timeout(protocol.transport.has_positions());
+                self.disconnected(local, Disconnect::Failed(why.to_owned()));
+            }
             Phase::Closing => self.disconnected(local, Disconnect::Closed),
             Phase::Open => {}
         }
@@ -295,11 +318,11 @@ impl Connections {
         let Some(client) = &mut slot.client else { return };
         slot.dropped = true;
         let _ =
-            socket2::SockRef::from(&*client.transport().socket()).set_linger(Some(std::time::Duration::ZERO));
+            socket2::SockRef::from(&*client.socket().socket()).set_linger(Some(std::time::Duration::ZERO));
         self.disconnected(local, Disconnect::Dropped(reconnect_ns));
     }
 
-    /// Sends a Close frame; the server closes the connection.
+    /// Sends a Close frame, or ends its side; the server closes the connection.
     fn close_client(&mut self, local: usize) {
         let key = self.publishers.key();
         let Some(client) = &mut self.receivers.slot_mut(local).client else { return };
@@ -358,7 +381,7 @@ impl Connections {
         let plan = &self.assignment.plan;
         let request = HandshakeRequest {
             key: dialer::key(plan, global, client.started_ns),
-            subprotocol: plan.target.protocol.subprotocol.as_deref(),
+            subprotocol: plan.protocol(global).subprotocol.as_deref(),
             deflate: plan.target.deflate,
         };
         let mut handler = EventHandler {
@@ -390,10 +413,23 @@ impl Connections {
         self.publish_again();
     }
 
+    /// Goes on with a client's session over another connection.
+    fn reopen(&mut self, local: usize) -> Result<(), String> {
+        let Some(client) = &mut self.receivers.slot_mut(local).client else { return Ok(()) };
+        let dialed = self.dialer.connect(&self.assignment.plan, clock::now());
+        client.reopen(dialed.map_err(DialError::reason)?);
+        register(&self.registry, client.socket(), Token(local))
+    }
+
     /// Removes a connection that has ended.
-    fn disconnected(&mut self, local: usize, reason: Disconnect) {
+    fn disconnected(&mut self, local: usize, mut reason: Disconnect) {
+        if let Disconnect::Reopen = reason {
+            let Err(why) = self.reopen(local) else { return };
+            reason = Disconnect::Failed(why);
+        }
         let (slot, deliveries) = self.receivers.slot_and_deliveries(local);
         let Some(client) = slot.client.take() else { return };
+        self.uplinks.close(local);
         if self.stage == Stage::Closing {
             return self.dialer.disconnected(local, client.phase, Reconnect::Never, 0);
         }
@@ -408,13 +444,13 @@ impl Connections {
         }
         self.publishers.disconnected(plan, global, room);
         let next = match reason {
-            Disconnect::Closed => Reconnect::Immediately,
+            Disconnect::Closed | Disconnect::Reopen => Reconnect::Immediately,
             Disconnect::Dropped(reconnect_ns) => Reconnect::At(reconnect_ns),
             Disconnect::Failed(_) if plan.reconnect => Reconnect::Retry,
             Disconnect::Failed(_) => Reconnect::Never,
         };
         match reason {
-            Disconnect::Closed | Disconnect::Dropped(_) => {}
+            Disconnect::Closed | Disconnect::Reopen | Disconnect::Dropped(_) => {}
             Disconnect::Failed(_) if was_open && !reads_immediately => self.stats.slow_closed += 1,
             Disconnect::Failed(why) => self.stats.error(why),
         }
@@ -438,12 +474,18 @@ impl Connections {
 
     fn publish_one(&mut self, publisher: u32, intended_ns: u64, now: u64) {
         let local = self.assignment.local(publisher);
-        let client = self.receivers.slot_mut(local).client.as_deref_mut();
-        let Some(client) = client.filter(|client| client.phase == Phase::Open) else {
+        if !self.is_open(local) {
             self.stats.skipped += 1;
             return;
-        };
-        self.publishers.publish(&self.assignment.plan, publisher, intended_ns, client);
+        }
+        if let Err(why) = self.open_uplink(local, now) {
+            self.stats.error(why);
+            self.stats.skipped += 1;
+            return;
+        }
+        let Some(client) = self.receivers.slot_mut(local).client.as_deref_mut() else { return };
+        let uplink = self.uplinks.get_mut(local);
+        self.publishers.publish(&self.assignment.plan, publisher, intended_ns, client, uplink, now);
         self.stats.published += 1;
         if intended_ns < self.measured_from_ns {
             self.stats.warmup_published += 1;
@@ -451,7 +493,8 @@ impl Connections {
             self.stats.send_lag.record_ns(now.saturating_sub(intended_ns));
         }
         if let Err(reason) = client.flush() {
-            self.disconnected(local, reason);
+            return self.disconnected(local, reason);
         }
+        self.uplink_ready(local, Readiness { writable: true, ..Readiness::default() });
     }
 }

@@ -6,6 +6,7 @@ use super::publishers::Publishers;
 use super::recovery;
 use crate::order::{Cursor, Order};
 use crate::plan::{LoadModel, Plan, ReadMode};
+use crate::preset::ServerProtocol;
 use crate::stamp::Finder;
 use crate::stats::Stats;
 
@@ -74,7 +75,7 @@ impl Deliveries {
             }
         });
         if !any {
-            count_error(plan, payload, stats);
+            count_error(plan.protocol(client), payload, stats);
         }
     }
 
@@ -109,9 +110,10 @@ impl Deliveries {
     }
 
     /// Whether this payload marks a client as connected.
-    pub fn is_ready_message(&self, plan: &Plan, payload: &[u8], stats: &mut Stats) -> bool {
-        count_error(plan, payload, stats);
-        let ready_match = recovery::ready_match(&plan.target.protocol, plan.resume);
+    pub fn is_ready_message(&self, plan: &Plan, client: u32, payload: &[u8], stats: &mut Stats) -> bool {
+        let protocol = plan.protocol(client);
+        count_error(protocol, payload, stats);
+        let ready_match = recovery::ready_match(protocol, plan.resume);
         ready_match.is_none_or(|ready_match| memmem::find(payload, ready_match.as_bytes()).is_some())
     }
 
@@ -129,8 +131,8 @@ impl Deliveries {
     }
 }
 
-fn count_error(plan: &Plan, payload: &[u8], stats: &mut Stats) {
-    let Some(error_match) = plan.target.protocol.error_match.as_deref() else { return };
+fn count_error(protocol: &ServerProtocol, payload: &[u8], stats: &mut Stats) {
+    let Some(error_match) = protocol.error_match.as_deref() else { return };
     if memmem::find(payload, error_match.as_bytes()).is_some() {
         let text = String::from_utf8_lossy(payload);
         let text: String = text.chars().filter(|c| !c.is_control()).take(ERROR_TEXT_CHARS_MAX).collect();

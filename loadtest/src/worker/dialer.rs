@@ -7,13 +7,18 @@ use std::ops::Range;
 use super::client::{Client, Phase};
 use super::recovery::{self, Position};
 use super::sources::{DialError, Sources};
+use super::uplink::Uplink;
 use crate::clock::{MILLISECOND, SECOND};
 use crate::message::Assignment;
 use crate::pace::{clients_at, nanos};
 use crate::plan::{self, Plan};
+use crate::preset::Transport;
 use crate::template::{Template, Values};
 use crate::units::Rng;
-use crate::wire::{HandshakeRequest, Key, TlsConfig, Transport};
+use crate::wire::{
+    Channel, HandshakeRequest, Key, Poll, PostFormat, Posts, SockJs, Socket, Stream, StreamFormat, TlsConfig,
+    WebSocket,
+};
 
 /// Delay before a lost client reconnects.
 const RETRY_NS: u64 = 200 * MILLISECOND;
@@ -359,23 +364,92 @@ impl Dialer {
         position: Option<&Position>,
         now: u64,
     ) -> Result<Client, DialError> {
-        let target = &plan.target;
-        let stream = self.sources.connect(target.address, now)?;
-        let transport =
-            Transport::new(stream, self.tls.as_ref()).map_err(|error| DialError::Fatal(error.to_string()))?;
+        let socket = self.connect(plan, now)?;
+        let (channel, request) = self.channel(plan, client, position, now);
+        Ok(Client::new(socket, channel, request, now))
+    }
+
+    /// Opens a socket to the server.
+    ///
+    /// # Errors
+    /// This connection, or every connection, cannot be opened.
+    pub fn connect(&mut self, plan: &Plan, now: u64) -> Result<Socket, DialError> {
+        let stream = self.sources.connect(plan.target.address, now)?;
+        Socket::new(stream, self.tls.as_ref()).map_err(|error| DialError::Fatal(error.to_string()))
+    }
+
+    /// How a client's messages arrive, and its first request.
+    fn channel(&self, plan: &Plan, client: u32, position: Option<&Position>, now: u64) -> (Channel, Vec<u8>) {
+        let (target, protocol) = (&plan.target, plan.protocol(client));
         let (name, room) = (plan.client_name(client), plan.room_name(plan.room_of(client)));
         let (epoch, offset) = position.map_or(("", 0), |position| (&position.epoch, position.offset));
         let token = plan.token(client);
         let values = Values { name: &name, room: &room, token: &token, epoch, offset, ..Values::default() };
-        let path = recovery::path(&target.protocol, plan.resume, position).render(values);
-        let request = HandshakeRequest {
-            key: key(plan, client, now),
-            subprotocol: target.protocol.subprotocol.as_deref(),
-            deflate: target.deflate,
-        };
-        let headers = self.headers.render(values);
-        Ok(Client::new(transport, request.encode(&target.authority, &path, &headers), now))
+        let path = recovery::path(protocol, plan.resume, position).render(values);
+        let mut fields = self.headers.render(values);
+        if protocol.transport == Transport::Ws {
+            let request = HandshakeRequest {
+                key: key(plan, client, now),
+                subprotocol: protocol.subprotocol.as_deref(),
+                deflate: target.deflate,
+            };
+            let channel = Channel::WebSocket(WebSocket::default());
+            return (channel, request.encode(&target.authority, &path, &fields));
+        }
+        if let Some(header) = recovery::header(protocol, plan.resume, position) {
+            fields.push_str(&format!("{}\r\n", header.render(values)));
+        }
+        let fields = format!("Host: {}\r\n{fields}", target.authority);
+        let get = || format!("GET {path} HTTP/1.1\r\n{fields}\r\n").into_bytes();
+        match protocol.transport {
+            Transport::Sse | Transport::Ws => (Channel::Stream(Stream::new(StreamFormat::Events)), get()),
+            Transport::Stream => (Channel::Stream(Stream::new(StreamFormat::Lines)), get()),
+            Transport::Poll => {
+                let since = position.filter(|_| plan.resume).map(|it| format!("{}:{}", it.epoch, it.offset));
+                let separator = if path.contains('?') { '&' } else { '?' };
+                // The same in all polls of a client.
+                let path = format!("{path}{separator}session=swarm-{:08x}-{client}", plan.run);
+                let poll = Poll::new(&path, &fields, since.as_deref());
+                let request = poll.first_request();
+                (Channel::Poll(Box::new(poll)), request)
+            }
+            Transport::Sockjs => {
+                let session = SockJs::new(&with_session(&path, plan, client, now), &fields);
+                let request = session.first_request();
+                (Channel::SockJs(Box::new(session)), request)
+            }
+        }
     }
+
+    /// Opens a connection over which a client publishes, whose messages arrive over the one that was started
+    /// at `started_ns`.
+    ///
+    /// # Errors
+    /// This connection, or every connection, cannot be opened.
+    pub fn dial_uplink(
+        &mut self,
+        plan: &Plan,
+        client: u32,
+        started_ns: u64,
+        now: u64,
+    ) -> Result<Uplink, DialError> {
+        let socket = self.connect(plan, now)?;
+        let (target, protocol) = (&plan.target, plan.protocol(client));
+        let (name, room) = (plan.client_name(client), plan.room_name(plan.room_of(client)));
+        let token = plan.token(client);
+        let values = Values { name: &name, room: &room, token: &token, ..Values::default() };
+        let path = protocol.post_path.as_ref().unwrap_or(&protocol.path).render(values);
+        let path = with_session(&path, plan, client, started_ns);
+        let fields = format!("Host: {}\r\n{}", target.authority, self.headers.render(values));
+        let format =
+            if protocol.transport == Transport::Sockjs { PostFormat::Array } else { PostFormat::Text };
+        Ok(Uplink::new(socket, Posts::new(&path, &fields, format), now))
+    }
+}
+
+/// A path with the session of this connection, where it has one.
+fn with_session(path: &str, plan: &Plan, client: u32, started_ns: u64) -> String {
+    path.replace("{session}", &format!("{:016x}", key(plan, client, started_ns).0))
 }
 
 /// The handshakes that this worker may have in flight: its part, rounded up.

@@ -44,22 +44,33 @@ impl EventHandler<'_> {
         }
         let now = *self.now.get_or_insert_with(clock::now);
         let Self { plan, slot, deliveries, publishers, stats, .. } = self;
+        let protocol = plan.protocol(self.global);
+        let recovery = protocol.recovery.as_ref().filter(|_| plan.resume);
         let is_ready = match event {
-            Event::Upgraded => publishers.join(plan, self.global, client, slot.position.as_deref()),
-            Event::Message(payload) if client.phase == Phase::Joining => {
-                publishers.auto_reply(plan, client, payload);
-                slot.observe(plan, payload);
+            Event::Accepted => {
+                publishers.join(plan, self.global, client, slot.position.as_deref())
+                    && !protocol.transport.has_positions()
+            }
+            Event::Message(message) if client.phase == Phase::Joining => {
+                let payload = &message.payload;
+                publishers.auto_reply(protocol, client, payload);
+                slot.observe(recovery, message);
                 if let Some(recovering) = &mut slot.recovering {
                     let cursor = &mut slot.cursor;
                     recovering.recovered_messages +=
                         deliveries.received_in_recovery(plan, self.global, payload, cursor, stats);
                 }
-                deliveries.is_ready_message(plan, payload, stats)
+                if protocol.transport.has_positions() {
+                    message.is_current
+                } else {
+                    deliveries.is_ready_message(plan, self.global, payload, stats)
+                }
             }
-            Event::Message(payload) => {
-                slot.observe(plan, payload);
+            Event::Message(message) => {
+                let payload = &message.payload;
+                slot.observe(recovery, message);
                 deliveries.received(plan, self.global, now, payload, &mut slot.cursor, stats, publishers);
-                publishers.auto_reply(plan, client, payload);
+                publishers.auto_reply(protocol, client, payload);
                 false
             }
         };
@@ -69,7 +80,7 @@ impl EventHandler<'_> {
             self.stats.handshakes += 1;
             self.stats.handshake.record_ns(now - client.started_ns);
             let room = &self.deliveries.rooms[self.plan.room_of(self.global) as usize];
-            self.slot.opened(self.plan, room, self.running, now, self.stats);
+            self.slot.opened(recovery, room, self.running, now, self.stats);
         }
     }
 }

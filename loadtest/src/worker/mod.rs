@@ -7,7 +7,7 @@
 //! | `control` | the pipes to the coordinator |
 //! | `progress` | the phase of the run, and what is due |
 //! | `reporter` | the report of each second and the final summary |
-//! | `connections` | the clients with their sockets: `dialer` schedules connections, `sources` has their addresses, `client` is one connection, `events` is what it changes |
+//! | `connections` | the clients with their sockets: `dialer` schedules connections, `sources` has their addresses, `client` is one connection, `events` is what it changes, `uplink` is a connection for what it publishes |
 //! | `receivers` | the clients without their sockets: `slot` is one, `deliveries` checks messages, `recovery` tracks positions |
 //! | `publishers` | the messages to publish, and their send times |
 
@@ -24,6 +24,7 @@ mod recovery;
 mod reporter;
 mod slot;
 mod sources;
+mod uplink;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -38,6 +39,7 @@ use connections::Connections;
 use control::{ControlPipe, send};
 use progress::{Due, Progress};
 use reporter::Reporter;
+use uplink::UPLINK;
 
 const TIMER: Token = Token(usize::MAX - 1);
 const CONTROL: Token = Token(usize::MAX - 2);
@@ -128,6 +130,9 @@ impl Worker {
                 match token {
                     TIMER => self.timer.fired(),
                     CONTROL => self.handle_commands()?,
+                    Token(token) if token & UPLINK != 0 => {
+                        self.connections.uplink_ready(token ^ UPLINK, readiness)
+                    }
                     Token(local) => self.connections.ready(local, readiness),
                 }
             }

@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 
 use super::client::{Client, Phase};
 use super::recovery::{self, Position};
+use super::uplink::Uplink;
 use crate::message::{Assignment, Division};
 use crate::order::Order;
 use crate::pace::{Pace, nanos};
 use crate::plan::{LoadModel, Plan};
+use crate::preset::ServerProtocol;
 use crate::stamp::Stamp;
 use crate::template::{Template, Values};
 use crate::units::Rng;
@@ -156,9 +158,16 @@ impl Publishers {
         }
     }
 
-    /// Queues one message.
-    pub fn publish(&mut self, plan: &Plan, publisher: u32, intended_ns: u64, client: &mut Client) {
-        let key = self.key();
+    /// Queues one message: for `uplink`, or without one for the client's own connection.
+    pub fn publish(
+        &mut self,
+        plan: &Plan,
+        publisher: u32,
+        intended_ns: u64,
+        client: &mut Client,
+        uplink: Option<&mut Uplink>,
+        now: u64,
+    ) {
         let state = &mut self.publishers[self.division.local(publisher)];
         let stamp = Stamp { run: plan.run, publisher, sequence: state.published, intended_ns };
         state.published += 1;
@@ -167,25 +176,32 @@ impl Publishers {
         stamp.text_into(plan.sizes.sample(self.rng.next_u32()), &mut self.text);
         let text = std::mem::take(&mut self.text);
         let values = Values { text: &text, ..Values::default() };
-        self.send_template(plan, publisher, &plan.target.protocol.publish, values, client, key);
+        self.render(plan, publisher, &plan.protocol(publisher).publish, values, client);
+        match uplink {
+            Some(uplink) => uplink.queue(&self.rendered, now),
+            None => self.send_rendered(plan.protocol(publisher).binary, client),
+        }
         self.text = text;
     }
 
-    fn send_template(
+    fn render(
         &mut self,
         plan: &Plan,
         global: u32,
         template: &Template,
         values: Values<'_>,
         client: &mut Client,
-        key: [u8; 4],
     ) {
         let (name, room) = (plan.client_name(global), plan.room_name(plan.room_of(global)));
         client.message_id += 1;
         self.rendered.clear();
         let values = Values { name: &name, room: &room, id: client.message_id, ..values };
         template.render_into(values, &mut self.rendered);
-        let opcode = if plan.target.protocol.binary { Opcode::Binary } else { Opcode::Text };
+    }
+
+    fn send_rendered(&mut self, is_binary: bool, client: &mut Client) {
+        let key = self.key();
+        let opcode = if is_binary { Opcode::Binary } else { Opcode::Text };
         if client.compresses() {
             let payload = self.deflater.deflate(Window::Full, &[&self.rendered]);
             client.queue(opcode, true, payload, key);
@@ -203,13 +219,13 @@ impl Publishers {
         client: &mut Client,
         position: Option<&Position>,
     ) -> bool {
-        let protocol = &plan.target.protocol;
+        let protocol = plan.protocol(global);
         let (epoch, offset) = position.map_or(("", 0), |position| (&position.epoch, position.offset));
         let token = plan.token(global);
         let values = Values { epoch, offset, token: &token, ..Values::default() };
         for message in recovery::join(protocol, plan.resume, position.is_some()) {
-            let key = self.key();
-            self.send_template(plan, global, message, values, client, key);
+            self.render(plan, global, message, values, client);
+            self.send_rendered(protocol.binary, client);
         }
         // Ids of later messages start above those that the template of the join contains.
         client.message_id += JOIN_IDS;
@@ -217,8 +233,7 @@ impl Publishers {
     }
 
     /// Queues the replies that received lines require.
-    pub fn auto_reply(&mut self, plan: &Plan, client: &mut Client, payload: &[u8]) {
-        let protocol = &plan.target.protocol;
+    pub fn auto_reply(&mut self, protocol: &ServerProtocol, client: &mut Client, payload: &[u8]) {
         if protocol.auto_replies.is_empty() || client.phase == Phase::Closing {
             return;
         }

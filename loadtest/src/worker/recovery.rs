@@ -29,6 +29,17 @@ impl Position {
         found
     }
 
+    /// Updates the position to the stated one, `EPOCH:OFFSET`. True if it is one.
+    pub fn state(&mut self, stated: &str) -> bool {
+        let Some((epoch, offset)) = stated.split_once(':') else { return false };
+        let Ok(offset) = offset.parse() else { return false };
+        if self.epoch != epoch {
+            epoch.clone_into(&mut self.epoch);
+        }
+        self.offset = offset;
+        true
+    }
+
     /// Parses the last match of the pattern.
     fn take(&mut self, pattern: &Template, payload: &[u8]) -> bool {
         let Some((Part::Literal(mark), parts)) = pattern.parts().split_first() else { return false };
@@ -104,6 +115,16 @@ pub fn path(protocol: &ServerProtocol, resumes: bool, position: Option<&Position
     format!("{path}{separator}{}", String::from(query.clone())).into()
 }
 
+/// The additional header of a request.
+pub fn header<'p>(
+    protocol: &'p ServerProtocol,
+    resumes: bool,
+    position: Option<&Position>,
+) -> Option<&'p Template> {
+    position.filter(|_| resumes)?;
+    protocol.recovery.as_ref()?.recovery_header.as_ref()
+}
+
 /// The messages after the handshake.
 pub fn join(protocol: &ServerProtocol, resumes: bool, reconnects: bool) -> &[Template] {
     let special = protocol
@@ -152,6 +173,15 @@ mod tests {
             "0000002a",
             9,
         );
+    }
+
+    #[test]
+    fn a_stated_position_is_taken() {
+        let mut position = Position::default();
+        assert!(position.state("0000002a:7"));
+        assert_eq!(position, Position { epoch: "0000002a".to_owned(), offset: 7 });
+        assert!(!position.state("b") && !position.state("b:x"));
+        assert_eq!(position.offset, 7);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use super::client::Client;
 use super::recovery::{Position, RecoveryAttempt};
 use crate::order::{Cursor, Order};
-use crate::plan::Plan;
+use crate::preset::Recovery;
 use crate::stats::Stats;
+use crate::wire::Message;
 
 /// The state of a client.
 #[derive(Default)]
@@ -24,16 +25,21 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Updates the position from a received payload.
-    pub fn observe(&mut self, plan: &Plan, payload: &[u8]) {
-        let Some(recovery) = plan.target.protocol.recovery.as_ref().filter(|_| plan.resume) else { return };
+    /// Updates the position from a received message, if clients recover.
+    pub fn observe(&mut self, recovery: Option<&Recovery>, message: &Message<'_>) {
+        let Some(recovery) = recovery else { return };
+        let payload = &message.payload;
+        let observe = |position: &mut Position| match message.position() {
+            Some(stated) => position.state(stated),
+            None => position.observe(recovery, payload),
+        };
         match &mut self.position {
             Some(position) => {
-                position.observe(recovery, payload);
+                observe(position);
             }
             None => {
                 let mut position = Position::default();
-                if position.observe(recovery, payload) {
+                if observe(&mut position) {
                     self.position = Some(Box::new(position));
                 }
             }
@@ -44,9 +50,16 @@ impl Slot {
     }
 
     /// The client is connected at `now`, for the first time or again.
-    pub fn opened(&mut self, plan: &Plan, room: &Order, running: bool, now: u64, stats: &mut Stats) {
+    pub fn opened(
+        &mut self,
+        recovery: Option<&Recovery>,
+        room: &Order,
+        running: bool,
+        now: u64,
+        stats: &mut Stats,
+    ) {
         self.dropped = false;
-        if let (Some(recovering), Some(recovery)) = (self.recovering.take(), &plan.target.protocol.recovery) {
+        if let (Some(recovering), Some(recovery)) = (self.recovering.take(), recovery) {
             if recovering.is_recovered(recovery) {
                 stats.recovered += 1;
                 stats.recovered_messages += recovering.recovered_messages;

@@ -34,6 +34,16 @@ pub enum DialError {
     Fatal(String),
 }
 
+impl DialError {
+    /// One sentence.
+    pub fn reason(self) -> String {
+        match self {
+            Self::Refused(why) | Self::Fatal(why) => why,
+            Self::NoPort => "no port was free".to_owned(),
+        }
+    }
+}
+
 /// The source addresses of a worker's connections.
 pub struct Sources {
     /// In the order of their use; empty: the kernel chooses.

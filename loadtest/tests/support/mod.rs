@@ -7,7 +7,9 @@
     reason = "tests fail by panicking, and use a part of this module"
 )]
 
+pub mod proxy;
 pub mod server;
+pub mod sockjs;
 
 use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
@@ -21,7 +23,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tungstenite::{Message, WebSocket};
 
 #[expect(clippy::disallowed_types, reason = "a blocking server, a thread for each client")]
-type Listener = std::net::TcpListener;
+pub type Listener = std::net::TcpListener;
 
 /// The fault of the tenth publication, for one client that does not publish or for all.
 #[derive(Clone, Copy, PartialEq, Eq)]

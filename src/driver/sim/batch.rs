@@ -137,7 +137,7 @@ impl Session {
         self.limited.extend(scope.map(|scope| (scope, id, false)));
     }
 
-    fn note_throttled(&mut self, id: u64, now: &Circumstances) {
+    pub(super) fn note_throttled(&mut self, id: u64, now: &Circumstances) {
         let entry = self.limited.iter_mut().find(|&&mut (_, of, _)| u64::from(of) == id);
         let (scope, _, throttled) = entry.expect("a command that is counted");
         *throttled = true;

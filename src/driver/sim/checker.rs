@@ -33,8 +33,23 @@ pub(super) struct Record {
     pub(super) fill_bytes: usize,
     /// Why it was never published, and is never received.
     pub(super) declined: Option<Declined>,
+    /// It is published by request: others may receive its successor before its publisher gets the refusal.
+    pub(super) by_request: bool,
+    /// Whether it is published is not known, and never will be.
+    pub(super) uncertain: bool,
+    /// Its publisher knows that it is published.
+    pub(super) acknowledged: bool,
+    /// A session has received its successor, and not it.
+    passed: bool,
     /// A session has received it.
     received: bool,
+}
+
+impl Record {
+    /// Whether it is published, for all that is known.
+    const fn is_owed(&self) -> bool {
+        self.declined.is_none() && !self.uncertain
+    }
 }
 
 /// Why a message is not published.
@@ -46,6 +61,8 @@ pub(super) enum Declined {
     Known,
     /// Its session exceeds its limit.
     TooOften,
+    /// The request was refused.
+    Refused,
 }
 
 /// The session of what another node publishes.
@@ -104,6 +121,13 @@ impl Receiver {
     /// What was skipped has come after all.
     pub(super) const fn skipped_is_over(&mut self) {
         self.skipped = None;
+    }
+
+    /// It goes on where no publication is conflated, without those that were.
+    pub(super) fn is_conflated_no_more(&mut self) {
+        if std::mem::take(&mut self.conflated) {
+            (self.sure_from, self.complete_at) = (None, 0);
+        }
     }
 
     /// Where it listens.
@@ -208,6 +232,10 @@ impl Checker {
             before,
             fill_bytes,
             declined: None,
+            by_request: false,
+            uncertain: false,
+            acknowledged: false,
+            passed: false,
             received: false,
         });
         self.successor.push(NONE);
@@ -233,21 +261,50 @@ impl Checker {
         record.declined = Some(why);
     }
 
+    /// A message is published by request.
+    pub(super) fn by_request(&mut self, id: PublicationId) {
+        self.records[id as usize].by_request = true;
+    }
+
+    /// Nobody knows whether a message is published.
+    pub(super) fn leave_open(&mut self, id: PublicationId) {
+        self.records[id as usize].uncertain = true;
+    }
+
+    /// A publisher learns that its message is published, or was before.
+    ///
+    /// # Panics
+    /// When others were passed over it.
+    pub(super) fn acknowledge(&mut self, id: PublicationId) {
+        let record = &mut self.records[id as usize];
+        record.acknowledged = true;
+        let is_lost = record.passed && !record.received && record.declined.is_none();
+        assert!(!is_lost, "{id} is acknowledged, and was not received with its successors");
+    }
+
+    /// A session has not received a message whose successor it has received, and that is not known to be
+    /// declined yet.
+    pub(super) fn pass_over(&mut self, id: PublicationId) {
+        let record = &mut self.records[id as usize];
+        assert!(!record.acknowledged, "{id} is acknowledged, and is missing");
+        record.passed = true;
+    }
+
     /// The last accepted publication of the same session and room up to `id`.
     fn last_accepted(&self, id: PublicationId) -> Option<PublicationId> {
         let mut back = std::iter::successors(Some(id), |&id| self.record(id).before);
-        back.find(|&id| self.record(id).declined.is_none())
+        back.find(|&id| self.record(id).is_owed())
     }
 
     /// Whether `record` is the session's first accepted publication there from number `expected` on.
     fn is_next(&mut self, record: &Record, expected: u32) -> bool {
         let mut back = std::iter::successors(record.before, |&id| self.record(id).before);
         let between = back.by_ref().take_while(|&id| self.record(id).number >= expected);
-        let open: Vec<_> = between.filter(|&id| self.record(id).declined.is_none()).collect();
-        if self.limited {
-            self.suspects.extend(&open);
-        }
-        record.number >= expected && (self.limited || open.is_empty())
+        let open: Vec<_> = between.filter(|&id| self.record(id).is_owed()).collect();
+        let (excusable, lost): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|&id| self.limited || self.record(id).by_request);
+        self.suspects.extend(excusable);
+        record.number >= expected && lost.is_empty()
     }
 
     /// A session has received a publication.
@@ -266,9 +323,21 @@ impl Checker {
         let first = unreceived.map_or(record.number, |before| self.record(before).number);
         receiver.gaps += u32::from(gap);
         let next = receiver.next.entry(record.session).or_insert((first, 0));
-        let (expected, gaps) = std::mem::replace(next, (record.number + 1, receiver.gaps));
+        let (expected, gaps) = *next;
+        // What was sent on a connection that was cut, and is not sent again, may still arrive there, behind
+        // what was sent again on another one.
+        let is_late = record.uncertain && record.number < expected;
+        if !is_late {
+            *next = (record.number + 1, receiver.gaps);
+        }
         assert!(
-            if gaps < receiver.gaps { record.number >= expected } else { self.is_next(&record, expected) },
+            if is_late {
+                true
+            } else if gaps < receiver.gaps {
+                record.number >= expected
+            } else {
+                self.is_next(&record, expected)
+            },
             "session {session} receives number {} of session {}, and should have received {expected}",
             record.number,
             record.session
@@ -369,7 +438,7 @@ impl Checker {
         let mut suspects = std::mem::take(&mut self.suspects);
         suspects.sort_unstable();
         suspects.dedup();
-        suspects.retain(|&id| self.record(id).declined.is_none());
+        suspects.retain(|&id| self.record(id).is_owed());
         suspects.into_iter().map(|id| (self.record(id).session, id)).collect()
     }
 

@@ -1,25 +1,30 @@
 //! What clients do, and how they take what the server does.
 
-use std::fmt::Write as _;
-
 use stentor_testkit as wire;
 
-use super::checker::{Checker, OTHER_NODE, PublicationId, Receiver};
+use super::checker::{OTHER_NODE, PublicationId, Receiver};
 use super::engine::ELSEWHERE;
 use super::network::End;
 use super::scenario::{Act, Deflate, Endpoint, Leave, Reading, Wrong};
 use super::session::{ROOMS_MAX, Session, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
+use super::texts::{is_fill, published_text};
+use super::transport::Http;
 use crate::chat::SlowMember;
+use crate::metrics::CloseReason;
 use crate::ws::Window;
-
-/// What texts are filled with.
-const FILL: &str =
-    "the herald whose voice was as loud as the voice of fifty men spoke to all of them at once, ";
 
 impl Simulation<'_> {
     /// A client does something, if it can.
     pub(super) fn act(&mut self, client: usize, act: Act) {
+        match self.scenario.clients[client].endpoint {
+            Endpoint::Plain(room, _) => self.plain_act(client, room, act),
+            Endpoint::Room(_) | Endpoint::Centrifuge(_) | Endpoint::Echo => self.common_act(client, act),
+        }
+    }
+
+    /// A client with a WebSocket, or without a connection, does something.
+    pub(super) fn common_act(&mut self, client: usize, act: Act) {
         let session = self.current[client].filter(|&session| !self.sessions[session].over);
         match (act, session) {
             (Act::Join, None) => self.join(client),
@@ -69,7 +74,7 @@ impl Simulation<'_> {
                     self.break_rule(session, wrong);
                 }
             }
-            (Act::Ping, Some(_)) => {}
+            (Act::Ping | Act::Switch(_) | Act::Twin | Act::Cut(_), Some(_)) => {}
         }
     }
 
@@ -77,7 +82,9 @@ impl Simulation<'_> {
         let plan = self.scenario.clients[client];
         let pipe = self.world.connect(plan.shard, plan.capacity);
         let subs = match plan.endpoint {
-            Endpoint::Room(room) => vec![Sub::new(Receiver::new(usize::from(room)))],
+            Endpoint::Room(room) | Endpoint::Plain(room, _) => {
+                vec![Sub::new(Receiver::new(usize::from(room)))]
+            }
             // A room of its own.
             Endpoint::Echo => vec![Sub::new(Receiver::new(usize::from(u16::MAX) + pipe))],
             Endpoint::Centrifuge(rooms) => {
@@ -114,19 +121,26 @@ impl Simulation<'_> {
                 it.ends = ends;
                 format!("/ws/c{client}?room=r{room}&token={token}")
             }
-            Endpoint::Room(room) => format!("/ws/c{client}?room=r{room}"),
+            Endpoint::Room(room) | Endpoint::Plain(room, _) => format!("/ws/c{client}?room=r{room}"),
             Endpoint::Echo => "/echo".to_owned(),
             Endpoint::Centrifuge(_) => "/connection/websocket".to_owned(),
         };
-        let extension = match plan.deflate {
-            Deflate::No => "",
-            Deflate::Full => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
-            Deflate::Small => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n",
-        };
+        let extension = self.extension(client);
         self.send(session, wire::upgrade_request(&target, extension).as_bytes());
         match plan.endpoint {
             Endpoint::Centrifuge(_) => self.introduce(session),
-            Endpoint::Room(_) | Endpoint::Echo => self.sessions[session].subs[0].stage = SubStage::In,
+            Endpoint::Room(_) | Endpoint::Echo | Endpoint::Plain(..) => {
+                self.sessions[session].subs[0].stage = SubStage::In;
+            }
+        }
+    }
+
+    /// What a client offers in its opening handshake.
+    pub(super) fn extension(&self, client: usize) -> &'static str {
+        match self.scenario.clients[client].deflate {
+            Deflate::No => "",
+            Deflate::Full => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+            Deflate::Small => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10\r\n",
         }
     }
 
@@ -136,7 +150,13 @@ impl Simulation<'_> {
         self.stir(self.world.pipe(pipe).shard);
     }
 
-    fn publish(&mut self, session: usize, room: Option<usize>, bytes: usize, burst: bool) -> Vec<u8> {
+    pub(super) fn publish(
+        &mut self,
+        session: usize,
+        room: Option<usize>,
+        bytes: usize,
+        burst: bool,
+    ) -> Vec<u8> {
         let it = &self.sessions[session];
         if !it.may_publish() {
             return Vec::new();
@@ -173,7 +193,7 @@ impl Simulation<'_> {
         let text = published_text(id, fill_bytes);
         match it.plan.endpoint {
             Endpoint::Centrifuge(_) => (id, self.publish_line(session, room, id, &text)),
-            Endpoint::Room(_) | Endpoint::Echo => {
+            Endpoint::Room(_) | Endpoint::Echo | Endpoint::Plain(..) => {
                 let scope = self.circumstances.publish_scope(room);
                 it.count_command(id, scope.filter(|_| it.plan.endpoint != Endpoint::Echo));
                 (id, text)
@@ -216,7 +236,7 @@ impl Simulation<'_> {
         self.end(session, End::Fin);
     }
 
-    fn end(&mut self, session: usize, end: End) {
+    pub(super) fn end(&mut self, session: usize, end: End) {
         let pipe = self.sessions[session].pipe;
         if self.world.pipe(pipe).end != Some(end) {
             self.world.end(pipe, end);
@@ -321,6 +341,10 @@ impl Simulation<'_> {
         }
         if pipe.closed.is_some() {
             it.over = true;
+            it.has_all = !it.is_late() && pipe.closed != Some(CloseReason::Disconnected);
+            if it.is_publisher() {
+                self.publisher_gone(session);
+            }
         } else if pipe.shut && it.plan.answers && pipe.end.is_none() {
             let delay = self.delay();
             self.later(delay, Due::Fin(session));
@@ -329,11 +353,15 @@ impl Simulation<'_> {
 
     /// Acts on what is complete in `bytes`; returns how much that was.
     fn understand(&mut self, session: usize, bytes: &[u8]) -> usize {
+        if self.sessions[session].http.is_some() {
+            return self.understand_http(session, bytes);
+        }
         let mut used = 0;
         if self.sessions[session].stage == Stage::Head {
             let Some(wire::Response { status, len, .. }) = wire::parse_response(bytes) else { return 0 };
             let it = &mut self.sessions[session];
             it.check_status(status, &self.world, &self.circumstances);
+            it.answered += u64::from(status != 101);
             it.stage = if status == 101 { Stage::Open } else { Stage::Refused };
             it.deflated = bytes[..len].windows(18).any(|window| window == b"permessage-deflate");
             self.trace
@@ -387,7 +415,7 @@ impl Simulation<'_> {
         let (author, text) = match it.plan.endpoint {
             Endpoint::Centrifuge(_) => return self.receive_lines(session, text),
             Endpoint::Echo => (None, text),
-            Endpoint::Room(_) => {
+            Endpoint::Room(_) | Endpoint::Plain(..) => {
                 let (author, text) = text.split_once(": ").expect("name: text");
                 (Some(author), text)
             }
@@ -401,16 +429,22 @@ impl Simulation<'_> {
             self.sessions[session].limits_moved = true;
             return;
         }
+        if author == Some("") && text == "messages may be missing here" {
+            return self.messages_missing(session);
+        }
+        if let Some(position) = text.strip_prefix("since=").filter(|_| author == Some("")) {
+            return self.begun(session, Http::position(position));
+        }
         if author == Some("") {
             let count = text.split(' ').next().and_then(|count| count.parse().ok());
             let count = count.expect("how many were skipped");
             self.trace.note(self.now, || {
                 format!("client {} is notified of {count} missed publications", it.client)
             });
-            return Checker::skip(&mut it.subs[0].receiver, count);
+            return self.messages_skipped(session, count);
         }
         let id = self.recognise(session, author, text);
-        self.checker.receive(session, &mut self.sessions[session].subs[0].receiver, id);
+        self.receive_unnamed(session, id);
     }
 
     /// The publication with this text: by that client, and every byte unchanged.
@@ -446,24 +480,4 @@ impl Simulation<'_> {
             self.later(delay, Due::Send(session, wire::frame(0x88, &code.to_be_bytes())));
         }
     }
-}
-
-/// The text of a publication.
-pub(super) fn published_text(id: PublicationId, fill_bytes: usize) -> String {
-    let mut text = String::with_capacity(fill_bytes + 12);
-    let _ = write!(text, "{id} ");
-    fill_into(&mut text, fill_bytes);
-    text
-}
-
-fn fill_into(text: &mut String, mut bytes: usize) {
-    while bytes > 0 {
-        let take = bytes.min(FILL.len());
-        text.push_str(&FILL[..take]);
-        bytes -= take;
-    }
-}
-
-fn is_fill(text: &str, bytes: usize) -> bool {
-    text.len() == bytes && text.as_bytes().chunks(FILL.len()).all(|chunk| FILL.as_bytes().starts_with(chunk))
 }

@@ -7,7 +7,7 @@ use super::engine::Late;
 use super::network::{index_below, one_in};
 use super::scenario::{
     Act, Brings, Deflate, Ending, Endpoint, Event, Faults, Fresh, Leave, Look, Plan, Reading, Reload,
-    Scenario, What, Wrong,
+    Scenario, Way, What, Wrong,
 };
 use crate::base::rng::Rng;
 use crate::base::spsc::RingLimits;
@@ -25,7 +25,7 @@ impl Scenario {
         let clients_max = pick(rng, &[4, 12, 40]);
         let clients = 2 + index_below(rng, clients_max);
         let options = options(rng, clients);
-        let plans: Vec<_> = (0..clients).map(|_| plan(rng, shards, rooms, &options)).collect();
+        let mut plans: Vec<_> = (0..clients).map(|_| plan(rng, shards, rooms, &options)).collect();
         let longest = pick(rng, &[1_000, 10_000, 60_000]);
         let length = Duration::from_millis(200) + millis(rng, longest);
         let faults = faults(rng);
@@ -50,6 +50,7 @@ impl Scenario {
         if one_in(rng, 3) {
             leave_in_a_pause(rng, &plans, length, &mut events);
         }
+        transports(seed, &mut plans, length, &mut events);
         events.sort_by_key(|event| event.at);
         let ending = if one_in(rng, 3) { Ending::Drain } else { Ending::Leave };
         Self {
@@ -107,6 +108,37 @@ impl Scenario {
             clients: (0..clients).map(plan).collect(),
             events,
             ending: Ending::Leave,
+        }
+    }
+}
+
+/// In half of the scenarios, half of the plain clients use HTTP too, and change their transports. With
+/// numbers of their own, so that the other scenarios stay as they are.
+fn transports(seed: u64, plans: &mut [Plan], length: Duration, events: &mut Vec<Event>) {
+    let mut rng = Rng::new(seed ^ 0x7472_616e_7370_6f72);
+    let rng = &mut rng;
+    if one_in(rng, 2) {
+        return;
+    }
+    for (client, plan) in plans.iter_mut().enumerate() {
+        let Endpoint::Room(room) = plan.endpoint else { continue };
+        if one_in(rng, 2) {
+            continue;
+        }
+        plan.endpoint = Endpoint::Plain(room, pick(rng, &Way::ALL));
+        let mut add = |at: Duration, act| events.push(Event { at, what: What::Client(client, act) });
+        let changes_max = pick(rng, &[1, 4, 12]);
+        for _ in 0..rng.below(changes_max) {
+            add(moment(rng, length), Act::Switch(pick(rng, &Way::ALL)));
+        }
+        for _ in 0..rng.below(5) {
+            let act = match rng.below(5) {
+                0 | 1 => Act::Twin,
+                2 => Act::Cut(index_below(rng, 20)),
+                3 => Act::Burst(1 + index_below(rng, 24), index_below(rng, 300)),
+                _ => Act::Join,
+            };
+            add(moment(rng, length), act);
         }
     }
 }
@@ -218,7 +250,7 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64, options: &Options) -> Plan {
     let room_lifetime = pick(rng, &[None, None, None, Some(1_000), Some(30_000)]);
     let server_rooms = match endpoint {
         Endpoint::Centrifuge(of) if one_in(rng, 2) => of & u8::try_from(rng.below(8)).unwrap_or(7),
-        Endpoint::Centrifuge(_) | Endpoint::Room(_) | Endpoint::Echo => 0,
+        Endpoint::Centrifuge(_) | Endpoint::Room(_) | Endpoint::Echo | Endpoint::Plain(..) => 0,
     };
     Plan {
         shard: index_below(rng, shards),

@@ -55,6 +55,9 @@ struct Inside {
     has_published: bool,
     /// What it has declined, and how.
     declined: Vec<(Body, PublishOutcome)>,
+    /// The outcome of drafts with idempotency keys, by room, author's name and key. One that was declined is
+    /// declined again: its author has gone on, and it would come out of order.
+    keys: BTreeMap<(Arc<str>, Arc<str>, Box<str>), (PublishOutcome, Option<Position>)>,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,7 @@ impl LateEngine {
             noted: 0,
             has_published: false,
             declined: Vec::new(),
+            keys: BTreeMap::new(),
         })))
     }
 
@@ -207,12 +211,23 @@ impl Engine for LateEngine {
             PublishOutcome::Ordered
         };
         let name = inside.names.get(&home).cloned().expect("a draft for a room that is open");
-        let mut position = None;
-        if outcome == PublishOutcome::Ordered {
+        let author = Arc::clone(&draft.author.person.name);
+        let key = draft.idempotency_key.as_ref().map(|key| (Arc::clone(&name), author, key.as_str().into()));
+        let before = key.as_ref().and_then(|key| inside.keys.get(key)).copied();
+        let (outcome, position) = if let Some((before, position)) = before {
+            let again = before == PublishOutcome::Ordered;
+            (if again { PublishOutcome::Duplicate } else { before }, position)
+        } else if outcome == PublishOutcome::Ordered {
             inside.order(&name, draft, now, unix_ms);
-            position = inside.rooms.get(&name).map(|room| room.top);
+            (outcome, inside.rooms.get(&name).map(|room| room.top))
         } else {
             inside.declined.push((draft.body, outcome));
+            (outcome, None)
+        };
+        if before.is_none()
+            && let Some(key) = key
+        {
+            inside.keys.insert(key, (outcome, position));
         }
         let after = inside.delay(completion_delay_max);
         let (Some(it), Some(reply_to)) = (inside.rooms.get_mut(&name), reply_to) else { return };

@@ -86,6 +86,11 @@ fn end(ends: Option<Time>) -> String {
 }
 
 impl Plan {
+    /// Whether it is a client of the plain protocol, on any transport.
+    pub(super) const fn is_plain(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Room(_) | Endpoint::Plain(..))
+    }
+
     fn quiet(&self) -> &'static str {
         if self.quiet { "q" } else { "s" }
     }
@@ -94,15 +99,12 @@ impl Plan {
     pub(super) fn token(&self, client: usize, now: Time, brings: Brings) -> (String, Option<Time>) {
         let ends = self.lifetime.map(|lifetime| now + lifetime);
         let rooms = match self.endpoint {
-            Endpoint::Room(room) => 1 << room,
+            Endpoint::Room(room) | Endpoint::Plain(room, _) => 1 << room,
             Endpoint::Centrifuge(_) | Endpoint::Echo => self.server_rooms,
         };
         // Plain clients stay in their room until their identity expires.
-        let room_ends = if matches!(self.endpoint, Endpoint::Room(_)) {
-            None
-        } else {
-            self.room_lifetime.map(|lifetime| now + lifetime)
-        };
+        let room_ends =
+            if self.is_plain() { None } else { self.room_lifetime.map(|lifetime| now + lifetime) };
         let token =
             |user: &str, ends| format!("{user}.{}.{rooms}.{}.{}", end(ends), end(room_ends), self.quiet());
         let user = format!("c{client}");

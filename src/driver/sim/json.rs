@@ -209,7 +209,7 @@ impl Simulation<'_> {
 
     /// Since when a session knows what it receives at this moment; `None`: it was published at some time
     /// before.
-    fn received_at(&self, session: usize) -> Option<Time> {
+    pub(super) fn received_at(&self, session: usize) -> Option<Time> {
         (!self.sessions[session].is_late()).then(|| self.world.now())
     }
 
@@ -354,7 +354,7 @@ impl super::session::Session {
 }
 
 /// A client is not recovered: that must be justified.
-fn check_lost(
+pub(super) fn check_lost(
     receiver: &Receiver,
     top: Option<&(String, u64)>,
     now: Time,
@@ -396,4 +396,4 @@ fn check_lost(
 }
 
 /// What the shards' clocks may be late by, all in all.
-const PAUSES_MAX: Duration = Duration::from_secs(20);
+pub(super) const PAUSES_MAX: Duration = Duration::from_secs(20);

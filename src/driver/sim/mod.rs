@@ -15,6 +15,8 @@
 //! | `simulation` | the agenda: what comes next, when nothing moves any more, how it ends |
 //! | `engine` | an engine that completes and orders late, declines, keeps more than the homes do, and receives from other nodes |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
+//! | `plain`, `post`, `answer`, `transport` | clients of the plain protocol, which go from WebSocket to streams and polls and back, and publish by request |
+//! | `texts` | what is published |
 //! | `batch` | many commands in one frame, and how often anything may be sent |
 //! | `identity` | tokens and the auth backend: identities and their expiry |
 //! | `rest` | what holds when nothing moves any more, and when all clients are gone |
@@ -24,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod batch;
 mod bounds;
 mod checker;
@@ -34,11 +37,15 @@ mod identity;
 mod json;
 mod kernel;
 mod network;
+mod plain;
+mod post;
 mod rest;
 pub mod scenario;
 mod session;
 mod shrink;
 mod simulation;
+mod texts;
+mod transport;
 mod world;
 
 use std::collections::VecDeque;
@@ -75,6 +82,14 @@ pub struct Report {
     pub recovered: u64,
     /// Messages that the engine declined.
     pub declined: u64,
+    /// Changes of a client's transport.
+    pub switched: u64,
+    /// Long polls.
+    pub polled: u64,
+    /// Messages published by request.
+    pub posted: u64,
+    /// Those that were sent again because their answers were lost.
+    pub repeated: u64,
     /// Gaps that could be compared with what others received.
     pub gaps: usize,
 }

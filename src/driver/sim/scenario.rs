@@ -152,6 +152,27 @@ pub enum Endpoint {
     Centrifuge(u8),
     /// The endpoint that sends back what it gets.
     Echo,
+    /// A room, in the plain protocol over WebSocket and HTTP: it begins in this way, and resumes from its
+    /// position in any.
+    Plain(u16, Way),
+}
+
+/// How a client of the plain protocol receives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// A WebSocket.
+    WebSocket,
+    /// A stream of events.
+    Events,
+    /// A stream of lines.
+    Lines,
+    /// Long polls.
+    Poll,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::WebSocket, Self::Events, Self::Lines, Self::Poll];
 }
 
 /// What a client offers of permessage-deflate.
@@ -221,6 +242,12 @@ pub enum Act {
     Refresh(bool, Fresh),
     /// Reads nothing for so long.
     Stall(Duration),
+    /// Goes over to another way of the plain protocol, from where it is.
+    Switch(Way),
+    /// Polls a second time beside the poll that waits.
+    Twin,
+    /// Publishes so many messages by request, at once, and is cut off in the middle of the last one.
+    Cut(usize),
     /// Goes.
     Leave(Leave),
     /// Violates the protocol.

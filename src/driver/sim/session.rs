@@ -2,7 +2,9 @@
 
 use super::checker::{PublicationId, Receiver};
 use super::identity::UNWANTED;
+use super::plain::Resume;
 use super::scenario::{Brings, Endpoint, Fresh, Leave, Look, Plan, Reading, Wrong};
+use super::transport::Http;
 use super::world::World;
 use crate::base::Time;
 use crate::chat::SlowMember;
@@ -147,6 +149,18 @@ pub(super) struct Session {
     pub(super) pings: u64,
     pub(super) ponged: u64,
     pub(super) over: bool,
+    /// How it resumes, in the plain protocol.
+    pub(super) resume: Option<Box<Resume>>,
+    /// What it is, when it is no WebSocket.
+    pub(super) http: Option<Box<Http>>,
+    /// Of its messages by request, how many have no answer yet, and the last one of each room that has a good
+    /// one.
+    pub(super) unresolved: usize,
+    /// Requests that it has sent, answers that it has got, and whether those are all that the server gave.
+    pub(super) asked: u64,
+    pub(super) answered: u64,
+    pub(super) has_all: bool,
+    pub(super) acknowledged: [Option<PublicationId>; ROOMS_MAX],
 }
 
 /// What the server may be excused with.
@@ -216,12 +230,22 @@ impl Session {
             pings: 0,
             ponged: 0,
             over: false,
+            resume: None,
+            http: None,
+            unresolved: 0,
+            asked: 0,
+            answered: 0,
+            has_all: false,
+            acknowledged: [None; ROOMS_MAX],
         }
     }
 
     /// How many plain text messages may be missing without its being known which: they exceeded a limit, or
     /// it is not known whether they did.
     pub(super) fn excused(&self, world: &World) -> usize {
+        if self.is_publisher() {
+            return if self.unresolved == 0 { 0 } else { usize::MAX };
+        }
         let pipe = world.pipe(self.pipe);
         let knows =
             self.stage == Stage::Open && self.is_compliant() && pipe.is_open() && pipe.to_client.is_empty();
@@ -233,7 +257,7 @@ impl Session {
         let is_in = match self.plan.endpoint {
             Endpoint::Room(_) => !now.uses_hook(),
             Endpoint::Centrifuge(_) => !self.id.is_empty(),
-            Endpoint::Echo => false,
+            Endpoint::Echo | Endpoint::Plain(..) => false,
         };
         // Its publications wait no longer than a closing handshake may take.
         let takes_long = now.jumped || now.paused > Duration::from_secs(2) || now.engine_is_slow;
@@ -283,7 +307,7 @@ impl Session {
             Some(1001) => own == code || now.draining.is_some() || self.may_be_silent(world, now),
             Some(3001) => own == code || now.draining.is_some(),
             Some(3012) => self.may_be_silent(world, now),
-            Some(1008) if self.may_be_expired(world.now()) => matches!(self.plan.endpoint, Endpoint::Room(_)),
+            Some(1008) if self.may_be_expired(world.now()) => self.plan.is_plain(),
             Some(1008 | 3013) => self.may_be_flooding(now),
             Some(3005) => self.may_be_expired(world.now()) || self.brought_old(world.now()),
             Some(3006) => self.may_be_put_out(world.now()),
@@ -315,21 +339,21 @@ impl Session {
     }
 
     /// Whether it is rejected for its token, or was.
-    fn may_be_refused(&self, world: &World) -> bool {
+    pub(super) fn may_be_refused(&self, world: &World) -> bool {
         self.refused_in
             || self.may_be_too_old(world.now())
             || self.brings_tokens && self.plan.brings != Brings::Good
     }
 
     /// Whether the auth backend rejects it.
-    fn is_unwanted(&self, now: &Circumstances) -> bool {
+    pub(super) fn is_unwanted(&self, now: &Circumstances) -> bool {
         self.plan.unwanted && self.plan.endpoint != Endpoint::Echo && now.uses_hook()
     }
 
     /// Whether the room that it goes into in plain text may not have answered in time.
-    fn may_be_given_up(&self, world: &World, now: &Circumstances) -> bool {
+    pub(super) fn may_be_given_up(&self, world: &World, now: &Circumstances) -> bool {
         let waited = world.now().since(world.pipe(self.pipe).opened);
-        matches!(self.plan.endpoint, Endpoint::Room(_)) && waited >= now.options.command_timeout
+        self.plan.is_plain() && waited >= now.options.command_timeout
     }
 
     /// Whether the server may find that it does not answer pings.
@@ -345,6 +369,9 @@ impl Session {
     /// The server has closed the connection.
     pub(super) fn check_reason(&self, reason: CloseReason, world: &World, now: &Circumstances) {
         let pipe = world.pipe(self.pipe);
+        if let Some(http) = &self.http {
+            return self.check_http_reason(reason, http, world, now);
+        }
         let fine = match reason {
             CloseReason::ClosedByPeer => self.close_sent,
             CloseReason::Disconnected => pipe.end.is_some(),
@@ -385,6 +412,9 @@ impl Session {
         let pipe = world.pipe(self.pipe);
         if self.over || !pipe.is_open() || !pipe.is_accepted() {
             return;
+        }
+        if self.http.is_some() {
+            return self.check_http_at_rest(world, now);
         }
         // Of one that does not read nothing more is known, but that it may wait.
         let reads = !pipe.starved && pipe.to_client.is_empty();

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checker::{Checker, Declined, OTHER_NODE, PublicationId};
-use super::client::published_text;
 use super::identity::SimAuthority;
 use super::network::index_below;
+use super::plain::PlainClient;
 use super::scenario::{Act, Ending, Event, Leave, Look, Reading, Scenario, What};
 use super::session::{Circumstances, ROOMS_MAX, Session};
+use super::texts::published_text;
 use super::world::World;
 use super::{Report, Trace};
 use crate::base::Time;
@@ -42,6 +43,12 @@ pub(super) enum Due {
     Relieve(usize),
     /// The auth backend answers for a session. Nothing rests before.
     Decide(usize),
+    /// A session polls again.
+    Poll(usize),
+    /// A client repeats messages without answers.
+    Repeat(usize),
+    /// A session's connection is reset, or its stream ended.
+    Cut(usize, bool),
 }
 
 /// A running scenario.
@@ -56,6 +63,8 @@ pub(super) struct Simulation<'a> {
     pub(super) sessions: Vec<Session>,
     /// The session that each client has now.
     pub(super) current: Vec<Option<usize>>,
+    /// What is known of clients of the plain protocol; one entry for each client.
+    pub(super) plain: Vec<PlainClient>,
     pub(super) circumstances: Circumstances,
     pub(super) rng: Rng,
     pub(super) inflater: Inflater,
@@ -105,6 +114,7 @@ impl<'a> Simulation<'a> {
             exact: false,
             sessions: Vec::new(),
             current: vec![None; scenario.clients.len()],
+            plain: scenario.clients.iter().map(PlainClient::new).collect(),
             circumstances: Circumstances {
                 pings: !options.ping_interval.is_zero(),
                 room_log_bytes_max: options.room_log_bytes_max,
@@ -208,7 +218,7 @@ impl<'a> Simulation<'a> {
     }
 
     pub(super) fn later(&mut self, after: Duration, due: Due) {
-        if matches!(due, Due::Send(..) | Due::Fin(_) | Due::Decide(_)) {
+        if matches!(due, Due::Send(..) | Due::Fin(_) | Due::Decide(_) | Due::Cut(..)) {
             // What is in flight is no rest.
             (self.moved_at, self.rested) = (self.now, false);
         }
@@ -314,6 +324,9 @@ impl<'a> Simulation<'a> {
                 self.undecided -= 1;
                 self.decide(session);
             }
+            Due::Poll(session) => self.poll_again(session),
+            Due::Repeat(client) => self.repeat(client),
+            Due::Cut(session, reset) => self.cut_now(session, reset),
             Due::Relieve(pipe) => {
                 if self.world.relieve(pipe) {
                     self.stir(self.world.pipe(pipe).shard);
@@ -386,6 +399,11 @@ impl<'a> Simulation<'a> {
 
     fn all_leave(&mut self) {
         for client in 0..self.current.len() {
+            self.plain[client].has_left = true;
+            if let Some(session) = self.plain[client].publisher {
+                let reset = index_below(&mut self.rng, 2) == 0;
+                self.cut_now(session, reset);
+            }
             let silent = self.current[client].is_some_and(|it| !self.sessions[it].plan.answers);
             if silent && !self.circumstances.options.ping_interval.is_zero() {
                 continue; // the server will find out

@@ -112,6 +112,7 @@ impl Shard {
         let &Receiver { conn: key, transport, ref callback, .. } = receiver;
         let date = self.date();
         let Some(exchange) = self.take_exchange(key) else { return };
+        self.metrics.requests.add(1);
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         let chunked = !exchange.is_old;
         let fields = exchange.fields(true);
@@ -142,6 +143,7 @@ impl Shard {
         let frame = transport.frame(callback, frame);
         if !transport.is_stream() {
             if let Some(exchange) = self.take_exchange(key) {
+                self.metrics.requests.add(1);
                 self.respond(key, &exchange, true, |out, options| {
                     Response::new(StatusCode::OK, transport.content_type(), &frame)
                         .with(options)

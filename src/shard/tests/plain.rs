@@ -131,7 +131,7 @@ proptest! {
             prop_assert!(polls < 500, "it goes on");
             let shard = usize::try_from(world.rng.below(shards as u64)).unwrap();
             let poller = world.connect(shard);
-            let from = if since.is_empty() { "history=9".to_owned() } else { format!("since={since}") };
+            let from = if since.is_empty() { "history=99".to_owned() } else { format!("since={since}") };
             world.send(poller, get(&format!("/poll/p?room=r&session=mine&{from}"), 1).as_bytes());
             for _ in 0..world.rng.below(9) {
                 world.turn();

@@ -1,5 +1,7 @@
-// The page's WebSockets, in a worker: however many messages arrive, the page gets them in a few batches, so that it can draw.
+// The page's streams, in a worker: however many messages arrive, the page gets them in a few batches, so that it can draw.
 "use strict";
+
+import { openSource } from "./stream_source.js";
 
 // A batch is posted when the page has taken the one before, and not more often than this.
 const BATCH_INTERVAL_MS = 12;
@@ -7,8 +9,8 @@ const BATCH_INTERVAL_MS = 12;
 const QUEUE_LENGTH_MAX = 8 * 1024 * 1024;
 const PAGE_TOO_SLOW = 4003;
 
-/** One socket. Frames wait in `lines`, of which the protocol permits several in a frame. */
-class QueuedSocket {
+/** One stream. Frames wait in `lines`, of which the protocol permits several in a frame. */
+class QueuedStream {
   constructor(id, url) {
     this.id = id;
     this.lines = [];
@@ -16,17 +18,18 @@ class QueuedSocket {
     this.isTaken = true; // the page has taken the last batch
     this.postedAt = -Infinity;
     this.timer = null;
-    this.socket = new WebSocket(url);
-    this.socket.onopen = () => postMessage({ id, opened: { extensions: this.socket.extensions } });
-    this.socket.onmessage = ({ data }) => this.received(data);
-    this.socket.onclose = ({ code, reason }) => this.closed(code, reason);
+    this.source = openSource(url, {
+      opened: (extensions) => postMessage({ id, opened: { extensions } }),
+      received: (frame) => this.received(frame),
+      closed: (code, reason) => this.closed(code, reason),
+    });
   }
 
-  received(data) {
-    this.lines.push(data);
-    this.length += data.length;
+  received(frame) {
+    this.lines.push(frame);
+    this.length += frame.length;
     if (this.length > QUEUE_LENGTH_MAX) {
-      this.socket.close(PAGE_TOO_SLOW, "the page is too slow");
+      this.source.close(PAGE_TOO_SLOW, "the page is too slow");
       return this.closed(PAGE_TOO_SLOW, "the page is too slow");
     }
     this.postSoon();
@@ -55,22 +58,29 @@ class QueuedSocket {
     this.postSoon();
   }
 
+  /** The stream has ended. What has arrived before is passed on. */
   closed(code, reason) {
     clearTimeout(this.timer);
-    this.socket.onmessage = this.socket.onclose = null;
     if (this.lines.length) this.post();
-    sockets.delete(this.id);
+    streams.delete(this.id);
     postMessage({ id: this.id, closed: { code, reason } });
+  }
+
+  /** The page ends the stream, and takes nothing of it any more. */
+  close({ code, reason }) {
+    clearTimeout(this.timer);
+    this.source.close(code, reason);
+    streams.delete(this.id);
   }
 }
 
-const sockets = new Map();
+const streams = new Map();
 
 onmessage = ({ data: { id, open, send, taken, close } }) => {
-  if (open) return sockets.set(id, new QueuedSocket(id, open));
-  const queued = sockets.get(id);
-  if (!queued) return;
-  if (taken) queued.taken();
-  else if (send) queued.socket.send(send);
-  else if (close) queued.socket.close(close.code, close.reason);
+  if (open) return streams.set(id, new QueuedStream(id, open));
+  const stream = streams.get(id);
+  if (!stream) return;
+  if (taken) stream.taken();
+  else if (send) stream.source.send(send);
+  else if (close) stream.close(close);
 };

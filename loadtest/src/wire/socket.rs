@@ -1,4 +1,4 @@
-//! The transport of a connection: TCP, with or without TLS.
+//! The socket of a connection: TCP, with or without TLS.
 
 use mio::net::TcpStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::cause;
 
-/// A non-blocking transport.
-pub enum Transport {
+/// A non-blocking socket.
+pub enum Socket {
     /// TCP.
     Plain(TcpStream),
     /// TLS, boxed to keep plain connections small.
@@ -25,7 +25,7 @@ pub struct Tls {
     session: ClientConnection,
 }
 
-impl Transport {
+impl Socket {
     /// Wraps `socket`, with TLS if there is a configuration.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Transport {
     }
 }
 
-impl Read for Transport {
+impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.read(buffer),
@@ -70,7 +70,7 @@ impl Read for Transport {
     }
 }
 
-impl Write for Transport {
+impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
