@@ -162,7 +162,7 @@ try {
       await received(page, "ann", 2);
       proxy.cut();
       proxy.restore();
-      // The library's own code, or what the server tells the next request.
+      // The library's own code, or what the server answers the next request.
       const [code] = await closed(page, "ann");
       assert([1002, 1006].includes(code), `${transport}: ${code}`);
       const since = line.split("since=")[1];

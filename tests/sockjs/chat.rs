@@ -49,7 +49,7 @@ impl<'a> Member<'a> {
 
 /// Waits until a number of `/metrics` is `value`.
 fn wait_for(server: &Server, metric: &str, value: u64) {
-    let reached = (0..10_000).any(|_| server.metric(metric) == value);
+    let reached = (0..200_000).any(|_| server.metric(metric) == value);
     assert!(reached, "{metric} never becomes {value}");
 }
 
