@@ -66,6 +66,22 @@ impl Cors {
         }
     }
 
+    /// The same for an answer that every page can read, because it is a script. A browser sends no Origin with
+    /// the request for it: a page of another origin is recognized by its `Referer`, and refused if it hides
+    /// that.
+    ///
+    /// # Errors
+    /// [`Reject::Origin`]: the page may not use this server.
+    pub fn check_script(head: &Head<'_>, rules: &OriginRules) -> Result<Self, Reject> {
+        let allowed = Self::check(head, rules, false)?;
+        if Self::check(head, rules, true).is_ok() {
+            return Ok(allowed);
+        }
+        let origin = head.only_field("Referer").and_then(origin_of);
+        let listed = origin.is_some_and(|origin| rules.find(origin, head.host).is_some());
+        if listed { Ok(allowed) } else { Err(Reject::Origin) }
+    }
+
     /// What holds where pages of all origins may do everything: for tests.
     pub fn any_with_credentials(head: &Head<'_>) -> Self {
         let origin = head.only_field("Origin").and_then(|origin| std::str::from_utf8(origin).ok());
@@ -113,6 +129,13 @@ impl Cors {
     }
 }
 
+/// The origin of a page's URL.
+fn origin_of(url: &[u8]) -> Option<&[u8]> {
+    let host = url.windows(3).position(|it| it == b"://")? + 3;
+    let len = url[host..].iter().position(|it| b"/?#".contains(it)).unwrap_or(url.len() - host);
+    Some(&url[..host + len])
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::handshake::OriginRule;
@@ -153,6 +176,42 @@ mod tests {
             assert_eq!(check(rules, lines, true), expected, "{lines}");
             assert_eq!(check(rules, lines, false), expected, "{lines}");
         }
+    }
+
+    #[test]
+    fn scripts_are_for_listed_pages() {
+        let script = |rules: &[OriginRule], lines: &str| {
+            let request = format!("GET / HTTP/1.1\r\nHost: chat.example\r\n{lines}\r\n");
+            match parse_head(request.as_bytes(), &mut 0, &HeadLimits { head_bytes_max: 8192 }) {
+                Ok(Step::Done(head)) => Cors::check_script(&head, &OriginRules(rules.to_vec())).is_ok(),
+                _ => panic!("{lines}"),
+            }
+        };
+        let listed = [OriginRule::SameHost, OriginRule::Exact("https://a.example".into())];
+        for (lines, expected) in [
+            ("", true),
+            ("Sec-Fetch-Site: same-origin\r\n", true),
+            ("Sec-Fetch-Site: cross-site\r\n", false),
+            ("Sec-Fetch-Site: cross-site\r\nReferer: https://a.example/\r\n", true),
+            ("Sec-Fetch-Site: cross-site\r\nReferer: https://a.example\r\n", true),
+            ("Sec-Fetch-Site: cross-site\r\nReferer: https://a.example.evil/\r\n", false),
+            ("Sec-Fetch-Site: cross-site\r\nReferer: https://evil/?https://a.example/\r\n", false),
+            ("Sec-Fetch-Site: same-site\r\nReferer: https://b.example/\r\n", false),
+            ("Origin: https://b.example\r\nReferer: https://a.example/\r\n", false),
+        ] {
+            assert_eq!(script(&listed, lines), expected, "{lines}");
+        }
+        assert!(script(&[OriginRule::Any], "Sec-Fetch-Site: cross-site\r\n"));
+    }
+
+    #[test]
+    fn frames_are_for_listed_pages() {
+        let of = |rules: &[OriginRule]| OriginRules(rules.to_vec()).frame_ancestors();
+        let exact = OriginRule::Exact("https://a.example".into());
+        let listed = of(&[OriginRule::SameHost, exact.clone(), OriginRule::Null]);
+        assert_eq!(listed.as_deref(), Some("frame-ancestors 'self' https://a.example"));
+        assert_eq!(of(&[OriginRule::Null]).as_deref(), Some("frame-ancestors 'none'"));
+        assert_eq!(of(&[exact, OriginRule::Any]), None);
     }
 
     #[test]

@@ -50,6 +50,26 @@ impl OriginRules {
         self.0.contains(&OriginRule::Any)
     }
 
+    /// Which pages may show a page of this server in a frame: the directive of a Content-Security-Policy (CSP
+    /// Level 3 §6.4.2). `None`: all may.
+    pub fn frame_ancestors(&self) -> Option<String> {
+        let mut directive = "frame-ancestors".to_owned();
+        for rule in &self.0 {
+            let source = match rule {
+                OriginRule::Any => return None,
+                OriginRule::SameHost => "'self'",
+                OriginRule::Exact(origin) => origin,
+                OriginRule::Null => continue, // no source stands for such pages
+            };
+            directive.push(' ');
+            directive.push_str(source);
+        }
+        if !directive.contains(' ') {
+            directive.push_str(" 'none'");
+        }
+        Some(directive)
+    }
+
     /// The narrowest kind of rule that lets `origin` pass.
     pub(super) fn find(&self, origin: &[u8], host: Option<&str>) -> Option<OriginMatch> {
         let origin = std::str::from_utf8(origin).ok()?;

@@ -181,6 +181,25 @@ try {
     await untilMembers(0);
   });
 
+  await test("the page for iframes speaks for listed pages only", async () => {
+    for (const [origin, expected] of [[elsewhereOrigin, 1], [`http://localhost:${elsewhere.address().port}`, 0]]) {
+      const page = await open(origin);
+      const messages = await page.evaluate(async (home) => {
+        const messages = [];
+        addEventListener("message", ({ data }) => messages.push(data));
+        const frame = Object.assign(document.createElement("iframe"), { src: `${home}/sockjs/iframe.html#abcdefgh` });
+        // Its script speaks first, and a page that may not be shown is loaded as well: empty.
+        const loaded = new Promise((resolve) => (frame.onload = resolve));
+        document.body.append(frame);
+        await loaded;
+        await new Promise(requestAnimationFrame);
+        return messages;
+      }, home);
+      assert.equal(messages.length, expected, `${origin}: ${messages}`);
+      await page.context().close();
+    }
+  });
+
   await test("a shutdown has its code on every transport", async () => {
     const page = await open(home);
     const streams = ["websocket", "xhr-streaming", "eventsource", "iframe-eventsource"];

@@ -136,6 +136,20 @@ fn pages_of_other_origins() {
         let refused = server.try_client("/sockjs/000/s/websocket?name=ann&room=tea", &[("Origin", origin)]);
         assert!(refused.is_err_and(|error| error.contains("403")), "{origin}");
     }
+    // A script is read by any page, and requested without an origin.
+    for (referer, status) in [
+        ("", 403),
+        ("Referer: https://evil.example/\r\n", 403),
+        ("Referer: https://chat.example/page\r\n", 200),
+    ] {
+        let lines = format!("Sec-Fetch-Site: cross-site\r\n{referer}");
+        let line = format!("GET /sockjs/000/script{status}/jsonp?c=x&name=ann&room=tea");
+        assert_eq!(ask(&server, &line, &lines, "").status, status, "{referer}");
+    }
+    // And the page for iframes speaks for the page around it.
+    let answer = ask(&server, "GET /sockjs/iframe.html", "", "");
+    let policy = answer.field("Content-Security-Policy");
+    assert_eq!(policy, Some("frame-ancestors 'self' https://chat.example"), "{answer:?}");
     // What a page sends without its origin.
     let cross_site = "Sec-Fetch-Site: cross-site\r\n";
     assert_eq!(ask(&server, &path("s0", "xhr_send"), cross_site, "[\"x\"]").status, 403);

@@ -21,6 +21,9 @@ const YEAR: &str = "31536000";
 const KEPT: (&str, &str) = ("Cache-Control", "public, max-age=31536000");
 const EXPIRES: (&str, &str) = ("Expires", "Thu, 31 Dec 2037 23:55:55 GMT");
 
+/// How long the page for iframes is kept: it has the list of the origins that may show it.
+const KEPT_SHORTLY: (&str, &str) = ("Cache-Control", "public, max-age=600");
+
 /// How long a browser keeps what it may do, where it is for pages of listed origins.
 const PREFLIGHT_MAX_AGE_S: &str = "600";
 
@@ -96,12 +99,16 @@ impl Shard {
         &mut self,
         key: ConnKey,
         head: &Head<'_>,
+        service: Service,
         exchange: &Exchange,
     ) -> Result<(), Reject> {
         let mut url = Vec::new();
         sockjs::quote_into(&mut url, &self.options.sockjs_script);
         let page = IFRAME.replace("URL", std::str::from_utf8(&url).unwrap_or_default());
-        let etag = format!("\"{:016x}\"", self.mesh.seed().hash(&page));
+        // It speaks for the page around it, but its requests have this server's own origin.
+        let is_room = service == Service::Rooms;
+        let ancestors = if is_room { self.options.origins.frame_ancestors() } else { None };
+        let etag = format!("\"{:016x}\"", self.mesh.seed().hash(&(&page, &ancestors)));
         let status = match head.precondition(&etag) {
             Precondition::Holds => StatusCode::OK,
             Precondition::NotModified => StatusCode::NOT_MODIFIED,
@@ -110,7 +117,9 @@ impl Shard {
         self.metrics.requests.add(1);
         let exchange = Exchange { sockjs: None, ..exchange.clone() };
         self.respond(key, &exchange, true, |out, options| {
-            let fields = [KEPT, EXPIRES, ("ETag", etag.as_str())];
+            let mut fields = if is_room { vec![KEPT_SHORTLY] } else { vec![KEPT, EXPIRES] };
+            fields.push(("ETag", etag.as_str()));
+            fields.extend(ancestors.as_deref().map(|it| ("Content-Security-Policy", it)));
             let response = Response::new(status, "text/html; charset=UTF-8", page.as_bytes());
             Response { fields: &fields, ..response }.with(options).write_into(out);
         });

@@ -187,7 +187,7 @@ impl Shard {
         let outcome = match resource {
             Resource::Greeting => self.greet(key, &exchange),
             Resource::Info => self.answer_info(key, service, &exchange),
-            Resource::Iframe => self.answer_iframe(key, head, &exchange),
+            Resource::Iframe => self.answer_iframe(key, head, service, &exchange),
             Resource::Receive(transport, session) => {
                 return self.take_receive(key, head, (service, session, transport), exchange, rest);
             }
@@ -218,7 +218,11 @@ impl Shard {
             return Err(Reject::NotFound);
         }
         exchange.cors = match service {
-            // A browser's form and its scripts say no origin, or none that could be compared.
+            Service::Rooms
+                if matches!(resource, Resource::Receive(Transport::Jsonp | Transport::HtmlFile, _)) =>
+            {
+                Cors::check_script(head, &self.options.origins)?
+            }
             Service::Rooms => Cors::check(head, &self.options.origins, head.method == "POST")?,
             Service::Echo { .. } | Service::Close => Cors::any_with_credentials(head),
         };
