@@ -27,7 +27,7 @@ const BOTH: [Transport; 2] = [Transport::Lines, Transport::Events];
 /// `text` as a value in a query.
 fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut all, byte| {
-        write!(all, "%{byte:02X}").unwrap();
+        write!(all, "%{byte:02X}").expect("a string takes all");
         all
     })
 }

@@ -98,11 +98,11 @@ impl<'a> Session<'a> {
 /// Of two connections that wait for an answer, the one that gets it first.
 fn first_answered(waiting: &[Http; 2]) -> usize {
     for http in waiting {
-        http.stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        http.stream.set_read_timeout(Some(Duration::from_millis(5))).expect("a time-out");
     }
     let first = (0..2000).map(|turn| turn % 2).find(|index| waiting[*index].stream.peek(&mut [0]).is_ok());
     for http in waiting {
-        http.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        http.stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     }
     first.expect("an answer")
 }

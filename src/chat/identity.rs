@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::ConnKey;
+use crate::base::SessionKey;
 
 /// The authenticated identity of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,8 +112,8 @@ impl Eq for AuthMode {}
 /// What the auth backend needs to decide about a client. Texts are the client's own: data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuthRequest {
-    /// The connection; the decision names it again.
-    pub conn: ConnKey,
+    /// The session, which the decision names again: on one connection many may follow each other.
+    pub session: SessionKey,
     /// The client's id, a UUID.
     pub client: Box<str>,
     /// The protocol: `text` or `json`.

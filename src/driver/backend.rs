@@ -18,7 +18,7 @@ use super::event_loop::Loop;
 use super::host::{AcceptProblem, Host, Replacement};
 use super::passing::{PASSING_MAX, Passing};
 use super::{AuthCommand, AuthSender, Control, epoll, uring};
-use crate::base::{ConnKey, Time};
+use crate::base::{SessionKey, Time};
 use crate::chat::AuthRequest;
 use crate::logging::{Escaped, RateLimit};
 use crate::metrics::{CloseReason, ShardMetrics};
@@ -253,8 +253,8 @@ impl Host for ProcessHost {
         (self.auth)(AuthCommand::Request(auth_request));
     }
 
-    fn cancel_auth(&mut self, conn: ConnKey) {
-        (self.auth)(AuthCommand::Cancel(conn));
+    fn cancel_auth(&mut self, session: SessionKey) {
+        (self.auth)(AuthCommand::Cancel(session));
     }
 
     fn cannot_accept(&mut self, now: Time, why: &AcceptProblem) {

@@ -113,7 +113,7 @@ impl<H: Host> LoopContext<H> {
                     self.stop_at = Some(self.host.now() + timeout);
                     self.shard.drain();
                 }
-                Control::AuthDecided(conn, decision) => self.shard.decided(conn, decision),
+                Control::AuthDecided(session, decision) => self.shard.decided(session, decision),
                 Control::Peer(ends) => self.shard.replace_peer(*ends),
                 Control::Stop => return ControlAction::Stop,
             }
@@ -135,8 +135,8 @@ impl<H: Host> LoopContext<H> {
 
     /// Sends the shard's auth requests to the auth backend, and cancels those of closed connections.
     pub(super) fn ask_all(&mut self) {
-        while let Some(conn) = self.shard.poll_auth_cancellation() {
-            self.host.cancel_auth(conn);
+        while let Some(session) = self.shard.poll_auth_cancellation() {
+            self.host.cancel_auth(session);
         }
         while let Some(auth_request) = self.shard.poll_auth_request() {
             self.host.request_auth(auth_request);

@@ -5,7 +5,7 @@ use std::io;
 
 use super::Control;
 use super::passing::Passing;
-use crate::base::{ConnKey, Time};
+use crate::base::{SessionKey, Time};
 use crate::chat::AuthRequest;
 use crate::metrics::CloseReason;
 use crate::shard::{Refusal, Shard};
@@ -58,7 +58,7 @@ pub(super) trait Host {
     fn request_auth(&mut self, auth_request: AuthRequest);
 
     /// Cancels an auth request: its client is gone.
-    fn cancel_auth(&mut self, conn: ConnKey);
+    fn cancel_auth(&mut self, session: SessionKey);
 
     /// Notes that a connection cannot be served.
     fn cannot_accept(&mut self, now: Time, why: &AcceptProblem);

@@ -55,7 +55,7 @@ pub use backend::{IoBackend, Parts, Passages, Rebuild, RepeatedPanic, Waker};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::ConnKey;
+use crate::base::SessionKey;
 use crate::chat::{AuthDecision, AuthRequest};
 use crate::shard::{Options, PeerEnds};
 
@@ -67,8 +67,8 @@ pub type AuthSender = Box<dyn FnMut(AuthCommand) + Send>;
 pub enum AuthCommand {
     /// Decide about this client.
     Request(AuthRequest),
-    /// The client of this connection is gone: there need be no answer.
-    Cancel(ConnKey),
+    /// The client of this session is gone: there need be no answer.
+    Cancel(SessionKey),
 }
 
 /// A control message of the process to a shard's driver.
@@ -87,7 +87,7 @@ pub enum Control {
         close_listeners: bool,
     },
     /// The auth backend's decision about a client.
-    AuthDecided(ConnKey, AuthDecision),
+    AuthDecided(SessionKey, AuthDecision),
     /// New rings to a shard that was built anew.
     Peer(Box<PeerEnds>),
     /// End now.

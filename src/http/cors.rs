@@ -66,9 +66,9 @@ impl Cors {
         }
     }
 
-    /// The same for an answer that every page can read, because it is a script. A browser sends no Origin with
-    /// the request for it: a page of another origin is recognized by its `Referer`, and refused if it hides
-    /// that.
+    /// The same for an answer that every page can read, because it is a script. A browser sends no Origin
+    /// with the request for it: a page of another origin is recognized by its `Referer`, and refused if it
+    /// hides that.
     ///
     /// # Errors
     /// [`Reject::Origin`]: the page may not use this server.

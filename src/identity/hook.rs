@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 
 use super::claims::{self, ClaimError, Fields, HasValue, Json, NumericDate, Object, UserClaims};
 use super::{Policy, wall_clock};
-use crate::base::ConnKey;
+use crate::base::SessionKey;
 use crate::chat::{AuthDecision, AuthRequest};
 use crate::edge::http::{Client, ClientOptions, HttpError};
 use crate::edge::{Full, Limits, Outcome, Requests, http};
@@ -95,13 +95,13 @@ impl Debug for HookOptions {
     }
 }
 
-/// Takes a decision back to the connection of a shard. Called on the edge's thread.
-pub type Decided = dyn Fn(usize, ConnKey, AuthDecision) + Send + Sync;
+/// Takes a decision back to the session of a shard. Called on the edge's thread.
+pub type Decided = dyn Fn(usize, SessionKey, AuthDecision) + Send + Sync;
 
 /// One auth backend and its requests. Dropped, it still answers its in-flight requests.
 #[derive(Debug)]
 pub struct Hook {
-    requests: Requests<(usize, ConnKey)>,
+    requests: Requests<(usize, SessionKey)>,
     backend: Arc<Backend>,
     decided: Shared<Decided>,
 }
@@ -127,27 +127,27 @@ impl Hook {
         Ok(Self { requests: Requests::new(edge, limits), backend, decided: Shared(decided) })
     }
 
-    /// Sends a request about a connection of `shard`. Does not block.
+    /// Sends a request about a session of `shard`. Does not block.
     ///
     /// # Errors
     /// Too many are waiting: there will be no decision.
     pub fn submit(&self, shard: usize, auth_request: AuthRequest) -> Result<(), Full> {
-        let (conn, bytes) = (auth_request.conn, bytes_of(&auth_request));
+        let (session, bytes) = (auth_request.session, bytes_of(&auth_request));
         let (backend, judge) = (Arc::clone(&self.backend), Arc::clone(&self.backend));
         let decided = Arc::clone(&self.decided.0);
         let submitted = self.requests.submit(
-            (shard, conn),
+            (shard, session),
             bytes,
             move || async move { backend.request(&auth_request).await },
-            move |outcome| decided(shard, conn, judge.decision(outcome)),
+            move |outcome| decided(shard, session, judge.decision(outcome)),
         );
         submitted.inspect_err(|full| self.backend.log_fault(&Fault::Full(*full)))
     }
 
-    /// The connection is closed, or its client no longer waits: its request is cancelled, and there will be
+    /// The session has ended, or its client no longer waits: its request is cancelled, and there will be
     /// no decision.
-    pub fn cancel(&self, shard: usize, conn: ConnKey) {
-        self.requests.cancel((shard, conn));
+    pub fn cancel(&self, shard: usize, session: SessionKey) {
+        self.requests.cancel((shard, session));
     }
 
     /// Requests that are in flight or queued.
@@ -195,19 +195,19 @@ impl HookClient {
     /// Sends an auth request of `shard`. It gets a decision, unless it is cancelled; without a hook, that of
     /// [`unavailable`].
     pub fn submit(&self, shard: usize, auth_request: AuthRequest) {
-        let conn = auth_request.conn;
+        let session = auth_request.session;
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
         if hooks.present.as_ref().is_none_or(|hook| hook.submit(shard, auth_request).is_err()) {
             drop(hooks);
-            (self.decided.0)(shard, conn, unavailable());
+            (self.decided.0)(shard, session, unavailable());
         }
     }
 
-    /// Cancels the auth request for a connection of `shard`, if there is one.
-    pub fn cancel(&self, shard: usize, conn: ConnKey) {
+    /// Cancels the auth request for a session of `shard`, if there is one.
+    pub fn cancel(&self, shard: usize, session: SessionKey) {
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
         for hook in hooks.present.iter().chain(&hooks.former) {
-            hook.cancel(shard, conn);
+            hook.cancel(shard, session);
         }
     }
 }

@@ -152,7 +152,7 @@ fn auth_sender(hook: &Arc<HookClient>, id: usize) -> AuthSender {
     let hook = Arc::clone(hook);
     Box::new(move |command| match command {
         AuthCommand::Request(auth_request) => hook.submit(id, auth_request),
-        AuthCommand::Cancel(conn) => hook.cancel(id, conn),
+        AuthCommand::Cancel(session) => hook.cancel(id, session),
     })
 }
 
@@ -203,9 +203,9 @@ impl ShardFactory {
 
 /// Takes decisions to their shards.
 fn deliver(controls: Vec<Sender<Control>>, wakers: Arc<[Waker]>) -> Arc<Decided> {
-    Arc::new(move |shard: usize, conn, decision| {
+    Arc::new(move |shard: usize, session, decision| {
         // A shard that has ended has no client left that waits.
-        let _ = controls[shard].send(Control::AuthDecided(conn, decision));
+        let _ = controls[shard].send(Control::AuthDecided(session, decision));
         wakers[shard].wake();
     })
 }

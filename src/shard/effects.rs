@@ -98,15 +98,21 @@ impl Shard {
 
     /// Requests the auth backend's decision about a client.
     fn authenticate(&mut self, key: SessionKey, conn: Option<ConnKey>, client: Client) {
-        let conn = conn.or_else(|| self.outlets.authenticate(key));
-        let Some(slot) = conn.and_then(|conn| self.conns.get(conn)) else { return };
         let Some(session) = self.sessions.get(key) else { return };
-        let (Some(conn), id) = (conn, session.client().to_string().into()) else { return };
-        let peer = slot.details.as_ref().and_then(|details| details.peer.as_ref());
-        let address = peer.map(|peer| peer.address);
+        let id = session.client().to_string().into();
+        let conn = conn.or(self.outlets.beginning);
+        let details = conn.and_then(|conn| self.conns.get(conn)).and_then(|slot| slot.details.as_ref());
+        let address = details.and_then(|details| details.peer.as_ref()).map(|peer| peer.address);
         let Client { protocol, name, token, data } = client;
-        let request = AuthRequest { conn, client: id, protocol, name, token, data, address };
-        self.auth_requests.push_back(request);
+        self.auth_requests.push_back(AuthRequest {
+            session: key,
+            client: id,
+            protocol,
+            name,
+            token,
+            data,
+            address,
+        });
     }
 
     /// Sends a session's client a message of its protocol.
@@ -123,17 +129,10 @@ impl Shard {
         self.on_open(conn, |conn| conn.send_payload(payload));
     }
 
-    /// Cancels the auth request of a session that has no connection of its own.
-    pub(super) fn cancel_detached_auth(&mut self, key: SessionKey) {
-        if let Some(conn) = self.outlets.take_authenticating(key) {
-            self.cancel_auth(conn);
-        }
-    }
-
-    /// The auth backend's decision about a connection's client is no longer needed.
-    fn cancel_auth(&mut self, key: ConnKey) {
+    /// The auth backend's decision about a client is no longer needed.
+    pub(super) fn cancel_auth(&mut self, key: SessionKey) {
         let waiting = self.auth_requests.len();
-        self.auth_requests.retain(|auth_request| auth_request.conn != key);
+        self.auth_requests.retain(|auth_request| auth_request.session != key);
         if self.auth_requests.len() == waiting {
             self.cancelled.push(key);
         }
@@ -289,7 +288,7 @@ impl Shard {
             slot.details.get_or_insert_default().name = Some(Arc::clone(ending.name()));
         }
         if authenticates {
-            self.cancel_auth(key);
+            self.cancel_auth(session);
         }
         self.run_effects(session, Some(key), effects);
         self.refuse_relayed(session);

@@ -209,8 +209,8 @@ pub struct Shard {
     refusals: VecDeque<Refusal>,
     countings: Vec<Counting>,
     auth_requests: VecDeque<AuthRequest>,
-    /// Connections whose auth requests the driver has, and whose sessions have ended.
-    cancelled: Vec<ConnKey>,
+    /// Sessions that have ended, and whose auth requests the driver has.
+    cancelled: Vec<SessionKey>,
 }
 
 impl Shard {
@@ -349,20 +349,19 @@ impl Shard {
         self.auth_requests.pop_front()
     }
 
-    /// The next connection whose auth request is cancelled: its client is gone, or going.
-    pub fn poll_auth_cancellation(&mut self) -> Option<ConnKey> {
+    /// The next session whose auth request is cancelled: its client is gone, or going.
+    pub fn poll_auth_cancellation(&mut self) -> Option<SessionKey> {
         self.cancelled.pop()
     }
 
-    /// What the auth backend has decided about a client. If it is gone, or going, nothing happens.
-    pub fn decided(&mut self, conn: ConnKey, decision: AuthDecision) {
-        if let Some(session) = self.outlets.take_authenticated(conn) {
-            self.call_session(session, |session, ctx| session.decided(ctx, decision));
-            return;
-        }
-        if self.conns.get(conn).is_some_and(|slot| !slot.conn.state().is_ending()) {
-            self.with_session(conn, |session, ctx| session.decided(ctx, decision));
-        }
+    /// What the auth backend has decided about the client of a session. If it is gone, nothing happens.
+    pub fn decided(&mut self, session: SessionKey, decision: AuthDecision) {
+        self.call_session(session, |session, ctx| session.decided(ctx, decision));
+    }
+
+    /// The connection of a session, if it has one of its own.
+    pub fn connection_of(&self, session: SessionKey) -> Option<ConnKey> {
+        self.sessions.get(session)?.conn
     }
 
     /// The driver stops accepting for a while.

@@ -42,8 +42,8 @@ struct World {
     peers: Vec<Peer>,
     now: Time,
     rng: Rng,
-    /// Connections whose auth requests were cancelled.
-    cancelled: Vec<ConnKey>,
+    /// Sessions whose auth requests were cancelled.
+    cancelled: Vec<SessionKey>,
     /// Connections on their way to another shard: to which, whose, and what goes with them.
     moving: Vec<(usize, usize, Moved)>,
     /// Longest read and longest write; small ones tear everything apart.

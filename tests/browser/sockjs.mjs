@@ -181,14 +181,14 @@ try {
     await untilMembers(0);
   });
 
-  await test("the page for iframes speaks for listed pages only", async () => {
+  await test("the page for iframes works for listed pages only", async () => {
     for (const [origin, expected] of [[elsewhereOrigin, 1], [`http://localhost:${elsewhere.address().port}`, 0]]) {
       const page = await open(origin);
       const messages = await page.evaluate(async (home) => {
         const messages = [];
         addEventListener("message", ({ data }) => messages.push(data));
         const frame = Object.assign(document.createElement("iframe"), { src: `${home}/sockjs/iframe.html#abcdefgh` });
-        // Its script speaks first, and a page that may not be shown is loaded as well: empty.
+        // Its script sends first, and a page that may not be shown is loaded as well: empty.
         const loaded = new Promise((resolve) => (frame.onload = resolve));
         document.body.append(frame);
         await loaded;

@@ -96,7 +96,7 @@ impl Simulation<'_> {
         let content_type = head.field("Content-Type").unwrap_or_default();
         let expected = match http.purpose {
             Purpose::Stream(Way::Events) => "text/event-stream",
-            _ => "application/x-ndjson",
+            Purpose::Stream(_) | Purpose::Poll | Purpose::Twin | Purpose::Publish => "application/x-ndjson",
         };
         assert!(content_type.starts_with(expected), "{}", head.fields);
         assert_eq!(http.is_old, head.field("Transfer-Encoding").is_none(), "{}", head.fields);

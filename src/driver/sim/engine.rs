@@ -32,6 +32,12 @@ pub struct Late {
     pub unreadable_one_in: u64,
 }
 
+/// A draft's room, its author's name, and its idempotency key.
+type DraftKey = (Arc<str>, Arc<str>, Box<str>);
+
+/// The outcome of a draft that an engine knows again.
+type Known = (PublishOutcome, Option<Position>);
+
 /// What another node is called that publishes.
 pub(super) const ELSEWHERE: &str = "elsewhere";
 
@@ -57,7 +63,7 @@ struct Inside {
     declined: Vec<(Body, PublishOutcome)>,
     /// The outcome of drafts with idempotency keys, by room, author's name and key. One that was declined is
     /// declined again: its author has gone on, and it would come out of order.
-    keys: BTreeMap<(Arc<str>, Arc<str>, Box<str>), (PublishOutcome, Option<Position>)>,
+    keys: BTreeMap<DraftKey, Known>,
 }
 
 #[derive(Debug)]

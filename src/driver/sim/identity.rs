@@ -11,7 +11,7 @@ use stentor_testkit as wire;
 use super::scenario::{Brings, Endpoint, Fresh, Plan};
 use super::session::{Circumstances, PendingCommand, Session, SubStage};
 use super::simulation::{Due, Simulation};
-use crate::base::Time;
+use crate::base::{SessionKey, Time};
 use crate::chat::{AuthDecision, AuthMode, Authority, Grant, Identity, Overrides, ServerRoom, TokenError};
 use crate::session::EXPIRY_GRACE;
 
@@ -174,7 +174,7 @@ impl Simulation<'_> {
     }
 
     /// The auth backend decides about a client.
-    pub(super) fn decide(&mut self, session: usize) {
+    pub(super) fn decide(&mut self, session: usize, key: SessionKey) {
         let Session { client, plan, pipe, .. } = self.sessions[session];
         let name: Arc<str> = format!("c{client}").into();
         let now = self.world.now();
@@ -191,9 +191,8 @@ impl Simulation<'_> {
             let identity = Identity { user, name, info: None, expires_in: plan.lifetime, rooms };
             AuthDecision::Accept { identity, data: None }
         };
-        let pipe = self.world.pipe(pipe);
-        let (shard, Some(conn)) = (pipe.shard, pipe.key) else { return };
-        self.world.decide(shard, conn, decision);
+        let shard = self.world.pipe(pipe).shard;
+        self.world.decide(shard, key, decision);
         self.stir(shard);
     }
 

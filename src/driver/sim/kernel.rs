@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::network::{End, Pipe, Receiving, index_below, one_in};
 use super::scenario::Faults;
 use crate::base::rng::Rng;
-use crate::base::{ConnKey, Time};
+use crate::base::{ConnKey, SessionKey, Time};
 use crate::chat::AuthRequest;
 use crate::driver::Control;
 use crate::driver::host::{AcceptProblem, Host, Replacement};
@@ -446,7 +446,7 @@ impl Host for SimHost {
         self.auth_requests.push(auth_request);
     }
 
-    fn cancel_auth(&mut self, _conn: ConnKey) {
+    fn cancel_auth(&mut self, _session: SessionKey) {
         // A backend that has begun to decide may be too late to be cancelled: the decision comes all the
         // same.
     }

@@ -162,7 +162,7 @@ impl Simulation<'_> {
             Way::WebSocket => {
                 self.sessions[session].subs[0].stage = SubStage::In;
                 let token = self.websocket_token(session);
-                let from = self.from_query(session);
+                let from = self.position_query(session);
                 let target = format!("/ws/c{client}?room=r{room}{from}{token}");
                 let extension = self.extension(client);
                 self.send(session, wire::upgrade_request(&target, extension).as_bytes());
@@ -183,7 +183,7 @@ impl Simulation<'_> {
     }
 
     /// From where a session goes on.
-    fn from_query(&mut self, session: usize) -> String {
+    fn position_query(&mut self, session: usize) -> String {
         match &self.sessions[session].subs[0].receiver.position {
             Some((epoch, offset)) => format!("&since={epoch}:{offset}"),
             None => format!("&history={}", [0, 1, 5, 200][index_below(&mut self.rng, 4)]),
@@ -191,7 +191,7 @@ impl Simulation<'_> {
     }
 
     fn request_stream(&mut self, session: usize, way: Way) {
-        let mut from = self.from_query(session);
+        let mut from = self.position_query(session);
         let (path, mut field) =
             if way == Way::Events { ("sse", String::new()) } else { ("stream", String::new()) };
         if way == Way::Events
@@ -206,7 +206,7 @@ impl Simulation<'_> {
     }
 
     pub(super) fn request_poll(&mut self, session: usize) {
-        let from = self.from_query(session);
+        let from = self.position_query(session);
         let it = &mut self.sessions[session];
         (it.stage, it.subs[0].stage) = (Stage::Open, SubStage::In);
         it.resume = Some(Box::default());

@@ -14,8 +14,8 @@ use super::session::{Circumstances, ROOMS_MAX, Session};
 use super::texts::published_text;
 use super::world::World;
 use super::{Report, Trace};
-use crate::base::Time;
 use crate::base::rng::Rng;
+use crate::base::{SessionKey, Time};
 use crate::chat::{AuthMode, Authority};
 use crate::engine::PublishOutcome;
 use crate::ws::{Deflater, Inflater};
@@ -42,7 +42,7 @@ pub(super) enum Due {
     /// A socket that took less than it could takes more.
     Relieve(usize),
     /// The auth backend answers for a session. Nothing rests before.
-    Decide(usize),
+    Decide(usize, SessionKey),
     /// A session polls again.
     Poll(usize),
     /// A client repeats messages without answers.
@@ -218,7 +218,7 @@ impl<'a> Simulation<'a> {
     }
 
     pub(super) fn later(&mut self, after: Duration, due: Due) {
-        if matches!(due, Due::Send(..) | Due::Fin(_) | Due::Decide(_) | Due::Cut(..)) {
+        if matches!(due, Due::Send(..) | Due::Fin(_) | Due::Decide(..) | Due::Cut(..)) {
             // What is in flight is no rest.
             (self.moved_at, self.rested) = (self.now, false);
         }
@@ -257,7 +257,9 @@ impl<'a> Simulation<'a> {
         }
         for auth_request in turn.auth_requests {
             let mut ours = self.world.pipes().iter();
-            let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(auth_request.conn));
+            let conn = self.world.shard(id).connection_of(auth_request.session);
+            let Some(conn) = conn else { continue }; // its client has left in this turn
+            let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(conn));
             let session = session.expect("an auth request of a known connection");
             let name = auth_request.name.as_deref().expect("a name");
             assert_eq!(name, format!("c{}", self.sessions[session].client));
@@ -267,7 +269,7 @@ impl<'a> Simulation<'a> {
             let patient = self.rng.below(3) == 0;
             let delay = if patient { Duration::from_millis(self.rng.below(2_000)) } else { self.delay() };
             self.undecided += 1;
-            self.later(delay, Due::Decide(session));
+            self.later(delay, Due::Decide(session, auth_request.session));
         }
         self.poll_engines();
         if self.report.turns.is_multiple_of(AUDIT_EVERY) {
@@ -320,9 +322,9 @@ impl<'a> Simulation<'a> {
                 self.sessions[session].will_read = false;
                 self.read(session);
             }
-            Due::Decide(session) => {
+            Due::Decide(session, key) => {
                 self.undecided -= 1;
-                self.decide(session);
+                self.decide(session, key);
             }
             Due::Poll(session) => self.poll_again(session),
             Due::Repeat(client) => self.repeat(client),

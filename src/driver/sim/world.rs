@@ -8,7 +8,7 @@ use super::kernel::{Kernel, SimHost, SimSockets, unix_ms};
 use super::network::{End, Pipe, one_in};
 use super::scenario::Faults;
 use crate::base::hash::Seed;
-use crate::base::{ConnKey, Time};
+use crate::base::{SessionKey, Time};
 use crate::chat::{AuthDecision, AuthRequest, Body};
 use crate::driver::Control;
 use crate::driver::context::Due;
@@ -216,9 +216,9 @@ impl World {
         self.relieve(pipe);
     }
 
-    /// The auth backend decides about a connection of `shard`, which learns of it in its next turn.
-    pub fn decide(&mut self, shard: usize, conn: ConnKey, decision: AuthDecision) {
-        self.loops[shard].host_mut().controls.push_back(Control::AuthDecided(conn, decision));
+    /// The auth backend decides about a session of `shard`, which learns of it in its next turn.
+    pub fn decide(&mut self, shard: usize, session: SessionKey, decision: AuthDecision) {
+        self.loops[shard].host_mut().controls.push_back(Control::AuthDecided(session, decision));
     }
 
     /// Changes how much a client lets wait.

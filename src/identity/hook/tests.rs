@@ -35,7 +35,7 @@ fn options(url: String) -> HookOptions {
 
 fn auth_request(number: u64) -> AuthRequest {
     AuthRequest {
-        conn: ConnKey::from_bits(number),
+        session: session(number),
         client: "c9".into(),
         protocol: "json",
         name: Some("Ann".into()),
@@ -45,7 +45,12 @@ fn auth_request(number: u64) -> AuthRequest {
     }
 }
 
-type Decided = (usize, ConnKey, AuthDecision);
+/// A session.
+fn session(number: u64) -> SessionKey {
+    SessionKey::from_bits(number).expect("a key")
+}
+
+type Decided = (usize, SessionKey, AuthDecision);
 
 /// The hook, its decisions, and its runtime.
 fn start(options: &HookOptions) -> (Hook, Receiver<Decided>, Edge) {
@@ -106,7 +111,7 @@ fn decision(status: &'static str, body: impl Into<String>) -> AuthDecision {
     let (hook, decisions, _edge) = start(&options(url));
     hook.submit(5, auth_request(7)).unwrap();
     let (shard, conn, decision) = decisions.recv_timeout(SOON).unwrap();
-    assert_eq!((shard, conn), (5, ConnKey::from_bits(7)));
+    assert_eq!((shard, conn), (5, session(7)));
     decision
 }
 
@@ -359,14 +364,14 @@ fn a_cancelled_request_frees_its_slot() {
     hook.submit(0, auth_request(2)).unwrap();
     assert_eq!(hook.submit(0, auth_request(3)), Err(Full::Count));
     // The one that waits: its slot is free at once.
-    hook.cancel(0, ConnKey::from_bits(2));
-    hook.cancel(7, ConnKey::from_bits(1));
+    hook.cancel(0, session(2));
+    hook.cancel(7, session(1));
     assert_eq!(hook.count(), 1, "and another shard's connection is another one");
     hook.submit(0, auth_request(3)).unwrap();
     // The one in flight: the next is sent.
-    hook.cancel(0, ConnKey::from_bits(1));
+    hook.cancel(0, session(1));
     arrivals.recv_timeout(SOON).unwrap();
-    hook.cancel(0, ConnKey::from_bits(3));
+    hook.cancel(0, session(3));
     assert_eq!(hook.count(), 0);
     assert!(decisions.try_recv().is_err(), "no decision about them");
 }
@@ -383,7 +388,7 @@ fn queued_requests_are_bounded_in_bytes() {
     }
     assert_eq!(hook.submit(0, large(3)), Err(Full::Bytes));
     hook.submit(0, auth_request(4)).unwrap();
-    hook.cancel(0, ConnKey::from_bits(0));
+    hook.cancel(0, session(0));
     hook.submit(0, large(3)).unwrap();
     assert!(decisions.try_recv().is_err());
 }
@@ -448,18 +453,14 @@ fn a_replaced_hook_answers_its_requests() {
     let decided = move |shard: usize, conn, decision| drop(sender.send((shard, conn, decision)));
     let client = HookClient::new(edge.handle().clone(), Arc::new(decided));
     client.submit(0, auth_request(0));
-    assert_eq!(
-        decisions.recv_timeout(SOON).unwrap(),
-        (0, ConnKey::from_bits(0), unavailable()),
-        "there is none yet"
-    );
+    assert_eq!(decisions.recv_timeout(SOON).unwrap(), (0, session(0), unavailable()), "there is none yet");
     let timeout = Duration::from_millis(200);
     client.open(Some(&HookOptions { timeout, ..slow.clone() }), &policy()).unwrap();
     client.submit(0, auth_request(1));
     client.submit(0, auth_request(2));
     arrivals.recv_timeout(SOON).unwrap();
     client.open(Some(&quick), &policy()).unwrap();
-    client.cancel(0, ConnKey::from_bits(2));
+    client.cancel(0, session(2));
     client.submit(0, auth_request(3));
     let mut decided: Vec<_> = (0..2).map(|_| decisions.recv_timeout(SOON).unwrap()).collect();
     decided.sort_unstable_by_key(|(_, conn, _)| conn.to_bits());

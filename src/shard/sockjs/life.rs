@@ -25,12 +25,16 @@ impl Shard {
     /// Ends a session that has no connection of its own.
     pub(super) fn end_detached(&mut self, key: SessionKey) {
         let mut effects = Effects::default();
+        let mut authenticates = false;
         if let Some(ending) = self.sessions.get_mut(key) {
+            authenticates = ending.is_authenticating();
             ending.ended(&mut effects);
+        }
+        if authenticates {
+            self.cancel_auth(key);
         }
         self.run_effects(key, None, effects);
         self.refuse_relayed(key);
-        self.cancel_detached_auth(key);
         self.sessions.remove(key);
     }
 

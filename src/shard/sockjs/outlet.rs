@@ -87,9 +87,7 @@ pub(in crate::shard) struct Outlets {
     /// Those whose sessions have fallen too far behind.
     pub(in crate::shard) overdue: Vec<OutletKey>,
     /// The connection whose request begins a session.
-    pub(super) beginning: Option<ConnKey>,
-    /// Sessions about which the auth backend decides, and the connections that its requests name.
-    authenticating: Vec<(ConnKey, SessionKey)>,
+    pub(in crate::shard) beginning: Option<ConnKey>,
 }
 
 impl Outlets {
@@ -101,33 +99,12 @@ impl Outlets {
             due: VecDeque::new(),
             overdue: Vec::new(),
             beginning: None,
-            authenticating: Vec::new(),
         }
     }
 
     /// Whether there is something to do for one of them at once.
     pub(in crate::shard) fn has_work(&self) -> bool {
         !self.due.is_empty() || !self.overdue.is_empty()
-    }
-
-    /// The auth backend is requested to decide about a session that is beginning. Returns the connection that
-    /// stands for it meanwhile.
-    pub(in crate::shard) fn authenticate(&mut self, session: SessionKey) -> Option<ConnKey> {
-        let conn = self.beginning?;
-        self.authenticating.push((conn, session));
-        Some(conn)
-    }
-
-    /// The session about which the auth backend has decided under the name of `conn`, if there is one.
-    pub(in crate::shard) fn take_authenticated(&mut self, conn: ConnKey) -> Option<SessionKey> {
-        let index = self.authenticating.iter().position(|(of, _)| *of == conn)?;
-        Some(self.authenticating.swap_remove(index).1)
-    }
-
-    /// The connection that stands for a session about which the auth backend decides; it does no more.
-    pub(in crate::shard) fn take_authenticating(&mut self, session: SessionKey) -> Option<ConnKey> {
-        let index = self.authenticating.iter().position(|(_, of)| *of == session)?;
-        Some(self.authenticating.swap_remove(index).0)
     }
 
     /// How many there are.

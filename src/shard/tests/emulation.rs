@@ -108,7 +108,7 @@ fn what_is_relayed_beyond_the_bound_is_refused() {
     while !world.peers[stream].sending.is_empty() {
         world.turn();
     }
-    let request = world.shards[0].poll_auth_request().expect("the auth backend decides").conn;
+    let request = world.shards[0].poll_auth_request().expect("the auth backend decides").session;
     let session_key = world.shards[0].sessions.keys().next().expect("a session");
     let seed = world.shards[0].mesh.seed().clone();
     let session = crate::session::SessionId { shard: 0, key: session_key }.to_text(&seed);

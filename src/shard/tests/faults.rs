@@ -26,7 +26,7 @@ impl World {
     fn decide(&mut self, shard: usize, decision: AuthDecision) {
         let auth_request = self.shards[shard].poll_auth_request().expect("an auth request");
         self.shards[shard].begin_turn(self.now);
-        self.shards[shard].decided(auth_request.conn, decision);
+        self.shards[shard].decided(auth_request.session, decision);
     }
 
     fn turns(&mut self, count: usize) {
@@ -118,7 +118,7 @@ fn a_deflate_bomb_that_must_wait_is_kept_as_it_came_and_inflated_once() {
         assert!(!world.shards[0].has_work(), "nothing is tried again");
     }
     world.shards[0].begin_turn(world.now);
-    world.shards[0].decided(auth_request.conn, welcome("bomber", &[]));
+    world.shards[0].decided(auth_request.session, welcome("bomber", &[]));
     world.run_until_idle();
     world.behind_head(client);
     let received_by = world.received_by(client).0;
@@ -433,8 +433,8 @@ fn an_auth_request_of_a_closed_connection_is_cancelled() {
     world.send(clients[1], request("/connection/websocket", "").as_bytes());
     world.send_text(clients[1], "{\"id\":1,\"connect\":{}}");
     world.turns(30);
-    let keys = clients.map(|client| world.peers[client].key);
-    let with_hook = world.shards[0].poll_auth_request().expect("one of two").conn;
+    let keys: Vec<_> = world.shards[0].sessions.keys().collect();
+    let with_hook = world.shards[0].poll_auth_request().expect("one of two").session;
     for client in clients {
         world.peers[client].shut = true;
     }

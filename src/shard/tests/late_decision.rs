@@ -17,7 +17,7 @@ fn a_decision_on_a_closing_connection_changes_nothing() {
         world.turn();
     }
     assert!(world.shards[0].poll_auth_request().is_none(), "it is taken back");
-    let conn = world.peers[peer].key;
+    let session = SessionKey::from_bits(1 << 32).expect("the first one");
     let is_ending = |world: &World| {
         world.shards[0].conns.get(world.peers[peer].key).is_some_and(|slot| slot.conn.state().is_ending())
     };
@@ -25,7 +25,7 @@ fn a_decision_on_a_closing_connection_changes_nothing() {
     let (user, name) = ("a".into(), "a".into());
     let identity = Identity { user, name, info: None, expires_in: None, rooms: Vec::new() };
     world.shards[0].begin_turn(world.now);
-    world.shards[0].decided(conn, AuthDecision::Accept { identity, data: None });
+    world.shards[0].decided(session, AuthDecision::Accept { identity, data: None });
     world.run_until_idle();
     assert!(is_ending(&world));
     assert_eq!(world.shards[0].metrics.members.value(), 0);
