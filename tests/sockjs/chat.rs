@@ -146,7 +146,7 @@ fn pages_of_other_origins() {
         let line = format!("GET /sockjs/000/script{status}/jsonp?c=x&name=ann&room=tea");
         assert_eq!(ask(&server, &line, &lines, "").status, status, "{referer}");
     }
-    // And the page for iframes speaks for the page around it.
+    // And the page for iframes sends for the page around it.
     let answer = ask(&server, "GET /sockjs/iframe.html", "", "");
     let policy = answer.field("Content-Security-Policy");
     assert_eq!(policy, Some("frame-ancestors 'self' https://chat.example"), "{answer:?}");

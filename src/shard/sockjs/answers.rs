@@ -105,7 +105,7 @@ impl Shard {
         let mut url = Vec::new();
         sockjs::quote_into(&mut url, &self.options.sockjs_script);
         let page = IFRAME.replace("URL", std::str::from_utf8(&url).unwrap_or_default());
-        // It speaks for the page around it, but its requests have this server's own origin.
+        // It sends for the page around it, but its requests have this server's own origin.
         let is_room = service == Service::Rooms;
         let ancestors = if is_room { self.options.origins.frame_ancestors() } else { None };
         let etag = format!("\"{:016x}\"", self.mesh.seed().hash(&(&page, &ancestors)));
