@@ -33,8 +33,9 @@ fn plainly(input: &[u8]) -> Option<Vec<u8>> {
     let (mut content, mut rest) = (Vec::new(), input);
     loop {
         let end = rest.windows(2).position(|two| two == b"\r\n")?;
-        let line = std::str::from_utf8(&rest[..end]).ok()?;
-        let size = line.split([';', ' ', '\t']).next()?;
+        // An extension may have bytes that are no text.
+        let size = rest[..end].split(|byte| b"; \t".contains(byte)).next()?;
+        let size = std::str::from_utf8(size).ok()?;
         let size = usize::from_str_radix(size, 16).ok().filter(|_| !size.starts_with('+'))?;
         rest = &rest[end + 2..];
         if size == 0 {
