@@ -285,14 +285,14 @@ impl<S: Sockets, H: Host<Carrier = S::Carrier>> Loop<S, H> {
 
     /// Accepts a connection. Its address is passed in its canonical form: what comes over IPv4 to a listener
     /// for both is IPv4.
-    fn open(
-        &mut self,
-        mut socket: S::Socket,
-        address: Option<IpAddr>,
-        admission: Admission,
-    ) -> io::Result<()> {
+    fn open(&mut self, socket: S::Socket, address: Option<IpAddr>, admission: Admission) -> io::Result<()> {
         let address = address.unwrap_or(UNKNOWN_ADDRESS).to_canonical();
         let key = self.context.shard.opened(admission, Some(address));
+        self.serve(key, socket)
+    }
+
+    /// Begins to serve a connection that the shard has taken in.
+    pub(super) fn serve(&mut self, key: ConnKey, mut socket: S::Socket) -> io::Result<()> {
         let opened = self.sockets.open(key, &mut socket)?;
         self.slots.insert(key, socket);
         match opened {

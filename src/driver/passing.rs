@@ -5,7 +5,7 @@ use std::io;
 
 use super::event_loop::Loop;
 use super::host::Host;
-use super::sockets::{Opened, Sockets};
+use super::sockets::Sockets;
 use crate::base::ConnKey;
 use crate::shard::Moved;
 
@@ -39,15 +39,9 @@ impl<S: Sockets, H: Host<Carrier = S::Carrier>> Loop<S, H> {
 
     fn adopt(&mut self, passing: Passing<S::Carrier>) -> io::Result<()> {
         // Without a place for the socket its connection ends: the client connects anew.
-        let Some(mut socket) = self.sockets.adopt(passing.carrier)? else { return Ok(()) };
+        let Some(socket) = self.sockets.adopt(passing.carrier)? else { return Ok(()) };
         let key = self.context.shard.arrived(passing.moved);
-        let opened = self.sockets.open(key, &mut socket)?;
-        self.slots.insert(key, socket);
-        match opened {
-            Opened::Ready => self.queue_read(key),
-            Opened::Failed => self.context.shard.broken(key),
-        }
-        Ok(())
+        self.serve(key, socket)
     }
 
     /// Passes on the connections whose requests are for other shards.

@@ -55,7 +55,7 @@ impl Session {
 
     fn json_tick(&mut self, ctx: &mut Context<'_>, last_received: Time) {
         let (now, pong_timeout) = (ctx.now, ctx.options.pong_timeout);
-        let expires = self.expires();
+        let (expires, is_push) = (self.expires(), self.is_push());
         let Some(state) = self.json_state() else { return };
         if state.pong_by <= now {
             // A client that sends is alive: behind a long message on a slow line the pong is still in flight.
@@ -79,7 +79,7 @@ impl Session {
             // One ping at a time: a second one would put off the end of the first one's time, and its pong be
             // one too many.
             state.ping_at = now + ctx.options.ping_interval.max(pong_timeout);
-            state.pong_by = if state.is_push { Time::NEVER } else { now + pong_timeout };
+            state.pong_by = if is_push { Time::NEVER } else { now + pong_timeout };
             if state.frame_pings {
                 ctx.effects.push(Effect::Ping);
             } else {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::identity::{grant, may_join, may_publish};
 use super::json::{Connecting, Outcome, Phase};
 use super::{Client, Context, EXPIRY_GRACE, Effect, Join, Session};
-use crate::app::Protocol as Wire;
 use crate::app::json::command::{
     Connect, DeliveryQuery, HistoryQuery, Introduction, Publish, Rpc, SubRefresh, Subscribe,
 };
@@ -129,7 +128,7 @@ impl Session {
         rooms: &[ServerRoom],
         connecting: &Connecting,
     ) -> Result<Vec<ServerRoom>, Disconnect> {
-        if self.format.protocol() != Wire::Push {
+        if !self.is_push() {
             return Ok(Vec::new()); // it subscribes by itself
         }
         let mut requested = Vec::new();

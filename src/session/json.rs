@@ -86,8 +86,6 @@ pub(super) struct Json {
     pub(super) ping_at: Time,
     /// Until when the last ping must be answered.
     pub(super) pong_by: Time,
-    /// Its client only listens.
-    pub(super) is_push: bool,
 }
 
 impl Json {
@@ -122,9 +120,13 @@ impl Session {
             frame_pings,
             ping_at: deadline,
             pong_by: Time::NEVER,
-            is_push: format.protocol() == Wire::Push,
         };
         Self { due: deadline, ..Self::new(person, format, Protocol::Json(Box::new(json))) }
+    }
+
+    /// Whether its client only listens.
+    pub(super) fn is_push(&self) -> bool {
+        self.format.protocol() == Wire::Push
     }
 
     pub(super) fn json_state(&mut self) -> Option<&mut Json> {
@@ -156,7 +158,7 @@ impl Session {
     }
 
     pub(super) fn json_message(&mut self, ctx: &mut Context<'_>, message: &str) -> Taken {
-        if self.format.protocol() == Wire::Push {
+        if self.is_push() {
             return self.introduction(ctx, message);
         }
         let taken = self.json_state().map_or(0, |json| json.lines_taken);
@@ -336,7 +338,7 @@ impl Session {
         message: &str,
         temporary: bool,
     ) {
-        if self.format.protocol() != Wire::Push {
+        if !self.is_push() {
             return effects.other_error(id, code, message, temporary);
         }
         effects.count_error(code);

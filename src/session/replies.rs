@@ -134,7 +134,7 @@ impl Session {
 
     /// Answers `connect` once no room is missing.
     pub(super) fn confirm_if_complete(&mut self, ctx: &mut Context<'_>) {
-        let (client, expires) = (self.person.client, self.expires());
+        let (client, expires, is_push) = (self.person.client, self.expires(), self.is_push());
         let Some(state) = self.json_state() else { return };
         if !matches!(&state.phase, Phase::Entering(connecting) if connecting.missing == 0) {
             return;
@@ -142,7 +142,6 @@ impl Session {
         let Phase::Entering(connecting) = std::mem::replace(&mut state.phase, Phase::Open) else { return };
         let ping = if state.frame_pings { std::time::Duration::ZERO } else { ctx.options.ping_interval };
         let left = (expires != Time::NEVER).then(|| expires.since(ctx.now).saturating_sub(EXPIRY_GRACE));
-        let is_push = state.is_push;
         let node = super::node(ctx.seed);
         let mut result = Connected::new(client, ping, left, connecting.data.as_deref(), &connecting.subs);
         result.pong &= !is_push;
@@ -213,7 +212,7 @@ impl Session {
             // positions.
             return effects.disconnect(Disconnect::InsufficientState);
         }
-        let is_bare = self.format.protocol() == super::Wire::Push;
+        let is_bare = self.is_push();
         effects.send(|out| json::unsubscribe_into(out, &room, why, is_bare));
     }
 }

@@ -72,12 +72,7 @@ impl Shard {
         let Some(Slot { conn, session, details }) = self.conns.remove(key) else { return };
         debug_assert!(session.is_none(), "a session ends before its connection's slot is free");
         self.wheel.cancel(key.index());
-        if conn.over_limit {
-            self.over_limit -= 1;
-            self.metrics.surplus.sub(1);
-        } else {
-            self.metrics.connections.sub(1);
-        }
+        self.uncount(&conn);
         match conn.endpoint() {
             Some(crate::conn::Endpoint::Stream(_)) => self.metrics.streams.sub(1),
             Some(_) => self.metrics.websockets.sub(1),
@@ -86,6 +81,16 @@ impl Shard {
         let waits = details.and_then(|details| details.http).is_some_and(|http| http.exchange.is_some());
         self.metrics.waiting_requests.sub(u64::from(waits));
         self.metrics.closes[conn.reason() as usize].add(1);
+    }
+
+    /// A connection is no longer one of this shard's.
+    pub(super) fn uncount(&mut self, conn: &Conn) {
+        if conn.over_limit {
+            self.over_limit -= 1;
+            self.metrics.surplus.sub(1);
+        } else {
+            self.metrics.connections.sub(1);
+        }
     }
 
     /// Whether a drain has begun and no connection is left but surplus ones, which nothing waits for.

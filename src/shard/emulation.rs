@@ -230,7 +230,7 @@ impl Shard {
     pub(super) fn refuse_relayed(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         for request in session.give_up_relayed() {
-            self.mesh.send_down(request.shard, Down::Relayed { request, outcome: Relayed::Unknown });
+            self.answer_relay(request, Relayed::Unknown);
         }
     }
 
@@ -271,10 +271,7 @@ impl Shard {
             return false;
         };
         relaying.deadline = None;
-        let Some(exchange) = self.take_exchange(key) else { return false };
-        self.note_refusal(key, None, Reject::TryAgain);
-        self.respond(key, &exchange, true, |out, options| Reject::TryAgain.response_into(out, options));
-        true
+        self.refuse_waiting(key, Reject::TryAgain)
     }
 
     /// Until when a connection's relayed request is to be answered.

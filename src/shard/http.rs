@@ -282,11 +282,12 @@ impl Shard {
         self.metrics.waiting_requests.add(1);
     }
 
-    /// Refuses the request that waits for its answer.
-    pub(super) fn refuse_waiting(&mut self, key: ConnKey, reject: Reject) {
-        let Some(exchange) = self.take_exchange(key) else { return };
+    /// Refuses the request that waits for its answer. False: none does.
+    pub(super) fn refuse_waiting(&mut self, key: ConnKey, reject: Reject) -> bool {
+        let Some(exchange) = self.take_exchange(key) else { return false };
         self.note_refusal(key, None, reject);
         self.respond(key, &exchange, true, |out, options| reject.response_into(out, options));
+        true
     }
 
     /// The request that waits for its answer.

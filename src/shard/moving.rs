@@ -58,12 +58,7 @@ impl Shard {
         let Slot { mut conn, session, details } = self.conns.remove(key)?;
         debug_assert!(session.is_none() && conn.outbox.is_empty(), "it goes between two requests");
         self.wheel.cancel(key.index());
-        if conn.over_limit {
-            self.over_limit -= 1;
-            self.metrics.surplus.sub(1);
-        } else {
-            self.metrics.connections.sub(1);
-        }
+        self.uncount(&conn);
         self.metrics.moves.add(1);
         let input = conn.take_kept().map(|kept| kept.unused().to_vec()).unwrap_or_default();
         Some(Moved { input, peer: details.and_then(|details| details.peer) })

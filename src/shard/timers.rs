@@ -113,7 +113,9 @@ impl Shard {
                     let change = conn.end_stream(b"", CloseReason::Shutdown, &self.options);
                     self.apply(key, change);
                 }
-                State::Waiting => self.refuse_waiting(key, Reject::ShuttingDown),
+                State::Waiting => {
+                    self.refuse_waiting(key, Reject::ShuttingDown);
+                }
                 State::Open => {
                     let (code, sentence) = (crate::ws::CloseCode::Away, "server is going away");
                     let change = conn.begin_close(code, sentence, CloseReason::Shutdown, &self.options);

@@ -133,34 +133,34 @@ impl Shard {
         }
         let mut frame = Vec::new();
         sockjs::close_into(&mut frame, 2010, "Another connection still open");
+        let part = receiver.transport.frame(&receiver.callback, &frame);
         self.release(&receiver);
-        self.send_frame(&receiver, &frame, true);
+        self.send_part(&receiver, &part, true);
     }
 
-    /// Sends a frame to the client of a request; `is_last`: its answer ends with it.
-    fn send_frame(&mut self, receiver: &Receiver, frame: &[u8], is_last: bool) -> usize {
-        let &Receiver { conn: key, transport, ref callback, .. } = receiver;
-        let frame = transport.frame(callback, frame);
+    /// Sends a frame, as its transport has it, to the client of a request; `is_last`: its answer ends with
+    /// it.
+    fn send_part(&mut self, receiver: &Receiver, part: &[u8], is_last: bool) {
+        let &Receiver { conn: key, transport, .. } = receiver;
         if !transport.is_stream() {
             if let Some(exchange) = self.take_exchange(key) {
                 self.metrics.requests.add(1);
                 self.respond(key, &exchange, true, |out, options| {
-                    Response::new(StatusCode::OK, transport.content_type(), &frame)
+                    Response::new(StatusCode::OK, transport.content_type(), part)
                         .with(options)
                         .write_into(out);
                 });
             }
-            return frame.len();
+            return;
         }
-        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return 0 };
-        let Some(stream) = conn.stream().filter(|_| conn.is_open()) else { return 0 };
-        conn.send_part(stream, &frame);
+        let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
+        let Some(stream) = conn.stream().filter(|_| conn.is_open()) else { return };
+        conn.send_part(stream, part);
         if is_last {
             let change = conn.end_stream(b"", CloseReason::RequestComplete, &self.options);
             self.apply(key, change);
         }
         self.flush_later(key);
-        frame.len()
     }
 
     /// A connection receives no more.
@@ -186,13 +186,13 @@ impl Shard {
             Service::Echo { .. } | Service::Close => TEST_RESPONSE_BYTES_MAX,
         };
         let Some(mut receiver) = outlet.receiver.take() else { return };
-        let len = receiver.transport.frame(&receiver.callback, frame).len();
-        let is_last = is_end || !receiver.transport.is_stream() || receiver.sent + len >= limit;
-        receiver.sent += len;
+        let part = receiver.transport.frame(&receiver.callback, frame);
+        receiver.sent += part.len();
+        let is_last = is_end || !receiver.transport.is_stream() || receiver.sent >= limit;
         if is_last {
             self.release(&receiver);
         }
-        self.send_frame(&receiver, frame, is_last);
+        self.send_part(&receiver, &part, is_last);
         if !is_last && let Some(outlet) = self.outlets.get_mut(key) {
             outlet.receiver = Some(receiver);
         }

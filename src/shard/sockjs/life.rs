@@ -143,10 +143,7 @@ impl Shard {
     }
 
     /// A member that nobody receives for has fallen behind by more than its room's log may hold.
-    fn outlet_overdue(&mut self, sub: SubId) {
-        let slot = self.fanout.conn(sub);
-        let Some(key) = self.outlets.key_at(slot) else { return };
-        let Some(session) = self.outlets.get(key).and_then(|outlet| outlet.session) else { return };
+    fn outlet_overdue(&mut self, session: SessionKey, sub: SubId) {
         match self.fanout[self.fanout.audience_of(sub)].options.slow_member {
             SlowMember::Disconnect => {
                 self.call_session(session, |session, ctx| session.too_slow(ctx.effects));
@@ -176,15 +173,11 @@ impl Shard {
     pub(super) fn end_overdue_outlets(&mut self) {
         let bound = self.options.log_bytes_max();
         for key in std::mem::take(&mut self.outlets.overdue) {
-            let session = self.outlets.get(key).and_then(|outlet| outlet.session);
-            let subs: Vec<SubId> = session
-                .and_then(|session| self.sessions.get(session))
-                .into_iter()
-                .flat_map(Session::subs)
-                .collect();
+            let Some(session) = self.outlets.get(key).and_then(|outlet| outlet.session) else { continue };
+            let subs: Vec<SubId> = self.sessions.get(session).into_iter().flat_map(Session::subs).collect();
             for sub in subs {
                 if self.fanout.behind(sub) > bound {
-                    self.outlet_overdue(sub);
+                    self.outlet_overdue(session, sub);
                 }
             }
         }
