@@ -23,7 +23,8 @@ mod query;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -217,8 +218,8 @@ pub struct Homes {
     outputs: VecDeque<Output>,
     /// Rooms with pending presence events, in the order in which they are due.
     events_due: VecDeque<(Time, HomeKey)>,
-    /// When clients that poll cease to be members, unless they join again.
-    leases: BTreeSet<(Time, HomeKey, ClientId)>,
+    /// When clients that poll cease to be members, unless they have polled again; each once.
+    leases: BinaryHeap<Reverse<(Time, HomeKey, ClientId)>>,
     /// [`LEASES_MAX`], but for tests.
     leases_max: usize,
     keeper: Keeper,
@@ -240,7 +241,7 @@ impl Homes {
             rng: Rng::new(entropy),
             outputs: VecDeque::new(),
             events_due: VecDeque::new(),
-            leases: BTreeSet::new(),
+            leases: BinaryHeap::new(),
             leases_max: LEASES_MAX,
             keeper: Keeper::default(),
             counts: Counts::default(),
@@ -352,7 +353,7 @@ impl Homes {
     /// When [`Homes::tick`] is due; `None`: never.
     pub fn next_deadline(&self) -> Option<Time> {
         let events = self.events_due.front().map(|&(due, _)| due);
-        let leases = self.leases.first().map(|&(until, ..)| until);
+        let leases = self.leases.peek().map(|&Reverse((until, ..))| until);
         [events, leases, self.next_aging(), self.engine.next_deadline()].into_iter().flatten().min()
     }
 

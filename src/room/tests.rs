@@ -303,9 +303,15 @@ fn leases_are_bounded() {
     for number in 0..20 {
         world.poll_room(0, number, "r", Duration::from_secs(u64::from(30 + number)));
     }
+    // Who has polled again is a member for longer than the time under which it was first noted.
+    world.poll_room(0, 0, "r", Duration::from_secs(90));
     world.homes.leases_max = 5;
     world.advance(Duration::from_secs(1));
     assert_eq!((world.homes.usage().present, world.homes.leases()), (5, 5));
+    world.advance(Duration::from_secs(60));
+    assert_eq!((world.homes.usage().present, world.homes.leases()), (1, 1), "the others' leases have ended");
+    world.advance(Duration::from_secs(30));
+    assert_eq!((world.homes.usage().present, world.homes.leases()), (0, 0));
 }
 
 #[derive(Clone, Debug)]

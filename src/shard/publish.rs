@@ -239,7 +239,7 @@ impl Shard {
         let waits = matches!(admission, Some(AuthOutcome::Pending));
         let session = self.sessions.insert(session);
         let Some(slot) = self.conns.get_mut(key) else { return Ok(false) };
-        slot.session = Some(session);
+        slot.begin_session(session);
         let publisher = &mut slot.http_or_new().publisher;
         let answers = publisher.take().map(|publisher| publisher.answers).unwrap_or_default();
         let client_owned = owned(client);

@@ -41,8 +41,8 @@ impl Shard {
     /// The connection of a request that receives has ended: what its answer had may not have arrived.
     pub(in crate::shard) fn receiver_ended(&mut self, conn: ConnKey) {
         let Some(key) = self.conns.get(conn).and_then(Slot::outlet) else { return };
-        if let Some(http) = self.conns.get_mut(conn).and_then(Slot::http_mut) {
-            http.outlet = None;
+        if let Some(sessions) = self.conns.get_mut(conn).and_then(Slot::sessions_mut) {
+            sessions.outlet = None;
         }
         let Some(outlet) = self.outlets.get_mut(key) else { return };
         if outlet.contender.as_ref().is_some_and(|it| it.conn == conn) {
