@@ -65,11 +65,15 @@ class Build:
         tasks = Path(f"/proc/{self.server.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
+    def kill(self):
+        """Ends both, however far they are."""
+        for process in (self.swarm, self.server):
+            process.kill()
+            process.wait()
+
     def end(self):
         """Deliveries per second, as the swarm has seen them."""
         output = self.output + self.swarm.communicate()[0]
-        self.server.kill()
-        self.server.wait()
         received = re.search(r"received +[\d,]+ +([\d,]+)/s", output)
         if self.swarm.returncode or not received:
             sys.exit(f"the swarm has failed:\n{output}")
@@ -84,14 +88,18 @@ def play(programs, options, load, round_number):
         program, arguments = programs[name]
         source = f"127.0.{1 + round_number % 250}.{10 + 10 * index}"
         running[name] = Build(program, arguments, options.driver, load, options.seconds + MARGIN_S, source)
-    for build in running.values():
-        build.await_load()
-    before = {name: build.cpu_ns() for name, build in running.items()}
-    begun = time.monotonic()
-    time.sleep(options.seconds)
-    elapsed = time.monotonic() - begun
-    after = {name: build.cpu_ns() for name, build in running.items()}
-    rates = {name: build.end() for name, build in running.items()}
+    try:
+        for build in running.values():
+            build.await_load()
+        before = {name: build.cpu_ns() for name, build in running.items()}
+        begun = time.monotonic()
+        time.sleep(options.seconds)
+        elapsed = time.monotonic() - begun
+        after = {name: build.cpu_ns() for name, build in running.items()}
+        rates = {name: build.end() for name, build in running.items()}
+    finally:
+        for build in running.values():
+            build.kill()
     return {name: (after[name] - before[name]) / 1000 / elapsed / rates[name] for name in programs}
 
 
