@@ -266,6 +266,9 @@ impl Shard {
                 self.renew_pings(key);
             }
         }
+        if pings_change {
+            self.renew_outlets();
+        }
     }
 
     /// Begins to close every connection (1001), some each turn. New ones are only answered from now on:

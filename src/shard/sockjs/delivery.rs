@@ -37,7 +37,7 @@ impl Shard {
             slot.sessions_or_new().outlet = Some(outlet);
             self.wheel.cancel(key.index());
         }
-        let receiver = Receiver { conn: key, transport, callback, sent: 0 };
+        let receiver = Receiver { conn: key, transport, callback, sent: 0, stuck_with: None };
         if known.is_none() {
             self.open_outlet(outlet, service, client, key);
         }
