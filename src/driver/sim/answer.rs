@@ -44,7 +44,8 @@ impl Simulation<'_> {
                 Purpose::Stream(_) if status == 200 => self.stream_goes_on(session),
                 Purpose::Emulated(way) if status == 200 => self.emulated_goes_on(session, way),
                 Purpose::SockJs(transport) if status == 200 => self.frames_go_on(session, transport),
-                _ => {}
+                Purpose::Stream(_) | Purpose::Emulated(_) | Purpose::SockJs(_) => {}
+                Purpose::Poll | Purpose::Twin | Purpose::Publish | Purpose::Relay => {}
             }
             if is_complete {
                 self.answer_is_complete(session);
@@ -100,7 +101,8 @@ impl Simulation<'_> {
         let expected = match http.purpose {
             Purpose::Stream(Way::Events) | Purpose::Emulated(Way::Events) => "text/event-stream",
             Purpose::Emulated(_) => "text/plain",
-            _ => "application/x-ndjson",
+            Purpose::Stream(_) | Purpose::Poll | Purpose::Twin | Purpose::Publish => "application/x-ndjson",
+            Purpose::Relay | Purpose::SockJs(_) => "application/x-ndjson",
         };
         assert!(content_type.starts_with(expected), "{}", head.fields);
         assert_eq!(http.is_old, head.field("Transfer-Encoding").is_none(), "{}", head.fields);

@@ -92,9 +92,10 @@ impl Simulation<'_> {
             Act::Switch(_) => self.change_stream(session),
             Act::Break(wrong) if wrong.is_json() && self.may_bring(session) => {
                 self.sessions[session].wrong = Some(wrong);
-                let line = match wrong {
-                    Wrong::ArrayCommand => r#"{"id":999,"presence":["r0"]}"#,
-                    _ => r#"{"id":999,"subscribe":{"channel":"elsewhere","delta":"what"}}"#,
+                let line = if wrong == Wrong::ArrayCommand {
+                    r#"{"id":999,"presence":["r0"]}"#
+                } else {
+                    r#"{"id":999,"subscribe":{"channel":"elsewhere","delta":"what"}}"#
                 };
                 self.bring_lines(session, line);
             }

@@ -236,8 +236,8 @@ impl Simulation<'_> {
         let (it, now) = (&self.sessions[session], self.world.now());
         if it.is_sockjs() {
             // It may have waited for a request.
-            let before = now.as_nanos().saturating_sub(super::sockjs::LATENESS.as_nanos() as u64);
-            return (!it.is_late() && !self.circumstances.jumped).then(|| Time::from_nanos(before));
+            let before = now.since(Time::ZERO).saturating_sub(super::sockjs::LATENESS);
+            return (!it.is_late() && !self.circumstances.jumped).then_some(Time::ZERO + before);
         }
         (!it.is_late()).then_some(now)
     }

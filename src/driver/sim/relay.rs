@@ -189,9 +189,9 @@ impl Simulation<'_> {
         let it = &self.sessions[session];
         let open = it.http.as_ref().map_or(&[][..], |http| &http.open_commands);
         let pending = it.pending_commands.iter().filter(|(id, ..)| relay.commands.contains(id));
-        let publications = pending.filter_map(|&(id, command, _)| match command {
-            PendingCommand::Publish(record) if !open.contains(&id) => Some(record),
-            _ => None,
+        let publications = pending.filter_map(|&(id, command, _)| {
+            let PendingCommand::Publish(record) = command else { return None };
+            (!open.contains(&id)).then_some(record)
         });
         publications.collect()
     }

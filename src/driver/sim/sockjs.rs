@@ -404,7 +404,9 @@ impl Simulation<'_> {
                 }
             }
             Act::Cut(count) => self.send_texts(client, room, 1 + count.min(3), 100, true),
-            _ => {}
+            Act::Join | Act::PublishIn(..) | Act::Batch(_) | Act::Ping | Act::Query(_) | Act::Refresh(..) => {
+            }
+            Act::Stall(_) | Act::Switch(_) | Act::Twin | Act::Leave(_) | Act::Break(_) => {}
         }
     }
 
