@@ -205,9 +205,12 @@ impl Session {
             503 => {
                 let in_vain = at.since(request.at) >= now.options.command_timeout;
                 let cannot_move = request.asked == Asked::SockJs && now.detaches_fail;
+                // The inbox of a session that takes its time is full; then nobody receives what was refused.
+                let is_full = matches!(request.asked, Asked::Relay(_));
                 declined
                     || in_vain
                     || cannot_move
+                    || is_full
                     || now.options.connections_max < u64::MAX
                     || now.draining.is_some()
             }
