@@ -249,10 +249,17 @@ impl Homes {
     }
 
     /// Other limits hold from now on.
-    pub fn reconfigure(&mut self, limits: Limits) {
+    ///
+    /// Drafts that wait may have a place now. No report of a shard would say so: it owes none for what is
+    /// less than a part of the new bound.
+    pub fn reconfigure(&mut self, now: Time, unix_ms: u64, limits: Limits) {
         self.limits = limits;
-        for home in self.homes.values_mut() {
-            home.options = Arc::clone(self.limits.rules.of(&home.name));
+        let keys: Vec<_> = self.homes.keys().collect();
+        for key in keys {
+            if let Some(home) = self.homes.get_mut(key) {
+                home.options = Arc::clone(self.limits.rules.of(&home.name));
+            }
+            self.submit_waiting(key, now, unix_ms);
         }
     }
 

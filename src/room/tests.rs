@@ -505,6 +505,22 @@ fn a_congested_room_holds_up_itself_only() {
     assert!(world.pending.is_empty());
 }
 
+/// A reload raises the bound: no shard owes a report for what it has been sent.
+#[test]
+fn drafts_that_wait_go_on_under_a_higher_bound() {
+    let before = limits(RoomOptions::default(), 1 << 20);
+    let mut world = World::new(Box::new(Memory::default()), before.clone());
+    world.listen(0, "r", true);
+    for _ in 0..5 {
+        world.publish(1, "r", 900);
+    }
+    assert_eq!(world.offsets[&Arc::from("r")].len(), 3);
+    world.homes.reconfigure(world.now, 0, Limits { congestion_bytes: 1 << 20, ..before });
+    world.poll();
+    assert_eq!(world.offsets[&Arc::from("r")], (1..=5).collect::<Vec<u64>>());
+    assert!(world.pending.is_empty());
+}
+
 /// A shard that no longer has members delays no other.
 #[test]
 fn a_shard_that_leaves_a_congested_room_lets_it_go_on() {

@@ -256,7 +256,7 @@ impl Shard {
         self.now = self.now.max(now);
         let pings_change = options.ping_interval != self.options.ping_interval;
         self.encoder.deflate_bytes_min = options.deflate_bytes_min;
-        self.homes.reconfigure(home_limits(&options, self.mesh.shards()));
+        self.homes.reconfigure(self.now, self.unix_ms(), home_limits(&options, self.mesh.shards()));
         self.rooms.reconfigure(&options.rooms, options.congestion_bytes(), &mut self.fanout);
         self.options = options;
         let keys: Vec<_> = self.conns.keys().collect();
