@@ -36,7 +36,7 @@ def free_port():
 class Build:
     """A running server and the swarm that loads it."""
 
-    def __init__(self, program, arguments, driver, load, seconds, sources):
+    def __init__(self, program, arguments, driver, load, seconds, source):
         core = {min(os.sched_getaffinity(0))}
         last = {max(os.sched_getaffinity(0))}
         port = free_port()
@@ -47,7 +47,7 @@ class Build:
                 sys.exit(f"{program} has ended with {self.server.returncode}")
             time.sleep(0.02)
         url = f"ws://127.0.0.1:{port}/ws/{{name}}?room={{room}}"
-        swarm = [ROOT / "target/release/swarm", "chat", url, *sources, "--duration", f"{seconds}s", *load]
+        swarm = [ROOT / "target/release/swarm", "chat", url, "--source", source, "--duration", f"{seconds}s", *load]
         self.swarm = subprocess.Popen(
             swarm, preexec_fn=lambda: os.sched_setaffinity(0, last), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -65,15 +65,11 @@ class Build:
         tasks = Path(f"/proc/{self.server.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
-    def kill(self):
-        """Ends both, however far they are."""
-        for process in (self.swarm, self.server):
-            process.kill()
-            process.wait()
-
     def end(self):
         """Deliveries per second, as the swarm has seen them."""
         output = self.output + self.swarm.communicate()[0]
+        self.server.kill()
+        self.server.wait()
         received = re.search(r"received +[\d,]+ +([\d,]+)/s", output)
         if self.swarm.returncode or not received:
             sys.exit(f"the swarm has failed:\n{output}")
@@ -86,22 +82,16 @@ def play(programs, options, load, round_number):
     order = list(programs) if round_number % 2 else list(reversed(programs))
     for index, name in enumerate(order):
         program, arguments = programs[name]
-        # One address has half its ports for connections that are bound to it: 14,000.
-        first = 10 + 10 * index
-        sources = [word for last in (first, first + 1) for word in ("--source", f"127.0.{1 + round_number % 250}.{last}")]
-        running[name] = Build(program, arguments, options.driver, load, options.seconds + MARGIN_S, sources)
-    try:
-        for build in running.values():
-            build.await_load()
-        before = {name: build.cpu_ns() for name, build in running.items()}
-        begun = time.monotonic()
-        time.sleep(options.seconds)
-        elapsed = time.monotonic() - begun
-        after = {name: build.cpu_ns() for name, build in running.items()}
-        rates = {name: build.end() for name, build in running.items()}
-    finally:
-        for build in running.values():
-            build.kill()
+        source = f"127.0.{1 + round_number % 250}.{10 + 10 * index}"
+        running[name] = Build(program, arguments, options.driver, load, options.seconds + MARGIN_S, source)
+    for build in running.values():
+        build.await_load()
+    before = {name: build.cpu_ns() for name, build in running.items()}
+    begun = time.monotonic()
+    time.sleep(options.seconds)
+    elapsed = time.monotonic() - begun
+    after = {name: build.cpu_ns() for name, build in running.items()}
+    rates = {name: build.end() for name, build in running.items()}
     return {name: (after[name] - before[name]) / 1000 / elapsed / rates[name] for name in programs}
 
 

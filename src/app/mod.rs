@@ -164,16 +164,9 @@ impl WireFormat {
 const _: () = assert!(WireFormat::COUNT <= Forms::BITS as usize, "a bit for each format");
 
 /// The formats of a protocol.
-const fn formats_of(protocol: Protocol) -> Forms {
-    let (mut forms, mut index) = (Forms::NONE, 0);
-    while index < WireFormat::COUNT {
-        let format = WireFormat::ALL[index];
-        if format.protocol() as u8 == protocol as u8 {
-            forms = forms.with(format as u8);
-        }
-        index += 1;
-    }
-    forms
+fn formats_of(protocol: Protocol) -> Forms {
+    let belonging = WireFormat::ALL.into_iter().filter(|format| format.protocol() == protocol);
+    belonging.fold(Forms::default(), |forms, format| forms.with(format as u8))
 }
 
 /// The frames of one publication: at most one encoding for each format in use, whatever the room's size.
@@ -209,23 +202,23 @@ impl Encoder {
         formats: Forms,
     ) -> Encodings {
         let mut encodings = Encodings::default();
-        let text = formats.intersection(const { formats_of(Protocol::Text) });
+        let text = formats.intersection(formats_of(Protocol::Text));
         if !text.is_empty() {
             self.encode(&mut encodings, text, &text::payload(publication));
         }
-        for (of_push, push) in JSON_PUSHES {
-            let formats = formats.intersection(of_push);
+        for (protocol, push) in JSON_PUSHES {
+            let formats = formats.intersection(formats_of(protocol));
             if !formats.is_empty() {
                 let object = publication.json.get_or_init(|| json::publication(publication, positioned));
                 self.encode(&mut encodings, formats, &push(room, object));
             }
         }
-        let quoted = formats.intersection(const { formats_of(Protocol::Quoted) });
+        let quoted = formats.intersection(formats_of(Protocol::Quoted));
         if !quoted.is_empty() {
             let text = String::from_utf8(text::payload(publication)).unwrap_or_default();
             self.encode_quoted(&mut encodings, quoted, &text);
         }
-        let plain = formats.intersection(const { formats_of(Protocol::Plain) });
+        let plain = formats.intersection(formats_of(Protocol::Plain));
         for format in of(plain) {
             encodings.add(format, |out| plain::publication_into(out, format.framing(), publication));
         }
@@ -292,16 +285,16 @@ impl Encoder {
     }
 }
 
-/// The two kinds of pushes, and the formats that have them.
-const JSON_PUSHES: [(Forms, PushPayload); 2] =
-    [(formats_of(Protocol::Json), json::push), (formats_of(Protocol::Push), json::bare_push)];
+/// The two forms of a push.
+const JSON_PUSHES: [(Protocol, PushPayload); 2] =
+    [(Protocol::Json, json::push), (Protocol::Push, json::bare_push)];
 
 /// Makes the payload of a push to a room, of a publication.
 type PushPayload = fn(&str, &[u8]) -> Vec<u8>;
 
 /// The formats among `forms`.
 fn of(forms: Forms) -> impl Iterator<Item = WireFormat> {
-    forms.iter().filter_map(|form| WireFormat::ALL.get(usize::from(form)).copied())
+    WireFormat::ALL.into_iter().filter(move |&format| forms.contains(format as u8))
 }
 
 fn deflated_frame(deflater: &mut Deflater, window: Window, payload: &[u8]) -> Bytes {

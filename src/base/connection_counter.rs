@@ -59,13 +59,6 @@ impl<K: Hash + Eq + Clone> ConnectionCounter<K> {
 #[must_use = "it is counted until this is dropped"]
 pub struct Permit<K: Hash + Eq + Clone>(Option<(Arc<ConnectionCounter<K>>, K)>);
 
-impl<K: Hash + Eq + Clone> Default for Permit<K> {
-    /// One that is not counted.
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
 impl<K: Hash + Eq + Clone> Drop for Permit<K> {
     fn drop(&mut self) {
         let Some((counter, key)) = &self.0 else { return };

@@ -8,9 +8,6 @@ impl Forms {
     /// How many forms there can be.
     pub const BITS: u32 = u32::BITS;
 
-    /// No form.
-    pub const NONE: Self = Self(0);
-
     /// With `form` too.
     #[must_use]
     pub const fn with(self, form: u8) -> Self {
@@ -33,16 +30,6 @@ impl Forms {
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
-    }
-
-    /// Each of them, in ascending order.
-    pub fn iter(self) -> impl Iterator<Item = u8> {
-        let mut left = self.0;
-        std::iter::from_fn(move || {
-            let form = u8::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
-            left &= left - 1;
-            Some(form)
-        })
     }
 
     /// Whether it is empty.

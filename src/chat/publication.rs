@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use std::fmt;
-use std::num::NonZeroU8;
 use std::sync::{Arc, OnceLock};
 
 use super::Member;
@@ -16,23 +15,15 @@ pub const EPOCH_BYTES_MAX: usize = 23;
 /// created again is distinguished.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    len: NonZeroU8,
+    len: u8,
     bytes: [u8; EPOCH_BYTES_MAX],
 }
-
-/// Digits of an epoch of the engine in memory: eight.
-const RANDOM_LEN: NonZeroU8 = NonZeroU8::MIN.saturating_add(7);
-
-const _: () =
-    assert!(size_of::<Option<Position>>() == 32, "an epoch has a length, so there is room for `None`");
 
 impl Epoch {
     /// The epoch that reads as `text`; `None`: no engine chooses such a text.
     pub fn parse(text: &str) -> Option<Self> {
-        let len = u8::try_from(text.len()).ok().and_then(NonZeroU8::new)?;
-        if usize::from(len.get()) > EPOCH_BYTES_MAX {
-            return None;
-        }
+        let len =
+            u8::try_from(text.len()).ok().filter(|&len| len > 0 && usize::from(len) <= EPOCH_BYTES_MAX)?;
         let mut bytes = [0; EPOCH_BYTES_MAX];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
         text.bytes().all(|byte| byte.is_ascii_graphic()).then_some(Self { len, bytes })
@@ -44,13 +35,13 @@ impl Epoch {
         for (index, digit) in bytes[..8].iter_mut().enumerate() {
             *digit = b"0123456789abcdef"[(bits >> (28 - 4 * index)) as usize & 0xF];
         }
-        Self { len: RANDOM_LEN, bytes }
+        Self { len: 8, bytes }
     }
 
     /// Its text.
     pub fn as_str(&self) -> &str {
         // Checked in `parse`, and ASCII by construction in `from_random`.
-        std::str::from_utf8(&self.bytes[..usize::from(self.len.get())]).unwrap_or_default()
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
 }
 

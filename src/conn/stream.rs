@@ -41,11 +41,6 @@ impl Conn {
         }
     }
 
-    /// Whether it is a WebSocket, or was one until it began to end: then nothing of HTTP is in progress.
-    pub const fn is_websocket(&self) -> bool {
-        self.endpoint.is_some() && self.stream().is_none()
-    }
-
     /// It is a stream from now on; its head is in the outbox. `heartbeat_at`: when its client is to be shown
     /// that it is alive.
     pub fn begin_stream(&mut self, stream: Stream, heartbeat_at: Time) {

@@ -23,8 +23,7 @@ mod query;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,8 +217,8 @@ pub struct Homes {
     outputs: VecDeque<Output>,
     /// Rooms with pending presence events, in the order in which they are due.
     events_due: VecDeque<(Time, HomeKey)>,
-    /// When clients that poll cease to be members, unless they have polled again; each once.
-    leases: BinaryHeap<Reverse<(Time, HomeKey, ClientId)>>,
+    /// When clients that poll cease to be members, unless they join again.
+    leases: BTreeSet<(Time, HomeKey, ClientId)>,
     /// [`LEASES_MAX`], but for tests.
     leases_max: usize,
     keeper: Keeper,
@@ -241,7 +240,7 @@ impl Homes {
             rng: Rng::new(entropy),
             outputs: VecDeque::new(),
             events_due: VecDeque::new(),
-            leases: BinaryHeap::new(),
+            leases: BTreeSet::new(),
             leases_max: LEASES_MAX,
             keeper: Keeper::default(),
             counts: Counts::default(),
@@ -249,17 +248,10 @@ impl Homes {
     }
 
     /// Other limits hold from now on.
-    ///
-    /// Drafts that wait may have a place now. No report of a shard would say so: it owes none for what is
-    /// less than a part of the new bound.
-    pub fn reconfigure(&mut self, now: Time, unix_ms: u64, limits: Limits) {
+    pub fn reconfigure(&mut self, limits: Limits) {
         self.limits = limits;
-        let keys: Vec<_> = self.homes.keys().collect();
-        for key in keys {
-            if let Some(home) = self.homes.get_mut(key) {
-                home.options = Arc::clone(self.limits.rules.of(&home.name));
-            }
-            self.submit_waiting(key, now, unix_ms);
+        for home in self.homes.values_mut() {
+            home.options = Arc::clone(self.limits.rules.of(&home.name));
         }
     }
 
@@ -360,7 +352,7 @@ impl Homes {
     /// When [`Homes::tick`] is due; `None`: never.
     pub fn next_deadline(&self) -> Option<Time> {
         let events = self.events_due.front().map(|&(due, _)| due);
-        let leases = self.leases.peek().map(|&Reverse((until, ..))| until);
+        let leases = self.leases.first().map(|&(until, ..)| until);
         [events, leases, self.next_aging(), self.engine.next_deadline()].into_iter().flatten().min()
     }
 

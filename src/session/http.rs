@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::identity::{may_join, may_publish};
-use super::{Context, Effect, Requests, Session};
+use super::{Context, Effect, Session};
 use crate::app::{self, Framing, WireFormat, json, plain};
 use crate::base::Time;
 use crate::base::hash::Seed;
@@ -29,8 +29,6 @@ pub(super) struct Poll {
     /// Where the room stood when it joined.
     top: Option<Position>,
 }
-
-const _: () = assert!(size_of::<Poll>() <= 56, "it fills a piece of glibc's heap");
 
 impl Poll {
     /// When it is to be answered. Before it has joined, the join's own deadline holds.
@@ -90,20 +88,19 @@ impl Session {
     /// A client's long poll, which ends at `until`; `session` is the client's name for all its polls.
     pub fn poll_of(client: ClientId, format: WireFormat, session: &str, until: Time) -> Self {
         let mut poll = Self::text(client, format);
-        let name = session.into();
-        poll.rare().requests = Some(Requests::Poll(Box::new(Poll { session: name, until, top: None })));
+        poll.rare().poll = Some(Box::new(Poll { session: session.into(), until, top: None }));
         poll
     }
 
     /// A client that publishes by request, and is no member of the room.
     pub fn publisher(client: ClientId) -> Self {
         let mut publisher = Self::text(client, WireFormat::Text);
-        publisher.rare().requests = Some(Requests::Publisher(Publisher { granted: false }));
+        publisher.rare().publisher = Some(Publisher { granted: false });
         publisher
     }
 
     pub(super) fn poll(&self) -> Option<&Poll> {
-        if let Some(Requests::Poll(poll)) = self.requests() { Some(poll) } else { None }
+        self.rare.as_ref()?.poll.as_deref()
     }
 
     /// The session's name in its poll.
@@ -112,7 +109,7 @@ impl Session {
     }
 
     pub(super) fn is_publisher(&self) -> bool {
-        matches!(self.requests(), Some(Requests::Publisher(_)))
+        self.rare.as_ref().is_some_and(|rare| rare.publisher.is_some())
     }
 
     /// Its client's id, which in all polls of one client in one room is the same. Another identity makes
@@ -135,7 +132,7 @@ impl Session {
     /// It has joined its room: it is answered at once if something is there for it, or is missing.
     pub(super) fn poll_joined(&mut self, ctx: &mut Context<'_>, recovery: &Recovered) {
         let gap = recovery.recovered == Some(false);
-        if let Some(Requests::Poll(poll)) = self.requests_mut() {
+        if let Some(poll) = self.rare().poll.as_mut() {
             poll.top = Some(recovery.top);
             let until = poll.until;
             self.due = self.due.min(until);
@@ -175,15 +172,15 @@ impl Session {
 
     /// A publisher is authenticated.
     pub(super) fn admitted(&mut self, ctx: &mut Context<'_>, granted: bool) {
-        self.rare().requests = Some(Requests::Publisher(Publisher { granted }));
+        self.rare().publisher = Some(Publisher { granted });
         ctx.effects.push(Effect::Confirmed);
     }
 
     /// Goes on with the limits of another session of the same client.
     pub fn continue_limits(&mut self, other: &mut Self) {
         self.limiter = other.limiter.take();
-        if let Some(rarer) = other.known_rarer() {
-            self.rarer().room_limiters = std::mem::take(&mut rarer.room_limiters);
+        if let Some(rare) = &mut other.rare {
+            self.rare().room_limiters = std::mem::take(&mut rare.room_limiters);
         }
     }
 
@@ -198,7 +195,7 @@ impl Session {
         if body.bytes().len() > options.message_bytes_max {
             return Err(PostError::TooLong);
         }
-        let granted = matches!(self.requests(), Some(Requests::Publisher(Publisher { granted: true })));
+        let granted = self.rare.as_ref().and_then(|rare| rare.publisher).is_some_and(|it| it.granted);
         // It could join the room: so it counts as a member, and has not to be one at the same time.
         let is_member = granted || may_join(&options, self.person.user());
         if !may_publish(&options, self.person.user(), is_member, granted) {

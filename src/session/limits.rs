@@ -40,7 +40,7 @@ impl Session {
 
     /// `None`: too many other rooms have been published in lately.
     fn room_limiter(&mut self, now: Time, room: &Arc<str>) -> Option<&mut RateLimiter> {
-        let limiters = &mut self.rarer().room_limiters;
+        let limiters = &mut self.rare().room_limiters;
         if let Some(index) = limiters.iter().position(|it| it.room == *room) {
             return Some(&mut limiters[index].limiter);
         }

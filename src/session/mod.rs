@@ -12,7 +12,6 @@
 //! | `mod` | the session, its subscriptions, coming in and going out of rooms |
 //! | `effects` | the effects of a session, and its context |
 //! | `identity` | the identity of a connection, and access to rooms |
-//! | `rare` | what few sessions have |
 //! | `limits` | how often a client may publish |
 //! | `text` | the plain text protocol |
 //! | `http` | the plain protocol over HTTP: long polls, and messages that are published by request |
@@ -32,7 +31,6 @@ mod identity;
 mod json;
 mod limits;
 mod quoted;
-mod rare;
 mod relay;
 mod replies;
 mod slow;
@@ -53,12 +51,14 @@ pub use relay::{Relayed, RequestId, SessionId, node};
 pub use text::PendingJoin;
 
 use crate::app::{Framing, Protocol as Wire, WireFormat};
-use crate::base::{ConnKey, RoomId, SubId, Time};
+use crate::base::connection_counter::Permit;
+use crate::base::{ConnKey, OutletKey, RoomId, SubId, Time};
 use crate::chat::{
-    ClientId, Grant, Member, Overrides, Person, RateLimiter, Recovered, RecoveryRequest, RoomOptions,
+    ClientId, Grant, Member, Overrides, Person, Position, RateLimiter, Recovered, RecoveryRequest,
+    RoomOptions,
 };
 use json::Json;
-use rare::{Rare, Requests, Skipped};
+use limits::RoomLimiter;
 
 /// How long after its expiry an identity or a subscription may still be refreshed.
 pub const EXPIRY_GRACE: Duration = Duration::from_secs(25);
@@ -86,7 +86,57 @@ pub struct Session {
     rare: Option<Box<Rare>>,
 }
 
-const _: () = assert!(size_of::<Session>() <= 120, "every client has one");
+/// What few sessions have.
+#[derive(Debug)]
+struct Rare {
+    /// When its identity expires.
+    expires: Time,
+    /// While the auth backend decides about a plain client.
+    pending_join: Option<PendingJoin>,
+    /// How often it publishes in rooms that have a limit of their own.
+    room_limiters: Vec<RoomLimiter>,
+    /// Skipped publications that are not announced to its client yet.
+    skipped: Option<Skipped>,
+    /// Counted among the connections of its user.
+    user: Option<Permit<Arc<str>>>,
+    /// It is one long poll.
+    poll: Option<Box<http::Poll>>,
+    /// It publishes by request only.
+    publisher: Option<http::Publisher>,
+    /// Its commands come by request.
+    inbox: Option<Box<relay::Inbox>>,
+    /// Messages of the present array that have been taken.
+    quoted_taken: usize,
+    /// It has no connection of its own: what it sends goes there.
+    outlet: Option<OutletKey>,
+}
+
+impl Default for Rare {
+    fn default() -> Self {
+        let (expires, room_limiters) = (Time::NEVER, Vec::new());
+        Self {
+            expires,
+            pending_join: None,
+            room_limiters,
+            skipped: None,
+            user: None,
+            poll: None,
+            publisher: None,
+            inbox: None,
+            quoted_taken: 0,
+            outlet: None,
+        }
+    }
+}
+
+/// Publications that a member will not be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Skipped {
+    /// How many.
+    count: u64,
+    /// The last one before them, if one can go back to there.
+    after: Option<Position>,
+}
 
 /// The protocol of a session.
 #[derive(Debug)]
@@ -376,6 +426,27 @@ impl Session {
             overrides,
             lease: self.poll().map(|_| ctx.options.poll_timeout + POLL_PAUSE_MAX),
         }));
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn has_pending_join(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.pending_join.is_some())
+    }
+
+    /// When its identity expires.
+    fn expires(&self) -> Time {
+        self.rare.as_ref().map_or(Time::NEVER, |rare| rare.expires)
+    }
+
+    /// Its identity expires at `time`, and not at another one any more.
+    fn expire_at(&mut self, time: Time) {
+        if time != self.expires() {
+            self.rare().expires = time;
+        }
+        self.due = self.due.min(time);
     }
 
     /// Its shard has the room it goes into under this number, and by a name that all its subscriptions share.

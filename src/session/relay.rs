@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
-use super::{Context, Requests, Session, Taken};
+use super::{Context, Session, Taken};
 use crate::base::hash::Seed;
-use crate::base::{ConnKey, OutletKey, SHARDS_MAX, SessionKey};
+use crate::base::{ConnKey, SHARDS_MAX, SessionKey};
 
 /// Messages that have been relayed to one session and that it has not taken yet. SDKs send each command by a
 /// request of its own, all at once, and take a refusal for the end of their session.
@@ -82,56 +82,28 @@ pub(super) struct Inbox {
     id: Box<str>,
     waiting: VecDeque<(Box<str>, Option<RequestId>)>,
     bytes: usize,
-    /// It has no connection of its own: what it sends goes there.
-    outlet: Option<OutletKey>,
-    /// Stands in its shard's queue of sessions that may take what waits.
-    is_queued: bool,
 }
 
 impl Session {
     /// Its commands come by request, which name it `id`.
     pub fn take_relayed(&mut self, id: String) {
-        self.set_inbox(id.into(), None);
+        let inbox = Inbox { id: id.into(), waiting: VecDeque::new(), bytes: 0 };
+        self.rare().inbox = Some(Box::new(inbox));
     }
 
-    /// Its commands come by request, and what it sends goes to an outlet, which has a connection now and
-    /// then.
-    pub fn set_outlet(&mut self, outlet: OutletKey) {
-        self.set_inbox(Box::default(), Some(outlet));
-    }
-
-    fn set_inbox(&mut self, id: Box<str>, outlet: Option<OutletKey>) {
-        let inbox = Inbox { id, waiting: VecDeque::new(), bytes: 0, outlet, is_queued: false };
-        self.rare().requests = Some(Requests::Relayed(Box::new(inbox)));
-    }
-
-    fn inbox(&self) -> Option<&Inbox> {
-        if let Some(Requests::Relayed(inbox)) = self.requests() { Some(inbox) } else { None }
-    }
-
-    fn inbox_mut(&mut self) -> Option<&mut Inbox> {
-        if let Some(Requests::Relayed(inbox)) = self.requests_mut() { Some(inbox) } else { None }
-    }
-
-    /// Whether its commands come by request.
-    pub fn is_relayed(&self) -> bool {
-        self.inbox().is_some()
-    }
-
-    /// Where what it sends goes, if it has no connection of its own.
-    pub fn outlet(&self) -> Option<OutletKey> {
-        self.inbox()?.outlet
+    fn inbox(&mut self) -> Option<&mut Inbox> {
+        self.rare.as_mut()?.inbox.as_deref_mut()
     }
 
     /// What requests name it by.
     pub fn session_id(&self) -> Option<&str> {
-        Some(&self.inbox()?.id)
+        Some(&self.rare.as_ref()?.inbox.as_ref()?.id)
     }
 
     /// Bytes of relayed messages that wait, as they are allocated, with their list.
     pub fn inbox_bytes(&self) -> usize {
-        self.inbox()
-            .map_or(0, |it| it.bytes + it.waiting.capacity() * size_of::<(Box<str>, Option<RequestId>)>())
+        let inbox = self.rare.as_ref().and_then(|rare| rare.inbox.as_ref());
+        inbox.map_or(0, |it| it.bytes + it.waiting.capacity() * size_of::<(Box<str>, Option<RequestId>)>())
     }
 
     /// A message has been relayed to it. It waits for its turn.
@@ -139,7 +111,7 @@ impl Session {
     /// # Errors
     /// What the request is to be answered at once.
     pub fn relayed(&mut self, message: Box<str>, request: Option<RequestId>) -> Result<(), Relayed> {
-        let inbox = self.inbox_mut().ok_or(Relayed::Unknown)?;
+        let inbox = self.inbox().ok_or(Relayed::Unknown)?;
         let is_full = inbox.waiting.len() >= INBOX_MESSAGES_MAX
             || (!inbox.waiting.is_empty() && inbox.bytes + message.len() > INBOX_BYTES_MAX);
         if is_full {
@@ -152,27 +124,16 @@ impl Session {
 
     /// Whether a relayed message waits that it can take now.
     pub fn takes_relayed(&self) -> bool {
-        self.inbox().is_some_and(|inbox| !inbox.waiting.is_empty()) && self.can_take()
-    }
-
-    /// Stands in its shard's queue from now on. False: it does already, or has no inbox.
-    pub fn queue_relayed(&mut self) -> bool {
-        self.inbox_mut().is_some_and(|inbox| !std::mem::replace(&mut inbox.is_queued, true))
-    }
-
-    /// Stands there no longer.
-    pub fn unqueue_relayed(&mut self) {
-        if let Some(inbox) = self.inbox_mut() {
-            inbox.is_queued = false;
-        }
+        let inbox = self.rare.as_ref().and_then(|rare| rare.inbox.as_ref());
+        inbox.is_some_and(|inbox| !inbox.waiting.is_empty()) && self.can_take()
     }
 
     /// Takes the message that has waited longest, or a part of it. Returns the request that has brought it,
     /// once it is taken whole.
     pub fn take_next(&mut self, ctx: &mut Context<'_>) -> Option<RequestId> {
-        let (message, request) = self.inbox_mut()?.waiting.pop_front()?;
+        let (message, request) = self.inbox()?.waiting.pop_front()?;
         let taken = self.message(ctx, &message);
-        let inbox = self.inbox_mut()?;
+        let inbox = self.inbox()?;
         if taken == Taken::Later {
             inbox.waiting.push_front((message, request));
             return None;
@@ -186,7 +147,7 @@ impl Session {
 
     /// It ends: the requests whose messages it does not take any more.
     pub fn give_up_relayed(&mut self) -> impl Iterator<Item = RequestId> + use<> {
-        let waiting = self.inbox_mut().map(|inbox| std::mem::take(&mut inbox.waiting)).unwrap_or_default();
+        let waiting = self.inbox().map(|inbox| std::mem::take(&mut inbox.waiting)).unwrap_or_default();
         waiting.into_iter().filter_map(|(_, request)| request)
     }
 }

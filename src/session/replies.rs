@@ -142,11 +142,11 @@ impl Session {
         let Phase::Entering(connecting) = std::mem::replace(&mut state.phase, Phase::Open) else { return };
         let ping = if state.frame_pings { std::time::Duration::ZERO } else { ctx.options.ping_interval };
         let left = (expires != Time::NEVER).then(|| expires.since(ctx.now).saturating_sub(EXPIRY_GRACE));
-        let node = self.session_id().map(|_| super::node(ctx.seed));
+        let node = super::node(ctx.seed);
         let mut result = Connected::new(client, ping, left, connecting.data.as_deref(), &connecting.subs);
         result.pong &= !is_push;
         result.session = self.session_id();
-        result.node = node.as_deref();
+        result.node = result.session.map(|_| node.as_str());
         if is_push {
             ctx.effects.send(|out| json::connected_into(out, result));
         } else {

@@ -16,7 +16,7 @@ impl Session {
             Protocol::Text => {
                 let positioned = self.subscriptions[index].options.history_count_max > 0;
                 let after = position.filter(|_| positioned);
-                let skipped = self.rarer().skipped.get_or_insert(Skipped { count: 0, after });
+                let skipped = self.rare().skipped.get_or_insert(Skipped { count: 0, after });
                 skipped.count += count;
                 effects.push(Effect::Notice);
             }
@@ -27,7 +27,7 @@ impl Session {
 
     /// Notifies its client how many publications are missing.
     pub fn notice(&mut self, effects: &mut Effects) {
-        if let Some(skipped) = self.known_rarer().and_then(|rarer| rarer.skipped.take()) {
+        if let Some(skipped) = self.rare.as_mut().and_then(|rare| rare.skipped.take()) {
             self.plain_notice(effects, &text::skipped(skipped.count, skipped.after));
         }
     }

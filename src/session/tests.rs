@@ -8,7 +8,7 @@ use super::*;
 use crate::base::connection_counter::ConnectionCounter;
 use crate::base::hash::Seed;
 use crate::base::rng::Rng;
-use crate::chat::{AuthDecision, Epoch, Identity, Position, RoomRules, ServerRoom};
+use crate::chat::{AuthDecision, Epoch, Identity, RoomRules, ServerRoom};
 use crate::engine::PublishOutcome;
 use crate::options::Options;
 use crate::room::QueryError;
@@ -451,7 +451,7 @@ fn room_limits_hold_across_many_rooms() {
     assert_eq!(taken, 128);
     world.now = world.now + Duration::from_millis(100);
     assert_eq!(published(&mut world, "another", 1), 1, "the others' budgets are full again");
-    assert_eq!(world.session.rarer().room_limiters.len(), 128);
+    assert_eq!(world.session.rare().room_limiters.len(), 128);
 }
 
 #[test]

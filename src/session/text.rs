@@ -67,7 +67,7 @@ impl Session {
         token: Option<&str>,
         pending_join: PendingJoin,
     ) {
-        self.rarer().pending_join = Some(pending_join);
+        self.rare().pending_join = Some(pending_join);
         // It is authenticated until then, or never.
         self.expire_at(ctx.now + ctx.options.command_timeout);
         let (name, token) = (Some(Box::from(name)), token.map(Box::from));
@@ -85,15 +85,14 @@ impl Session {
         if max == 0 || user.is_empty() {
             return true;
         }
-        let Some(permit) = users.acquire(user, max) else { return false };
+        let permit = users.acquire(user, max);
+        let is_counted = permit.is_some();
         self.rare().user = permit;
-        true
+        is_counted
     }
 
     pub(super) fn text_decided(&mut self, ctx: &mut Context<'_>, decision: AuthDecision) {
-        let Some(pending_join) = self.known_rarer().and_then(|rarer| rarer.pending_join.take()) else {
-            return;
-        };
+        let Some(pending_join) = self.rare.as_mut().and_then(|rare| rare.pending_join.take()) else { return };
         let denied = CloseReason::Unauthorized;
         match decision {
             AuthDecision::Accept { identity, .. }

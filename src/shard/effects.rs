@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::rooms::Parked;
 use super::{Counting, Shard, Slot};
 use crate::app::{Protocol, WireFormat, json, sockjs};
-use crate::base::{ConnKey, OutletKey, RoomId, SessionKey, SubId, Time};
+use crate::base::{ConnKey, RoomId, SessionKey, SubId, Time};
 use crate::chat::{AuthRequest, ClientId, Draft, Overrides};
-use crate::conn::{Change, Conn, Endpoint, State};
+use crate::conn::{Change, Conn, State};
 use crate::engine::ReplyTo;
 use crate::metrics::CloseReason;
 use crate::room::Request;
@@ -17,9 +17,10 @@ use crate::shard::messages::Up;
 use crate::ws::CloseCode;
 
 impl Shard {
-    /// Carries out what a session does. `is_relayed`: its commands come by request.
-    pub(super) fn apply_effects(&mut self, key: SessionKey, conn: Option<ConnKey>, is_relayed: bool) {
+    /// Carries out what a session does.
+    pub(super) fn apply_effects(&mut self, key: SessionKey) {
         let mut effects = std::mem::take(&mut self.effects);
+        let conn = self.sessions.get(key).and_then(|session| session.conn);
         while let Some(effect) = effects.pop() {
             self.effect(key, conn, &effects, effect);
         }
@@ -32,27 +33,29 @@ impl Shard {
             self.rearm(conn);
             self.offer_later(conn);
         }
-        if is_relayed {
-            self.after_relayed(key);
+        if let Some(outlet) = self.sessions.get(key).and_then(Session::outlet) {
+            self.rearm_outlet(outlet);
+        }
+        if self.takes_relayed(key) && !self.relays_ready.contains(&key) {
+            self.relays_ready.push_back(key);
         }
     }
 
     fn effect(&mut self, key: SessionKey, conn: Option<ConnKey>, effects: &Effects, effect: Effect) {
         match effect {
             Effect::Send(range) => self.send(key, conn, effects.payload(range)),
-            Effect::Notice if conn.is_none() => {
-                if let Some(outlet) = self.outlet_of(key) {
-                    self.deliver_later(outlet);
-                }
-            }
-            Effect::Notice => self.on_open(conn, |conn| conn.outbox.notice_later()),
+            Effect::Notice => match self.sessions.get(key).and_then(Session::outlet) {
+                Some(outlet) => self.deliver_later(outlet),
+                None => self.on_open(conn, |conn| conn.outbox.notice_later()),
+            },
             Effect::Ping => self.on_open(conn, Conn::ping),
             Effect::Close { code, reason, why } => {
-                let Some(conn) = conn else {
-                    let Some(outlet) = self.outlet_of(key) else { return };
+                if let Some(outlet) = self.sessions.get(key).and_then(Session::outlet) {
                     return self.close_outlet(outlet, sockjs::close_code(code), &reason);
-                };
-                if !self.end_by_request(conn, code, &reason, why) {
+                }
+                if let Some(conn) = conn
+                    && !self.end_by_request(conn, code, &reason, why)
+                {
                     self.close_session(conn, CloseCode::from(code), &reason, why);
                 }
             }
@@ -114,25 +117,16 @@ impl Shard {
 
     /// Sends a session's client a message of its protocol.
     fn send(&mut self, key: SessionKey, conn: Option<ConnKey>, payload: &[u8]) {
-        if conn.is_none() {
-            if let Some(outlet) = self.outlet_of(key) {
-                self.send_to_outlet(outlet, payload);
-            }
-            return;
+        let session = self.sessions.get(key);
+        if let Some(outlet) = session.and_then(Session::outlet) {
+            return self.send_to_outlet(outlet, payload);
         }
-        self.on_open(conn, |conn| {
-            if conn.endpoint() != Some(Endpoint::SockJs) {
-                return conn.send_payload(payload);
-            }
+        if session.is_some_and(|session| session.format() == WireFormat::Quoted) {
             let mut frame = Vec::with_capacity(payload.len() + 16);
             sockjs::message_into(&mut frame, std::str::from_utf8(payload).unwrap_or_default());
-            conn.send_payload(&frame);
-        });
-    }
-
-    /// Where what a session sends goes that has no connection of its own.
-    fn outlet_of(&self, key: SessionKey) -> Option<OutletKey> {
-        self.sessions.get(key)?.outlet()
+            return self.on_open(conn, |conn| conn.send_payload(&frame));
+        }
+        self.on_open(conn, |conn| conn.send_payload(payload));
     }
 
     /// The auth backend's decision about a client is no longer needed.

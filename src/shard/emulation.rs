@@ -149,10 +149,10 @@ impl Shard {
             debug_assert_eq!(taken, Ok(()), "its first message");
         }
         let Some(slot) = self.conns.get_mut(key) else { return Ok(()) };
-        slot.begin_session(session);
+        slot.session = Some(session);
         self.wait_for_answer(key, exchange.clone());
         self.begin_stream(key, session);
-        self.relay_later(session);
+        self.relays_ready.push_back(session);
         Ok(())
     }
 
@@ -176,7 +176,7 @@ impl Shard {
         let deadline = self.now + self.options.command_timeout;
         let shard = self.mesh.me();
         let Some(slot) = self.conns.get_mut(key) else { return RequestId { shard, conn: key, number: 0 } };
-        let relaying = &mut slot.sessions_or_new().relaying;
+        let relaying = &mut slot.http_or_new().relaying;
         relaying.number = relaying.number.wrapping_add(1);
         relaying.deadline = Some(deadline);
         relaying.is_form = is_form;
@@ -192,25 +192,8 @@ impl Shard {
             None => Err(Relayed::Unknown),
         };
         match outcome {
-            Ok(()) => self.relay_later(key),
+            Ok(()) => self.relays_ready.push_back(key),
             Err(outcome) => self.answer_relay(request, outcome),
-        }
-    }
-
-    /// Has a session take what was relayed to it, as soon as it can.
-    fn relay_later(&mut self, key: SessionKey) {
-        if self.sessions.get_mut(key).is_some_and(Session::queue_relayed) {
-            self.relays_ready.push_back(key);
-        }
-    }
-
-    /// A session whose commands come by request has done something: it may take more of them, perhaps.
-    pub(super) fn after_relayed(&mut self, key: SessionKey) {
-        if let Some(outlet) = self.sessions.get(key).and_then(Session::outlet) {
-            self.rearm_outlet(outlet);
-        }
-        if self.takes_relayed(key) {
-            self.relay_later(key);
         }
     }
 
@@ -228,9 +211,6 @@ impl Shard {
                 if let Some(request) = request {
                     self.answer_relay(request, Relayed::Taken);
                 }
-            }
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.unqueue_relayed();
             }
         }
     }
@@ -256,8 +236,7 @@ impl Shard {
 
     /// What a connection has relayed has found its session, or not.
     pub(super) fn relayed(&mut self, request: RequestId, outcome: Relayed) {
-        let relaying =
-            self.conns.get_mut(request.conn).and_then(Slot::sessions_mut).map(|it| &mut it.relaying);
+        let relaying = self.conns.get_mut(request.conn).and_then(Slot::http_mut).map(|it| &mut it.relaying);
         let Some(relaying) = relaying.filter(|it| it.number == request.number && it.deadline.is_some())
         else {
             return; // its time was up
@@ -287,7 +266,7 @@ impl Shard {
     /// The time of a relayed request is up, if one waits on this connection.
     pub(super) fn relay_timed_out(&mut self, key: ConnKey) -> bool {
         let now = self.now;
-        let relaying = self.conns.get_mut(key).and_then(Slot::sessions_mut).map(|it| &mut it.relaying);
+        let relaying = self.conns.get_mut(key).and_then(Slot::http_mut).map(|it| &mut it.relaying);
         let Some(relaying) = relaying.filter(|it| it.deadline.is_some_and(|deadline| deadline <= now)) else {
             return false;
         };
@@ -297,6 +276,6 @@ impl Shard {
 
     /// Until when a connection's relayed request is to be answered.
     pub(super) fn relay_due(slot: &Slot) -> Time {
-        slot.sessions().and_then(|sessions| sessions.relaying.deadline).unwrap_or(Time::NEVER)
+        slot.http().and_then(|http| http.relaying.deadline).unwrap_or(Time::NEVER)
     }
 }

@@ -95,16 +95,6 @@ pub(super) struct Http {
     pub(super) receiving: Option<Box<Receiving>>,
     /// What it publishes by request.
     pub(super) publisher: Option<Box<Publisher>>,
-    /// What it has because sessions of others are concerned.
-    pub(super) sessions: Option<Box<Sessions>>,
-}
-
-// 16 n + 8 bytes fill a piece of glibc's heap.
-const _: () = assert!(size_of::<Http>() <= 72, "every long poll has one");
-
-/// What a connection has that receives or sends for sessions other than its own.
-#[derive(Debug, Default)]
-pub(super) struct Sessions {
     /// The shard that its next request is for.
     pub(super) moving_to: Option<usize>,
     /// Whose messages its present request receives.

@@ -40,7 +40,6 @@
 //! | `exchange` | messages of the mesh, to homes, sessions and the fan-out |
 //! | `output` | bytes for the kernel, and connections to be closed |
 //! | `sockjs` | SockJS: its paths, and sessions that have a connection now and then |
-//! | `slot` | what a shard keeps for one connection |
 //! | `moving` | connections that go to another shard |
 //! | `slow` | the slow-consumer policy |
 //! | `timers` | what is due, and the drain |
@@ -70,7 +69,6 @@ mod repair;
 mod replacement;
 mod requests;
 pub mod rooms;
-mod slot;
 mod slow;
 mod sockjs;
 #[cfg(test)]
@@ -95,6 +93,7 @@ use crate::base::rng::Rng;
 use crate::base::timer_wheel::TimerWheel;
 use crate::base::{AudienceId, ConnKey, SessionKey, Table, Time};
 use crate::chat::{AuthDecision, AuthRequest, ClientId};
+use crate::conn::Conn;
 use crate::engine::{Engine, Memory, ReplyTo};
 use crate::metrics::{Registry, ShardMetrics};
 pub use crate::options::Options;
@@ -102,13 +101,47 @@ use crate::room::{self, Homes};
 use crate::session::{Budget, Context, Effects, Session};
 use crate::ws::Inflater;
 use fanout::{Backlog, Fanout};
+use limits::PeerAddress;
 use output::Deferred;
 use rooms::Rooms;
-use slot::{Details, Slot};
 use sockjs::Outlets;
 
 /// Bytes of its own that may wait in a connection before its input waits.
 const OUTBOX_PAUSE_BYTES: usize = 64 * 1024;
+
+/// What a shard keeps for one connection.
+#[derive(Debug)]
+struct Slot {
+    conn: Conn,
+    /// The session behind it, once its WebSocket is open to one and as long as it is.
+    session: Option<SessionKey>,
+    /// Where it comes from, if that matters, what its client was called when its session ended, and what of
+    /// HTTP is in progress on it.
+    details: Option<Box<Details>>,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct Details {
+    peer: Option<PeerAddress>,
+    name: Option<Arc<str>>,
+    /// What is in progress of HTTP.
+    http: Option<Box<http::Http>>,
+}
+
+impl Slot {
+    fn http(&self) -> Option<&http::Http> {
+        self.details.as_ref()?.http.as_deref()
+    }
+
+    fn http_mut(&mut self) -> Option<&mut http::Http> {
+        self.details.as_mut()?.http.as_deref_mut()
+    }
+
+    fn http_or_new(&mut self) -> &mut http::Http {
+        self.details.get_or_insert_default().http.get_or_insert_default()
+    }
+}
 
 /// A count of members that is in flight on all shards.
 #[derive(Debug)]
@@ -256,7 +289,7 @@ impl Shard {
         self.now = self.now.max(now);
         let pings_change = options.ping_interval != self.options.ping_interval;
         self.encoder.deflate_bytes_min = options.deflate_bytes_min;
-        self.homes.reconfigure(self.now, self.unix_ms(), home_limits(&options, self.mesh.shards()));
+        self.homes.reconfigure(home_limits(&options, self.mesh.shards()));
         self.rooms.reconfigure(&options.rooms, options.congestion_bytes(), &mut self.fanout);
         self.options = options;
         let keys: Vec<_> = self.conns.keys().collect();
@@ -265,9 +298,6 @@ impl Shard {
             if pings_change {
                 self.renew_pings(key);
             }
-        }
-        if pings_change {
-            self.renew_outlets();
         }
     }
 
@@ -430,8 +460,7 @@ impl Shard {
                 effects: &mut self.effects,
             },
         );
-        let (conn, is_relayed) = (session.conn, session.is_relayed());
-        self.apply_effects(key, conn, is_relayed);
+        self.apply_effects(key);
         Some(result)
     }
 

@@ -28,7 +28,7 @@ impl Shard {
     /// A connection's next request is `shard`'s. Its input waits until it is there.
     pub(super) fn move_to(&mut self, key: ConnKey, shard: usize) {
         let Some(slot) = self.conns.get_mut(key) else { return };
-        slot.sessions_or_new().moving_to = Some(shard);
+        slot.http_or_new().moving_to = Some(shard);
         self.end_publisher(key);
         self.move_if_flushed(key);
     }
@@ -67,8 +67,8 @@ impl Shard {
     /// A connection cannot go: its socket could not be taken out.
     pub fn cannot_move(&mut self, key: ConnKey) {
         let Some(slot) = self.conns.get_mut(key) else { return };
-        if let Some(sessions) = slot.sessions_mut() {
-            sessions.moving_to = None;
+        if let Some(http) = slot.http_mut() {
+            http.moving_to = None;
         }
         self.reject(key, Reject::TryAgain, None, false);
     }
@@ -90,6 +90,6 @@ impl Shard {
 impl Slot {
     /// The shard that it goes to.
     pub(super) fn moving_to(&self) -> Option<usize> {
-        self.sessions()?.moving_to
+        self.http()?.moving_to
     }
 }

@@ -300,18 +300,13 @@ impl Shard {
     fn flushed(&mut self, key: ConnKey) {
         let Some(Slot { conn, .. }) = self.conns.get_mut(key) else { return };
         conn.queued = false;
-        if conn.blocked {
-            return;
-        }
-        let is_websocket = conn.is_websocket();
-        let change = conn.flushed();
-        self.apply(key, change);
-        if is_websocket {
-            return;
-        }
-        self.move_if_flushed(key);
-        if let Some(outlet) = self.conns.get(key).and_then(Slot::outlet) {
-            self.deliver_later(outlet);
+        if !conn.blocked {
+            let change = conn.flushed();
+            self.apply(key, change);
+            self.move_if_flushed(key);
+            if let Some(outlet) = self.conns.get(key).and_then(Slot::outlet) {
+                self.deliver_later(outlet);
+            }
         }
     }
 

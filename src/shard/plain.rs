@@ -66,7 +66,7 @@ impl Shard {
             session.conn = Some(key);
         }
         let Some(slot) = self.conns.get_mut(key) else { return Ok(()) };
-        slot.begin_session(session_key);
+        slot.session = Some(session_key);
         self.wait_for_answer(key, exchange.clone());
         self.open_session(session_key, &handshake, admission);
         self.rearm(key);
@@ -204,7 +204,7 @@ impl Shard {
 
     /// Publications have come for polls that wait in an audience.
     pub(super) fn poll_later(&mut self, audience: AudienceId) {
-        if self.fanout.await_answers(audience, true) {
+        if !self.polls_due.contains(&audience) {
             self.polls_due.push_back(audience);
         }
     }
@@ -214,9 +214,9 @@ impl Shard {
         let mut left = POLLS_PER_TURN;
         for _ in 0..self.polls_due.len() {
             let Some(id) = self.polls_due.pop_front() else { return };
-            self.fanout.await_answers(id, false);
             if self.deliver_audience(id, &mut left) {
-                return self.polls_go_on(id);
+                self.polls_due.push_front(id);
+                return;
             }
             let due = self.fanout.unanswered(id, left);
             left -= due.len();
@@ -227,15 +227,9 @@ impl Shard {
                 self.with_session(key, |session, ctx| session.poll_answered(ctx, &entries.bytes, position));
             }
             if is_rest {
-                return self.polls_go_on(id);
+                self.polls_due.push_front(id);
+                return;
             }
-        }
-    }
-
-    /// The polls of an audience are answered first in the next turn.
-    fn polls_go_on(&mut self, audience: AudienceId) {
-        if self.fanout.await_answers(audience, true) {
-            self.polls_due.push_front(audience);
         }
     }
 }

@@ -145,10 +145,9 @@ impl Shard {
             Ok(opened) => opened,
             Err(reject) => return self.refuse_request(key, head, reject, &exchange),
         };
-        // What another client has in flight, or one that has to be authenticated anew, is answered first: its
-        // session ends.
+        // What another client has in flight is answered first, as its session ends.
         let is_other = self.publishing(key).is_some_and(|publisher| !publisher.is(&client).1);
-        if (is_other || self.has_expired(key)) && self.holds_for_answers(key) {
+        if is_other && self.holds_for_answers(key) {
             return Used::Later;
         }
         let purpose = || Purpose::Publish(Publication { client: owned(&client), envelope: envelope.clone() });
@@ -225,10 +224,9 @@ impl Shard {
     fn open_publisher(&mut self, key: ConnKey, client: &TextHandshake<'_>) -> Result<bool, Reject> {
         let before = self.conns.get(key).and_then(|slot| slot.session);
         let (same_client, same) = self.publishing(key).map_or((false, false), |it| it.is(client));
-        // A session with messages in flight goes on for the one whose head it has taken before it expired.
-        let awaits = self.publishing(key).is_some_and(|publisher| !publisher.answers.is_empty());
-        let is_there = before.is_some_and(|key| self.sessions.get(key).is_some());
-        if same && is_there && (awaits || !self.has_expired(key)) {
+        let now = self.now;
+        let holds = before.and_then(|key| self.sessions.get(key)).is_some_and(|it| !it.is_expired(now));
+        if same && holds {
             return Ok(false);
         }
         let id = self.new_client_id();
@@ -241,19 +239,13 @@ impl Shard {
         let waits = matches!(admission, Some(AuthOutcome::Pending));
         let session = self.sessions.insert(session);
         let Some(slot) = self.conns.get_mut(key) else { return Ok(false) };
-        slot.begin_session(session);
+        slot.session = Some(session);
         let publisher = &mut slot.http_or_new().publisher;
         let answers = publisher.take().map(|publisher| publisher.answers).unwrap_or_default();
         let client_owned = owned(client);
         *publisher = Some(Box::new(Publisher { client: client_owned, waiting: None, answers, holds: false }));
         self.open_session(session, client, admission);
         Ok(waits)
-    }
-
-    /// Whether the session of a connection's client has expired.
-    fn has_expired(&self, key: ConnKey) -> bool {
-        let session = self.conns.get(key).and_then(|slot| self.sessions.get(slot.session?));
-        session.is_some_and(|session| session.is_expired(self.now))
     }
 
     /// Has a message published by its connection's session.

@@ -320,13 +320,12 @@ impl Shard {
         let Some(slot) = self.conns.get_mut(key) else { return Ok(()) };
         accept_into(slot.conn.outbox.bytes(), &upgrade, subprotocol);
         slot.conn.opened(to.endpoint(), upgrade.deflate.is_some(), window, ping_at);
-        slot.end_http();
         self.wheel.cancel(key.index());
         self.metrics.websockets.add(1);
         if let Some((mut session, admission)) = session {
             session.conn = Some(key);
             let session = self.sessions.insert(session);
-            slot.begin_session(session);
+            slot.session = Some(session);
             if let Opening::Chat(text_handshake) | Opening::Quoted(text_handshake) = to {
                 self.open_session(session, text_handshake, admission);
             }

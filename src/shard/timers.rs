@@ -79,8 +79,7 @@ impl Shard {
         let interval = self.options.ping_interval;
         let first = self.now + jittered(&mut self.rng, interval);
         let Some(slot) = self.conns.get_mut(key) else { return };
-        // What receives for an outlet is shown to be alive by that.
-        if !slot.conn.is_open() || slot.conn.stream().is_some() && slot.session.is_none() {
+        if !slot.conn.is_open() {
             return;
         }
         let session = slot.session.and_then(|session| self.sessions.get(session));

@@ -40,12 +40,8 @@ impl Simulation<'_> {
             used += content.read(&bytes[used..], &mut http.body);
             let (is_complete, status) = (content.is_complete(), answer.status);
             http.answer = Some((answer, content));
-            match http.purpose {
-                Purpose::Stream(_) if status == 200 => self.stream_goes_on(session),
-                Purpose::Emulated(way) if status == 200 => self.emulated_goes_on(session, way),
-                Purpose::SockJs(transport) if status == 200 => self.frames_go_on(session, transport),
-                Purpose::Stream(_) | Purpose::Emulated(_) | Purpose::SockJs(_) => {}
-                Purpose::Poll | Purpose::Twin | Purpose::Publish | Purpose::Relay => {}
+            if status == 200 && matches!(http.purpose, Purpose::Stream(_)) {
+                self.stream_goes_on(session);
             }
             if is_complete {
                 self.answer_is_complete(session);
@@ -75,7 +71,7 @@ impl Simulation<'_> {
         if let Some(request) = http.requests.front().cloned() {
             let declined = match request.asked {
                 Asked::Post(message) => self.checker.record(message.id).declined.is_some(),
-                Asked::Stream | Asked::Poll | Asked::Relay(_) | Asked::SockJs => false,
+                Asked::Stream | Asked::Poll => false,
             };
             let it = &self.sessions[session];
             it.check_answer(status, &request, declined, (&self.world, &self.circumstances));
@@ -99,17 +95,12 @@ impl Simulation<'_> {
         let Some(http) = &it.http else { return };
         let content_type = head.field("Content-Type").unwrap_or_default();
         let expected = match http.purpose {
-            Purpose::Stream(Way::Events) | Purpose::Emulated(Way::Events) => "text/event-stream",
-            Purpose::Emulated(_) => "text/plain",
+            Purpose::Stream(Way::Events) => "text/event-stream",
             Purpose::Stream(_) | Purpose::Poll | Purpose::Twin | Purpose::Publish => "application/x-ndjson",
-            Purpose::Relay | Purpose::SockJs(_) => "application/x-ndjson",
         };
         assert!(content_type.starts_with(expected), "{}", head.fields);
         assert_eq!(http.is_old, head.field("Transfer-Encoding").is_none(), "{}", head.fields);
-        it.stage = Stage::Open;
-        if !it.is_emulated() {
-            it.subs[0].stage = SubStage::In;
-        }
+        (it.stage, it.subs[0].stage) = (Stage::Open, SubStage::In);
     }
 
     /// All of an answer has come.
@@ -126,8 +117,6 @@ impl Simulation<'_> {
             return;
         };
         match request.asked {
-            Asked::Relay(relay) => self.relay_is_answered(session, relay, &request, &answer),
-            Asked::SockJs => self.frames_end(session, &answer),
             Asked::Post(message) => self.posted(session, &message, &request, &answer, &body),
             Asked::Poll if answer.status < 300 => self.polled(session, &request, &answer, &body),
             Asked::Stream if answer.status < 300 => {

@@ -22,10 +22,6 @@ impl Simulation<'_> {
             return;
         }
         it.batched = true;
-        if !self.chooses_courier(session) {
-            return;
-        }
-        let it = &self.sessions[session];
         // A client that must reconnect by itself does not change its subscriptions at the same time.
         let by_itself =
             it.has_rooms && it.plan.server_rooms != 0 || it.brings_tokens && it.plan.room_lifetime.is_some();
@@ -41,9 +37,6 @@ impl Simulation<'_> {
             if lines.len() + 400 > bytes_max {
                 break;
             }
-        }
-        if self.sessions[session].is_emulated() {
-            return self.bring_chosen(session, &lines, false);
         }
         let compressed = self.sessions[session].deflated && one_in(&mut self.rng, 2);
         let binary = u8::from(one_in(&mut self.rng, 3));

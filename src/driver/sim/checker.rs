@@ -167,8 +167,6 @@ pub(super) struct Checker {
     pub(super) limited: bool,
     /// The longest text so far.
     pub(super) longest_fill: usize,
-    /// Bytes of all texts, with what may stand around them.
-    pub(super) published_bytes: u64,
     /// What a session passed over: it must turn out to have been declined.
     suspects: Vec<PublicationId>,
     /// Rests so far.
@@ -187,7 +185,6 @@ impl Default for Checker {
             gaps: Vec::new(),
             limited: false,
             longest_fill: 0,
-            published_bytes: 0,
             suspects: Vec::new(),
             rests: 0,
             owed: Vec::new(),
@@ -227,7 +224,6 @@ impl Checker {
     ) -> PublicationId {
         let id = PublicationId::try_from(self.records.len()).expect("fewer publications than 2^32");
         self.longest_fill = self.longest_fill.max(fill_bytes);
-        self.published_bytes += fill_bytes as u64 + 100;
         let number = before.map_or(0, |before| self.record(before).number + 1);
         self.records.push(Record {
             session,

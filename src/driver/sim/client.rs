@@ -4,8 +4,8 @@ use stentor_testkit as wire;
 
 use super::checker::{OTHER_NODE, PublicationId, Receiver};
 use super::engine::ELSEWHERE;
-use super::network::{End, index_below};
-use super::scenario::{Act, Deflate, Endpoint, Leave, Reading};
+use super::network::End;
+use super::scenario::{Act, Deflate, Endpoint, Leave, Reading, Wrong};
 use super::session::{ROOMS_MAX, Session, Stage, Sub, SubStage};
 use super::simulation::{Due, Simulation};
 use super::texts::{is_fill, published_text};
@@ -26,9 +26,6 @@ impl Simulation<'_> {
     /// A client with a WebSocket, or without a connection, does something.
     pub(super) fn common_act(&mut self, client: usize, act: Act) {
         let session = self.current[client].filter(|&session| !self.sessions[session].over);
-        if session.is_some_and(|session| self.emulated_act(session, act)) {
-            return;
-        }
         match (act, session) {
             (Act::Join, None) => self.join(client),
             (Act::Break(wrong), None) if wrong.is_http() => {
@@ -66,16 +63,23 @@ impl Simulation<'_> {
                 self.later(length, Due::Read(session));
             }
             (Act::Leave(leave), Some(session)) => self.leave(session, leave),
-            (Act::Break(wrong), Some(session)) => self.do_wrong(session, wrong),
+            (Act::Break(wrong), Some(session)) => {
+                let it = &self.sessions[session];
+                let is_json = matches!(it.plan.endpoint, Endpoint::Centrifuge(_));
+                // Binary frames are taken everywhere but in chat.
+                let fine = wrong == Wrong::Binary && (it.plan.endpoint == Endpoint::Echo || is_json)
+                    || wrong == Wrong::Bomb && !it.deflated
+                    || wrong.is_json() && (!is_json || it.id.is_empty());
+                if !wrong.is_http() && !fine && self.sessions[session].may_publish() {
+                    self.break_rule(session, wrong);
+                }
+            }
             (Act::Ping | Act::Switch(_) | Act::Twin | Act::Cut(_), Some(_)) => {}
         }
     }
 
     fn connect(&mut self, client: usize) {
-        let mut plan = self.scenario.clients[client];
-        if plan.emulates {
-            plan.shard = index_below(&mut self.rng, self.scenario.shards);
-        }
+        let plan = self.scenario.clients[client];
         let pipe = self.world.connect(plan.shard, plan.capacity);
         let subs = match plan.endpoint {
             Endpoint::Room(room) | Endpoint::Plain(room, _) => {
@@ -110,9 +114,6 @@ impl Simulation<'_> {
         self.connect(client);
         let plan = self.scenario.clients[client];
         let session = self.sessions.len() - 1;
-        if plan.emulates && self.opens_stream(session) {
-            return;
-        }
         let target = match plan.endpoint {
             Endpoint::Room(room) if self.scenario.tokens => {
                 let it = &mut self.sessions[session];
@@ -183,18 +184,11 @@ impl Simulation<'_> {
         room: usize,
         fill_bytes: usize,
     ) -> (PublicationId, String) {
-        // What goes by request is numbered by the connections that it goes over.
-        let author = self.author(session);
-        let it = &mut self.sessions[author];
+        let it = &mut self.sessions[session];
         // A session in an echo endpoint has no other room.
         let slot = if room < ROOMS_MAX { room } else { 0 };
-        let id = self.checker.publish(author, room, it.last_published[slot], fill_bytes);
+        let id = self.checker.publish(session, room, it.last_published[slot], fill_bytes);
         it.last_published[slot] = Some(id);
-        if author != session {
-            it.unresolved += 1;
-            self.checker.by_request(id);
-        }
-        let it = &mut self.sessions[session];
         self.trace.note(self.now, || format!("client {} publishes {id}", it.client));
         let text = published_text(id, fill_bytes);
         match it.plan.endpoint {
@@ -248,6 +242,41 @@ impl Simulation<'_> {
             self.world.end(pipe, end);
             self.stir(self.world.pipe(pipe).shard);
         }
+    }
+
+    fn break_rule(&mut self, session: usize, wrong: Wrong) {
+        let options = &self.scenario.options;
+        let mut bytes = Vec::new();
+        match wrong {
+            Wrong::Unmasked => bytes.extend_from_slice(b"\x81\x02hi"),
+            Wrong::ReservedOpcode => wire::frame_into(&mut bytes, 0x83, b"what"),
+            Wrong::ReservedBit => wire::frame_into(&mut bytes, 0xA1, b"what"),
+            Wrong::Continuation => wire::frame_into(&mut bytes, 0x80, b"and so on"),
+            Wrong::NotUtf8 => wire::frame_into(&mut bytes, 0x81, b"gr\xFC\xDFe"),
+            Wrong::TooBig => wire::head_into(&mut bytes, 0x81, options.message.message_bytes_max as u64 + 1),
+            Wrong::Bomb => {
+                let inflated = vec![b'x'; (options.message.message_bytes_max * 20).min(1 << 20)];
+                wire::frame_into(&mut bytes, 0xC1, self.deflater.deflate(Window::Full, &[&inflated]));
+            }
+            Wrong::ArrayCommand => wire::frame_into(&mut bytes, 0x81, b"{\"id\":999,\"presence\":[\"r0\"]}"),
+            Wrong::UnknownDelta => {
+                let line = b"{\"id\":999,\"subscribe\":{\"channel\":\"elsewhere\",\"delta\":\"what\"}}";
+                wire::frame_into(&mut bytes, 0x81, line);
+            }
+            Wrong::CloseCode => wire::frame_into(&mut bytes, 0x88, &1005_u16.to_be_bytes()),
+            Wrong::LongPing => wire::frame_into(&mut bytes, 0x89, &[b'p'; 126]),
+            Wrong::Binary => wire::frame_into(&mut bytes, 0x82, &[0, 1, 2]),
+            Wrong::Garbage => {
+                bytes.extend_from_slice(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+            }
+            Wrong::EndlessHead => {
+                bytes.extend_from_slice(b"GET / HTTP/1.1\r\nX: ");
+                bytes.resize(options.head.head_bytes_max + 100, b'x');
+            }
+            Wrong::HalfAHead => bytes.extend_from_slice(b"GET /ws/half HTTP/1.1\r\nHost:"),
+        }
+        self.sessions[session].wrong = Some(wrong);
+        self.send(session, &bytes);
     }
 
     /// Something has reached a client: bytes, or the server's end.
@@ -315,10 +344,8 @@ impl Simulation<'_> {
             it.has_all = !it.is_late() && pipe.closed != Some(CloseReason::Disconnected);
             if it.is_publisher() {
                 self.publisher_gone(session);
-            } else if it.http.is_some() {
-                self.stream_is_gone(session);
             }
-        } else if pipe.shut && (it.plan.answers || it.is_emulated()) && pipe.end.is_none() {
+        } else if pipe.shut && it.plan.answers && pipe.end.is_none() {
             let delay = self.delay();
             self.later(delay, Due::Fin(session));
         }
@@ -379,7 +406,7 @@ impl Simulation<'_> {
         }
     }
 
-    pub(super) fn receive_text(&mut self, session: usize, text: &[u8]) {
+    fn receive_text(&mut self, session: usize, text: &[u8]) {
         let text = std::str::from_utf8(text).expect("text is UTF-8");
         let it = &mut self.sessions[session];
         if self.circumstances.policy() == SlowMember::Conflate && it.was_full {

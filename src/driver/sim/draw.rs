@@ -15,10 +15,6 @@ use crate::chat::{Access, AuthMode, RoomOptions, RoomRules, SlowMember};
 use crate::shard::Options;
 use crate::ws;
 
-/// Seeds below it have clients that receive and send by different requests, as the fixed seeds are. In a few
-/// hundred others one still fails without an explanation (docs/simulator.md).
-const RELAYS_BELOW: u64 = 1_000;
-
 impl Scenario {
     /// The scenario of a seed: small, and full of faults.
     pub fn draw(seed: u64) -> Self {
@@ -55,9 +51,6 @@ impl Scenario {
             leave_in_a_pause(rng, &plans, length, &mut events);
         }
         transports(seed, &mut plans, length, &mut events);
-        if seed < RELAYS_BELOW {
-            relays(seed, &mut plans, length, &mut events);
-        }
         events.sort_by_key(|event| event.at);
         let ending = if one_in(rng, 3) { Ending::Drain } else { Ending::Leave };
         Self {
@@ -93,7 +86,6 @@ impl Scenario {
             server_rooms: 0,
             quiet: false,
             brings: Brings::Good,
-            emulates: false,
         };
         let mut events: Vec<_> = (0..clients)
             .map(|client| Event { at: Duration::ZERO, what: What::Client(client, Act::Join) })
@@ -144,41 +136,6 @@ fn transports(seed: u64, plans: &mut [Plan], length: Duration, events: &mut Vec<
                 0 | 1 => Act::Twin,
                 2 => Act::Cut(index_below(rng, 20)),
                 3 => Act::Burst(1 + index_below(rng, 24), index_below(rng, 300)),
-                _ => Act::Join,
-            };
-            add(moment(rng, length), act);
-        }
-    }
-}
-
-/// In a third of the scenarios half of the clients of the Centrifuge protocol use streams too; in a third
-/// half of the plain ones use SockJS. Again with numbers of their own.
-fn relays(seed: u64, plans: &mut [Plan], length: Duration, events: &mut Vec<Event>) {
-    let mut rng = Rng::new(seed ^ 0x7265_6c61_7973_0000);
-    let rng = &mut rng;
-    let (emulates, has_sockjs) = (one_in(rng, 3), one_in(rng, 3));
-    for (client, plan) in plans.iter_mut().enumerate() {
-        let ways: &[Way] = match plan.endpoint {
-            Endpoint::Centrifuge(_) if emulates && one_in(rng, 2) => {
-                plan.emulates = true;
-                &[Way::WebSocket, Way::Events, Way::Events, Way::Lines, Way::Lines]
-            }
-            Endpoint::Room(room) | Endpoint::Plain(room, _) if has_sockjs && one_in(rng, 2) => {
-                plan.endpoint = Endpoint::Plain(room, Way::SockJs);
-                &[Way::SockJs, Way::SockJs, Way::SockJs, Way::WebSocket, Way::Events, Way::Lines, Way::Poll]
-            }
-            Endpoint::Centrifuge(_) | Endpoint::Room(_) | Endpoint::Plain(..) | Endpoint::Echo => continue,
-        };
-        let mut add = |at: Duration, act| events.push(Event { at, what: What::Client(client, act) });
-        let changes_max = pick(rng, &[1, 3, 8]);
-        for _ in 0..rng.below(changes_max) {
-            add(moment(rng, length), Act::Switch(pick(rng, ways)));
-        }
-        for _ in 0..rng.below(8) {
-            let act = match rng.below(6) {
-                0 | 1 => Act::Twin,
-                2 => Act::Cut(index_below(rng, 6)),
-                3 => Act::Burst(1 + index_below(rng, 12), index_below(rng, 300)),
                 _ => Act::Join,
             };
             add(moment(rng, length), act);
@@ -314,7 +271,6 @@ fn plan(rng: &mut Rng, shards: usize, rooms: u64, options: &Options) -> Plan {
         } else {
             Brings::Good
         },
-        emulates: false,
     }
 }
 

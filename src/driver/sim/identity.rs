@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
+use stentor_testkit as wire;
+
 use super::scenario::{Brings, Endpoint, Fresh, Plan};
 use super::session::{Circumstances, PendingCommand, Session, SubStage};
 use super::simulation::{Due, Simulation};
 use crate::base::{SessionKey, Time};
 use crate::chat::{AuthDecision, AuthMode, Authority, Grant, Identity, Overrides, ServerRoom, TokenError};
 use crate::session::EXPIRY_GRACE;
-use serde_json::Value;
 
 /// What a client is closed with that is turned away.
 pub(super) const UNWANTED: u16 = 4501;
@@ -169,21 +171,11 @@ impl Simulation<'_> {
             let room = format!("r{}", self.sessions[session].subs[index].receiver.room());
             self.subscribed(session, index, &result["subs"][room]);
         }
-        self.stream_is_named(session, result);
     }
 
     /// The auth backend decides about a client.
-    pub(super) fn decide(&mut self, session: usize, shard: usize, key: SessionKey) {
-        let Session { client, plan, .. } = self.sessions[session];
-        // Of SockJS another connection may receive by now.
-        let session = match &self.plain[client].sockjs {
-            Some(sockjs) if sockjs.asked_about == Some((shard, key)) => {
-                self.current[client].unwrap_or(session)
-            }
-            // The session that was asked about is gone.
-            _ if self.sessions[session].is_sockjs() => usize::MAX,
-            _ => session,
-        };
+    pub(super) fn decide(&mut self, session: usize, key: SessionKey) {
+        let Session { client, plan, pipe, .. } = self.sessions[session];
         let name: Arc<str> = format!("c{client}").into();
         let now = self.world.now();
         let decision = if plan.unwanted {
@@ -191,16 +183,15 @@ impl Simulation<'_> {
         } else {
             let user = Arc::clone(&name);
             let rooms = server_rooms(&user, plan.server_rooms, plan.room_lifetime, plan.quiet);
-            if let Some(it) = self.sessions.get_mut(session) {
-                it.ends = plan.lifetime.map(|lifetime| now + lifetime);
-                let put = |sub: &&mut super::session::Sub| plan.is_put_into(sub.receiver.room());
-                for sub in it.subs.iter_mut().filter(put) {
-                    sub.requested_ends = plan.room_lifetime.map(|lifetime| now + lifetime);
-                }
+            self.sessions[session].ends = plan.lifetime.map(|lifetime| now + lifetime);
+            let put = |sub: &&mut super::session::Sub| plan.is_put_into(sub.receiver.room());
+            for sub in self.sessions[session].subs.iter_mut().filter(put) {
+                sub.requested_ends = plan.room_lifetime.map(|lifetime| now + lifetime);
             }
             let identity = Identity { user, name, info: None, expires_in: plan.lifetime, rooms };
             AuthDecision::Accept { identity, data: None }
         };
+        let shard = self.world.pipe(pipe).shard;
         self.world.decide(shard, key, decision);
         self.stir(shard);
     }
@@ -242,7 +233,7 @@ impl Simulation<'_> {
         if self.scenario.tokens && (fresh == Fresh::Foreign || fresh == Fresh::Expired && !room) {
             (it.uses_foreign_token, it.is_stale) = (true, fresh == Fresh::Expired);
         }
-        self.send_lines(session, &line);
+        self.send(session, &wire::frame(0x81, line.as_bytes()));
     }
 
     /// The answer to a fresh token.
@@ -300,7 +291,7 @@ impl Simulation<'_> {
     pub(super) fn subscribe_later(&mut self, session: usize, index: usize, after: Duration) {
         if self.sessions[session].may_publish() {
             let line = self.sessions[session].subscribe(self.world.now(), index);
-            self.later(after, Due::Lines(session, line));
+            self.later(after, Due::Send(session, wire::frame(0x81, line.as_bytes())));
         }
     }
 }

@@ -19,32 +19,15 @@ impl Simulation<'_> {
     pub(super) fn introduce(&mut self, session: usize) {
         let now = self.world.now();
         let mut lines = self.connect_line(session);
-        for line in self.subscribe_lines(session, now) {
+        let it = &mut self.sessions[session];
+        for index in 0..it.subs.len() {
+            if it.is_put_into(it.subs[index].receiver.room()) {
+                continue;
+            }
             lines.push('\n');
-            lines.push_str(&line);
+            lines.push_str(&it.subscribe(now, index));
         }
         self.send(session, &wire::frame(0x81, lines.as_bytes()));
-    }
-
-    /// The commands that subscribe to the rooms that the server does not put a client into.
-    pub(super) fn subscribe_lines(&mut self, session: usize, now: Time) -> Vec<String> {
-        let it = &mut self.sessions[session];
-        let mut lines = Vec::new();
-        for index in 0..it.subs.len() {
-            if !it.is_put_into(it.subs[index].receiver.room()) {
-                lines.push(it.subscribe(now, index));
-            }
-        }
-        lines
-    }
-
-    /// A client sends lines: in a frame, or by a request.
-    pub(super) fn send_lines(&mut self, session: usize, lines: &str) {
-        if self.sessions[session].is_emulated() {
-            self.bring_lines(session, lines);
-        } else {
-            self.send(session, &wire::frame(0x81, lines.as_bytes()));
-        }
     }
 
     /// A text frame of a server: lines, each of them a reply or a push, or an empty object, which is a ping.
@@ -59,16 +42,13 @@ impl Simulation<'_> {
                 assert_eq!(line, Value::Object(serde_json::Map::new()), "a reply, a push or a ping");
                 if self.sessions[session].plan.answers {
                     let delay = self.delay();
-                    self.later(delay, Due::Lines(session, "{}".to_owned()));
+                    self.later(delay, Due::Send(session, wire::frame(0x81, b"{}")));
                 }
             }
         }
     }
 
     fn receive_push(&mut self, session: usize, push: &Value) {
-        if let Some(disconnect) = push.get("disconnect") {
-            return self.disconnected(session, disconnect);
-        }
         let channel = push["channel"].as_str().expect("a channel");
         let Some(index) = self.sessions[session].sub_in(channel) else {
             panic!("session {session} receives a push of {channel}, where it is not");
@@ -102,9 +82,6 @@ impl Simulation<'_> {
         let (_, command, at) =
             it.pending_commands.swap_remove(index.expect("the reply to a pending command"));
         let waited = self.world.now().since(at);
-        if let PendingCommand::Publish(record) = command {
-            self.publish_is_answered(session, id, record, reply["error"]["code"].as_u64());
-        }
         match (command, reply["error"]["code"].as_u64()) {
             (_, Some(111)) => self.throttled(session, id, command),
             (PendingCommand::Connect, Some(code)) => self.refused_in(session, waited, code),
@@ -126,7 +103,7 @@ impl Simulation<'_> {
             }
             // It is there already, or in flight.
             (PendingCommand::Subscribe(_) | PendingCommand::SubscribeAnew(_), Some(105))
-                if self.sessions[session].batched || self.sessions[session].is_emulated() => {}
+                if self.sessions[session].batched => {}
             (_, Some(_)) => panic!("session {session} sent {command:?}: {reply}"),
             (_, None) => self.completed(session, command, reply),
         }
@@ -233,13 +210,7 @@ impl Simulation<'_> {
     /// Since when a session knows what it receives at this moment; `None`: it was published at some time
     /// before.
     pub(super) fn received_at(&self, session: usize) -> Option<Time> {
-        let (it, now) = (&self.sessions[session], self.world.now());
-        if it.is_sockjs() {
-            // It may have waited for a request.
-            let before = now.since(Time::ZERO).saturating_sub(super::sockjs::LATENESS);
-            return (!it.is_late() && !self.circumstances.jumped).then_some(Time::ZERO + before);
-        }
-        (!it.is_late()).then_some(now)
+        (!self.sessions[session].is_late()).then(|| self.world.now())
     }
 
     fn receive_publication(&mut self, session: usize, index: usize, publication: &Value) {
@@ -267,7 +238,7 @@ impl Simulation<'_> {
             return;
         };
         let line = it.look_line(now, index, look);
-        self.send_lines(session, &line);
+        self.send(session, &wire::frame(0x81, line.as_bytes()));
     }
 
     fn looked(&mut self, session: usize, index: usize, look: Look, reply: &Value) {
@@ -290,9 +261,7 @@ impl Simulation<'_> {
                 assert!(sent <= members && lagging <= members, "{reply}");
                 assert!(members > 0 || sub_may_be_gone, "{reply}");
                 assert!(members <= self.sessions.len() as u64, "{reply}");
-                // A session of SockJS waits for its next request.
-                let is_exact = self.exact && self.sockjs_count == 0;
-                assert!(!is_exact || sent == members, "at rest: {reply}");
+                assert!(!self.exact || sent == members, "at rest: {reply}");
             }
             (Some(108), Look::History(_)) => assert_eq!(options.history_count_max, 0, "{reply}"),
             (None, Look::Presence) => {
@@ -379,10 +348,7 @@ impl super::session::Session {
 
     /// Whether all its commands were answered, so far as they can be.
     pub(super) fn check_replies(&self) {
-        // Of those whose requests have no answer it is not known whether they have arrived.
-        let open = self.http.as_ref().map_or(&[][..], |http| &http.open_commands);
-        let mut known = self.pending_commands.iter().filter(|(id, ..)| !open.contains(id));
-        let waits = self.stage == Stage::Open && known.next().is_some();
+        let waits = self.stage == Stage::Open && !self.pending_commands.is_empty();
         assert!(!waits, "client {} waits for the answer to {:?}", self.client, self.pending_commands);
     }
 }

@@ -16,8 +16,7 @@
 //! | `engine` | an engine that completes and orders late, declines, keeps more than the homes do, and receives from other nodes |
 //! | `client`, `json`, `session` | what clients do, and what may be done to them; their WebSocket is the testkit's |
 //! | `plain`, `post`, `answer`, `transport` | clients of the plain protocol, which go from WebSocket to streams and polls and back, and publish by request |
-//! | `relay`, `emulated`, `sockjs` | what goes by requests of its own to a session: streams of the Centrifuge protocol, and SockJS |
-//! | `texts`, `wrong` | what is published, and how clients violate the protocol |
+//! | `texts` | what is published |
 //! | `batch` | many commands in one frame, and how often anything may be sent |
 //! | `identity` | tokens and the auth backend: identities and their expiry |
 //! | `rest` | what holds when nothing moves any more, and when all clients are gone |
@@ -33,7 +32,6 @@ mod bounds;
 mod checker;
 mod client;
 mod draw;
-mod emulated;
 mod engine;
 mod identity;
 mod json;
@@ -41,17 +39,14 @@ mod kernel;
 mod network;
 mod plain;
 mod post;
-mod relay;
 mod rest;
 pub mod scenario;
 mod session;
 mod shrink;
 mod simulation;
-mod sockjs;
 mod texts;
 mod transport;
 mod world;
-mod wrong;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,14 +88,6 @@ pub struct Report {
     pub polled: u64,
     /// Messages published by request.
     pub posted: u64,
-    /// Requests that brought something to a session, and those of them that had no answer.
-    pub relayed: u64,
-    /// See there.
-    pub cut: u64,
-    /// Requests that received for SockJS sessions.
-    pub frames_requested: u64,
-    /// Connections that went to another shard.
-    pub moved: u64,
     /// Those that were sent again because their answers were lost.
     pub repeated: u64,
     /// Gaps that could be compared with what others received.

@@ -12,7 +12,6 @@ use super::network::{End, index_below, one_in};
 use super::scenario::{Act, Endpoint, Leave, Plan, Way};
 use super::session::{Session, Stage, Sub, SubStage};
 use super::simulation::Simulation;
-use super::sockjs::SockJs;
 use super::transport::{Asked, Http, Message, Purpose, Request};
 use crate::base::Time;
 use crate::session::POLL_PAUSE_MAX;
@@ -30,14 +29,6 @@ pub(super) struct PlainClient {
     pub(super) has_left: bool,
     /// Until when it is a member without a connection, at least and at most.
     pub(super) lease: (Time, Time),
-    /// Its SockJS session.
-    pub(super) sockjs: Option<SockJs>,
-    /// The connections over which it brings something to a session that others receive for.
-    pub(super) couriers: Vec<usize>,
-    /// The one that the next request takes.
-    pub(super) courier: usize,
-    /// How often it has connected again by itself.
-    pub(super) retries: u32,
 }
 
 impl PlainClient {
@@ -47,17 +38,7 @@ impl PlainClient {
             Endpoint::Room(_) | Endpoint::Centrifuge(_) | Endpoint::Echo => Way::WebSocket,
         };
         let lease = (Time::ZERO, Time::ZERO);
-        Self {
-            way,
-            publisher: None,
-            unanswered: Vec::new(),
-            has_left: false,
-            lease,
-            sockjs: None,
-            couriers: Vec::new(),
-            courier: 0,
-            retries: 0,
-        }
+        Self { way, publisher: None, unanswered: Vec::new(), has_left: false, lease }
     }
 }
 
@@ -88,10 +69,6 @@ impl Simulation<'_> {
                 self.join_plain(client, room);
             }
             (Act::Twin, Some(session)) if self.sessions[session].polls() => self.twin(session, room),
-            (Act::Twin, Some(session)) if self.sessions[session].is_sockjs() => self.second_receiver(session),
-            (Act::Publish(_) | Act::Burst(..) | Act::Cut(_), Some(_)) if self.sends_by_sockjs(client) => {
-                self.sockjs_act(client, room, act);
-            }
             (Act::Publish(bytes), Some(session)) if !is_http && one_in(&mut self.rng, 2) => {
                 let frames = self.publish(session, None, bytes, false);
                 self.send(session, &frames);
@@ -112,7 +89,7 @@ impl Simulation<'_> {
     }
 
     /// It takes nothing more from a connection, and ends it in one way or another.
-    pub(super) fn abandon(&mut self, session: usize) {
+    fn abandon(&mut self, session: usize) {
         let end = if one_in(&mut self.rng, 2) { End::Fin } else { End::Reset };
         let it = &mut self.sessions[session];
         it.over = true;
@@ -121,7 +98,7 @@ impl Simulation<'_> {
     }
 
     /// It goes, without any closing handshake.
-    pub(super) fn leave_http(&mut self, session: usize, how: Leave) {
+    fn leave_http(&mut self, session: usize, how: Leave) {
         let it = &mut self.sessions[session];
         it.left = Some(how);
         match how {
@@ -166,8 +143,6 @@ impl Simulation<'_> {
     /// It connects in its way, and asks for what it has missed.
     pub(super) fn join_plain(&mut self, client: usize, room: u16) {
         self.plain[client].has_left = false;
-        self.end_couriers(client);
-        self.plain[client].sockjs = None;
         let before = self.current[client].and_then(|before| self.sessions[before].subs.pop());
         let mut receiver = before.map_or_else(|| Receiver::new(usize::from(room)), |before| before.receiver);
         if receiver.position.is_none() {
@@ -180,7 +155,6 @@ impl Simulation<'_> {
             Way::WebSocket => None,
             Way::Events | Way::Lines => Some(Purpose::Stream(way)),
             Way::Poll => Some(Purpose::Poll),
-            Way::SockJs => Some(Purpose::SockJs(self.any_transport())),
         };
         let session = self.connect_plain(client, purpose, vec![Sub::new(receiver)]);
         self.current[client] = Some(session);
@@ -195,7 +169,6 @@ impl Simulation<'_> {
             }
             Way::Events | Way::Lines => self.request_stream(session, way),
             Way::Poll => self.request_poll(session),
-            Way::SockJs => self.begin_sockjs(session),
         }
     }
 
@@ -210,7 +183,7 @@ impl Simulation<'_> {
     }
 
     /// From where a session goes on.
-    pub(super) fn position_query(&mut self, session: usize) -> String {
+    fn position_query(&mut self, session: usize) -> String {
         match &self.sessions[session].subs[0].receiver.position {
             Some((epoch, offset)) => format!("&since={epoch}:{offset}"),
             None => format!("&history={}", [0, 1, 5, 200][index_below(&mut self.rng, 4)]),
@@ -280,9 +253,6 @@ impl Simulation<'_> {
 
     /// The time of the next poll has come.
     pub(super) fn poll_again(&mut self, session: usize) {
-        if self.sessions[session].is_sockjs() {
-            return self.receive_again(session);
-        }
         let it = &self.sessions[session];
         let client = it.client;
         let Endpoint::Plain(room, _) = self.scenario.clients[client].endpoint else { return };

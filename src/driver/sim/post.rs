@@ -16,7 +16,7 @@ use crate::base::Time;
 const WITHOUT_DECISION_MAX: usize = 4;
 
 /// How a request's bytes are sent.
-pub(super) enum Sending {
+enum Sending {
     /// The head and the content; whether it expects an interim answer all the same.
     Whole(Vec<u8>, bool),
     /// The head, and the content once the server says so.
@@ -101,17 +101,6 @@ impl Simulation<'_> {
 
     fn send_post(&mut self, session: usize, message: Message) {
         let (sending, ends) = self.post_request(session, &message);
-        self.send_request(session, Asked::Post(message), sending, ends);
-    }
-
-    /// Sends a request with content behind those that are still to be sent.
-    pub(super) fn send_request(
-        &mut self,
-        session: usize,
-        asked: Asked,
-        sending: Sending,
-        ends: Option<Time>,
-    ) {
         let at = self.world.now();
         let expects = sending.expects();
         let (now, rest) = match sending {
@@ -120,6 +109,7 @@ impl Simulation<'_> {
         };
         if let Some(http) = &mut self.sessions[session].http {
             let is_complete = rest.is_none();
+            let asked = Asked::Post(message);
             http.requests.push_back(Request { asked, at, ends, rest, expects, is_complete });
         }
         self.send_in_order(session, now);
@@ -185,7 +175,7 @@ impl Simulation<'_> {
     }
 
     /// The end of a head, and the content: by its length or in chunks of any size.
-    pub(super) fn post_content(&mut self, mut head: String, content: &[u8], is_old: bool) -> Sending {
+    fn post_content(&mut self, mut head: String, content: &[u8], is_old: bool) -> Sending {
         let expects = !is_old && one_in(&mut self.rng, 8);
         if expects {
             head.push_str("Expect: 100-continue\r\n");
@@ -219,11 +209,6 @@ impl Simulation<'_> {
         let Some(session) = self.publisher(client) else { return };
         let message = self.next_post(session, usize::from(room), 200);
         let (sending, ends) = self.post_request(session, &message);
-        self.cut_request(session, Asked::Post(message), sending, ends);
-    }
-
-    /// Sends a request, or the beginning of one; then its connection ends.
-    pub(super) fn cut_request(&mut self, session: usize, asked: Asked, sending: Sending, ends: Option<Time>) {
         let expects = sending.expects();
         let (Sending::Whole(mut bytes, _) | Sending::OnContinue(mut bytes, _)) = sending;
         if one_in(&mut self.rng, 3) {
@@ -231,6 +216,7 @@ impl Simulation<'_> {
         }
         let at = self.world.now();
         if let Some(http) = &mut self.sessions[session].http {
+            let asked = Asked::Post(message);
             http.requests.push_back(Request { asked, at, ends, rest: None, expects, is_complete: false });
             http.is_last = true;
         }
@@ -269,9 +255,6 @@ impl Simulation<'_> {
             && !self.plain[client].has_left;
         let is_new = self.plain[client].unanswered.is_empty();
         for Request { asked, .. } in requests {
-            if let Asked::Relay(relay) = asked {
-                self.relay_is_lost(relay);
-            }
             let Asked::Post(message) = asked else { continue };
             if again && message.has_key {
                 self.plain[client].unanswered.push(message);

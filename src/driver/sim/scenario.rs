@@ -115,8 +115,6 @@ pub struct Plan {
     pub quiet: bool,
     /// What it brings in place of a good token.
     pub brings: Brings,
-    /// In the Centrifuge protocol it goes from WebSocket to streams and back, whose commands go by request.
-    pub emulates: bool,
 }
 
 /// What a client brings.
@@ -170,12 +168,10 @@ pub enum Way {
     Lines,
     /// Long polls.
     Poll,
-    /// Requests of a SockJS session, one after the other, in any of its forms.
-    SockJs,
 }
 
 impl Way {
-    /// All of them but SockJS, which is drawn apart.
+    /// All of them.
     pub const ALL: [Self; 4] = [Self::WebSocket, Self::Events, Self::Lines, Self::Poll];
 }
 
@@ -246,9 +242,9 @@ pub enum Act {
     Refresh(bool, Fresh),
     /// Reads nothing for so long.
     Stall(Duration),
-    /// Goes over to another way of the plain protocol, or to another stream, from where it is.
+    /// Goes over to another way of the plain protocol, from where it is.
     Switch(Way),
-    /// Receives by a second request beside the one that waits, or sends a command by two requests.
+    /// Polls a second time beside the poll that waits.
     Twin,
     /// Publishes so many messages by request, at once, and is cut off in the middle of the last one.
     Cut(usize),

@@ -174,8 +174,6 @@ pub(super) struct Circumstances {
     pub(super) room_log_bytes_max: u64,
     /// Whether anything ever has.
     pub(super) disturbed: bool,
-    /// Whether a socket may not be taken out of its loop.
-    pub(super) detaches_fail: bool,
     /// Whether the clock has ever jumped, and how long shards stood still, all in all.
     pub(super) jumped: bool,
     pub(super) paused: Duration,
@@ -370,17 +368,11 @@ impl Session {
 
     /// The server has closed the connection.
     pub(super) fn check_reason(&self, reason: CloseReason, world: &World, now: &Circumstances) {
+        let pipe = world.pipe(self.pipe);
         if let Some(http) = &self.http {
             return self.check_http_reason(reason, http, world, now);
         }
-        let fine = self.is_fine(reason, world, now);
-        assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
-    }
-
-    /// Whether the server may close the connection for this reason, as one with a session of its own.
-    pub(super) fn is_fine(&self, reason: CloseReason, world: &World, now: &Circumstances) -> bool {
-        let pipe = world.pipe(self.pipe);
-        match reason {
+        let fine = match reason {
             CloseReason::ClosedByPeer => self.close_sent,
             CloseReason::Disconnected => pipe.end.is_some(),
             CloseReason::RequestComplete => pipe.end.is_some() && self.stage == Stage::Head,
@@ -411,7 +403,8 @@ impl Session {
             }
             CloseReason::ShardPanic | CloseReason::ConnectionLimit => false,
             CloseReason::RequestRejected => self.stage != Stage::Open && self.stage != Stage::Closed,
-        }
+        };
+        assert!(fine, "client {} is closed for {reason:?}: {:?} {:?}", self.client, self.wrong, self.left);
     }
 
     /// Nothing moves any more: what must have come of what it did, and which time must not have passed.

@@ -9,7 +9,6 @@ use super::checker::{Checker, Declined, OTHER_NODE, PublicationId};
 use super::identity::SimAuthority;
 use super::network::index_below;
 use super::plain::PlainClient;
-use super::relay::Relay;
 use super::scenario::{Act, Ending, Event, Leave, Look, Reading, Scenario, What};
 use super::session::{Circumstances, ROOMS_MAX, Session};
 use super::texts::published_text;
@@ -17,7 +16,7 @@ use super::world::World;
 use super::{Report, Trace};
 use crate::base::rng::Rng;
 use crate::base::{SessionKey, Time};
-use crate::chat::{AuthMode, AuthRequest, Authority};
+use crate::chat::{AuthMode, Authority};
 use crate::engine::PublishOutcome;
 use crate::ws::{Deflater, Inflater};
 
@@ -36,22 +35,18 @@ const IDLE_TURNS_MAX: u32 = 1_000;
 pub(super) enum Due {
     /// A session sends.
     Send(usize, Vec<u8>),
-    /// A session sends lines of the Centrifuge protocol.
-    Lines(usize, String),
     /// A session ends its stream.
     Fin(usize),
     /// A session reads.
     Read(usize),
     /// A socket that took less than it could takes more.
     Relieve(usize),
-    /// The auth backend answers for a session, which is on that shard. Nothing rests before.
-    Decide(usize, usize, SessionKey),
+    /// The auth backend answers for a session. Nothing rests before.
+    Decide(usize, SessionKey),
     /// A session polls again.
     Poll(usize),
     /// A client repeats messages without answers.
     Repeat(usize),
-    /// A client connects again, if it is not connected.
-    Join(usize),
     /// A session's connection is reset, or its stream ended.
     Cut(usize, bool),
 }
@@ -70,10 +65,6 @@ pub(super) struct Simulation<'a> {
     pub(super) current: Vec<Option<usize>>,
     /// What is known of clients of the plain protocol; one entry for each client.
     pub(super) plain: Vec<PlainClient>,
-    /// What requests have brought to sessions that others receive for.
-    pub(super) relays: Vec<Relay>,
-    /// SockJS sessions so far.
-    pub(super) sockjs_count: u32,
     pub(super) circumstances: Circumstances,
     pub(super) rng: Rng,
     pub(super) inflater: Inflater,
@@ -124,15 +115,12 @@ impl<'a> Simulation<'a> {
             sessions: Vec::new(),
             current: vec![None; scenario.clients.len()],
             plain: scenario.clients.iter().map(PlainClient::new).collect(),
-            relays: Vec::new(),
-            sockjs_count: 0,
             circumstances: Circumstances {
                 pings: !options.ping_interval.is_zero(),
                 room_log_bytes_max: options.room_log_bytes_max,
                 options,
                 changed: Time::ZERO,
                 disturbed: false,
-                detaches_fail: scenario.faults.refused_one_in > 0,
                 jumped: false,
                 paused: Duration::ZERO,
                 engine_is_slow: scenario
@@ -230,7 +218,7 @@ impl<'a> Simulation<'a> {
     }
 
     pub(super) fn later(&mut self, after: Duration, due: Due) {
-        if matches!(due, Due::Send(..) | Due::Lines(..) | Due::Fin(_) | Due::Decide(..) | Due::Cut(..)) {
+        if matches!(due, Due::Send(..) | Due::Fin(_) | Due::Decide(..) | Due::Cut(..)) {
             // What is in flight is no rest.
             (self.moved_at, self.rested) = (self.now, false);
         }
@@ -268,7 +256,20 @@ impl<'a> Simulation<'a> {
             self.stir(woken);
         }
         for auth_request in turn.auth_requests {
-            self.request_auth(id, &auth_request);
+            let mut ours = self.world.pipes().iter();
+            let conn = self.world.shard(id).connection_of(auth_request.session);
+            let Some(conn) = conn else { continue }; // its client has left in this turn
+            let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(conn));
+            let session = session.expect("an auth request of a known connection");
+            let name = auth_request.name.as_deref().expect("a name");
+            assert_eq!(name, format!("c{}", self.sessions[session].client));
+            if self.sessions[session].plan.unanswered {
+                continue;
+            }
+            let patient = self.rng.below(3) == 0;
+            let delay = if patient { Duration::from_millis(self.rng.below(2_000)) } else { self.delay() };
+            self.undecided += 1;
+            self.later(delay, Due::Decide(session, auth_request.session));
         }
         self.poll_engines();
         if self.report.turns.is_multiple_of(AUDIT_EVERY) {
@@ -284,39 +285,6 @@ impl<'a> Simulation<'a> {
             }
             self.news(session);
         }
-    }
-
-    /// A shard asks the auth backend about a client.
-    fn request_auth(&mut self, id: usize, auth_request: &AuthRequest) {
-        let name = auth_request.name.as_deref().expect("a name");
-        let session = match self.world.shard(id).connection_of(auth_request.session) {
-            Some(conn) => {
-                let mut ours = self.world.pipes().iter();
-                let session = ours.rposition(|pipe| pipe.shard == id && pipe.key == Some(conn));
-                session.expect("an auth request of a known connection")
-            }
-            // A session of SockJS has no connection of its own. Another client has left in this turn.
-            None => {
-                let client = name.strip_prefix('c').and_then(|client| client.parse().ok());
-                let client: usize = client.expect("the name of a client");
-                let Some(session) = self.current[client].filter(|_| self.plain[client].sockjs.is_some())
-                else {
-                    return;
-                };
-                if let Some(sockjs) = &mut self.plain[client].sockjs {
-                    sockjs.asked_about = Some((id, auth_request.session));
-                }
-                session
-            }
-        };
-        assert_eq!(name, format!("c{}", self.sessions[session].client));
-        if self.sessions[session].plan.unanswered {
-            return;
-        }
-        let patient = self.rng.below(3) == 0;
-        let delay = if patient { Duration::from_millis(self.rng.below(2_000)) } else { self.delay() };
-        self.undecided += 1;
-        self.later(delay, Due::Decide(session, id, auth_request.session));
     }
 
     /// Notes what the engines have declined.
@@ -349,19 +317,17 @@ impl<'a> Simulation<'a> {
     fn fulfil(&mut self, due: Due) {
         match due {
             Due::Send(session, bytes) => self.send(session, &bytes),
-            Due::Lines(session, lines) => self.send_lines(session, &lines),
             Due::Fin(session) => self.fin(session),
             Due::Read(session) => {
                 self.sessions[session].will_read = false;
                 self.read(session);
             }
-            Due::Decide(session, shard, key) => {
+            Due::Decide(session, key) => {
                 self.undecided -= 1;
-                self.decide(session, shard, key);
+                self.decide(session, key);
             }
             Due::Poll(session) => self.poll_again(session),
             Due::Repeat(client) => self.repeat(client),
-            Due::Join(client) => self.join_again(client),
             Due::Cut(session, reset) => self.cut_now(session, reset),
             Due::Relieve(pipe) => {
                 if self.world.relieve(pipe) {
@@ -440,7 +406,6 @@ impl<'a> Simulation<'a> {
                 let reset = index_below(&mut self.rng, 2) == 0;
                 self.cut_now(session, reset);
             }
-            self.end_couriers(client);
             let silent = self.current[client].is_some_and(|it| !self.sessions[it].plan.answers);
             if silent && !self.circumstances.options.ping_interval.is_zero() {
                 continue; // the server will find out

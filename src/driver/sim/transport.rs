@@ -24,22 +24,6 @@ pub(super) enum Purpose {
     Twin,
     /// Messages.
     Publish,
-    /// A stream of the Centrifuge protocol.
-    Emulated(Way),
-    /// Requests that bring something to a session that others receive for.
-    Relay,
-    /// Requests that receive for a SockJS session.
-    SockJs(Transport),
-}
-
-/// The form of a SockJS answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Transport {
-    Xhr,
-    XhrStreaming,
-    EventSource,
-    HtmlFile,
-    Jsonp,
 }
 
 /// A message that is published by request.
@@ -62,10 +46,6 @@ pub(super) enum Asked {
     Stream,
     Poll,
     Post(Message),
-    /// To pass on the relay of this number.
-    Relay(usize),
-    /// What a SockJS session has.
-    SockJs,
 }
 
 /// A request without its answer.
@@ -114,16 +94,6 @@ pub(super) struct Http {
     pub(super) idle_since: Time,
     /// Nothing more is requested on it.
     pub(super) is_last: bool,
-    /// What requests name its session by: the session and the node; empty: not known yet.
-    pub(super) name: (String, String),
-    /// Commands of which it is not known whether they have arrived.
-    pub(super) open_commands: Vec<u32>,
-    /// Frames that wait until the request before it has its answer.
-    pub(super) early: Vec<String>,
-    /// The session that it brings something to may take nothing at present.
-    pub(super) may_wait: bool,
-    /// A request was answered that the session is unknown.
-    pub(super) is_denied: bool,
 }
 
 impl Http {
@@ -141,11 +111,6 @@ impl Http {
             received: now,
             idle_since: now,
             is_last: false,
-            name: (String::new(), String::new()),
-            open_commands: Vec::new(),
-            early: Vec::new(),
-            may_wait: false,
-            is_denied: false,
         }
     }
 
@@ -159,17 +124,7 @@ impl Http {
 impl Session {
     /// Whether it publishes by request.
     pub(super) fn is_publisher(&self) -> bool {
-        self.http.as_ref().is_some_and(|http| matches!(http.purpose, Purpose::Publish | Purpose::Relay))
-    }
-
-    /// Whether it is a stream of the Centrifuge protocol.
-    pub(super) fn is_emulated(&self) -> bool {
-        self.http.as_ref().is_some_and(|http| matches!(http.purpose, Purpose::Emulated(_)))
-    }
-
-    /// Whether it receives for a SockJS session.
-    pub(super) fn is_sockjs(&self) -> bool {
-        self.http.as_ref().is_some_and(|http| matches!(http.purpose, Purpose::SockJs(_)))
+        self.http.as_ref().is_some_and(|http| http.purpose == Purpose::Publish)
     }
 
     /// Whether a poll of it waits for its answer.
@@ -196,23 +151,14 @@ impl Session {
         let is_post = matches!(request.asked, Asked::Post(_));
         let fine = match status {
             200 => true,
-            204 => !matches!(request.asked, Asked::Stream | Asked::SockJs),
-            404 => matches!(request.asked, Asked::Relay(_)),
+            204 => request.asked != Asked::Stream,
             401 => self.may_be_unauthorized(request.ends, at),
             403 => self.is_unwanted(now),
             408 => at.since(world.pipe(self.pipe).opened) >= now.options.handshake_timeout,
             429 => is_post && now.limits_publishing(),
             503 => {
                 let in_vain = at.since(request.at) >= now.options.command_timeout;
-                let cannot_move = request.asked == Asked::SockJs && now.detaches_fail;
-                // The inbox of a session that takes its time is full; then nobody receives what was refused.
-                let is_full = matches!(request.asked, Asked::Relay(_));
-                declined
-                    || in_vain
-                    || cannot_move
-                    || is_full
-                    || now.options.connections_max < u64::MAX
-                    || now.draining.is_some()
+                declined || in_vain || now.options.connections_max < u64::MAX || now.draining.is_some()
             }
             _ => false,
         };
@@ -230,20 +176,16 @@ impl Session {
         let pipe = world.pipe(self.pipe);
         let at = world.now();
         let age = at.since(pipe.opened);
-        let is_sockjs = matches!(http.purpose, Purpose::SockJs(_));
-        let is_stream = matches!(http.purpose, Purpose::Stream(_) | Purpose::Emulated(_)) || is_sockjs;
+        let is_stream = matches!(http.purpose, Purpose::Stream(_));
         let late = self.was_full || self.was_late;
         let bad = self.may_be_unauthorized(http.token.1, at) || self.is_unwanted(now);
         let surplus = now.options.connections_max < u64::MAX || now.draining.is_some();
         let fine = match reason {
             CloseReason::Disconnected => pipe.end.is_some(),
             CloseReason::RequestComplete => {
-                let is_over = pipe.end.is_some() || http.is_old || http.is_last || is_sockjs;
-                is_over || surplus || self.may_be_flooding(now)
+                pipe.end.is_some() || http.is_old || http.is_last || surplus || self.may_be_flooding(now)
             }
-            CloseReason::RequestRejected => {
-                bad || surplus || self.wrong.is_some() || is_sockjs && now.detaches_fail
-            }
+            CloseReason::RequestRejected => bad || surplus || self.wrong.is_some(),
             CloseReason::RequestTimeout => age >= now.options.handshake_timeout,
             CloseReason::PingTimeout => is_stream && now.pings && late,
             CloseReason::SlowConsumer => is_stream && self.was_full && now.policy() == SlowMember::Disconnect,
@@ -260,7 +202,6 @@ impl Session {
             | CloseReason::ShardPanic
             | CloseReason::ConnectionLimit => false,
         };
-        let fine = fine || self.is_emulated() && self.is_fine(reason, world, now);
         assert!(
             fine,
             "client {} ({:?}) is closed for {reason:?}: {:?}",
@@ -297,13 +238,11 @@ impl Session {
                 let late = waited(request.at) > options.poll_timeout + most;
                 assert!(!late, "client {client} polls since {:?}", request.at);
             }
-            // Nothing may have been published.
-            Some(Request { asked: Asked::SockJs, .. }) if http.answer.is_none() => {}
-            Some(Request { asked: Asked::Stream | Asked::SockJs, .. }) if self.stage == Stage::Open => {
+            Some(request) if request.asked == Asked::Stream && self.stage == Stage::Open => {
                 let interval = options.ping_interval;
                 let silent = !interval.is_zero() && waited(http.received) > 2 * interval + most;
                 assert!(
-                    !silent || self.was_late || self.refused_in,
+                    !silent || self.was_late,
                     "the stream of client {client} is silent since {:?}",
                     http.received
                 );
@@ -315,15 +254,10 @@ impl Session {
                 let late = waited(request.at) > options.handshake_timeout + most;
                 assert!(!late, "client {client} does not send the rest of a request, and is kept");
             }
-            Some(request) if http.may_wait => {
-                let late = waited(request.at) > options.command_timeout + most;
-                assert!(!late, "client {client} waits for the answer to {request:?}");
-            }
             Some(request) => panic!("client {client} waits for the answer to {request:?}"),
         }
         if self.stage == Stage::Open {
             self.check_expiry(at, now.changed, most);
-            self.check_replies();
         }
     }
 }

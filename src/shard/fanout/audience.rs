@@ -50,8 +50,6 @@ pub struct Audience {
     pub(super) timed: Option<(Time, u64)>,
     /// Stands in the sweep's queue, or waits for its time to be put there.
     pub(super) queued: bool,
-    /// Stands in the shard's queue of those with publications for requests that wait.
-    pub(super) is_awaited: bool,
     /// Where the log ended when it began to wait for its time, if it does.
     pub(super) coalesced_from: Option<Cursor>,
 }
@@ -87,7 +85,6 @@ impl Audience {
             visits: 0,
             timed: None,
             queued: false,
-            is_awaited: false,
             coalesced_from: None,
         }
     }

@@ -170,13 +170,6 @@ impl Fanout {
         Missed { count, after, rest }
     }
 
-    /// An audience stands in the shard's queue of those with publications for requests that wait, or no
-    /// longer. Whether that is a change.
-    pub fn await_answers(&mut self, id: AudienceId, is_awaited: bool) -> bool {
-        let audience = self.audiences.get_mut(id.0 as usize);
-        audience.is_some_and(|audience| std::mem::replace(&mut audience.is_awaited, is_awaited) != is_awaited)
-    }
-
     /// What members of an audience that is never swept have not been sent, of at most `count_max` of them:
     /// the slot of each one's connection, the entries, and the position of the last one.
     pub fn unanswered(&self, id: AudienceId, count_max: usize) -> Vec<(usize, Entries, Option<Position>)> {

@@ -34,10 +34,10 @@ impl Shard {
         let outlet = known.unwrap_or_else(|| self.outlets.insert(service, &session));
         self.wait_for_answer(key, exchange);
         if let Some(slot) = self.conns.get_mut(key) {
-            slot.sessions_or_new().outlet = Some(outlet);
+            slot.http_or_new().outlet = Some(outlet);
             self.wheel.cancel(key.index());
         }
-        let receiver = Receiver { conn: key, transport, callback, sent: 0, stuck_with: None };
+        let receiver = Receiver { conn: key, transport, callback, sent: 0 };
         if known.is_none() {
             self.open_outlet(outlet, service, client, key);
         }
@@ -165,8 +165,8 @@ impl Shard {
 
     /// A connection receives no more.
     fn release(&mut self, receiver: &Receiver) {
-        if let Some(sessions) = self.conns.get_mut(receiver.conn).and_then(Slot::sessions_mut) {
-            sessions.outlet = None;
+        if let Some(http) = self.conns.get_mut(receiver.conn).and_then(Slot::http_mut) {
+            http.outlet = None;
         }
     }
 

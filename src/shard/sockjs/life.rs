@@ -4,7 +4,6 @@ use super::outlet::{ABSENCE_MAX, State};
 use crate::app::sockjs;
 use crate::base::{ConnKey, OutletKey, SessionKey, SubId, Time};
 use crate::chat::SlowMember;
-use crate::metrics::CloseReason;
 use crate::session::{Effects, Session};
 use crate::shard::{Shard, Slot};
 
@@ -42,8 +41,8 @@ impl Shard {
     /// The connection of a request that receives has ended: what its answer had may not have arrived.
     pub(in crate::shard) fn receiver_ended(&mut self, conn: ConnKey) {
         let Some(key) = self.conns.get(conn).and_then(Slot::outlet) else { return };
-        if let Some(sessions) = self.conns.get_mut(conn).and_then(Slot::sessions_mut) {
-            sessions.outlet = None;
+        if let Some(http) = self.conns.get_mut(conn).and_then(Slot::http_mut) {
+            http.outlet = None;
         }
         let Some(outlet) = self.outlets.get_mut(key) else { return };
         if outlet.contender.as_ref().is_some_and(|it| it.conn == conn) {
@@ -81,15 +80,6 @@ impl Shard {
             now + interval
         };
         self.rearm_outlet(key);
-    }
-
-    /// Another ping interval holds from now on.
-    pub(in crate::shard) fn renew_outlets(&mut self) {
-        for key in self.outlets.keys() {
-            if self.outlets.get(key).is_some_and(|outlet| outlet.receiver.is_some()) {
-                self.renew_outlet(key);
-            }
-        }
     }
 
     /// Sets an outlet's timer to the next thing that is due for it or its session.
@@ -141,22 +131,15 @@ impl Shard {
         self.rearm_outlet(key);
     }
 
-    /// Shows a client that its session is alive, unless something waits for it anyway. A connection that has
-    /// taken nothing of that since the last time is not alive.
+    /// Shows a client that its session is alive, unless something waits for it anyway.
     fn beat(&mut self, key: OutletKey) {
-        let receiver = self.outlets.get_mut(key).and_then(|outlet| outlet.receiver.as_mut());
-        let Some(receiver) = receiver else { return };
-        let Some(Slot { conn, .. }) = self.conns.get_mut(receiver.conn) else { return };
-        if conn.outbox.is_empty() && !conn.blocked {
-            return self.send_next(key, sockjs::HEARTBEAT, false);
+        let receiver = self.outlets.get(key).and_then(|outlet| outlet.receiver.as_ref());
+        let Some(slot) = receiver.and_then(|receiver| self.conns.get(receiver.conn)) else { return };
+        if slot.conn.outbox.is_empty() && !slot.conn.blocked {
+            self.send_next(key, sockjs::HEARTBEAT, false);
+        } else {
+            self.renew_outlet(key);
         }
-        let left = Some((receiver.sent, conn.outbox.len()));
-        if std::mem::replace(&mut receiver.stuck_with, left) != left {
-            return self.renew_outlet(key);
-        }
-        let conn_key = receiver.conn;
-        let change = conn.end_stream(b"", CloseReason::PingTimeout, &self.options);
-        self.apply(conn_key, change);
     }
 
     /// A member that nobody receives for has fallen behind by more than its room's log may hold.

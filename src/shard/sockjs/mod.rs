@@ -405,7 +405,7 @@ fn messages_of(content: String, is_form: Option<bool>) -> Result<Box<str>, Rejec
 impl Slot {
     /// Whether it receives for an outlet.
     pub(super) fn outlet(&self) -> Option<crate::base::OutletKey> {
-        self.sessions()?.outlet
+        self.http()?.outlet
     }
 }
 

@@ -43,8 +43,6 @@ pub(super) struct Receiver {
     pub(super) callback: Box<str>,
     /// Bytes of frames that its answer has.
     pub(super) sent: usize,
-    /// What it had when its client was to be shown that the session is alive, and how much of that waited.
-    pub(super) stuck_with: Option<(usize, usize)>,
 }
 
 /// What a session has come to.
