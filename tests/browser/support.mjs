@@ -275,11 +275,12 @@ export class Browser {
     const page = await context.newPage();
     page.on("pageerror", (error) => this.errors.push(String(error.stack)));
     page.on("console", (message) => {
-      // The browser itself logs an unreachable server, and statuses of a probe or of a transport that does not work: commands
-      // that meet the end of their stream are for a session that is gone (404). All other errors are the page's.
-      const isProbe = /\/(readyz|send\/-|poll\/.*|emulation|connection\/websocket|connection\/sse\?.*)$/.test(message.location().url);
+      // The browser itself logs an unreachable server, and statuses of a probe or of a transport that does not work.
+      // Commands that meet the end of their stream are for a session that is gone. All other errors are the page's.
+      const isProbe = /\/(readyz|send\/-|poll\/.*|connection\/websocket|connection\/sse\?.*)$/.test(message.location().url);
       const isUnreachable = /ERR_CONNECTION|ERR_SOCKET_NOT_CONNECTED|ERR_EMPTY_RESPONSE|ERR_INTERNET_DISCONNECTED|WebSocket connection to/.test(message.text());
-      if (message.type() === "error" && !isProbe && !isUnreachable) this.errors.push(`${message.text()} ${message.location().url}`);
+      const isGone = /\/emulation$/.test(message.location().url) && message.text().includes("a status of 404 ");
+      if (message.type() === "error" && !isProbe && !isUnreachable && !isGone) this.errors.push(`${message.text()} ${message.location().url}`);
     });
     page.on("dialog", (dialog) => {
       this.errors.push(`a dialog: ${dialog.message()}`);
